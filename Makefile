@@ -1,0 +1,49 @@
+# `make help` shows the targets. Nothing here needs more than make and Python; `setup` brings the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-unit soak lint lab lab-down lock clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: ## install what the project needs (virtual environment, podman, mmdebstrap, SSH client)
+	@$(PYTHON) mobius/control/setup.py
+
+demo: setup ## release real pictures' service to three lab hosts, upgrade it, refuse a bad one (LIBRARY=dir for your own pictures)
+	@$(BIN)/python -m mobius.control.demo $(if $(LIBRARY),--library "$(LIBRARY)")
+
+test: setup lint ## lint, types, unit, contract, integration, Molecule, end to end (under 30 minutes on two cores)
+	$(PYTEST) -m "not soak"
+
+test-unit: setup ## the quick part: unit and contract tests
+	$(PYTEST) tests/unit tests/contract
+
+soak: setup ## the long series, whole
+	$(PYTEST) -m soak
+
+lint: setup ## ruff, mypy, yamllint, ansible-lint, syntax checks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/yamllint --strict .
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline --strict
+
+lab: setup ## start three systemd hosts reached over SSH on 127.0.0.1
+	@$(BIN)/mobius lab up
+
+lab-down: ## remove the lab's hosts and their state
+	@$(BIN)/mobius lab down
+
+lock: setup ## renew the hashed lock files from pyproject.toml
+	$(BIN)/python -m mobius.control.locks
+
+clean: ## remove the lab, its base images, the virtual environment and all that was built
+	@test ! -x $(BIN)/mobius || $(BIN)/mobius lab down
+	@test -z "$$(command -v podman)" || podman images --quiet --filter label=org.mobius.lab | sort -u | xargs --no-run-if-empty podman rmi --force
+	rm -rf .venv .ansible .lab .cache dist demo build test-results *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

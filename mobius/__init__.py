@@ -1,0 +1,1 @@
+"""MOBIUS: ships a service to a fleet of hosts and can always take it back."""

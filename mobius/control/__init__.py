@@ -1,0 +1,1 @@
+"""The control node: bundles, runs, the lab."""

@@ -1,0 +1,267 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Exit codes, outcomes and the one exception that carries them.
+
+One table (`OUTCOMES`) makes the exit codes of `mobius` and `mobius-host`, the `mobius_failure` of every module, and
+`docs/EXIT_CODES.md`. Hosts use this same file (`plugins/module_utils/errors.py` is a link to it), so it imports the
+standard library only.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Any
+
+
+class ExitCode(enum.IntEnum):
+    """What a process ends with, and thereby which team is woken."""
+
+    SUCCESS = 0
+    INPUT = 1
+    PROCESSING = 2
+    ENVIRONMENT = 3
+    TIMEOUT = 4
+    RESOURCES = 5
+
+
+TEAMS: dict[ExitCode, str] = {
+    ExitCode.SUCCESS: "nobody",
+    ExitCode.INPUT: "DevOps",
+    ExitCode.PROCESSING: "QA",
+    ExitCode.ENVIRONMENT: "SRE",
+    ExitCode.TIMEOUT: "Performance",
+    ExitCode.RESOURCES: "Infrastructure",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One way for a run to end: its name, its exit code, what it means, and what a person does next."""
+
+    name: str
+    code: ExitCode
+    meaning: str
+    do_next: str
+
+
+def _table(*rows: tuple[str, ExitCode, str, str]) -> dict[str, Outcome]:
+    return {name: Outcome(name, code, meaning, do_next) for name, code, meaning, do_next in rows}
+
+
+OUTCOMES: dict[str, Outcome] = _table(
+    ("success", ExitCode.SUCCESS, "Everything asked for holds.", "Nothing."),
+    # 1: what was asked for is wrong
+    (
+        "invalid_input",
+        ExitCode.INPUT,
+        "An argument, a variable or a file given to the run is wrong.",
+        "Correct the value named in the reason and run again.",
+    ),
+    (
+        "unknown_inventory",
+        ExitCode.INPUT,
+        "The inventory does not exist or names no host for this playbook.",
+        "Give an inventory folder that exists, for example -i inventories/local.",
+    ),
+    (
+        "playbook_error",
+        ExitCode.INPUT,
+        "The playbook or a role could not be read.",
+        "Run ansible-playbook --syntax-check on the playbook and correct what it names.",
+    ),
+    (
+        "bundle_invalid",
+        ExitCode.INPUT,
+        "The bundle is not what was built: a digest, its manifest or its form is wrong.",
+        "Copy the bundle and its .sha256 again from where it was built, or build it again.",
+    ),
+    (
+        "release_missing",
+        ExitCode.INPUT,
+        "The release asked for is not on the host.",
+        "Deploy its bundle first, or choose a release that `mobius rollback --list` shows.",
+    ),
+    (
+        "release_bad",
+        ExitCode.INPUT,
+        "The release was marked bad on this host.",
+        "Build a corrected release; to try this one again give -e mobius_retry_bad=true.",
+    ),
+    (
+        "nothing_to_roll_back",
+        ExitCode.INPUT,
+        "There is no earlier healthy release on the host.",
+        "Deploy a healthy release; `mobius rollback --list` shows what the host keeps.",
+    ),
+    (
+        "nothing_pending",
+        ExitCode.INPUT,
+        "There is no provisional promotion to confirm.",
+        "Look at `mobius-host status`; the promotion may have been reverted at its deadline.",
+    ),
+    (
+        "release_in_use",
+        ExitCode.INPUT,
+        "The release is serving, pending or pinned, so it is not stopped or removed.",
+        "Promote or roll back to another release first.",
+    ),
+    # 2: the work was done and the result is not good enough
+    (
+        "task_failed",
+        ExitCode.PROCESSING,
+        "A task failed that carries no outcome of its own.",
+        "Read the task's own message above; nothing after it was run on that host.",
+    ),
+    (
+        "golden_mismatch",
+        ExitCode.PROCESSING,
+        "The staged release does not answer the golden requests as it must.",
+        "Do not promote it: compare wanted and got in the reason, and correct the release.",
+    ),
+    (
+        "instance_failed",
+        ExitCode.PROCESSING,
+        "The release's instance stopped by itself.",
+        "Read the instance's journal lines in the result, or `journalctl -u` of its unit on the host.",
+    ),
+    (
+        "rolled_back",
+        ExitCode.PROCESSING,
+        "The release failed its gate; every host serves what it served before.",
+        "Read the gate's evidence in the result and correct the release.",
+    ),
+    (
+        "gate_inconclusive",
+        ExitCode.PROCESSING,
+        "The gate saw too little to judge; every host serves what it served before.",
+        "Run the release again with a longer gate deadline.",
+    ),
+    (
+        "rollback_failed",
+        ExitCode.PROCESSING,
+        "Going back did not succeed on every host.",
+        "Run `mobius-host status` on the hosts named, then `mobius-host rollback` there.",
+    ),
+    (
+        "tree_damaged",
+        ExitCode.PROCESSING,
+        "Files of a staged release differ from what was built.",
+        "Deploy the release's bundle again; find out who changed the files named.",
+    ),
+    (
+        "backup_damaged",
+        ExitCode.PROCESSING,
+        "A backup does not match its digest or manifest.",
+        "Make a new backup now, and keep the damaged one for inspection.",
+    ),
+    # 3: the surroundings are not as they must be
+    (
+        "unreachable",
+        ExitCode.ENVIRONMENT,
+        "A host did not answer.",
+        "Check the host and its SSH access; an unconfirmed promotion on it reverts by itself.",
+    ),
+    (
+        "diverged",
+        ExitCode.ENVIRONMENT,
+        "A host does not serve what was decided for the fleet.",
+        "Run the same release again when the host is back; it is brought along.",
+    ),
+    (
+        "missing_dependency",
+        ExitCode.ENVIRONMENT,
+        "A program that is needed is not installed.",
+        "Run `make setup`, or install what the reason names.",
+    ),
+    (
+        "not_provisioned",
+        ExitCode.ENVIRONMENT,
+        "The host was not prepared for this service.",
+        "Run playbooks/provision.yml (or `mobius provision`) for the host.",
+    ),
+    (
+        "host_tool_mismatch",
+        ExitCode.ENVIRONMENT,
+        "mobius-host on the host is another version than this checkout's.",
+        "Run playbooks/provision.yml (or `mobius provision`) for the host.",
+    ),
+    (
+        "bundle_platform",
+        ExitCode.ENVIRONMENT,
+        "The bundle was built for another Python or platform than the host's.",
+        "Build it with `mobius bundle build --python X.Y --platform P` for this host.",
+    ),
+    (
+        "state_damaged",
+        ExitCode.ENVIRONMENT,
+        "A state file on the host cannot be understood.",
+        "Look at the file named; restore it from the newest backup.",
+    ),
+    (
+        "fenced",
+        ExitCode.ENVIRONMENT,
+        "Another run took over this host, so this run may no longer change it.",
+        "See in `mobius-host status` which run holds the host; start again if it is yours to decide.",
+    ),
+    (
+        "environment_failed",
+        ExitCode.ENVIRONMENT,
+        "Something that the work stands on did not work.",
+        "Repair what the reason names and run again.",
+    ),
+    # 4: it took too long
+    (
+        "timeout",
+        ExitCode.TIMEOUT,
+        "The run or one of its steps took longer than allowed.",
+        "See which step was slow; raise its limit only when the work is known to be longer.",
+    ),
+    (
+        "instance_not_ready",
+        ExitCode.TIMEOUT,
+        "The release's instance did not become ready in time.",
+        "Read the instance's journal lines in the result; raise the start time-out if it was only slow.",
+    ),
+    # 5: there is not enough
+    (
+        "disk_full",
+        ExitCode.RESOURCES,
+        "There is not enough free space.",
+        "Free or add the space that the reason names, then run again; nothing was changed.",
+    ),
+    (
+        "out_of_memory",
+        ExitCode.RESOURCES,
+        "There was not enough memory.",
+        "Add memory or lower the limits that the reason names.",
+    ),
+    (
+        "interrupted",
+        ExitCode.PROCESSING,
+        "The run was stopped by a person or a signal.",
+        "Run again: every step finds what is done; an unconfirmed promotion reverts by itself.",
+    ),
+)
+
+
+class MobiusError(Exception):
+    """A failure that a person can act on.
+
+    Args:
+        outcome: a name from `OUTCOMES`.
+        reason: one clear sentence, without a traceback.
+        do_next: overrides the table's advice when the place that fails knows better.
+    """
+
+    def __init__(self, outcome: str, reason: str, *, do_next: str | None = None) -> None:
+        entry = OUTCOMES[outcome]
+        super().__init__(reason)
+        self.outcome = entry.name
+        self.code = entry.code
+        self.reason = reason
+        self.do_next = do_next or entry.do_next
+
+    def as_dict(self) -> dict[str, Any]:
+        """The `mobius_failure` of a module result: `{code, outcome, reason, do_next}`."""
+        return {"code": int(self.code), "outcome": self.outcome, "reason": self.reason, "do_next": self.do_next}

@@ -1,0 +1,1 @@
+../../mobius/durable.py
