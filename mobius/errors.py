@@ -138,6 +138,12 @@ OUTCOMES: dict[str, Outcome] = _table(
         "Run the release again with a longer gate deadline.",
     ),
     (
+        "held_back",
+        ExitCode.PROCESSING,
+        "Another host failed before this step, so no host was switched.",
+        "See what failed on the other host; this one serves what it served before.",
+    ),
+    (
         "rollback_failed",
         ExitCode.PROCESSING,
         "Going back did not succeed on every host.",
