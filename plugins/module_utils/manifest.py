@@ -1,0 +1,1 @@
+../../mobius/manifest.py
