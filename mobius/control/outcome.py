@@ -1,0 +1,297 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""From what happened on every host to the one outcome of a run, and to the one decision of a fleet.
+
+The callback plugin (plain ansible-playbook) and `mobius` (ansible-runner's events) feed the same functions. Nothing
+here reads a message to find out what happened: failures are data (`mobius_failure`), the rest is Ansible's own states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mobius.errors import OUTCOMES, TEAMS, ExitCode, MobiusError, Outcome
+
+# What a person must hear about first: a fleet that is not as it should be. Then the higher code, because the higher
+# codes are causes (no space, too slow, a host gone) and the lower ones what follows from them. Then the table's order.
+_FIRST = ("rollback_failed", "diverged")
+_ORDER = (*_FIRST, *(name for name in sorted(OUTCOMES, key=lambda name: -OUTCOMES[name].code) if name not in _FIRST))
+
+VERDICTS = ("pass", "unknown", "inconclusive", "error", "fail")
+"""What a gate can say of a host, from best to worst. `unknown` exists in check mode only."""
+
+# Failures that speak of the release itself, wherever they show: silence or a full disk proves nothing against it.
+_PROVES_BAD = frozenset({"golden_mismatch", "instance_failed", "rolled_back"})
+
+_REASON_LIMIT = 600
+
+
+@dataclass(frozen=True)
+class HostFailure:
+    """One result that was not rescued: where, in which task, and what it means."""
+
+    host: str
+    task: str
+    outcome: str
+    reason: str
+    do_next: str
+    carried: bool
+    """Whether the result said itself what it means; Ansible's bare states mean less."""
+
+    @property
+    def rank(self) -> tuple[bool, int]:
+        """Sorts the worst first: what carries its outcome, then by the stated order."""
+        return (not self.carried, _ORDER.index(self.outcome))
+
+    def as_dict(self) -> dict[str, Any]:
+        """`{host, task, outcome, code, reason, do_next}`."""
+        return {
+            "host": self.host,
+            "task": self.task,
+            "outcome": self.outcome,
+            "code": int(OUTCOMES[self.outcome].code),
+            "reason": self.reason,
+            "do_next": self.do_next,
+        }
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended: one outcome, why, what to do, and each host that failed with its worst failure."""
+
+    outcome: str
+    reason: str
+    do_next: str
+    failures: tuple[HostFailure, ...] = ()
+
+    @property
+    def code(self) -> ExitCode:
+        """The exit code of the outcome."""
+        return OUTCOMES[self.outcome].code
+
+    def lines(self, run: str | None = None) -> list[str]:
+        """The block that people read at the end of a run."""
+        team = "" if self.code == ExitCode.SUCCESS else f", team {TEAMS[self.code]}"
+        lines = [f"outcome  {self.outcome} (exit code {int(self.code)}{team})"]
+        if run:
+            lines.append(f"run      {run}")
+        if self.code == ExitCode.SUCCESS:
+            return lines
+        lines.append(f"reason   {self.reason}")
+        lines += [f"{failure.host}: {failure.outcome}: {failure.reason} [{failure.task}]" for failure in self.failures]
+        lines.append(f"do next  {self.do_next}")
+        return lines
+
+
+SUCCESS = Ending("success", OUTCOMES["success"].meaning, OUTCOMES["success"].do_next)
+
+
+def ending(outcome: str, reason: str, *, do_next: str | None = None, failures: Sequence[HostFailure] = ()) -> Ending:
+    """An ending with the table's advice unless the caller knows better."""
+    return Ending(outcome, reason, do_next or OUTCOMES[outcome].do_next, tuple(failures))
+
+
+def failed_result(host: str, task: str, result: Mapping[str, Any]) -> HostFailure:
+    """What a failed task result means: its `mobius_failure` (a loop's worst one), else Ansible's `timedout`, else
+    `task_failed` with the task's message."""
+    carried = [_complete(found) for found in _carried(result)]
+    if carried:
+        worst = min(carried, key=lambda failure: _ORDER.index(failure["outcome"]))
+        return HostFailure(host, task, worst["outcome"], worst["reason"], worst["do_next"], carried=True)
+    outcome = OUTCOMES["timeout" if result.get("timedout") else "task_failed"]
+    return HostFailure(host, task, outcome.name, _message(result), outcome.do_next, carried=False)
+
+
+def unreachable_result(host: str, task: str, result: Mapping[str, Any]) -> HostFailure:
+    """A host that did not answer in a task."""
+    outcome = OUTCOMES["unreachable"]
+    return HostFailure(host, task, outcome.name, _message(result), outcome.do_next, carried=False)
+
+
+class Observer:
+    """Collects what a run reports and says at the end what it was. One object a run."""
+
+    def __init__(self) -> None:
+        self.run: str | None = None
+        self._failed: list[HostFailure] = []
+        self._unreachable: list[HostFailure] = []
+        self._unmatched: list[str] = []
+
+    def failed(self, host: str, task: str, result: Mapping[str, Any]) -> None:
+        """A task failed, rescued or not (that shows in the counts at the end); ignored ones are not reported here."""
+        self._failed.append(failed_result(host, task, result))
+
+    def unreachable(self, host: str, task: str, result: Mapping[str, Any]) -> None:
+        """A host did not answer."""
+        self._unreachable.append(unreachable_result(host, task, result))
+
+    def no_hosts_matched(self, play: str) -> None:
+        """A play found no host in the inventory."""
+        self._unmatched.append(play)
+
+    def end(self, failures: Mapping[str, int], dark: Mapping[str, int], processed: Iterable[str]) -> Ending:
+        """The outcome, by Ansible's closing counts.
+
+        Args:
+            failures: failed tasks of each host that nothing rescued. A host leaves the play with the first of them, so
+                they are the last ones it reported; what came before was rescued.
+            dark: times each host was unreachable and this was not ignored.
+            processed: all hosts that had at least one task.
+        """
+        found = []
+        for host, count in failures.items():
+            own = [failure for failure in self._failed if failure.host == host]
+            found += own[-count:] if count else []
+        found += [failure for failure in self._unreachable if dark.get(failure.host)]
+        if found:
+            worst = min(found, key=lambda failure: failure.rank)
+            by_host = [
+                min((f for f in found if f.host == host), key=lambda failure: failure.rank)
+                for host in sorted({failure.host for failure in found})
+            ]
+            return ending(worst.outcome, worst.reason, do_next=worst.do_next, failures=by_host)
+        broken = sorted({host for counts in (failures, dark) for host, count in counts.items() if count})
+        if broken:  # a failure whose result was never shown, as with no callback on an include
+            return ending("task_failed", f"A task failed on {', '.join(broken)}.")
+        if self._unmatched:
+            return ending("unknown_inventory", f"The inventory has no host for the play {self._unmatched[0]!r}.")
+        if not list(processed):
+            return ending("unknown_inventory", "No host had anything to do.")
+        return SUCCESS
+
+
+def failure_from(
+    outcome: str | None = None,
+    reason: str | None = None,
+    do_next: str | None = None,
+    failure: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The `mobius_failure` that a play asks for: an earlier one passed on, else one from the table.
+
+    Raises:
+        MobiusError: invalid_input, when neither is complete.
+    """
+    if failure and failure.get("outcome") in OUTCOMES and failure.get("reason"):
+        return _complete(failure)
+    if not outcome or not reason:
+        raise MobiusError("invalid_input", "mobius.dhash.failure needs an outcome and a reason, or a mobius_failure.")
+    if outcome not in OUTCOMES or OUTCOMES[outcome].code == ExitCode.SUCCESS:
+        raise MobiusError("invalid_input", f"{outcome!r} is not the name of a failure in mobius/errors.py.")
+    return MobiusError(outcome, reason, do_next=do_next or None).as_dict()
+
+
+@dataclass(frozen=True)
+class HostReport:
+    """What is known of a host: whether it is still in the play, and the result it registered, if any."""
+
+    host: str
+    alive: bool
+    result: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Confirm or revert, for the whole fleet; see the action plugin's documentation for the fields."""
+
+    decision: str
+    verdict: str
+    reasons: dict[str, str]
+    mark_bad: bool
+    failure: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The result of the action plugin."""
+        return {
+            "decision": self.decision,
+            "verdict": self.verdict,
+            "reasons": self.reasons,
+            "mark_bad": self.mark_bad,
+            "failure": self.failure,
+        }
+
+
+def decide(reports: Sequence[HostReport], *, check_mode: bool) -> Decision:
+    """Confirm only when every host is in the play and passed; whatever else, and silence, reverts all of them."""
+    judged = {report.host: _judge(report) for report in reports}
+    good = {"pass", "unknown"} if check_mode else {"pass"}
+    against = {host: found for host, found in judged.items() if found[0] not in good}
+    if not reports:
+        failure = MobiusError("unknown_inventory", "There is no host to decide for.").as_dict()
+        return Decision("revert", "error", {}, mark_bad=False, failure=failure)
+    verdict = max((found[0] for found in judged.values()), key=VERDICTS.index)
+    reasons = {host: found[1]["reason"] for host, found in against.items()}
+    if not against:
+        return Decision("confirm", verdict, reasons, mark_bad=False, failure={})
+    worst = min((found[1] for found in against.values()), key=lambda failure: _ORDER.index(failure["outcome"]))
+    return Decision(
+        "revert",
+        verdict,
+        reasons,
+        mark_bad=any(found[0] == "fail" for found in against.values()),
+        failure={**worst, "reason": "; ".join(f"{host}: {reason}" for host, reason in reasons.items())},
+    )
+
+
+def _judge(report: HostReport) -> tuple[str, dict[str, Any]]:
+    """The verdict on one host, and the failure that it means unless the verdict is pass."""
+    result = report.result or {}
+    carried = result.get("mobius_failure")
+    if isinstance(carried, Mapping) and carried.get("outcome") in OUTCOMES:
+        failure = _complete(carried)
+        return ("fail" if failure["outcome"] in _PROVES_BAD else "error"), failure
+    if result.get("unreachable"):
+        return "error", MobiusError("unreachable", _message(result)).as_dict()
+    if result.get("failed"):
+        return "error", MobiusError("task_failed", _message(result)).as_dict()
+    verdict = result.get("verdict")
+    reason = _one_line(result.get("reason")) or f"The verdict is {verdict}."
+    if verdict == "fail":
+        return "fail", MobiusError("rolled_back", reason).as_dict()
+    if not report.alive:
+        gone = "The host left the play before the decision: it failed or cannot be reached."
+        return "error", MobiusError("unreachable", gone).as_dict()
+    if verdict in ("pass", "unknown"):
+        return verdict, MobiusError("gate_inconclusive", reason).as_dict()
+    if verdict == "inconclusive":
+        return "inconclusive", MobiusError("gate_inconclusive", reason).as_dict()
+    if verdict == "error":
+        return "error", MobiusError("environment_failed", reason).as_dict()
+    return "error", MobiusError("environment_failed", "The host reported no verdict.").as_dict()
+
+
+def _carried(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Every usable `mobius_failure` in a result: its own, or those of a loop's failed items."""
+    items = result.get("results")
+    parts = [result, *(items if isinstance(items, Sequence) and not isinstance(items, str) else ())]
+    found = [part.get("mobius_failure") for part in parts if isinstance(part, Mapping)]
+    return [
+        failure
+        for failure in found
+        if isinstance(failure, Mapping) and failure.get("outcome") in OUTCOMES and failure.get("outcome") != "success"
+    ]
+
+
+def _complete(failure: Mapping[str, Any]) -> dict[str, Any]:
+    """A `mobius_failure` with its code by the table, whatever the code that it came with."""
+    entry: Outcome = OUTCOMES[str(failure["outcome"])]
+    reason = _one_line(failure.get("reason")) or entry.meaning
+    return MobiusError(entry.name, reason, do_next=str(failure.get("do_next") or "") or None).as_dict()
+
+
+def _message(result: Mapping[str, Any]) -> str:
+    """The sentence that a result without an outcome of its own shows to people."""
+    items = result.get("results")
+    failed = [item for item in items if isinstance(item, Mapping) and item.get("failed")] if items else []
+    for part in (*failed, result):
+        for name in ("msg", "stderr", "module_stderr", "censored"):
+            text = _one_line(part.get(name))
+            if text:
+                return text
+    return "The task gave no message."
+
+
+def _one_line(value: Any) -> str:
+    text = " ".join(str(value).split()) if value else ""
+    return text if len(text) <= _REASON_LIMIT else text[: _REASON_LIMIT - 1] + "…"

@@ -1,0 +1,62 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Reads a bundle on the control node, digest by digest, before any host is asked for anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+from mobius import manifest
+from mobius.errors import MobiusError
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """The release that a bundle holds; it changes nothing and works in check mode."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+    _supports_check_mode = True
+    _supports_async = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        _, arguments = self.validate_argument_spec(
+            argument_spec={"path": {"type": "str", "required": True}, "sha256": {"type": "str"}},
+        )
+        try:
+            found = bundle_info(arguments["path"], arguments["sha256"])
+        except MobiusError as error:
+            return {**result, "failed": True, "msg": error.reason, "mobius_failure": error.as_dict()}
+        return {**result, "changed": False, **found}
+
+
+def bundle_info(path: str, sha256: str | None) -> dict[str, Any]:
+    """What the bundle at `path` (relative to the current folder) holds, after every digest in it was compared.
+
+    Raises:
+        MobiusError: bundle_invalid, when it is missing or unreadable, or a digest is another than expected.
+    """
+    place = Path(path).expanduser().absolute()
+    try:
+        bundle = manifest.read_bundle(place)
+    except manifest.ManifestError as error:
+        raise MobiusError("bundle_invalid", str(error)) from error
+    except OSError as error:
+        raise MobiusError(
+            "bundle_invalid",
+            f"The bundle {place} cannot be read: {error.strerror}.",
+            do_next="Build one with `mobius bundle build`, or give the path of one.",
+        ) from error
+    if sha256 and sha256.lower() != bundle.sha256:
+        raise MobiusError("bundle_invalid", f"The bundle {place} has the SHA-256 {bundle.sha256}, not {sha256}.")
+    described = bundle.manifest
+    return {
+        "path": str(place),
+        "release": bundle.release_id,
+        "sha256": bundle.sha256,
+        "size": bundle.size,
+        **{name: described[name] for name in ("service", "version", "commit", "python", "platform", "tree_sha256")},
+    }

@@ -1,0 +1,66 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Says at the end of every ansible-playbook run what it was: outcome, code, team, hosts, what to do next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible import constants
+from ansible.plugins.callback import CallbackBase
+
+from mobius.control.outcome import Observer
+from mobius.errors import ExitCode
+
+DOCUMENTATION = r"""
+name: outcome
+type: aggregate
+short_description: Prints the outcome of the run
+version_added: "0.1.0"
+author: MOBIUS contributors
+description:
+  - Prints one block at the end of a run, with the outcome's name, exit code and team, each failed host and its reason,
+    and what to do next.
+  - The exit code of C(ansible-playbook) stays Ansible's own; C(mobius) ends with the code printed here.
+requirements:
+  - enabled as V(mobius.dhash.outcome) in C(callbacks_enabled)
+"""
+
+
+class CallbackModule(CallbackBase):  # type: ignore[misc]
+    """Feeds the run's observer and prints its ending."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "aggregate"
+    CALLBACK_NAME = "mobius.dhash.outcome"
+    CALLBACK_NEEDS_ENABLED = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._observer = Observer()
+        self._play = ""
+
+    def v2_playbook_on_play_start(self, play: Any) -> None:
+        self._play = play.get_name()
+
+    def v2_playbook_on_no_hosts_matched(self) -> None:
+        self._observer.no_hosts_matched(self._play)
+
+    def v2_runner_on_ok(self, result: Any) -> None:
+        facts = result.result.get("ansible_facts")
+        if isinstance(facts, dict) and "mobius_run_id" in facts:
+            self._observer.run = str(facts["mobius_run_id"])
+
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            self._observer.failed(result.host.get_name(), result.task_name, result.result)
+
+    def v2_runner_on_unreachable(self, result: Any) -> None:
+        self._observer.unreachable(result.host.get_name(), result.task_name, result.result)
+
+    def v2_playbook_on_stats(self, stats: Any) -> None:
+        ending = self._observer.end(stats.failures, stats.dark, stats.processed)
+        color = constants.COLOR_OK if ending.code == ExitCode.SUCCESS else constants.COLOR_ERROR
+        self._display.banner("MOBIUS")
+        for line in ending.lines(self._observer.run):
+            self._display.display(line, color=color)

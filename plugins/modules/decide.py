@@ -1,0 +1,62 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Documentation of the action plugin of the same name, where ansible-doc looks for it."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: decide
+short_description: Decides for all hosts of a play whether to confirm or to revert
+description:
+  - Looks at one registered result of B(every) host of the play, those of other batches, failed and unreachable ones too.
+  - The decision is C(confirm) only when every host is still in the play and its result has C(verdict=pass).
+  - A host that is missing, failed, unreachable or silent, or any other verdict, makes it C(revert).
+  - In check mode the verdict C(unknown) of an observation that could not be made does not stand in the way.
+version_added: "0.1.0"
+author: MOBIUS contributors
+attributes:
+  action: {support: full, description: Runs on the control node, once with C(run_once) or on each host alike.}
+  check_mode: {support: full, description: Predicts that a verdict which is unknown in check mode will be good.}
+  diff_mode: {support: full, description: Never changes anything, so there is no difference to show.}
+options:
+  result:
+    description: Name of the registered variable, a result with C(verdict) and C(reason), as the module C(gate) returns.
+    type: str
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: Decide for the fleet
+  mobius.dhash.decide:
+    result: __promote_result
+  register: __promote_decision
+  run_once: true
+
+- name: Fail with what was decided
+  mobius.dhash.failure:
+    failure: "{{ __promote_decision.failure }}"
+  when: __promote_decision.decision == 'revert'
+"""
+
+RETURN = r"""
+decision:
+  description: V(confirm) or V(revert).
+  returned: always
+  type: str
+verdict:
+  description: The worst verdict, of V(pass), V(unknown) (check mode), V(inconclusive), V(error) and V(fail).
+  returned: always
+  type: str
+reasons:
+  description: For each host that did not pass, one sentence.
+  returned: always
+  type: dict
+mark_bad:
+  description: Whether a host proved the release bad (verdict V(fail)); silence proves nothing.
+  returned: always
+  type: bool
+failure:
+  description: The C(mobius_failure) that the run ends with once every host is back; empty when the decision is V(confirm).
+  returned: always
+  type: dict
+"""

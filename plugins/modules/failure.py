@@ -1,0 +1,61 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Documentation of the action plugin of the same name, where ansible-doc looks for it."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: failure
+short_description: Fails with an outcome that has an exit code and a team
+description:
+  - Always fails, with C(mobius_failure) from the table in C(mobius/errors.py).
+  - Use it as the last task of a C(rescue), so that what was rescued still fails the run.
+version_added: "0.1.0"
+author: MOBIUS contributors
+attributes:
+  action: {support: full, description: Runs on the control node.}
+  check_mode: {support: full, description: Fails in check mode as well, what a play refuses its plan refuses.}
+  diff_mode: {support: full, description: Never changes anything, so there is no difference to show.}
+options:
+  outcome:
+    description: Name of the outcome. Needed unless O(failure) carries one.
+    type: str
+  reason:
+    description: One clear sentence. Needed unless O(failure) carries one.
+    type: str
+  do_next:
+    description: Overrides the advice of the table.
+    type: str
+  failure:
+    description:
+      - A C(mobius_failure) of an earlier result, which is passed on as it is.
+      - When it is left out or empty, O(outcome), O(reason) and O(do_next) are used.
+    type: dict
+"""
+
+EXAMPLES = r"""
+- name: Refuse to go on without a bundle
+  mobius.dhash.failure:
+    outcome: invalid_input
+    reason: "mobius_bundle was not given."
+    do_next: "Give -e mobius_bundle=FILE."
+  when: mobius_bundle is not defined
+
+- name: Pass the rescued failure on, or say that the task had none of its own
+  mobius.dhash.failure:
+    failure: "{{ ansible_failed_result.mobius_failure | default(omit) }}"
+    outcome: task_failed
+    reason: "{{ ansible_failed_result.msg | default('The task gave no message.') }}"
+"""
+
+RETURN = r"""
+mobius_failure:
+  description: What failed, for programs.
+  returned: always
+  type: dict
+  contains:
+    code: {description: Exit code 1 to 5., type: int, returned: always}
+    outcome: {description: Name in the table., type: str, returned: always}
+    reason: {description: One sentence., type: str, returned: always}
+    do_next: {description: What a person does now., type: str, returned: always}
+"""
