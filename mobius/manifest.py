@@ -40,6 +40,7 @@ RELEASE_NAME = "release.json"
 TREE = "tree"
 MODES = {"0644": 0o644, "0755": 0o755}
 STAGING_PREFIX = ".staging-"
+FULL = (errno.ENOSPC, errno.EDQUOT)  # what a full disk and a full quota say
 
 VERSION = re.compile(r"[0-9a-z]+(\.[0-9a-z]+)*")
 RELEASE_ID = re.compile(r"[0-9a-z.]+-[0-9a-f]{12}")
