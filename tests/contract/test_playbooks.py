@@ -1,0 +1,62 @@
+"""Every playbook can be read with every inventory, and says first which run it belongs to."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PLAYBOOKS = sorted((CHECKOUT / "playbooks").glob("*.yml"))
+INVENTORIES = ("local", "staging", "production")
+READ_ONLY = {"status.yml", "lab.yml"}
+
+
+def ansible(*arguments: str) -> subprocess.CompletedProcess[str]:
+    binary = Path(sys.executable).parent / "ansible-playbook"
+    environment = {**os.environ, "PATH": f"{binary.parent}:{os.environ['PATH']}"}
+    return subprocess.run(
+        [str(binary), *arguments], cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("inventory", INVENTORIES)
+def test_every_playbook_passes_the_syntax_check(inventory: str) -> None:
+    done = ansible("-i", f"inventories/{inventory}", "--syntax-check", *(str(path) for path in PLAYBOOKS))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def plays(path: Path) -> list[dict[str, Any]]:
+    loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert isinstance(loaded, list)
+    return [play for play in loaded if "ansible.builtin.import_playbook" not in play]
+
+
+@pytest.mark.parametrize("path", PLAYBOOKS, ids=lambda path: path.name)
+def test_the_first_task_of_a_play_that_can_change_a_host_opens_the_run(path: Path) -> None:
+    if path.name in READ_ONLY:
+        return
+    for play in plays(path):
+        first = (play.get("pre_tasks") or play.get("tasks") or [{}])[0]
+        assert "mobius.dhash.run" in first, f"{path.name}: {play['name']}"
+        assert first.get("tags") == ["always"], f"{path.name}: {play['name']}"
+
+
+def test_production_and_staging_only_override_what_exists() -> None:
+    known = set(yaml.safe_load((CHECKOUT / "playbooks/group_vars/all.yml").read_text(encoding="utf-8")))
+    for defaults in (CHECKOUT / "roles").glob("*/defaults/main.yml"):
+        known |= set(yaml.safe_load(defaults.read_text(encoding="utf-8")))
+    known |= {"mobius_bundle", "mobius_release"}
+    for inventory in INVENTORIES:
+        for path in (CHECKOUT / "inventories" / inventory).glob("group_vars/*.yml"):
+            names = {
+                name
+                for name in yaml.safe_load(path.read_text(encoding="utf-8"))
+                if not name.startswith(("ansible_", "lab_"))
+            }
+            assert names <= known, f"{path.relative_to(CHECKOUT)} sets {sorted(names - known)}, which nothing reads"
