@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The lab as an Ansible inventory, read from `.lab/lab.json` of the checkout this file lies in.
+
+Prints the hosts whether the lab is up or not, so that playbooks can be checked without it; while it is down the hosts
+have port 9, where nothing answers. Standard library only: it also runs where the virtual environment is not active.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+DISCARD_PORT = 9
+
+
+def lab_hosts(root: Path) -> list[dict[str, Any]]:
+    """`[{name, ssh_port, http_port, ports}]` of the lab that was started from `root`, else three that cannot be reached.
+
+    A `.lab` that was copied along with its checkout names another checkout's hosts, so it does not count.
+    """
+    try:
+        record = json.loads((root / ".lab" / "lab.json").read_bytes())
+        if record["schema"] == 1 and record["root"] == str(root):
+            return list(record["hosts"])
+    except FileNotFoundError:
+        pass
+    except (ValueError, KeyError, TypeError) as error:
+        print(f"{root}/.lab/lab.json cannot be read ({error}); `mobius lab up` writes it anew.", file=sys.stderr)
+    return [
+        {"name": f"lab{number}", "ssh_port": DISCARD_PORT, "http_port": DISCARD_PORT, "ports": {}}
+        for number in (1, 2, 3)
+    ]
+
+
+def inventory(root: Path) -> dict[str, Any]:
+    """The whole inventory in the form of `--list`, with `_meta`."""
+    lab = root / ".lab"
+    # One pair of quotes for the shell, one for ssh: the checkout may lie in a folder with spaces in its name.
+    ssh_arguments = " ".join(
+        [
+            "-F none",
+            f"""-o 'UserKnownHostsFile="{lab / "known_hosts"}"'""",
+            "-o GlobalKnownHostsFile=/dev/null",
+            "-o StrictHostKeyChecking=yes",
+            "-o IdentitiesOnly=yes",
+        ]
+    )
+    hosts = lab_hosts(root)
+    variables: dict[str, dict[str, Any]] = {
+        host["name"]: {
+            "ansible_host": "127.0.0.1",
+            "ansible_port": host["ssh_port"],
+            "lab_http_port": host["http_port"],
+            "lab_ports": host["ports"],
+        }
+        for host in hosts
+    }
+    variables["localhost"] = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    return {
+        "_meta": {"hostvars": variables},
+        "all": {"children": ["mobius", "ungrouped"]},
+        "mobius": {
+            "hosts": [host["name"] for host in hosts],
+            "vars": {
+                "ansible_user": "root",
+                "ansible_ssh_private_key_file": str(lab / "client_ed25519"),
+                "ansible_ssh_common_args": ssh_arguments,
+                "ansible_python_interpreter": "/usr/bin/python3",
+            },
+        },
+        "ungrouped": {"hosts": ["localhost"]},
+    }
+
+
+def main() -> None:
+    """Answer `--list` (also when nothing is asked) and `--host NAME`, as inventory scripts do."""
+    parser = argparse.ArgumentParser(description="The lab as an Ansible inventory.")
+    parser.add_argument("--list", action="store_true", help="the whole inventory (the default)")
+    parser.add_argument("--host", metavar="NAME", help="the variables of one host")
+    asked = parser.parse_args()
+    whole = inventory(ROOT)
+    answer = whole["_meta"]["hostvars"].get(asked.host, {}) if asked.host else whole
+    print(json.dumps(answer, indent=2))
+
+
+if __name__ == "__main__":
+    main()
