@@ -1,0 +1,48 @@
+"""The pages say what the code says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mobius.control.exit_codes_page import page
+from mobius.errors import OUTCOMES, TEAMS, ExitCode
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/*.md"), *CHECKOUT.glob("roles/*/README.md")])
+
+
+def test_the_page_of_exit_codes_is_made_from_the_table() -> None:
+    assert (CHECKOUT / "docs/EXIT_CODES.md").read_text(encoding="utf-8") == page()
+
+
+def test_every_exit_code_has_a_team_and_every_outcome_says_what_to_do() -> None:
+    assert set(TEAMS) == set(ExitCode)
+    for name, outcome in OUTCOMES.items():
+        assert outcome.name == name
+        assert outcome.meaning.endswith(".")
+        assert outcome.do_next.endswith(".")
+
+
+def test_every_outcome_that_the_code_names_is_in_the_table() -> None:
+    called = re.compile(r'MobiusError\(\s*"([a-z_]+)"|outcome="([a-z_]+)"')
+    named: dict[str, Path] = {}
+    for folder in ("mobius", "plugins"):
+        for path in (CHECKOUT / folder).rglob("*.py"):
+            for match in called.finditer(path.read_text(encoding="utf-8")):
+                named[match.group(1) or match.group(2)] = path
+    for folder in ("roles", "playbooks"):
+        for path in (CHECKOUT / folder).rglob("*.yml"):
+            for match in re.finditer(r"^\s+outcome: ([a-z_]+)$", path.read_text(encoding="utf-8"), re.MULTILINE):
+                named[match.group(1)] = path
+    assert named
+    assert not {name: path for name, path in named.items() if name not in OUTCOMES}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(CHECKOUT)))
+def test_every_link_to_a_file_leads_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
+        if not target.startswith(("http://", "https://", "mailto:")):
+            assert (path.parent / target).exists(), f"{path.name} links to {target}"
