@@ -19,8 +19,8 @@ def page() -> str:
     lines = [
         "# What does an exit code or an outcome mean?",
         "",
-        "`mobius` and `mobius-host` end with one of six exit codes; a plain `ansible-playbook` run has Ansible's own code",
-        "and prints the outcome and ours in its last lines. Every failed task of ours carries",
+        "`mobius` and `mobius-host` end with one of six exit codes; a plain `ansible-playbook` run has Ansible's own",
+        "code and prints the outcome and ours in its last lines. Every failed task of ours carries",
         "`mobius_failure: {code, outcome, reason, do_next}`. This page is made from the table in `mobius/errors.py`; a",
         "test compares them.",
         "",
