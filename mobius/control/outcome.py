@@ -201,11 +201,17 @@ class Decision:
     mark_bad: bool
     failure: dict[str, Any]
 
+    @property
+    def reason(self) -> str:
+        """All reasons in one sentence, for a journal; empty for a decision to confirm."""
+        return str(self.failure.get("reason", ""))
+
     def as_dict(self) -> dict[str, Any]:
         """The result of the action plugin."""
         return {
             "decision": self.decision,
             "verdict": self.verdict,
+            "reason": self.reason,
             "reasons": self.reasons,
             "mark_bad": self.mark_bad,
             "failure": self.failure,
@@ -237,7 +243,7 @@ def decide(reports: Sequence[HostReport], *, check_mode: bool) -> Decision:
 def _judge(report: HostReport) -> tuple[str, dict[str, Any]]:
     """The verdict on one host, and the failure that it means unless the verdict is pass."""
     result = report.result or {}
-    carried = result.get("mobius_failure")
+    carried = result.get("mobius_failure") or result.get("failure")
     if isinstance(carried, Mapping) and carried.get("outcome") in OUTCOMES:
         failure = _complete(carried)
         return ("fail" if failure["outcome"] in _PROVES_BAD else "error"), failure

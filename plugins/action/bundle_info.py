@@ -41,7 +41,7 @@ def bundle_info(path: str, sha256: str | None) -> dict[str, Any]:
     """
     place = Path(path).expanduser().absolute()
     try:
-        bundle = manifest.read_bundle(place)
+        bundle = manifest.read_bundle(place, expected_sha256=(sha256 or "").lower() or None)
     except manifest.ManifestError as error:
         raise MobiusError("bundle_invalid", str(error)) from error
     except OSError as error:
@@ -50,13 +50,16 @@ def bundle_info(path: str, sha256: str | None) -> dict[str, Any]:
             f"The bundle {place} cannot be read: {error.strerror}.",
             do_next="Build one with `mobius bundle build`, or give the path of one.",
         ) from error
-    if sha256 and sha256.lower() != bundle.sha256:
-        raise MobiusError("bundle_invalid", f"The bundle {place} has the SHA-256 {bundle.sha256}, not {sha256}.")
     described = bundle.manifest
     return {
         "path": str(place),
         "release": bundle.release_id,
         "sha256": bundle.sha256,
         "size": bundle.size,
-        **{name: described[name] for name in ("service", "version", "commit", "python", "platform", "tree_sha256")},
+        "service": described.service,
+        "version": described.version,
+        "commit": described.commit,
+        "python": described.python,
+        "platform": described.platform,
+        "tree_sha256": described.tree_sha256,
     }

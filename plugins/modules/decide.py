@@ -20,7 +20,9 @@ attributes:
   diff_mode: {support: full, description: Never changes anything, so there is no difference to show.}
 options:
   result:
-    description: Name of the registered variable, a result with C(verdict) and C(reason), as the module C(gate) returns.
+    description:
+      - Name of a variable of each host, with C(verdict) and C(reason) as the module C(gate) returns them.
+      - Where a task failed instead, its C(mobius_failure) (also as C(failure)) stands for both.
     type: str
     required: true
 """
@@ -45,6 +47,10 @@ decision:
   type: str
 verdict:
   description: The worst verdict, of V(pass), V(unknown) (check mode), V(inconclusive), V(error) and V(fail).
+  returned: always
+  type: str
+reason:
+  description: All reasons in one sentence; empty when the decision is V(confirm).
   returned: always
   type: str
 reasons:
