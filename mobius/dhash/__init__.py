@@ -1,0 +1,40 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Fingerprints of pictures, and the library index that finds duplicates by them. Knows no HTTP and no Ansible."""
+
+from mobius.dhash._hash import (
+    ALGORITHMS,
+    CONTENT_TYPES,
+    FORMATS,
+    MAX_PIXELS,
+    Dhash,
+    Fingerprint,
+    Mode,
+    hash_bytes,
+    hash_file,
+    hash_image,
+)
+from mobius.dhash._library import Library, Match, ScanReport, Unreadable
+from mobius.dhash.errors import BrokenPictureError, MislabelledError, NotAPictureError, PictureError, TooManyPixelsError
+
+__all__ = [
+    "ALGORITHMS",
+    "CONTENT_TYPES",
+    "FORMATS",
+    "MAX_PIXELS",
+    "BrokenPictureError",
+    "Dhash",
+    "Fingerprint",
+    "Library",
+    "Match",
+    "MislabelledError",
+    "Mode",
+    "NotAPictureError",
+    "PictureError",
+    "ScanReport",
+    "TooManyPixelsError",
+    "Unreadable",
+    "hash_bytes",
+    "hash_file",
+    "hash_image",
+]
