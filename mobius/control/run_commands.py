@@ -1,0 +1,337 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The commands that run a playbook: provision, deploy, promote, release, rollback, backup, status."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mobius import manifest
+from mobius.control.outcome import ending
+from mobius.control.runs import (
+    DEFAULT_INVENTORY,
+    DEFAULT_TIMEOUT,
+    RunRequest,
+    RunSummary,
+    extra_argument,
+    find_checkout,
+    find_inventory,
+    run_playbook,
+)
+from mobius.errors import ExitCode, MobiusError
+
+
+@dataclass(frozen=True)
+class Common:
+    """The options that all these commands share."""
+
+    inventory: str
+    limit: str | None
+    extra: tuple[str, ...]
+    check: bool
+    diff: bool
+    timeout: float
+    verbosity: int
+    form: str
+
+
+def _common_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Adds the shared options; the command gets them as one `Common`."""
+    options = (
+        click.option(
+            *("-i", "--inventory"),
+            default=DEFAULT_INVENTORY,
+            show_default=True,
+            metavar="PATH",
+            help="Inventory, from here or from the checkout.",
+        ),
+        click.option("--limit", metavar="PATTERN", help="Only these hosts or groups."),
+        click.option("-e", "--extra-vars", "extra", multiple=True, metavar="KEY=VALUE|@FILE", help="Set variables."),
+        click.option("--check", is_flag=True, help="Change nothing; say what would change."),
+        click.option("--diff", is_flag=True, help="Show each change, before and after."),
+        click.option(
+            "--timeout",
+            type=click.FloatRange(min=1),
+            default=DEFAULT_TIMEOUT,
+            show_default=True,
+            metavar="SECONDS",
+            help="Stop the run after this time (exit code 4).",
+        ),
+        click.option("-v", "--verbose", "verbosity", count=True, help="Show more of Ansible; up to -vvvv."),
+        click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="What stdout gets."),
+    )
+
+    @functools.wraps(command)
+    def with_common(
+        inventory: str,
+        limit: str | None,
+        extra: tuple[str, ...],
+        check: bool,
+        diff: bool,
+        timeout: float,
+        verbosity: int,
+        form: str,
+        **rest: Any,
+    ) -> int:
+        common = Common(inventory, limit, extra, check, diff, timeout, verbosity, form)
+        return command(common, **rest)
+
+    decorated: Callable[..., int] = with_common
+    for option in reversed(options):
+        decorated = option(decorated)
+    return decorated
+
+
+def _bundle_option(command: Callable[..., int]) -> Callable[..., int]:
+    return click.option(
+        "--bundle", metavar="FILE", help="The bundle to release; without it, mobius_bundle of the inventory."
+    )(command)
+
+
+@click.command()
+@_common_options
+def provision(common: Common) -> int:
+    """Prepare the hosts: user, folders, units, and the command mobius-host.
+
+    \b
+    Example:
+      mobius provision -i inventories/staging --check --diff
+    """
+    return _finish(common, _run(common, "provision.yml", {}))
+
+
+@click.command()
+@_bundle_option
+@_common_options
+def deploy(common: Common, bundle: str | None) -> int:
+    """Stage a bundle on the hosts and prove it in standby. Nothing public changes.
+
+    \b
+    Example:
+      mobius deploy --bundle dist/mobius-dhash-1.0.0.tar.gz
+    """
+    return _finish(common, _run(common, "deploy.yml", _bundle_variables(bundle)))
+
+
+@click.command()
+@click.option(
+    "--release", "release_id", required=True, metavar="ID", help="A staged release; `mobius status` lists them."
+)
+@_common_options
+def promote(common: Common, release_id: str) -> int:
+    """Let a staged release serve. It is taken back everywhere unless every host passes the gate.
+
+    \b
+    Example:
+      mobius promote --release 1.0.0-0123456789ab
+    """
+    return _finish(common, _run(common, "promote.yml", {"mobius_release": _release_id(release_id)}))
+
+
+@click.command()
+@_bundle_option
+@_common_options
+def release(common: Common, bundle: str | None) -> int:
+    """Backup, deploy and promote in one run.
+
+    \b
+    Examples:
+      mobius release --bundle dist/mobius-dhash-1.0.0.tar.gz --check --diff
+      mobius release --bundle dist/mobius-dhash-1.0.0.tar.gz -i inventories/staging
+    """
+    return _finish(common, _run(common, "release.yml", _bundle_variables(bundle)))
+
+
+@click.command()
+@click.option("--to", "release_id", metavar="ID", help="The release to go back to; without it, the last healthy one.")
+@click.option("--reason", metavar="TEXT", help="Why; kept with the release that is taken back.")
+@click.option("--list", "listing", is_flag=True, help="Only show what there is to go back to.")
+@_common_options
+def rollback(common: Common, release_id: str | None, reason: str | None, listing: bool) -> int:
+    """Go back to an earlier release, at once. The one that is left is marked bad.
+
+    \b
+    Examples:
+      mobius rollback --list
+      mobius rollback --reason "wrong hashes"
+      mobius rollback --to 1.0.0-0123456789ab --limit lab2
+    """
+    if listing:
+        return _show_releases(common)
+    variables = {}
+    if release_id:
+        variables["mobius_to"] = _release_id(release_id)
+    if reason:
+        variables["mobius_reason"] = reason
+    return _finish(common, _run(common, "rollback.yml", variables))
+
+
+@click.command()
+@_common_options
+def status(common: Common) -> int:
+    """Show what every host keeps and serves.
+
+    \b
+    Example:
+      mobius status --format json
+    """
+    return _show_releases(common)
+
+
+@click.group()
+def backup() -> None:
+    """Back up the hosts, list or verify their backups.
+
+    \b
+    Examples:
+      mobius backup create
+      mobius backup list --limit lab1
+      mobius backup verify --format json
+    """
+
+
+@backup.command("create")
+@_common_options
+def backup_create(common: Common) -> int:
+    """Write a verified backup on each host, unless nothing changed since the newest one."""
+    return _show_backups(common, "create")
+
+
+@backup.command("list")
+@_common_options
+def backup_list(common: Common) -> int:
+    """Show the backups of each host."""
+    return _show_backups(common, "list")
+
+
+@backup.command("verify")
+@_common_options
+def backup_verify(common: Common) -> int:
+    """Read every backup of each host again and compare every digest."""
+    return _show_backups(common, "verify")
+
+
+def _bundle_variables(bundle: str | None) -> dict[str, Any]:
+    """`mobius_bundle` as an absolute path, since the playbook is run in the checkout.
+
+    Raises:
+        MobiusError: bundle_invalid, when there is no such file.
+    """
+    if bundle is None:
+        return {}
+    place = Path(bundle).expanduser().absolute()
+    if not place.is_file():
+        raise MobiusError(
+            "bundle_invalid",
+            f"There is no bundle {place}.",
+            do_next="Build one with `mobius bundle build`, or give the path of one.",
+        )
+    return {"mobius_bundle": str(place)}
+
+
+def _release_id(text: str) -> str:
+    if not manifest.RELEASE_ID.fullmatch(text):
+        raise MobiusError("invalid_input", f"{text!r} is not a release id like 1.0.0-0123456789ab.")
+    return text
+
+
+def _run(
+    common: Common,
+    playbook: str,
+    variables: Mapping[str, Any],
+    *,
+    tags: tuple[str, ...] = (),
+    watched: str | None = None,
+) -> RunSummary:
+    """Run one playbook. What is refused before Ansible starts ends as a summary too: programs get their JSON."""
+    try:
+        checkout = find_checkout()
+        request = RunRequest(
+            playbook=checkout / "playbooks" / playbook,
+            inventory=find_inventory(common.inventory, checkout),
+            checkout=checkout,
+            variables=variables,
+            extra=tuple(extra_argument(text) for text in common.extra),
+            limit=common.limit,
+            tags=tags,
+            check=common.check,
+            diff=common.diff,
+            verbosity=common.verbosity,
+            timeout=common.timeout,
+            watched=watched,
+        )
+        return run_playbook(request, lambda line: click.echo(line, err=True))
+    except MobiusError as error:
+        end = ending(error.outcome, error.reason, do_next=error.do_next)
+        return RunSummary("", playbook, common.check, end, {}, 0.0)
+
+
+def _show_releases(common: Common) -> int:
+    summary = _run(common, "status.yml", {}, watched="mobius.dhash.release_info")
+    return _finish(common, summary, key="releases", lines=_release_lines)
+
+
+def _show_backups(common: Common, tag: str) -> int:
+    summary = _run(common, "backup.yml", {}, tags=(tag,), watched="mobius.dhash.backup")
+    return _finish(common, summary, key="backups", lines=_backup_lines)
+
+
+def _release_lines(host: str, result: Mapping[str, Any]) -> list[str]:
+    lines = [f"{host}  serving {result.get('confirmed') or 'nothing'}"]
+    pending = result.get("pending")
+    if pending:
+        lines.append(f"  {pending['release']}  provisional, stage {pending.get('stage', 'unknown')}")
+    for item in result.get("releases", []):
+        why = f"  {item['reason']}" if item.get("reason") else ""
+        lines.append(f"  {item['release']:<32}  {item['state']:<8}  {item.get('activated') or '':<25}{why}".rstrip())
+    return lines
+
+
+def _backup_lines(host: str, result: Mapping[str, Any]) -> list[str]:
+    lines = [f"{host}  {len(result.get('backups', []))} backups in {result.get('folder', '')}"]
+    return lines + [
+        f"  {item['id']:<32}  {item['bytes']:>12} bytes  {item['sha256']}" for item in result.get("backups", [])
+    ]
+
+
+def _finish(
+    common: Common,
+    summary: RunSummary,
+    *,
+    key: str = "",
+    lines: Callable[[str, Mapping[str, Any]], list[str]] | None = None,
+) -> int:
+    """Print the summary, for people or for programs, and give the exit code.
+
+    Args:
+        key: name of the watched results in the JSON object.
+        lines: how people see the watched result of one host.
+    """
+    end = summary.ending
+    if common.form == "json":
+        found = {key: {host: _plain(result) for host, result in sorted(summary.results.items())}} if key else {}
+        click.echo(json.dumps({**summary.as_dict(), **found}, indent=2, sort_keys=True))
+    else:
+        for host, result in sorted(summary.results.items()):
+            for line in lines(host, result) if lines else ():
+                click.echo(line)
+        if summary.changed and not key:
+            word = "would change" if summary.check else "changed"
+            click.echo(", ".join(f"{host}: {count} {word}" for host, count in summary.changed.items()))
+    if common.form == "text" or end.code != ExitCode.SUCCESS:
+        text = os.linesep.join(end.lines(summary.run))
+        click.echo(text, err=end.code != ExitCode.SUCCESS)
+    return int(end.code)
+
+
+def _plain(result: Mapping[str, Any]) -> dict[str, Any]:
+    """A module's own result, without what Ansible adds to it."""
+    return {name: value for name, value in result.items() if not name.startswith("_") and name != "invocation"}
