@@ -69,7 +69,7 @@ def inventory(root: Path) -> dict[str, Any]:
             "hosts": [host["name"] for host in hosts],
             "vars": {
                 "ansible_user": "root",
-                "ansible_ssh_private_key_file": str(lab / "client_ed25519"),
+                "ansible_ssh_private_key_file": str(lab / "id_ed25519"),
                 "ansible_ssh_common_args": ssh_arguments,
                 "ansible_python_interpreter": "/usr/bin/python3",
             },

@@ -336,7 +336,7 @@ class State:
         self.folder = self.root / ".lab"
         stat = self.root.stat()
         self._owner = (stat.st_uid, stat.st_gid)
-        self.client_key = self.folder / "client_ed25519"
+        self.client_key = self.folder / "id_ed25519"
         self.known_hosts = self.folder / "known_hosts"
         self.file = self.folder / "lab.json"
 
