@@ -1,0 +1,49 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Reads the bodies of probes on the control node, so that a picture can lie beside the role that sends it."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleError
+from ansible.plugins.action import ActionBase
+
+from mobius.errors import MobiusError
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Turns `body_file` into `body_base64` and runs the module of its own name (`probe`, and `gate` by a link)."""
+
+    TRANSFERS_FILES = False
+    _supports_check_mode = True
+    _supports_async = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        arguments = dict(self._task.args)
+        folder = arguments.pop("body_dir", None)
+        try:
+            probes = arguments.get("probes")
+            if isinstance(probes, list):
+                arguments["probes"] = [self._with_body(probe, folder) for probe in probes]
+        except MobiusError as e:
+            return {**result, "failed": True, "msg": e.reason, "mobius_failure": e.as_dict()}
+        return {**result, **self._execute_module(self._task.resolved_action, arguments, task_vars)}
+
+    def _with_body(self, probe: Any, folder: str | None) -> Any:
+        if not isinstance(probe, dict) or not probe.get("body_file"):
+            return probe
+        rest = {key: value for key, value in probe.items() if key != "body_file"}
+        name = str(probe["body_file"])
+        if probe.get("body_base64") is not None:
+            raise MobiusError("invalid_input", f"The probe {probe.get('name')!r} has both body_file and body_base64.")
+        try:
+            place = Path(folder, name) if folder else Path(self._find_needle("files", name))
+            body = place.read_bytes()
+        except (OSError, AnsibleError) as e:
+            why = e.strerror if isinstance(e, OSError) else "it is not in the search path"
+            raise MobiusError("invalid_input", f"The probe's body {name} cannot be read: {why}.") from None
+        return {**rest, "body_base64": base64.b64encode(body).decode()}

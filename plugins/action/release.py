@@ -1,0 +1,85 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Stages a release: the bundle is read here, and sent only to a host that says it needs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleError
+from ansible.plugins.action import ActionBase
+
+from mobius import manifest
+from mobius.errors import MobiusError
+
+_MODULE = "mobius.dhash.release"
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Asks the host first what it would do with the bundle; in check mode that answer is the prediction."""
+
+    TRANSFERS_FILES = False
+    _supports_check_mode = True
+    _supports_async = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        arguments = dict(self._task.args)
+        if arguments.get("state", "staged") != "staged":
+            return {**result, **self._execute_module(_MODULE, arguments, task_vars)}
+        try:
+            bundle = self._read(arguments.pop("bundle", None), arguments.get("sha256"))
+            arguments["sha256"] = bundle.sha256
+            arguments["expect"] = _expectation(bundle)
+            answer = self._execute_module(_MODULE, arguments, task_vars)
+            if answer.get("failed") or not answer.pop("transfer", False):
+                return {**result, **answer}
+            return {**result, **self._send(bundle, arguments, task_vars)}
+        except MobiusError as e:
+            return {**result, "failed": True, "msg": e.reason, "mobius_failure": e.as_dict()}
+
+    def _read(self, path: Any, sha256: str | None) -> manifest.Bundle:
+        if not isinstance(path, str) or not path:
+            raise MobiusError("invalid_input", "No bundle was given.")
+        place = Path(path).expanduser().absolute()
+        try:
+            return manifest.read_bundle(place, expected_sha256=sha256 or None)
+        except manifest.ManifestError as e:
+            raise MobiusError("bundle_invalid", str(e)) from None
+        except OSError as e:
+            raise MobiusError("bundle_invalid", f"The bundle {place} cannot be read: {e.strerror}.") from None
+
+    def _send(
+        self, bundle: manifest.Bundle, arguments: dict[str, Any], task_vars: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        shell = self._connection._shell
+        try:
+            if shell.tmpdir is None:
+                self._make_tmp_path()
+            remote = shell.join_path(shell.tmpdir, "bundle.tar.gz")
+            self._transfer_file(str(bundle.path), remote)
+            self._fixup_perms2((shell.tmpdir, remote))
+        except AnsibleError as e:
+            # neither ssh nor sftp says it in another way; the space was enough when the host was asked
+            if "No space left" not in str(e):
+                raise
+            raise MobiusError("disk_full", "The host became full while the bundle was sent to it.") from None
+        try:
+            sent: dict[str, Any] = self._execute_module(_MODULE, {**arguments, "src": remote}, task_vars)
+        finally:
+            self._remove_tmp_path(shell.tmpdir)
+        return sent
+
+
+def _expectation(bundle: manifest.Bundle) -> dict[str, Any]:
+    """What the host compares itself with, before it is sent anything."""
+    return {
+        "release": bundle.release_id,
+        "service": bundle.manifest.service,
+        "python": bundle.manifest.python,
+        "platform": bundle.manifest.platform,
+        "needs_bytes": manifest.needs_bytes(bundle.manifest),
+        "bundle_bytes": bundle.size,
+        "files": len(bundle.manifest.files),
+    }

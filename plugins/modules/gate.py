@@ -1,0 +1,165 @@
+#!/usr/bin/python
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Module: the verdict on a release that has begun to serve."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: gate
+short_description: Judges a release by what its own instance answers over a while
+description:
+  - Asks the instance itself, on its admin socket, for its health and its process, and sends it probes, until it was good for long enough in a row.
+  - Never fails for a bad verdict; the play decides, for all hosts together. It fails when it could not be asked to judge (a wrong argument,
+    a host that is not provisioned).
+  - V(fail) says that the release is bad, by its own word, by a wrong answer to a probe, or because its process died. V(error) says that it
+    gave no answer at the deadline, V(inconclusive) that it was healthy, but never long enough in a row or asked too seldom. Silence is never a pass.
+version_added: "0.1.0"
+author: MOBIUS contributors
+attributes:
+  check_mode: {support: full, description: "Asks nothing, because nothing has been promoted; the verdict is V(unknown)."}
+  diff_mode: {support: full, description: Never changes anything, so there is no difference to show.}
+options:
+  service:
+    description: The service, as C(mobius-host) knows it on the host.
+    type: str
+    required: true
+  release:
+    description: The release whose instance is judged.
+    type: str
+    required: true
+  healthy_seconds:
+    description: Seconds in a row for which it must be healthy, with at least half of the samples that O(interval) gives in that time.
+    type: float
+    default: 10
+  deadline:
+    description: Seconds after which there is a verdict in any case.
+    type: float
+    default: 60
+  interval:
+    description: Seconds from one sample to the next.
+    type: float
+    default: 0.5
+  probes:
+    description: Requests that are sent in turn, one with each sample; one wrong answer is V(fail).
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name: {description: What a person calls it., type: str, required: true}
+      method: {description: The HTTP method., type: str, choices: [GET, POST], default: GET}
+      path: {description: "The path, with its query.", type: str, required: true}
+      content_type: {description: The type of the body., type: str}
+      body_base64: {description: The body., type: str}
+      body_file:
+        description: A file on the control node with the body, beside the playbook, in the role's C(files) or under O(body_dir).
+        type: path
+      status: {description: The status that must come., type: int, default: 200}
+      json:
+        description: What the answer's JSON object must hold; keys that are not named here do not matter.
+        type: dict
+  body_dir:
+    description: The folder on the control node in which C(body_file) is looked up.
+    type: path
+  config_dir:
+    description: Where the configuration of C(mobius-host) lies.
+    type: path
+    default: /etc/mobius-host
+"""
+
+EXAMPLES = r"""
+- name: Ask the new instance itself
+  mobius.dhash.gate:
+    service: mobius-dhash
+    release: 1.2.0-0123456789ab
+    healthy_seconds: 10
+    deadline: 60
+  register: __promote_gate
+"""
+
+RETURN = r"""
+verdict:
+  description: V(pass), V(fail), V(inconclusive), V(error); V(unknown) in check mode.
+  returned: always
+  type: str
+reason:
+  description: Why, in one sentence.
+  returned: always
+  type: str
+evidence:
+  description: C(samples), the longest C(healthy_seconds) in a row, and C(values); C(values.reference) is the confirmed release's own health.
+  returned: always
+  type: dict
+predicted:
+  description: V(unknown).
+  returned: in check mode
+  type: str
+"""
+
+import json
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.mobius.dhash.plugins.module_utils import gate, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+
+
+def main() -> None:
+    """Read the arguments, judge, answer."""
+    module = AnsibleModule(
+        argument_spec={
+            "service": {"type": "str", "required": True},
+            "release": {"type": "str", "required": True},
+            "healthy_seconds": {"type": "float", "default": 10.0},
+            "deadline": {"type": "float", "default": 60.0},
+            "interval": {"type": "float", "default": 0.5},
+            "probes": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {**gate.PROBE_SPEC, "body_file": {"type": "path"}},
+            },
+            "body_dir": {"type": "path"},
+            "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
+        },
+        supports_check_mode=True,
+    )
+    release = module.params["release"]
+    try:
+        settings = gate.Settings(
+            module.params["healthy_seconds"],
+            module.params["deadline"],
+            module.params["interval"],
+            [gate.Probe.parse(value) for value in module.params["probes"]],
+        )
+        host = mobius_host.Host.load(module.params["service"], module.params["config_dir"])
+        mobius_host.require_tool(host)
+        if module.check_mode:
+            reason = f"{release} was not judged: nothing is promoted in check mode."
+            evidence = {"samples": 0, "healthy_seconds": 0.0, "values": {}}
+            module.exit_json(changed=False, verdict="unknown", predicted="unknown", reason=reason, evidence=evidence)
+        confirmed = mobius_host.read_activation(host).confirmed
+        said = gate.judge(
+            gate.asker(host, release),
+            release,
+            host.health_path,
+            settings,
+            reference=lambda: _reference(host, confirmed) if confirmed not in (None, release) else None,
+        )
+    except MobiusError as e:
+        module.fail_json(msg=e.reason, mobius_failure=e.as_dict(), changed=False)
+    module.exit_json(changed=False, verdict=said.verdict, reason=said.reason, evidence=said.evidence)
+
+
+def _reference(host: mobius_host.Host, release: str) -> dict[str, Any]:
+    """What the confirmed release says of itself; its silence is told, and does not count against the new one."""
+    try:
+        status, _, body = gate.asker(host, release)("GET", host.health_path, None, None, 1.0)
+        health = json.loads(body)
+    except (*gate.SILENCE, ValueError) as e:
+        return {"release": release, "status": None, "error": f"{type(e).__name__}: {e}"}
+    return {"release": release, "http": status, "status": health.get("status") if isinstance(health, dict) else None}
+
+
+if __name__ == "__main__":
+    main()

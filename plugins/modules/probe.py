@@ -1,0 +1,151 @@
+#!/usr/bin/python
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Module: asks one instance, on its own admin socket, requests whose answers are known."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: probe
+short_description: Asks a release's own instance requests whose answers are known
+description:
+  - Sends requests to the admin socket of one instance, so that no other instance can answer in its place, and compares the answers.
+  - An observation, so it never changes anything. In check mode, where the instance may not be running yet, it says so and predicts nothing.
+version_added: "0.1.0"
+author: MOBIUS contributors
+attributes:
+  check_mode: {support: full, description: "Asks an instance that is running; says C(predicted=unknown) when it is not."}
+  diff_mode: {support: full, description: Never changes anything, so there is no difference to show.}
+options:
+  service:
+    description: The service, as C(mobius-host) knows it on the host.
+    type: str
+    required: true
+  release:
+    description: The release whose instance is asked.
+    type: str
+    required: true
+  probes:
+    description: The requests, asked in this order until one is answered wrongly.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name: {description: What a person calls it., type: str, required: true}
+      method: {description: The HTTP method., type: str, choices: [GET, POST], default: GET}
+      path: {description: "The path, with its query.", type: str, required: true}
+      content_type: {description: The type of the body., type: str}
+      body_base64: {description: The body., type: str}
+      body_file:
+        description: A file on the control node with the body, beside the playbook, in the role's C(files) or under O(body_dir).
+        type: path
+      status: {description: The status that must come., type: int, default: 200}
+      json:
+        description: What the answer's JSON object must hold; keys that are not named here do not matter.
+        type: dict
+  body_dir:
+    description: The folder on the control node in which C(body_file) is looked up.
+    type: path
+  timeout:
+    description: Seconds that one answer may take.
+    type: float
+    default: 10
+  config_dir:
+    description: Where the configuration of C(mobius-host) lies.
+    type: path
+    default: /etc/mobius-host
+"""
+
+EXAMPLES = r"""
+- name: Ask the staged instance the golden questions
+  mobius.dhash.probe:
+    service: mobius-dhash
+    release: 1.2.0-0123456789ab
+    probes:
+      - name: a photograph
+        method: POST
+        path: /v1/hash?mode=exact
+        content_type: image/png
+        body_file: golden/photograph.png
+        json: {dhash: 0123456789abcdef0123456789abcdef}
+"""
+
+RETURN = r"""
+probes:
+  description: How many were asked and answered as they must be.
+  returned: always
+  type: int
+mismatch:
+  description: The first probe that was answered otherwise, with C(name), C(wanted) and C(got).
+  returned: when there is one
+  type: dict
+predicted:
+  description: V(unknown) when the instance is not running.
+  returned: in check mode, when nothing could be asked
+  type: str
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.mobius.dhash.plugins.module_utils import gate, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+
+
+def main() -> None:
+    """Read the arguments, ask, answer."""
+    module = AnsibleModule(
+        argument_spec={
+            "service": {"type": "str", "required": True},
+            "release": {"type": "str", "required": True},
+            "probes": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {**gate.PROBE_SPEC, "body_file": {"type": "path"}},
+            },
+            "body_dir": {"type": "path"},
+            "timeout": {"type": "float", "default": 10.0},
+            "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
+        },
+        supports_check_mode=True,
+    )
+    done = 0
+    try:
+        probes = [gate.Probe.parse(value) for value in module.params["probes"]]
+        host = mobius_host.Host.load(module.params["service"], module.params["config_dir"])
+        mobius_host.require_tool(host)
+        ask = gate.asker(host, module.params["release"])
+        for probe in probes:
+            mismatch = _ask(ask, probe, module.params["release"], module.params["timeout"])
+            if mismatch is not None:
+                failure = MobiusError("golden_mismatch", f"{module.params['release']}: {mismatch.sentence()}")
+                found = {"name": mismatch.name, "wanted": mismatch.wanted, "got": mismatch.got}
+                module.fail_json(
+                    msg=failure.reason, mobius_failure=failure.as_dict(), probes=done, mismatch=found, changed=False
+                )
+            done += 1
+    except gate.NotRunningError as e:
+        if not module.check_mode:
+            module.fail_json(msg=e.reason, mobius_failure=e.as_dict(), probes=done, changed=False)
+        module.exit_json(changed=False, probes=done, predicted="unknown")
+    except MobiusError as e:
+        module.fail_json(msg=e.reason, mobius_failure=e.as_dict(), probes=done, changed=False)
+    module.exit_json(changed=False, probes=done)
+
+
+def _ask(ask: gate.Ask, probe: gate.Probe, release: str, timeout: float) -> gate.Mismatch | None:
+    try:
+        return gate.ask_probe(ask, probe, timeout)
+    except TimeoutError:
+        raise MobiusError(
+            "instance_not_ready", f"{release} gave no answer to the probe {probe.name!r} within {timeout:g} s."
+        ) from None
+    except gate.ABSENT:
+        raise gate.NotRunningError(release) from None
+    except gate.SILENCE as e:
+        raise MobiusError(
+            "instance_failed", f"{release} broke off its answer to the probe {probe.name!r} ({type(e).__name__}: {e})."
+        ) from None
+
+
+if __name__ == "__main__":
+    main()

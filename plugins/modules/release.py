@@ -1,0 +1,289 @@
+#!/usr/bin/python
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Module: puts a release beside the others on a host, or takes it away."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: release
+short_description: Stages a release on a host, or removes one
+description:
+  - O(state=staged) puts the release that a bundle holds beside the others. It appears whole or not at all; nothing is started and nothing is switched.
+  - The bundle is read on the control node, and sent only to a host that does not have the release yet. The host checks the digest of the file, and of
+    every file in it, while it writes, and again from the disk.
+  - A release that is there and whole is left alone. One whose files differ from what was built is put in place anew when nothing uses it
+    (RV(repaired) names the differences), and refused with C(tree_damaged) when something does.
+  - Refuses with C(bundle_invalid), C(bundle_platform) (another Python or platform than the host's), or C(disk_full), before anything is written.
+  - O(state=absent) removes a release, and refuses with C(release_in_use) one that serves, is pending or pinned, is the one a rollback would go to,
+    or has an instance running.
+version_added: "0.1.0"
+author: MOBIUS contributors
+attributes:
+  action: {support: full, description: The bundle is read on the control node and transferred when needed.}
+  check_mode: {support: full, description: "Makes every check that the real run makes before it writes, and predicts; transfers nothing."}
+  diff_mode: {support: full, description: Shows the release and its state before and after.}
+options:
+  service:
+    description: The service, as C(mobius-host) knows it on the host.
+    type: str
+    required: true
+  state:
+    description: What the release is to be.
+    type: str
+    choices: [staged, absent]
+    default: staged
+  bundle:
+    description: The bundle on the control node; wanted for O(state=staged). When C(<bundle>.sha256) lies beside it, the two must agree.
+    type: path
+  sha256:
+    description: The digest that the bundle must have.
+    type: str
+  release:
+    description: The release to remove with O(state=absent); with O(state=staged), what the bundle must hold.
+    type: str
+  python:
+    description: The Python on the host that will run the release.
+    type: path
+    default: /usr/bin/python3
+  expect:
+    description: What the bundle holds. Set by the action plugin.
+    type: dict
+    suboptions:
+      release: {description: The release id., type: str, required: true}
+      service: {description: The service., type: str, required: true}
+      python: {description: The version of Python it was built for., type: str, required: true}
+      platform: {description: The platform it was built for., type: str, required: true}
+      needs_bytes: {description: The space that the staged release takes., type: int, required: true}
+      bundle_bytes: {description: The size of the bundle., type: int, required: true}
+      files: {description: How many files it has., type: int, required: true}
+  src:
+    description: Where the bundle is on the host. Set by the action plugin after the transfer.
+    type: path
+  config_dir:
+    description: Where the configuration of C(mobius-host) lies.
+    type: path
+    default: /etc/mobius-host
+"""
+
+EXAMPLES = r"""
+- name: Stage the release
+  mobius.dhash.release:
+    service: mobius-dhash
+    bundle: dist/mobius-dhash-1.2.0.tar.gz
+
+- name: Remove an old release
+  mobius.dhash.release:
+    service: mobius-dhash
+    release: 1.0.0-0123456789ab
+    state: absent
+"""
+
+RETURN = r"""
+release:
+  description: The release id.
+  returned: success
+  type: str
+repaired:
+  description: What was wrong with the release that was staged before, file by file.
+  returned: when there was a damaged one that nothing used
+  type: list
+  elements: str
+"""
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.mobius.dhash.plugins.module_utils import durable, manifest, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+
+_RESERVE = 16 << 20  # bytes that stay free, for the journal and the state files
+_ASK_PYTHON = "import os, sys; print('%d.%d' % sys.version_info[:2], sys.platform + '_' + os.uname().machine)"
+
+
+def main() -> None:
+    """Read the arguments, compare, act, answer."""
+    module = AnsibleModule(
+        argument_spec={
+            "service": {"type": "str", "required": True},
+            "state": {"type": "str", "default": "staged", "choices": ["staged", "absent"]},
+            "bundle": {"type": "path"},
+            "sha256": {"type": "str"},
+            "release": {"type": "str"},
+            "python": {"type": "path", "default": "/usr/bin/python3"},
+            "expect": {
+                "type": "dict",
+                "options": {
+                    "release": {"type": "str", "required": True},
+                    "service": {"type": "str", "required": True},
+                    "python": {"type": "str", "required": True},
+                    "platform": {"type": "str", "required": True},
+                    "needs_bytes": {"type": "int", "required": True},
+                    "bundle_bytes": {"type": "int", "required": True},
+                    "files": {"type": "int", "required": True},
+                },
+            },
+            "src": {"type": "path"},
+            "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
+        },
+        required_if=[("state", "staged", ("expect", "sha256")), ("state", "absent", ("release",))],
+        supports_check_mode=True,
+    )
+    try:
+        host = mobius_host.Host.load(module.params["service"], module.params["config_dir"])
+        mobius_host.require_tool(host)
+        result = (_staged if module.params["state"] == "staged" else _absent)(module, host)
+    except MobiusError as e:
+        module.fail_json(msg=e.reason, mobius_failure=e.as_dict(), changed=False)
+    module.exit_json(**result)
+
+
+def _staged(module: AnsibleModule, host: mobius_host.Host) -> dict[str, Any]:
+    expect = module.params["expect"]
+    release = expect["release"]
+    if not manifest.RELEASE_ID.fullmatch(release):
+        raise MobiusError("invalid_input", f"{release!r} is not a release id.")
+    if module.params["release"] not in (None, release):
+        raise MobiusError("bundle_invalid", f"The bundle holds {release}, not {module.params['release']}.")
+    if expect["service"] != host.service:
+        raise MobiusError("bundle_invalid", f"The bundle is of the service {expect['service']}, not of {host.service}.")
+    _check_python(module.params["python"], expect)
+    before = {"release": release, "state": "absent"}
+    problems: list[str] = []
+    if (host.releases_dir / release).exists():
+        problems = manifest.verify_tree(host.releases_dir / release)
+        if not problems:
+            return {"changed": False, "release": release}
+        if user := _user_of(host, release):
+            raise MobiusError(
+                "tree_damaged",
+                f"{release} is staged but damaged ({manifest.summary(problems)}), and {user}.",
+                do_next="Roll back or promote to another release, then deploy this one's bundle again.",
+            )
+        before = {"release": release, "state": "damaged", "differences": problems}
+    _check_space(host, expect)
+    after = {"release": release, "state": "staged"}
+    result = {"changed": True, "release": release, "diff": {"before": before, "after": after}}
+    if problems:
+        result["repaired"] = problems
+    if module.check_mode:
+        return result
+    if module.params["src"] is None:
+        return {"changed": False, "release": release, "transfer": True}
+    with _locked(host) if problems else contextlib.nullcontext():
+        if problems and (user := _user_of(host, release)):
+            raise MobiusError("tree_damaged", f"{release} is staged but damaged, and {user} by now.")
+        try:
+            manifest.stage(
+                module.params["src"],
+                host.releases_dir,
+                module.params["sha256"],
+                service=host.service,
+                replace_damaged=bool(problems),
+            )
+        except manifest.ManifestError as e:
+            raise MobiusError("bundle_invalid", str(e)) from None
+        except OSError as e:
+            raise _from_oserror(e, host) from None
+    return result
+
+
+def _absent(module: AnsibleModule, host: mobius_host.Host) -> dict[str, Any]:
+    release = module.params["release"]
+    if not manifest.RELEASE_ID.fullmatch(release):
+        raise MobiusError("invalid_input", f"{release!r} is not a release id.")
+    with contextlib.nullcontext() if module.check_mode else _locked(host):
+        if not (host.releases_dir / release).exists():
+            return {"changed": False, "release": release}
+        if user := _user_of(host, release):
+            raise MobiusError("release_in_use", f"{release} is not removed: {user}.")
+        if not module.check_mode:
+            try:
+                manifest.unstage(release, host.releases_dir)
+            except OSError as e:
+                raise _from_oserror(e, host) from None
+    before, after = ({"release": release, "state": state} for state in ("staged", "absent"))
+    return {"changed": True, "release": release, "diff": {"before": before, "after": after}}
+
+
+def _user_of(host: mobius_host.Host, release: str) -> str | None:
+    """What needs the release, as the end of a sentence; None when nothing does."""
+    activation = mobius_host.read_activation(host)
+    pending = mobius_host.read_pending(host)
+    if release == activation.confirmed:
+        return "it is the confirmed release"
+    if pending is not None and release in (pending.release, pending.previous):
+        return "a pending promotion needs it"
+    if release in activation.pinned:
+        return "it is pinned"
+    if release == activation.previous(path.name for path in host.releases_dir.iterdir()):
+        return "it is the release that a rollback would go to"
+    try:
+        mobius_host.admin_request(host, release, "GET", "/admin/state", timeout=2.0)
+    except (FileNotFoundError, ConnectionRefusedError):
+        return None
+    except OSError:
+        return "its instance is running, though it does not answer"
+    return "its instance is running"
+
+
+def _check_python(python: str, expect: dict[str, Any]) -> None:
+    try:
+        asked = subprocess.run(
+            [python, "-I", "-c", _ASK_PYTHON], capture_output=True, text=True, check=False, timeout=30
+        )
+        said = asked.stdout.split() if asked.returncode == 0 else []
+    except (OSError, subprocess.TimeoutExpired):
+        said = []
+    wanted = [expect["python"], expect["platform"]]
+    if said != wanted:
+        has = f"Python {said[0]} on {said[1]}" if len(said) == 2 else "no Python there that answers"
+        raise MobiusError(
+            "bundle_platform",
+            f"The bundle is for Python {wanted[0]} on {wanted[1]}; this host has {has} ({python}).",
+        )
+
+
+def _check_space(host: mobius_host.Host, expect: dict[str, Any]) -> None:
+    """The tree and the bundle beside it (the transfer's folder is most often on the same disk), and as many inodes."""
+    try:
+        disk = os.statvfs(host.releases_dir)
+    except FileNotFoundError:
+        raise MobiusError("not_provisioned", f"{host.releases_dir} is missing on this host.") from None
+    needs = expect["needs_bytes"] + expect["bundle_bytes"] + _RESERVE
+    free = disk.f_bavail * disk.f_frsize
+    if free < needs:
+        raise MobiusError(
+            "disk_full",
+            f"{host.releases_dir} has {free / 1e6:.0f} MB free; {needs / 1e6:.0f} MB are needed to stage {expect['release']}.",
+        )
+    if disk.f_files and disk.f_favail < expect["files"] * 2:
+        raise MobiusError(
+            "disk_full", f"{host.releases_dir} has {disk.f_favail} inodes free; {expect['files'] * 2} are needed."
+        )
+
+
+def _from_oserror(error: OSError, host: mobius_host.Host) -> MobiusError:
+    if error.errno in manifest.FULL:
+        return MobiusError(
+            "disk_full", f"{host.releases_dir} became full while the release was written; it is not staged."
+        )
+    return MobiusError("environment_failed", f"{error.filename or host.releases_dir}: {error.strerror or error}.")
+
+
+@contextlib.contextmanager
+def _locked(host: mobius_host.Host) -> Iterator[None]:
+    """Nothing is promoted or rolled back while it is decided whether a release is in use."""
+    try:
+        with durable.locked(host.lock_path, mobius_host.LOCK_TIMEOUT):
+            yield
+    except TimeoutError as e:
+        raise MobiusError("timeout", f"{e}.") from None
+
+
+if __name__ == "__main__":
+    main()
