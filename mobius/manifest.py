@@ -185,7 +185,9 @@ def parse_manifest(data: bytes) -> Manifest:
                 raise ManifestError(f"{MANIFEST_NAME} has {folder!r} both as a file and as a folder.")
     if tree_sha256(files) != value["tree_sha256"]:
         raise ManifestError(f"{MANIFEST_NAME} has a tree_sha256 that is not the digest of its files.")
-    return Manifest(**{name: value[name] for name in _FIELDS}, files=files)
+    parsed = Manifest(**{name: value[name] for name in _FIELDS}, files=files)
+    _ = parsed.timestamp  # a time that does not exist is refused here, not where somebody first needs it
+    return parsed
 
 
 def _load_json(data: bytes, name: str) -> Any:

@@ -132,8 +132,7 @@ def main() -> None:
             module.params["interval"],
             [gate.Probe.parse(value) for value in module.params["probes"]],
         )
-        host = mobius_host.Host.load(module.params["service"], module.params["config_dir"])
-        mobius_host.require_tool(host)
+        host = mobius_host.require_tool(module.params["service"], module.params["config_dir"])
         if module.check_mode:
             reason = f"{release} was not judged: nothing is promoted in check mode."
             evidence = {"samples": 0, "healthy_seconds": 0.0, "values": {}}
@@ -146,8 +145,9 @@ def main() -> None:
             settings,
             reference=lambda: _reference(host, confirmed) if confirmed not in (None, release) else None,
         )
-    except MobiusError as e:
-        module.fail_json(msg=e.reason, mobius_failure=e.as_dict(), changed=False)
+    except (MobiusError, OSError) as e:
+        failure = mobius_host.understood(e)
+        module.fail_json(msg=failure.reason, mobius_failure=failure.as_dict(), changed=False)
     module.exit_json(changed=False, verdict=said.verdict, reason=said.reason, evidence=said.evidence)
 
 

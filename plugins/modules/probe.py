@@ -111,8 +111,7 @@ def main() -> None:
     done = 0
     try:
         probes = [gate.Probe.parse(value) for value in module.params["probes"]]
-        host = mobius_host.Host.load(module.params["service"], module.params["config_dir"])
-        mobius_host.require_tool(host)
+        host = mobius_host.require_tool(module.params["service"], module.params["config_dir"])
         ask = gate.asker(host, module.params["release"])
         for probe in probes:
             mismatch = _ask(ask, probe, module.params["release"], module.params["timeout"])

@@ -134,11 +134,11 @@ def main() -> None:
         supports_check_mode=True,
     )
     try:
-        host = mobius_host.Host.load(module.params["service"], module.params["config_dir"])
-        mobius_host.require_tool(host)
+        host = mobius_host.require_tool(module.params["service"], module.params["config_dir"])
         result = (_staged if module.params["state"] == "staged" else _absent)(module, host)
-    except MobiusError as e:
-        module.fail_json(msg=e.reason, mobius_failure=e.as_dict(), changed=False)
+    except (MobiusError, OSError) as e:
+        failure = mobius_host.understood(e)
+        module.fail_json(msg=failure.reason, mobius_failure=failure.as_dict(), changed=False)
     module.exit_json(**result)
 
 
