@@ -98,7 +98,11 @@ def test_a_loop_fails_with_the_worst_failure_of_its_items():
 
 
 def test_a_loop_without_outcomes_shows_the_message_of_the_item_that_failed():
-    result = {"failed": True, "msg": "One or more items failed", "results": [{"msg": "ok"}, {"failed": True, "msg": "x"}]}
+    result = {
+        "failed": True,
+        "msg": "One or more items failed",
+        "results": [{"msg": "ok"}, {"failed": True, "msg": "x"}],
+    }
     assert failed_result("lab1", "Loop", result).reason == "x"
 
 
@@ -178,7 +182,13 @@ def test_without_an_earlier_failure_the_given_outcome_is_used():
 
 @pytest.mark.parametrize(
     "arguments",
-    [{}, {"outcome": "disk_full"}, {"reason": "x"}, {"outcome": "odd", "reason": "x"}, {"outcome": "success", "reason": "x"}],
+    [
+        {},
+        {"outcome": "disk_full"},
+        {"reason": "x"},
+        {"outcome": "odd", "reason": "x"},
+        {"outcome": "success", "reason": "x"},
+    ],
 )
 def test_a_failure_without_a_known_outcome_and_a_reason_is_refused(arguments):
     with pytest.raises(MobiusError) as caught:

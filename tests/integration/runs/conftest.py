@@ -1,0 +1,130 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Small playbooks on this machine, run through the real ansible-runner and the checkout's own ansible.cfg."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mobius.control.runs import RunRequest, RunSummary, run_playbook
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+
+INVENTORY = """
+all:
+  hosts:
+    here1: {ansible_connection: local}
+    here2: {ansible_connection: local}
+    here3: {ansible_connection: local}
+    gone: {ansible_connection: ssh, ansible_host: 127.0.0.1, ansible_port: 9}
+  children:
+    here: {hosts: {here1: , here2: , here3: }}
+"""
+
+
+@pytest.fixture
+def inventory(tmp_path: Path) -> Path:
+    place = tmp_path / "inventory.yml"
+    place.write_text(INVENTORY)
+    return place
+
+
+@pytest.fixture
+def playbook(tmp_path: Path) -> Callable[[str], Path]:
+    def write(text: str) -> Path:
+        place = tmp_path / "playbook.yml"
+        place.write_text(textwrap.dedent(text))
+        return place
+
+    return write
+
+
+class Runs:
+    """Runs playbooks; `lines` has the progress of the last one."""
+
+    def __init__(self, inventory: Path, write: Callable[[str], Path]) -> None:
+        self.inventory = inventory
+        self.write = write
+        self.lines: list[str] = []
+
+    def __call__(self, text: str, **options: object) -> RunSummary:
+        return self.request(playbook=self.write(text), **options)
+
+    def request(self, **options: object) -> RunSummary:
+        self.lines = []
+        given = {"inventory": str(self.inventory), "checkout": CHECKOUT, "timeout": 60.0, **options}
+        return run_playbook(RunRequest(**given), self.lines.append)
+
+
+@pytest.fixture
+def run(inventory: Path, playbook: Callable[[str], Path]) -> Runs:
+    return Runs(inventory, playbook)
+
+
+@pytest.fixture
+def processes_with() -> Callable[[str], list[str]]:
+    """Command lines of all living processes that contain a marker."""
+
+    def find(marker: str) -> list[str]:
+        found = []
+        for place in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                line = place.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if marker in line:
+                found.append(line)
+        return found
+
+    return find
+
+
+class Checkout:
+    """A small checkout with playbooks of the test's own, and the real package and collection in it."""
+
+    def __init__(self, folder: Path, inventory: Path) -> None:
+        self.folder = folder
+        self.inventory = inventory
+        shutil.copytree(CHECKOUT / "mobius", folder / "mobius", ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("ansible.cfg", "galaxy.yml"):
+            shutil.copy(CHECKOUT / name, folder / name)
+        (folder / "playbooks").mkdir()
+        link = folder / ".ansible/collections/ansible_collections/mobius/dhash"
+        link.parent.mkdir(parents=True)
+        link.symlink_to(CHECKOUT)
+
+    def write(self, name: str, text: str) -> None:
+        (self.folder / "playbooks" / name).write_text(textwrap.dedent(text))
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-c", "import mobius.cli; mobius.cli.main()", *arguments]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": str(self.folder)}
+
+    def mobius(self, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*arguments),
+            cwd=cwd or self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, inventory: Path) -> Checkout:
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    return Checkout(folder, inventory)

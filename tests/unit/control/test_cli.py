@@ -1,0 +1,88 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""How the command turns what happens below it into an exit code and one sentence."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import subprocess
+import sys
+
+import click
+import pytest
+
+from mobius import cli
+from mobius.errors import MobiusError
+
+
+@pytest.fixture
+def raising(monkeypatch):
+    """Makes `mobius probe` raise what it is given, through the table of commands."""
+
+    def install(error: BaseException) -> None:
+        @click.command()
+        def probe() -> None:
+            raise error
+
+        module = type(sys)("probe_command")
+        module.probe = probe
+        monkeypatch.setitem(sys.modules, "probe_command", module)
+        monkeypatch.setitem(cli._COMMANDS, "probe", ("probe_command:probe", "Raise."))
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (
+            MobiusError("disk_full", "No space.", do_next="Buy a disk."),
+            5,
+            "mobius: disk_full: No space.\ndo next: Buy a disk.\n",
+        ),
+        (MobiusError("timeout", "Too slow."), 4, "mobius: timeout: Too slow."),
+        (KeyboardInterrupt(), 2, "mobius: interrupted"),
+        (click.Abort(), 2, "mobius: interrupted"),
+        (click.UsageError("Wrong."), 1, "Wrong."),
+        (MemoryError(), 5, "mobius: out_of_memory"),
+        (OSError(errno.ENOSPC, "No space left on device", "/x"), 5, "mobius: disk_full: No space left on device: /x."),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/x"),
+            3,
+            "mobius: environment_failed: Permission denied: /x.",
+        ),
+        (ZeroDivisionError("oops"), 2, "ZeroDivisionError: oops"),
+    ],
+)
+def test_whatever_is_raised_ends_with_a_code_of_the_table(raising, capsys, error, code, said):
+    raising(error)
+    assert cli.run(["probe"]) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert said in err
+    assert ("Traceback" in err) is isinstance(error, ZeroDivisionError)
+
+
+def test_a_command_whose_packages_are_missing_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(cli._COMMANDS, "probe", ("no_such_package.command:probe", "Nothing."))
+    assert cli.run(["probe"]) == 3
+    assert "no_such_package" in capsys.readouterr().err
+
+
+def test_the_help_imports_neither_ansible_nor_numpy():
+    code = (
+        "import sys, mobius.cli; mobius.cli.run(['--help']);"
+        "loaded = {name.split('.')[0] for name in sys.modules};"
+        "sys.exit(bool(loaded & {'ansible', 'ansible_runner', 'numpy', 'PIL', 'yaml'}))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_every_command_of_this_storey_can_be_imported_and_has_examples_in_its_help(capsys):
+    for name, (place, _) in cli._COMMANDS.items():
+        if place.startswith("mobius.control.run_commands"):
+            module, _, attribute = place.partition(":")
+            assert isinstance(getattr(importlib.import_module(module), attribute), click.Command)
+            assert cli.run([name, "--help"]) == 0
+            assert "Example" in capsys.readouterr().out

@@ -1,0 +1,52 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Run ids and actors."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+
+from mobius.control.run_id import PATTERN, actor, current_run_id, new_run_id
+from mobius.errors import MobiusError
+
+
+def test_a_run_id_tells_its_second_in_utc_and_sorts_by_it():
+    moment = datetime(2026, 1, 31, 23, 5, 1, tzinfo=timezone(timedelta(hours=2)))
+    first, second = new_run_id(moment), new_run_id(moment + timedelta(seconds=1))
+    assert first.startswith("20260131T210501Z-")
+    assert PATTERN.fullmatch(first)
+    assert first < second
+
+
+def test_two_runs_of_one_second_have_different_ids():
+    moment = datetime(2026, 1, 31, tzinfo=UTC)
+    assert len({new_run_id(moment) for _ in range(100)}) == 100
+
+
+def test_an_id_that_was_handed_down_is_used(tmp_path):
+    given = "20260131T230501Z-9f3a61c2"
+    assert current_run_id({"MOBIUS_RUN_ID": given}, tmp_path) == given
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("wrong", ["x", "20260131T230501Z-9f3a61c2\n", "../20260131T230501Z-9f3a61c2"])
+def test_an_id_of_another_form_is_refused(tmp_path, wrong):
+    with pytest.raises(MobiusError) as caught:
+        current_run_id({"MOBIUS_RUN_ID": wrong}, tmp_path)
+    assert caught.value.outcome == "invalid_input"
+
+
+def test_workers_of_one_process_agree_on_one_id_however_they_race(tmp_path):
+    with ThreadPoolExecutor(16) as pool:
+        ids = set(pool.map(lambda _: current_run_id({}, tmp_path), range(200)))
+    assert len(ids) == 1
+    assert [place.name for place in tmp_path.iterdir()] == ["mobius-run-id"]
+
+
+def test_the_actor_is_who_was_named_else_who_logged_in_before_sudo():
+    assert actor({"MOBIUS_ACTOR": " ci ", "SUDO_USER": "ada"}) == "ci"
+    assert actor({"SUDO_USER": "ada"}).startswith("ada@")
+    assert "@" in actor({})
