@@ -1,0 +1,130 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What an instance counts, for Prometheus and for `/metrics/dhash`; and one page made of several instances' pages."""
+
+from __future__ import annotations
+
+import collections
+import resource
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from mobius.service.settings import Settings
+
+WINDOW: Final = 1000
+"""Percentiles are of the last so many hashes."""
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+@dataclass
+class Totals:
+    """Counts since the start, for `/metrics/dhash`."""
+
+    requests: int = 0
+    errors: int = 0
+    pictures: int = 0
+    failures: int = 0
+
+
+class Metrics:
+    """The counters of one instance, in a registry of its own."""
+
+    def __init__(self, registry: CollectorRegistry, settings: Settings) -> None:
+        self.registry = registry
+        self.totals = Totals()
+        self._recent: collections.deque[float] = collections.deque(maxlen=WINDOW)
+        self._requests = Counter(
+            "mobius_requests", "Requests answered.", ["route", "method", "status"], registry=registry
+        )
+        self._request_seconds = Histogram(
+            "mobius_request_seconds", "From the request's head to the answer.", ["route"], registry=registry,
+            buckets=_SECONDS,
+        )  # fmt: skip
+        self._hash_seconds = Histogram(
+            "mobius_hash_seconds", "Decoding and hashing one picture.", ["algorithm"], registry=registry,
+            buckets=_SECONDS,
+        )  # fmt: skip
+        self._failures = Counter(
+            "mobius_extraction_failures", "Pictures that could not be hashed.", ["reason"], registry=registry
+        )
+        self.in_flight = Gauge("mobius_hash_requests_in_flight", "Hash requests being worked on.", registry=registry)
+        self.connections = Gauge("mobius_connections", "Open connections from the public socket.", registry=registry)
+        self.serving = Gauge("mobius_serving", "1 while accepting from the public socket.", registry=registry)
+        build = Gauge("mobius_build", "Always 1; tells the version.", ["version", "service"], registry=registry)
+        build.labels(settings.version, settings.service).set(1)
+        ProcessCollector(registry=registry)
+
+    def request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count an answer. `route` is the path's pattern, so that clients cannot make new series."""
+        self._requests.labels(route, method, str(status)).inc()
+        self._request_seconds.labels(route).observe(seconds)
+        if route.startswith("/v1/"):
+            self.totals.requests += 1
+            self.totals.errors += status >= 500
+
+    def hashed(self, algorithm: str, seconds: float) -> None:
+        self.totals.pictures += 1
+        self._hash_seconds.labels(algorithm).observe(seconds)
+        self._recent.append(seconds)
+
+    def failed(self, reason: str) -> None:
+        self.totals.pictures += 1
+        self.totals.failures += 1
+        self._failures.labels(reason).inc()
+
+    def percentiles(self) -> dict[str, float | int | None]:
+        """Seconds of the recent hashes: p50, p95, p99 (None without any) and how many there were."""
+        if not self._recent:
+            return {"p50": None, "p95": None, "p99": None, "count": 0}
+        values = numpy.percentile(numpy.fromiter(self._recent, float), (50, 95, 99))
+        found = dict(zip(("p50", "p95", "p99"), (round(float(value), 6) for value in values), strict=True))
+        return {**found, "count": len(self._recent)}
+
+    def page(self) -> str:
+        """This instance's series in Prometheus' text form, without the release."""
+        return generate_latest(self.registry).decode()
+
+
+def memory_bytes() -> int:
+    """Resident memory of this process."""
+    with open("/proc/self/statm", encoding="ascii") as stream:
+        return int(stream.read().split()[1]) * resource.getpagesize()
+
+
+def merged(pages: Mapping[str, str | None]) -> bytes:
+    """One page of several instances' pages; each series gets its release as a label.
+
+    Args:
+        pages: release id to that instance's page, None when it did not answer; `mobius_up` tells which.
+    """
+    up = GaugeMetricFamily("mobius_up", "1 when the release's instance answered.", labels=["release"])
+    families: dict[str, Metric] = {up.name: up}
+    for release, page in sorted(pages.items()):
+        up.add_metric([release], 0.0 if page is None else 1.0)
+        for family in text_string_to_metric_families(page or ""):
+            target = families.setdefault(
+                family.name, Metric(family.name, family.documentation, family.type, family.unit)
+            )
+            for sample in family.samples:
+                labels = {**sample.labels, "release": release}
+                target.add_sample(sample.name, labels, sample.value, sample.timestamp, sample.exemplar)
+    registry = CollectorRegistry()
+    registry.register(_Families(families.values()))
+    return generate_latest(registry)
+
+
+class _Families:
+    """Lets prometheus-client write families that came from elsewhere."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = list(families)
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
