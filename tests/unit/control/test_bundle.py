@@ -1,0 +1,362 @@
+"""Building a bundle: what goes in, what stays out, and that two builds of one commit are the same file."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+import time
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from packaging.requirements import Requirement
+
+from mobius import manifest
+from mobius.control import bundle as bundles
+from mobius.control.bundle_command import bundle as command
+from mobius.errors import MobiusError
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+LOCKS = CHECKOUT / "mobius/control/locks"
+SOURCES = {
+    "pyproject.toml": '[project]\nname = "mobius-dhash"\nversion = "0.7.1"\n',
+    "mobius/__init__.py": "",
+    "mobius/errors.py": "# errors\n",
+    "mobius/py.typed": "",
+    "mobius/dhash/__init__.py": "# hashing\n",
+    "mobius/service/__init__.py": "",
+    "mobius/service/__main__.py": "print('served')\n",
+    "mobius/control/__init__.py": "# stays on the control node\n",
+    "plugins/modules/release.py": "# not in a bundle either\n",
+}
+
+
+def git(folder: Path, *arguments: str, **environment: str) -> str:
+    identity = {f"GIT_{who}_{what}": "test" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **identity, **environment},
+    )
+    return done.stdout.strip()
+
+
+def make_wheel(folder: Path, name: str = "wheelhouse_example", body: str = "VALUE = 1\n") -> str:
+    """A wheel with a module, a script and a compiled part; its SHA-256."""
+    info = f"{name}-1.0.dist-info"
+    files = {
+        f"{name}/__init__.py": body,
+        f"{name}/part.so": "binary",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: false\nTag: py3-none-any\n",
+        f"{info}/entry_points.txt": f"[console_scripts]\n{name} = {name}:main\n",
+    }
+    record = io.StringIO()
+    for path, content in files.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(content.encode()).digest()).rstrip(b"=").decode()
+        csv.writer(record).writerow([path, f"sha256={digest}", len(content)])
+    csv.writer(record).writerow([f"{info}/RECORD", "", ""])
+    folder.mkdir(parents=True, exist_ok=True)
+    wheel = folder / f"{name}-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for path, content in {**files, f"{info}/RECORD": record.getvalue()}.items():
+            member = zipfile.ZipInfo(path)
+            member.external_attr = (0o100755 if path.endswith(".so") else 0o100644) << 16
+            archive.writestr(member, content)
+    return hashlib.sha256(wheel.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small checkout with a lock of one dependency, whose wheel pip finds in a folder and nowhere else."""
+    digest = make_wheel(tmp_path / "wheels")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
+    lock = (
+        "# made by a test\n"
+        f"wheelhouse-example==1.0 ; python_full_version < '3.12' \\\n    --hash=sha256:{digest}\n    # via something\n"
+        f"only-elsewhere==9.9 ; python_full_version >= '3.12' or sys_platform == 'win32' \\\n    --hash=sha256:{digest}\n"
+    )
+    folder = tmp_path / "checkout"
+    for path, content in {**SOURCES, bundles.LOCK: lock}.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(content)
+    git(folder.parent, "init", "-q", "-b", "main", str(folder))
+    git(folder, "add", ".")
+    git(folder, "commit", "-q", "-m", "One", GIT_COMMITTER_DATE="2026-01-02T03:04:05+02:00")
+    return folder
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def failure(source: Path, cache: Path, **arguments: str) -> MobiusError:
+    with pytest.raises(MobiusError) as caught:
+        bundles.build(source, source.parent / "refused", cache=cache, **arguments)  # type: ignore[arg-type]
+    assert caught.value.reason.endswith(".") and "\n" not in caught.value.reason
+    assert not (source.parent / "refused").exists()
+    return caught.value
+
+
+def test_a_bundle_holds_the_services_storeys_and_its_dependencies_and_nothing_else(source: Path, cache: Path) -> None:
+    built = bundles.build(source, source.parent / "dist", cache=cache)
+    assert built.path.name == "mobius-dhash-0.7.1.tar.gz"
+    assert manifest.read_sidecar(built.path) == built.sha256
+    assert sorted(built.manifest.files) == [
+        "mobius/__init__.py",
+        "mobius/dhash/__init__.py",
+        "mobius/errors.py",
+        "mobius/py.typed",
+        "mobius/service/__init__.py",
+        "mobius/service/__main__.py",
+        "wheelhouse_example-1.0.dist-info/METADATA",
+        "wheelhouse_example-1.0.dist-info/WHEEL",
+        "wheelhouse_example-1.0.dist-info/entry_points.txt",
+        "wheelhouse_example/__init__.py",
+        "wheelhouse_example/part.so",
+    ]
+    assert built.manifest.files["wheelhouse_example/part.so"].mode == "0755"
+    assert built.manifest.commit == git(source, "rev-parse", "HEAD")
+    assert built.manifest.built_at == "2026-01-02T01:04:05Z"
+    assert (built.manifest.python, built.manifest.platform) == ("3.11", "linux_x86_64")
+
+
+def test_two_builds_of_one_commit_are_the_same_file(
+    source: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = bundles.build(source, tmp_path / "one", version="1.0.0", cache=cache)
+    other = tmp_path / "somewhere" / "else"
+    shutil.copytree(source, other)
+    git(tmp_path, "clone", "-q", str(source), str(tmp_path / "cloned"))
+    time.sleep(1.1)  # so that a time of now, which has whole seconds, would show
+    monkeypatch.setenv("TZ", "Asia/Kathmandu")
+    time.tzset()
+    before = os.umask(0o077)
+    try:
+        second = bundles.build(other, tmp_path / "two", version="1.0.0", cache=tmp_path / "other cache")
+        third = bundles.build(tmp_path / "cloned", tmp_path / "three", version="1.0.0", cache=tmp_path / "third")
+    finally:
+        os.umask(before)
+        monkeypatch.undo()
+        time.tzset()
+    assert first.path.read_bytes() == second.path.read_bytes() == third.path.read_bytes()
+
+
+def test_no_member_tells_when_where_or_by_whom_the_bundle_was_built(source: Path, cache: Path) -> None:
+    built = bundles.build(source, source.parent / "dist", cache=cache)
+    with tarfile.open(built.path) as tar:
+        infos = tar.getmembers()
+        contents = b"".join(tar.extractfile(info).read() for info in infos)  # type: ignore[union-attr]
+    assert [info.name for info in infos][:2] == ["manifest.json", "tree/mobius/__init__.py"]
+    assert {(info.uid, info.gid, info.uname, info.gname, info.mtime) for info in infos} == {(0, 0, "", "", 1767315845)}
+    assert built.path.read_bytes()[:10] == b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
+    assert str(source.parent).encode() not in contents
+    assert b".pyc" not in contents
+
+
+def test_what_is_not_committed_is_not_in_the_bundle_and_is_told(source: Path, cache: Path) -> None:
+    told: list[str] = []
+    clean = bundles.build(source, source.parent / "one", cache=cache, tell=told.append)
+    assert not [line for line in told if "not committed" in line]
+    (source / "mobius/errors.py").write_text("changed = True\n")
+    (source / "mobius/dhash/new.py").write_text("new = True\n")
+    dirty = bundles.build(source, source.parent / "two", cache=cache, tell=told.append)
+    assert dirty.sha256 == clean.sha256
+    assert [line for line in told if "not committed" in line]
+    git(source, "add", ".")
+    git(source, "commit", "-q", "-m", "Two")
+    assert "mobius/dhash/new.py" in bundles.build(source, source.parent / "three", cache=cache).manifest.files
+
+
+def test_another_version_is_another_release(source: Path, cache: Path) -> None:
+    one = bundles.build(source, source.parent / "dist", version="1.0.0", cache=cache)
+    two = bundles.build(source, source.parent / "dist", version="1.0.1", cache=cache)
+    assert (one.manifest.tree_sha256, one.manifest.version) == (two.manifest.tree_sha256, "1.0.0")
+    assert one.release_id.startswith("1.0.0-") and two.release_id.startswith("1.0.1-")
+    assert one.sha256 != two.sha256
+
+
+@pytest.mark.parametrize("version", ["1.0-rc1", "1..0", "../x", "1.0+local", "V1", "1.0\n", "."])
+def test_a_version_that_no_release_id_can_have_is_refused(source: Path, cache: Path, version: str) -> None:
+    assert failure(source, cache, version=version).outcome == "invalid_input"
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"python": "3.10"}, {"python": "3"}, {"python": "3.x"}, {"platform": "win_amd64"}, {"platform": ""}]
+)
+def test_an_unknown_target_is_refused(source: Path, cache: Path, arguments: dict[str, str]) -> None:
+    assert failure(source, cache, **arguments).outcome == "invalid_input"
+
+
+def test_a_source_that_is_no_checkout_or_has_no_service_is_refused(source: Path, cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "plain").mkdir()
+    assert failure(tmp_path / "plain", cache).outcome == "invalid_input"
+    git(source, "rm", "-q", "mobius/service/__main__.py")
+    git(source, "commit", "-q", "-m", "Two")
+    assert "has no mobius/service/__main__.py" in failure(source, cache).reason
+
+
+def test_a_wheel_that_is_not_the_locked_one_is_refused(source: Path, cache: Path, tmp_path: Path) -> None:
+    make_wheel(tmp_path / "wheels", body="VALUE = 'another'\n")
+    refused = failure(source, cache)
+    assert refused.outcome == "environment_failed"
+    assert list(cache.iterdir()) == []
+
+
+def test_dependencies_are_installed_once_for_each_target(source: Path, cache: Path, tmp_path: Path) -> None:
+    told: list[str] = []
+    one = bundles.build(source, tmp_path / "one", cache=cache, tell=told.append)
+    shutil.rmtree(tmp_path / "wheels")
+    two = bundles.build(source, tmp_path / "two", cache=cache, tell=told.append)
+    assert one.sha256 == two.sha256
+    assert len([line for line in told if line.startswith("Installing the 1 dependencies")]) == 1
+
+
+def test_kept_dependencies_that_were_changed_are_installed_again(source: Path, cache: Path, tmp_path: Path) -> None:
+    one = bundles.build(source, tmp_path / "one", cache=cache)
+    (part,) = cache.glob("*/tree/wheelhouse_example/__init__.py")
+    part.write_text("VALUE = 'not what was locked'\n")
+    assert bundles.build(source, tmp_path / "two", cache=cache).sha256 == one.sha256
+    part.with_name("added.py").write_text("")
+    assert bundles.build(source, tmp_path / "two", cache=cache).sha256 == one.sha256
+
+
+def test_markers_are_judged_for_the_hosts_and_not_for_the_python_that_builds() -> None:
+    lock = "".join(
+        f"{name}==1 ; {marker} \\\n    --hash=sha256:{'0' * 64} \\\n    --hash=sha256:{'1' * 64}\n    # via x\n"
+        for name, marker in {
+            "old": "python_full_version < '3.12'",
+            "new": "python_full_version >= '3.12'",
+            "arm": "platform_machine == 'aarch64'",
+            "windows": "sys_platform == 'win32'",
+        }.items()
+    )
+    names = {
+        target: re.findall(r"(?m)^\w+", bundles.locked_for(lock, *target))
+        for target in [("3.11", "linux_x86_64"), ("3.13", "linux_aarch64")]
+    }
+    assert names == {("3.11", "linux_x86_64"): ["old"], ("3.13", "linux_aarch64"): ["new", "arm"]}
+    assert bundles.locked_for(lock, "3.11", "linux_x86_64").count("--hash=sha256:") == 2
+
+
+def test_a_link_a_path_too_long_and_a_file_twice_are_refused(tmp_path: Path) -> None:
+    fields = {
+        "service": "any-service",
+        "version": "1",
+        "commit": "0" * 40,
+        "built_at": "2026-01-01T00:00:00Z",
+        "python": "3.11",
+        "platform": "linux_x86_64",
+    }
+    linked, long, one = tmp_path / "linked", tmp_path / "long", tmp_path / "one"
+    for folder in (linked, long, one):
+        folder.mkdir()
+        (folder / "file").write_text("x")
+    assert bundles.pack([one], tmp_path / "out", **fields).manifest.service == "any-service"
+    (linked / "link").symlink_to("file")
+    (long / ("n" * 150)).write_text("x")
+    for roots in ([linked], [long], [one, one]):
+        with pytest.raises(MobiusError) as caught:
+            bundles.pack(roots, tmp_path / "refused", **fields)
+        assert caught.value.outcome == "invalid_input"
+    assert not (tmp_path / "refused").exists()
+
+
+# --- The command ------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_builds_and_verifies(source: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(bundles, "CHECKOUT", tmp_path)  # where the dependencies are kept
+    (source / "uncommitted").write_text("")
+    runner = CliRunner()
+    built = runner.invoke(
+        command,
+        ["build", "--source", str(source), "--out", str(tmp_path / "d"), "--version", "2.0", "--format", "json"],
+    )
+    assert built.exit_code == 0, built.output
+    said = json.loads(built.stdout)
+    assert said["release"] == f"2.0-{said['bundle_sha256'][:12]}"
+    assert "not committed" in built.stderr
+    verified = runner.invoke(command, ["verify", said["bundle"]])
+    assert verified.exit_code == 0
+    assert verified.stdout.split()[0] == said["release"]
+    assert json.loads(runner.invoke(command, ["verify", said["bundle"], "--format", "json"]).stdout) == said
+
+
+def test_the_command_refuses_a_damaged_bundle(source: Path, cache: Path, tmp_path: Path) -> None:
+    path = bundles.build(source, tmp_path / "dist", cache=cache).path
+    with path.open("r+b") as stream:
+        stream.seek(path.stat().st_size // 2)
+        stream.write(b"\x00\xff\x00")
+    said = CliRunner().invoke(command, ["verify", str(path)])
+    assert isinstance(said.exception, MobiusError)
+    assert (said.exception.outcome, said.exception.code) == ("bundle_invalid", 1)
+    missing = CliRunner().invoke(command, ["verify", str(tmp_path / "none.tar.gz")])
+    assert isinstance(missing.exception, MobiusError)
+    assert (missing.exception.outcome, missing.exception.code) == ("invalid_input", 1)
+
+
+def test_a_digest_from_elsewhere_stands_in_for_the_sha256_file(source: Path, cache: Path, tmp_path: Path) -> None:
+    built = bundles.build(source, tmp_path / "dist", cache=cache)
+    manifest.sidecar(built.path).unlink()
+    assert bundles.verify(built.path, built.sha256).release_id == built.release_id
+    for sha256 in (None, "0" * 64):
+        with pytest.raises(MobiusError) as caught:
+            bundles.verify(built.path, sha256)
+        assert caught.value.outcome == "bundle_invalid"
+
+
+# --- The locks --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lock", sorted(LOCKS.glob("*.txt")), ids=lambda path: path.name)
+def test_a_lock_has_digests_and_no_place_of_the_machine_that_made_it(lock: Path) -> None:
+    text = lock.read_text()
+    assert not re.search(r"://|--index|--find-links|-r /|[\s=]/|\.\.|@ ", text)
+    pinned = re.findall(r"(?m)^(\S+)==", text)
+    blocks = re.split(r"(?m)^(?=\S+==)", text)[1:]
+    assert len(pinned) == len(blocks) > 5
+    assert all("--hash=sha256:" in block for block in blocks)
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
+def test_the_service_lock_pins_every_dependency_of_the_service_once_for_each_python(python: str) -> None:
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["service"]]
+    lines = bundles.locked_for((LOCKS / "service.txt").read_text(), python, "linux_x86_64").splitlines()
+    pinned = [Requirement(line.split(" --hash")[0]) for line in lines]
+    versions = {requirement.name.lower(): str(requirement.specifier) for requirement in pinned}
+    assert len(versions) == len(pinned)
+    for text in wanted:
+        requirement = Requirement(text)
+        assert requirement.specifier.contains(versions[requirement.name.lower()].removeprefix("==")), text
+
+
+def test_the_development_lock_covers_everything_that_a_checkout_needs() -> None:
+    read = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+    project = read["project"]
+    wanted = [
+        *project["dependencies"],
+        *(text for extra in project["optional-dependencies"].values() for text in extra),
+    ]
+    wanted += [text for group in read["dependency-groups"].values() for text in group]
+    pinned = {name.lower() for name in re.findall(r"(?m)^(\S+)==", (LOCKS / "development.txt").read_text())}
+    assert {Requirement(text).name.lower() for text in wanted} <= pinned
+    both = re.compile(r"(?m)^(\S+==\S+)")
+    assert set(both.findall((LOCKS / "service.txt").read_text())) <= set(
+        both.findall((LOCKS / "development.txt").read_text())
+    )
