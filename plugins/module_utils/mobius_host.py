@@ -964,6 +964,56 @@ def plan_reverted(seen: Observation, release: str, who: Who, *, mark_bad: bool =
     return draft.plan(f"{draft.now.activation.confirmed or 'nothing'} serves; {release} was taken back")
 
 
+@dataclass(frozen=True)
+class Promotion:
+    """What the module `promotion` is asked for.
+
+    `predicted`: earlier tasks of the same check run have brought about the stages before, in prediction only; so they
+    are taken as done. `deadline` in seconds from now.
+    """
+
+    release: str
+    state: str
+    who: Who
+    deadline: float = 300.0
+    mark_bad: bool = False
+    retry_bad: bool = False
+    predicted: bool = False
+    assume_staged: bool = False
+
+    def plan(self, seen: Observation) -> Plan:
+        """The plan for this wish on a host that looks like `seen`."""
+        if self.state == "reverted":
+            return plan_reverted(seen, self.release, self.who, mark_bad=self.mark_bad)
+        if self.predicted:
+            seen = self._as_predicted(seen)
+        if self.state == "canary":
+            return self._canary(seen)
+        if self.state == "provisional":
+            return plan_provisional(seen, self.release, self.who, deadline=self.deadline)
+        return plan_confirmed(seen, self.release, self.who)
+
+    def _canary(self, seen: Observation) -> Plan:
+        return plan_canary(
+            seen,
+            self.release,
+            self.who,
+            deadline=self.deadline,
+            retry_bad=self.retry_bad,
+            assume_staged=self.assume_staged,
+        )
+
+    def _as_predicted(self, seen: Observation) -> Observation:
+        """The host as the tasks before this one would have left it."""
+        seen = plan_instance(seen, self.release, "standby", assume_staged=self.assume_staged).after
+        if self.state == "canary":
+            return seen
+        seen = self._canary(seen).after
+        if self.state == "provisional":
+            return seen
+        return plan_provisional(seen, self.release, self.who, deadline=self.deadline).after
+
+
 def plan_rollback(seen: Observation, to: str | None, who: Who) -> Plan:
     """The release that was left is marked bad, and the one before (or `to`, any kept one) serves as the truth.
 

@@ -1,0 +1,166 @@
+#!/usr/bin/python
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Installs the command `mobius-host` and tells it of a service."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: host_tool
+short_description: Installs the command mobius-host, and tells it where a service lives
+description:
+  - Writes the very code that the modules of this collection use to the host, and a launcher that starts it.
+  - The launcher is written last and in one step, so the command is always a whole version, the old one or the new one.
+  - With O(config), also writes the description of a service that the command and the modules read.
+version_added: "0.1.0"
+author: MOBIUS contributors
+attributes:
+  check_mode: {support: full, description: Predicts from the same comparison that the real run acts on.}
+  diff_mode: {support: full, description: Shows the version of the command, and the description of the service.}
+options:
+  lib_dir:
+    description: Folder of the code, one folder per version in it.
+    type: path
+    default: /usr/local/lib/mobius-host
+  command:
+    description: Path of the command.
+    type: path
+    default: /usr/local/bin/mobius-host
+  config_dir:
+    description: Folder of the services' descriptions.
+    type: path
+    default: /etc/mobius-host
+  service:
+    description: Name of the service that O(config) describes.
+    type: str
+  config:
+    description: The description of the service, as C(<config_dir>/<service>.json) has it.
+    type: dict
+"""
+
+EXAMPLES = r"""
+- name: Install mobius-host
+  mobius.dhash.host_tool:
+
+- name: Install mobius-host for a service
+  mobius.dhash.host_tool:
+    service: mobius-dhash
+    config:
+      user: mobius-dhash
+      root: /opt/mobius-dhash
+      run_dir: /run/mobius-dhash
+      state_dir: /var/lib/mobius-dhash
+      config_dir: /etc/mobius-dhash
+      backup_dir: /var/backups/mobius-dhash
+      log_dir: /var/log/mobius-dhash
+      health_path: /health
+      start_timeout: 60
+      drain_deadline: 30
+"""
+
+RETURN = r"""
+digest:
+  description: What tells this version of the command from another.
+  returned: success
+  type: str
+previous:
+  description: The version that was installed before; empty when there was none.
+  returned: success
+  type: str
+"""
+
+import shutil
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.mobius.dhash.plugins.module_utils import durable, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+
+PACKAGE = mobius_host.PACKAGE.replace(".", "/")
+
+
+def _text(path: Path) -> str | None:
+    """The content of a file; None when it is missing or no text of ours."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
+        return None
+
+
+def _wanted(params: dict[str, object], digest: str) -> dict[Path, tuple[str, int]]:
+    """Every file with its text and mode; the launcher last."""
+    folder = Path(str(params["lib_dir"])) / digest / PACKAGE
+    command = Path(str(params["command"]))
+    wanted = {folder / name: (text, 0o644) for name, text in mobius_host.tool_sources().items()}
+    if params["config"] is not None:
+        service, config = str(params["service"]), params["config"]
+        if not isinstance(config, dict) or not mobius_host.SERVICE_NAME.fullmatch(service):
+            raise MobiusError("invalid_input", f"{service!r} is no name of a service.")
+        content = {**config, "schema": mobius_host.SCHEMA, "service": service, "command": str(command)}
+        path = Path(str(params["config_dir"])) / f"{service}.json"
+        wanted[path] = (durable.json_bytes(content).decode(), 0o644)
+    wanted[command] = (mobius_host.launcher(str(params["lib_dir"]), digest), 0o755)
+    return wanted
+
+
+def _mode(path: Path) -> int:
+    return path.stat().st_mode & 0o7777
+
+
+def _install(path: Path, text: str, mode: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+    durable.write_bytes(path, text.encode(), mode=mode)
+
+
+def _old_versions(lib_dir: Path, digest: str, before: str | None) -> list[Path]:
+    """What a new version replaces, but for the one before: a guard that is just running still uses it."""
+    if digest == before:
+        return []
+    return sorted(path for path in lib_dir.glob("*") if path.is_dir() and path.name not in (digest, before))
+
+
+def _summary(files: dict[Path, str | None], digest: str | None, old: list[Path]) -> dict[str, object]:
+    services = {str(path): (text or "").splitlines() for path, text in files.items() if path.suffix == ".json"}
+    return {"mobius-host": digest, "services": services, "old versions": [path.name for path in old]}
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "lib_dir": {"type": "path", "default": "/usr/local/lib/mobius-host"},
+            "command": {"type": "path", "default": mobius_host.COMMAND},
+            "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
+            "service": {"type": "str"},
+            "config": {"type": "dict"},
+        },
+        required_by={"config": ["service"]},
+        supports_check_mode=True,
+    )
+    try:
+        digest = mobius_host.tool_digest()
+        before = mobius_host.installed_digest(module.params["command"])
+        wanted = _wanted(module.params, digest)
+        present = {path: _text(path) for path in wanted}
+        changes = [path for path, (text, mode) in wanted.items() if present[path] != text or _mode(path) != mode]
+        old = _old_versions(Path(module.params["lib_dir"]), digest, before)
+        if not module.check_mode:
+            for path in changes:
+                _install(path, *wanted[path])
+            for path in old:
+                shutil.rmtree(path)
+    except (MobiusError, OSError) as error:
+        module.fail_json(**mobius_host.as_failure(error))
+    module.exit_json(
+        changed=bool(changes or old),
+        digest=digest,
+        previous=before or "",
+        diff={
+            "before": _summary({path: present[path] for path in wanted}, before, old),
+            "after": _summary({path: text for path, (text, _) in wanted.items()}, digest, []),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

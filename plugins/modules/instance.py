@@ -1,0 +1,110 @@
+#!/usr/bin/python
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Starts a release's instance beside what serves, or stops it."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: instance
+short_description: Has a release run in standby, or not run
+description:
+  - An instance in standby is warm and answers on its own admin socket only; what serves goes on serving.
+  - An instance asks the host's truth when it starts, so that of the release which is to serve is left alone.
+version_added: "0.1.0"
+author: MOBIUS contributors
+attributes:
+  check_mode: {support: full, description: Predicts from the same comparison that the real run acts on.}
+  diff_mode: {support: full, description: Shows the host's instances before and after.}
+options:
+  service:
+    description: Name of the service.
+    type: str
+    required: true
+  release:
+    description: Release id.
+    type: str
+    required: true
+  state:
+    description:
+      - V(standby) means running and answering; an instance that serves is that too.
+      - V(stopped) means not running. The instance that serves is never stopped.
+    type: str
+    choices: [standby, stopped]
+    default: standby
+  timeout:
+    description: Seconds the instance has to become ready; the host's own setting when left out.
+    type: float
+  assume_staged:
+    description: In check mode, take the release as staged, because an earlier task of the same run has predicted so.
+    type: bool
+    default: false
+"""
+
+EXAMPLES = r"""
+- name: Start the release in standby
+  mobius.dhash.instance:
+    service: mobius-dhash
+    release: 1.0.0-0123456789ab
+    state: standby
+"""
+
+RETURN = r"""
+actions:
+  description: What is done, or in check mode would be done, one sentence each and in this order.
+  returned: success
+  type: list
+  elements: str
+note:
+  description: One sentence for people on where the host is then.
+  returned: success
+  type: str
+confirmed:
+  description: The release that the host serves after any reboot; null when there is none.
+  returned: success
+  type: str
+token:
+  description: The number of confirmations and rollbacks so far.
+  returned: success
+  type: int
+journal:
+  description: The last lines that the instance wrote.
+  returned: when the instance failed or was not ready in time
+  type: list
+  elements: str
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.mobius.dhash.plugins.module_utils import mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "service": {"type": "str", "required": True},
+            "release": {"type": "str", "required": True},
+            "state": {"type": "str", "choices": ["standby", "stopped"], "default": "standby"},
+            "timeout": {"type": "float"},
+            "assume_staged": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    release, state = module.params["release"], module.params["state"]
+    assume = module.check_mode and module.params["assume_staged"]
+    try:
+        host = mobius_host.require_tool(module.params["service"])
+        switch = mobius_host.Switch(host, mobius_host.Who("ansible"), start_timeout=module.params["timeout"])
+        plan = switch.run(
+            lambda seen: mobius_host.plan_instance(seen, release, state, assume_staged=assume), check=module.check_mode
+        )
+        if state == "stopped" and not module.check_mode:
+            switch.wait_gone(release)
+    except (MobiusError, OSError) as error:
+        module.fail_json(**mobius_host.as_failure(error))
+    module.exit_json(release=release, **plan.result())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+#!/usr/bin/python
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Marks a release bad on a host, or no longer."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: mark
+short_description: Marks a release bad on a host, or takes the mark back
+description:
+  - A release that is marked bad is not promoted on this host and not rolled back to, unless it is asked for by name.
+  - A release that was refused before it ever served is recorded in the history as well.
+version_added: "0.1.0"
+author: MOBIUS contributors
+attributes:
+  check_mode: {support: full, description: Predicts from the same comparison that the real run acts on.}
+  diff_mode: {support: full, description: Shows the releases that are marked bad, before and after.}
+options:
+  service:
+    description: Name of the service.
+    type: str
+    required: true
+  release:
+    description: Release id; it need not be staged.
+    type: str
+    required: true
+  bad:
+    description: Whether it is bad. The release that the host serves is not marked bad, but rolled back.
+    type: bool
+    default: true
+  reason:
+    description: Why, for the host's journal and history.
+    type: str
+  run:
+    description: Id of the run.
+    type: str
+"""
+
+EXAMPLES = r"""
+- name: Refuse a release
+  mobius.dhash.mark:
+    service: mobius-dhash
+    release: 1.0.0-0123456789ab
+    bad: true
+    reason: It hashes pictures wrongly.
+"""
+
+RETURN = r"""
+actions:
+  description: What is done, or in check mode would be done, one sentence each and in this order.
+  returned: success
+  type: list
+  elements: str
+note:
+  description: One sentence for people on where the host is then.
+  returned: success
+  type: str
+confirmed:
+  description: The release that the host serves after any reboot; null when there is none.
+  returned: success
+  type: str
+token:
+  description: The number of confirmations and rollbacks so far.
+  returned: success
+  type: int
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.mobius.dhash.plugins.module_utils import mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "service": {"type": "str", "required": True},
+            "release": {"type": "str", "required": True},
+            "bad": {"type": "bool", "default": True},
+            "reason": {"type": "str"},
+            "run": {"type": "str"},
+        },
+        supports_check_mode=True,
+    )
+    release, bad = module.params["release"], module.params["bad"]
+    who = mobius_host.Who("ansible", module.params["run"] or None, module.params["reason"] or None)
+    try:
+        switch = mobius_host.Switch(mobius_host.require_tool(module.params["service"]), who)
+        plan = switch.run(lambda seen: mobius_host.plan_mark(seen, release, bad, who), check=module.check_mode)
+    except (MobiusError, OSError) as error:
+        module.fail_json(**mobius_host.as_failure(error))
+    module.exit_json(release=release, **plan.result())
+
+
+if __name__ == "__main__":
+    main()

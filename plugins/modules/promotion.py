@@ -1,0 +1,156 @@
+#!/usr/bin/python
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Moves a release from standby to the truth, or back."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: promotion
+short_description: Lets a release serve, provisionally and then for good, or takes it back
+description:
+  - Goes through V(canary), V(provisional) and V(confirmed), each of which holds or is brought about.
+  - What is not confirmed before its deadline, the host takes back by itself, whatever became of the controller.
+  - A release that is confirmed and serves is left alone by the first three states.
+version_added: "0.1.0"
+author: MOBIUS contributors
+attributes:
+  check_mode:
+    support: full
+    description:
+      - Predicts from the same comparison that the real run acts on.
+      - The earlier stages of the same promotion are taken as done, since the tasks before have predicted them.
+  diff_mode: {support: full, description: Shows the truth, what is pending and the instances, before and after.}
+options:
+  service:
+    description: Name of the service.
+    type: str
+    required: true
+  release:
+    description: Release id.
+    type: str
+    required: true
+  state:
+    description:
+      - V(canary), the release serves beside the confirmed one, and the guard waits for the deadline.
+      - V(provisional), it serves alone; the confirmed one stands by, warm.
+      - V(confirmed), it is what the host serves from now on. Only it and the previous one keep running.
+      - V(reverted), what served before serves, and the release does not run. On a first install nothing serves then.
+        A release that is confirmed is left alone, since there is nothing provisional to take back.
+    type: str
+    choices: [canary, provisional, confirmed, reverted]
+    required: true
+  deadline:
+    description: Seconds from V(canary), and again from V(provisional), in which the next step has to come.
+    type: float
+    default: 300
+  run:
+    description: Id of the run. A later step of another run is refused; V(canary) by another run takes the promotion over.
+    type: str
+  reason:
+    description: Why, for the host's journal and history.
+    type: str
+  mark_bad:
+    description: With O(state=reverted), mark the release bad on this host.
+    type: bool
+    default: false
+  retry_bad:
+    description: Promote a release though it is marked bad on this host.
+    type: bool
+    default: false
+  assume_staged:
+    description: In check mode, take the release as staged, because an earlier task of the same run has predicted so.
+    type: bool
+    default: false
+"""
+
+EXAMPLES = r"""
+- name: Serve beside the present release
+  mobius.dhash.promotion:
+    service: mobius-dhash
+    release: 1.0.0-0123456789ab
+    state: canary
+    deadline: 300
+    run: "{{ mobius_run_id }}"
+
+- name: Confirm the promotion
+  mobius.dhash.promotion:
+    service: mobius-dhash
+    release: 1.0.0-0123456789ab
+    state: confirmed
+    run: "{{ mobius_run_id }}"
+"""
+
+RETURN = r"""
+actions:
+  description: What is done, or in check mode would be done, one sentence each and in this order.
+  returned: success
+  type: list
+  elements: str
+note:
+  description: One sentence for people on where the host is then.
+  returned: success
+  type: str
+confirmed:
+  description: The release that the host serves after any reboot; null when there is none.
+  returned: success
+  type: str
+token:
+  description: The number of confirmations and rollbacks so far.
+  returned: success
+  type: int
+journal:
+  description: The last lines that the instance wrote.
+  returned: when an instance failed or was not ready in time
+  type: list
+  elements: str
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.mobius.dhash.plugins.module_utils import mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "service": {"type": "str", "required": True},
+            "release": {"type": "str", "required": True},
+            "state": {
+                "type": "str",
+                "choices": ["canary", "provisional", "confirmed", "reverted"],
+                "required": True,
+            },
+            "deadline": {"type": "float", "default": 300.0},
+            "run": {"type": "str"},
+            "reason": {"type": "str"},
+            "mark_bad": {"type": "bool", "default": False},
+            "retry_bad": {"type": "bool", "default": False},
+            "assume_staged": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    wish = mobius_host.Promotion(
+        release=module.params["release"],
+        state=module.params["state"],
+        who=mobius_host.Who("ansible", module.params["run"] or None, module.params["reason"] or None),
+        deadline=module.params["deadline"],
+        mark_bad=module.params["mark_bad"],
+        retry_bad=module.params["retry_bad"],
+        predicted=module.check_mode,
+        assume_staged=module.check_mode and module.params["assume_staged"],
+    )
+    try:
+        host = mobius_host.require_tool(module.params["service"])
+        switch = mobius_host.Switch(host, wish.who)
+        plan = switch.run(wish.plan, check=module.check_mode)
+        if wish.state == "reverted" and not module.check_mode:
+            switch.wait_gone(wish.release)
+    except (MobiusError, OSError) as error:
+        module.fail_json(**mobius_host.as_failure(error))
+    module.exit_json(release=wish.release, **plan.result())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+#!/usr/bin/python
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Tells what a host keeps and serves."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: release_info
+short_description: Tells what releases of a service a host keeps, and what it serves
+description:
+  - Reads the truth, what is pending, the staged releases and their instances. A host that is not prepared is told as such.
+version_added: "0.1.0"
+author: MOBIUS contributors
+attributes:
+  check_mode: {support: full, description: Never changes anything.}
+  diff_mode: {support: full, description: Never changes anything, so there is no difference to show.}
+options:
+  service:
+    description: Name of the service.
+    type: str
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: Read the host's releases
+  mobius.dhash.release_info:
+    service: mobius-dhash
+  register: host
+"""
+
+RETURN = r"""
+provisioned:
+  description: Whether the host is prepared for the service.
+  returned: success
+  type: bool
+tool_digest_ok:
+  description: Whether C(mobius-host) on the host is of this collection's version.
+  returned: success
+  type: bool
+confirmed:
+  description: The release that the host serves after any reboot; null when there is none.
+  returned: success
+  type: str
+previous:
+  description: The release that a rollback goes to; null when there is none.
+  returned: success
+  type: str
+serving:
+  description: The releases whose instances accept public requests now.
+  returned: success
+  type: list
+  elements: str
+pending:
+  description: The promotion that is not confirmed, with the seconds C(remaining); null when there is none.
+  returned: success
+  type: dict
+token:
+  description: The number of confirmations and rollbacks so far.
+  returned: success
+  type: int
+releases:
+  description:
+    - Every release that is staged, running or known from the history, sorted by id.
+    - Its C(state) is V(serving), V(standby), V(draining), V(starting), V(silent) (it runs and does not answer), V(failed),
+      or when nothing runs V(bad), V(kept) or V(removed).
+  returned: success
+  type: list
+  elements: dict
+  sample: [{release: 1.0.0-0123456789ab, version: 1.0.0, state: serving, staged: true, bad: false, reason: null,
+            activated: "2026-01-01T00:00:00.000000Z", confirmed: "2026-01-01T00:01:00.000000Z", commit: null}]
+history:
+  description: Every confirmation, rollback and refusal, oldest first.
+  returned: success
+  type: list
+  elements: dict
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.mobius.dhash.plugins.module_utils import mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+
+NOTHING: dict[str, Any] = {
+    "confirmed": None,
+    "previous": None,
+    "serving": [],
+    "pending": None,
+    "token": 0,
+    "releases": [],
+    "history": [],
+}
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(argument_spec={"service": {"type": "str", "required": True}}, supports_check_mode=True)
+    service = module.params["service"]
+    try:
+        try:
+            host = mobius_host.Host.load(service)
+        except MobiusError as error:
+            if error.outcome != "not_provisioned":
+                raise
+            module.exit_json(changed=False, service=service, provisioned=False, tool_digest_ok=False, **NOTHING)
+        right = mobius_host.installed_digest(host.command) == mobius_host.tool_digest()
+        seen = mobius_host.Switch(host, mobius_host.Who("ansible")).observe()
+        facts = mobius_host.status(host, seen)
+    except (MobiusError, OSError) as error:
+        module.fail_json(**mobius_host.as_failure(error))
+    module.exit_json(changed=False, provisioned=True, tool_digest_ok=right, **facts)
+
+
+if __name__ == "__main__":
+    main()

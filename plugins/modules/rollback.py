@@ -1,0 +1,99 @@
+#!/usr/bin/python
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Goes back to an earlier release, at once."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: rollback
+short_description: Goes back to an earlier release, at once
+description:
+  - Does what C(mobius-host rollback) does, the release before (or O(to)) serves as the truth, and the one that was left is
+    marked bad. Done twice, it goes back two steps.
+  - A promotion that is not confirmed is what is taken back first.
+  - A rollback that was killed is completed, and not counted as another step.
+version_added: "0.1.0"
+author: MOBIUS contributors
+attributes:
+  check_mode: {support: full, description: Predicts from the same comparison that the real run acts on.}
+  diff_mode: {support: full, description: Shows the truth, what is pending and the instances, before and after.}
+options:
+  service:
+    description: Name of the service.
+    type: str
+    required: true
+  to:
+    description: The release to go back to, any kept one, also one that was marked bad; when left out, the one before.
+    type: str
+  reason:
+    description: Why, for the host's journal and history.
+    type: str
+  run:
+    description: Id of the run.
+    type: str
+"""
+
+EXAMPLES = r"""
+- name: Go back to the release before
+  mobius.dhash.rollback:
+    service: mobius-dhash
+    reason: The pictures are hashed wrongly.
+"""
+
+RETURN = r"""
+actions:
+  description: What is done, or in check mode would be done, one sentence each and in this order.
+  returned: success
+  type: list
+  elements: str
+note:
+  description: One sentence for people on where the host is then.
+  returned: success
+  type: str
+confirmed:
+  description: The release that the host serves after any reboot; null when there is none.
+  returned: success
+  type: str
+token:
+  description: The number of confirmations and rollbacks so far.
+  returned: success
+  type: int
+seconds:
+  description: How long it took on the host.
+  returned: success
+  type: float
+"""
+
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.mobius.dhash.plugins.module_utils import mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "service": {"type": "str", "required": True},
+            "to": {"type": "str"},
+            "reason": {"type": "str"},
+            "run": {"type": "str"},
+        },
+        supports_check_mode=True,
+    )
+    who = mobius_host.Who("ansible", module.params["run"] or None, module.params["reason"] or None)
+    started = time.monotonic()
+    try:
+        switch = mobius_host.Switch(mobius_host.require_tool(module.params["service"]), who)
+        plan = switch.run(
+            lambda seen: mobius_host.plan_rollback(seen, module.params["to"] or None, who), check=module.check_mode
+        )
+    except (MobiusError, OSError) as error:
+        module.fail_json(**mobius_host.as_failure(error))
+    module.exit_json(seconds=round(time.monotonic() - started, 3), **plan.result())
+
+
+if __name__ == "__main__":
+    main()
