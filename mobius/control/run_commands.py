@@ -271,7 +271,7 @@ def _run(
         return run_playbook(request, lambda line: click.echo(line, err=True))
     except MobiusError as error:
         end = ending(error.outcome, error.reason, do_next=error.do_next)
-        return RunSummary("", playbook, common.check, end, {}, 0.0)
+        return RunSummary("", playbook, common.check, end, {}, {}, 0.0)
 
 
 def _show_releases(common: Common) -> int:

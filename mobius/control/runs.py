@@ -79,13 +79,18 @@ class RunRequest:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """How a run ended. `changed` counts changed tasks by host, `results` has the watched results by host."""
+    """How a run ended.
+
+    `changed` counts changed tasks by host, `changes` names them in their order (in a check run: what would change),
+    `results` has the watched results by host.
+    """
 
     run: str
     playbook: str
     check: bool
     ending: Ending
     changed: dict[str, int]
+    changes: dict[str, list[str]]
     seconds: float
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -101,6 +106,7 @@ class RunSummary:
             "do_next": self.ending.do_next,
             "failures": [failure.as_dict() for failure in self.ending.failures],
             "changed": self.changed,
+            "changes": self.changes,
             "seconds": round(self.seconds, 1),
         }
 
@@ -209,7 +215,9 @@ def run_playbook(request: RunRequest, tell: Callable[[str], None]) -> RunSummary
         end = _ending(request, watcher, stop, int(runner.rc or 0), environment)
     finally:
         shutil.rmtree(private, ignore_errors=True)
-    return RunSummary(run, request.playbook.name, request.check, end, watcher.changed, seconds, watcher.results)
+    return RunSummary(
+        run, request.playbook.name, request.check, end, watcher.changed, watcher.changes, seconds, watcher.results
+    )
 
 
 def _environment(checkout: Path, bin_folder: Path, run: str) -> dict[str, str]:
@@ -279,6 +287,7 @@ class _Watcher:
         self._complaining = False
         self.ending: Ending | None = None
         self.changed: dict[str, int] = {}
+        self.changes: dict[str, list[str]] = {}
         self.results: dict[str, dict[str, Any]] = {}
 
     @property
@@ -313,6 +322,8 @@ class _Watcher:
         result = data.get("res") or {}
         if data.get("task_action") == self._request.watched:
             self.results[str(data.get("host"))] = dict(result)
+        if result.get("changed"):
+            self.changes.setdefault(str(data.get("host")), []).append(str(data.get("task")))
         self._host("changed" if result.get("changed") else "ok", data)
         if result.get("_ansible_verbose_always") and not self._request.verbosity and "msg" in result:
             self._lines(str(result["msg"]))
