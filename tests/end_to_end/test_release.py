@@ -1,0 +1,209 @@
+"""A release on three real hosts, from nothing to rollback; the tests build on each other in this order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from conftest import Bundle, Host, build, changed_source, mobius
+
+from mobius.control.steady_client import Picture, SteadyClient, serving_release
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+GOLDEN = CHECKOUT / "roles/deploy/files/golden"
+pytestmark = pytest.mark.lab
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[Picture]:
+    """The golden pictures, with the answer that every release must give."""
+    return [
+        Picture(item["name"], (GOLDEN / item["file"]).read_bytes(), item["content_type"], item["json"]["dhash"])
+        for item in json.loads((GOLDEN / "golden.json").read_text(encoding="utf-8"))
+        if item["json"]["algorithm"] == "fast-1"
+    ]
+
+
+def names(hosts: Sequence[Host]) -> set[str]:
+    return {host.name for host in hosts}
+
+
+def test_an_unprepared_host_is_refused_by_name_and_nothing_changes(
+    hosts: list[Host], bundles: Sequence[Bundle]
+) -> None:
+    answer = mobius("release", "--bundle", bundles[0].path)
+    assert answer.code == 3
+    assert answer.outcomes() == dict.fromkeys(names(hosts), "not_provisioned")
+    assert "provision" in answer.summary["do_next"]
+    assert all(host.run("test -e /opt/mobius-dhash", check=False).returncode for host in hosts)
+
+
+def test_provisioning_does_what_its_check_said(hosts: list[Host]) -> None:
+    check = mobius("provision", "--check")
+    assert check.code == 0
+    real = mobius("provision")
+    assert real.code == 0
+    assert check.changes == real.changes
+    again = mobius("provision")
+    assert {host: tasks for host, tasks in again.changes.items() if tasks} == {}
+
+
+def test_the_first_release_does_what_its_check_said(hosts: list[Host], bundles: Sequence[Bundle]) -> None:
+    check = mobius("release", "--bundle", bundles[0].path, "--check")
+    assert check.code == 0
+    assert all(host.run("ls /opt/mobius-dhash/releases").stdout == "" for host in hosts)
+    real = mobius("release", "--bundle", bundles[0].path)
+    assert real.code == 0, real.stderr
+    assert check.changes == real.changes
+    assert {serving_release(host.address) for host in hosts} == {bundles[0].release}
+
+
+def test_the_same_release_again_changes_nothing(hosts: list[Host], bundles: Sequence[Bundle]) -> None:
+    for arguments in (("--check",), ()):
+        again = mobius("release", "--bundle", bundles[0].path, *arguments)
+        assert again.code == 0
+        assert {host: tasks for host, tasks in again.changes.items() if tasks} == {}
+
+
+def test_an_upgrade_and_a_way_back_lose_no_request(
+    hosts: list[Host], bundles: Sequence[Bundle], pictures: list[Picture]
+) -> None:
+    first, second = bundles
+    with SteadyClient({host.name: host.address for host in hosts}, pictures) as client:
+        check = mobius("release", "--bundle", second.path, "--check")
+        assert {serving_release(host.address) for host in hosts} == {first.release}
+        real = mobius("release", "--bundle", second.path)
+        assert real.code == 0, real.stderr
+        assert check.changes == real.changes
+        assert {serving_release(host.address) for host in hosts} == {second.release}
+
+        assert mobius("rollback", "--reason", "a test").code == 0
+        assert {serving_release(host.address) for host in hosts} == {first.release}
+        assert mobius("release", "--bundle", second.path).code == 1, "a release that was taken back is refused"
+        assert mobius("release", "--bundle", second.path, "-e", "mobius_retry_bad=true").code == 0
+    assert client.failures() == []
+    assert client.failed == client.wrong == 0
+    for count in client.counts.values():
+        assert set(count.by_release) == {first.release, second.release}
+
+
+def test_wrong_hashes_are_refused_before_any_client_meets_them(
+    hosts: list[Host], bundles: Sequence[Bundle], pictures: list[Picture], tmp_path: Path
+) -> None:
+    source = changed_source(
+        tmp_path,
+        "mobius/dhash/_hash.py",
+        "luma.resize(size, Image.Resampling.LANCZOS)",
+        "luma.resize(size, Image.Resampling.BOX)",
+    )
+    bad = build(tmp_path, "3.0.0", source)
+    with SteadyClient({host.name: host.address for host in hosts}, pictures) as client:
+        answer = mobius("release", "--bundle", bad.path)
+    assert answer.code == 2
+    assert answer.outcomes() == dict.fromkeys(names(hosts), "golden_mismatch")
+    assert (client.failed, client.wrong) == (0, 0)
+    for host in hosts:
+        status = host.status()
+        assert status["confirmed"] == bundles[1].release
+        refused = next(item for item in status["releases"] if item["release"] == bad.release)
+        assert refused["bad"]
+        assert refused["state"] == "bad"
+    assert mobius("release", "--bundle", bad.path).code == 1, "it is known to be bad now"
+
+
+def test_a_release_that_falls_ill_while_it_serves_is_taken_back_everywhere(
+    hosts: list[Host], bundles: Sequence[Bundle], pictures: list[Picture]
+) -> None:
+    """The instance of one host is killed again and again during the gate, so that host cannot pass."""
+    staged = mobius("deploy", "--bundle", bundles[0].path)
+    assert staged.code == 0
+    victim = hosts[1]
+    unit = f"mobius-dhash@{bundles[0].release}.service"
+    victim.run(f"systemd-run --unit=test-killer sh -c 'while sleep 0.7; do systemctl kill --signal=KILL {unit}; done'")
+    try:
+        answer = mobius("promote", "--release", bundles[0].release, "-e", "promote_gate_deadline=10")
+    finally:
+        victim.run("systemctl stop test-killer.service")
+    assert answer.code == 2, answer.stderr
+    for host in hosts:
+        status = host.status()
+        assert status["confirmed"] == bundles[1].release
+        assert status["pending"] is None
+        assert serving_release(host.address) == bundles[1].release
+
+
+def test_a_wrong_digest_is_one_sentence_and_changes_nothing(
+    hosts: list[Host], bundles: Sequence[Bundle], tmp_path: Path
+) -> None:
+    damaged = tmp_path / Path(bundles[0].path).name
+    content = bytearray(Path(bundles[0].path).read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(bytes(content))
+    (tmp_path / f"{damaged.name}.sha256").write_text(Path(f"{bundles[0].path}.sha256").read_text())
+    answer = mobius("release", "--bundle", str(damaged))
+    assert answer.code == 1
+    assert answer.summary["outcome"] == "bundle_invalid"
+    assert not any(answer.changes.values())
+    assert {serving_release(host.address) for host in hosts} == {bundles[1].release}
+
+
+def test_an_unknown_inventory_is_one_sentence() -> None:
+    answer = mobius("release", "-i", "inventories/nowhere")
+    assert answer.code == 1
+    assert "inventories/nowhere" in answer.stderr
+
+
+def test_a_full_disk_on_one_host_switches_none(hosts: list[Host], bundles: Sequence[Bundle]) -> None:
+    third = mobius("bundle", "build", "--version", "4.0.0", "--out", str(Path(bundles[0].path).parent))
+    host = hosts[2]
+    # a file system of its own for the releases, nearly full
+    host.run(
+        "mkdir /tmp/kept && cp -a /opt/mobius-dhash/releases/. /tmp/kept/ && "
+        "mount -t tmpfs -o size=160m tmpfs /opt/mobius-dhash/releases && cp -a /tmp/kept/. /opt/mobius-dhash/releases/ ; true"
+    )
+    host.run("head -c 1G /dev/zero > /opt/mobius-dhash/releases/.fill", check=False)
+    try:
+        answer = mobius("release", "--bundle", third.summary["path"])
+    finally:
+        host.run("umount /opt/mobius-dhash/releases && rm -rf /tmp/kept")
+    assert answer.code == 5, answer.stderr
+    assert answer.outcomes()[host.name] == "disk_full"
+    assert {serving_release(item.address) for item in hosts} == {bundles[1].release}
+
+
+def test_a_silent_host_switches_none_and_is_named(hosts: list[Host], bundles: Sequence[Bundle]) -> None:
+    silent = hosts[0]
+    silent.run("systemctl stop ssh")
+    try:
+        answer = mobius("release", "--bundle", bundles[0].path)
+    finally:
+        state = json.loads((CHECKOUT / ".lab/lab.json").read_text(encoding="utf-8"))
+        container = next(item["container"] for item in state["hosts"] if item["name"] == silent.name)
+        import subprocess
+
+        subprocess.run(["podman", "exec", container, "systemctl", "start", "ssh"], check=True)
+    assert answer.code == 3
+    assert answer.outcomes()[silent.name] == "unreachable"
+    assert {serving_release(host.address) for host in hosts} == {bundles[1].release}
+
+
+def test_a_reboot_serves_the_confirmed_release(hosts: list[Host], bundles: Sequence[Bundle]) -> None:
+    import subprocess
+    import time
+
+    state = json.loads((CHECKOUT / ".lab/lab.json").read_text(encoding="utf-8"))
+    container = next(item["container"] for item in state["hosts"] if item["name"] == hosts[0].name)
+    subprocess.run(["podman", "restart", "--time", "20", container], check=True, capture_output=True)
+    deadline = time.monotonic() + 60
+    while serving_release(hosts[0].address) != bundles[1].release:
+        assert time.monotonic() < deadline, "the host serves nothing a minute after its reboot"
+        time.sleep(0.2)
+
+
+def test_going_back_on_the_host_itself_needs_no_controller(hosts: list[Host], bundles: Sequence[Bundle]) -> None:
+    done = hosts[0].run("mobius-host rollback --reason 'a test without controller'")
+    assert bundles[0].release in done.stdout
+    assert serving_release(hosts[0].address) == bundles[0].release
+    assert hosts[0].status()["confirmed"] == bundles[0].release
