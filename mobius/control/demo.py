@@ -301,18 +301,18 @@ def tell(library: Path | None) -> dict[str, Any]:
     step("Prepare the hosts, release 1.0.0, index the library")
     mobius("provision")
     copy_library(hosts, pictures)
-    mobius("release", "--bundle", first["path"])
+    mobius("release", "--bundle", first["bundle"])
     indexed = index_library(hosts, first["release"])
     say(f"   {sum(indexed.values())} pictures indexed: {indexed}")
 
     requests = request_pictures(pictures, hosts[0], first["release"])
     with SteadyClient({host.name: host.address for host in hosts}, requests) as client:
         step("Release 2.0.0 while a client keeps asking")
-        mobius("release", "--bundle", second["path"])
+        mobius("release", "--bundle", second["bundle"])
         say(f"   {client.sent} requests so far, {client.failed} failed, {client.wrong} wrong")
 
         step("A bad 3.0.0: its health says 200, its hashes are wrong. The golden pictures refuse it on every host")
-        refused = mobius("release", "--bundle", bad["path"], expect=(int(ExitCode.PROCESSING),))
+        refused = mobius("release", "--bundle", bad["bundle"], expect=(int(ExitCode.PROCESSING),))
         golden = {item["host"] for item in refused["failures"] if item["outcome"] == "golden_mismatch"}
         untouched = [host.name for host in hosts if serving_release(host.address) == second["release"]]
         bad_refused = golden == {host.name for host in hosts} == set(untouched)
@@ -324,7 +324,7 @@ def tell(library: Path | None) -> dict[str, Any]:
 
         step("Had nobody kept golden pictures: the same release forced through, then taken back from the consoles")
         override = json.dumps({"deploy_golden": [], "mobius_retry_bad": True})
-        mobius("release", "--bundle", bad["path"], "-e", override)
+        mobius("release", "--bundle", bad["bundle"], "-e", override)
         rollback_seconds = roll_back(hosts, second["release"])
         say(f"   every host answers with 2.0.0 again after {rollback_seconds:.2f} s")
         time.sleep(1)

@@ -118,7 +118,7 @@ def build(folder: Path, version: str, source: Path = CHECKOUT) -> Bundle:
     """Build a bundle of the source's commit into `folder`."""
     answer = mobius("bundle", "build", "--version", version, "--out", str(folder), "--source", str(source))
     assert answer.code == 0, answer.stderr
-    return Bundle(answer.summary["path"], answer.summary["release"])
+    return Bundle(answer.summary["bundle"], answer.summary["release"])
 
 
 @pytest.fixture(scope="session")

@@ -165,7 +165,7 @@ def test_a_full_disk_on_one_host_switches_none(hosts: list[Host], bundles: Seque
     )
     host.run("head -c 1G /dev/zero > /opt/mobius-dhash/releases/.fill", check=False)
     try:
-        answer = mobius("release", "--bundle", third.summary["path"])
+        answer = mobius("release", "--bundle", third.summary["bundle"])
     finally:
         host.run("umount /opt/mobius-dhash/releases && rm -rf /tmp/kept")
     assert answer.code == 5, answer.stderr
