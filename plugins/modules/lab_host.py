@@ -497,7 +497,11 @@ def apply(podman: Podman, state: State, wanted: Wanted, actions: list[Action], p
         elif action.verb == "resume":
             podman.run("unpause", action.container)
         elif action.verb == "start":
-            podman.run("start", action.container)
+            try:
+                podman.run("start", action.container)
+            except PodmanError:
+                # Damaged, or its port was taken just now: a host that cannot be started is made anew.
+                done[index] = create_somewhere(podman, state, wanted, replace(action, verb="recreate"), ports)
         elif action.verb in ("create", "recreate"):
             done[index] = create_somewhere(podman, state, wanted, action, ports)
     state.write(state.files(wanted, done))
