@@ -102,7 +102,7 @@ def as_json(record: Record, resource: Mapping[str, str]) -> str:
             "attributes": attributes,
         },
         default=str,
-        ensure_ascii=False,
+        ensure_ascii=True,  # a name that is no UTF-8 must not cost the line
     )
 
 

@@ -32,6 +32,7 @@ ADMIN_MODE = 0o660
 
 def main() -> int:
     """Run the service. Returns the exit code."""
+    configured = False
     try:
         settings = Settings.from_environment(os.environ)
         logs.configure(
@@ -44,10 +45,12 @@ def main() -> int:
             file=settings.log_file if settings.environment == "production" else None,
             level=settings.log_level,
         )
-        listener = _listener(settings)
-        return _run(settings, listener)
+        configured = True
+        return _run(settings, _listener(settings))
     except MobiusError as error:
-        logger.critical("{}", error.reason)
+        if configured:
+            logger.critical("{}", error.reason)
+        # the journal's one line, for whoever asks systemd why the unit failed
         print(f"mobius.service: {error.reason} {error.do_next}", file=sys.stderr)
         return int(error.code)
 
@@ -167,6 +170,8 @@ async def _live(instance: Instance, listener: socket.socket | None, notifier: No
             admin_server.close()
             with contextlib.suppress(FileNotFoundError):
                 settings.admin_socket.unlink()
+        if listener is not None:
+            listener.close()  # this process's copy; the socket lives on in systemd
     logger.info("Stopped")
 
 

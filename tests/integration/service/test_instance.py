@@ -1,0 +1,236 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""One or two instances as a balancer, a scraper, systemd and a rude client meet them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+if TYPE_CHECKING:
+    from conftest import Host
+
+OLD, NEW = "1.0.0-aaaaaaaaaaaa", "1.1.0-bbbbbbbbbbbb"
+GOLDEN = Path(__file__).parents[3] / "roles/deploy/files/golden"
+
+
+def series(page: str) -> dict[tuple[str, str], float]:
+    """(name, release) to value; the last one wins where there are more labels."""
+    return {
+        (sample.name, sample.labels.get("release", "")): sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+    }
+
+
+def test_the_golden_answers_come_over_http(host: Host) -> None:
+    host.start(OLD, start="serving")
+    with host.client() as client:
+        for entry in json.loads((GOLDEN / "golden.json").read_text()):
+            body = (GOLDEN / entry["file"]).read_bytes()
+            answer = client.request(
+                entry["method"], entry["path"], content=body, headers={"Content-Type": entry["content_type"]}
+            )
+            found = answer.json()
+            assert answer.status_code == 200
+            assert {key: found[key] for key in entry["json"]} == entry["json"]
+            assert found["rows"] + found["columns"] == found["dhash"]
+
+
+def test_http_answers_with_the_keys_of_the_command(host: Host) -> None:
+    host.start(OLD, start="serving")
+    path = GOLDEN / "rocket-orientation-6.jpg"
+    call = [sys.executable, "-c", "from mobius.dhash.command import dhash; dhash()", "hash", "--format", "json", path]
+    printed = json.loads(subprocess.run(call, check=True, capture_output=True, cwd=GOLDEN.parents[3]).stdout)
+    assert printed.pop("file") == str(path)
+    with host.client() as client:
+        assert client.post("/v1/hash", content=path.read_bytes()).json() == printed
+
+
+def test_the_public_side_speaks_of_the_host_and_the_admin_side_of_the_instance(host: Host) -> None:
+    old, new = host.start(OLD, start="serving"), host.start(NEW)
+    body = (GOLDEN / "camera-grey.png").read_bytes()
+    new.admin.post("/v1/hash", content=body)
+    new.admin.post("/v1/hash", content=b"no picture")
+    with host.client() as client:
+        page = series(client.get("/metrics").text)
+        assert (page["mobius_up", OLD], page["mobius_up", NEW]) == (1, 1)
+        assert (page["mobius_serving", OLD], page["mobius_serving", NEW]) == (1, 0)
+        assert page["mobius_extraction_failures_total", NEW] == 1
+        assert all(release for _, release in page)
+        figures = {entry["release"]: entry for entry in client.get("/metrics/dhash").json()["instances"]}
+        assert figures[OLD]["requests"] == 0
+        assert (figures[NEW]["requests"], figures[NEW]["extraction_failure_rate"]) == (2, 0.5)
+        assert figures[NEW]["hash_seconds"]["p95"] > 0
+        own = new.admin.get("/metrics/dhash").json()
+        assert (own["release"], own["requests"], own["errors"], own["error_rate"]) == (NEW, 2, 0, 0)
+        assert set(own) >= {"memory_bytes", "uptime_seconds", "doubtful_queue", "hash_seconds", "images"}
+        assert {release for _, release in series(new.admin.get("/metrics").text)} == {NEW}
+
+        # a balancer keeps the host while one instance drains and another serves, even on the draining one's connection
+        new.admin.post("/admin/serve")
+        old.admin.post("/admin/standby")
+        answer = client.get("/readyz")
+        assert (answer.headers["X-Release-Id"], answer.status_code) == (OLD, 200)
+        assert old.admin.get("/readyz").status_code == 503
+        assert new.admin.get("/readyz").status_code == 200
+
+
+def test_a_dead_and_a_frozen_neighbour_count_as_down_and_do_not_hold_up_the_page(host: Host) -> None:
+    dead, frozen = host.start(OLD), host.start(NEW)
+    third = host.start("1.2.0-cccccccccccc", start="serving")
+    dead.process.kill()
+    dead.process.wait(10)
+    frozen.process.send_signal(signal.SIGSTOP)
+    try:
+        with host.client() as client:
+            begun = time.monotonic()
+            page = series(client.get("/metrics").text)
+            assert time.monotonic() - begun < 1.5
+            assert [page["mobius_up", release] for release in (OLD, NEW, third.release)] == [0, 0, 1]
+            entries = {entry["release"]: entry["up"] for entry in client.get("/metrics/dhash").json()["instances"]}
+            assert entries == {OLD: 0, NEW: 0, third.release: 1}
+            assert client.get("/readyz").status_code == 200
+    finally:
+        frozen.process.send_signal(signal.SIGCONT)
+
+
+def test_health_says_who_it_is_and_how_it_is(host: Host, tmp_path: Path) -> None:
+    index = tmp_path / "index.sqlite"
+    instance = host.start(OLD, start="serving", index=str(index))
+    answer = instance.admin.get("/health")
+    health = answer.json()
+    assert answer.headers["content-type"] == "application/health+json"
+    assert (answer.status_code, health["status"], health["warnings"]) == (200, "pass", [])
+    assert (health["version"], health["releaseId"], health["serviceId"]) == ("1.0.0", OLD, "mobius-dhash")
+    assert health["checks"]["index:schema"][0]["observedValue"] is None
+    index.write_bytes(b"this is no index, but it is long enough to be looked at as one" * 50)
+    answer = instance.admin.get("/health")
+    assert (answer.status_code, answer.json()["status"]) == (503, "fail")
+    assert "The index cannot be read" in answer.json()["warnings"][0]
+    assert instance.admin.get("/readyz").status_code == 503
+    assert instance.admin.get("/livez").status_code == 200
+
+
+def test_systemd_hears_of_readiness_the_watchdog_and_the_end(host: Host) -> None:
+    instance = host.start(OLD, start="serving", WATCHDOG_USEC="600000")
+    instance.listen_for("STATUS=serving")
+    for _ in range(3):
+        instance.heard.clear()
+        instance.listen_for("WATCHDOG=1", seconds=2)
+    instance.heard.clear()
+    instance.process.send_signal(signal.SIGTERM)
+    instance.listen_for("STOPPING=1", seconds=5)
+
+
+def test_production_logs_go_to_a_file_and_the_console_is_silent(host: Host, tmp_path: Path) -> None:
+    log = tmp_path / "service.log"
+    old_umask = os.umask(0o077)
+    try:
+        instance = host.start(
+            OLD, start="serving", environment="production", log_file=str(log), log_level="INFO", version="1.0.0"
+        )
+    finally:
+        os.umask(old_umask)
+    with host.client() as client:
+        answer = client.post("/v1/hash", content=b"no picture", headers={"X-Request-Id": "trace-me.1"})
+        assert answer.headers["X-Request-Id"] == "trace-me.1"
+        assert len(client.get("/livez", headers={"X-Request-Id": "two\twords"}).headers["X-Request-Id"]) == 32
+    assert instance.stop() == 0
+    assert instance.process.communicate() == ("", "")
+    assert stat.S_IMODE(log.stat().st_mode) == 0o640
+    lines: list[dict[str, Any]] = [json.loads(line) for line in log.read_text().splitlines()]
+    request = next(line for line in lines if line["body"] == "POST /v1/hash 415")
+    assert request["severity_text"] == "INFO"
+    assert request["resource"]["service.instance.id"] == OLD
+    assert request["attributes"]["mobius.request_id"] == "trace-me.1"
+    assert request["attributes"]["http.response.status_code"] == 415
+    assert [line["body"] for line in lines if line["body"].startswith("Now")] == ["Now serving", "Now draining"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"colour": "red"}, "MOBIUS_COLOUR is no setting of the service."),
+        ({"start": "maybe"}, "MOBIUS_START must be serving or standby, not 'maybe'."),
+        ({"max_pixels": "-1"}, "MOBIUS_MAX_PIXELS must be 1 to 2147483648, not '-1'."),
+        ({"environment": "production"}, "MOBIUS_LOG_FILE must be set in production."),
+    ],
+)
+def test_a_bad_setting_is_one_sentence_and_exit_code_one(host: Host, settings: dict[str, str], sentence: str) -> None:
+    process = host.launch(OLD, **settings)
+    errors = process.communicate(timeout=20)[1]
+    assert process.returncode == 1
+    assert sentence in errors
+    assert errors.count("\n") == 1
+
+
+def raw(port: int, data: bytes) -> bytes:
+    """Everything that comes back until the server closes."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as channel:
+        channel.sendall(data)
+        parts = []
+        while part := channel.recv(65_536):
+            parts.append(part)
+    return b"".join(parts)
+
+
+def test_rude_clients_get_a_problem_and_never_a_5xx(host: Host) -> None:
+    host.start(OLD, start="serving", body_timeout="1", max_body_bytes="50000", max_pixels="100000")
+    garbage = raw(host.port, b"\x16\x03\x01 hello\r\n\r\n")
+    assert garbage.startswith(b"HTTP/1.1 400 ")
+    assert b"application/problem+json" in garbage
+    assert b"x-release-id: 1.0.0-aaaaaaaaaaaa" in garbage.lower()
+    endless = raw(host.port, b"GET / HTTP/1.1\r\nX: " + b"a" * 100_000)
+    assert endless.startswith(b"HTTP/1.1 431 ")
+    slow = raw(host.port, b"POST /v1/hash HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\nabc")
+    assert slow.startswith(b"HTTP/1.1 408 ")
+    with host.client() as client:
+        cases = [
+            (415, client.post("/v1/hash", content=b"hello")),
+            (415, client.post("/v1/hash", content=b"")),
+            (415, client.post("/v1/hash", content=b"{}", headers={"Content-Type": "application/json"})),
+            (400, client.post("/v1/hash?mode=sloppy", content=b"hello")),
+            (413, client.post("/v1/hash", content=b"x" * 50_001)),
+            (413, client.post("/v1/hash", content=iter([b"x" * 30_000, b"x" * 30_000]))),
+            (413, client.post("/v1/hash", content=(GOLDEN / "astronaut-baseline.jpg").read_bytes())),
+            (422, client.post("/v1/hash", content=(GOLDEN / "camera-grey.png").read_bytes()[:5000])),
+            (404, client.get("/admin/state")),
+            (404, client.post("/admin/standby")),
+            (405, client.get("/v1/hash")),
+        ]
+        for status, answer in cases:
+            assert (answer.status_code, answer.json()["status"]) == (status, status)
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert answer.json()["detail"].endswith(".")
+        # the same connection is still good after every refusal
+        good = client.post("/v1/hash", content=(GOLDEN / "camera-grey.png").read_bytes())
+        assert good.status_code == 200
+        assert client.get("/metrics/dhash").json()["instances"][0]["errors"] == 0
+
+
+def test_more_requests_than_allowed_are_told_to_come_back(host: Host) -> None:
+    instance = host.start(OLD, start="serving", max_in_flight="1")
+    body = (GOLDEN / "camera-grey.png").read_bytes()
+    with socket.create_connection(("127.0.0.1", host.port), timeout=10) as slow, host.client() as client:
+        slow.sendall(b"POST /v1/hash HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % len(body))
+        while "hash_requests_in_flight" not in (page := instance.admin.get("/metrics").text) or (
+            series(page)["mobius_hash_requests_in_flight", OLD] != 1
+        ):
+            time.sleep(0.01)
+        refused = client.post("/v1/hash", content=body)
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+        slow.sendall(body)
+        assert slow.recv(4096).startswith(b"HTTP/1.1 200 OK")
+        assert client.post("/v1/hash", content=body).status_code == 200
