@@ -260,6 +260,8 @@ def judge(
 ) -> Verdict:
     """Ask the instance until it was healthy long enough, proved itself bad, or the deadline has passed.
 
+    The sample that is under way at the deadline is still taken, which is at most three answers of `ANSWER_TIMEOUT`.
+
     Args:
         ask: one request to the instance's own admin socket.
         release: the release that must answer.
@@ -277,7 +279,7 @@ def judge(
     deadline = time.monotonic() + settings.deadline
     try:
         while (started := time.monotonic()) < deadline:
-            _sample(ask, release, health_path, probes, min(ANSWER_TIMEOUT, deadline - started), seen)
+            _sample(ask, release, health_path, probes, seen)
             if seen.streak_seconds >= settings.healthy_seconds and seen.streak_samples >= settings.samples_wanted:
                 verdict = "pass"
                 reason = (
@@ -292,22 +294,23 @@ def judge(
     return Verdict(verdict, reason, seen.evidence({"before": before, "after": reference()} if before else None))
 
 
-def _sample(ask: Ask, release: str, health_path: str, probes: Iterator[Probe], timeout: float, seen: _Seen) -> None:
-    """One look at health, the process and the next probe."""
+def _sample(ask: Ask, release: str, health_path: str, probes: Iterator[Probe], seen: _Seen) -> None:
+    """One look at health, the process and the next probe. It is never cut short by the deadline: that would be silence
+    which the gate made itself."""
     seen.samples += 1
     started = time.monotonic()
     try:
-        status, _, body = ask("GET", health_path, None, None, timeout)
+        status, _, body = ask("GET", health_path, None, None, ANSWER_TIMEOUT)
         seen.milliseconds.append((time.monotonic() - started) * 1000)
         problem = _read_health(status, body, release, seen)
-        _same_process(ask, release, timeout, seen)
+        _same_process(ask, release, seen)
         if problem is not None:
             seen.interrupted(problem, silent=False)
             return
         probe = next(probes, None)
         if probe is not None:
             seen.probes += 1
-            mismatch = ask_probe(ask, probe, timeout)
+            mismatch = ask_probe(ask, probe, ANSWER_TIMEOUT)
             if mismatch is not None:
                 raise _FailedError(mismatch.sentence())
     except SILENCE as e:
@@ -349,9 +352,9 @@ def _failing(health: Mapping[str, Any]) -> str:
     return _text(health.get("output") or health.get("status"))
 
 
-def _same_process(ask: Ask, release: str, timeout: float, seen: _Seen) -> None:
+def _same_process(ask: Ask, release: str, seen: _Seen) -> None:
     """Raises `_FailedError` when another process answers than before: the first one died and was started again."""
-    status, _, body = ask("GET", "/admin/state", None, None, timeout)
+    status, _, body = ask("GET", "/admin/state", None, None, ANSWER_TIMEOUT)
     try:
         state = json.loads(body) if status == 200 else None
     except ValueError:

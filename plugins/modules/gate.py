@@ -146,8 +146,7 @@ def main() -> None:
             reference=lambda: _reference(host, confirmed) if confirmed not in (None, release) else None,
         )
     except (MobiusError, OSError) as e:
-        failure = mobius_host.understood(e)
-        module.fail_json(msg=failure.reason, mobius_failure=failure.as_dict(), changed=False)
+        module.fail_json(**mobius_host.as_failure(e), changed=False)
     module.exit_json(changed=False, verdict=said.verdict, reason=said.reason, evidence=said.evidence)
 
 

@@ -126,8 +126,8 @@ def main() -> None:
         if not module.check_mode:
             module.fail_json(msg=e.reason, mobius_failure=e.as_dict(), probes=done, changed=False)
         module.exit_json(changed=False, probes=done, predicted="unknown")
-    except MobiusError as e:
-        module.fail_json(msg=e.reason, mobius_failure=e.as_dict(), probes=done, changed=False)
+    except (MobiusError, OSError) as e:
+        module.fail_json(**mobius_host.as_failure(e), probes=done, changed=False)
     module.exit_json(changed=False, probes=done)
 
 

@@ -137,8 +137,7 @@ def main() -> None:
         host = mobius_host.require_tool(module.params["service"], module.params["config_dir"])
         result = (_staged if module.params["state"] == "staged" else _absent)(module, host)
     except (MobiusError, OSError) as e:
-        failure = mobius_host.understood(e)
-        module.fail_json(msg=failure.reason, mobius_failure=failure.as_dict(), changed=False)
+        module.fail_json(**mobius_host.as_failure(e), changed=False)
     module.exit_json(**result)
 
 

@@ -1,0 +1,151 @@
+"""A provisioned host in a folder, modules that run for real against it, and instances that answer, well or badly."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.mobius.dhash.plugins.module_utils import mobius_host
+
+from mobius import manifest
+from mobius.control.bundle import pack
+
+SERVER = Path(__file__).with_name("instance_server.py")
+PYTHON = ".".join(platform.python_version_tuple()[:2])
+
+
+@dataclass
+class HostFolder:
+    """One host's files under `root`, and the processes that act as its instances."""
+
+    root: Path
+    capsys: pytest.CaptureFixture[str]
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def config_dir(self) -> Path:
+        return self.root / "mobius-host"
+
+    @property
+    def host(self) -> mobius_host.Host:
+        return mobius_host.Host.load("mobius-dhash", self.config_dir)
+
+    def provision(self) -> None:
+        """What the role `host` leaves on a host, as far as these modules look at it."""
+        folders = {name: str(self.root / name) for name in ("run_dir", "state_dir", "backup_dir", "log_dir")}
+        for path in (self.config_dir, self.root / "opt/releases", *map(Path, folders.values())):
+            path.mkdir(parents=True)
+        content = {
+            "schema": 1,
+            "service": "mobius-dhash",
+            "user": "root",
+            "root": str(self.root / "opt"),
+            "config_dir": str(self.root / "etc"),
+            "health_path": "/health",
+            "start_timeout": 5,
+            "drain_deadline": 5,
+            "command": str(self.root / "command"),
+            **folders,
+        }
+        (self.config_dir / "mobius-dhash.json").write_text(json.dumps(content))
+        (self.root / "command").write_text(mobius_host.launcher("/nowhere", mobius_host.tool_digest()))
+
+    def truth(self, confirmed: str | None, *earlier: str, pinned: tuple[str, ...] = ()) -> None:
+        """Write `activation.json`: the confirmed release, and those that were confirmed before it, oldest first."""
+        at = "2026-01-01T00:00:00Z"
+        entries = [mobius_host.Entry(r, at, at, False, None, None) for r in (*earlier, confirmed) if r]
+        activation = mobius_host.Activation("mobius-dhash", len(entries), confirmed, tuple(entries), pinned)
+        self.host.activation_path.write_text(json.dumps(activation.as_dict()))
+
+    def pending(self, release: str, previous: str | None) -> None:
+        """Write `pending.json`."""
+        value = mobius_host.Pending(
+            release, previous, "canary", 1e12, mobius_host.boot_id(), None, 1, "2026-01-01T00:00:00Z"
+        )
+        self.host.pending_path.write_text(json.dumps(value.as_dict()))
+
+    def start(self, release: str, behaviour: str = "well", *, wait: bool = True) -> subprocess.Popen[bytes]:
+        """Start an instance; with `wait`, until it listens."""
+        socket = self.host.admin_socket(release)
+        socket.parent.mkdir(parents=True, exist_ok=True)
+        process = subprocess.Popen([sys.executable, "-S", str(SERVER), str(socket), release, behaviour])
+        self.processes.append(process)
+        deadline = time.monotonic() + 10
+        while wait and not socket.exists():
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.01)
+        return process
+
+    def run(self, name: str, *, check: bool = False, **arguments: Any) -> dict[str, Any]:
+        """Run a module and return what it answers."""
+        module = importlib.import_module(f"ansible_collections.mobius.dhash.plugins.modules.{name}")
+        given = {
+            "service": "mobius-dhash",
+            "config_dir": str(self.config_dir),
+            **arguments,
+            "_ansible_check_mode": check,
+        }
+        self.capsys.readouterr()
+        with patch_module_args(given), pytest.raises(SystemExit) as left:
+            module.main()
+        answer: dict[str, Any] = json.loads(self.capsys.readouterr().out)
+        assert bool(left.value.code) == bool(answer.get("failed"))
+        return answer
+
+    def fails(self, name: str, outcome: str, **arguments: Any) -> str:
+        """Run a module that must refuse, with this outcome; the one sentence that it gives."""
+        answer = self.run(name, **arguments)
+        assert answer.get("failed"), answer
+        assert answer["mobius_failure"]["outcome"] == outcome, answer
+        assert answer["changed"] is False
+        reason: str = answer["msg"]
+        assert reason.endswith(".") and "\n" not in reason
+        return reason
+
+
+@pytest.fixture
+def host(capsys: pytest.CaptureFixture[str]) -> Iterator[HostFolder]:
+    """A provisioned host; its folder has a short name, because a Unix socket's path may have 107 bytes only."""
+    root = Path(tempfile.mkdtemp(prefix="mobius-"))
+    made = HostFolder(root, capsys)
+    made.provision()
+    yield made
+    for process in made.processes:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGKILL)
+        process.wait()
+    shutil.rmtree(root)
+
+
+@pytest.fixture
+def make_bundle(tmp_path: Path) -> Callable[..., manifest.Bundle]:
+    """Bundles of a tree with one small file, for this Python and platform where nothing else is said."""
+
+    def make(version: str = "1.0.0", *, size: int = 100, **changes: str) -> manifest.Bundle:
+        tree = tmp_path / f"tree-{version}"
+        tree.mkdir(exist_ok=True)
+        (tree / "content.bin").write_bytes(b"x" * size)
+        fields = {
+            "service": "mobius-dhash",
+            "commit": "c" * 40,
+            "built_at": "2026-01-02T03:04:05Z",
+            "python": PYTHON,
+            "platform": manifest.host_platform(),
+        }
+        return pack([tree], tmp_path / "bundles", version=version, **{**fields, **changes})
+
+    return make

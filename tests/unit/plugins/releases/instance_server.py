@@ -1,0 +1,208 @@
+"""A small instance of a service: a process that answers HTTP on a Unix socket, well or badly.
+
+    python instance_server.py SOCKET RELEASE BEHAVIOUR
+
+The behaviours are functions below: each answers one request, given the seconds since the start and how many requests
+came before.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import socketserver
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+STARTED = time.monotonic()
+COUNT = 0
+RELEASE = ""
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Hands each request to the behaviour."""
+
+    protocol_version = "HTTP/1.1"
+    behaviour = staticmethod(lambda request, age, count: None)
+
+    def do_GET(self) -> None:
+        global COUNT
+        COUNT += self.path == "/health"
+        length = int(self.headers.get("Content-Length", 0))
+        self.body = self.rfile.read(length)
+        self.behaviour(self, time.monotonic() - STARTED, COUNT)
+
+    do_POST = do_GET  # noqa: N815 - the name that http.server calls
+
+    def answer(self, status: int, value: object) -> None:
+        body = value if isinstance(value, bytes) else json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def address_string(self) -> str:
+        return "unix"
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+def well(request: Handler, age: float, count: int, *, status: str = "pass", release: str | None = None) -> None:
+    """Healthy; hashes a body by its length; `/big` answers what was sent."""
+    if request.path == "/health":
+        checks = {"index:writable": [{"status": status, "observedValue": "database is locked"}]}
+        health = {"status": status, "releaseId": release or RELEASE, "checks": checks}
+        request.answer(503 if status == "fail" else 200, health)
+    elif request.path == "/admin/state":
+        request.answer(200, {"release": RELEASE, "state": "serving", "connections": 0, "pid": os.getpid()})
+    elif request.path.startswith("/v1/hash"):
+        request.answer(
+            200, {"dhash": f"{len(request.body):032x}", "width": 4, "exact": True, "more": {"a": [1], "b": 2}}
+        )
+    else:
+        request.answer(404, {"title": "Not found"})
+
+
+def warning(request: Handler, age: float, count: int) -> None:
+    well(request, age, count, status="warn")
+
+
+def failing(request: Handler, age: float, count: int) -> None:
+    well(request, age, count, status="fail")
+
+
+def failing_now_and_then(request: Handler, age: float, count: int) -> None:
+    well(request, age, count, status="fail" if count % 4 == 0 else "pass")
+
+
+def another_release(request: Handler, age: float, count: int) -> None:
+    well(request, age, count, release="9.9.9-ffffffffffff")
+
+
+def hanging(request: Handler, age: float, count: int) -> None:
+    time.sleep(60)
+
+
+def hanging_later(request: Handler, age: float, count: int) -> None:
+    time.sleep(60 if age > 0.3 else 0)
+    well(request, age, count)
+
+
+def hanging_at_first(request: Handler, age: float, count: int) -> None:
+    time.sleep(60 if count == 1 else 0)
+    well(request, age, count)
+
+
+def hanging_now_and_then(request: Handler, age: float, count: int) -> None:
+    time.sleep(60 if count % 5 == 0 and request.path == "/health" else 0)
+    well(request, age, count)
+
+
+def slow(request: Handler, age: float, count: int) -> None:
+    time.sleep(0.4 if request.path == "/health" else 0)
+    well(request, age, count)
+
+
+def dripping(request: Handler, age: float, count: int) -> None:
+    request.send_response(200)
+    request.send_header("Content-Length", "1000")
+    request.end_headers()
+    for _ in range(1000):
+        request.wfile.write(b" ")
+        request.wfile.flush()
+        time.sleep(0.1)
+
+
+def crashing(request: Handler, age: float, count: int) -> None:
+    if age > 0.3:
+        os._exit(1)
+    well(request, age, count)
+
+
+def crashing_and_started_again(request: Handler, age: float, count: int) -> None:
+    if age > 0.3:
+        request.close_connection = True
+        os.execv(sys.executable, [sys.executable, *sys.argv[:3], "well", "forked"])
+    well(request, age, count)
+
+
+def internal_error(request: Handler, age: float, count: int) -> None:
+    request.answer(500, b"Internal Server Error")
+
+
+def internal_error_now_and_then(request: Handler, age: float, count: int) -> None:
+    if count % 4 == 0 and request.path == "/health":
+        internal_error(request, age, count)
+    else:
+        well(request, age, count)
+
+
+def no_json(request: Handler, age: float, count: int) -> None:
+    request.answer(200, b"OK")
+
+
+def no_http(request: Handler, age: float, count: int) -> None:
+    request.wfile.write(b"220 mail.example.org ESMTP\r\n")
+    request.close_connection = True
+
+
+def hashing_wrongly(request: Handler, age: float, count: int) -> None:
+    if request.path.startswith("/v1/hash"):
+        request.answer(200, {"dhash": "f" * 32, "width": 4})
+    else:
+        well(request, age, count)
+
+
+def hashing_wrongly_later(request: Handler, age: float, count: int) -> None:
+    (hashing_wrongly if age > 0.3 else well)(request, age, count)
+
+
+def refusing_to_hash(request: Handler, age: float, count: int) -> None:
+    if request.path.startswith("/v1/hash"):
+        request.answer(503, {"title": "Busy"})
+    else:
+        well(request, age, count)
+
+
+def breaking_off_hashes(request: Handler, age: float, count: int) -> None:
+    if request.path.startswith("/v1/hash"):
+        request.connection.shutdown(socket.SHUT_RDWR)
+        request.close_connection = True
+    else:
+        well(request, age, count)
+
+
+class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    """One thread a connection, as a service has many threads."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+
+def main() -> None:
+    """Serve until killed; whoever started this goes away, this does too."""
+    global RELEASE
+    path, RELEASE, behaviour = sys.argv[1:4]
+    if sys.argv[4:] == ["forked"] and os.fork():
+        os._exit(1)  # so that the one that goes on has another process id
+    Handler.behaviour = staticmethod(globals()[behaviour])
+    Path(path).unlink(missing_ok=True)
+    server = Server(path, Handler)
+    parent = os.getppid()
+    threading.Thread(target=lambda: _leave_with(parent), daemon=True).start()
+    server.serve_forever(poll_interval=0.05)
+
+
+def _leave_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""The gate, against instances that are well, hang, crash, flap and lie."""
+
+from __future__ import annotations
+
+import base64
+import threading
+import time
+from typing import Any
+
+import pytest
+from ansible_collections.mobius.dhash.plugins.module_utils import gate as gate_code
+
+RELEASE = "1.2.0-0123456789ab"
+OLD = "1.1.0-0123456789ab"
+HASH = {"name": "three bytes", "method": "POST", "path": "/v1/hash", "body_base64": base64.b64encode(b"abc").decode()}
+GOOD = {**HASH, "json": {"dhash": f"{3:032x}"}}
+
+
+ANSWER_TIMEOUT = 0.5
+
+
+@pytest.fixture(autouse=True)
+def short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gate waits for one answer as long as this, so that the tests need not wait for its two seconds."""
+    monkeypatch.setattr(gate_code, "ANSWER_TIMEOUT", ANSWER_TIMEOUT)
+
+
+def gate(host: Any, deadline: float = 1.2, **arguments: Any) -> dict[str, Any]:
+    """A verdict on RELEASE within a short deadline, which the gate may pass by no more than one answer."""
+    started = time.monotonic()
+    settings = {"healthy_seconds": 0.6, "deadline": deadline, "interval": 0.05, **arguments}
+    said: dict[str, Any] = host.run("gate", release=RELEASE, **settings)
+    assert time.monotonic() - started < deadline + 3 * ANSWER_TIMEOUT
+    assert not said.get("failed") and said["changed"] is False
+    assert said["reason"].endswith(".") and "\n" not in said["reason"]
+    return said
+
+
+@pytest.mark.parametrize("behaviour", ["well", "warning"])
+def test_an_instance_that_is_well_passes(host: Any, behaviour: str) -> None:
+    host.start(RELEASE, behaviour)
+    said = gate(host)
+    assert said["verdict"] == "pass", said
+    evidence = said["evidence"]
+    assert evidence["healthy_seconds"] >= 0.6
+    assert evidence["samples"] >= 6
+    assert evidence["values"]["state"] == "serving"
+    assert evidence["values"]["pid"] == host.processes[0].pid
+    assert evidence["values"]["errors"] == 0
+
+
+def test_it_takes_as_long_as_it_must_be_healthy_and_no_longer(host: Any) -> None:
+    host.start(RELEASE)
+    started = time.monotonic()
+    assert gate(host, deadline=30.0, healthy_seconds=1.0)["verdict"] == "pass"
+    assert 1.0 <= time.monotonic() - started < 2.0
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "verdict", "why"),
+    [
+        ("failing", "fail", "database is locked"),
+        ("failing_now_and_then", "fail", "is not healthy"),
+        ("another_release", "fail", "9.9.9-ffffffffffff"),
+        ("crashing", "fail", "is gone"),
+        ("crashing_and_started_again", "fail", ""),
+        ("internal_error", "fail", "never healthy"),
+        ("no_json", "fail", "never healthy"),
+        ("hanging", "error", "no whole answer"),
+        ("hanging_later", "error", "no whole answer"),
+        ("dripping", "error", "no whole answer"),
+        ("no_http", "error", "no HTTP answer"),
+        ("internal_error_now_and_then", "inconclusive", "in a row"),
+        ("slow", "inconclusive", "in a row"),
+    ],
+)
+def test_an_instance_that_is_not_well_does_not_pass(host: Any, behaviour: str, verdict: str, why: str) -> None:
+    host.start(RELEASE, behaviour)
+    said = gate(host)
+    assert (said["verdict"], why in said["reason"]) == (verdict, True), said
+
+
+def test_an_instance_that_hangs_now_and_then_is_never_healthy_long_enough(host: Any) -> None:
+    host.start(RELEASE, "hanging_now_and_then")
+    said = gate(host, deadline=2.0)
+    assert said["verdict"] in ("inconclusive", "error"), said
+    assert 0 < said["evidence"]["healthy_seconds"] < 0.6
+    assert said["evidence"]["values"]["errors"] >= 2
+
+
+def test_a_hang_at_first_is_forgiven_when_it_is_healthy_long_enough_afterwards(host: Any) -> None:
+    host.start(RELEASE, "hanging_at_first")
+    said = gate(host, deadline=5.0)
+    assert (said["verdict"], said["evidence"]["values"]["errors"]) == ("pass", 1)
+
+
+def test_an_instance_that_listens_late_passes(host: Any) -> None:
+    later = threading.Timer(0.4, host.start, [RELEASE], {"wait": False})
+    later.start()
+    said = gate(host, deadline=5.0)
+    later.join()
+    assert said["verdict"] == "pass", said
+    assert said["evidence"]["values"]["errors"] > 0
+
+
+def test_no_instance_at_all_is_an_error_and_no_pass(host: Any) -> None:
+    said = gate(host)
+    assert (said["verdict"], said["evidence"]["healthy_seconds"]) == ("error", 0.0)
+
+
+def test_a_killed_instance_fails_though_the_old_one_is_well(host: Any) -> None:
+    host.truth(OLD)
+    host.start(OLD)
+    process = host.start(RELEASE)
+    threading.Timer(0.3, process.kill).start()
+    assert gate(host)["verdict"] == "fail"
+
+
+def test_the_confirmed_release_is_asked_for_comparison(host: Any) -> None:
+    host.truth(OLD)
+    host.start(OLD, "warning")
+    host.start(RELEASE)
+    reference = gate(host)["evidence"]["values"]["reference"]
+    assert reference["before"] == reference["after"] == {"release": OLD, "http": 200, "status": "warn"}
+
+
+@pytest.mark.parametrize("behaviour", [None, "hanging", "failing", "no_http"])
+def test_a_confirmed_release_that_is_not_well_does_not_count_against_the_new_one(
+    host: Any, behaviour: str | None
+) -> None:
+    host.truth(OLD)
+    if behaviour:
+        host.start(OLD, behaviour)
+    host.start(RELEASE)
+    started = time.monotonic()
+    said = host.run("gate", release=RELEASE, healthy_seconds=0.5, deadline=2.0, interval=0.05)
+    assert said["verdict"] == "pass", said
+    assert time.monotonic() - started < 4.0
+
+
+# --- With probes ------------------------------------------------------------------------------------------------------
+
+
+def test_probes_go_on_while_the_gate_looks(host: Any) -> None:
+    host.start(RELEASE)
+    said = gate(host, probes=[GOOD, {"name": "not there", "path": "/nothing", "status": 404}])
+    assert said["verdict"] == "pass", said
+    assert said["evidence"]["values"]["probes"] == said["evidence"]["samples"]
+
+
+@pytest.mark.parametrize("behaviour", ["hashing_wrongly", "hashing_wrongly_later", "refusing_to_hash"])
+def test_a_wrong_answer_to_a_probe_fails_though_health_says_pass(host: Any, behaviour: str) -> None:
+    host.start(RELEASE, behaviour)
+    said = gate(host, probes=[GOOD])
+    assert said["verdict"] == "fail", said
+    assert "three bytes" in said["reason"]
+    assert said["evidence"]["values"]["statuses"]["pass"] > 0
+
+
+def test_a_probe_that_is_never_answered_is_no_pass(host: Any) -> None:
+    host.start(RELEASE, "breaking_off_hashes")
+    assert gate(host, probes=[GOOD])["verdict"] == "error"
+
+
+# --- Arguments and check mode -----------------------------------------------------------------------------------------
+
+
+def test_check_mode_asks_nothing_and_knows_nothing(host: Any) -> None:
+    said = host.run("gate", check=True, release=RELEASE)
+    assert (said["verdict"], said["predicted"], said["changed"]) == ("unknown", "unknown", False)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"healthy_seconds": 0},
+        {"interval": 0},
+        {"healthy_seconds": 10, "deadline": 10},
+        {"probes": [{"name": "x", "path": "no-slash"}]},
+        {"probes": [{"name": "x", "path": "/", "body_base64": "%"}]},
+    ],
+)
+def test_a_gate_that_could_not_fail_or_could_not_pass_is_refused(host: Any, arguments: dict[str, Any]) -> None:
+    host.fails("gate", "invalid_input", release=RELEASE, **arguments)
+
+
+def test_a_host_that_is_not_provisioned_is_refused(host: Any) -> None:
+    host.fails("gate", "not_provisioned", release=RELEASE, service="other")
+    (host.root / "command").write_text('DIGEST = "000000000000"\n')
+    host.fails("gate", "host_tool_mismatch", release=RELEASE)

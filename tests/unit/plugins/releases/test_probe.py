@@ -1,0 +1,89 @@
+"""Probes, against instances that answer rightly, wrongly and not at all."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+from ansible_collections.mobius.dhash.plugins.module_utils.gate import matches
+
+RELEASE = "1.2.0-0123456789ab"
+HASH = {"name": "three bytes", "method": "POST", "path": "/v1/hash", "body_base64": base64.b64encode(b"abc").decode()}
+GOOD = {**HASH, "json": {"dhash": f"{3:032x}", "more": {"a": [1]}}}
+
+
+def test_right_answers_are_counted_and_nothing_changes(host: Any) -> None:
+    host.start(RELEASE)
+    said = host.run("probe", release=RELEASE, probes=[GOOD, {"name": "none", "path": "/nothing", "status": 404}])
+    assert (said["probes"], said["changed"], said.get("failed")) == (2, False, None)
+
+
+def test_the_first_wrong_answer_is_named_with_what_was_wanted_and_what_came(host: Any) -> None:
+    host.start(RELEASE, "hashing_wrongly")
+    probes = [{"name": "health", "path": "/health"}, GOOD, {"name": "never asked", "path": "/nothing"}]
+    said = host.run("probe", release=RELEASE, probes=probes)
+    assert said["failed"] and said["mobius_failure"]["outcome"] == "golden_mismatch"
+    assert said["mobius_failure"]["code"] == 2
+    assert said["probes"] == 1
+    assert said["mismatch"] == {
+        "name": "three bytes",
+        "wanted": {"dhash": f"{3:032x}", "more": {"a": [1]}},
+        "got": {"dhash": "f" * 32, "more": None},
+    }
+    assert "'three bytes'" in said["msg"] and "f" * 32 in said["msg"]
+
+
+def test_another_status_is_a_wrong_answer(host: Any) -> None:
+    host.start(RELEASE, "refusing_to_hash")
+    assert '"status": 503' in host.fails("probe", "golden_mismatch", release=RELEASE, probes=[HASH])
+
+
+def test_an_answer_that_is_no_json_is_a_wrong_answer(host: Any) -> None:
+    host.start(RELEASE, "no_json")
+    assert '"OK"' in host.fails("probe", "golden_mismatch", release=RELEASE, probes=[GOOD])
+
+
+@pytest.mark.parametrize("behaviour", ["hanging", "dripping"])
+def test_no_answer_in_time_is_not_ready(host: Any, behaviour: str) -> None:
+    host.start(RELEASE, behaviour)
+    said = host.fails("probe", "instance_not_ready", release=RELEASE, probes=[GOOD], timeout=0.5)
+    assert "within 0.5 s" in said
+
+
+def test_an_answer_that_breaks_off_is_a_failed_instance(host: Any) -> None:
+    host.start(RELEASE, "breaking_off_hashes")
+    host.fails("probe", "instance_failed", release=RELEASE, probes=[GOOD])
+
+
+def test_an_instance_that_does_not_run_is_a_failure_but_unknown_in_check_mode(host: Any) -> None:
+    host.fails("probe", "instance_failed", release=RELEASE, probes=[GOOD])
+    said = host.run("probe", check=True, release=RELEASE, probes=[GOOD])
+    assert (said["predicted"], said["changed"], said["probes"]) == ("unknown", False, 0)
+
+
+def test_check_mode_asks_an_instance_that_runs(host: Any) -> None:
+    host.start(RELEASE, "hashing_wrongly")
+    host.fails("probe", "golden_mismatch", check=True, release=RELEASE, probes=[GOOD])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "got", "is_match"),
+    [
+        ({"a": 1}, {"a": 1, "b": 2}, True),
+        ({"a": 1}, {"b": 2}, False),
+        ({"a": None}, {}, False),
+        ({"a": {"b": 1}}, {"a": {"b": 1, "c": 2}}, True),
+        ({"a": {"b": 1}}, {"a": 1}, False),
+        ([1, 2], [1, 2], True),
+        ([1], [1, 2], False),
+        ([{"a": 1}], [{"a": 1, "b": 2}], True),
+        (1, 1.0, True),
+        (1, True, False),
+        (False, 0, False),
+        ("1", 1, False),
+        (None, None, True),
+    ],
+)
+def test_what_counts_as_the_wanted_answer(wanted: Any, got: Any, is_match: bool) -> None:
+    assert matches(wanted, got) is is_match
