@@ -9,7 +9,6 @@ is watching it and accepting; standby is no longer watching it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import socket
 from typing import Any, Final
@@ -158,10 +157,7 @@ class PublicSocket:
             self._loop.remove_reader(self.listener.fileno())
             self._pause = self._loop.call_later(PAUSE_SECONDS, self._resume)
             return
-        client.setblocking(False)
-        if client.family in (socket.AF_INET, socket.AF_INET6):
-            with contextlib.suppress(OSError):
-                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client.setblocking(False)  # asyncio sets TCP_NODELAY, since the listener's own protocol is known
         task = self._loop.create_task(self._connect(client))
         self._accepting.add(task)
         task.add_done_callback(self._accepting.discard)

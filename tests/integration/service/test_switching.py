@@ -120,6 +120,22 @@ def test_the_deadline_ends_a_drain_to_standby_but_cuts_nobody_off(host: Host) ->
         assert client.get("/livez").headers["connection"] == "close"
 
 
+def test_a_refusal_while_draining_reaches_a_client_that_is_still_sending(host: Host) -> None:
+    instance = host.start(OLD, start="serving", drain_deadline="20")
+    with socket.create_connection(("127.0.0.1", host.port), timeout=10) as channel:
+        channel.sendall(b"GET /livez HTTP/1.1\r\nHost: h\r\n\r\n")
+        first = b""
+        while b"}\n" not in first:
+            first += channel.recv(4096)
+        assert instance.admin.post("/admin/standby").json()["connections"] == 1
+        body = b"x" * 8_000_000
+        head = b"POST /v1/hash HTTP/1.1\r\nHost: h\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n"
+        channel.sendall(head % len(body) + body)
+        answer = channel.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 415 ")
+        assert b"connection: close" in answer
+
+
 def half_a_request(port: int) -> socket.socket:
     stuck = socket.create_connection(("127.0.0.1", port), timeout=10)
     stuck.sendall(b"POST /v1/hash HTTP/1.1\r\nHost: h\r\nContent-Type: image/jpeg\r\nContent-Length: 1000\r\n\r\nabc")
