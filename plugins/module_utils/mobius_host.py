@@ -48,8 +48,9 @@ SERVICE_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 TOOL_SOURCES = ("durable", "errors", "manifest", "mobius_host")
 PACKAGE = "ansible_collections.mobius.dhash.plugins.module_utils"
 
-STATE_TIMEOUT = 2.0  # seconds an instance has to tell its state
-SWITCH_TIMEOUT = 5.0  # seconds an instance has to serve or stand by
+STATE_TIMEOUT = 1.0  # seconds an instance has to tell its state
+SERVE_TIMEOUT = 5.0  # seconds an instance has to serve
+STANDBY_TIMEOUT = 3.0  # seconds an instance has to stand by, before it is killed
 LOCK_TIMEOUT = 30.0  # seconds to wait for another command; the lock is never held while a release starts
 GUARD_SLICE = 1.0  # seconds after which the guard looks at pending.json again
 FIRST_SHA256 = "0" * 64
@@ -520,8 +521,8 @@ class Systemd:
         self._must("systemctl", "enable", *units)
 
     def log(self, unit: str, lines: int = 20) -> list[str]:
-        """The last lines of a unit's journal; none when they cannot be had."""
-        done = self._run("journalctl", "--unit", unit, "--lines", str(lines), "--output", "cat", "--no-pager")
+        """The last lines that a unit's own processes wrote to the journal; none when they cannot be had."""
+        done = self._run("journalctl", f"_SYSTEMD_UNIT={unit}", "--lines", str(lines), "--output", "cat", "--no-pager")
         return done.stdout.splitlines() if done.returncode == 0 else []
 
 
@@ -1075,7 +1076,10 @@ def plan_rollback(seen: Observation, to: str | None, who: Who) -> Plan:
     if seen.pending is not None:
         draft.do("forget")
     for release in left:
+        silent = draft.now.instance(release).word == "silent"
         draft.rest(release)
+        if silent:
+            draft.do("stop", release)
     draft.do("log", value=line)
     draft.finish()
     _settle(draft, who)
@@ -1282,9 +1286,13 @@ class Switch:
             MobiusError: a refusal, or an action that failed; what was done before it stays, and the next command goes
                 on from there.
         """
-        plan = make(self.observe())
-        if check or not plan.changed:
-            return plan
+        if check:
+            return make(self.observe())
+        with self.locked():
+            plan = make(self.observe())
+            if not plan.starts():
+                self.perform(plan)
+                return plan
         for release in plan.starts():
             self._start(release)
         with self.locked():
@@ -1398,10 +1406,10 @@ class Switch:
         return found is not None and found.active == "active"
 
     def _serve(self, release: str) -> None:
-        until = time.monotonic() + SWITCH_TIMEOUT
+        until = time.monotonic() + SERVE_TIMEOUT
         while True:
             try:
-                status, _, body = admin_request(self.host, release, "POST", "/admin/serve", timeout=SWITCH_TIMEOUT)
+                status, _, body = admin_request(self.host, release, "POST", "/admin/serve", timeout=SERVE_TIMEOUT)
             except OSError as error:
                 if time.monotonic() > until or not self._active(release):
                     lines = self.last_lines(release)
@@ -1417,10 +1425,10 @@ class Switch:
 
     def _standby(self, release: str) -> None:
         """An instance that cannot be told is killed: hung, it would go on taking connections that it never answers."""
-        until = time.monotonic() + STATE_TIMEOUT
+        until = time.monotonic() + STANDBY_TIMEOUT
         while self._active(release):
             try:
-                status, _, _ = admin_request(self.host, release, "POST", "/admin/standby", timeout=STATE_TIMEOUT)
+                status, _, _ = admin_request(self.host, release, "POST", "/admin/standby", timeout=STANDBY_TIMEOUT)
                 if status == 200:
                     return
             except OSError:

@@ -39,6 +39,10 @@ options:
     description: In check mode, take the release as staged, because an earlier task of the same run has predicted so.
     type: bool
     default: false
+  config_dir:
+    description: Folder of the services' descriptions on the host.
+    type: path
+    default: /etc/mobius-host
 """
 
 EXAMPLES = r"""
@@ -88,13 +92,14 @@ def main() -> None:
             "state": {"type": "str", "choices": ["standby", "stopped"], "default": "standby"},
             "timeout": {"type": "float"},
             "assume_staged": {"type": "bool", "default": False},
+            "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
         },
         supports_check_mode=True,
     )
     release, state = module.params["release"], module.params["state"]
     assume = module.check_mode and module.params["assume_staged"]
     try:
-        host = mobius_host.require_tool(module.params["service"])
+        host = mobius_host.require_tool(module.params["service"], module.params["config_dir"])
         switch = mobius_host.Switch(host, mobius_host.Who("ansible"), start_timeout=module.params["timeout"])
         plan = switch.run(
             lambda seen: mobius_host.plan_instance(seen, release, state, assume_staged=assume), check=module.check_mode

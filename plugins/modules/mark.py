@@ -35,6 +35,10 @@ options:
   run:
     description: Id of the run.
     type: str
+  config_dir:
+    description: Folder of the services' descriptions on the host.
+    type: path
+    default: /etc/mobius-host
 """
 
 EXAMPLES = r"""
@@ -80,13 +84,16 @@ def main() -> None:
             "bad": {"type": "bool", "default": True},
             "reason": {"type": "str"},
             "run": {"type": "str"},
+            "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
         },
         supports_check_mode=True,
     )
     release, bad = module.params["release"], module.params["bad"]
     who = mobius_host.Who("ansible", module.params["run"] or None, module.params["reason"] or None)
     try:
-        switch = mobius_host.Switch(mobius_host.require_tool(module.params["service"]), who)
+        switch = mobius_host.Switch(
+            mobius_host.require_tool(module.params["service"], module.params["config_dir"]), who
+        )
         plan = switch.run(lambda seen: mobius_host.plan_mark(seen, release, bad, who), check=module.check_mode)
     except (MobiusError, OSError) as error:
         module.fail_json(**mobius_host.as_failure(error))

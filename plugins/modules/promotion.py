@@ -62,6 +62,10 @@ options:
     description: In check mode, take the release as staged, because an earlier task of the same run has predicted so.
     type: bool
     default: false
+  config_dir:
+    description: Folder of the services' descriptions on the host.
+    type: path
+    default: /etc/mobius-host
 """
 
 EXAMPLES = r"""
@@ -128,6 +132,7 @@ def main() -> None:
             "mark_bad": {"type": "bool", "default": False},
             "retry_bad": {"type": "bool", "default": False},
             "assume_staged": {"type": "bool", "default": False},
+            "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
         },
         supports_check_mode=True,
     )
@@ -142,7 +147,7 @@ def main() -> None:
         assume_staged=module.check_mode and module.params["assume_staged"],
     )
     try:
-        host = mobius_host.require_tool(module.params["service"])
+        host = mobius_host.require_tool(module.params["service"], module.params["config_dir"])
         switch = mobius_host.Switch(host, wish.who)
         plan = switch.run(wish.plan, check=module.check_mode)
         if wish.state == "reverted" and not module.check_mode:

@@ -20,6 +20,10 @@ options:
     description: Name of the service.
     type: str
     required: true
+  config_dir:
+    description: Folder of the services' descriptions on the host.
+    type: path
+    default: /etc/mobius-host
 """
 
 EXAMPLES = r"""
@@ -95,11 +99,17 @@ NOTHING: dict[str, Any] = {
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(argument_spec={"service": {"type": "str", "required": True}}, supports_check_mode=True)
+    module = AnsibleModule(
+        argument_spec={
+            "service": {"type": "str", "required": True},
+            "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
+        },
+        supports_check_mode=True,
+    )
     service = module.params["service"]
     try:
         try:
-            host = mobius_host.Host.load(service)
+            host = mobius_host.Host.load(service, module.params["config_dir"])
         except MobiusError as error:
             if error.outcome != "not_provisioned":
                 raise

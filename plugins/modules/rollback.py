@@ -32,6 +32,10 @@ options:
   run:
     description: Id of the run.
     type: str
+  config_dir:
+    description: Folder of the services' descriptions on the host.
+    type: path
+    default: /etc/mobius-host
 """
 
 EXAMPLES = r"""
@@ -80,13 +84,16 @@ def main() -> None:
             "to": {"type": "str"},
             "reason": {"type": "str"},
             "run": {"type": "str"},
+            "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
         },
         supports_check_mode=True,
     )
     who = mobius_host.Who("ansible", module.params["run"] or None, module.params["reason"] or None)
     started = time.monotonic()
     try:
-        switch = mobius_host.Switch(mobius_host.require_tool(module.params["service"]), who)
+        switch = mobius_host.Switch(
+            mobius_host.require_tool(module.params["service"], module.params["config_dir"]), who
+        )
         plan = switch.run(
             lambda seen: mobius_host.plan_rollback(seen, module.params["to"] or None, who), check=module.check_mode
         )
