@@ -1,0 +1,174 @@
+#!/usr/bin/python
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Module: backs a service's state up on its host, verifies its backups, or lists them."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: backup
+short_description: Backs up a service's state on its host
+description:
+  - Writes one archive with the index, the configuration, the activation, the journal and the library, and reads it back
+    before it gets its name. The index is copied through SQLite's backup API while the service writes.
+  - Nothing changed since the newest backup of the same scope, which is read again to be sure, means nothing is written.
+  - Works on a prepared host on which no release was ever installed.
+version_added: "0.1.0"
+author: MOBIUS contributors
+attributes:
+  check_mode: {support: full, description: "Reads and compares everything, and says what would be written and removed."}
+  diff_mode: {support: full, description: Shows the backups before and after.}
+options:
+  service:
+    description: The service, as C(mobius-host) knows it on the host.
+    type: str
+    required: true
+  state:
+    description:
+      - V(present) writes a backup when anything changed, and then rotates.
+      - V(verified) reads every backup again and fails when one is not what was written.
+      - V(listed) only says what there is.
+    type: str
+    choices: [present, verified, listed]
+    default: present
+  scope:
+    description: V(full) holds the library's pictures, V(state) only their digests.
+    type: str
+    choices: [full, state]
+    default: full
+  keep:
+    description: How many backups of this scope stay. The newest, which has just been verified, is always one of them.
+    type: int
+    default: 5
+  run:
+    description: The run that asks, for the backup's manifest.
+    type: str
+  config_dir:
+    description: Where the configuration of C(mobius-host) lies.
+    type: path
+    default: /etc/mobius-host
+"""
+
+EXAMPLES = r"""
+- name: Back up before the host is changed
+  mobius.dhash.backup:
+    service: mobius-dhash
+    run: "{{ mobius_run_id }}"
+
+- name: Read every backup again
+  mobius.dhash.backup:
+    service: mobius-dhash
+    state: verified
+"""
+
+RETURN = r"""
+folder: {description: The folder of the backups., returned: success, type: str}
+backups:
+  description: All backups afterwards, oldest first, each with C(id), C(path), C(bytes), C(sha256) and C(scope).
+  returned: success
+  type: list
+  elements: dict
+id: {description: "The newest backup of this scope, just written or found whole; in check mode, empty when it would be written.", returned: with O(state=present), type: str}
+path: {description: Its file., returned: with O(state=present), type: str}
+sha256: {description: Its SHA-256., returned: with O(state=present), type: str}
+bytes: {description: Its size., returned: with O(state=present), type: int}
+verified:
+  description:
+    - With O(state=present), whether that backup was read back whole in this run.
+    - With O(state=verified), the ids of the backups that are whole.
+  returned: with O(state=present) and O(state=verified)
+  type: raw
+removed: {description: Ids of the backups that rotation removed., returned: with O(state=present), type: list, elements: str}
+leftovers: {description: Names of what killed runs had left and this one removed., returned: with O(state=present), type: list, elements: str}
+differences: {description: "What is another than in the backup before, at most 20 names.", returned: with O(state=present), type: list, elements: str}
+skipped: {description: "What was not saved, since it is neither a file nor a folder.", returned: with O(state=present), type: list, elements: str}
+damaged:
+  description: By id, what is wrong with the backups that are not what was written.
+  returned: with O(state=verified)
+  type: dict
+"""
+
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.mobius.dhash.plugins.module_utils import backup, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+
+
+def main() -> None:
+    """Read the arguments, do it, answer."""
+    module = AnsibleModule(
+        argument_spec={
+            "service": {"type": "str", "required": True},
+            "state": {"type": "str", "choices": ["present", "verified", "listed"], "default": "present"},
+            "scope": {"type": "str", "choices": list(backup.SCOPES), "default": "full"},
+            "keep": {"type": "int", "default": 5},
+            "run": {"type": "str"},
+            "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        host = mobius_host.require_tool(module.params["service"], module.params["config_dir"])
+        result = {"present": _present, "verified": _verified, "listed": _listed}[module.params["state"]](module, host)
+    except (MobiusError, OSError) as e:
+        module.fail_json(**mobius_host.as_failure(e))
+    found = [item.as_dict() for item in backup.existing(host)]
+    module.exit_json(folder=str(host.backup_dir), backups=found, **result)
+
+
+def _present(module: AnsibleModule, host: mobius_host.Host) -> dict[str, Any]:
+    taken = backup.take(
+        host,
+        scope=module.params["scope"],
+        keep=module.params["keep"],
+        scratch=Path(module.tmpdir),
+        run=module.params["run"],
+        check_mode=module.check_mode,
+    )
+    if taken.damaged:
+        module.warn(f"The backup {taken.damaged} is not what was written; it is kept for inspection.")
+    if taken.skipped:
+        module.warn(f"Not saved, since neither a file nor a folder: {', '.join(taken.skipped[:5])}.")
+    newest = taken.backup
+    header = str(host.backup_dir)
+    return {
+        "changed": taken.changed,
+        "id": newest.id if newest else "",
+        "path": str(newest.path) if newest else "",
+        "sha256": newest.sha256 if newest else "",
+        "bytes": newest.bytes if newest else 0,
+        "verified": newest is not None,
+        "removed": list(taken.removed),
+        "leftovers": list(taken.leftovers),
+        "differences": list(taken.differences),
+        "skipped": list(taken.skipped),
+        "diff": {
+            "before_header": header,
+            "after_header": header,
+            "before": "".join(f"{line}\n" for line in (*taken.before, *taken.leftovers)),
+            "after": "".join(f"{line}\n" for line in taken.after),
+        },
+    }
+
+
+def _verified(module: AnsibleModule, host: mobius_host.Host) -> dict[str, Any]:
+    found = backup.verify(host)
+    damaged = {name: why for name, why in found.items() if why is not None}
+    whole = [name for name in found if name not in damaged]
+    if damaged:
+        told = "; ".join(f"{name}: {why}" for name, why in damaged.items())
+        failure = MobiusError("backup_damaged", f"{len(damaged)} of {len(found)} backups are damaged: {told}.")
+        module.fail_json(
+            changed=False, verified=whole, damaged=damaged, msg=failure.reason, mobius_failure=failure.as_dict()
+        )
+    return {"changed": False, "verified": whole, "damaged": {}}
+
+
+def _listed(_module: AnsibleModule, _host: mobius_host.Host) -> dict[str, Any]:
+    return {"changed": False}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,643 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Backups: what is in them, when one is written, that damage is found, and what a kill leaves."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import hashlib
+import io
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tarfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from ansible_collections.mobius.dhash.plugins.module_utils import backup, durable
+from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host
+
+from mobius.errors import OUTCOMES
+
+START = datetime(2026, 1, 31, 23, 5, 1, tzinfo=UTC)
+PICTURE = bytes(range(256)) * 40
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    """A prepared host on which a release serves, with a library of two pictures and an index in WAL mode."""
+    folders = {
+        name: tmp_path / place
+        for name, place in {
+            "root": "opt",
+            "run_dir": "run",
+            "state_dir": "state",
+            "config_dir": "etc",
+            "backup_dir": "backups",
+            "log_dir": "log",
+        }.items()
+    }
+    for folder in folders.values():
+        folder.mkdir()
+    description = {
+        "schema": 1,
+        "service": "svc",
+        "user": "svc",
+        "health_path": "/health",
+        "start_timeout": 60,
+        "drain_deadline": 30,
+        **{name: str(folder) for name, folder in folders.items()},
+    }
+    config = tmp_path / "mobius-host"
+    config.mkdir()
+    (config / "svc.json").write_text(json.dumps(description))
+    host = Host.load("svc", config)
+    (host.root / "activation.json").write_text('{"schema": 1, "confirmed": "1.0.0-0123456789ab"}\n')
+    (host.root / "activation.lock").touch()
+    host.journal_path.write_text('{"event": "confirmed"}\n')
+    (host.config_dir / "settings.env").write_text("A=1\n")
+    (host.config_dir / "settings.env").chmod(0o640)
+    (host.state_dir / "library" / "deep").mkdir(parents=True)
+    (host.state_dir / "library" / "a.jpg").write_bytes(PICTURE)
+    (host.state_dir / "library" / "deep" / "b.jpg").write_bytes(PICTURE * 2)
+    (host.state_dir / "index").mkdir()
+    with sqlite3.connect(host.state_dir / "index" / "library.sqlite") as database:
+        database.execute("pragma journal_mode=wal")
+        database.execute("create table images (path text)")
+        database.execute("insert into images values ('a.jpg')")
+    database.close()
+    return host
+
+
+def take(host: Host, **options) -> backup.Taken:
+    scratch = host.root.parent / "scratch"
+    scratch.mkdir(exist_ok=True)
+    given = {"scope": "full", "keep": 5, "scratch": scratch, "now": START, **options}
+    taken = backup.take(host, **given)
+    assert list(scratch.iterdir()) == []
+    return taken
+
+
+def touch_state(host: Host, number: int = 0) -> None:
+    with open(host.state_dir / "note", "a") as stream:
+        stream.write(f"{number}\n")
+
+
+def names(host: Host) -> list[str]:
+    return sorted(path.name for path in host.backup_dir.iterdir() if not path.name.endswith(".lock"))
+
+
+def members(archive: Path) -> dict[str, bytes]:
+    with tarfile.open(archive) as opened:
+        return {member.name: opened.extractfile(member).read() for member in opened}
+
+
+def everything(folder: Path) -> dict[str, tuple]:
+    """Every path under a folder with its kind, mode, times and content."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        about = path.lstat()
+        content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+        found[str(path)] = (about.st_mode, about.st_mtime_ns, content)
+    return found
+
+
+# what is in a backup
+
+
+def test_a_full_backup_holds_truth_configuration_journal_index_and_pictures(host):
+    taken = take(host, run="20260131T230501Z-9f3a61c2")
+    assert taken.backup.id == "20260131T230501Z-full"
+    found = members(taken.backup.path)
+    assert list(found)[-1] == "manifest.json"
+    assert sorted(found) == [
+        "activation.json",
+        "config/settings.env",
+        "manifest.json",
+        "state/index/library.sqlite",
+        "state/journal.jsonl",
+        "state/library/a.jpg",
+        "state/library/deep/b.jpg",
+    ]
+    assert found["state/library/deep/b.jpg"] == PICTURE * 2
+    manifest = json.loads(found["manifest.json"])
+    assert manifest["scope"] == "full"
+    assert manifest["confirmed"] == "1.0.0-0123456789ab"
+    assert manifest["run"] == "20260131T230501Z-9f3a61c2"
+    assert manifest["created"] == "2026-01-31T23:05:01Z"
+    entry = manifest["files"]["config/settings.env"]
+    assert (entry["mode"], entry["size"], entry["stored"]) == ("0640", 4, True)
+    assert entry["owner"]
+    assert set(manifest["folders"]) == {"config", "state", "state/index", "state/library", "state/library/deep"}
+
+
+def test_a_state_backup_holds_the_digests_of_the_pictures_but_not_the_pictures(host):
+    full, state = take(host), take(host, scope="state")
+    assert "state/library/a.jpg" not in members(state.backup.path)
+    manifests = [json.loads(members(taken.backup.path)["manifest.json"]) for taken in (full, state)]
+    entries = [manifest["files"]["state/library/a.jpg"] for manifest in manifests]
+    assert entries[1] == {**entries[0], "stored": False}
+    assert state.backup.bytes < full.backup.bytes
+
+
+def test_the_index_is_copied_whole_while_a_writer_has_it_open(host):
+    place = host.state_dir / "index" / "library.sqlite"
+    writer = sqlite3.connect(place)
+    writer.execute("insert into images values ('committed.jpg')")
+    writer.commit()  # in the -wal file only
+    writer.execute("insert into images values ('uncommitted.jpg')")
+    taken = take(host)
+    writer.rollback()
+    writer.close()
+    found = members(taken.backup.path)
+    assert not [name for name in found if name.endswith(("-wal", "-shm"))]
+    copy = host.root / "copy.sqlite"
+    copy.write_bytes(found["state/index/library.sqlite"])
+    reader = sqlite3.connect(copy)
+    assert reader.execute("select path from images").fetchall() == [("a.jpg",), ("committed.jpg",)]
+    reader.close()
+
+
+def test_an_index_that_is_no_database_any_more_is_refused(host):
+    place = host.state_dir / "index" / "library.sqlite"
+    place.write_bytes(place.read_bytes()[:20] + bytes(5000))
+    with pytest.raises(backup.MobiusError) as caught:
+        take(host)
+    assert caught.value.outcome == "state_damaged"
+    assert names(host) == []
+
+
+def test_sha256sum_accepts_what_lies_beside_a_backup(host):
+    taken = take(host)
+    subprocess.run(
+        ["sha256sum", "-c", "--strict", f"{taken.backup.path.name}.sha256"],
+        cwd=host.backup_dir,
+        check=True,
+        capture_output=True,
+    )
+
+
+def test_a_prepared_host_without_any_release_is_backed_up(host):
+    shutil.rmtree(host.state_dir)
+    host.state_dir.mkdir()
+    for path in host.root.iterdir():
+        path.unlink()
+    taken = take(host)
+    assert sorted(members(taken.backup.path)) == ["config/settings.env", "manifest.json"]
+    assert backup.verify(host) == {taken.backup.id: None}
+    assert not take(host).changed
+
+
+def test_an_unprepared_host_is_told_so(host):
+    host.backup_dir.rmdir()
+    with pytest.raises(backup.MobiusError) as caught:
+        take(host)
+    assert caught.value.outcome == "not_provisioned"
+
+
+def test_a_library_that_is_a_link_to_another_disk_is_saved(host):
+    elsewhere = host.root.parent / "disk"
+    shutil.move(host.state_dir / "library", elsewhere)
+    (host.state_dir / "library").symlink_to(elsewhere)
+    assert "state/library/deep/b.jpg" in members(take(host).backup.path)
+
+
+def test_what_is_neither_a_file_nor_a_folder_is_named_as_not_saved(host):
+    os.mkfifo(host.state_dir / "pipe")
+    (host.state_dir / "link").symlink_to("/etc/passwd")
+    taken = take(host)
+    assert taken.skipped == (str(host.state_dir / "link"), str(host.state_dir / "pipe"))
+    assert not any("link" in name or "pipe" in name for name in members(taken.backup.path))
+
+
+def test_a_file_name_that_is_no_utf_8_is_saved_and_verified(host):
+    place = os.fsencode(host.state_dir / "library") + b"/\xff\xfe.jpg"
+    with open(place, "wb") as stream:
+        stream.write(PICTURE)
+    taken = take(host)
+    assert backup.verify(host) == {taken.backup.id: None}
+    assert not take(host).changed
+    os.unlink(place)
+    assert take(host).differences == ("state/library/\\udcff\\udcfe.jpg",)
+
+
+def test_a_backup_is_readable_by_its_owner_only(host):
+    path = take(host).backup.path
+    assert [oct(place.stat().st_mode & 0o777) for place in (path, Path(f"{path}.sha256"))] == ["0o600", "0o600"]
+
+
+# when one is written
+
+
+def test_nothing_changed_means_nothing_written(host):
+    first = take(host)
+    before = everything(host.backup_dir)
+    again = take(host, now=START + timedelta(hours=1))
+    assert not again.changed
+    assert again.backup == first.backup
+    assert everything(host.backup_dir) == before
+
+
+def test_an_index_that_is_only_read_and_checkpointed_has_not_changed(host):
+    take(host)
+    place = host.state_dir / "index" / "library.sqlite"
+    reader = sqlite3.connect(place)
+    reader.execute("select * from images").fetchall()
+    assert not take(host).changed
+    reader.execute("pragma wal_checkpoint(truncate)")
+    assert not take(host).changed
+    reader.close()
+    assert not take(host).changed
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda host: (host.state_dir / "library" / "a.jpg").write_bytes(PICTURE[::-1]),
+        lambda host: (host.state_dir / "library" / "a.jpg").unlink(),
+        lambda host: (host.state_dir / "library" / "c.jpg").write_bytes(b"new"),
+        lambda host: (host.state_dir / "library" / "a.jpg").chmod(0o600),
+        lambda host: (host.state_dir / "empty").mkdir(),
+        lambda host: (host.config_dir / "settings.env").write_text("A=2\n"),
+        lambda host: durable.append_line(host.journal_path, "{}"),
+        lambda host: (host.root / "activation.json").write_text("{}"),
+        lambda host: (host.root / "activation.json").unlink(),
+    ],
+)
+@pytest.mark.parametrize("scope", ["full", "state"])
+def test_any_change_of_the_state_makes_a_new_backup(host, change, scope):
+    take(host, scope=scope)
+    change(host)
+    taken = take(host, scope=scope)
+    assert taken.written
+    assert len(taken.differences) == 1
+    assert len(backup.existing(host)) == 2
+
+
+def test_a_truth_that_cannot_be_understood_is_saved_all_the_same(host):
+    (host.root / "activation.json").write_text("{broken")
+    found = members(take(host).backup.path)
+    assert found["activation.json"] == b"{broken"
+
+
+def test_names_sort_by_age_even_when_the_clock_went_back(host):
+    ids = []
+    for number, moment in enumerate((START, START, START - timedelta(days=400), START + timedelta(days=1))):
+        touch_state(host, number)
+        ids.append(take(host, now=moment).backup.id)
+    assert ids == sorted(set(ids))
+    assert [item.id for item in backup.existing(host)] == ids
+
+
+def test_rotation_keeps_the_newest_and_removes_the_oldest_with_their_digests(host):
+    ids = []
+    for number in range(5):
+        touch_state(host, number)
+        taken = take(host, keep=3)
+        ids.append(taken.backup.id)
+    assert taken.removed == (ids[1],)
+    assert names(host) == sorted(f"svc-{name}.tar.gz{end}" for name in ids[2:] for end in ("", ".sha256"))
+
+
+def test_rotation_happens_when_fewer_are_to_be_kept_though_nothing_changed(host):
+    for number in range(3):
+        touch_state(host, number)
+        last = take(host)
+    taken = take(host, keep=1)
+    assert (taken.written, taken.changed, len(taken.removed)) == (False, True, 2)
+    assert backup.verify(host) == {last.backup.id: None}
+
+
+def test_rotation_of_one_scope_leaves_the_other_alone(host):
+    full = take(host, keep=1)
+    for number in range(3):
+        touch_state(host, number)
+        take(host, scope="state", keep=1)
+    assert full.backup.id in backup.verify(host)
+    assert len(backup.existing(host)) == 2
+
+
+@pytest.mark.parametrize("keep", [0, -1])
+def test_to_keep_none_is_refused(host, keep):
+    with pytest.raises(backup.MobiusError) as caught:
+        take(host, keep=keep)
+    assert caught.value.outcome == "invalid_input"
+
+
+def test_a_full_disk_is_found_before_anything_is_written(host, monkeypatch):
+    take(host)
+    before = everything(host.backup_dir)
+    (host.state_dir / "library" / "big.jpg").write_bytes(bytes(500_000))
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=300, f_frsize=4096))
+    for check_mode in (True, False):
+        with pytest.raises(backup.MobiusError) as caught:
+            take(host, check_mode=check_mode)
+        assert caught.value.outcome == "disk_full"
+        assert int(caught.value.code) == 5
+        assert str(host.backup_dir) in caught.value.reason
+        assert everything(host.backup_dir) == before
+
+
+def test_a_disk_that_fills_up_meanwhile_leaves_the_old_backups_and_nothing_else(host, monkeypatch):
+    old = take(host)
+    touch_state(host)
+    real = os.fsync
+
+    def full(descriptor: int) -> None:
+        if os.readlink(f"/proc/self/fd/{descriptor}").startswith(str(host.backup_dir / ".mobius-tmp-svc-")):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(backup.MobiusError) as caught:
+        take(host)
+    assert caught.value.outcome == "disk_full"
+    assert backup.verify(host) == {old.backup.id: None}
+    assert len(names(host)) == 2
+
+
+# check mode
+
+
+@pytest.mark.parametrize("keep", [1, 5])
+def test_check_mode_changes_nothing_and_predicts_what_the_run_then_does(host, keep):
+    for number in range(3):
+        touch_state(host, number)
+        take(host)
+    (host.backup_dir / ".mobius-tmp-svc-abcd1234").write_text("left")
+    touch_state(host, 9)
+    before = everything(host.root.parent)
+    predicted = take(host, keep=keep, check_mode=True)
+    after = everything(host.root.parent)
+    scratch = str(host.root.parent / "scratch")  # the module's own temporary folder, used and left empty
+    assert {**after, scratch: None} == {**before, scratch: None}
+    done = take(host, keep=keep)
+    assert predicted.backup is None
+    assert done.backup is not None
+    for name in ("written", "before", "after", "removed", "leftovers", "differences", "files", "size", "changed"):
+        assert getattr(predicted, name) == getattr(done, name), name
+
+
+def test_check_mode_leaves_no_trace_beside_an_index_that_nobody_has_open(host):
+    take(host, check_mode=True)
+    assert [path.name for path in (host.state_dir / "index").iterdir()] == ["library.sqlite"]
+    assert names(host) == []
+    assert not (host.backup_dir / ".svc.lock").exists()
+
+
+def test_check_mode_of_an_unchanged_state_predicts_nothing(host):
+    take(host)
+    assert not take(host, check_mode=True).changed
+
+
+# damage
+
+
+def flip(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_flipped_bit_anywhere_is_found(host):
+    taken = take(host)
+    whole = taken.backup.path.read_bytes()
+    for at in range(0, len(whole), max(1, len(whole) // 60)):
+        flip(taken.backup.path, at)
+        assert backup.verify(host)[taken.backup.id] is not None, at
+        taken.backup.path.write_bytes(whole)
+    assert backup.verify(host) == {taken.backup.id: None}
+
+
+@pytest.mark.parametrize("size", [0, 1, 10, 500, -1])
+def test_a_backup_that_was_cut_short_is_found(host, size):
+    taken = take(host)
+    taken.backup.path.write_bytes(taken.backup.path.read_bytes()[:size])
+    assert backup.verify(host)[taken.backup.id] is not None
+
+
+def test_bytes_behind_the_end_are_found(host):
+    taken = take(host)
+    with open(taken.backup.path, "ab") as stream:
+        stream.write(b"\0" * 512)
+    assert "SHA-256" in backup.verify(host)[taken.backup.id]
+
+
+@pytest.mark.parametrize("text", [None, "", "x\n", "0" * 64 + "\n", "{digest} name\n", "{digest}  another\n"])
+def test_a_backup_whose_digest_is_missing_or_wrong_is_not_whole(host, text):
+    taken = take(host)
+    place = Path(f"{taken.backup.path}.sha256")
+    if text is None:
+        place.unlink()
+    else:
+        place.write_text(text.format(digest=taken.backup.sha256))
+    assert backup.verify(host)[taken.backup.id] is not None
+
+
+def rewrite(taken: backup.Taken, change) -> None:
+    """Write the archive anew with changed members and a digest that fits: only the manifest can tell."""
+    found = members(taken.backup.path)
+    change(found)
+    out = io.BytesIO()
+    with gzip.GzipFile(fileobj=out, mode="wb", mtime=0) as packed, tarfile.open(fileobj=packed, mode="w") as archive:
+        for name, data in found.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    path = taken.backup.path
+    path.write_bytes(out.getvalue())
+    Path(f"{path}.sha256").write_text(f"{hashlib.sha256(out.getvalue()).hexdigest()}  {path.name}\n")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda found: found.update({"state/library/a.jpg": b"other"}),
+        lambda found: found.pop("state/library/a.jpg"),
+        lambda found: found.pop("manifest.json"),
+        lambda found: found.update({"manifest.json": b"{}"}),
+        lambda found: found.update({"manifest.json": b"no JSON"}),
+        lambda found: found.update({"after": b"the manifest"}),
+        lambda found: found.update({"manifest.json": found.pop("manifest.json").replace(b'"a', b'"b', 1)}),
+    ],
+)
+def test_a_backup_whose_members_are_not_what_its_manifest_says_is_found(host, change):
+    taken = take(host)
+    rewrite(taken, change)
+    found = backup.verify(host)[taken.backup.id]
+    assert found is not None
+    assert "SHA-256" not in found
+
+
+def test_an_unchanged_rewrite_is_whole(host):
+    """The negative proof of the test above."""
+    taken = take(host)
+    rewrite(taken, lambda found: None)
+    assert backup.verify(host) == {taken.backup.id: None}
+
+
+def test_a_damaged_newest_backup_is_kept_for_inspection_and_another_is_written(host):
+    old = take(host)
+    flip(old.backup.path, 100)
+    taken = take(host, keep=1)
+    assert (taken.written, taken.damaged, taken.removed) == (True, old.backup.id, ())
+    found = backup.verify(host)
+    assert found[taken.backup.id] is None
+    assert found[old.backup.id] is not None
+
+
+def test_verification_of_several_names_each_damaged_one(host):
+    ids = []
+    for number in range(3):
+        touch_state(host, number)
+        ids.append(take(host).backup.id)
+    flip(backup.existing(host)[1].path, 50)
+    found = backup.verify(host)
+    assert [name for name in ids if found[name] is not None] == [ids[1]]
+
+
+# kills
+
+
+SOURCES = {backup.__file__, durable.__file__}
+
+
+def killed_at(host: Host, line: int, **options) -> bool:
+    """Take a backup in a child process that is killed before the n-th line it executes; whether it came that far."""
+    child = os.fork()
+    if child == 0:
+        left = line
+
+        def trace(frame, event, _argument):
+            nonlocal left
+            if frame.f_code.co_filename not in SOURCES:
+                return None
+            if event == "line":
+                left -= 1
+                if left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return trace
+
+        try:
+            sys.settrace(trace)
+            backup.take(host, **{"scope": "full", "keep": 2, "scratch": host.root, "now": START, **options})
+            os._exit(0)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert status in (0, signal.SIGKILL), status
+    return status == signal.SIGKILL
+
+
+def test_a_kill_at_any_line_leaves_whole_backups_only_and_the_next_run_cleans_up(host, tmp_path):
+    for number in range(2):
+        touch_state(host, number)
+        take(host)
+    touch_state(host, 9)
+    old = [item.id for item in backup.existing(host)]
+    pristine = tmp_path / "pristine"
+    shutil.copytree(host.backup_dir, pristine)
+    line, killed, seen = 1, 0, set()
+    while killed_at(host, line):
+        killed += 1
+        found = backup.verify(host)
+        seen.add(tuple(found))
+        assert set(found.values()) == {None}, line  # a final name means whole, and the digest is there
+        # the old ones go only after the new one is there
+        assert old[-1] in found
+        assert old[0] in found or len(found) == 2, line
+        taken = take(host, keep=2)
+        assert [item.id for item in backup.existing(host)][-1] > old[-1]
+        assert backup.verify(host).keys() == {old[-1], taken.backup.id}
+        assert len(names(host)) == 4, names(host)
+        shutil.rmtree(host.backup_dir)
+        shutil.copytree(pristine, host.backup_dir)
+        line += 7 if line < 1500 else 31
+    assert killed > 60
+    assert len(seen) >= 3, "the kills met every stage: before, between and after"
+
+
+def test_a_system_call_that_fails_leaves_whole_backups_only(host, monkeypatch):
+    """Every rename, fsync, unlink and mkstemp in turn fails; afterwards everything old is whole and the next run works."""
+    touch_state(host, 1)
+    old = take(host)
+    calls = 0
+    fail_at = 0
+
+    def failing(real):
+        def call(*arguments, **options):
+            nonlocal calls
+            calls += 1
+            if calls == fail_at:
+                raise OSError(5, "Input/output error")
+            return real(*arguments, **options)
+
+        return call
+
+    for module, name in ((os, "rename"), (os, "replace"), (os, "fsync"), (os, "unlink"), (os, "fchmod")):
+        monkeypatch.setattr(module, name, failing(getattr(module, name)))
+    touch_state(host, 2)
+    rounds = 0
+    while True:
+        calls, fail_at = 0, rounds + 1
+        try:
+            taken = backup.take(host, scope="full", keep=1, scratch=host.root, now=START)
+        except OSError:
+            pass
+        finally:
+            fail_at = 0
+        if calls <= rounds:
+            break
+        rounds += 1
+        found = backup.verify(host)
+        assert set(found.values()) == {None}
+        assert found
+        taken = take(host, keep=1)
+        assert backup.verify(host) == {taken.backup.id: None}
+        assert len(names(host)) == 2
+        touch_state(host, rounds)
+    assert rounds >= 8
+    assert old.backup.id not in backup.verify(host)
+
+
+def test_what_killed_runs_left_is_removed_and_nothing_else(host):
+    left = [".mobius-tmp-svc-abcd1234", ".mobius-tmp-ab_d1234", "svc-20250101T000000Z-full.tar.gz.sha256"]
+    others = [".mobius-tmp-other-abcd1234", "notes.txt", "svc-old.tar.gz", "other-20250101T000000Z-full.tar.gz.sha256"]
+    for name in (*left, *others):
+        (host.backup_dir / name).write_text("x")
+    (host.backup_dir / ".mobius-tmp-svc-efgh5678").mkdir()
+    taken = take(host)
+    assert set(taken.leftovers) == {*left, ".mobius-tmp-svc-efgh5678"}
+    assert set(others) <= set(names(host))
+    assert not set(taken.leftovers) & set(names(host))
+
+
+def test_two_backups_at_once_make_one(host):
+    children = []
+    for _ in range(4):
+        child = os.fork()
+        if child == 0:
+            try:
+                take_alone(host)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
+    assert len(backup.verify(host)) == 1
+    assert set(backup.verify(host).values()) == {None}
+
+
+def take_alone(host: Host) -> None:
+    backup.take(host, scope="full", keep=5, scratch=host.root, now=START)
+
+
+def test_every_outcome_that_a_backup_may_have_is_in_the_table():
+    assert {"disk_full", "state_damaged", "not_provisioned", "timeout", "backup_damaged"} <= set(OUTCOMES)
