@@ -109,6 +109,8 @@ def merged(pages: Mapping[str, str | None]) -> bytes:
     for release, page in sorted(pages.items()):
         up.add_metric([release], 0.0 if page is None else 1.0)
         for family in text_string_to_metric_families(page or ""):
+            if family.name == up.name:
+                continue  # what a neighbour says of itself is said above
             target = families.setdefault(
                 family.name, Metric(family.name, family.documentation, family.type, family.unit)
             )

@@ -64,7 +64,10 @@ def test_the_public_side_speaks_of_the_host_and_the_admin_side_of_the_instance(h
     new.admin.post("/v1/hash", content=body)
     new.admin.post("/v1/hash", content=b"no picture")
     with host.client() as client:
-        page = series(client.get("/metrics").text)
+        text = client.get("/metrics").text
+        lines = [line.rpartition(" ")[0] for line in text.splitlines() if not line.startswith("#")]
+        assert len(lines) == len(set(lines)), "a scraper refuses a page that says a series twice"
+        page = series(text)
         assert (page["mobius_up", OLD], page["mobius_up", NEW]) == (1, 1)
         assert (page["mobius_serving", OLD], page["mobius_serving", NEW]) == (1, 0)
         assert page["mobius_extraction_failures_total", NEW] == 1
