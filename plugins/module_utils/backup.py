@@ -703,8 +703,6 @@ def _read_archive(path: Path, expected: str) -> dict[str, Any]:
         with open(path, "rb") as raw:
             found = _Hashing(raw)
             members, manifest = _read_members(found)
-            while found.read(_CHUNK):  # whatever follows the end of the tar file counts for the digest as well
-                pass
     except FileNotFoundError:
         raise DamagedError("it is gone") from None
     except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile) as error:
@@ -745,7 +743,7 @@ def _read_members(raw: _Hashing) -> tuple[dict[str, tuple[str, int]], dict[str, 
             while chunk := content.read(_CHUNK):
                 digest.update(chunk)
             members[member.name] = (digest.hexdigest(), member.size)
-        while packed.read(_CHUNK):  # to the end, where gzip's own checksum is
+        while packed.read(_CHUNK):  # to the end of the file: the digest is over all of it
             pass
     if not isinstance(manifest, dict):
         raise DamagedError("it has no manifest")

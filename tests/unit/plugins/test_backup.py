@@ -150,6 +150,7 @@ def test_a_state_backup_holds_the_digests_of_the_pictures_but_not_the_pictures(h
 def test_the_index_is_copied_whole_while_a_writer_has_it_open(host):
     place = host.state_dir / "index" / "library.sqlite"
     writer = sqlite3.connect(place)
+    writer.execute("pragma user_version=7")
     writer.execute("insert into images values ('committed.jpg')")
     writer.commit()  # in the -wal file only
     writer.execute("insert into images values ('uncommitted.jpg')")
@@ -162,6 +163,7 @@ def test_the_index_is_copied_whole_while_a_writer_has_it_open(host):
     copy.write_bytes(found["state/index/library.sqlite"])
     reader = sqlite3.connect(copy)
     assert reader.execute("select path from images").fetchall() == [("a.jpg",), ("committed.jpg",)]
+    assert reader.execute("pragma user_version").fetchone() == (7,)
     reader.close()
 
 
