@@ -1,0 +1,81 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The module backup through Ansible: its arguments, its answers, and check mode against the real run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+HOST = """
+- hosts: here1
+  module_defaults:
+    mobius.dhash.backup: {{service: svc, config_dir: {place}/conf}}
+  tasks:
+    - name: Prepare
+      mobius.dhash.host_tool:
+        command: {place}/mobius-host
+        lib_dir: {place}/lib
+        config_dir: {place}/conf
+        service: svc
+        config:
+          user: root
+          root: {place}/opt
+          run_dir: {place}/run
+          state_dir: {place}/state
+          config_dir: {place}/etc
+          backup_dir: {place}/backups
+          log_dir: {place}/log
+          health_path: /health
+          start_timeout: 60
+          drain_deadline: 30
+      check_mode: false
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    for name in ("conf", "lib", "opt", "run", "state", "etc", "backups", "log"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "state/note").write_text("x\n")
+    return tmp_path
+
+
+def test_a_check_run_predicts_the_backup_that_the_run_writes_and_a_second_run_changes_nothing(run, place):
+    text = HOST.format(place=place) + "    - mobius.dhash.backup: {run: 20260131T230501Z-9f3a61c2}\n"
+    watched = {"watched": "mobius.dhash.backup", "diff": True}
+    predicted = run(text, check=True, **watched)
+    assert predicted.ending.outcome == "success", run.lines
+    assert list((place / "backups").iterdir()) == []
+    assert any("+new full backup of 1 files, 2 bytes" in line for line in run.lines)
+    done = run(text, **watched)
+    again = run(text, **watched)
+    results = [summary.results["here1"] for summary in (predicted, done, again)]
+    assert [result["changed"] for result in results] == [True, True, False]
+    assert results[0]["differences"] == results[1]["differences"] == ["no backup"]
+    assert results[0]["diff"]["after"] == results[1]["diff"]["after"]
+    assert (results[0]["id"], results[0]["verified"]) == ("", False)
+    assert results[1]["id"] == results[2]["id"]
+    assert results[1]["verified"] is results[2]["verified"] is True
+    assert Path(results[1]["path"]).stat().st_size == results[1]["bytes"]
+
+
+def test_a_damaged_backup_fails_verification_with_its_name(run, place):
+    first = run(HOST.format(place=place) + "    - mobius.dhash.backup:\n", watched="mobius.dhash.backup")
+    archive = Path(first.results["here1"]["path"])
+    whole = run(
+        HOST.format(place=place) + "    - mobius.dhash.backup: {state: verified}\n", watched="mobius.dhash.backup"
+    )
+    assert whole.results["here1"]["verified"] == [first.results["here1"]["id"]]
+    data = bytearray(archive.read_bytes())
+    data[len(data) // 2] ^= 1
+    archive.write_bytes(data)
+    summary = run(HOST.format(place=place) + "    - mobius.dhash.backup: {state: verified}\n")
+    assert (summary.ending.outcome, summary.ending.code) == ("backup_damaged", 2)
+    assert first.results["here1"]["id"] in summary.ending.reason
+
+
+def test_a_host_that_was_not_prepared_is_named_as_such(run, tmp_path):
+    summary = run(f"- hosts: here1\n  tasks: [mobius.dhash.backup: {{service: svc, config_dir: {tmp_path}/none}}]\n")
+    assert (summary.ending.outcome, summary.ending.code) == ("not_provisioned", 3)
