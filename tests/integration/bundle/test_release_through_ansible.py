@@ -1,0 +1,176 @@
+"""The actions release, probe and gate as a playbook uses them, on this machine: transfer, check mode, bodies from files."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.mobius.dhash.plugins.module_utils import mobius_host
+
+from mobius import manifest
+from mobius.control.bundle import pack
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+SERVER = CHECKOUT / "tests/unit/plugins/releases/instance_server.py"
+
+
+class Place:
+    """A provisioned host in a folder with a short name (Unix sockets), reached by a local connection."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        folders = {name: str(root / name) for name in ("run_dir", "state_dir", "backup_dir", "log_dir", "config_dir")}
+        for path in (root / "opt/releases", root / "files", *map(Path, folders.values())):
+            path.mkdir(parents=True)
+        config = {
+            "schema": 1,
+            "service": "mobius-dhash",
+            "user": "root",
+            "root": str(root / "opt"),
+            "health_path": "/health",
+            "start_timeout": 5,
+            "drain_deadline": 5,
+            "command": str(root / "command"),
+            **folders,
+        }
+        (root / "config_dir/mobius-dhash.json").write_text(json.dumps(config))
+        (root / "command").write_text(mobius_host.launcher("/nowhere", mobius_host.tool_digest()))
+
+    def run(
+        self, *tasks: dict[str, Any], options: tuple[str, ...] = (), pipelining: bool = True
+    ) -> list[dict[str, Any]]:
+        """Run the tasks with the real ansible-playbook, each whatever became of those before; their results."""
+        result = self.root / "result.json"
+        result.unlink(missing_ok=True)
+        common = {"service": "mobius-dhash", "config_dir": str(self.root / "config_dir")}
+        play: list[dict[str, Any]] = []
+        for number, task in enumerate(tasks):
+            ((module, arguments),) = task.items()
+            given = {"mobius.dhash." + module: {**common, **arguments}, "register": f"outcome_{number}"}
+            play.append({"block": [given], "rescue": [{"ansible.builtin.meta": "noop"}]})
+        outcomes = "{{ [" + ", ".join(f"outcome_{number}" for number in range(len(tasks))) + "] | to_json }}"
+        save = {"content": outcomes, "dest": str(result)}
+        play.append({"ansible.builtin.copy": save, "check_mode": False, "diff": False})
+        (self.root / "playbook.yml").write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": play}]))
+        inventory = self.root / "hosts.yml"
+        host = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+        inventory.write_text(json.dumps({"all": {"hosts": {"here": {**host, "ansible_pipelining": pipelining}}}}))
+        command = [sys.executable, "-m", "ansible", "playbook", "-i", str(inventory), str(self.root / "playbook.yml")]
+        done = subprocess.run([*command, *options], cwd=CHECKOUT, capture_output=True, text=True, env=_environment())
+        assert result.exists(), done.stdout + done.stderr
+        values: list[dict[str, Any]] = json.loads(result.read_text())
+        return values
+
+    @property
+    def staged(self) -> list[str]:
+        return sorted(path.name for path in (self.root / "opt/releases").iterdir())
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "ANSIBLE_LOCALHOST_WARNING": "false", "ANSIBLE_NOCOLOR": "1"}
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> manifest.Bundle:
+    """A small one: how much is sent does not matter here."""
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/content.bin").write_bytes(os.urandom(100_000))
+    return pack(
+        [tmp_path / "tree"],
+        tmp_path / "dist",
+        service="mobius-dhash",
+        version="1.0.0",
+        commit="c" * 40,
+        built_at="2026-01-02T03:04:05Z",
+        python=".".join(platform.python_version_tuple()[:2]),
+        platform=manifest.host_platform(),
+    )
+
+
+@pytest.fixture
+def place() -> Iterator[Place]:
+    root = Path(tempfile.mkdtemp(prefix="mobius-"))
+    yield Place(root)
+    shutil.rmtree(root)
+
+
+@pytest.mark.parametrize("pipelining", [True, False])
+def test_a_bundle_is_predicted_then_staged_then_left_alone(
+    place: Place, bundle: manifest.Bundle, pipelining: bool
+) -> None:
+    stage = {"release": {"bundle": str(bundle.path), "python": sys.executable}}
+    remove = {"release": {"state": "absent", "release": bundle.release_id}}
+    (predicted,) = place.run(stage, options=("--check", "--diff"), pipelining=pipelining)
+    assert (predicted["changed"], place.staged) == (True, [])
+    done, again = place.run(stage, stage, options=("--diff",), pipelining=pipelining)
+    assert (done["changed"], done["release"], place.staged) == (True, bundle.release_id, [bundle.release_id])
+    assert done["diff"] == predicted["diff"]
+    assert (again["changed"], again["release"]) == (False, bundle.release_id)
+    assert manifest.verify_tree(place.root / "opt/releases" / bundle.release_id) == []
+    said = place.run(stage, remove, options=("--check",), pipelining=pipelining)
+    assert [each["changed"] for each in said] == [False, True]
+    assert place.staged == [bundle.release_id]
+    said = place.run(remove, remove, pipelining=pipelining)
+    assert [each["changed"] for each in said] == [True, False]
+    assert place.staged == []
+
+
+@pytest.mark.parametrize("options", [("--check",), ()])
+def test_what_cannot_be_staged_is_refused_in_check_mode_too(
+    place: Place, bundle: manifest.Bundle, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    damaged = tmp_path / bundle.path.name
+    content = bytearray(bundle.path.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    refusals = [
+        ("bundle_invalid", {"bundle": str(damaged)}),
+        ("bundle_invalid", {"bundle": str(tmp_path / "none.tar.gz")}),
+        ("bundle_invalid", {"bundle": str(bundle.path), "sha256": "0" * 64}),
+        ("invalid_input", {}),
+        ("bundle_platform", {"bundle": str(bundle.path), "python": "/nonexistent"}),
+        ("not_provisioned", {"bundle": str(bundle.path), "config_dir": "/nonexistent"}),
+    ]
+    tasks = [{"release": {"python": sys.executable, **arguments}} for _, arguments in refusals]
+    said = place.run(*tasks, options=options)
+    assert [each.get("mobius_failure", {}).get("outcome") for each in said] == [outcome for outcome, _ in refusals]
+    assert all(each["failed"] and "\n" not in each["msg"] for each in said)
+    assert place.staged == []
+
+
+def test_bodies_of_probes_come_from_files_beside_the_playbook_or_in_a_folder(place: Place) -> None:
+    release = "1.0.0-0123456789ab"
+    socket = place.root / "run_dir" / release / "admin.sock"
+    socket.parent.mkdir()
+    server = subprocess.Popen([sys.executable, "-S", str(SERVER), str(socket), release, "well"])
+    try:
+        while not socket.exists():
+            time.sleep(0.01)
+        (place.root / "files/five").write_bytes(b"\x00\xff\xfe12")
+        body = {"name": "five bytes", "method": "POST", "path": "/v1/hash", "body_file": "five"}
+        right, wrong = {**body, "json": {"dhash": f"{5:032x}"}}, {**body, "json": {"dhash": "0"}}
+        gate = {"healthy_seconds": 0.5, "deadline": 5, "interval": 0.1}
+        said = place.run(
+            {"probe": {"release": release, "probes": [right]}},
+            {"probe": {"release": release, "probes": [right], "body_dir": str(place.root / "files")}},
+            {"gate": {"release": release, "probes": [right], **gate}},
+            {"gate": {"release": release, "probes": [wrong], **gate}},
+            {"probe": {"release": release, "probes": [{**right, "body_file": "six"}]}},
+            {"probe": {"release": release, "probes": [{**right, "body_base64": "AA=="}]}},
+        )
+    finally:
+        server.kill()
+        server.wait()
+    assert [each["probes"] for each in said[:2]] == [1, 1]
+    assert [each["verdict"] for each in said[2:4]] == ["pass", "fail"]
+    assert [each["mobius_failure"]["outcome"] for each in said[4:]] == ["invalid_input"] * 2
