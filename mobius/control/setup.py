@@ -123,13 +123,19 @@ def say(text: str) -> None:
     print(f"setup: {text}", flush=True)
 
 
-def run(command: list[str], advice: str) -> None:
+def run(command: list[str], advice: str, *, holds_lock: bool = False) -> None:
     """Run a command with its output shown.
+
+    Args:
+        holds_lock: let the command hold the lock too, so that when this run is killed and the command lives on, the
+            next run waits for it. Not for what may leave a daemon behind.
 
     Raises:
         SetupError: it failed; with `advice`.
     """
-    done = subprocess.run(command, stdin=None if sys.stdin.isatty() else subprocess.DEVNULL, check=False)
+    stdin = None if sys.stdin.isatty() else subprocess.DEVNULL
+    # the lock is the only descriptor that may be inherited
+    done = subprocess.run(command, stdin=stdin, close_fds=not holds_lock, check=False)
     if done.returncode != 0:
         raise SetupError(f"`{' '.join(command)}` ended with code {done.returncode}. {advice}")
 
@@ -265,14 +271,15 @@ def make_environment(checkout: Path) -> bool:
         forget_half_installed(venv)
     else:
         say(f"making the virtual environment .venv with Python {python_version()}")
-        run([sys.executable, "-m", "venv", "--clear", str(venv)], "Install Python's venv module (python3-venv).")
+        advice = "Install Python's venv module (python3-venv), then run `make setup` again."
+        run([sys.executable, "-m", "venv", "--clear", str(venv)], advice, holds_lock=True)
     # Errors only: pip warns of every index of the machine's own configuration that lacks a package.
     pip = [str(python), "-m", "pip", "install", "-qq", "--no-input", "--disable-pip-version-check"]
     say(f"installing the Python packages of {LOCK} (checked against their hashes)")
     advice = "Check that pip can reach its package index, then run `make setup` again."
-    run([*pip, "--require-hashes", "--requirement", str(checkout / LOCK)], advice)
+    run([*pip, "--require-hashes", "--requirement", str(checkout / LOCK)], advice, holds_lock=True)
     say("installing mobius itself, editable")
-    run([*pip, "--no-deps", "--no-build-isolation", "--editable", str(checkout)], advice)
+    run([*pip, "--no-deps", "--no-build-isolation", "--editable", str(checkout)], advice, holds_lock=True)
     # Last, so that a killed run is not taken for a finished one.
     temporary = venv / f"{STAMP}.new"
     temporary.write_text(json.dumps(wanted_stamp(checkout), indent=2) + "\n", encoding="utf-8")
@@ -316,6 +323,7 @@ def set_up(checkout: Path) -> None:
         except BlockingIOError:
             say("waiting for another setup of this checkout")
             fcntl.flock(stream, fcntl.LOCK_EX)
+        os.set_inheritable(stream.fileno(), True)
         work = [install_packages(), make_environment(checkout), link_collection(checkout)]
     say("done" if any(work) else "everything is there")
 

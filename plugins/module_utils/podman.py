@@ -24,7 +24,7 @@ IMAGE_REPOSITORY = "localhost/mobius-lab"
 IMAGE_LABEL = "org.mobius.lab"
 LAB_LABEL = "org.mobius.lab.id"
 SPEC_LABEL = "org.mobius.lab.spec"
-# Only root may write here, unlike /tmp and /run/lock, so nobody can put another file in a lock's place.
+# Only root may write here, unlike /tmp and /run/lock, so nobody can put another file in the lock's place.
 LOCK_FOLDER = Path("/run/mobius-lab")
 
 # Above the first, a process may not ask for more than its own hard limit; above the second, conmon refuses.
@@ -45,8 +45,8 @@ def find_program(name: str) -> str:
     return found
 
 
-def lock_file(name: str) -> Path:
-    """The file to lock for one lab, or for the making of images; its folder is made when missing.
+def image_lock_file() -> Path:
+    """The file to lock while images change; its folder is made when missing.
 
     Raises:
         MobiusError: `environment_failed`, when this is not run as root.
@@ -56,10 +56,10 @@ def lock_file(name: str) -> Path:
     except OSError as error:
         raise MobiusError(
             "environment_failed",
-            f"The lab's lock folder {LOCK_FOLDER} cannot be made: {error.strerror}.",
+            f"The folder {LOCK_FOLDER} for the lock on the lab's images cannot be made: {error.strerror}.",
             do_next="Run as root, or as a user who may use sudo.",
         ) from error
-    return LOCK_FOLDER / f"{name}.lock"
+    return LOCK_FOLDER / "image.lock"
 
 
 def cgroup_version(root: Path = Path("/sys/fs/cgroup")) -> int:

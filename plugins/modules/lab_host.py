@@ -141,13 +141,14 @@ from ansible_collections.mobius.dhash.plugins.module_utils.podman import (
     cgroup_version,
     create_arguments,
     find_program,
-    lock_file,
 )
 
 SCHEMA = 1
 SSH = 22
 # Below what Linux gives to outgoing connections (32768 and up), which could otherwise take a stopped host's port.
-FIRST_PORT, PORT_BLOCK, PORT_BLOCKS = 20000, 24, 500
+FIRST_PORT = 20000
+PORT_BLOCK = 24
+PORT_BLOCKS = 500
 # Another program may take a port between our look and podman's start.
 START_ATTEMPTS = 5
 HOST_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
@@ -367,6 +368,14 @@ class State:
         except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
             return {}
 
+    def lock_file(self) -> Path:
+        """The file to lock while the lab changes. It outlives `.lab`, which goes with the lab."""
+        folder = self.root / ".cache"
+        if not folder.exists():
+            folder.mkdir(exist_ok=True)
+            os.chown(folder, *self._owner)
+        return folder / "lab.lock"
+
     def make_folder(self) -> None:
         """Make the folder, readable for its owner only."""
         self.folder.mkdir(mode=0o700, exist_ok=True)
@@ -470,7 +479,9 @@ def create(podman: Podman, state: State, wanted: Wanted, action: Action) -> None
     A kill in the middle leaves a container that never ran, which the next run makes anew.
     """
     podman.remove(action.container)
-    arguments = [f"--name={action.container}", f"--hostname={action.name}", "--http-proxy=false", "--stop-timeout=20"]
+    # A killed run's podman may live on and make the container only now, hence --replace.
+    arguments = [f"--name={action.container}", f"--hostname={action.name}", "--replace", "--http-proxy=false"]
+    arguments += ["--stop-timeout=20"]
     arguments += [f"--label={LAB_LABEL}={wanted.lab}", f"--label={SPEC_LABEL}={action.spec}"]
     arguments += [f"--publish=127.0.0.1:{outer}:{inner}" for inner, outer in action.ports.items()]
     podman.run(*create_arguments(podman, [*arguments, wanted.image]))
@@ -660,12 +671,12 @@ def checked(params: Mapping[str, Any], root: Path) -> Wanted:
 
 
 @contextlib.contextmanager
-def alone(module: AnsibleModule, lab: str) -> Iterator[None]:
+def alone(module: AnsibleModule, state: State) -> Iterator[None]:
     """Let one run at a time change a lab, also one that was left behind by a killed ansible-playbook."""
     if module.check_mode:
         yield
         return
-    with locked(lock_file(lab), timeout=module.params["timeout"]):
+    with locked(state.lock_file(), timeout=module.params["timeout"]):
         yield
 
 
@@ -687,11 +698,12 @@ def main() -> None:
     try:
         root = Path(module.params["root"])
         wanted = checked(module.params, root)
-        with alone(module, wanted.lab):
+        state = State(root)
+        with alone(module, state):
             if module.params["state"] == "present":
-                result = present(module, State(root), wanted)
+                result = present(module, state, wanted)
             else:
-                result = absent(module, State(root), wanted.lab)
+                result = absent(module, state, wanted.lab)
     except MobiusError as error:
         module.fail_json(msg=error.reason, mobius_failure=error.as_dict())
     except TimeoutError as error:

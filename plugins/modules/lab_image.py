@@ -89,6 +89,7 @@ import hashlib
 import json
 import os
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils.podman import (
     Podman,
     PodmanError,
     find_program,
-    lock_file,
+    image_lock_file,
 )
 
 WORK_FOLDER = Path("/var/cache/mobius-lab")
@@ -196,12 +197,13 @@ def image_name(debian: str) -> str:
 
 
 def clear(folder: Path) -> None:
-    """Remove the work folder of this or of a killed run.
+    """Remove a work folder, of this run or of killed ones.
 
-    Never past a mount: a chroot may still have the machine's /dev in it.
+    Never past a mount: a chroot may still have the machine's /dev in it. What cannot be removed (a killed run's
+    mmdebstrap may live on for a moment) is left to the next time; each run works in a folder of its own.
     """
     if folder.exists():
-        subprocess.run(["rm", "-rf", "--one-file-system", str(folder)], check=True, capture_output=True)
+        subprocess.run(["rm", "-rf", "--one-file-system", str(folder)], check=False, capture_output=True)
 
 
 def bootstrap(debian: str, mirrors: list[str], folder: Path, timeout: float) -> Path:
@@ -214,7 +216,6 @@ def bootstrap(debian: str, mirrors: list[str], folder: Path, timeout: float) -> 
         MobiusError: `environment_failed` with mmdebstrap's last lines; `timeout`.
     """
     program = find_program("mmdebstrap")
-    folder.mkdir(parents=True, mode=0o755)
     finish, tar = folder / "finish", folder / "base.tar"
     finish.write_text(FINISH, encoding="utf-8")
     finish.chmod(0o755)
@@ -250,12 +251,15 @@ def make(podman: Podman, debian: str, mirrors: list[str], timeout: float) -> boo
     """Make the image unless it is there; False when another run made it meanwhile."""
     name = image_name(debian)
     find_program("mmdebstrap")
-    with locked(lock_file("image"), timeout=timeout):
+    with locked(image_lock_file(), timeout=timeout):
         if podman.image_exists(name):
             return False
-        folder = WORK_FOLDER / "build"
-        clear(folder)
+        clear(WORK_FOLDER)
         try:
+            WORK_FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(prefix="build-", dir=WORK_FOLDER))
+            # apt downloads as a user of its own
+            folder.chmod(0o755)
             tar = bootstrap(debian, mirrors, folder, timeout)
             changes = [f"--change={change}" for change in (*CHANGES, f"LABEL {IMAGE_LABEL}={name.rpartition(':')[2]}")]
             podman.run("import", "--quiet", *changes, str(tar), name, timeout=timeout)
@@ -289,7 +293,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         result["changed"] = bool(result["removed"])
         after = result["kept"]
         if result["changed"] and not module.check_mode:
-            with locked(lock_file("image"), timeout=module.params["timeout"]):
+            with locked(image_lock_file(), timeout=module.params["timeout"]):
                 for name in result["removed"]:
                     podman.run("image", "rm", name)
 

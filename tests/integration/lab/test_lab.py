@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.mobius.dhash.plugins.modules import lab_host
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 BIN = Path(sys.executable).parent
@@ -117,6 +118,11 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         made.run("down")
 
 
+@pytest.fixture
+def image(lab: Lab) -> str:
+    return str(lab.record["image"])
+
+
 def test_ansible_reaches_the_host_with_its_known_key_and_its_own_machine_id(lab: Lab) -> None:
     assert lab.ansible("hostname") == "lab1"
     assert lab.ssh("systemctl is-system-running") == "running"
@@ -170,6 +176,21 @@ def test_a_host_whose_port_was_taken_moves_to_another(lab: Lab) -> None:
         assert lab.up() is True
         assert lab.host["http_port"] != taken
         assert lab.ssh("hostname") == "lab1"
+
+
+def test_a_port_that_is_taken_between_the_look_and_the_start_is_replaced(tmp_path: Path, image: str) -> None:
+    wanted = lab_host.Wanted(lab_host.lab_id(tmp_path), ("lab1",), image, "bookworm", (22, 8080))
+    state, engine = lab_host.State(tmp_path), lab_host.Podman()
+    ports = lab_host.Ports(wanted.lab, (), lab_host.port_is_free)
+    planned = lab_host.plan(wanted, {}, {}, {"lab1": state.keys("lab1")}, ports)
+    try:
+        with socket.create_server(("127.0.0.1", planned[0].ports[8080])):
+            (done,) = lab_host.apply(engine, state, wanted, planned, ports)
+            assert set(done.ports.values()).isdisjoint(planned[0].ports.values())
+            assert lab_host.wait_for(state, done, time.monotonic() + 60) == []
+        assert state.recorded_ports(wanted.lab) == {"lab1": done.ports}
+    finally:
+        engine.remove(wanted.container("lab1"))
 
 
 def test_a_host_half_made_by_a_killed_run_is_made_anew(lab: Lab) -> None:

@@ -1,0 +1,12 @@
+"""Lets tests import the collection the way Ansible does, through the link that `make setup` makes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+COLLECTIONS = str(CHECKOUT / ".ansible" / "collections")
+
+if COLLECTIONS not in sys.path:
+    sys.path.insert(0, COLLECTIONS)
