@@ -31,7 +31,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 arguments["probes"] = [self._with_body(probe, folder) for probe in probes]
         except MobiusError as e:
             return {**result, "failed": True, "msg": e.reason, "mobius_failure": e.as_dict()}
-        return {**result, **self._execute_module(self._task.resolved_action, arguments, task_vars)}
+        return {**result, **self._execute_module(self._task.resolved_action, arguments, task_vars=task_vars)}
 
     def _with_body(self, probe: Any, folder: str | None) -> Any:
         if not isinstance(probe, dict) or not probe.get("body_file"):

@@ -27,15 +27,15 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         result: dict[str, Any] = super().run(tmp, task_vars)
         arguments = dict(self._task.args)
         if arguments.get("state", "staged") != "staged":
-            return {**result, **self._execute_module(_MODULE, arguments, task_vars)}
+            return {**result, **self._execute_module(_MODULE, arguments, task_vars=task_vars)}
         try:
             bundle = self._read(arguments.pop("bundle", None), arguments.get("sha256"))
             arguments["sha256"] = bundle.sha256
             arguments["expect"] = _expectation(bundle)
-            answer = self._execute_module(_MODULE, arguments, task_vars)
+            answer = self._execute_module(_MODULE, arguments, task_vars=task_vars)
             if answer.get("failed") or not answer.pop("transfer", False):
                 return {**result, **answer}
-            return {**result, **self._send(bundle, arguments, task_vars)}
+            return {**result, **self._send(bundle, arguments, task_vars=task_vars)}
         except MobiusError as e:
             return {**result, "failed": True, "msg": e.reason, "mobius_failure": e.as_dict()}
 
@@ -66,7 +66,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 raise
             raise MobiusError("disk_full", "The host became full while the bundle was sent to it.") from None
         try:
-            sent: dict[str, Any] = self._execute_module(_MODULE, {**arguments, "src": remote}, task_vars)
+            sent: dict[str, Any] = self._execute_module(_MODULE, {**arguments, "src": remote}, task_vars=task_vars)
         finally:
             self._remove_tmp_path(shell.tmpdir)
         return sent

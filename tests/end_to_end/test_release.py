@@ -20,7 +20,7 @@ pytestmark = pytest.mark.lab
 def pictures() -> list[Picture]:
     """The golden pictures, with the answer that every release must give."""
     return [
-        Picture(item["name"], (GOLDEN / item["file"]).read_bytes(), item["content_type"], item["json"]["dhash"])
+        Picture(item["name"], (GOLDEN / item["body_file"]).read_bytes(), item["content_type"], item["json"]["dhash"])
         for item in json.loads((GOLDEN / "golden.json").read_text(encoding="utf-8"))
         if item["json"]["algorithm"] == "fast-1"
     ]

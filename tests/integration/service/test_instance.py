@@ -38,7 +38,7 @@ def test_the_golden_answers_come_over_http(host: Host) -> None:
     host.start(OLD, start="serving")
     with host.client() as client:
         for entry in json.loads((GOLDEN / "golden.json").read_text()):
-            body = (GOLDEN / entry["file"]).read_bytes()
+            body = (GOLDEN / entry["body_file"]).read_bytes()
             answer = client.request(
                 entry["method"], entry["path"], content=body, headers={"Content-Type": entry["content_type"]}
             )
