@@ -217,6 +217,12 @@ def test_a_wheel_that_is_not_the_locked_one_is_refused(source: Path, cache: Path
     assert list(cache.iterdir()) == []
 
 
+def test_a_lock_without_a_digest_is_refused(source: Path, cache: Path) -> None:
+    (source / bundles.LOCK).write_text("wheelhouse-example==1.0\n")
+    git(source, "commit", "-q", "-a", "-m", "Two")
+    assert failure(source, cache).outcome == "environment_failed"
+
+
 def test_dependencies_are_installed_once_for_each_target(source: Path, cache: Path, tmp_path: Path) -> None:
     told: list[str] = []
     one = bundles.build(source, tmp_path / "one", cache=cache, tell=told.append)
