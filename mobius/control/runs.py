@@ -261,17 +261,20 @@ def _hosts(request: RunRequest, environment: Mapping[str, str]) -> list[str]:
     """All hosts that the inventory has within the limit, asked only after Ansible refused to start."""
     limit = ["--limit", request.limit] if request.limit else []
     command = ["ansible-inventory", "-i", request.inventory, "--list", *limit]
-    answer = subprocess.run(
-        command, cwd=request.checkout, env=dict(environment), capture_output=True, text=True, timeout=60
-    )
     try:
-        return list(json.loads(answer.stdout)["_meta"]["hostvars"]) or _grouped(json.loads(answer.stdout))
-    except (ValueError, KeyError):
+        answer = subprocess.run(
+            command,
+            cwd=request.checkout,
+            env=dict(environment),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        inventory = json.loads(answer.stdout)
+    except (ValueError, subprocess.TimeoutExpired):
         return []
-
-
-def _grouped(inventory: Mapping[str, Any]) -> list[str]:
-    return [host for group in inventory.values() for host in group.get("hosts", [])]
+    return [host for name, group in inventory.items() if name != "_meta" for host in group.get("hosts", [])]
 
 
 class _Watcher:
@@ -426,7 +429,13 @@ class _Stop:
 @contextmanager
 def _stop_on_signals(timeout: float) -> Iterator[_Stop]:
     stop = _Stop(timeout)
-    before = {number: signal.signal(number, stop.note) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    # what the caller ignores stays ignored: nohup ignores SIGHUP, a shell SIGINT for what it runs in the background
+    heard = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) != signal.SIG_IGN
+    ]
+    before = {number: signal.signal(number, stop.note) for number in heard}
     try:
         yield stop
     finally:

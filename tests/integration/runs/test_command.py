@@ -54,6 +54,8 @@ def test_programs_get_one_json_object_on_stdout_and_people_the_rest_on_stderr(ch
         """
         - hosts: here1:here2
           tasks:
+            - name: Change
+              ansible.builtin.command: "true"
             - name: Refuse
               mobius.dhash.failure: {outcome: disk_full, reason: "No space.", do_next: "Buy a disk."}
               when: inventory_hostname == 'here2'
@@ -71,7 +73,8 @@ def test_programs_get_one_json_object_on_stdout_and_people_the_rest_on_stderr(ch
         "exit_code": 5,
         "reason": "No space.",
         "do_next": "Buy a disk.",
-        "changed": {"here1": 0, "here2": 0},
+        "changed": {"here1": 1, "here2": 1},
+        "changes": {"here1": ["Change"], "here2": ["Change"]},
         "failures": [
             {
                 "host": "here2",
@@ -149,6 +152,29 @@ def test_a_stopped_run_says_so_and_leaves_no_process_behind(checkout, processes_
     assert (summary["outcome"], summary["reason"]) == ("interrupted", f"The run was stopped by {number.name}.")
     assert processes_with(marker) == []
     assert processes_with(str(checkout.inventory)) == []
+
+
+def test_what_the_caller_ignores_does_not_stop_a_run(checkout, processes_with):
+    """As under nohup: the terminal goes away, and the release goes on."""
+    marker = "sleep 2.0424201"
+    checkout.write("deploy.yml", f"- hosts: here1\n  tasks:\n    - ansible.builtin.command: {marker}\n")
+    process = subprocess.Popen(
+        ["nohup", *checkout.command("deploy", "-i", str(checkout.inventory))],
+        cwd=checkout.folder,
+        env=checkout.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 30
+    while not processes_with(marker):
+        assert time.monotonic() < deadline, "the host never began"
+        time.sleep(0.1)
+    process.send_signal(signal.SIGHUP)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert "outcome  success" in out
 
 
 def test_help_imports_no_command_and_names_every_one(checkout):
