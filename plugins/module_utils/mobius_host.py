@@ -53,6 +53,7 @@ SERVE_TIMEOUT = 5.0  # seconds an instance has to serve
 STANDBY_TIMEOUT = 3.0  # seconds an instance has to stand by, before it is killed
 LOCK_TIMEOUT = 30.0  # seconds to wait for another command; the lock is never held while a release starts
 GUARD_SLICE = 1.0  # seconds after which the guard looks at pending.json again
+TAKEN_BACK = 0.0  # the deadline of a promotion that is being taken back
 FIRST_SHA256 = "0" * 64
 
 
@@ -798,31 +799,45 @@ def _settle(draft: _Draft, who: Who) -> None:
     for release in wanted:
         if draft.now.instance(release).state in ("standby", "draining"):
             draft.do("serve", release)
-    if any(draft.now.instance(release).state == "serving" for release in wanted):
-        for release in list(draft.now.instances):
-            if release not in wanted and draft.now.instance(release).state == "serving":
-                draft.do("standby", release)
+    strangers = [
+        release
+        for release, instance in draft.now.instances.items()
+        if release not in wanted and instance.state == "serving"
+    ]
     confirmed = draft.now.activation.confirmed
+    if any(draft.now.instance(release).state == "serving" for release in wanted):
+        for release in strangers:
+            draft.do("standby", release)
+    elif confirmed is None:
+        for release in strangers:
+            draft.stop(release)
+        draft.close_if_bare()
     if confirmed is not None and draft.now.current != confirmed:
         draft.do("link", confirmed)
 
 
 def _revert(draft: _Draft, release: str, who: Who, *, mark_bad: bool) -> None:
-    """Have the confirmed release serve again, and the other one gone; without a confirmed one, nothing at all."""
+    """Have the confirmed release serve again, and the other one gone; without a confirmed one, nothing at all.
+
+    Once the confirmed one serves, the promotion is made overdue: from there on whoever comes next, the guard at the
+    latest, goes on taking it back.
+    """
     confirmed = draft.now.activation.confirmed
     if confirmed is not None:
         draft.serve(confirmed)
-    pending = draft.now.pending
+    pending = draft.now.open
     line = _line("reverted", release, confirmed, draft.now.activation.token, who)
     if mark_bad and not draft.now.activation.is_bad(release):
         truth = draft.now.activation.marked(release, True, who.reason, who.run)
         draft.do("truth", value=dataclasses.replace(truth, last=line))
         draft.do("log", value=line)
-    elif pending is not None:
+    elif pending is not None and pending.deadline > TAKEN_BACK:
         draft.do("log", value=line)
-    if pending is not None:
-        draft.do("forget")
+    if pending is not None and pending.deadline > TAKEN_BACK:
+        draft.do("pending", release, dataclasses.replace(pending, deadline=TAKEN_BACK))
     draft.stop(release)
+    if draft.now.pending is not None:
+        draft.do("forget")
     draft.close_if_bare()
 
 
@@ -921,6 +936,8 @@ def plan_confirmed(seen: Observation, release: str | None, who: Who) -> Plan:
     if activation.confirmed == release and draft.now.promoting is None:
         draft.serve(release)
         draft.finish()
+        if (activation.last or {}).get("event") == "confirmed":
+            _keep_warm(draft)
         return draft.plan(f"{release} is confirmed and serves")
     pending = _own_pending(draft.now, release, who)
     draft.serve(release)
@@ -1024,7 +1041,8 @@ def plan_rollback(seen: Observation, to: str | None, who: Who) -> Plan:
     draft = _Draft(seen)
     activation, pending = seen.activation, seen.open
     rightful = (activation.confirmed, pending.release if pending else None)
-    interrupted = (activation.last or {}).get("event") == "rollback" and (
+    last = activation.last or {}
+    interrupted = last.get("event") == "rollback" and (
         not seen.written
         or (seen.pending is not None and pending is None)
         or seen.current != activation.confirmed
@@ -1035,6 +1053,8 @@ def plan_rollback(seen: Observation, to: str | None, who: Who) -> Plan:
         _settle(draft, who)
         if activation.confirmed is not None:
             draft.serve(activation.confirmed)
+        elif last.get("from"):
+            draft.stop(last["from"])
         draft.finish()
         draft.close_if_bare()
         return draft.plan(f"completed the rollback to {activation.confirmed or 'nothing'} that was interrupted")
@@ -1129,12 +1149,12 @@ def plan_boot(seen: Observation, who: Who) -> Plan:
 
 
 def plan_guard(seen: Observation, who: Who) -> Plan:
-    """A promotion past its deadline is taken back; before that, nothing."""
+    """A promotion past its deadline is taken back, and what a kill left undone is done; before that, nothing."""
     draft = _Draft(seen)
-    if seen.pending is None or seen.live:
-        return draft.plan("nothing is overdue")
-    _settle(draft, who)
-    return draft.plan(f"{seen.pending.release} was not confirmed in time; {draft.now.activation.confirmed} serves")
+    if not seen.live:
+        _settle(draft, who)
+    serving = draft.now.activation.confirmed or "nothing"
+    return draft.plan(f"{seen.open.release} was taken back; {serving} serves" if seen.open else "nothing is overdue")
 
 
 def _keep_warm(draft: _Draft) -> None:
@@ -1683,12 +1703,16 @@ def _guard(switch: Switch, _: argparse.Namespace) -> int:
 
     The deadline is absolute, so a guard that was killed and started again waits no longer than the first would have.
     """
-    while (pending := read_pending(switch.host)) is not None:
-        if is_live(read_activation(switch.host), pending, switch.clock(), switch.boot()):
+    while True:
+        pending = read_pending(switch.host)
+        if pending and is_live(read_activation(switch.host), pending, switch.clock(), switch.boot()):
             time.sleep(max(0.0, min(GUARD_SLICE, pending.deadline - switch.clock())))
-        else:
-            print(switch.run(lambda seen: plan_guard(seen, switch.who)).note)
-    return 0
+            continue
+        # also when nothing is pending: a guard that was killed while it took something back has that to finish
+        plan = switch.run(lambda seen: plan_guard(seen, switch.who))
+        if plan.after.pending is None:
+            print(plan.note)
+            return 0
 
 
 def _role(switch: Switch, options: argparse.Namespace) -> int:

@@ -1,0 +1,305 @@
+"""A host in a folder: real state files, real admin sockets, the real code; only systemd is played, since it is the border.
+
+The played systemd starts an instance as the real unit does: it asks `mobius-host role` what the instance is to be.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import shutil
+import socketserver
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.mobius.dhash.plugins.module_utils import durable, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Plan, Switch, Systemd, Unit, Who
+
+SERVICE = "any-service"
+A, B, C, D = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0", "1.3.0"))
+
+
+class _Admin(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Any
+
+    def answer(self) -> None:
+        instance: Instance = self.server.instance
+        if instance.behaviour == "silent":
+            instance.released.wait(30)
+            return
+        status = 200
+        if self.command == "POST":
+            if instance.behaviour == "without socket" and self.path == "/admin/serve":
+                status = 409
+            else:
+                instance.state = "serving" if self.path == "/admin/serve" else "standby"
+        body = json.dumps({"release": instance.release, "state": instance.state}).encode()
+        self.wfile.write(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body))
+
+    do_GET = do_POST = answer
+
+    def address_string(self) -> str:
+        return "host"
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+class _AdminServer(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = True
+    instance: Instance
+
+
+class Instance:
+    """An instance with a real admin socket."""
+
+    def __init__(self, path: Path, release: str, state: str, behaviour: str) -> None:
+        self.release, self.state, self.behaviour = release, state, behaviour
+        self.released = threading.Event()
+        self.server = _AdminServer(str(path), _Admin)
+        self.server.instance = self
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.005,), daemon=True)
+        self.thread.start()
+
+    def end(self) -> None:
+        self.released.set()
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+class PlayedSystemd(Systemd):
+    """Keeps unit states and starts instances that answer for real."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        self.instances: dict[str, Instance] = {}
+        self.active: dict[str, str] = {}
+        self.enabled = False
+        self.guards = 0
+        self.behaviours: dict[str, str] = {}
+
+    def units(self, *patterns: str) -> dict[str, Unit]:
+        host = self.rig.host
+        names = {host.socket_unit, host.boot_unit, *self.active, *map(host.unit, self.instances)}
+        found = {}
+        for name in names:
+            if any(
+                name == pattern or ("*" in pattern and name.startswith(pattern.split("*")[0])) for pattern in patterns
+            ):
+                release = name.partition("@")[2].removesuffix(".service")
+                active = "active" if release in self.instances else self.active.get(name, "inactive")
+                found[name] = Unit(name, active, "", "enabled" if self.enabled else "disabled", "")
+        return found
+
+    def start(self, unit: str, timeout: float) -> bool:
+        host = self.rig.host
+        release = unit.partition("@")[2].removesuffix(".service")
+        self.active[host.socket_unit] = "active"
+        if release in self.instances:
+            return True
+        behaviour = self.behaviours.get(release, "")
+        if behaviour == "slow":
+            self.active[unit] = "activating"
+            raise MobiusError("timeout", "too slow")
+        if behaviour == "crashing":
+            self.active[unit] = "activating"  # systemd is about to start it again
+            return False
+        folder = host.run_dir / release
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        assert self.rig.command("role", release, "--env-file", str(folder / "role.env")) == 0
+        state = (folder / "role.env").read_text().strip().removeprefix("MOBIUS_START=")
+        self.instances[release] = Instance(host.admin_socket(release), release, state, behaviour)
+        self.active.pop(unit, None)
+        return True
+
+    def restart(self, unit: str) -> None:
+        assert unit == self.rig.host.guard_unit
+        if self.behaviours.get("guard") == "broken":
+            raise MobiusError("environment_failed", "the guard does not start")
+        self.guards += 1
+
+    def stop(self, *units: str) -> None:
+        for unit in units:
+            self.active.pop(unit, None)
+            release = unit.partition("@")[2].removesuffix(".service")
+            if release in self.instances:
+                self.instances.pop(release).end()
+
+    def kill(self, unit: str) -> None:
+        release = unit.partition("@")[2].removesuffix(".service")
+        self.instances.pop(release).end()
+        self.behaviours.pop(release, None)
+        self.start(unit, 1.0)
+
+    def enable(self, *units: str) -> None:
+        assert set(units) == {self.rig.host.socket_unit, self.rig.host.boot_unit}
+        self.enabled = True
+
+    def log(self, unit: str, lines: int = 20) -> list[str]:
+        return [f"{unit} says goodbye"]
+
+
+class Rig:
+    """One host, and the ways in which it is driven."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.now = 1000.0
+        self.boot_id = "first boot"
+        self.config_dir = root / "mobius-host"
+        folders = {
+            name: root / name for name in ("root", "run_dir", "state_dir", "config_dir", "backup_dir", "log_dir")
+        }
+        for path in (self.config_dir, root / "root/releases", *folders.values()):
+            path.mkdir(parents=True, exist_ok=True)
+        self.config = {
+            "schema": 1,
+            "service": SERVICE,
+            "user": "nobody",
+            "health_path": "/health",
+            "start_timeout": 2,
+            "drain_deadline": 1,
+            "command": str(root / "bin/mobius-host"),
+            **{name: str(path) for name, path in folders.items()},
+        }
+        self.config_path = self.config_dir / f"{SERVICE}.json"
+        durable.write_json(self.config_path, self.config)
+        self.host = mobius_host.Host.load(SERVICE, self.config_dir)
+        self.systemd = PlayedSystemd(self)
+        for release in (A, B, C, D):
+            self.stage(release)
+
+    def stage(self, release: str) -> None:
+        (self.host.release_dir(release) / "tree").mkdir(parents=True)
+
+    def switch(self, who: Who | None = None) -> Switch:
+        return mobius_host.Switch(self.host, who or Who("test"))
+
+    def run(
+        self, make: Callable[..., Plan], *arguments: Any, check: bool = False, run: str | None = "r1", **more: Any
+    ) -> Plan:
+        """Run one `plan_...` function for real."""
+        who = Who("test", run, more.pop("reason", None))
+        if make in (mobius_host.plan_canary, mobius_host.plan_provisional):
+            more.setdefault("deadline", 60.0)
+        given = () if make is mobius_host.plan_instance else (who,)
+        return self.switch(who).run(lambda seen: make(seen, *arguments, *given, **more), check=check)
+
+    def command(self, *arguments: str) -> int:
+        """`mobius-host ...`"""
+        return mobius_host.main(["--config-dir", str(self.config_dir), *arguments])
+
+    def promote(self, release: str, until: str = "confirmed", run: str = "r1") -> None:
+        self.run(mobius_host.plan_instance, release, "standby")
+        for state in ("canary", "provisional", "confirmed"):
+            self.run(getattr(mobius_host, f"plan_{state}"), release, run=run)
+            if state == until:
+                return
+
+    def seen(self) -> mobius_host.Observation:
+        return self.switch().observe()
+
+    @property
+    def serving(self) -> list[str]:
+        return sorted(name for name, item in self.systemd.instances.items() if item.state == "serving")
+
+    @property
+    def running(self) -> list[str]:
+        return sorted(self.systemd.instances)
+
+    @property
+    def truth(self) -> mobius_host.Activation:
+        return mobius_host.read_activation(self.host)
+
+    @property
+    def pending(self) -> mobius_host.Pending | None:
+        return mobius_host.read_pending(self.host)
+
+    def journal(self) -> list[dict[str, Any]]:
+        path = self.host.journal_path
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def events(self) -> list[str]:
+        return [line["event"] for line in self.journal()]
+
+    def reboot(self) -> None:
+        """The machine stops and starts: memory is gone, and systemd starts the boot unit."""
+        for instance in self.systemd.instances.values():
+            instance.end()
+        self.systemd.instances.clear()
+        self.systemd.active.clear()
+        for path in self.host.run_dir.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self.boot_id = "second boot"
+        self.now = 10.0
+        if self.systemd.enabled:
+            self.systemd.active[self.host.socket_unit] = "active"
+            assert self.command("boot") == 0
+
+    def close(self) -> None:
+        for instance in self.systemd.instances.values():
+            instance.end()
+        shutil.rmtree(self.root)
+
+
+@pytest.fixture
+def make_rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Rig]]:
+    """Makes hosts, each in the place of the one before; modules and the command talk to it."""
+    rigs: list[Rig] = []
+    real = mobius_host.Switch
+
+    def make() -> Rig:
+        if rigs:
+            rigs.pop().close()
+        # not pytest's own folder: the path of a Unix socket has 107 characters at most; in memory, since all is fsynced
+        rig = Rig(Path(tempfile.mkdtemp(prefix="mobius-", dir="/dev/shm")))
+        rigs.append(rig)
+        played = functools.partial(real, systemd=rig.systemd, clock=lambda: rig.now, boot=lambda: rig.boot_id)
+        monkeypatch.setattr(mobius_host, "Switch", played)
+        return rig
+
+    yield make
+    for rig in rigs:
+        rig.close()
+
+
+@pytest.fixture
+def rig(make_rig: Callable[[], Rig]) -> Rig:
+    """A prepared host with four staged releases and nothing promoted."""
+    return make_rig()
+
+
+@pytest.fixture
+def module(rig: Rig, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
+    """Runs a module on the host as Ansible does: arguments in, JSON out."""
+
+    def run(name: str, *, check: bool = False, **arguments: Any) -> dict[str, Any]:
+        found = importlib.import_module(f"ansible_collections.mobius.dhash.plugins.modules.{name}")
+        given = {"config_dir": str(rig.config_dir), **arguments, "_ansible_check_mode": check, "_ansible_diff": True}
+        if name != "host_tool":
+            given.setdefault("service", SERVICE)
+        capsys.readouterr()
+        with patch_module_args(given), pytest.raises(SystemExit):
+            found.main()
+        result: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return result
+
+    return run
+
+
+@pytest.fixture
+def tool(rig: Rig, module: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """`module` on a host that has mobius-host installed."""
+    module("host_tool", command=str(rig.host.command), lib_dir=str(rig.root / "lib"))
+    return module

@@ -1,0 +1,458 @@
+"""Promotions, their guard, and rollbacks, on a host whose systemd is played."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.mobius.dhash.plugins.module_utils import mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import (
+    plan_canary,
+    plan_confirmed,
+    plan_guard,
+    plan_instance,
+    plan_mark,
+    plan_provisional,
+    plan_reverted,
+    plan_rollback,
+)
+
+A, B, C, D = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0", "1.3.0"))
+
+
+def refuses(rig: Any, outcome: str, *arguments: Any, **more: Any) -> str:
+    """The reason of a refusal that changed nothing."""
+    before = rig.seen().view(), rig.journal()
+    with pytest.raises(MobiusError) as caught:
+        rig.run(*arguments, **more)
+    assert caught.value.outcome == outcome, caught.value
+    assert (rig.seen().view(), rig.journal()) == before
+    return caught.value.reason
+
+
+# --- promotion --------------------------------------------------------------------------------------------------------
+
+
+def test_a_first_release_goes_through_canary_and_provisional_to_confirmed(rig: Any) -> None:
+    rig.run(plan_instance, A, "standby")
+    assert (rig.running, rig.serving) == ([A], [])
+    rig.run(plan_canary, A)
+    assert rig.serving == [A]
+    assert rig.pending.stage == "canary" and rig.pending.previous is None
+    assert rig.pending.deadline == rig.now + 60
+    assert rig.systemd.guards == 1
+    assert not rig.systemd.enabled
+    rig.run(plan_provisional, A)
+    assert rig.pending.stage == "serving"
+    rig.run(plan_confirmed, A)
+    assert rig.truth.confirmed == A and rig.truth.token == 1
+    assert rig.pending is None
+    assert rig.systemd.enabled
+    assert rig.host.current_path.readlink().as_posix() == f"releases/{A}"
+    assert rig.events() == ["canary", "provisional", "confirmed"]
+    assert {line["run"] for line in rig.journal()} == {"r1"}
+
+
+def test_a_canary_serves_beside_the_confirmed_release_and_then_alone(rig: Any) -> None:
+    rig.promote(A)
+    rig.promote(B, "canary")
+    assert rig.serving == [A, B]
+    rig.run(plan_provisional, B)
+    assert (rig.serving, rig.running) == ([B], [A, B])
+    assert rig.truth.confirmed == A, "the truth changes only when it is confirmed"
+    rig.run(plan_confirmed, B)
+    assert (rig.serving, rig.running) == ([B], [A, B])
+
+
+@pytest.mark.parametrize("stage", ["canary", "provisional", "confirmed"])
+def test_each_stage_done_twice_changes_nothing_the_second_time(rig: Any, stage: str) -> None:
+    rig.promote(A)
+    rig.promote(B, stage)
+    make = getattr(mobius_host, f"plan_{stage}")
+    before = rig.host.activation_path.read_bytes(), rig.journal(), rig.pending
+    assert rig.run(make, B).actions == ()
+    assert (rig.host.activation_path.read_bytes(), rig.journal(), rig.pending) == before
+
+
+@pytest.mark.parametrize("stage", ["canary", "provisional", "confirmed"])
+def test_a_confirmed_release_is_left_alone_by_every_stage(rig: Any, stage: str) -> None:
+    rig.promote(A)
+    plan = rig.run(getattr(mobius_host, f"plan_{stage}"), A, run="another")
+    assert plan.actions == () and plan.before.view() == plan.after.view()
+
+
+def test_only_the_confirmed_release_and_the_one_before_keep_running(rig: Any) -> None:
+    for release in (A, B, C):
+        rig.promote(release)
+    assert rig.running == [B, C]
+
+
+def test_a_promotion_is_taken_back_to_what_was_before(rig: Any) -> None:
+    rig.promote(A)
+    for stage in ("canary", "provisional"):
+        rig.promote(B, stage)
+        rig.run(plan_reverted, B, reason="it is slow")
+        assert (rig.serving, rig.running, rig.pending) == ([A], [A], None)
+        assert rig.truth.confirmed == A and not rig.truth.is_bad(B)
+    assert rig.journal()[-1]["reason"] == "it is slow"
+    assert rig.run(plan_reverted, B).actions == ()
+
+
+def test_a_first_release_that_is_taken_back_leaves_no_instance_and_no_socket(rig: Any) -> None:
+    for stage in ("canary", "provisional"):
+        rig.promote(A, stage)
+        assert rig.seen().listening
+        rig.run(plan_reverted, A)
+        assert rig.running == [] and rig.pending is None
+        assert not rig.seen().listening and not rig.systemd.enabled
+
+
+def test_a_first_release_that_never_got_so_far_leaves_no_socket_either(rig: Any) -> None:
+    rig.run(plan_instance, A, "standby")
+    assert rig.seen().listening
+    rig.run(plan_instance, A, "stopped")
+    assert rig.running == [] and not rig.seen().listening
+
+
+def test_a_promotion_taken_back_marks_the_release_bad_when_told_to(rig: Any) -> None:
+    rig.promote(A)
+    rig.promote(B, "provisional")
+    rig.run(plan_reverted, B, reason="hashes wrongly", mark_bad=True)
+    assert rig.truth.is_bad(B) and rig.truth.latest(B).confirmed is None
+    assert "hashes wrongly" in refuses(rig, "release_bad", plan_canary, B)
+    rig.run(plan_canary, B, retry_bad=True)
+    assert rig.serving == [A, B]
+
+
+def test_taking_back_a_release_that_was_confirmed_before_changes_nothing(rig: Any) -> None:
+    rig.promote(A)
+    rig.promote(B)
+    plan = rig.run(plan_reverted, B, run="r2", mark_bad=True)
+    assert plan.actions == () and rig.serving == [B] and not rig.truth.is_bad(B)
+
+
+def test_a_failed_first_confirmation_names_what_is_wrong(rig: Any) -> None:
+    assert B in refuses(rig, "nothing_pending", plan_confirmed, B)
+    assert B in refuses(rig, "nothing_pending", plan_provisional, B)
+    refuses(rig, "nothing_pending", plan_confirmed, None)
+    refuses(rig, "release_missing", plan_canary, "9.9.9-0123456789ab")
+    refuses(rig, "release_missing", plan_instance, "9.9.9-0123456789ab", "standby")
+    refuses(rig, "invalid_input", plan_canary, "../../etc")
+
+
+def test_two_promotions_do_not_run_at_once(rig: Any) -> None:
+    rig.promote(A)
+    rig.promote(B, "canary")
+    assert B in refuses(rig, "fenced", plan_canary, C, run="r2")
+    assert B in refuses(rig, "fenced", plan_reverted, C, run="r2")
+
+
+def test_a_run_that_was_taken_over_may_neither_confirm_nor_take_back(rig: Any) -> None:
+    rig.promote(A)
+    rig.promote(B, "provisional", run="r1")
+    rig.run(plan_canary, B, run="r2")
+    assert rig.pending.run == "r2" and rig.pending.stage == "serving"
+    for make in (plan_provisional, plan_confirmed, plan_reverted):
+        assert "r2" in refuses(rig, "fenced", make, B, run="r1")
+    rig.run(plan_confirmed, B, run="r2")
+    assert rig.truth.confirmed == B
+
+
+def test_a_rollback_fences_the_run_that_was_promoting(rig: Any) -> None:
+    rig.promote(A)
+    rig.promote(B, "provisional", run="r1")
+    token = rig.truth.token
+    rig.run(plan_rollback, None, run=None)
+    assert rig.truth.token == token + 1
+    refuses(rig, "nothing_pending", plan_confirmed, B, run="r1")
+    assert rig.serving == [A]
+
+
+def test_an_instance_that_crashes_is_not_promoted_and_is_stopped(rig: Any) -> None:
+    rig.promote(A)
+    rig.systemd.behaviours[B] = "crashing"
+    with pytest.raises(mobius_host.InstanceError) as caught:
+        rig.run(plan_instance, B, "standby")
+    assert caught.value.outcome == "instance_failed"
+    assert caught.value.journal == [f"any-service@{B}.service says goodbye"]
+    assert rig.host.unit(B) not in rig.systemd.active, "systemd would start it again and again"
+    assert rig.serving == [A]
+
+
+@pytest.mark.parametrize("behaviour", ["slow", "silent"])
+def test_an_instance_that_is_not_ready_in_time_is_stopped(rig: Any, behaviour: str) -> None:
+    rig.systemd.behaviours[B] = behaviour
+    with pytest.raises(mobius_host.InstanceError) as caught:
+        rig.run(plan_instance, B, "standby")
+    assert caught.value.outcome == "instance_not_ready"
+    assert rig.running == []
+
+
+def test_an_instance_without_its_public_socket_is_not_promoted(rig: Any) -> None:
+    rig.promote(A)
+    rig.systemd.behaviours[B] = "without socket"
+    rig.run(plan_instance, B, "standby")
+    with pytest.raises(mobius_host.InstanceError, match="refuses to serve"):
+        rig.run(plan_canary, B)
+    rig.run(plan_reverted, B)
+    assert (rig.serving, rig.running, rig.pending) == ([A], [A], None)
+
+
+def test_without_a_guard_there_is_no_promotion(rig: Any) -> None:
+    rig.promote(A)
+    rig.systemd.behaviours["guard"] = "broken"
+    rig.run(plan_instance, B, "standby")
+    with pytest.raises(MobiusError, match="guard"):
+        rig.run(plan_canary, B)
+    assert rig.pending is None and rig.serving == [A]
+
+
+def test_an_old_release_that_hangs_is_killed_and_comes_back_in_standby(rig: Any) -> None:
+    rig.promote(A)
+    rig.promote(B, "canary")
+    rig.systemd.instances[A].behaviour = "silent"
+    rig.run(plan_provisional, B)
+    assert rig.systemd.instances[A].state == "standby"
+    assert rig.serving == [B]
+
+
+@pytest.mark.parametrize("stage", ["canary", "provisional"])
+def test_what_serves_is_never_stopped(rig: Any, stage: str) -> None:
+    rig.promote(A)
+    rig.promote(B, stage)
+    refuses(rig, "release_in_use", plan_instance, A, "stopped")
+    refuses(rig, "release_in_use", plan_instance, B, "stopped")
+
+
+# --- the guard --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", ["canary", "provisional"])
+def test_the_guard_takes_back_what_is_not_confirmed_in_time(rig: Any, stage: str) -> None:
+    rig.promote(A)
+    rig.promote(B, stage)
+    rig.now += 59.9
+    assert rig.run(plan_guard, run=None).actions == ()
+    rig.now += 0.2
+    assert rig.command("guard") == 0
+    assert (rig.serving, rig.running, rig.pending) == ([A], [A], None)
+    assert rig.journal()[-1] == {
+        **rig.journal()[-1],
+        "event": "reverted",
+        "from": B,
+        "to": A,
+        "run": "r1",
+        "actor": "guard",
+        "reason": "it was not confirmed before its deadline",
+    }
+    assert not rig.truth.is_bad(B), "silence proves nothing"
+
+
+def test_the_guard_of_a_first_release_leaves_nothing(rig: Any) -> None:
+    rig.promote(A, "provisional")
+    rig.now += 61
+    assert rig.command("guard") == 0
+    assert rig.running == [] and not rig.seen().listening
+
+
+def test_the_guard_ends_when_the_promotion_is_confirmed(rig: Any) -> None:
+    rig.promote(A)
+    assert rig.command("guard") == 0
+    assert rig.serving == [A]
+
+
+def test_a_deadline_that_has_passed_cannot_be_confirmed_any_more(rig: Any) -> None:
+    rig.promote(A)
+    rig.promote(B, "provisional")
+    rig.now += 61
+    with pytest.raises(MobiusError, match="reverted"):
+        rig.run(plan_confirmed, B)
+    assert rig.truth.confirmed == A
+
+
+def test_the_next_stage_moves_the_deadline(rig: Any) -> None:
+    rig.promote(A)
+    rig.promote(B, "canary")
+    rig.now += 50
+    rig.run(plan_provisional, B, deadline=30.0)
+    rig.now += 20
+    rig.run(plan_confirmed, B)
+    assert rig.truth.confirmed == B
+
+
+def test_a_promotion_of_another_boot_is_ignored_and_forgotten(rig: Any) -> None:
+    rig.promote(A)
+    rig.promote(B, "provisional")
+    rig.boot_id = "another boot, on a host whose /run is kept"
+    assert rig.seen().role(A) == "serving" and rig.seen().role(B) == "standby"
+    assert rig.command("boot") == 0
+    assert rig.pending is None and rig.serving == [A]
+
+
+@pytest.mark.parametrize("stage", ["canary", "provisional", "confirmed"])
+def test_a_reboot_serves_what_was_confirmed_last(rig: Any, stage: str) -> None:
+    rig.promote(A)
+    rig.promote(B, stage)
+    rig.reboot()
+    assert rig.serving == rig.running == [B if stage == "confirmed" else A]
+    assert rig.pending is None
+
+
+def test_a_reboot_after_a_first_release_that_was_never_confirmed_serves_nothing(rig: Any) -> None:
+    rig.promote(A, "provisional")
+    rig.reboot()
+    assert rig.running == []
+
+
+# --- rollback ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_rollback_serves_the_release_before_and_marks_the_one_it_left(rig: Any) -> None:
+    rig.promote(A)
+    rig.promote(B)
+    rig.run(plan_rollback, None, run="r9", reason="it is wrong")
+    assert (rig.serving, rig.running) == ([A], [A, B])
+    assert rig.truth.confirmed == A and rig.truth.token == 3
+    assert rig.truth.is_bad(B) and rig.truth.latest(B).reason == "it is wrong"
+    assert rig.host.current_path.name and rig.seen().current == A
+    line = rig.journal()[-1]
+    assert (line["event"], line["from"], line["to"], line["run"]) == ("rollback", B, A, "r9")
+
+
+def test_two_rollbacks_go_back_two_steps(rig: Any) -> None:
+    for release in (A, B, C):
+        rig.promote(release)
+    rig.run(plan_rollback, None)
+    assert rig.serving == [B]
+    rig.run(plan_rollback, None)
+    assert rig.serving == [A] and rig.truth.confirmed == A
+    assert rig.truth.is_bad(B) and rig.truth.is_bad(C) and not rig.truth.is_bad(A)
+    assert A in refuses(rig, "nothing_to_roll_back", plan_rollback, None)
+
+
+def test_a_rollback_to_a_release_that_does_not_run_starts_it_first(rig: Any) -> None:
+    for release in (A, B, C):
+        rig.promote(release)
+    assert A not in rig.running
+    plan = rig.run(plan_rollback, A)
+    assert [action.verb for action in plan.actions][:3] == ["start", "serve", "truth"]
+    assert rig.serving == [A]
+    assert rig.truth.is_bad(C) and not rig.truth.is_bad(B)
+
+
+def test_a_rollback_to_a_release_that_cannot_start_leaves_what_serves(rig: Any) -> None:
+    rig.promote(A)
+    rig.promote(B)
+    rig.systemd.stop(rig.host.unit(A))
+    rig.systemd.behaviours[A] = "crashing"
+    with pytest.raises(mobius_host.InstanceError):
+        rig.run(plan_rollback, None)
+    assert rig.serving == [B] and rig.truth.confirmed == B and not rig.truth.is_bad(B)
+
+
+def test_a_rollback_skips_releases_that_are_bad_or_gone(rig: Any) -> None:
+    for release in (A, B, C, D):
+        rig.promote(release)
+    rig.run(plan_mark, C, True)
+    rig.systemd.stop(rig.host.unit(B))
+    (rig.host.release_dir(B) / "tree").rmdir()
+    rig.host.release_dir(B).rmdir()
+    rig.run(plan_rollback, None)
+    assert rig.serving == [A]
+
+
+@pytest.mark.parametrize("stage", ["canary", "provisional"])
+def test_a_rollback_during_a_promotion_takes_the_promotion_back(rig: Any, stage: str) -> None:
+    rig.promote(A)
+    rig.promote(B)
+    rig.promote(C, stage)
+    rig.run(plan_rollback, None)
+    assert rig.serving == [B] and rig.truth.confirmed == B
+    assert rig.truth.is_bad(C) and not rig.truth.is_bad(B)
+    assert rig.pending is None
+
+
+def test_a_rollback_of_an_overdue_promotion_is_one_step_not_two(rig: Any) -> None:
+    rig.promote(A)
+    rig.promote(B)
+    rig.promote(C, "provisional")
+    rig.now += 61
+    rig.run(plan_rollback, None)
+    assert rig.serving == [B] and rig.truth.is_bad(C)
+
+
+def test_a_rollback_of_a_first_release_leaves_nothing(rig: Any) -> None:
+    rig.promote(A, "provisional")
+    rig.run(plan_rollback, None)
+    assert rig.running == [] and not rig.seen().listening and rig.pending is None
+    assert rig.truth.confirmed is None and rig.truth.is_bad(A)
+
+
+def test_a_rollback_where_nothing_was_ever_promoted_says_so(rig: Any) -> None:
+    refuses(rig, "nothing_to_roll_back", plan_rollback, None)
+    refuses(rig, "release_missing", plan_rollback, "9.9.9-0123456789ab")
+
+
+def test_a_rollback_to_what_serves_changes_nothing(rig: Any) -> None:
+    rig.promote(A)
+    rig.promote(B)
+    assert rig.run(plan_rollback, B).actions == ()
+
+
+def test_a_release_marked_bad_is_gone_back_to_only_by_name(rig: Any) -> None:
+    rig.promote(A)
+    rig.promote(B)
+    rig.run(plan_rollback, None)
+    refuses(rig, "nothing_to_roll_back", plan_rollback, None)
+    rig.run(plan_rollback, B)
+    assert rig.serving == [B] and not rig.truth.is_bad(B) and rig.truth.is_bad(A)
+
+
+def test_a_bad_release_that_hangs_or_loops_is_stopped_by_the_rollback(rig: Any) -> None:
+    rig.promote(A)
+    rig.promote(B)
+    rig.systemd.instances[B].behaviour = "silent"
+    rig.run(plan_rollback, None)
+    assert rig.running == [A]
+    rig.promote(C)
+    rig.systemd.instances.pop(C).end()
+    rig.systemd.active[rig.host.unit(C)] = "activating"
+    rig.run(plan_rollback, None)
+    assert rig.host.unit(C) not in rig.systemd.active and rig.serving == [A]
+
+
+def test_the_newest_folder_is_not_the_release_to_go_back_to(rig: Any) -> None:
+    rig.promote(A)
+    rig.promote(B)
+    rig.stage("0.9.0-ffffffffffff")
+    rig.run(plan_rollback, None)
+    assert rig.serving == [A]
+
+
+# --- marks ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_refusal_is_recorded_and_taken_back(rig: Any) -> None:
+    rig.promote(A)
+    rig.run(plan_mark, B, True, reason="golden pictures differ")
+    entry = rig.truth.latest(B)
+    assert entry.bad and entry.activated is None and entry.reason == "golden pictures differ"
+    assert rig.run(plan_mark, B, True).actions == ()
+    rig.run(plan_mark, B, False)
+    assert not rig.truth.is_bad(B)
+    assert rig.run(plan_mark, B, False).actions == ()
+    assert rig.events()[-2:] == ["marked_bad", "marked_good"]
+
+
+def test_what_serves_is_not_marked_bad_but_rolled_back(rig: Any) -> None:
+    rig.promote(A)
+    refuses(rig, "release_in_use", plan_mark, A, True)
+
+
+def test_a_mark_does_not_disturb_a_promotion(rig: Any) -> None:
+    rig.promote(A)
+    rig.promote(B, "provisional")
+    rig.run(plan_mark, C, True)
+    rig.run(plan_confirmed, B)
+    assert rig.truth.confirmed == B and rig.truth.is_bad(C)
