@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 OLDEST_PYTHON = (3, 11)
+EXIT_INPUT = 1
 EXIT_ENVIRONMENT = 3
 CHECKOUT = Path(__file__).resolve().parents[2]
 LOCK = Path("mobius/control/locks/development.txt")
@@ -329,12 +330,15 @@ def set_up(checkout: Path) -> None:
 
 
 def main() -> int:
-    """Run from the command line; the exit code is 0, or 3 when something is missing that could not be installed."""
+    """Run from the command line; the exit code is 0, 1 for arguments, 3 when something is missing that cannot be had."""
     if sys.version_info < OLDEST_PYTHON:
         asked, have = (".".join(str(part) for part in version[:2]) for version in (OLDEST_PYTHON, sys.version_info))
         print(f"setup: Python {asked} or newer is needed, and this is {have}.", file=sys.stderr)
         print("Do next: install it, then run `make setup PYTHON=python3.11`.", file=sys.stderr)
         return EXIT_ENVIRONMENT
+    if sys.argv[1:]:
+        print(f"setup: it takes no arguments, and {sys.argv[1]!r} is one. It sets up {CHECKOUT}.", file=sys.stderr)
+        return EXIT_INPUT
     try:
         set_up(CHECKOUT)
     except SetupError as error:

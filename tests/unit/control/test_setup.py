@@ -179,3 +179,9 @@ def test_a_python_that_is_too_old_is_told_of_the_one_that_is_needed(tmp_path: Pa
     done = subprocess.run([sys.executable, place], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith(f"setup: Python 9.1 or newer is needed, and this is {setup.python_version()}.")
+
+
+def test_an_argument_is_refused_and_nothing_is_set_up() -> None:
+    done = subprocess.run([sys.executable, setup.__file__, "--help"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "takes no arguments" in done.stderr
