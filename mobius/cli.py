@@ -9,7 +9,6 @@ import importlib
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib import metadata
 from typing import Any
 
 import click
@@ -58,7 +57,7 @@ class _LazyGroup(click.Group):
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(metadata.version("mobius-dhash"), prog_name="mobius")
+@click.version_option(package_name="mobius-dhash", prog_name="mobius")
 def cli() -> None:
     """Ships a service to a fleet of hosts and can always take it back.
 
