@@ -330,7 +330,7 @@ def set_up(checkout: Path) -> None:
 
 
 def main() -> int:
-    """Run from the command line; the exit code is 0, 1 for arguments, 3 when something is missing that cannot be had."""
+    """Run from the command line; the exit code is 0, 1 for arguments, 3 for what is missing and cannot be had."""
     if sys.version_info < OLDEST_PYTHON:
         asked, have = (".".join(str(part) for part in version[:2]) for version in (OLDEST_PYTHON, sys.version_info))
         print(f"setup: Python {asked} or newer is needed, and this is {have}.", file=sys.stderr)
