@@ -43,7 +43,6 @@ lock: setup ## renew the hashed lock files from pyproject.toml
 	$(BIN)/python -m mobius.control.locks
 
 clean: ## remove the lab, its base images, the virtual environment and all that was built
-	@test ! -x $(BIN)/mobius || $(BIN)/mobius lab down
-	@test -z "$$(command -v podman)" || podman images --quiet --filter label=org.mobius.lab | sort -u | xargs --no-run-if-empty podman rmi --force
+	@test ! -x $(BIN)/mobius || $(BIN)/mobius lab down --images
 	rm -rf .venv .ansible .lab .cache dist demo build test-results *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -106,3 +106,7 @@ def _fail(error: MobiusError) -> int:
 def main() -> None:
     """The console script."""
     sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()

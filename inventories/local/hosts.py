@@ -61,7 +61,10 @@ def inventory(root: Path) -> dict[str, Any]:
         }
         for host in hosts
     }
-    variables["localhost"] = {"ansible_connection": "local", "ansible_python_interpreter": "{{ ansible_playbook_python }}"}
+    variables["localhost"] = {
+        "ansible_connection": "local",
+        "ansible_python_interpreter": "{{ ansible_playbook_python }}",
+    }
     return {
         "_meta": {"hostvars": variables},
         "all": {"children": ["mobius", "ungrouped"]},

@@ -40,7 +40,7 @@ class Host:
             str(lab / "id_ed25519"),
         ]
         done = subprocess.run(
-            ["ssh", *options, "-p", str(self.ssh_port), "root@127.0.0.1", command],
+            ["ssh", "-F", "none", *options, "-p", str(self.ssh_port), "root@127.0.0.1", command],
             capture_output=True,
             text=True,
             check=False,
