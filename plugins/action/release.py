@@ -65,10 +65,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             if "No space left" not in str(e):
                 raise
             raise MobiusError("disk_full", "The host became full while the bundle was sent to it.") from None
-        try:
-            sent: dict[str, Any] = self._execute_module(_MODULE, {**arguments, "src": remote}, task_vars=task_vars)
-        finally:
-            self._remove_tmp_path(shell.tmpdir)
+        # Ansible itself removes the folder at the end of the task, however that ends
+        sent: dict[str, Any] = self._execute_module(_MODULE, {**arguments, "src": remote}, task_vars=task_vars)
         return sent
 
 

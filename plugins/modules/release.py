@@ -199,7 +199,8 @@ def _absent(module: AnsibleModule, host: mobius_host.Host) -> dict[str, Any]:
         if not (host.releases_dir / release).exists():
             return {"changed": False, "release": release}
         if user := _user_of(host, release):
-            raise MobiusError("release_in_use", f"{release} is not removed: {user}.")
+            stop = "Stop its instance first (module instance, state stopped)." if "instance" in user else None
+            raise MobiusError("release_in_use", f"{release} is not removed: {user}.", do_next=stop)
         if not module.check_mode:
             try:
                 manifest.unstage(release, host.releases_dir)
