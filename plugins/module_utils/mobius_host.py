@@ -438,10 +438,10 @@ def admin_request(
         connection.close()
 
 
-def _admin_state(host: Host, release: str, timeout: float = STATE_TIMEOUT) -> str | None:
+def _admin_state(host: Host, release: str) -> str | None:
     """ "standby", "serving" or "draining", as the instance says; None when it does not."""
     try:
-        status, _, body = admin_request(host, release, "GET", "/admin/state", timeout=timeout)
+        status, _, body = admin_request(host, release, "GET", "/admin/state", timeout=STATE_TIMEOUT)
         state = json.loads(body)["state"] if status == 200 else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -1,0 +1,238 @@
+"""The modules: check mode and the real run say the same, refusals are data, and a host with another tool is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from ansible_collections.mobius.dhash.plugins.module_utils import mobius_host
+
+A, B, C, D = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0", "1.3.0"))
+Module = Callable[..., dict[str, Any]]
+
+LIFE = [
+    ("instance", {"release": A, "state": "standby"}),
+    ("promotion", {"release": A, "state": "canary"}),
+    ("promotion", {"release": A, "state": "provisional"}),
+    ("promotion", {"release": A, "state": "confirmed"}),
+    ("instance", {"release": B, "state": "standby"}),
+    ("promotion", {"release": B, "state": "canary"}),
+    ("promotion", {"release": B, "state": "reverted", "mark_bad": True, "reason": "slow"}),
+    ("mark", {"release": B, "bad": False}),
+    ("instance", {"release": B, "state": "standby"}),
+    ("promotion", {"release": B, "state": "canary"}),
+    ("promotion", {"release": B, "state": "provisional"}),
+    ("promotion", {"release": B, "state": "confirmed"}),
+    ("mark", {"release": D, "bad": True, "reason": "wrong"}),
+    ("instance", {"release": C, "state": "standby"}),
+    ("instance", {"release": C, "state": "stopped"}),
+    ("rollback", {"reason": "wrong"}),
+    ("rollback", {"to": B}),
+]
+
+
+def comparable(result: dict[str, Any]) -> dict[str, Any]:
+    return {name: result[name] for name in ("changed", "diff", "actions", "note", "confirmed", "token")}
+
+
+def test_check_mode_predicts_every_step_exactly_and_changes_nothing(rig: Any, tool: Module) -> None:
+    for name, arguments in LIFE:
+        before = rig.seen().view(), rig.journal()
+        predicted = (
+            tool(name, check=True, run="r1", **arguments) if name != "instance" else tool(name, check=True, **arguments)
+        )
+        assert (rig.seen().view(), rig.journal()) == before
+        done = tool(name, run="r1", **arguments) if name != "instance" else tool(name, **arguments)
+        assert comparable(predicted) == comparable(done), (name, arguments)
+        assert done["changed"] is True, (name, arguments)
+        assert done["diff"]["after"] == rig.seen().view(), (name, arguments)
+        if name != "rollback":
+            again = tool(name, run="r1", **arguments) if name != "instance" else tool(name, **arguments)
+            assert again["changed"] is False and again["diff"]["before"] == again["diff"]["after"], (name, arguments)
+
+
+def test_a_check_run_of_a_whole_release_predicts_what_the_run_then_does(rig: Any, tool: Module) -> None:
+    rig.promote(A)
+    whole = [LIFE[4], LIFE[5], *LIFE[10:12]]
+    predicted = [comparable(tool(name, check=True, assume_staged=True, **arguments)) for name, arguments in whole]
+    assert rig.running == [A]
+    assert [comparable(tool(name, **arguments)) for name, arguments in whole] == predicted
+
+
+def test_a_check_run_takes_a_release_as_staged_that_an_earlier_task_predicted(rig: Any, tool: Module) -> None:
+    fresh = "2.0.0-0123456789ab"
+    assert tool("instance", check=True, release=fresh)["mobius_failure"]["outcome"] == "release_missing"
+    for name, arguments in LIFE[:4]:
+        result = tool(name, check=True, assume_staged=True, **{**arguments, "release": fresh})
+        assert result["changed"] is True, result
+    for name, arguments in LIFE[:2]:
+        failed = tool(name, assume_staged=True, **{**arguments, "release": fresh})
+        assert failed["mobius_failure"]["outcome"] == "release_missing", "only check mode may assume"
+
+
+def test_a_confirmed_release_is_unchanged_in_every_stage(rig: Any, tool: Module) -> None:
+    rig.promote(A)
+    for name, arguments in LIFE[:4]:
+        for check in (True, False):
+            assert tool(name, check=check, **arguments)["changed"] is False
+
+
+def test_an_empty_run_or_reason_is_none(rig: Any, tool: Module) -> None:
+    tool("promotion", release=A, state="canary", run="", reason="")
+    assert rig.pending.run is None and rig.journal()[-1]["reason"] is None
+    tool("rollback", to="", run="", reason="")
+    assert rig.running == []
+
+
+def test_a_refusal_is_data(rig: Any, tool: Module) -> None:
+    rig.run(mobius_host.plan_mark, A, True, reason="it hashes wrongly")
+    result = tool("promotion", release=A, state="canary")
+    assert result["failed"] is True
+    assert result["mobius_failure"] == {
+        "code": 1,
+        "outcome": "release_bad",
+        "reason": f"{A} was marked bad on this host: it hashes wrongly.",
+        "do_next": result["mobius_failure"]["do_next"],
+    }
+    assert result["msg"] == result["mobius_failure"]["reason"]
+
+
+def test_an_instance_that_dies_brings_its_last_lines(rig: Any, tool: Module) -> None:
+    rig.systemd.behaviours[A] = "crashing"
+    result = tool("instance", release=A)
+    assert result["mobius_failure"]["outcome"] == "instance_failed"
+    assert result["journal"] == [f"any-service@{A}.service says goodbye"]
+    assert "says goodbye" in result["msg"]
+
+
+def test_modules_refuse_a_host_whose_tool_is_another(rig: Any, tool: Module) -> None:
+    command = rig.host.command
+    command.write_text(command.read_text().replace(mobius_host.tool_digest(), "0" * 12))
+    for name, arguments in (LIFE[0], LIFE[1], LIFE[12], LIFE[-1]):
+        result = tool(name, **arguments)
+        assert result["mobius_failure"]["outcome"] == "host_tool_mismatch"
+        assert "provision.yml" in result["mobius_failure"]["do_next"]
+    command.unlink()
+    assert tool("rollback")["mobius_failure"]["outcome"] == "not_provisioned"
+    assert rig.running == []
+
+
+# --- release_info -----------------------------------------------------------------------------------------------------
+
+
+def test_release_info_tells_what_is_kept_and_what_serves(rig: Any, tool: Module) -> None:
+    for release in (A, B):
+        rig.promote(release)
+    rig.run(mobius_host.plan_mark, D, True, reason="refused")
+    (rig.host.release_dir(B) / "release.json").write_text(json.dumps({"version": "1.1.0", "commit": "c" * 40}))
+    result = tool("release_info")
+    assert (result["provisioned"], result["tool_digest_ok"], result["changed"]) == (True, True, False)
+    assert (result["confirmed"], result["previous"], result["serving"], result["token"]) == (B, A, [B], 2)
+    assert result["pending"] is None
+    states = {item["release"]: item["state"] for item in result["releases"]}
+    assert states == {A: "standby", B: "serving", C: "kept", D: "bad"}
+    by_id = {item["release"]: item for item in result["releases"]}
+    assert by_id[B]["commit"] == "c" * 40 and by_id[B]["confirmed"] and by_id[A]["version"] == "1.0.0"
+    assert (by_id[D]["bad"], by_id[D]["reason"], by_id[D]["activated"]) == (True, "refused", None)
+    assert [entry["release"] for entry in result["history"]] == [A, B, D]
+
+
+def test_release_info_tells_what_is_pending_and_how_long(rig: Any, tool: Module) -> None:
+    rig.promote(A, "canary")
+    rig.now += 20
+    pending = tool("release_info")["pending"]
+    assert (pending["release"], pending["stage"], pending["remaining"]) == (A, "canary", 40.0)
+
+
+def test_release_info_of_an_unprepared_host_says_so_without_failing(rig: Any, module: Module) -> None:
+    result = module("release_info", service="other-service")
+    assert "failed" not in result
+    assert (result["provisioned"], result["tool_digest_ok"], result["releases"]) == (False, False, [])
+
+
+def test_release_info_tells_of_another_tool_and_a_missing_one(rig: Any, module: Module) -> None:
+    assert module("release_info")["tool_digest_ok"] is False
+
+
+# --- host_tool --------------------------------------------------------------------------------------------------------
+
+
+def test_the_installed_command_runs_with_nothing_but_its_own_sources(rig: Any, tool: Module) -> None:
+    rig.promote(A, "canary")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-IS",
+            rig.host.command,
+            "--config-dir",
+            rig.config_dir,
+            "role",
+            A,
+            "--env-file",
+            rig.root / "e",
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (rig.root / "e").read_text() == "MOBIUS_START=standby\n", "the promotion is of the played boot"
+    assert rig.host.command.stat().st_mode & 0o777 == 0o755
+    assert mobius_host.installed_digest(rig.host.command) == mobius_host.tool_digest()
+
+
+def test_the_command_is_installed_once_and_predicted(rig: Any, module: Module) -> None:
+    where = {"command": str(rig.host.command), "lib_dir": str(rig.root / "lib")}
+    predicted = module("host_tool", check=True, **where)
+    assert predicted["changed"] is True and not rig.host.command.exists()
+    done = module("host_tool", **where)
+    assert (done["changed"], done["diff"], done["previous"]) == (True, predicted["diff"], "")
+    for check in (True, False):
+        again = module("host_tool", check=check, **where)
+        assert again["changed"] is False and again["diff"]["before"] == again["diff"]["after"]
+
+
+@pytest.mark.parametrize("damage", ["command", "source", "mode"])
+def test_a_changed_installation_is_repaired(rig: Any, module: Module, damage: str) -> None:
+    where = {"command": str(rig.host.command), "lib_dir": str(rig.root / "lib")}
+    module("host_tool", **where)
+    (source,) = (rig.root / "lib").rglob("mobius_host.py")
+    if damage == "mode":
+        rig.host.command.chmod(0o700)
+    else:
+        (rig.host.command if damage == "command" else source).write_text("#\n")
+    assert module("host_tool", check=True, **where)["changed"] is True
+    assert module("host_tool", **where)["changed"] is True
+    assert source.read_text() == mobius_host.tool_sources()["mobius_host.py"]
+    assert module("host_tool", **where)["changed"] is False
+
+
+def test_a_new_version_keeps_the_one_before_and_drops_older_ones(rig: Any, module: Module) -> None:
+    where = {"command": str(rig.host.command), "lib_dir": str(rig.root / "lib")}
+    for digest in ("0" * 12, "1" * 12):
+        (rig.root / "lib" / digest).mkdir(parents=True)
+    rig.host.command.parent.mkdir()
+    rig.host.command.write_text(mobius_host.launcher(rig.root / "lib", "1" * 12))
+    predicted = module("host_tool", check=True, **where)
+    done = module("host_tool", **where)
+    assert done["diff"] == predicted["diff"] and done["previous"] == "1" * 12
+    names = {path.name for path in (rig.root / "lib").iterdir()}
+    assert names == {"1" * 12, mobius_host.tool_digest()}
+    assert module("host_tool", **where)["changed"] is False
+
+
+def test_the_description_of_a_service_is_written_and_read_back(rig: Any, module: Module) -> None:
+    where = {"command": str(rig.host.command), "lib_dir": str(rig.root / "lib"), "service": "other"}
+    config = {name: value for name, value in rig.config.items() if name not in ("schema", "service", "command")}
+    assert module("host_tool", config=config, **where)["changed"] is True
+    assert mobius_host.Host.load("other", rig.config_dir).root == rig.host.root
+    assert module("host_tool", config=config, **where)["changed"] is False
+    assert module("host_tool", config={**config, "start_timeout": 9}, **where)["changed"] is True
+    assert mobius_host.Host.load("other", rig.config_dir).start_timeout == 9
+    assert (
+        module("host_tool", config=config, **{**where, "service": "../x"})["mobius_failure"]["outcome"]
+        == "invalid_input"
+    )
