@@ -20,7 +20,7 @@ DISCARD_PORT = 9
 
 
 def lab_hosts(root: Path) -> list[dict[str, Any]]:
-    """`[{name, ssh_port, http_port, ports}]` of the lab that was started from `root`, else three that cannot be reached.
+    """`[{name, ssh_port, http_port, ports}]` of the lab started from `root`, else three that cannot be reached.
 
     A `.lab` that was copied along with its checkout names another checkout's hosts, so it does not count.
     """

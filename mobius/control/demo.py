@@ -75,7 +75,8 @@ class Host:
         lab = CHECKOUT / ".lab"
         options = ("BatchMode=yes", "StrictHostKeyChecking=yes", f"UserKnownHostsFile={lab / 'known_hosts'}")
         flags = [word for option in options for word in ("-o", option)]
-        return ["ssh", "-F", "none", *flags, "-i", str(lab / "id_ed25519"), "-p", str(self.ssh_port), "root@127.0.0.1", *command]
+        identity = ["-F", "none", "-i", str(lab / "id_ed25519")]
+        return ["ssh", *identity, *flags, "-p", str(self.ssh_port), "root@127.0.0.1", *command]
 
 
 def say(text: str) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-PAUSE_SECONDS = 0.02
+PAUSE_SECONDS = 0.1
 TIMEOUT_SECONDS = 15.0
 
 
