@@ -253,8 +253,13 @@ def sha256_file(path: Path | str) -> str:
 
 
 def sidecar(path: Path | str) -> Path:
-    """Where a bundle's digest lies: `<bundle>.sha256`."""
-    return Path(f"{path}.sha256")
+    """Where a bundle's digest lies: `<bundle>.sha256`, beside the file itself when `path` is a link to it."""
+    return Path(f"{_file_of(path)}.sha256")
+
+
+def _file_of(path: Path | str) -> Path:
+    place = Path(path)
+    return place.resolve() if place.is_symlink() else place
 
 
 def read_sidecar(path: Path | str) -> str:
@@ -268,8 +273,8 @@ def read_sidecar(path: Path | str) -> str:
     match = re.fullmatch(rb"([0-9a-f]{64}) [ *]([^\n/]+)\n?", beside.read_bytes()[:4096])
     if match is None:
         raise ManifestError(f"{beside.name} is not one line of sha256sum.")
-    if match[2] != os.fsencode(Path(path).name):
-        raise ManifestError(f"{beside.name} speaks of another file than {Path(path).name}.")
+    if match[2] != os.fsencode(_file_of(path).name):
+        raise ManifestError(f"{beside.name} speaks of another file than {_file_of(path).name}.")
     return match[1].decode()
 
 

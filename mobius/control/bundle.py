@@ -106,6 +106,8 @@ def build(
 def pack(roots: Iterable[Path], out: Path, **fields: str) -> manifest.Bundle:
     """Write `<out>/<service>-<version>.tar.gz` and its `.sha256` from the files under `roots`.
 
+    `<out>/<service>.tar.gz` is then a link to it: the last one built, which the lab releases when none is named.
+
     Args:
         roots: folders whose contents together are the tree; no path may be in two of them.
         fields: service, version, commit, built_at, python, platform, as the manifest has them.
@@ -133,7 +135,9 @@ def pack(roots: Iterable[Path], out: Path, **fields: str) -> manifest.Bundle:
     durable.write_bytes(bundle, data)
     line = f"{hashlib.sha256(data).hexdigest()}  {bundle.name}\n"
     durable.write_bytes(manifest.sidecar(bundle), line.encode())
-    return manifest.read_bundle(bundle, require_sidecar=True)
+    made = manifest.read_bundle(bundle, require_sidecar=True)
+    durable.replace_symlink(out / f"{described.service}.tar.gz", bundle.name)
+    return made
 
 
 def verify(path: Path, sha256: str | None = None) -> manifest.Bundle:

@@ -190,6 +190,14 @@ def test_another_version_is_another_release(source: Path, cache: Path) -> None:
     assert one.sha256 != two.sha256
 
 
+def test_the_last_bundle_built_is_found_under_the_services_name(source: Path, cache: Path) -> None:
+    out = source.parent / "dist"
+    for version in ("1.0.0", "1.0.1"):
+        built = bundles.build(source, out, version=version, cache=cache)
+        found = manifest.read_bundle(out / "mobius-dhash.tar.gz", require_sidecar=True)
+        assert found.release_id == built.release_id
+
+
 @pytest.mark.parametrize("version", ["1.0-rc1", "1..0", "../x", "1.0+local", "V1", "1.0\n", "."])
 def test_a_version_that_no_release_id_can_have_is_refused(source: Path, cache: Path, version: str) -> None:
     assert failure(source, cache, version=version).outcome == "invalid_input"
