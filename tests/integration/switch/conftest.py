@@ -1,0 +1,256 @@
+"""One systemd host of a lab of its own, with a second service on it: `stand_in.py`, a stranger to this project.
+
+Everything is real: podman, SSH, Ansible, systemd, the role, the modules and the installed `mobius-host`.
+"""
+
+from __future__ import annotations
+
+import collections
+import http.client
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mobius.control.bundle import pack
+
+COLLECTIONS = str(Path(__file__).resolve().parents[3] / ".ansible/collections")
+if COLLECTIONS not in sys.path:
+    sys.path.insert(0, COLLECTIONS)
+
+from ansible_collections.mobius.dhash.plugins.module_utils import mobius_host  # noqa: E402
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+BIN = Path(sys.executable).parent
+SERVICE = "stand-in"
+VARIABLES = {
+    "mobius_service": SERVICE,
+    "host_exec": "/usr/bin/python3 -m stand_in",
+    "host_health_path": "/well",
+    "host_start_timeout": 10,
+    "host_drain_deadline": 3,
+}
+
+
+class Machine:
+    """The lab's host, driven through Ansible and as a person at its console."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        shutil.copytree(CHECKOUT / "inventories/local", root / "inventories/local")
+        self.inventory = root / "inventories/local"
+        self.releases: dict[str, str] = {}
+
+    def call(self, *command: str | Path, check: bool = True, **more: Any) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_NOCOLOR": "1"}
+        done = subprocess.run(
+            [str(part) for part in command],
+            cwd=CHECKOUT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            **more,
+        )
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def lab(self, *arguments: str) -> None:
+        self.call(BIN / "mobius", "lab", *arguments, "--root", self.root)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return dict(json.loads((self.root / ".lab/lab.json").read_bytes())["hosts"][0])
+
+    @property
+    def port(self) -> int:
+        """Where the public socket of the host is on this machine."""
+        return int(self.record["ports"]["8080"])
+
+    def shell(self, script: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """A script at the host's console."""
+        return self.call("podman", "exec", self.record["container"], "bash", "-euc", script, check=check)
+
+    def playbook(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        variables = json.dumps({**VARIABLES, "promote_run": "test"})
+        return self.call(
+            BIN / "ansible-playbook",
+            "-i",
+            self.inventory,
+            f"playbooks/{name}.yml",
+            "-e",
+            variables,
+            *arguments,
+            check=False,
+        )
+
+    def module(self, name: str, *arguments: str, **parameters: Any) -> dict[str, Any]:
+        """The result of one module on the host."""
+        given = json.dumps({"service": SERVICE, **parameters})
+        done = self.call(
+            BIN / "ansible",
+            "lab1",
+            "-i",
+            self.inventory,
+            "-m",
+            f"mobius.dhash.{name}",
+            "-a",
+            given,
+            *arguments,
+            check=False,
+        )
+        return dict(json.loads(done.stdout[done.stdout.index("=> {") + 3 :]))
+
+    def host(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """`mobius-host ...` at the console."""
+        return self.shell("mobius-host " + " ".join(arguments), check=check)
+
+    def status(self) -> dict[str, Any]:
+        return dict(json.loads(self.host("status", "--json").stdout))
+
+    def states(self) -> dict[str, str]:
+        """What the instances of each version do, those that run."""
+        found = {item["version"]: item["state"] for item in self.status()["releases"]}
+        return {version: state for version, state in found.items() if state not in ("kept", "bad", "removed", "failed")}
+
+    def journal(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.shell(f"cat /var/lib/{SERVICE}/journal.jsonl").stdout.splitlines()]
+
+    def stage(self, version: str, **behaviour: Any) -> None:
+        """Build a release of the stand-in and stage it."""
+        tree = self.root / "trees" / version
+        tree.mkdir(parents=True)
+        shutil.copy(Path(__file__).with_name("stand_in.py"), tree)
+        (tree / "behaviour.json").write_text(json.dumps(behaviour))
+        bundle = pack(
+            [tree],
+            self.root / "dist",
+            service=SERVICE,
+            version=version,
+            commit="0" * 40,
+            built_at="2026-01-01T00:00:00Z",
+            python="3.11",
+            platform="linux_x86_64",
+        )
+        self.call("podman", "cp", bundle.path, f"{self.record['container']}:/root/")
+        self.python(f"manifest.stage('/root/{bundle.path.name}', host.releases_dir, service='{SERVICE}')")
+        self.releases[version] = bundle.release_id
+
+    def python(self, script: str) -> None:
+        """A few lines of Python on the host, with the code of the installed mobius-host."""
+        tool = self.shell("cat /usr/local/bin/mobius-host").stdout.partition("from ")[0]
+        imports = f"from {mobius_host.PACKAGE} import manifest\nfrom {mobius_host.PACKAGE}.mobius_host import *"
+        self.shell(f"python3 -IS - <<'END'\n{tool}{imports}\nhost = Host.load('{SERVICE}')\n{script}\nEND")
+
+    def promote(self, version: str, until: str = "confirmed", deadline: float = 60) -> None:
+        """As the module does it, without Ansible's own time."""
+        stages = ("canary", "provisional", "confirmed")
+        wish = f"release='{self.releases[version]}', who=who, deadline={deadline}, retry_bad=True"
+        self.python(
+            "who = Who('test', 'test')\n"
+            f"for state in {stages[: stages.index(until) + 1]}:\n"
+            f"    Switch(host, who).run(Promotion(state=state, {wish}).plan)"
+        )
+
+    def forget(self) -> None:
+        """Make it a host that has never served anything."""
+        units = f"'{SERVICE}@*' {SERVICE}-guard {SERVICE}-boot {SERVICE}.socket"
+        self.shell(f"systemctl disable --now {SERVICE}-boot {SERVICE}.socket; systemctl stop {units}")
+        self.shell(f"cd /opt/{SERVICE} && rm -f activation.json current /run/{SERVICE}/*.json")
+        self.shell(f"rm -f /var/lib/{SERVICE}/journal.jsonl")
+
+    def serve_from(self, version: str) -> None:
+        """Have one version confirmed, and nothing pending, whatever a test before left."""
+        status = self.status()
+        if status["pending"]:
+            self.host("rollback")
+        if self.status()["confirmed"] != self.releases[version]:
+            self.promote(version)
+
+    def answer(self) -> str:
+        """The release that answers on the public socket."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request("GET", "/")
+            answer = connection.getresponse()
+            answer.read()
+            return str(answer.headers["X-Release-Id"])
+        finally:
+            connection.close()
+
+    def until(self, condition: Any, seconds: float = 15) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, self.host("status").stdout
+            time.sleep(0.1)
+
+    @contextmanager
+    def load(self) -> Iterator[Load]:
+        """Clients that send the whole time, one that keeps its connection and one that does not."""
+        load = Load(self.port)
+        for thread in load.threads:
+            thread.start()
+        try:
+            yield load
+        finally:
+            load.stop.set()
+            for thread in load.threads:
+                thread.join()
+
+
+class Load:
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.stop = threading.Event()
+        self.answers: collections.Counter[str] = collections.Counter()
+        self.failures: list[str] = []
+        self.threads = [threading.Thread(target=self.send, args=(keep,)) for keep in (True, True, False)]
+
+    def send(self, keep: bool) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        while not self.stop.is_set():
+            try:
+                connection.request("GET", "/")
+                answer = connection.getresponse()
+                answer.read()
+                self.answers[str(answer.headers["X-Release-Id"])] += 1
+            except (OSError, http.client.HTTPException) as error:
+                self.failures.append(repr(error))
+                connection.close()
+            if not keep:
+                connection.close()
+            time.sleep(0.001)
+        connection.close()
+
+
+@pytest.fixture(scope="package")
+def bare_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """A fresh Debian host; nothing is provisioned yet."""
+    machine = Machine(tmp_path_factory.mktemp("switch"))
+    try:
+        machine.lab("up", "--hosts", "1")
+        yield machine
+    finally:
+        machine.lab("down")
+
+
+@pytest.fixture(scope="package")
+def machine(bare_machine: Machine) -> Machine:
+    """The host, provisioned for the stand-in, with releases staged and the first one serving."""
+    done = bare_machine.playbook("provision")
+    assert done.returncode == 0, done.stdout
+    bare_machine.stage("1.0.0")
+    bare_machine.stage("1.1.0")
+    bare_machine.stage("1.2.0")
+    bare_machine.stage("2.0.0", crash=True)
+    bare_machine.stage("2.1.0", admin_silent_after=4)
+    return bare_machine

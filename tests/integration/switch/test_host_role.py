@@ -1,0 +1,95 @@
+"""The role host on a bare Debian: check mode predicts it, a second run changes nothing, and nonsense is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+
+def tasks(output: str) -> dict[str, str]:
+    """Each task with "ok" or "changed", as the run tells it."""
+    found: dict[str, str] = {}
+    task = ""
+    for line in output.splitlines():
+        if match := re.match(r"(?:TASK|RUNNING HANDLER) \[(.*?)\]", line):
+            task = match[1]
+        elif match := re.match(r"(ok|changed): \[lab1\]", line):
+            found[task] = "changed" if "changed" in (match[1], found.get(task)) else "ok"
+    return found
+
+
+def test_check_mode_predicts_a_bare_host_exactly_and_changes_nothing(bare_machine: Any) -> None:
+    files = "find /etc /opt /usr/local /var/lib /var/log /run -xdev | grep -i stand-in || true"
+    predicted = bare_machine.playbook("provision", "--check", "--diff")
+    assert predicted.returncode == 0, predicted.stdout
+    assert bare_machine.shell(files).stdout == ""
+    done = bare_machine.playbook("provision", "--diff")
+    assert done.returncode == 0, done.stdout
+    assert tasks(predicted.stdout) == tasks(done.stdout)
+    assert "changed" in tasks(done.stdout).values()
+    assert "changed=0" in bare_machine.playbook("provision").stdout
+
+
+def test_nothing_runs_and_nothing_is_enabled_before_a_promotion(bare_machine: Any) -> None:
+    found = bare_machine.shell(
+        "systemctl list-units 'stand-in*' --no-legend; systemctl list-unit-files 'stand-in*' --no-legend"
+    )
+    assert "enabled " not in found.stdout.replace("disabled ", "") and " running" not in found.stdout
+
+
+def test_the_service_owns_its_index_and_its_logs_and_nothing_else(bare_machine: Any) -> None:
+    found = bare_machine.shell(
+        "find /opt/stand-in /var/lib/stand-in /etc/stand-in /var/log/stand-in /run/stand-in -user stand-in"
+    )
+    assert sorted(found.stdout.split()) == ["/var/lib/stand-in/index", "/var/log/stand-in"]
+    assert bare_machine.shell("stat -c '%a %U' /var/backups/stand-in").stdout == "700 root\n"
+
+
+def test_systemd_finds_nothing_wrong_with_the_units_and_rates_the_sandbox(bare_machine: Any) -> None:
+    units = "stand-in.socket stand-in-boot.service stand-in-guard.service stand-in@1.0.0-0123456789ab.service"
+    verified = bare_machine.shell(f"systemd-analyze verify {units} 2>&1 | grep stand-in || true")
+    assert verified.stdout == ""
+    rated = bare_machine.shell(
+        "systemd-analyze security --no-pager stand-in@1.0.0-0123456789ab.service | tail -1"
+    ).stdout
+    score = re.search(r"stand-in@\S+: ([0-9.]+)", rated)
+    assert score is not None and float(score[1]) <= 1.5, rated
+
+
+def test_a_changed_unit_restarts_nothing_and_says_so(machine: Any) -> None:
+    machine.serve_from("1.0.0")
+    pid = "systemctl show --property=MainPID stand-in@*"
+    before = machine.shell(pid).stdout
+    variables = json.dumps({"host_memory_max": "512M"})
+    done = machine.playbook("provision", "--tags", "host_configure", "-e", variables)
+    assert "Nothing was restarted" in done.stdout and "changed=1 " in done.stdout
+    assert machine.shell(pid).stdout == before
+    assert "MemoryMax=512M" in machine.shell("cat /etc/systemd/system/stand-in@.service").stdout
+    machine.playbook("provision", "--tags", "host_configure")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("host_root", "opt/x"),
+        ("host_root", ["/opt/x"]),
+        ("host_log_dir", "/var/log/with a space"),
+        ("host_run_dir", "/srv/run"),
+        ("host_port", "http"),
+        ("host_port", 70000),
+        ("host_drain_deadline", -1),
+        ("host_service", "Not_A_Name"),
+        ("host_environment", {"lower": 1}),
+        ("host_environment", {"MOBIUS_RELEASE_ID": "x"}),
+    ],
+)
+def test_nonsense_is_refused_with_a_sentence_before_anything_changes(
+    bare_machine: Any, variable: str, value: Any
+) -> None:
+    done = bare_machine.playbook("provision", "-e", json.dumps({variable: value}))
+    assert done.returncode != 0
+    assert variable in done.stdout + done.stderr, done.stdout
+    assert "changed=0" in done.stdout, done.stdout

@@ -1,0 +1,163 @@
+"""Switches on a real systemd host, of a service that is not dhash, with clients that send all the time."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+import pytest
+
+
+def test_a_first_release_that_nobody_confirms_leaves_no_instance_and_no_socket(machine: Any) -> None:
+    machine.forget()
+    extra: dict[str, Any] = {"instance": {}, "promotion": {"deadline": 6, "run": "test"}}
+    for name, state in (("instance", "standby"), ("promotion", "canary"), ("promotion", "provisional")):
+        result = machine.module(name, release=machine.releases["1.0.0"], state=state, **extra[name])
+        assert result["changed"] is True, result
+    assert machine.answer() == machine.releases["1.0.0"]
+    machine.until(lambda: machine.status()["pending"] is None)
+    machine.until(lambda: machine.shell("systemctl list-units --no-legend 'stand-in*'").stdout.strip() == "")
+    with pytest.raises(OSError, match=r".*"):
+        machine.answer()
+    assert [line["event"] for line in machine.journal()] == ["canary", "provisional", "reverted"]
+
+
+def test_releases_go_forward_and_back_without_a_failed_request(machine: Any) -> None:
+    machine.serve_from("1.0.0")
+    with machine.load() as load:
+        for version in ("1.1.0", "1.2.0"):
+            machine.promote(version, "canary")
+            assert machine.states()["1.0.0" if version == "1.1.0" else "1.1.0"] == "serving"
+            machine.promote(version)
+        for version in ("1.1.0", "1.0.0"):
+            done = machine.host("rollback")
+            seconds = re.search(r"\(([0-9.]+) s\)", done.stdout)
+            assert machine.answer() == machine.releases[version]
+            assert seconds is not None
+            # the second one has to be started first
+            assert float(seconds[1]) < (1.0 if version == "1.1.0" else 5.0), done.stdout
+    assert load.failures == []
+    assert set(load.answers) == {machine.releases[version] for version in ("1.0.0", "1.1.0", "1.2.0")}
+    assert machine.host("verify").returncode == 0
+
+
+def test_a_canary_shares_the_traffic_with_the_confirmed_release(machine: Any) -> None:
+    machine.serve_from("1.0.0")
+    machine.promote("1.1.0", "canary")
+    with machine.load() as load:
+        machine.until(lambda: len(load.answers) == 2)
+    machine.module("promotion", release=machine.releases["1.1.0"], state="reverted", run="test")
+    assert load.failures == []
+    assert machine.states() == {"1.0.0": "serving"}
+
+
+def test_the_guard_holds_through_kill_reload_and_reexec(machine: Any) -> None:
+    machine.serve_from("1.0.0")
+    with machine.load() as load:
+        machine.promote("1.1.0", "provisional", deadline=6)
+        began = time.monotonic()
+        for spoil in (
+            "systemctl kill --signal=KILL stand-in-guard",
+            "systemctl daemon-reload",
+            "systemctl kill --signal=TERM stand-in-guard",
+            "systemctl daemon-reexec",
+        ):
+            machine.shell(spoil)
+            time.sleep(0.3)
+        assert machine.status()["pending"] is not None
+        machine.until(lambda: machine.status()["pending"] is None)
+        assert 4 < time.monotonic() - began < 12
+        machine.until(lambda: machine.states() == {"1.0.0": "serving"})
+    assert load.failures == []
+    assert machine.journal()[-1]["event"] == "reverted"
+    late = machine.module("promotion", release=machine.releases["1.1.0"], state="confirmed", run="test")
+    assert late["mobius_failure"]["outcome"] == "nothing_pending"
+    machine.until(lambda: machine.shell("systemctl is-active stand-in-guard", check=False).stdout.strip() == "inactive")
+
+
+def test_a_confirmed_promotion_outlives_its_guard(machine: Any) -> None:
+    machine.serve_from("1.0.0")
+    machine.promote("1.1.0", deadline=3)
+    time.sleep(4)
+    assert machine.answer() == machine.releases["1.1.0"]
+    machine.host("rollback")
+
+
+def test_a_command_that_is_killed_at_any_time_is_completed_by_the_next(machine: Any) -> None:
+    machine.serve_from("1.0.0")
+    machine.promote("1.1.0")
+    with machine.load() as load:
+        for number in range(24):
+            target = machine.releases["1.0.0" if number % 2 == 0 else "1.1.0"]
+            # both are warm, so a rollback takes some 100 to 200 ms, most of it before the first step
+            machine.shell(
+                f"timeout --signal=KILL {0.06 + number * 0.006:.3f} mobius-host rollback --to {target} || true"
+            )
+            machine.host("rollback", "--to", target)
+            status = machine.status()
+            assert (status["confirmed"], status["serving"]) == (target, [target]), number
+            assert machine.answer() == target
+    assert load.failures == []
+    machine.host("verify")
+    machine.shell(f"test $(readlink /opt/stand-in/current) = releases/{target}")
+
+
+def test_a_reboot_serves_the_confirmed_release_and_forgets_what_was_provisional(machine: Any) -> None:
+    machine.serve_from("1.0.0")
+    machine.promote("1.1.0", "provisional", deadline=600)
+    assert machine.answer() == machine.releases["1.1.0"]
+    machine.call("podman", "restart", machine.record["container"])
+    machine.lab("up", "--hosts", "1")
+
+    def answers() -> bool:
+        try:
+            return bool(machine.answer() == machine.releases["1.0.0"])
+        except OSError:
+            return False
+
+    machine.until(answers)
+    machine.until(lambda: machine.states() == {"1.0.0": "serving"})
+    assert machine.status()["pending"] is None
+    late = machine.module("promotion", release=machine.releases["1.1.0"], state="confirmed", run="test")
+    assert late["mobius_failure"]["outcome"] == "nothing_pending"
+    machine.promote("1.1.0")
+    machine.host("rollback")
+
+
+def test_a_release_that_crashes_is_refused_with_its_last_words_and_disturbs_nothing(machine: Any) -> None:
+    machine.serve_from("1.0.0")
+    with machine.load() as load:
+        result = machine.module("instance", release=machine.releases["2.0.0"])
+        assert result["mobius_failure"]["outcome"] == "instance_failed"
+        assert result["journal"][-1] == "stand_in: this release is broken"
+        time.sleep(2)
+        assert machine.states() == {"1.0.0": "serving"}, "it must not be started again and again"
+        assert machine.shell("systemctl is-active stand-in.socket").stdout == "active\n"
+        machine.promote("1.1.0")
+        machine.host("rollback")
+    assert load.failures == []
+
+
+def test_a_release_that_hangs_is_rolled_back_and_gone(machine: Any) -> None:
+    machine.serve_from("1.0.0")
+    machine.promote("2.1.0")
+    machine.until(lambda: machine.states()["2.1.0"] == "silent")
+    began = time.monotonic()
+    machine.host("rollback")
+    assert time.monotonic() - began < 8
+    assert machine.answer() == machine.releases["1.0.0"]
+    machine.until(lambda: machine.states() == {"1.0.0": "serving"})
+
+
+def test_an_instance_that_is_killed_again_and_again_keeps_its_socket(machine: Any) -> None:
+    machine.serve_from("1.0.0")
+    unit = f"stand-in@{machine.releases['1.0.0']}"
+    for _ in range(8):
+        machine.shell(f"systemctl kill --signal=KILL {unit} || true")
+        time.sleep(0.3)
+    machine.until(lambda: machine.states() == {"1.0.0": "serving"})
+    assert machine.shell("systemctl is-active stand-in.socket").stdout == "active\n"
+    assert machine.answer() == machine.releases["1.0.0"]
+    machine.promote("1.1.0")
+    machine.host("rollback")
