@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from conftest import Bundle, Host, build, changed_source, mobius
 
 from mobius.control.steady_client import Picture, SteadyClient, serving_release
+from tests.end_to_end.by_hand import Bundle, Host, build, changed_source, mobius
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 GOLDEN = CHECKOUT / "roles/deploy/files/golden"

@@ -1,0 +1,121 @@
+"""The lab's hosts and the command, as a person uses them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class Host:
+    """A host of the lab."""
+
+    name: str
+    ssh_port: int
+    http_port: int
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return ("127.0.0.1", self.http_port)
+
+    def run(self, command: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a shell command on the host as root."""
+        lab = CHECKOUT / ".lab"
+        options = [
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            f"UserKnownHostsFile={lab / 'known_hosts'}",
+            "-i",
+            str(lab / "id_ed25519"),
+        ]
+        done = subprocess.run(
+            ["ssh", "-F", "none", *options, "-p", str(self.ssh_port), "root@127.0.0.1", command],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert not check or done.returncode == 0, f"{self.name}: {command}: {done.stdout}{done.stderr}"
+        return done
+
+    def status(self) -> dict[str, Any]:
+        """What `mobius-host status --json` says there."""
+        parsed: dict[str, Any] = json.loads(self.run("mobius-host status --json").stdout)
+        return parsed
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a run of `mobius` ended."""
+
+    code: int
+    summary: dict[str, Any]
+    stderr: str
+
+    @property
+    def changes(self) -> dict[str, list[str]]:
+        """Names of the changed tasks, in order, by host."""
+        found: dict[str, list[str]] = self.summary["changes"]
+        return found
+
+    def outcomes(self) -> dict[str, str]:
+        """Outcome by host."""
+        return {item["host"]: item["outcome"] for item in self.summary["failures"]}
+
+
+def mobius(*arguments: str, timeout: float = 600) -> Answer:
+    """Run `mobius … --format json`."""
+    done = subprocess.run(
+        [str(BIN / "mobius"), *arguments, "--format", "json"],
+        cwd=CHECKOUT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return Answer(done.returncode, json.loads(done.stdout) if done.stdout.strip() else {}, done.stderr)
+
+
+def lab(*arguments: str) -> None:
+    done = subprocess.run(
+        [str(BIN / "mobius"), "lab", *arguments], cwd=CHECKOUT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A built bundle."""
+
+    path: str
+    release: str
+
+
+def build(folder: Path, version: str, source: Path = CHECKOUT) -> Bundle:
+    """Build a bundle of the source's commit into `folder`."""
+    answer = mobius("bundle", "build", "--version", version, "--out", str(folder), "--source", str(source))
+    assert answer.code == 0, answer.stderr
+    return Bundle(answer.summary["bundle"], answer.summary["release"])
+
+
+def changed_source(folder: Path, file: str, before: str, after: str) -> Path:
+    """A clone of this commit with one line changed and committed: how a bad release comes about."""
+    clone = folder / "source"
+    subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(CHECKOUT), str(clone)], check=True)
+    path = clone / file
+    text = path.read_text(encoding="utf-8")
+    assert text.count(before) == 1, f"{file} no longer has the line that the test breaks"
+    path.write_text(text.replace(before, after), encoding="utf-8")
+    author = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+    subprocess.run(["git", "-C", str(clone), *author, "commit", "--quiet", "--all", "-m", "Change it"], check=True)
+    return clone
