@@ -169,12 +169,15 @@ class Machine:
         self.shell(f"rm -f /var/lib/{SERVICE}/journal.jsonl")
 
     def serve_from(self, version: str) -> None:
-        """Have one version confirmed, and nothing pending, whatever a test before left."""
-        status = self.status()
-        if status["pending"]:
+        """Have one version confirmed and running, and nothing else, whatever a test before left."""
+        if self.status()["pending"]:
             self.host("rollback")
-        if self.status()["confirmed"] != self.releases[version]:
+        status = self.status()
+        if status["confirmed"] != self.releases[version]:
             self.promote(version)
+        for item in status["releases"]:
+            if item["version"] != version and item["state"] not in ("kept", "bad"):
+                self.shell(f"systemctl stop {SERVICE}@{item['release']}")
 
     def answer(self) -> str:
         """The release that answers on the public socket."""

@@ -88,11 +88,11 @@ def test_a_command_that_is_killed_at_any_time_is_completed_by_the_next(machine: 
     machine.serve_from("1.0.0")
     machine.promote("1.1.0")
     with machine.load() as load:
-        for number in range(24):
+        for number in range(14):
             target = machine.releases["1.0.0" if number % 2 == 0 else "1.1.0"]
             # both are warm, so a rollback takes some 100 to 200 ms, most of it before the first step
             machine.shell(
-                f"timeout --signal=KILL {0.06 + number * 0.006:.3f} mobius-host rollback --to {target} || true"
+                f"timeout --signal=KILL {0.06 + number * 0.01:.3f} mobius-host rollback --to {target} || true"
             )
             machine.host("rollback", "--to", target)
             status = machine.status()

@@ -251,3 +251,32 @@ def test_an_interrupted_rollback_is_completed_and_not_counted_as_a_step(
         else:
             return
     pytest.fail("a rollback has fewer steps than that")
+
+
+def test_a_first_release_that_a_killed_rollback_left_serving_is_stopped_by_whatever_comes_next(
+    make_rig: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = Steps(monkeypatch)
+    rig = make_rig()
+    first_provisional(rig)
+    watch_systemd(rig, steps)
+    with steps.counting(0, True), pytest.raises(Killed):
+        rig.run(plan_rollback, None)
+    assert rig.serving == [A] and rig.truth.confirmed is None
+    rig.run(plan_mark, B, True)
+    assert rig.running == [] and not rig.seen().listening
+
+
+def test_nobody_is_told_to_stand_by_while_the_one_that_is_to_serve_does_not(
+    make_rig: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = Steps(monkeypatch)
+    rig = make_rig()
+    three_confirmed(rig)
+    watch_systemd(rig, steps)
+    with steps.counting(0, True), pytest.raises(Killed):
+        rig.run(plan_rollback, None)
+    assert rig.serving == [B, C]
+    rig.systemd.instances.pop(C).end()
+    rig.run(plan_mark, A, True)
+    assert rig.serving == [B], "it is not what the truth names, but it is all there is"

@@ -218,13 +218,19 @@ def test_a_changed_journal_is_found(rig: Any, change: str) -> None:
     assert rig.command("verify") == 3
 
 
-def test_a_line_that_a_kill_kept_from_the_journal_is_added_by_the_next_command(rig: Any) -> None:
+@pytest.mark.parametrize(
+    ("make", "arguments", "event"), [(plan_mark, (C, True), "marked_bad"), (plan_rollback, (None,), "rollback")]
+)
+def test_a_line_that_a_kill_kept_from_the_journal_is_added_by_the_next_command(
+    rig: Any, make: Any, arguments: tuple[Any, ...], event: str
+) -> None:
     rig.promote(A)
+    rig.promote(B)
     path = rig.host.journal_path
     kept = path.read_text().splitlines(keepends=True)
     path.write_text("".join(kept[:-1]))
-    rig.run(plan_mark, B, True)
-    assert rig.events() == ["canary", "provisional", "confirmed", "marked_bad"]
+    rig.run(make, *arguments)
+    assert rig.events() == ["canary", "provisional", "confirmed"] * 2 + [event]
     assert path.read_text().startswith("".join(kept))
 
 
