@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ class Host:
     name: str
     ssh_port: int
     http_port: int
+    container: str
 
     @property
     def address(self) -> tuple[str, int]:
@@ -45,6 +48,19 @@ class Host:
         )
         assert not check or done.returncode == 0, f"{self.name}: {command}: {done.stdout}{done.stderr}"
         return done
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """A host that is there and says nothing."""
+        subprocess.run(["podman", "pause", self.container], check=True, capture_output=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["podman", "unpause", self.container], check=True, capture_output=True)
+
+    def reboot(self) -> None:
+        """Stop and start the host, as a power button does it."""
+        subprocess.run(["podman", "restart", "--time", "20", self.container], check=True, capture_output=True)
 
     def status(self) -> dict[str, Any]:
         """What `mobius-host status --json` says there."""

@@ -16,7 +16,7 @@ def hosts() -> Iterator[list[Host]]:
     lab("down")
     lab("up")
     state = json.loads((CHECKOUT / ".lab/lab.json").read_text(encoding="utf-8"))
-    yield [Host(item["name"], item["ssh_port"], item["http_port"]) for item in state["hosts"]]
+    yield [Host(item["name"], item["ssh_port"], item["http_port"], item["container"]) for item in state["hosts"]]
     lab("down")
 
 
