@@ -53,6 +53,7 @@ SERVE_TIMEOUT = 5.0  # seconds an instance has to serve
 STANDBY_TIMEOUT = 3.0  # seconds an instance has to stand by, before it is killed
 LOCK_TIMEOUT = 30.0  # seconds to wait for another command; the lock is never held while a release starts
 GUARD_SLICE = 1.0  # seconds after which the guard looks at pending.json again
+NOT_FOUND = 5  # what systemctl ends with when there is no such unit
 TAKEN_BACK = 0.0  # the deadline of a promotion that is being taken back
 FIRST_SHA256 = "0" * 64
 
@@ -501,9 +502,12 @@ class Systemd:
         """Start a unit and wait until it is ready; False when it failed.
 
         Raises:
-            MobiusError: `timeout` when it is neither after `timeout` seconds.
+            MobiusError: `timeout` when it is neither after `timeout` seconds, `not_provisioned` without a unit file.
         """
-        return self._run("systemctl", "start", unit, timeout=timeout).returncode == 0
+        done = self._run("systemctl", "start", unit, timeout=timeout)
+        if done.returncode == NOT_FOUND:
+            raise MobiusError("not_provisioned", f"systemd does not know {unit}.")
+        return done.returncode == 0
 
     def restart(self, unit: str) -> None:
         """Start a unit afresh."""
