@@ -18,7 +18,7 @@ demo: setup ## release real pictures' service to three lab hosts, upgrade it, re
 	@$(BIN)/python -m mobius.control.demo $(if $(LIBRARY),--library "$(LIBRARY)")
 
 test: setup lint ## lint, types, unit, contract, integration, Molecule, end to end (under 30 minutes on two cores)
-	$(PYTEST) -m "not soak"
+	$(PYTEST) -m "not soak" --junitxml=test-results/pytest.xml
 
 test-unit: setup ## the quick part: unit and contract tests
 	$(PYTEST) tests/unit tests/contract

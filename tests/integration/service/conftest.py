@@ -126,7 +126,11 @@ class Host:
         """Traffic from a second process during the block; the dictionary is filled at its end."""
         picture = GOLDEN / "rocket-orientation-6.jpg"
         entries = json.loads((GOLDEN / "golden.json").read_text())
-        dhash = next(e["json"]["dhash"] for e in entries if e["body_file"] == picture.name and e["json"]["algorithm"] == "exact-1")
+        dhash = next(
+            e["json"]["dhash"]
+            for e in entries
+            if e["body_file"] == picture.name and e["json"]["algorithm"] == "exact-1"
+        )
         command = [sys.executable, str(Path(__file__).parent / "load.py"), str(self.port), str(picture), dhash]
         process = subprocess.Popen(command, text=True, stdin=-1, stdout=-1, stderr=-1)
         result: dict[str, Any] = {}

@@ -38,7 +38,9 @@ def test_every_picture_has_an_answer_for_every_algorithm() -> None:
         (name, algorithm) for name in PICTURES for algorithm in ALGORITHMS.values()
     }
     assert len(PICTURES) >= 5
-    assert len({entry["json"]["dhash"] for entry in ENTRIES if entry["json"]["algorithm"] == "exact-1"}) == len(PICTURES)
+    assert len({entry["json"]["dhash"] for entry in ENTRIES if entry["json"]["algorithm"] == "exact-1"}) == len(
+        PICTURES
+    )
 
 
 @pytest.mark.parametrize("name", PICTURES)
