@@ -69,6 +69,7 @@ previous:
   type: str
 """
 
+import re
 import shutil
 from pathlib import Path
 
@@ -77,6 +78,8 @@ from ansible_collections.mobius.dhash.plugins.module_utils import durable, mobiu
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
 PACKAGE = mobius_host.PACKAGE.replace(".", "/")
+# the name of a version's folder: what else lies beside it is somebody else's
+VERSION = re.compile(r"[0-9a-f]{12}")
 
 
 def _text(path: Path) -> str | None:
@@ -116,7 +119,8 @@ def _old_versions(lib_dir: Path, digest: str, before: str | None) -> list[Path]:
     """What a new version replaces, but for the one before: a guard that is just running still uses it."""
     if digest == before:
         return []
-    return sorted(path for path in lib_dir.glob("*") if path.is_dir() and path.name not in (digest, before))
+    versions = (path for path in lib_dir.glob("*") if VERSION.fullmatch(path.name) and path.is_dir())
+    return sorted(path for path in versions if path.name not in (digest, before))
 
 
 def _summary(files: dict[Path, str | None], digest: str | None, old: list[Path]) -> dict[str, object]:

@@ -210,6 +210,15 @@ def test_a_changed_installation_is_repaired(rig: Any, module: Module, damage: st
     assert module("host_tool", **where)["changed"] is False
 
 
+def test_a_new_version_removes_nothing_but_versions(rig: Any, module: Module) -> None:
+    where = {"command": str(rig.host.command), "lib_dir": str(rig.root / "lib")}
+    other = rig.root / "lib/python3.11/dist-packages"
+    for folder in (other, rig.root / "lib" / ("0" * 12)):
+        folder.mkdir(parents=True)
+    assert module("host_tool", **where)["diff"]["before"]["old versions"] == ["0" * 12]
+    assert other.is_dir() and not (rig.root / "lib" / ("0" * 12)).exists()
+
+
 def test_a_new_version_keeps_the_one_before_and_drops_older_ones(rig: Any, module: Module) -> None:
     where = {"command": str(rig.host.command), "lib_dir": str(rig.root / "lib")}
     for digest in ("0" * 12, "1" * 12):
