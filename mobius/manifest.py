@@ -625,7 +625,10 @@ def verify_tree(release_dir: Path | str, release: str | None = None) -> list[str
             problems.append(f"changed {RELEASE_NAME}: its {name} is not the manifest's")
     expected = {f"{TREE}/{path}": entry for path, entry in manifest.files.items()}
     folders = {TREE} | {folder for path in expected for folder in _folders_of(path)}
-    owner = root.stat().st_uid
+    about = root.stat()
+    owner = about.st_uid
+    if about.st_mode & 0o7777 != 0o755:
+        problems.append(f"mode ./: {about.st_mode & 0o7777:04o}, not 0755")
     seen = set()
     for path, item in _walk(root):
         seen.add(path)
@@ -640,6 +643,8 @@ def verify_tree(release_dir: Path | str, release: str | None = None) -> list[str
                 problems.append(f"mode {path}/: {mode}, not 0755")
             continue
         if path in (MANIFEST_NAME, RELEASE_NAME):
+            if mode != "0644":
+                problems.append(f"mode {path}: {mode}, not 0644")
             continue
         entry = expected.get(path)
         if entry is None:

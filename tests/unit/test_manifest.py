@@ -478,6 +478,9 @@ def _linked(folder: Path) -> None:
         (lambda f: (f / "tree/empty").mkdir(), ["extra tree/empty/"]),
         (lambda f: (f / "tree/lib.so").chmod(0o777), ["mode tree/lib.so: 0777, not 0755"]),
         (lambda f: (f / "tree/app").chmod(0o777), ["mode tree/app/: 0777, not 0755"]),
+        (lambda f: f.chmod(0o777), ["mode ./: 0777, not 0755"]),
+        (lambda f: (f / "manifest.json").chmod(0o666), ["mode manifest.json: 0666, not 0644"]),
+        (lambda f: (f / "release.json").chmod(0o666), ["mode release.json: 0666, not 0644"]),
         (_linked, ["changed tree/lib.so: it is not a regular file"]),
         (
             _edit_json("release.json", commit="d" * 40),
