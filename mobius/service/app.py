@@ -160,7 +160,7 @@ class _Routes:
     async def host_metrics(self, request: Request) -> Response:  # noqa: ARG002
         pages: dict[str, str | None] = {self.settings.release_id: self._page()}
         for release, reply in (await self._neighbours("/metrics")).items():
-            pages[release] = reply.body.decode() if reply is not None and reply.status == 200 else None
+            pages[release] = reply.body.decode(errors="replace") if reply is not None and reply.status == 200 else None
         return Response(merged(pages), media_type=CONTENT_TYPE)
 
     def _page(self) -> str:
@@ -174,8 +174,7 @@ class _Routes:
     async def host_figures(self, request: Request) -> Response:  # noqa: ARG002
         found = [await self.instance.figures()]
         for release, reply in (await self._neighbours("/metrics/dhash")).items():
-            good = reply is not None and reply.status == 200
-            found.append(json.loads(reply.body) if reply is not None and good else {"release": release, "up": 0})
+            found.append(_figures_of(release, reply))
         return _Json({"instances": sorted(found, key=lambda entry: str(entry["release"]))})
 
     async def _neighbours(self, target: str) -> dict[str, neighbours.Reply | None]:
@@ -193,6 +192,15 @@ class _Routes:
     async def standby(self, request: Request) -> Response:  # noqa: ARG002
         self.instance.stand_by()
         return _Json(self.instance.describe())
+
+
+def _figures_of(release: str, reply: neighbours.Reply | None) -> dict[str, Any]:
+    """A neighbour's figures; one that answers nonsense counts as down, and does not take the page with it."""
+    try:
+        said = json.loads(reply.body) if reply is not None and reply.status == 200 else None
+    except ValueError:
+        said = None
+    return said if isinstance(said, dict) and said.get("release") == release else {"release": release, "up": 0}
 
 
 async def _answer_problem(request: Request, error: Exception) -> Response:  # noqa: ARG001

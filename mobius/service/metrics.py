@@ -102,13 +102,15 @@ def merged(pages: Mapping[str, str | None]) -> bytes:
     """One page of several instances' pages; each series gets its release as a label.
 
     Args:
-        pages: release id to that instance's page, None when it did not answer; `mobius_up` tells which.
+        pages: release id to that instance's page, None when it did not answer; `mobius_up` tells which, and counts a
+            page that cannot be read as no answer.
     """
     up = GaugeMetricFamily("mobius_up", "1 when the release's instance answered.", labels=["release"])
     families: dict[str, Metric] = {up.name: up}
     for release, page in sorted(pages.items()):
-        up.add_metric([release], 0.0 if page is None else 1.0)
-        for family in text_string_to_metric_families(page or ""):
+        read = None if page is None else _read(page)
+        up.add_metric([release], 0.0 if read is None else 1.0)
+        for family in read or ():
             if family.name == up.name:
                 continue  # what a neighbour says of itself is said above
             target = families.setdefault(
@@ -120,6 +122,14 @@ def merged(pages: Mapping[str, str | None]) -> bytes:
     registry = CollectorRegistry()
     registry.register(_Families(families.values()))
     return generate_latest(registry)
+
+
+def _read(page: str) -> list[Metric] | None:
+    """The families of a page; None when it is none, whatever a broken neighbour wrote there."""
+    try:
+        return list(text_string_to_metric_families(page))
+    except (ValueError, LookupError, AttributeError):
+        return None
 
 
 class _Families:

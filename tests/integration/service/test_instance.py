@@ -8,9 +8,11 @@ import json
 import os
 import signal
 import socket
+import socketserver
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,6 +109,26 @@ def test_a_dead_and_a_frozen_neighbour_count_as_down_and_do_not_hold_up_the_page
             assert client.get("/readyz").status_code == 200
     finally:
         frozen.process.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize("body", [b"no metrics {", b"\xff\xfe", b"[1]", b"{}"])
+def test_a_neighbour_that_answers_nonsense_does_not_take_the_page_with_it(host: Host, body: bytes) -> None:
+    good = host.start(NEW, start="serving")
+    place = host.run_dir / OLD / "admin.sock"
+    place.parent.mkdir()
+
+    class Nonsense(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.rfile.readline()
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n" + body)
+
+    with socketserver.ThreadingUnixStreamServer(str(place), Nonsense) as bad, host.client() as client:
+        threading.Thread(target=bad.serve_forever, args=(0.01,), daemon=True).start()
+        metrics, figures = client.get("/metrics"), client.get("/metrics/dhash")
+        bad.shutdown()
+    assert (metrics.status_code, figures.status_code) == (200, 200)
+    assert series(metrics.text)["mobius_up", good.release] == 1
+    assert {entry["release"]: entry["up"] for entry in figures.json()["instances"]} == {OLD: 0, good.release: 1}
 
 
 def test_health_says_who_it_is_and_how_it_is(host: Host, tmp_path: Path) -> None:
