@@ -1,7 +1,9 @@
-"""Molecule takes a missing playbook for success, so this asks for every one that a sequence names."""
+"""What Molecule takes for success though nothing was tested: a missing playbook, no inventory, a verify that cannot fail."""
 
 from __future__ import annotations
 
+import configparser
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +12,19 @@ import yaml
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SCENARIOS = sorted(path.parent for path in (CHECKOUT / "molecule").glob("*/molecule.yml"))
+WITH_HOSTS = [scenario for scenario in SCENARIOS if scenario.name != "default"]
 WITHOUT_PLAYBOOK = {"syntax", "dependency", "idempotence", "check"}
-ROLES_WITH_A_SCENARIO = ("host", "backup", "deploy", "promote", "rollback")
+ROLES = sorted(path.name for path in (CHECKOUT / "roles").iterdir() if path.is_dir())
+LAB_HOSTS = 3
 
 
-def load(path: Path) -> dict[str, Any]:
-    return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+def load(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def base() -> dict[str, Any]:
-    return load(CHECKOUT / ".config/molecule/config.yml")
+    settings: dict[str, Any] = load(CHECKOUT / ".config/molecule/config.yml")
+    return settings
 
 
 def sequence(scenario: Path) -> list[str]:
@@ -27,8 +32,25 @@ def sequence(scenario: Path) -> list[str]:
     return list(own or base()["scenario"]["test_sequence"])
 
 
+def arguments(scenario: Path) -> list[str]:
+    """What ansible-playbook gets: a scenario's own list takes the place of the base's."""
+    own = load(scenario / "molecule.yml").get("ansible", {}).get("executor", {}).get("args", {})
+    return list({**base()["ansible"]["executor"]["args"], **own}["ansible_playbook"])
+
+
+def keys(tree: Any) -> Iterator[str]:
+    """All keys of all mappings in a YAML document."""
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield key
+            yield from keys(value)
+    elif isinstance(tree, list):
+        for item in tree:
+            yield from keys(item)
+
+
 def test_every_role_has_a_scenario_and_so_has_the_whole() -> None:
-    assert {"default", "end_to_end", *ROLES_WITH_A_SCENARIO} <= {scenario.name for scenario in SCENARIOS}
+    assert {"default", "end_to_end", *ROLES} == {scenario.name for scenario in SCENARIOS}
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda path: path.name)
@@ -45,15 +67,49 @@ def test_a_scenario_has_every_playbook_that_its_sequence_names(scenario: Path) -
         assert load(playbook), f"{scenario.name}: {playbook.name} is empty"
 
 
-@pytest.mark.parametrize("role", ROLES_WITH_A_SCENARIO)
-def test_a_roles_scenario_goes_through_all_stations(role: str) -> None:
-    stations = sequence(CHECKOUT / "molecule" / role)
-    order = [stations.index(name) for name in ("prepare", "converge", "idempotence", "verify")]
+@pytest.mark.parametrize("scenario", WITH_HOSTS, ids=lambda path: path.name)
+def test_a_scenario_goes_through_all_stations(scenario: Path) -> None:
+    stations = sequence(scenario)
+    order = [stations.index(name) for name in ("prepare", "converge", "idempotence", "verify", "cleanup")]
     assert order == sorted(order)
     assert stations[-1] == "cleanup"
+
+
+@pytest.mark.parametrize("scenario", WITH_HOSTS, ids=lambda path: path.name)
+def test_a_verify_also_tries_what_has_to_be_refused(scenario: Path) -> None:
+    found = [key for path in scenario.glob("*.yml") for key in keys(load(path))]
+    text = "".join(path.read_text(encoding="utf-8") for path in scenario.glob("*.yml"))
+    assert "rescue" in found, f"{scenario.name} shows only that what is right works"
+    assert "_failure.outcome == " in text, f"{scenario.name} does not look at the reason of a refusal"
+
+
+@pytest.mark.parametrize("scenario", WITH_HOSTS, ids=lambda path: path.name)
+def test_a_scenario_runs_on_the_labs_inventory(scenario: Path) -> None:
+    assert "--inventory=${MOLECULE_PROJECT_DIRECTORY}/inventories/local" in arguments(scenario)
+
+
+@pytest.mark.parametrize("scenario", WITH_HOSTS, ids=lambda path: path.name)
+def test_a_scenario_makes_exactly_those_hosts_anew_that_it_used(scenario: Path) -> None:
+    limits = [value.partition("=")[2] for value in arguments(scenario) if value.startswith("--limit=")]
+    used = set(limits[0].split(":")) - {"localhost"} if limits else {f"lab{n}" for n in range(1, LAB_HOSTS + 1)}
+    (play,) = load(scenario / "cleanup.yml")
+    unused = play["vars"]["molecule_unused_hosts"]
+    assert used == {f"lab{n}" for n in range(unused + 1, LAB_HOSTS + 1)}
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda path: path.name)
 def test_no_task_is_hidden_from_the_idempotence_check(scenario: Path) -> None:
     for path in scenario.glob("**/*.yml"):
         assert "molecule-idempotence-notest" not in path.read_text(encoding="utf-8"), path
+
+
+def test_molecule_runs_ansible_with_the_houses_settings() -> None:
+    house = configparser.ConfigParser()
+    house.read(CHECKOUT / "ansible.cfg")
+    theirs = base()["ansible"]["cfg"]
+    # what differs with the folder, or is only the looks
+    own_way = {"inventory", "collections_path", "roles_path", "nocows", "retry_files_enabled", "deprecation_warnings"}
+    for section in house.sections():
+        for name, value in house.items(section):
+            if name not in own_way:
+                assert str(theirs[section].get(name)).lower() == value.lower(), f"[{section}] {name}"
