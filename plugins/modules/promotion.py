@@ -41,7 +41,9 @@ options:
     choices: [canary, provisional, confirmed, reverted]
     required: true
   deadline:
-    description: Seconds from V(canary), and again from V(provisional), in which the next step has to come.
+    description:
+      - Seconds from V(canary), and again from V(provisional), in which the next step has to come.
+      - Above 0, and a day at most.
     type: float
     default: 300
   run:
@@ -114,6 +116,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import mobius_host
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
+LONGEST = 86_400  # seconds
+
 
 def main() -> None:
     """Run the module."""
@@ -146,6 +150,10 @@ def main() -> None:
         predicted=module.check_mode,
         assume_staged=module.check_mode and module.params["assume_staged"],
     )
+    # an infinite one would never be taken back, and with one that is over the release would serve all the same
+    if not 0 < wish.deadline <= LONGEST:
+        reason = f"deadline is {wish.deadline:g}, which is not above 0 and up to {LONGEST} seconds."
+        module.fail_json(**mobius_host.as_failure(MobiusError("invalid_input", reason)))
     try:
         host = mobius_host.require_tool(module.params["service"], module.params["config_dir"])
         switch = mobius_host.Switch(host, wish.who)

@@ -158,6 +158,16 @@ def test_release_info_tells_of_another_tool_and_a_missing_one(rig: Any, module: 
     assert module("release_info")["tool_digest_ok"] is False
 
 
+@pytest.mark.parametrize("deadline", ["0", "-5", "inf", "nan", "86401"])
+def test_a_deadline_that_is_none_is_refused_before_anything_serves(rig: Any, tool: Module, deadline: str) -> None:
+    rig.promote(A)
+    rig.run(mobius_host.plan_instance, B, "standby")
+    for check in (True, False):
+        refused = tool("promotion", check=check, release=B, state="canary", deadline=deadline)
+        assert refused["mobius_failure"]["outcome"] == "invalid_input", refused
+    assert rig.pending is None and rig.serving == [A]
+
+
 # --- host_tool --------------------------------------------------------------------------------------------------------
 
 
