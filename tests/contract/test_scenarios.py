@@ -77,8 +77,8 @@ def test_a_scenario_goes_through_all_stations(scenario: Path) -> None:
 
 @pytest.mark.parametrize("scenario", WITH_HOSTS, ids=lambda path: path.name)
 def test_a_verify_also_tries_what_has_to_be_refused(scenario: Path) -> None:
-    found = [key for path in scenario.glob("*.yml") for key in keys(load(path))]
-    text = "".join(path.read_text(encoding="utf-8") for path in scenario.glob("*.yml"))
+    found = [key for path in scenario.glob("**/*.yml") for key in keys(load(path))]
+    text = "".join(path.read_text(encoding="utf-8") for path in scenario.glob("**/*.yml"))
     assert "rescue" in found, f"{scenario.name} shows only that what is right works"
     assert "_failure.outcome == " in text, f"{scenario.name} does not look at the reason of a refusal"
 
