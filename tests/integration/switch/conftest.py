@@ -80,10 +80,14 @@ class Machine:
         """A script at the host's console."""
         return self.call("podman", "exec", self.record["container"], "bash", "-euc", script, check=check)
 
+    @property
+    def ansible_playbook(self) -> Path:
+        return BIN / "ansible-playbook"
+
     def playbook(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         variables = json.dumps({**VARIABLES, "promote_run": "test"})
         return self.call(
-            BIN / "ansible-playbook",
+            self.ansible_playbook,
             "-i",
             self.inventory,
             f"playbooks/{name}.yml",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
-import pytest
+import yaml
 
 
 def tasks(output: str) -> dict[str, str]:
@@ -71,25 +72,40 @@ def test_a_changed_unit_restarts_nothing_and_says_so(machine: Any) -> None:
     machine.playbook("provision", "--tags", "host_configure")
 
 
-@pytest.mark.parametrize(
-    ("variable", "value"),
-    [
-        ("host_root", "opt/x"),
-        ("host_root", ["/opt/x"]),
-        ("host_log_dir", "/var/log/with a space"),
-        ("host_run_dir", "/srv/run"),
-        ("host_port", "http"),
-        ("host_port", 70000),
-        ("host_drain_deadline", -1),
-        ("host_service", "Not_A_Name"),
-        ("host_environment", {"lower": 1}),
-        ("host_environment", {"MOBIUS_RELEASE_ID": "x"}),
-    ],
-)
-def test_nonsense_is_refused_with_a_sentence_before_anything_changes(
-    bare_machine: Any, variable: str, value: Any
-) -> None:
-    done = bare_machine.playbook("provision", "-e", json.dumps({variable: value}))
-    assert done.returncode != 0
-    assert variable in done.stdout + done.stderr, done.stdout
-    assert "changed=0" in done.stdout, done.stdout
+NONSENSE: list[tuple[str, Any]] = [
+    ("host_root", "opt/x"),
+    ("host_root", ["/opt/x"]),
+    ("host_log_dir", "/var/log/with a space"),
+    ("host_run_dir", "/srv/run"),
+    ("host_port", 70000),
+    ("host_drain_deadline", -1),
+    ("host_service", "Not_A_Name"),
+    ("host_environment", {"lower": 1}),
+    ("host_environment", {"MOBIUS_RELEASE_ID": "x"}),
+]
+
+
+def test_nonsense_is_refused_with_a_sentence_before_anything_changes(bare_machine: Any, tmp_path: Path) -> None:
+    refused = (
+        "REFUSED {{ ansible_failed_result.mobius_failure.outcome }} {{ ansible_failed_result.mobius_failure.reason }}"
+    )
+    plays = [
+        {
+            "hosts": "lab1",
+            "tasks": [
+                {
+                    "block": [{"ansible.builtin.include_role": {"name": "mobius.dhash.host"}, "vars": {name: value}}],
+                    "rescue": [{"ansible.builtin.debug": {"msg": refused}}],
+                }
+            ],
+        }
+        for name, value in NONSENSE
+    ]
+    playbook = tmp_path / "nonsense.yml"
+    playbook.write_text(yaml.safe_dump(plays))
+    done = bare_machine.call(bare_machine.ansible_playbook, "-i", bare_machine.inventory, playbook)
+    said = re.findall(r"REFUSED (.*)\"", done.stdout)
+    assert len(said) == len(NONSENSE), done.stdout
+    for (name, _), sentence in zip(NONSENSE, said, strict=True):
+        assert sentence.startswith(f"invalid_input {name} "), sentence
+    assert "changed=0" in done.stdout

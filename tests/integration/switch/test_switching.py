@@ -161,3 +161,19 @@ def test_an_instance_that_is_killed_again_and_again_keeps_its_socket(machine: An
     assert machine.answer() == machine.releases["1.0.0"]
     machine.promote("1.1.0")
     machine.host("rollback")
+
+
+def test_a_host_that_boots_with_a_damaged_truth_serves_as_soon_as_it_is_repaired(machine: Any) -> None:
+    machine.serve_from("1.0.0")
+    truth = "/opt/stand-in/activation.json"
+    machine.shell(f"cp {truth} /root/truth; echo '{{' > {truth}")
+    machine.call("podman", "restart", machine.record["container"])
+    said = "journalctl --boot --unit stand-in-boot --output cat"
+    machine.until(lambda: f"{truth} cannot be understood" in machine.shell(said).stdout)
+    assert machine.host("status", check=False).returncode == 3
+    assert machine.shell("systemctl is-active stand-in.socket").stdout == "active\n", (
+        "clients wait, they are not refused"
+    )
+    machine.shell(f"cp /root/truth {truth}")
+    machine.until(lambda: machine.states() == {"1.0.0": "serving"})
+    assert machine.answer() == machine.releases["1.0.0"]
