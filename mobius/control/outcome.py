@@ -41,9 +41,9 @@ class HostFailure:
     """Whether the result said itself what it means; Ansible's bare states mean less."""
 
     @property
-    def rank(self) -> tuple[bool, int]:
-        """Sorts the worst first: what carries its outcome, then by the stated order."""
-        return (not self.carried, _ORDER.index(self.outcome))
+    def rank(self) -> tuple[bool, bool, int]:
+        """Sorts the worst first: what carries its outcome, then the stated order; who only waited for others last."""
+        return (self.outcome == "held_back", not self.carried, _ORDER.index(self.outcome))
 
     def as_dict(self) -> dict[str, Any]:
         """`{host, task, outcome, code, reason, do_next}`."""

@@ -27,8 +27,10 @@ import json
 import os
 import re
 import socket
+import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -55,6 +57,8 @@ LOCK_TIMEOUT = 30.0  # seconds to wait for another command; the lock is never he
 GUARD_SLICE = 1.0  # seconds after which the guard looks at pending.json again
 NOT_FOUND = 5  # what systemctl ends with when there is no such unit
 TAKEN_BACK = 0.0  # the deadline of a promotion that is being taken back
+ANSWER_BYTES = 8 << 20  # no answer of an instance is longer
+REASON_LENGTH = 500  # characters of a reason that are kept
 FIRST_SHA256 = "0" * 64
 
 
@@ -404,11 +408,20 @@ class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: Path, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
         self._path = path
+        self.late = False
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
+
+    def cut(self) -> None:
+        """End the conversation from another thread: whoever reads sees its end."""
+        self.late = True
+        channel = self.sock
+        if channel is not None:
+            with contextlib.suppress(OSError):
+                channel.shutdown(socket.SHUT_RDWR)
 
 
 def admin_request(
@@ -423,19 +436,29 @@ def admin_request(
     """Ask the instance of a release itself: `(status, headers with lower-case names, body)`.
 
     Args:
-        timeout: seconds to wait for the connection and for each part of the answer.
+        timeout: seconds until the whole answer must be there; a release that dribbles must not hold up its rollback.
 
     Raises:
-        OSError: nobody answers, not in time, or with something that is not HTTP.
+        OSError: nobody answers, not in time, or with something that is not HTTP or is longer than ANSWER_BYTES.
     """
     connection = _UnixConnection(host.admin_socket(release), timeout)
+    alarm = threading.Timer(timeout, connection.cut)
+    alarm.daemon = True
     try:
+        connection.connect()
+        alarm.start()
         connection.request(method, path, body=body, headers={"Content-Type": content_type} if content_type else {})
         answer = connection.getresponse()
-        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+        content = answer.read(ANSWER_BYTES + 1)
+        if len(content) > ANSWER_BYTES:
+            raise ConnectionError(f"the instance of {release} gave more than {ANSWER_BYTES} bytes")
+        if connection.late:
+            raise TimeoutError(f"the instance of {release} had not answered after {timeout:g} s")
+        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, content
     except http.client.HTTPException as error:
         raise ConnectionError(f"the instance of {release} gave no HTTP answer ({error!r})") from error
     finally:
+        alarm.cancel()
         connection.close()
 
 
@@ -467,7 +490,13 @@ class Systemd:
         environment = {**os.environ, "LC_ALL": "C", "SYSTEMD_PAGER": "", "SYSTEMD_COLORS": "0"}
         try:
             return subprocess.run(
-                arguments, capture_output=True, text=True, timeout=timeout, env=environment, check=False
+                arguments,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=timeout,
+                env=environment,
+                check=False,
             )
         except subprocess.TimeoutExpired:
             raise MobiusError("timeout", f"`{' '.join(arguments)}` took longer than {timeout:g} s.") from None
@@ -567,6 +596,7 @@ class Observation:
     instances: Mapping[str, Instance]
     listening: bool
     enabled: bool
+    guarded: bool
     current: str | None
     written: bool
 
@@ -658,6 +688,8 @@ def _folded(seen: Observation, action: Action) -> Observation:
             return replace(seen, pending=action.value, live=live)
         case "forget":
             return replace(seen, pending=None, live=False)
+        case "guard":
+            return replace(seen, guarded=True)
         case "link":
             return replace(seen, current=action.release)
         case "close":
@@ -754,11 +786,16 @@ class _Draft:
 
 @dataclass(frozen=True)
 class Who:
-    """Who asks, and why: what the journal keeps."""
+    """Who asks, and why: what the journal keeps, as one line that can be written whatever was typed."""
 
     actor: str
     run: str | None = None
     reason: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.reason is not None:
+            readable = self.reason.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+            object.__setattr__(self, "reason", " ".join(readable.split())[:REASON_LENGTH])
 
 
 def _now() -> str:
@@ -903,6 +940,8 @@ def plan_canary(
         draft.do("log", value=_line("canary", activation.confirmed, release, activation.token, who))
         draft.do("pending", release, wanted)
         draft.do("guard")
+    elif not draft.now.guarded:
+        draft.do("guard")
     draft.serve(release)
     return draft.plan(f"{release} serves beside {activation.confirmed or 'nothing'}, until confirmed or reverted")
 
@@ -916,6 +955,8 @@ def plan_provisional(seen: Observation, release: str, who: Who, *, deadline: flo
         draft.serve(release)
         return draft.plan(f"{release} is confirmed and serves")
     pending = _own_pending(draft.now, release, who)
+    if not draft.now.guarded:
+        draft.do("guard")
     draft.serve(release)
     if pending.stage == "canary":
         line = _line("provisional", pending.previous, release, pending.token, who)
@@ -1046,8 +1087,11 @@ def plan_rollback(seen: Observation, to: str | None, who: Who) -> Plan:
     activation, pending = seen.activation, seen.open
     rightful = (activation.confirmed, pending.release if pending else None)
     last = activation.last or {}
+    # Ansible repeats a module whose connection broke: one run takes one step, however often it asks
+    repeated = who.run is not None and last.get("run") == who.run
     interrupted = last.get("event") == "rollback" and (
-        not seen.written
+        repeated
+        or not seen.written
         or (seen.pending is not None and pending is None)
         or seen.current != activation.confirmed
         or any(item.state == "serving" and name not in rightful for name, item in seen.instances.items())
@@ -1061,7 +1105,8 @@ def plan_rollback(seen: Observation, to: str | None, who: Who) -> Plan:
             draft.stop(last["from"])
         draft.finish()
         draft.close_if_bare()
-        return draft.plan(f"completed the rollback to {activation.confirmed or 'nothing'} that was interrupted")
+        word = "completed" if draft.actions else "has done"
+        return draft.plan(f"{word} the rollback to {activation.confirmed or 'nothing'}")
 
     target = to
     if target is None:
@@ -1079,6 +1124,12 @@ def plan_rollback(seen: Observation, to: str | None, who: Who) -> Plan:
         )
     _must_be_id(target)
     _must_be_staged(seen, target, False)
+    if not any(entry.release == target and entry.confirmed for entry in activation.history):
+        raise MobiusError(
+            "invalid_input",
+            f"{target} was never confirmed on this host, so there is no going back to it.",
+            do_next="Release it with its probes and its gate instead: `mobius release`.",
+        )
     if target == activation.confirmed and pending is None:
         _settle(draft, who)
         draft.serve(target)
@@ -1198,12 +1249,18 @@ def _must_be_staged(seen: Observation, release: str, assume: bool) -> None:
 def _last_lines(path: Path, size: int = 1 << 16) -> list[bytes]:
     """The last lines of a file, without their ends; the first of them may be cut."""
     try:
-        with path.open("rb") as stream:
-            stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, stream.tell() - size))
-            return stream.read().splitlines()
-    except FileNotFoundError:
-        return []
+        # the service's user may write beside its own log: what it linked or piped there is not ours to read
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
+            return []
+        raise
+    with os.fdopen(descriptor, "rb") as stream:
+        found = os.fstat(stream.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            return []
+        stream.seek(max(0, found.st_size - size))
+        return stream.read(size).splitlines()
 
 
 def journal_has(host: Host, line: Mapping[str, Any] | None) -> bool:
@@ -1279,7 +1336,7 @@ class Switch:
         """
         host = self.host
         activation, pending = read_activation(host), read_pending(host)
-        units = self.systemd.units(host.socket_unit, host.boot_unit, host.unit("*"))
+        units = self.systemd.units(host.socket_unit, host.boot_unit, host.guard_unit, host.unit("*"))
         pattern = re.compile(re.escape(host.service) + "@(" + RELEASE_ID.pattern + r")\.service")
         found = {match[1]: unit for name, unit in units.items() if (match := pattern.fullmatch(name))}
         running = [release for release, unit in found.items() if unit.active == "active"]
@@ -1299,6 +1356,7 @@ class Switch:
             enabled=all(
                 units.get(name, inactive).file_state == "enabled" for name in (host.socket_unit, host.boot_unit)
             ),
+            guarded=units.get(host.guard_unit, inactive).active in ("active", "activating"),
             current=_current(host),
             written=journal_has(host, activation.last),
         )
@@ -1411,10 +1469,10 @@ class Switch:
             self._give_up("instance_failed", release, f"{release} stopped by itself while it started.")
 
     def _give_up(self, outcome: str, release: str, reason: str) -> NoReturn:
-        lines = self.last_lines(release)
         if release != read_activation(self.host).confirmed:
             # systemd would start it again and again; what is confirmed, it shall
             self.systemd.stop(self.host.unit(release))
+        lines = self.last_lines(release)
         said = f" Its last line: {lines[-1]}" if lines else ""
         raise InstanceError(outcome, f"{reason}{said}", lines)
 

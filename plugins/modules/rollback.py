@@ -91,9 +91,8 @@ def main() -> None:
     who = mobius_host.Who("ansible", module.params["run"] or None, module.params["reason"] or None)
     started = time.monotonic()
     try:
-        switch = mobius_host.Switch(
-            mobius_host.require_tool(module.params["service"], module.params["config_dir"]), who
-        )
+        # no version of the installed command stands in the way of going back: the state files say what they are
+        switch = mobius_host.Switch(mobius_host.Host.load(module.params["service"], module.params["config_dir"]), who)
         plan = switch.run(
             lambda seen: mobius_host.plan_rollback(seen, module.params["to"] or None, who), check=module.check_mode
         )

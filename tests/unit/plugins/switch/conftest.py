@@ -5,6 +5,7 @@ The played systemd starts an instance as the real unit does: it asks `mobius-hos
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import json
@@ -35,6 +36,12 @@ class _Admin(BaseHTTPRequestHandler):
         instance: Instance = self.server.instance
         if instance.behaviour == "silent":
             instance.released.wait(30)
+            return
+        if instance.behaviour == "dribbling":
+            self.wfile.write(b"HTTP/1.1 200 X\r\nContent-Length: 1000\r\n\r\n")
+            with contextlib.suppress(OSError):
+                while not instance.released.wait(0.3):
+                    self.wfile.write(b" ")
             return
         status = 200
         if self.command == "POST":
@@ -129,6 +136,7 @@ class PlayedSystemd(Systemd):
         if self.behaviours.get("guard") == "broken":
             raise MobiusError("environment_failed", "the guard does not start")
         self.guards += 1
+        self.active[unit] = "active"
 
     def stop(self, *units: str) -> None:
         for unit in units:

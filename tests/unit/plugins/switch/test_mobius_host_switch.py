@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -323,12 +326,71 @@ def test_a_rollback_serves_the_release_before_and_marks_the_one_it_left(rig: Any
 def test_two_rollbacks_go_back_two_steps(rig: Any) -> None:
     for release in (A, B, C):
         rig.promote(release)
-    rig.run(plan_rollback, None)
+    rig.run(plan_rollback, None, run="one")
     assert rig.serving == [B]
-    rig.run(plan_rollback, None)
+    rig.run(plan_rollback, None, run=None)
     assert rig.serving == [A] and rig.truth.confirmed == A
     assert rig.truth.is_bad(B) and rig.truth.is_bad(C) and not rig.truth.is_bad(A)
-    assert A in refuses(rig, "nothing_to_roll_back", plan_rollback, None)
+    assert A in refuses(rig, "nothing_to_roll_back", plan_rollback, None, run=None)
+
+
+def test_a_run_that_asks_again_because_its_connection_broke_goes_back_one_step_only(rig: Any) -> None:
+    for release in (A, B, C):
+        rig.promote(release)
+    for _ in range(3):
+        rig.run(plan_rollback, None, run="one")
+    assert rig.serving == [B]
+    assert not rig.truth.is_bad(B)
+    assert rig.run(plan_rollback, None, run="one").changed is False
+
+
+def test_nobody_goes_back_to_a_release_that_was_never_confirmed(rig: Any) -> None:
+    rig.promote(A)
+    refuses(rig, "invalid_input", plan_rollback, C)
+
+
+def test_a_promotion_whose_guard_was_never_started_gets_one_from_the_next_command(rig: Any) -> None:
+    rig.promote(A)
+    rig.promote(B, "canary")
+    for again in (plan_canary, plan_provisional):
+        rig.systemd.active.pop(rig.host.guard_unit)
+        guards = rig.systemd.guards
+        rig.run(again, B)
+        assert rig.systemd.guards == guards + 1
+
+
+def test_an_instance_that_dribbles_holds_nobody_up(rig: Any) -> None:
+    rig.promote(A)
+    rig.promote(B)
+    rig.systemd.instances[B].behaviour = "dribbling"
+    started = time.monotonic()
+    rig.run(plan_rollback, None, run=None)
+    assert rig.serving == [A]
+    assert time.monotonic() - started < 20
+
+
+def test_a_reason_that_is_no_text_or_endless_is_written_as_one_line(rig: Any) -> None:
+    rig.promote(A)
+    rig.promote(B)
+    rig.run(plan_rollback, None, run=None, reason="caf\udce9 is\nclosed" + " and closed" * 10_000)
+    reason = rig.journal()[-1]["reason"]
+    assert reason.startswith("caf\ufffd is closed and closed")
+    assert len(reason) == mobius_host.REASON_LENGTH
+
+
+def test_links_and_pipes_that_a_release_put_in_its_logs_place_are_not_read(rig: Any, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("secret\n")
+    rig.host.log_dir.mkdir(parents=True, exist_ok=True)
+    own = rig.host.log_dir / f"{A}.log"
+    own.symlink_to(secret)
+    assert not any("secret" in line for line in rig.switch().last_lines(A))
+    own.unlink()
+    os.mkfifo(own)
+    rig.switch().last_lines(A)
+    own.unlink()
+    own.write_text("its last words\n")
+    assert rig.switch().last_lines(A)[-1] == "its last words"
 
 
 def test_a_rollback_to_a_release_that_does_not_run_starts_it_first(rig: Any) -> None:
@@ -404,7 +466,7 @@ def test_a_release_marked_bad_is_gone_back_to_only_by_name(rig: Any) -> None:
     rig.promote(A)
     rig.promote(B)
     rig.run(plan_rollback, None)
-    refuses(rig, "nothing_to_roll_back", plan_rollback, None)
+    refuses(rig, "nothing_to_roll_back", plan_rollback, None, run=None)
     rig.run(plan_rollback, B)
     assert rig.serving == [B] and not rig.truth.is_bad(B) and rig.truth.is_bad(A)
 
