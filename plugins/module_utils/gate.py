@@ -255,8 +255,29 @@ class _FailedError(Exception):
     """The instance proved itself bad; the message is the reason."""
 
 
+def taken_back(host: mobius_host.Host, began: mobius_host.Pending) -> bool:
+    """Whether the promotion that the gate `began` with is over without having been confirmed.
+
+    Whoever takes one back makes it overdue before stopping the instance, so a process that is gone for that reason is
+    never taken for one that died.
+
+    Raises:
+        MobiusError: `state_damaged`.
+    """
+    now = mobius_host.read_pending(host)
+    if now is None or (now.release, now.token, now.activated) != (began.release, began.token, began.activated):
+        return mobius_host.read_activation(host).confirmed != began.release
+    return time.monotonic() >= now.deadline
+
+
 def judge(
-    ask: Ask, release: str, health_path: str, settings: Settings, *, reference: Callable[[], Any] = lambda: None
+    ask: Ask,
+    release: str,
+    health_path: str,
+    settings: Settings,
+    *,
+    reference: Callable[[], Any] = lambda: None,
+    ended: Callable[[], bool] = lambda: False,
 ) -> Verdict:
     """Ask the instance until it was healthy long enough, proved itself bad, or the deadline has passed.
 
@@ -266,11 +287,12 @@ def judge(
         ask: one request to the instance's own admin socket.
         release: the release that must answer.
         reference: what the confirmed release says of itself, for comparison in the evidence.
+        ended: whether the promotion was taken back by now: the instance was stopped then, and proves nothing.
 
     Returns:
         `pass`: healthy, with good probes, for `healthy_seconds` in a row.
         `fail`: it said so itself, answered a probe wrongly, answers as another release, or its process died.
-        `error`: at the deadline it gave no answer.
+        `error`: at the deadline it gave no answer, or its promotion was taken back before it could fail.
         `inconclusive`: at the deadline it was healthy, but not long enough in a row, or asked too seldom.
     """
     seen = _Seen()
@@ -291,6 +313,8 @@ def judge(
             verdict, reason = _at_deadline(release, settings, seen)
     except _FailedError as e:
         verdict, reason = "fail", str(e)
+    if verdict == "fail" and ended():
+        verdict, reason = "error", "The promotion was taken back while the gate looked."
     return Verdict(verdict, reason, seen.evidence({"before": before, "after": reference()} if before else None))
 
 

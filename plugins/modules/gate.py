@@ -13,7 +13,7 @@ description:
   - Never fails for a bad verdict; the play decides, for all hosts together. It fails when it could not be asked to judge (a wrong argument,
     a host that is not provisioned).
   - V(fail) says that the release is bad, by its own word, by a wrong answer to a probe, or because its process died. V(error) says that it
-    gave no answer at the deadline, V(inconclusive) that it was healthy, but never long enough in a row or asked too seldom. Silence is never a pass.
+    gave no answer at the deadline or that its promotion was taken back meanwhile, V(inconclusive) that it was healthy, but never long enough in a row or asked too seldom. Silence is never a pass.
 version_added: "0.1.0"
 author: MOBIUS contributors
 attributes:
@@ -138,12 +138,15 @@ def main() -> None:
             evidence = {"samples": 0, "healthy_seconds": 0.0, "values": {}}
             module.exit_json(changed=False, verdict="unknown", predicted="unknown", reason=reason, evidence=evidence)
         confirmed = mobius_host.read_activation(host).confirmed
+        pending = mobius_host.read_pending(host)
+        began = pending if pending is not None and pending.release == release else None
         said = gate.judge(
             gate.asker(host, release),
             release,
             host.health_path,
             settings,
             reference=lambda: _reference(host, confirmed) if confirmed not in (None, release) else None,
+            ended=lambda: began is not None and gate.taken_back(host, began),
         )
     except (MobiusError, OSError) as e:
         module.fail_json(**mobius_host.as_failure(e), changed=False)

@@ -71,10 +71,10 @@ class HostFolder:
         activation = mobius_host.Activation("mobius-dhash", len(entries), confirmed, tuple(entries), pinned)
         self.host.activation_path.write_text(json.dumps(activation.as_dict()))
 
-    def pending(self, release: str, previous: str | None) -> None:
+    def pending(self, release: str, previous: str | None, *, deadline: float = 1e12) -> None:
         """Write `pending.json`."""
         value = mobius_host.Pending(
-            release, previous, "canary", 1e12, mobius_host.boot_id(), None, 1, "2026-01-01T00:00:00Z"
+            release, previous, "canary", deadline, mobius_host.boot_id(), None, 1, "2026-01-01T00:00:00Z"
         )
         self.host.pending_path.write_text(json.dumps(value.as_dict()))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -114,6 +115,53 @@ def test_a_killed_instance_fails_though_the_old_one_is_well(host: Any) -> None:
     process = host.start(RELEASE)
     threading.Timer(0.3, process.kill).start()
     assert gate(host)["verdict"] == "fail"
+
+
+@pytest.mark.parametrize(
+    "take_back",
+    [
+        lambda host: host.pending(RELEASE, OLD, deadline=0.0),  # the guard, before it stops the instance
+        lambda host: host.host.pending_path.unlink(),  # the guard, when it is done
+        lambda host: host.pending("1.3.0-0123456789ab", OLD),  # and another promotion has begun
+    ],
+)
+def test_an_instance_that_was_stopped_because_its_promotion_was_taken_back_has_not_failed(
+    host: Any, take_back: Callable[[Any], None]
+) -> None:
+    host.truth(OLD)
+    host.pending(RELEASE, OLD)
+    process = host.start(RELEASE)
+
+    def guard() -> None:
+        take_back(host)
+        process.kill()
+
+    threading.Timer(0.3, guard).start()
+    said = gate(host)
+    assert (said["verdict"], said["reason"]) == ("error", "The promotion was taken back while the gate looked.")
+
+
+def test_an_instance_that_dies_while_its_promotion_goes_on_fails(host: Any) -> None:
+    host.truth(OLD)
+    host.pending(RELEASE, OLD)
+    threading.Timer(0.3, host.start(RELEASE).kill).start()
+    said = gate(host)
+    assert (said["verdict"], "is gone" in said["reason"]) == ("fail", True), said
+
+
+def test_an_instance_that_dies_when_somebody_has_confirmed_it_fails(host: Any) -> None:
+    host.truth(OLD)
+    host.pending(RELEASE, OLD)
+    process = host.start(RELEASE)
+
+    def confirm() -> None:
+        host.truth(RELEASE, OLD)
+        host.host.pending_path.unlink()
+        process.kill()
+
+    threading.Timer(0.3, confirm).start()
+    said = gate(host)
+    assert (said["verdict"], "is gone" in said["reason"]) == ("fail", True), said
 
 
 def test_the_confirmed_release_is_asked_for_comparison(host: Any) -> None:
