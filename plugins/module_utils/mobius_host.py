@@ -467,6 +467,8 @@ def _admin_state(host: Host, release: str) -> str | None:
     try:
         status, _, body = admin_request(host, release, "GET", "/admin/state", timeout=STATE_TIMEOUT)
         state = json.loads(body)["state"] if status == 200 else None
+    except PermissionError:
+        raise  # this user may not ask, which is no news of the instance
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return state if state in ("standby", "serving", "draining") else None

@@ -207,7 +207,10 @@ class Rig:
 
     def command(self, *arguments: str) -> int:
         """`mobius-host ...`"""
-        return mobius_host.main(["--config-dir", str(self.config_dir), *arguments])
+        code = mobius_host.main(["--config-dir", str(self.config_dir), *arguments])
+        if arguments[0] == "guard" and code == 0:
+            self.systemd.active.pop(self.host.guard_unit, None)
+        return code
 
     def promote(self, release: str, until: str = "confirmed", run: str = "r1") -> None:
         self.run(mobius_host.plan_instance, release, "standby")

@@ -147,7 +147,9 @@ TRUTHS = {"confirmed", "rollback", "marked_bad"}
 
 
 def state(rig: Any) -> dict[str, Any]:
-    return {**rig.seen().view(), "truths": [event for event in rig.events() if event in TRUTHS]}
+    seen = rig.seen()
+    truths = [event for event in rig.events() if event in TRUTHS]
+    return {**seen.view(), "truths": truths, "guarded": seen.guarded or seen.pending is None}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
