@@ -339,11 +339,91 @@ def _megabytes(size: int) -> str:
 # --- What is there to save --------------------------------------------------------------------------------------------
 
 
+class _NoFileError(Exception):
+    """Where a file or folder was is, or leads through, a link or something else that is not saved."""
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """The folder `parts` below `top`.
+
+    `top` is root's, and may be a link. Below it the service's user may put a link in the place of anything at any time,
+    so each part is opened for itself, relative to the one before, and never through a link.
+    """
+
+    top: Path
+    parts: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        """For people; never opened."""
+        return self.top.joinpath(*self.parts)
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[int]:
+        """A descriptor of the folder.
+
+        Raises:
+            FileNotFoundError: it is gone.
+            _NoFileError: a part of it is a link, or no folder.
+        """
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        descriptor = os.open(self.top, flags)
+        try:
+            for part in self.parts:
+                inner = _open_only(part, flags, descriptor)
+                os.close(descriptor)
+                descriptor = inner
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a file lies."""
+
+    folder: _Folder
+    name: str
+
+    @property
+    def path(self) -> Path:
+        """For people; never opened."""
+        return self.folder.path / self.name
+
+    def open(self) -> BinaryIO:
+        """The regular file itself, for reading.
+
+        Raises:
+            FileNotFoundError: it is gone.
+            _NoFileError: it is none, or lies behind a link.
+        """
+        with self.folder.opened() as folder:
+            return _open_file(self.name, folder)
+
+
+def _open_only(name: str, flags: int, folder: int) -> int:
+    try:
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO):  # a link, no folder, a socket
+            raise _NoFileError(name) from None
+        raise
+
+
+def _open_file(name: str, folder: int) -> BinaryIO:
+    descriptor = _open_only(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY, folder)  # a pipe must not keep it waiting
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _NoFileError(name)
+    return os.fdopen(descriptor, "rb")
+
+
 @dataclass(frozen=True)
 class _Source:
-    """One file: where its content comes from (`path`, or `data` when it was read under the lock), and how it is."""
+    """One file: where its content comes from (`place`, or `data` when it was read under the lock), and how it is."""
 
-    path: Path
+    place: _Place
     data: bytes | None
     mode: str
     owner: str
@@ -352,7 +432,7 @@ class _Source:
     stored: bool
 
     def open(self) -> BinaryIO:
-        return io.BytesIO(self.data) if self.data is not None else open(self.path, "rb")
+        return io.BytesIO(self.data) if self.data is not None else self.place.open()
 
     def size(self, stream: BinaryIO) -> int:
         return len(self.data) if self.data is not None else os.fstat(stream.fileno()).st_size
@@ -395,12 +475,12 @@ def _survey(host: Host, scope: str, scratch: Path) -> _Survey:
     truth, journal = _read_together(host)
     survey = _Survey(scope, _confirmed(truth[1] if truth else None))
     if truth:
-        survey.sources["activation.json"] = _source(host.activation_path, truth[0], data=truth[1])
+        survey.sources["activation.json"] = _source(_place(host.activation_path), truth[0], data=truth[1])
     _walk(survey, host, host.config_dir, "config", scratch)
     _walk(survey, host, host.state_dir, "state", scratch)
     if journal:
         name = f"state/{host.journal_path.relative_to(host.state_dir)}"
-        survey.sources[name] = _source(host.journal_path, journal[0], data=journal[1])
+        survey.sources[name] = _source(_place(host.journal_path), journal[0], data=journal[1])
     for name in sorted(survey.sources):
         try:
             with survey.sources[name].open() as stream:
@@ -411,6 +491,9 @@ def _survey(host: Host, scope: str, scratch: Path) -> _Survey:
                     size += len(chunk)
         except FileNotFoundError:  # removed since the folder was read
             del survey.sources[name]
+            continue
+        except _NoFileError:
+            survey.skipped.append(_shown(str(survey.sources.pop(name).place.path)))
             continue
         survey.described[name] = survey.sources[name].described(digest.hexdigest(), size)
     return survey
@@ -452,47 +535,66 @@ def _walk(survey: _Survey, host: Host, top: Path, prefix: str, scratch: Path) ->
     """Add every file and folder under `top`; the library may be a link to a folder elsewhere."""
     library = host.state_dir / "library"
     left_out = {host.backup_dir, host.log_dir, host.root, host.run_dir, host.journal_path, host.activation_path}
-    pending = [(top, prefix)]
+    pending = [(_Folder(top), prefix)]
     while pending:
         folder, name = pending.pop()
         try:
-            about = folder.stat()
-            with os.scandir(folder) as entries:
-                found = sorted(entries, key=lambda entry: entry.name)
+            with folder.opened() as descriptor:
+                about = os.fstat(descriptor)
+                with os.scandir(descriptor) as entries:
+                    found = sorted(entries, key=lambda entry: entry.name)
+                survey.folders[name] = {"mode": _mode(about), **_owner(about)}
+                for entry in found:
+                    path, inner = folder.path / entry.name, f"{name}/{entry.name}"
+                    if path in left_out or entry.name.startswith(durable.TEMPORARY_PREFIX):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append((_Folder(folder.top, (*folder.parts, entry.name)), inner))
+                    elif path == library and entry.is_dir() and _only_ours(about):
+                        pending.append((_Folder(path), inner))
+                    elif entry.is_file(follow_symlinks=False):
+                        stored = survey.scope == "full" or not inner.startswith("state/library/")
+                        _add_file(survey, _Place(folder, entry.name), descriptor, inner, stored, scratch)
+                    else:
+                        survey.skipped.append(_shown(str(path)))
         except FileNotFoundError:
             continue
-        survey.folders[name] = {"mode": _mode(about), **_owner(about)}
-        for entry in found:
-            path, inner = Path(entry.path), f"{name}/{entry.name}"
-            if path in left_out or entry.name.startswith(durable.TEMPORARY_PREFIX):
-                continue
-            if entry.is_dir(follow_symlinks=False) or (path == library and entry.is_dir()):
-                pending.append((path, inner))
-            elif entry.is_file(follow_symlinks=False):
-                stored = survey.scope == "full" or not inner.startswith("state/library/")
-                _add_file(survey, path, inner, stored, scratch)
-            else:
-                survey.skipped.append(_shown(str(path)))
+        except _NoFileError:
+            survey.skipped.append(_shown(str(folder.path)))
 
 
-def _add_file(survey: _Survey, path: Path, name: str, stored: bool, scratch: Path) -> None:
-    if path.name.endswith(_SQLITE_COMPANIONS) and _is_sqlite(_database_of(path)):
+def _only_ours(folder: os.stat_result) -> bool:
+    """Whether nobody but root, or who runs this, can put a link into the folder."""
+    return folder.st_uid in (0, os.geteuid()) and not folder.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _add_file(survey: _Survey, place: _Place, folder: int, name: str, stored: bool, scratch: Path) -> None:
+    """Add a file of the folder that the descriptor `folder` holds."""
+    if place.name.endswith(_SQLITE_COMPANIONS) and _is_sqlite(place.name.rpartition("-")[0], folder):
         return
     try:
-        about = path.stat()
-        if stored and _is_sqlite(path):
-            _require_space(scratch, about.st_size + _MARGIN, f"A copy of {path}")
-            place = scratch / str(len(survey.sources))
-            _copy_database(path, place)
-            survey.sources[name] = _source(place, about)
-        else:
-            survey.sources[name] = _source(path, about, stored=stored)
+        with _open_file(place.name, folder) as stream:
+            about = os.fstat(stream.fileno())
+            database = stored and stream.read(len(_SQLITE_MAGIC)) == _SQLITE_MAGIC
+        if database:
+            _require_space(scratch, about.st_size + _MARGIN, f"A copy of {place.path}")
+            copy = scratch / str(len(survey.sources))
+            _copy_database(place, folder, copy)
+            place = _place(copy)
+        survey.sources[name] = _source(place, about, stored=stored)
     except FileNotFoundError:
         return
+    except _NoFileError:
+        survey.skipped.append(_shown(str(place.path)))
 
 
-def _source(path: Path, about: os.stat_result, *, data: bytes | None = None, stored: bool = True) -> _Source:
-    return _Source(path, data, _mode(about), **_owner(about), mtime=int(about.st_mtime), stored=stored)
+def _place(path: Path) -> _Place:
+    """A file in a folder that is root's."""
+    return _Place(_Folder(path.parent), path.name)
+
+
+def _source(place: _Place, about: os.stat_result, *, data: bytes | None = None, stored: bool = True) -> _Source:
+    return _Source(place, data, _mode(about), **_owner(about), mtime=int(about.st_mtime), stored=stored)
 
 
 def _mode(about: os.stat_result) -> str:
@@ -511,19 +613,15 @@ def _name(look_up: Callable[[int], Sequence[Any]], number: int) -> str:
         return str(number)
 
 
-def _database_of(path: Path) -> Path:
-    return path.with_name(path.name.rpartition("-")[0])
-
-
-def _is_sqlite(path: Path) -> bool:
+def _is_sqlite(name: str, folder: int) -> bool:
     try:
-        with open(path, "rb") as stream:
+        with _open_file(name, folder) as stream:
             return stream.read(len(_SQLITE_MAGIC)) == _SQLITE_MAGIC
-    except FileNotFoundError:
+    except (FileNotFoundError, _NoFileError):
         return False
 
 
-def _copy_database(path: Path, place: Path) -> None:
+def _copy_database(place: _Place, folder: int, copy: Path) -> None:
     """A consistent copy while the service writes; equal content gives an equal copy, whatever lies in the journal.
 
     A database in WAL mode that nobody has open is read as an immutable file: merely opening it otherwise would leave
@@ -533,31 +631,66 @@ def _copy_database(path: Path, place: Path) -> None:
         MobiusError: state_damaged.
     """
     try:
-        quiet = _quiet(path)
+        quiet = _quiet(place.name, folder)
         if quiet:
-            _copy_pages(f"{path.absolute().as_uri()}?mode=ro&immutable=1", place)
-        if not quiet or _quiet(path) != quiet:
-            place.unlink(missing_ok=True)
-            _copy_pages(f"{path.absolute().as_uri()}?mode=ro", place)
+            _copy_pages(place, folder, "?mode=ro&immutable=1", copy)
+        if not quiet or _quiet(place.name, folder) != quiet:
+            copy.unlink(missing_ok=True)
+            _copy_pages(place, folder, "?mode=ro", copy)
     except sqlite3.Error as error:
-        raise MobiusError("state_damaged", f"The database {path} cannot be read: {error}.") from error
+        raise MobiusError("state_damaged", f"The database {place.path} cannot be read: {error}.") from error
 
 
-def _quiet(path: Path) -> tuple[int, int] | None:
+def _quiet(name: str, folder: int) -> tuple[int, int] | None:
     """Size and time of change of a database that no other process has open in WAL mode, else None."""
-    with open(path, "rb") as stream:
+    with _open_file(name, folder) as stream:
         in_wal_mode = stream.read(20)[18:20] == b"\x02\x02"
         about = os.fstat(stream.fileno())
-    alone = not any(path.with_name(path.name + companion).exists() for companion in _SQLITE_COMPANIONS)
+    alone = not any(_is_there(name + companion, folder) for companion in _SQLITE_COMPANIONS)
     return (about.st_size, about.st_mtime_ns) if in_wal_mode and alone else None
 
 
-def _copy_pages(uri: str, place: Path) -> None:
-    with (
-        contextlib.closing(sqlite3.connect(uri, uri=True)) as source,
-        contextlib.closing(sqlite3.connect(place)) as target,
-    ):
-        source.backup(target)
+def _is_there(name: str, folder: int) -> bool:
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _copy_pages(place: _Place, folder: int, options: str, copy: Path) -> None:
+    """SQLite wants names, and resolves links in them, `/proc/self/fd` too; so it is shown nothing but the folder.
+
+    The copy lies outside: all that SQLite opens for it is opened before, and its locks and journal are not looked for
+    again.
+    """
+    confined = os.geteuid() == 0  # nobody else may, or could be led to what only root can read
+    uri = (Path("/", place.name) if confined else place.path.absolute()).as_uri() + options
+    with contextlib.closing(sqlite3.connect(copy)) as target:
+        for pragma in ("locking_mode=exclusive", "journal_mode=off", "user_version"):
+            target.execute(f"pragma {pragma}").fetchall()
+        with (
+            _confined_to(folder) if confined else contextlib.nullcontext(),
+            contextlib.closing(sqlite3.connect(uri, uri=True)) as source,
+        ):
+            source.backup(target)
+
+
+@contextlib.contextmanager
+def _confined_to(folder: int) -> Iterator[None]:
+    """The folder is this process's `/` meanwhile: no link in it leads out of it. Nothing may be imported in there."""
+    with contextlib.ExitStack() as held:
+        outside, here = (os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in ("/", "."))
+        held.callback(os.close, outside)
+        held.callback(os.close, here)
+        try:
+            os.fchdir(folder)
+            os.chroot(".")
+            yield
+        finally:
+            os.fchdir(outside)
+            os.chroot(".")
+            os.fchdir(here)
 
 
 def _differences(manifest: Mapping[str, Any] | None, survey: _Survey) -> list[str]:
@@ -630,7 +763,11 @@ def _write_archive(raw: BinaryIO, survey: _Survey, head: Mapping[str, Any]) -> s
     ):
         for name, source in sorted(survey.sources.items()):
             if source.stored:
-                entry = _write_member(archive, name, source)
+                try:
+                    entry = _write_member(archive, name, source)
+                except _NoFileError:
+                    survey.skipped.append(_shown(str(source.place.path)))
+                    continue
                 if entry is not None:
                     files[name] = entry
             else:
@@ -659,7 +796,7 @@ def _write_member(archive: tarfile.TarFile, name: str, source: _Source) -> dict[
             if error.errno is None:  # tarfile's own: fewer bytes than the size promised
                 raise MobiusError(
                     "environment_failed",
-                    f"{source.path} became shorter while it was backed up.",
+                    f"{source.place.path} became shorter while it was backed up.",
                     do_next="Run it again.",
                 ) from error
             raise

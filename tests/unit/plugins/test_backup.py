@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gzip
 import hashlib
@@ -217,6 +218,175 @@ def test_what_is_neither_a_file_nor_a_folder_is_named_as_not_saved(host):
     taken = take(host)
     assert taken.skipped == (str(host.state_dir / "link"), str(host.state_dir / "pipe"))
     assert not any("link" in name or "pipe" in name for name in members(taken.backup.path))
+
+
+SECRET = b"what only root may read"
+
+
+@pytest.fixture
+def secret(host: Host) -> Path:
+    """A folder that is none of the service's, with names that the index folder has too."""
+    folder = host.root.parent / "secret"
+    (folder / "deep").mkdir(parents=True)
+    for name in ("key", "deep/key"):
+        (folder / name).write_bytes(SECRET)
+    with sqlite3.connect(folder / "library.sqlite") as database:
+        database.execute("pragma journal_mode=wal")
+        database.execute("create table images (path text)")
+        database.execute("insert into images values (?)", (SECRET.decode(),))
+    database.close()
+    (host.state_dir / "index" / "deep").mkdir()
+    for name in ("key", "deep/key"):
+        (host.state_dir / "index" / name).write_bytes(b"the service's own")
+    return folder
+
+
+def put_aside(path: Path) -> None:
+    path.rename(path.with_name(f"{durable.TEMPORARY_PREFIX}aside"))
+
+
+def swap_file(host: Host, secret: Path) -> None:
+    put_aside(host.state_dir / "index" / "key")
+    (host.state_dir / "index" / "key").symlink_to(secret / "key")
+
+
+def swap_file_for_a_pipe(host: Host, secret: Path) -> None:
+    put_aside(host.state_dir / "index" / "key")
+    os.mkfifo(host.state_dir / "index" / "key")
+
+
+def swap_folder(host: Host, secret: Path) -> None:
+    put_aside(host.state_dir / "index" / "deep")
+    (host.state_dir / "index" / "deep").symlink_to(secret / "deep")
+
+
+def swap_index(host: Host, secret: Path) -> None:
+    put_aside(host.state_dir / "index")
+    (host.state_dir / "index").symlink_to(secret)
+
+
+def swap_database(host: Host, secret: Path) -> None:
+    put_aside(host.state_dir / "index" / "library.sqlite")
+    (host.state_dir / "index" / "library.sqlite").symlink_to(secret / "library.sqlite")
+
+
+def after_listing(host: Host, monkeypatch: pytest.MonkeyPatch, path: Path, swap) -> None:
+    """Swap as soon as the folder has been listed."""
+    real = os.scandir
+
+    class Listed:
+        def __init__(self, place) -> None:
+            self.ours = Path(os.readlink(f"/proc/self/fd/{place}") if isinstance(place, int) else place) == path
+            with real(place) as entries:
+                self.entries = list(entries)
+
+        def __enter__(self):
+            if self.ours:
+                monkeypatch.setattr(os, "scandir", real)
+                swap()
+            return iter(self.entries)
+
+        def __exit__(self, *_: object) -> None:
+            return None
+
+    monkeypatch.setattr(os, "scandir", Listed)
+
+
+def before_space_is_asked_for(monkeypatch: pytest.MonkeyPatch, what: str, swap) -> None:
+    """Swap between two steps: space is asked for before a database is copied, and before the archive is written."""
+    real = backup._require_space
+
+    def required(folder: Path, needs: int, purpose: str) -> None:
+        real(folder, needs, purpose)
+        if purpose.startswith(what):
+            monkeypatch.setattr(backup, "_require_space", real)
+            swap()
+
+    monkeypatch.setattr(backup, "_require_space", required)
+
+
+def assert_no_secret(taken: backup.Taken) -> None:
+    assert taken.backup is not None
+    for name, content in members(taken.backup.path).items():
+        assert SECRET not in content, name
+
+
+@pytest.mark.parametrize("swap", [swap_file, swap_file_for_a_pipe, swap_folder, swap_index])
+def test_what_is_swapped_for_a_link_before_the_archive_is_written_is_left_out_and_told(host, secret, monkeypatch, swap):
+    before_space_is_asked_for(monkeypatch, "A backup of", lambda: swap(host, secret))
+    taken = take(host)
+    assert_no_secret(taken)
+    assert str(host.state_dir / "index" / ("deep/key" if swap is swap_folder else "key")) in taken.skipped
+    assert "state/index/library.sqlite" in members(taken.backup.path)
+    assert backup.verify(host) == {taken.backup.id: None}
+
+
+@pytest.mark.parametrize(
+    ("swap", "listed", "told"),
+    [
+        (swap_file, "index", "index/key"),
+        (swap_file_for_a_pipe, "index", "index/key"),
+        (swap_folder, "index", "index/deep"),
+        (swap_index, ".", "index"),
+    ],
+)
+def test_what_is_swapped_for_a_link_while_the_folders_are_read_is_left_out_and_told(
+    host, secret, monkeypatch, swap, listed, told
+):
+    after_listing(host, monkeypatch, host.state_dir / listed, lambda: swap(host, secret))
+    taken = take(host)
+    assert_no_secret(taken)
+    assert str(host.state_dir / told) in taken.skipped
+
+
+@pytest.mark.parametrize("swap", [swap_database, swap_index])
+@pytest.mark.parametrize("open_meanwhile", [False, True])
+def test_a_database_that_is_swapped_for_a_link_before_sqlite_opens_it_tells_no_secret(
+    host, secret, monkeypatch, swap, open_meanwhile
+):
+    with contextlib.ExitStack() as held:
+        if open_meanwhile:  # then there is a -wal
+            writer = held.enter_context(contextlib.closing(sqlite3.connect(host.state_dir / "index/library.sqlite")))
+            writer.execute("insert into images values ('new.jpg')")
+            writer.commit()
+        before_space_is_asked_for(monkeypatch, "A copy of", lambda: swap(host, secret))
+        taken = take(host)
+    assert_no_secret(taken)
+    if swap is swap_database:
+        assert str(host.state_dir / "index/library.sqlite") in taken.skipped
+    else:  # the folder is still the one that was looked at
+        content = members(taken.backup.path)["state/index/library.sqlite"]
+        assert b"a.jpg" in content
+        assert (b"new.jpg" in content) == open_meanwhile
+
+
+def test_a_database_that_is_swapped_at_the_last_moment_is_refused(host, secret, monkeypatch):
+    real = sqlite3.connect
+
+    def connect(database, **options):
+        if options.get("uri"):
+            place = host.state_dir / "index" / "library.sqlite"
+            if not place.exists():  # the process sees the folder only
+                place = Path("/library.sqlite")
+            place.rename(f"{place}.aside")
+            place.symlink_to(secret / "library.sqlite")
+        return real(database, **options)
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    with pytest.raises(backup.MobiusError) as caught:
+        take(host)
+    assert caught.value.outcome == "state_damaged"
+    assert names(host) == []
+    assert host.state_dir.is_dir()  # and the process sees the whole host again
+
+
+def test_a_library_that_others_could_have_made_a_link_is_left_out(host, secret):
+    shutil.rmtree(host.state_dir / "library")
+    (host.state_dir / "library").symlink_to(secret)
+    host.state_dir.chmod(0o777)
+    taken = take(host)
+    assert_no_secret(taken)
+    assert taken.skipped == (str(host.state_dir / "library"),)
 
 
 def test_a_file_name_that_is_no_utf_8_is_saved_and_verified(host):
