@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import hashlib
 import importlib.util
 import json
 import shutil
@@ -349,7 +348,6 @@ def tell(library: Path | None) -> dict[str, Any]:
         "backups_verified": verified_backups(hosts),
         "versions_after": releases,
         "expected_release": second["release"],
-        "library_sha256": hashlib.sha256("\n".join(str(path.name) for path in pictures).encode()).hexdigest(),
         "status_exit_code": status["exit_code"],
         "seconds_total": round(time.monotonic() - started, 1),
     }
