@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
+import click
 import pytest
 
+from mobius.cli import cli
 from mobius.control.exit_codes_page import page
 from mobius.errors import OUTCOMES, TEAMS, ExitCode
 
@@ -46,3 +49,29 @@ def test_every_link_to_a_file_leads_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
         if not target.startswith(("http://", "https://", "mailto:")):
             assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def documented_commands() -> list[str]:
+    """Every command line of `mobius` in a fenced block of a page."""
+    found = []
+    for path in PAGES:
+        for block in re.findall(r"^```sh\n(.*?)^```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+            found += [line.split("#")[0].strip() for line in block.splitlines() if line.startswith("mobius ")]
+    return found
+
+
+@pytest.mark.parametrize("line", documented_commands())
+def test_every_documented_command_is_one_that_the_command_line_takes(line: str) -> None:
+    command: click.Command = cli
+    words = shlex.split(line)[1:]
+    context = click.Context(cli)
+    while isinstance(command, click.Group):
+        found = command.get_command(context, words[0])
+        assert found is not None, f"{line}: there is no {words[0]}"
+        command, words = found, words[1:]
+    command.make_context(line, words, parent=context)
+
+
+@pytest.mark.parametrize("line", re.findall(r"`(make [a-z-]+)", (CHECKOUT / "README.md").read_text(encoding="utf-8")))
+def test_every_documented_make_target_exists(line: str) -> None:
+    assert re.search(rf"^{line.split()[1]}:", (CHECKOUT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
