@@ -37,7 +37,7 @@ lab: setup ## start three systemd hosts reached over SSH on 127.0.0.1
 	@$(BIN)/mobius lab up
 
 lab-down: ## remove the lab's hosts and their state
-	@$(BIN)/mobius lab down
+	@if test -x $(BIN)/mobius; then $(BIN)/mobius lab down; else echo "Nothing was set up here, so there is no lab."; fi
 
 lock: setup ## renew the hashed lock files from pyproject.toml
 	$(BIN)/python -m mobius.control.locks
