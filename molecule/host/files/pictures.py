@@ -1,4 +1,4 @@
-"""Stands in for a service: notes what it was given and what it may do, says that it is ready, and waits to be stopped."""
+"""Stands in for a service: notes what it was given and may do, says that it is ready, and waits to be stopped."""
 
 import json
 import os
