@@ -94,12 +94,16 @@ def ending(outcome: str, reason: str, *, do_next: str | None = None, failures: S
 
 
 def failed_result(host: str, task: str, result: Mapping[str, Any]) -> HostFailure:
-    """What a failed task result means: its `mobius_failure` (a loop's worst one), else Ansible's `timedout`, else
-    `task_failed` with the task's message."""
+    """What a failed task result means: its `mobius_failure` (a loop's worst one), else Ansible's `timedout` or a role's
+    refused arguments, else `task_failed` with the task's message."""
     carried = [_complete(found) for found in _carried(result)]
     if carried:
         worst = min(carried, key=lambda failure: _ORDER.index(failure["outcome"]))
         return HostFailure(host, task, worst["outcome"], worst["reason"], worst["do_next"], carried=True)
+    if isinstance(refused := result.get("argument_errors"), list) and refused:
+        outcome = OUTCOMES["invalid_input"]
+        reason = " ".join(str(error) for error in refused)[:_REASON_LIMIT]
+        return HostFailure(host, task, outcome.name, reason, outcome.do_next, carried=False)
     outcome = OUTCOMES["timeout" if result.get("timedout") else "task_failed"]
     return HostFailure(host, task, outcome.name, _message(result), outcome.do_next, carried=False)
 

@@ -52,6 +52,22 @@ def test_an_unreachable_host_is_the_environments_failure():
     assert ending.failures[0].reason == "No route to host"
 
 
+def test_a_variable_of_the_wrong_type_is_the_inputs_failure():
+    observer = Observer()
+    result = {"failed": True, "argument_errors": ["argument 'host_port' is of type str."], "msg": "Validation failed."}
+    observer.failed("lab1", "Validating arguments", result)
+    ending = end(observer, failures={"lab1": 1})
+    assert (ending.outcome, ending.code) == ("invalid_input", ExitCode.INPUT)
+    assert "host_port" in ending.reason
+
+
+def test_a_host_that_only_waited_does_not_hide_why():
+    observer = Observer()
+    observer.unreachable("lab1", "Read", {"unreachable": True, "msg": "No route to host"})
+    observer.failed("lab2", "Wait", failing("held_back"))
+    assert end(observer, failures={"lab2": 1}, dark={"lab1": 1}).outcome == "unreachable"
+
+
 def test_a_host_whose_silence_was_ignored_does_not_fail_a_run():
     observer = Observer()
     observer.unreachable("lab2", "Read", {"unreachable": True})
