@@ -67,6 +67,14 @@ def test_the_first_release_does_what_its_check_said(hosts: list[Host], bundles: 
     assert {serving_release(host.address) for host in hosts} == {bundles[0].release}
 
 
+def test_a_backup_does_what_its_check_said(hosts: list[Host]) -> None:
+    check, real, again = mobius("backup", "create", "--check"), mobius("backup", "create"), mobius("backup", "create")
+    assert (check.code, real.code, again.code) == (0, 0, 0)
+    assert check.changes == real.changes
+    assert set(real.changes) == names(hosts), "the release has changed what there is to back up"
+    assert not any(again.changes.values())
+
+
 def test_the_same_release_again_changes_nothing(hosts: list[Host], bundles: Sequence[Bundle]) -> None:
     for arguments in (("--check",), ()):
         again = mobius("release", "--bundle", bundles[0].path, *arguments)
@@ -86,7 +94,11 @@ def test_an_upgrade_and_a_way_back_lose_no_request(
         assert check.changes == real.changes
         assert {serving_release(host.address) for host in hosts} == {second.release}
 
-        assert mobius("rollback", "--reason", "a test").code == 0
+        check = mobius("rollback", "--reason", "a test", "--check")
+        assert {serving_release(host.address) for host in hosts} == {second.release}
+        real = mobius("rollback", "--reason", "a test")
+        assert (check.code, real.code) == (0, 0)
+        assert check.changes == real.changes
         assert {serving_release(host.address) for host in hosts} == {first.release}
         assert mobius("release", "--bundle", second.path).code == 1, "a release that was taken back is refused"
         assert mobius("release", "--bundle", second.path, "-e", "mobius_retry_bad=true").code == 0
