@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit soak lint lab lab-down lock clean
+.PHONY: help setup demo test test-unit soak bench lint lab lab-down lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -25,6 +25,10 @@ test-unit: setup ## the quick part: unit and contract tests
 
 soak: setup ## the long series, whole
 	$(PYTEST) -m soak
+
+bench: setup ## install the peers that bench/ measures beside us (then run bench/NAME.py; --help tells how)
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement mobius/control/locks/bench.txt
+	@ls bench/*.py
 
 lint: setup ## ruff, mypy, yamllint, ansible-lint, syntax checks
 	$(BIN)/ruff check .

@@ -16,6 +16,7 @@ CHECKOUT = Path(__file__).resolve().parents[3]
 LOCKS: dict[str, list[str]] = {
     "service.txt": ["--extra=service"],
     "development.txt": ["--all-extras", "--group=development"],
+    "bench.txt": ["--all-extras", "--group=development", "--group=bench"],
 }
 
 
