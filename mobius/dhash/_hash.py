@@ -18,9 +18,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib
 import io
 import struct
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
 
@@ -32,6 +34,8 @@ from mobius.dhash.errors import BrokenPictureError, MislabelledError, NotAPictur
 from mobius.errors import MobiusError
 
 Mode = Literal["exact", "fast"]
+Transform = Literal["none", "mirror", "flip", "rotate90", "rotate180", "rotate270", "transpose", "transverse"]
+_Pixels = numpy.typing.NDArray[numpy.uint8]
 
 ALGORITHMS: Final[dict[Mode, str]] = {"exact": "exact-1", "fast": "fast-1"}
 """What each mode is recorded as. A change of any bit of any hash is a new name."""
@@ -67,6 +71,18 @@ _TRANSPOSITIONS: Final = {
     8: Image.Transpose.ROTATE_90,
 }
 _MASK: Final = (1 << 64) - 1
+
+# what becomes of the two grids when the picture is turned: rows and columns change places with it
+_TURNS: Final[dict[Transform, Callable[[_Pixels, _Pixels], tuple[_Pixels, _Pixels]]]] = {
+    "none": lambda wide, tall: (wide, tall),
+    "mirror": lambda wide, tall: (wide[:, ::-1], tall[:, ::-1]),
+    "flip": lambda wide, tall: (wide[::-1], tall[::-1]),
+    "rotate90": lambda wide, tall: (tall.T[::-1], wide.T[::-1]),
+    "rotate180": lambda wide, tall: (wide[::-1, ::-1], tall[::-1, ::-1]),
+    "rotate270": lambda wide, tall: (tall.T[:, ::-1], wide.T[:, ::-1]),
+    "transpose": lambda wide, tall: (tall.T, wide.T),
+    "transverse": lambda wide, tall: (tall.T[::-1, ::-1], wide.T[::-1, ::-1]),
+}
 
 
 @dataclass(frozen=True)
@@ -113,6 +129,9 @@ class Fingerprint:
         format: as Pillow names it, for example `JPEG` (`MPO` is a JPEG with several pictures in it).
         sha256: of the encoded bytes, 64 hexadecimal digits.
         size: of the encoded bytes.
+        grids: the 9x8 and the 8x9 pixels that were compared, 72 bytes each, row by row.
+        warnings: a sentence for each fault that the picture could be hashed in spite of.
+        look: what the second look compares (`mobius.dhash.look_of`), when it was asked for.
     """
 
     dhash: Dhash
@@ -121,20 +140,32 @@ class Fingerprint:
     format: str
     sha256: str
     size: int
+    grids: tuple[bytes, bytes] = field(repr=False)
+    warnings: tuple[str, ...] = ()
+    look: bytes | None = field(default=None, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """The keys that `POST /v1/hash` answers with and that `mobius dhash hash --format json` prints."""
         return {
+            "sha256": self.sha256,
+            "dhash": f"{self.dhash.rows:016x}",
+            "dhash_vertical": f"{self.dhash.columns:016x}",
             "algorithm": self.dhash.algorithm,
-            "dhash": self.dhash.hex,
-            "rows": self.dhash.hex[:16],
-            "columns": self.dhash.hex[16:],
             "width": self.width,
             "height": self.height,
             "format": self.format,
-            "sha256": self.sha256,
             "size": self.size,
+            "warnings": list(self.warnings),
         }
+
+    def transforms(self) -> dict[Transform, Dhash]:
+        """The hashes that mirrored and turned copies of this picture have (within a bit or so), without decoding again.
+
+        A name says what was done to this picture to get the copy, in Pillow's words: `rotate90` is counter-clockwise.
+        """
+        wide = numpy.frombuffer(self.grids[0], numpy.uint8).reshape(8, 9)
+        tall = numpy.frombuffer(self.grids[1], numpy.uint8).reshape(9, 8)
+        return {name: _compared(*turn(wide, tall), self.dhash.algorithm) for name, turn in _TURNS.items()}
 
 
 def hash_image(image: Image.Image, mode: Mode = "fast", *, max_pixels: int = MAX_PIXELS) -> Dhash:
@@ -147,25 +178,35 @@ def hash_image(image: Image.Image, mode: Mode = "fast", *, max_pixels: int = MAX
         TooManyPixelsError: more than `max_pixels`.
         BrokenPictureError: the data is cut short or damaged.
     """
-    return _hash_opened(image, mode, max_pixels)[0]
+    luma, _, _ = _decoded(image, mode, max_pixels)
+    return _compared(*_grids(luma), ALGORITHMS[mode])
 
 
 def hash_bytes(
-    data: bytes, mode: Mode = "fast", *, max_pixels: int = MAX_PIXELS, declared: str | None = None
+    data: bytes,
+    mode: Mode = "fast",
+    *,
+    max_pixels: int = MAX_PIXELS,
+    declared: str | None = None,
+    look: bool = False,
 ) -> Fingerprint:
     """Hash an encoded picture.
 
     Args:
         declared: a format of `FORMATS` that the data must have.
+        look: take the second look as well, which tells a duplicate from a picture that only hashes alike.
 
     Raises:
         NotAPictureError, MislabelledError, BrokenPictureError, TooManyPixelsError: as their names say.
     """
-    return _hash_stream(io.BytesIO(data), hashlib.sha256(data).hexdigest(), len(data), mode, max_pixels, declared)
+    digest = hashlib.sha256(data).hexdigest()
+    return _hash_stream(io.BytesIO(data), digest, len(data), mode, max_pixels, declared, look)
 
 
-def hash_file(path: Path | str, mode: Mode = "fast", *, max_pixels: int = MAX_PIXELS) -> Fingerprint:
-    """Hash a picture in a file. Its content decides the format, not its name.
+def hash_file(
+    path: Path | str, mode: Mode = "fast", *, max_pixels: int = MAX_PIXELS, look: bool = False
+) -> Fingerprint:
+    """Hash a picture in a file. Its content decides the format, not its name; `look` as in `hash_bytes`.
 
     Raises:
         OSError: the file cannot be read.
@@ -175,7 +216,7 @@ def hash_file(path: Path | str, mode: Mode = "fast", *, max_pixels: int = MAX_PI
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
         size = stream.tell()
         stream.seek(0)
-        return _hash_stream(stream, digest, size, mode, max_pixels, None)
+        return _hash_stream(stream, digest, size, mode, max_pixels, None, look)
 
 
 @functools.cache
@@ -186,7 +227,7 @@ def _readable() -> tuple[str, ...]:
 
 
 def _hash_stream(
-    stream: BinaryIO, digest: str, size: int, mode: Mode, max_pixels: int, declared: str | None
+    stream: BinaryIO, digest: str, size: int, mode: Mode, max_pixels: int, declared: str | None, look: bool
 ) -> Fingerprint:
     if size == 0:
         raise NotAPictureError("The picture is empty: 0 bytes.")
@@ -194,8 +235,11 @@ def _hash_stream(
         with Image.open(stream, formats=_readable()) as image:
             found = image.format or "unknown"
             _check_label(declared, found)
-            dhash, width, height = _hash_opened(image, mode, max_pixels)
-            return Fingerprint(dhash, width, height, found, digest, size)
+            luma, width, height = _decoded(image, mode, max_pixels)
+        wide, tall = _grids(luma)
+        dhash = _compared(wide, tall, ALGORITHMS[mode])
+        seen = importlib.import_module("mobius.dhash._confidence").look_of(luma) if look else None
+        return Fingerprint(dhash, width, height, found, digest, size, grids=(wide.tobytes(), tall.tobytes()), look=seen)
     except MobiusError:
         raise
     except UnidentifiedImageError as error:
@@ -216,9 +260,8 @@ def _check_label(declared: str | None, found: str) -> None:
         raise MislabelledError(f"The picture is declared as {declared}, but its bytes are {found}.")
 
 
-def _hash_opened(image: Image.Image, mode: Mode, max_pixels: int) -> tuple[Dhash, int, int]:
-    """The hash, and the width and height in pixels after orientation."""
-    algorithm = ALGORITHMS[mode]
+def _decoded(image: Image.Image, mode: Mode, max_pixels: int) -> tuple[Image.Image, int, int]:
+    """The upright luma (mode L, decoded small in `fast` mode), and the picture's own width and height, upright."""
     width, height = image.size
     if width * height > max_pixels:
         raise TooManyPixelsError(f"The picture has {width} x {height} pixels; at most {max_pixels} are allowed.")
@@ -241,18 +284,27 @@ def _hash_opened(image: Image.Image, mode: Mode, max_pixels: int) -> tuple[Dhash
                 Image.Transpose.ROTATE_270,
             ):
                 width, height = height, width
-        return Dhash(_bits(luma, (9, 8), axis=1), _bits(luma, (8, 9), axis=0), algorithm), width, height
+        return luma, width, height
     except MemoryError as error:
         raise _out_of_memory() from error
     except Exception as error:
         raise BrokenPictureError(f"The picture is cut short or damaged: {_words(error)}.") from error
 
 
-def _bits(luma: Image.Image, size: tuple[int, int], axis: int) -> int:
-    """64 comparisons of neighbours along `axis` on a grid of `size` (width, height)."""
-    pixels = numpy.asarray(luma.resize(size, Image.Resampling.LANCZOS))
-    brighter = pixels[:, 1:] > pixels[:, :-1] if axis == 1 else pixels[1:, :] > pixels[:-1, :]
-    return int.from_bytes(numpy.packbits(brighter).tobytes(), "big")
+def _grids(luma: Image.Image) -> tuple[_Pixels, _Pixels]:
+    """The pixels compared by rows, shape (8, 9), and those compared by columns, (9, 8)."""
+    wide, tall = (numpy.asarray(luma.resize(size, Image.Resampling.LANCZOS)) for size in ((9, 8), (8, 9)))
+    return wide, tall
+
+
+def _compared(wide: _Pixels, tall: _Pixels, algorithm: str) -> Dhash:
+    """Each pixel with its neighbour on the left, and with the one above."""
+    return Dhash(_number(wide[:, 1:] > wide[:, :-1]), _number(tall[1:] > tall[:-1]), algorithm)
+
+
+def _number(bits: numpy.typing.NDArray[numpy.bool_]) -> int:
+    """64 bits, the first in the highest."""
+    return int.from_bytes(numpy.packbits(bits).tobytes(), "big")
 
 
 def _orientation(image: Image.Image) -> int:

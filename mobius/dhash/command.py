@@ -41,29 +41,33 @@ def dhash() -> None:
 def hash_command(files: tuple[Path, ...], mode: Mode, form: str) -> None:
     """Hash pictures; one line for each (json: one object a line).
 
-    Exits with 1 when any of them cannot be hashed; the others are printed all the same.
+    Exits with 1 when any of them cannot be hashed; the others are printed all the same. In json, such a file has its
+    object too, with `path` and `error`.
 
     \b
     mobius dhash hash holiday.jpg
     mobius dhash hash --mode exact --format json *.jpg
     """
-    failed: list[str] = []
+    failed = 0
     for path in files:
         try:
             fingerprint = hash_file(path, mode)
-        except MobiusError as error:
-            failed.append(f"{path}: {error.reason}")
-        except OSError as error:
-            failed.append(f"{path}: It cannot be read: {error.strerror}.")
-        else:
+        except (MobiusError, OSError) as error:
+            reason = error.reason if isinstance(error, MobiusError) else f"It cannot be read: {error.strerror}."
+            failed += 1
             if form == "json":
-                click.echo(json.dumps({"file": str(path), **fingerprint.as_dict()}))
+                click.echo(json.dumps({"path": str(path), "error": reason}))
             else:
-                click.echo(f"{fingerprint.dhash.hex}  {path}")
+                click.echo(f"{path}: {reason}", err=True)
             continue
-        click.echo(failed[-1], err=True)
+        if form == "json":
+            click.echo(json.dumps({"path": str(path), **fingerprint.as_dict()}))
+            continue
+        click.echo(f"{fingerprint.dhash.hex}  {path}")
+        for warning in fingerprint.warnings:
+            click.echo(f"{path}: {warning}", err=True)
     if failed:
-        raise MobiusError("invalid_input", f"{len(failed)} of {len(files)} files cannot be hashed.")
+        raise MobiusError("invalid_input", f"{failed} of {len(files)} files cannot be hashed.")
 
 
 @dhash.command()

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner, Result
 
 from mobius.dhash import hash_file
@@ -16,6 +17,12 @@ from mobius.errors import MobiusError
 
 def call(*arguments: object) -> Result:
     return CliRunner().invoke(dhash, [str(argument) for argument in arguments])
+
+
+def hash_error(path: Path) -> str:
+    with pytest.raises(MobiusError) as caught:
+        hash_file(path)
+    return caught.value.reason
 
 
 def test_hash_prints_one_line_for_each_picture(photographs: dict[str, Path]) -> None:
@@ -29,7 +36,7 @@ def test_hash_prints_one_line_for_each_picture(photographs: dict[str, Path]) -> 
 def test_hash_speaks_json_to_programs(photographs: dict[str, Path]) -> None:
     result = call("hash", "--format", "json", photographs["rocket"])
     answer = json.loads(result.stdout)
-    assert answer.pop("file") == str(photographs["rocket"])
+    assert answer.pop("path") == str(photographs["rocket"])
     assert answer == hash_file(photographs["rocket"]).as_dict()
     assert answer["algorithm"] == "fast-1"
 
@@ -43,6 +50,11 @@ def test_hash_names_what_it_cannot_read_and_prints_the_rest(photographs: dict[st
     assert len(result.stdout.splitlines()) == 1
     assert "text.jpg: This is not a picture" in result.stderr
     assert "missing.jpg: It cannot be read: No such file or directory." in result.stderr
+    lines = call("hash", "--format", "json", text, photographs["rocket"]).stdout.splitlines()
+    answers = [json.loads(line) for line in lines]
+    assert answers[0] == {"path": str(text), "error": hash_error(text)}
+    assert answers[1]["path"] == str(photographs["rocket"])
+    assert "error" not in answers[1]
 
 
 def test_scan_and_duplicates(photographs: dict[str, Path], tmp_path: Path) -> None:

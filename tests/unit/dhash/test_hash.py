@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import statistics
 import struct
@@ -296,3 +297,42 @@ def test_hex_and_distance() -> None:
             Dhash.from_hex(text)
     with pytest.raises(ValueError, match="unsigned"):
         Dhash(1 << 64, 0)
+
+
+def test_the_eight_transforms_are_near_the_hashes_of_the_turned_pictures(photographs: dict[str, Path]) -> None:
+    turns = {
+        "mirror": Image.Transpose.FLIP_LEFT_RIGHT,
+        "flip": Image.Transpose.FLIP_TOP_BOTTOM,
+        "rotate90": Image.Transpose.ROTATE_90,
+        "rotate180": Image.Transpose.ROTATE_180,
+        "rotate270": Image.Transpose.ROTATE_270,
+        "transpose": Image.Transpose.TRANSPOSE,
+        "transverse": Image.Transpose.TRANSVERSE,
+    }
+    for name in ("astronaut", "chelsea", "coffee", "rocket"):
+        found = hash_file(photographs[name], "exact")
+        transforms = found.transforms()
+        assert set(transforms) == {"none", *turns}
+        assert transforms["none"] == found.dhash
+        with Image.open(photographs[name]) as picture:
+            for turn, transposition in turns.items():
+                turned = hash_image(picture.transpose(transposition), "exact")
+                distances = {other: turned.distance(dhash) for other, dhash in transforms.items()}
+                assert distances.pop(turn) <= 2
+                assert min(distances.values()) >= 15
+
+
+def test_the_answer_has_the_keys_of_the_service_and_the_command(photographs: dict[str, Path]) -> None:
+    found = hash_file(photographs["rocket"], "exact")
+    with Image.open(photographs["rocket"]) as picture:
+        assert found.as_dict() == {
+            "sha256": hashlib.sha256(photographs["rocket"].read_bytes()).hexdigest(),
+            "dhash": str(imagehash.dhash(picture)),
+            "dhash_vertical": str(imagehash.dhash_vertical(picture)),
+            "algorithm": "exact-1",
+            "width": 640,
+            "height": 427,
+            "format": "JPEG",
+            "size": photographs["rocket"].stat().st_size,
+            "warnings": [],
+        }
