@@ -16,6 +16,7 @@ from mobius.dhash._hash import (
     hash_image,
 )
 from mobius.dhash._library import Library, Match, ScanReport, Unreadable
+from mobius.dhash._search import HammingIndex, Neighbours, Pairs
 from mobius.dhash.errors import BrokenPictureError, MislabelledError, NotAPictureError, PictureError, TooManyPixelsError
 
 __all__ = [
@@ -26,11 +27,14 @@ __all__ = [
     "BrokenPictureError",
     "Dhash",
     "Fingerprint",
+    "HammingIndex",
     "Library",
     "Match",
     "MislabelledError",
     "Mode",
+    "Neighbours",
     "NotAPictureError",
+    "Pairs",
     "PictureError",
     "ScanReport",
     "TooManyPixelsError",
