@@ -189,18 +189,20 @@ def hash_bytes(
     max_pixels: int = MAX_PIXELS,
     declared: str | None = None,
     look: bool = False,
+    formats: tuple[str, ...] = FORMATS,
 ) -> Fingerprint:
     """Hash an encoded picture.
 
     Args:
         declared: a format of `FORMATS` that the data must have.
+        formats: those of `FORMATS` that are read; the readers of the others never see the data.
         look: take the second look as well, which tells a duplicate from a picture that only hashes alike.
 
     Raises:
         NotAPictureError, MislabelledError, BrokenPictureError, TooManyPixelsError: as their names say.
     """
     digest = hashlib.sha256(data).hexdigest()
-    return _hash_stream(io.BytesIO(data), digest, len(data), mode, max_pixels, declared, look)
+    return _hash_stream(io.BytesIO(data), digest, len(data), mode, max_pixels, declared, look, formats)
 
 
 def hash_file(
@@ -216,23 +218,30 @@ def hash_file(
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
         size = stream.tell()
         stream.seek(0)
-        return _hash_stream(stream, digest, size, mode, max_pixels, None, look)
+        return _hash_stream(stream, digest, size, mode, max_pixels, None, look, FORMATS)
 
 
 @functools.cache
-def _readable() -> tuple[str, ...]:
-    """`FORMATS` without those that the installed Pillow knows nothing of (AVIF came with 11.3)."""
+def _readable(formats: tuple[str, ...]) -> tuple[str, ...]:
+    """`formats` without those that the installed Pillow knows nothing of (AVIF came with 11.3)."""
     Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
+    return tuple(name for name in formats if name in Image.OPEN)
 
 
 def _hash_stream(
-    stream: BinaryIO, digest: str, size: int, mode: Mode, max_pixels: int, declared: str | None, look: bool
+    stream: BinaryIO,
+    digest: str,
+    size: int,
+    mode: Mode,
+    max_pixels: int,
+    declared: str | None,
+    look: bool,
+    formats: tuple[str, ...],
 ) -> Fingerprint:
     if size == 0:
         raise NotAPictureError("The picture is empty: 0 bytes.")
     try:
-        with Image.open(stream, formats=_readable()) as image:
+        with Image.open(stream, formats=_readable(formats)) as image:
             found = image.format or "unknown"
             _check_label(declared, found)
             luma, width, height = _decoded(image, mode, max_pixels)
@@ -244,7 +253,7 @@ def _hash_stream(
         raise
     except UnidentifiedImageError as error:
         raise NotAPictureError(
-            f"This is not a picture in a format that is read here ({', '.join(FORMATS)})."
+            f"This is not a picture in a format that is read here ({', '.join(formats)})."
         ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise TooManyPixelsError(f"The picture has more than the {max_pixels} pixels allowed.") from error

@@ -336,3 +336,10 @@ def test_the_answer_has_the_keys_of_the_service_and_the_command(photographs: dic
             "size": photographs["rocket"].stat().st_size,
             "warnings": [],
         }
+
+
+def test_a_format_that_is_not_allowed_is_no_picture() -> None:
+    data = encoded(Image.new("L", (20, 20)), "PNG")
+    assert hash_bytes(data, formats=("PNG",)).format == "PNG"
+    with pytest.raises(NotAPictureError, match=r"a format that is read here \(JPEG, GIF\)"):
+        hash_bytes(data, formats=("JPEG", "GIF"))
