@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -122,7 +123,8 @@ def test_an_unknown_inventory_is_a_json_object_too(checkout):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_says_so_and_leaves_no_process_behind(checkout, processes_with, number):
-    marker = f"sleep 4242.1{int(number)}"
+    # no other run of the tests on this machine may be taken for this one
+    marker = f"sleep 4242.{os.getpid()}{int(number)}"
     checkout.write(
         "deploy.yml",
         f"""
@@ -133,7 +135,12 @@ def test_a_stopped_run_says_so_and_leaves_no_process_behind(checkout, processes_
         """,
     )
     process = subprocess.Popen(
-        checkout.command("deploy", "-i", str(checkout.inventory), "--format", "json"),
+        # a shell that started the tests in the background has made them ignore SIGINT, and children inherit that
+        [
+            "env",
+            "--default-signal=INT,TERM",
+            *checkout.command("deploy", "-i", str(checkout.inventory), "--format", "json"),
+        ],
         cwd=checkout.folder,
         env=checkout.environment,
         stdout=subprocess.PIPE,
