@@ -2,6 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Fingerprints of pictures, and the library index that finds duplicates by them. Knows no HTTP and no Ansible."""
 
+from mobius.dhash._database import Confidence, Picture
+from mobius.dhash._decisions import Decided, Decision
+from mobius.dhash._duplicates import Doubtful, Group, Member
+from mobius.dhash._exchange import Form, ImportReport
 from mobius.dhash._hash import (
     ALGORITHMS,
     CONTENT_TYPES,
@@ -15,8 +19,10 @@ from mobius.dhash._hash import (
     hash_file,
     hash_image,
 )
-from mobius.dhash._library import Library, Match, ScanReport, Unreadable
+from mobius.dhash._library import Found, Library
+from mobius.dhash._scan import ScanReport, Unreadable
 from mobius.dhash._search import HammingIndex, Neighbours, Pairs
+from mobius.dhash._thumbnail import thumbnail_of
 from mobius.dhash.errors import BrokenPictureError, MislabelledError, NotAPictureError, PictureError, TooManyPixelsError
 
 __all__ = [
@@ -25,16 +31,25 @@ __all__ = [
     "FORMATS",
     "MAX_PIXELS",
     "BrokenPictureError",
+    "Confidence",
+    "Decided",
+    "Decision",
     "Dhash",
+    "Doubtful",
     "Fingerprint",
+    "Form",
+    "Found",
+    "Group",
     "HammingIndex",
+    "ImportReport",
     "Library",
-    "Match",
+    "Member",
     "MislabelledError",
     "Mode",
     "Neighbours",
     "NotAPictureError",
     "Pairs",
+    "Picture",
     "PictureError",
     "ScanReport",
     "TooManyPixelsError",
@@ -43,4 +58,5 @@ __all__ = [
     "hash_bytes",
     "hash_file",
     "hash_image",
+    "thumbnail_of",
 ]

@@ -1,139 +1,67 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The index of a library: one SQLite file (WAL, schema versioned) beside a folder of pictures that is only read."""
+"""The index of a library: one SQLite file (WAL, schema versioned) beside folders of pictures that are only read."""
 
 from __future__ import annotations
 
-import datetime
+import contextlib
 import os
-import sqlite3
-import stat
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Final, TextIO
 
 import numpy
-import numpy.typing
 
-from mobius.dhash._hash import ALGORITHMS, MAX_PIXELS, Dhash, Fingerprint, Mode, hash_file
+from mobius.dhash._confidence import CONFIDENT, DEFAULT_THRESHOLDS, DOUBTFUL, LOOK_BYTES, NO_MATCH, transformed
+from mobius.dhash._database import USABLE, Confidence, Database, Picture, one_of_each, places, shown, store
+from mobius.dhash._decisions import Decided, Decision, decide, decisions
+from mobius.dhash._duplicates import Doubtful, Duplicates, Group
+from mobius.dhash._exchange import Form, ImportReport, read, write
+from mobius.dhash._hash import MAX_PIXELS, Dhash, Fingerprint, Mode, Transform
+from mobius.dhash._matches import Matches, read_looks, verdicts
+from mobius.dhash._scan import Progress, Scan, ScanReport
+from mobius.dhash._schema import SCHEMA
+from mobius.dhash._thumbnail import SIDE, thumbnail_of
+from mobius.dhash.errors import PictureError
 from mobius.errors import MobiusError
 
-SCHEMA: Final = 1
-"""`PRAGMA user_version` of the indexes written here."""
-
-SUFFIXES: Final = frozenset(
-    f".{name}"
-    for name in (
-        *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng", "gif", "bmp", "dib"),
-        *("tif", "tiff", "webp", "avif", "avifs"),
-    )
-)
-"""Names that a scan takes for pictures, in any case; everything else in the folder is none of its business."""
-
-_TABLES = """
-CREATE TABLE images (
-    root TEXT NOT NULL, path TEXT NOT NULL,
-    size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
-    sha256 TEXT NOT NULL, algorithm TEXT NOT NULL,
-    rows INTEGER NOT NULL, columns INTEGER NOT NULL,
-    width INTEGER NOT NULL, height INTEGER NOT NULL, format TEXT NOT NULL,
-    release TEXT NOT NULL, written_at TEXT NOT NULL,
-    PRIMARY KEY (root, path)
-) WITHOUT ROWID;
-CREATE TABLE unreadable (
-    root TEXT NOT NULL, path TEXT NOT NULL,
-    size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
-    reason TEXT NOT NULL, release TEXT NOT NULL, written_at TEXT NOT NULL,
-    PRIMARY KEY (root, path)
-) WITHOUT ROWID;
-"""
+_CANDIDATES: Final = 1000
+"""Near hashes that a search looks at a second time, at least."""
 
 
 @dataclass(frozen=True)
-class Unreadable:
-    """A file that could not be hashed. `path` is relative to the scanned folder; `reason` is one sentence."""
+class Found:
+    """A picture that a search found: `distance` in bits of 128 from the query, once that is turned by `transform`."""
 
-    path: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class ScanReport:
-    """What a scan found. `images` counts every readable picture of the folder, `hashed` those hashed this time."""
-
-    images: int
-    hashed: int
-    unchanged: int
-    removed: int
-    unreadable: tuple[Unreadable, ...]
-
-
-@dataclass(frozen=True)
-class Match:
-    """Two pictures, as paths, whose hashes differ by `distance` bits (of 128)."""
-
+    picture: Picture
     distance: int
-    first: str
-    second: str
-
-
-Progress = Callable[[int, int], None]
-"""Called with (files done, files in all)."""
+    transform: Transform
+    confidence: Confidence
 
 
 class Library:
-    """An index, opened for use by one thread.
+    """An index, for use by any number of threads and processes.
 
     Args:
-        index: the SQLite file; made when missing.
+        index: the SQLite file; made when missing, brought to this release's schema when older.
         release: written into every row, so that the rows of a bad release can be found.
 
     Raises:
-        MobiusError: the file is no index, or of a newer schema than this release knows.
+        MobiusError: the file is no index, or of a newer schema than this release knows. Every method raises it when the
+            disk is full (`disk_full`), another process writes for too long (`timeout`) or the index is damaged.
     """
 
     def __init__(self, index: Path | str, *, release: str = "none") -> None:
         self.index = Path(index)
         self.release = release
-        try:
-            self._db = sqlite3.connect(self.index, timeout=30, isolation_level=None)
-        except sqlite3.Error as error:
-            raise MobiusError("invalid_input", f"The index {self.index} cannot be opened: {error}.") from error
-        try:
-            self._prepare()
-        except sqlite3.Error as error:
-            self._db.close()
-            raise MobiusError("invalid_input", f"{self.index} is not an index of pictures: {error}.") from error
-        except MobiusError:
-            self._db.close()
-            raise
-
-    def _prepare(self) -> None:
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")
-        self._db.execute("BEGIN IMMEDIATE")
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA:
-            self._db.execute("ROLLBACK")
-            raise MobiusError(
-                "invalid_input",
-                f"The index {self.index} has schema {version}; this release knows schemas up to {SCHEMA}.",
-                do_next="Use the release that wrote the index, or a newer one.",
-            )
-        if version == 0:
-            if self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-                self._db.execute("ROLLBACK")
-                raise MobiusError("invalid_input", f"{self.index} is a database of something else.")
-            for statement in _TABLES.split(";"):
-                self._db.execute(statement)
-            self._db.execute(f"PRAGMA user_version={SCHEMA}")
-        self._db.execute("COMMIT")
+        self._database = Database(self.index)
+        self._matches = Matches(self._database)
+        self._duplicates = Duplicates(self._database, self._matches)
 
     def close(self) -> None:
-        self._db.close()
+        self._database.close()
 
     def __enter__(self) -> Library:
         return self
@@ -143,21 +71,70 @@ class Library:
     ) -> None:
         self.close()
 
-    def __len__(self) -> int:
-        """The number of pictures in the index."""
-        return int(self._db.execute("SELECT count(*) FROM images").fetchone()[0])
+    # -- what is in it -------------------------------------------------------------------------------------------------
 
-    def images(self) -> Iterator[dict[str, Any]]:
-        """Every picture as a dictionary: root, path, size, sha256, algorithm, dhash (32 hex), width, height, format,
-        release, written_at; ordered by root and path."""
-        columns = (
-            "root", "path", "size", "sha256", "algorithm", "rows", "columns",
-            "width", "height", "format", "release", "written_at",
-        )  # fmt: skip
-        for row in self._db.execute(f"SELECT {', '.join(columns)} FROM images ORDER BY root, path"):  # noqa: S608
-            image = dict(zip(columns, row, strict=True))
-            rows, vertical = _unsigned(image.pop("rows")), _unsigned(image.pop("columns"))
-            yield {**image, "dhash": Dhash(rows, vertical, image["algorithm"]).hex}
+    def __len__(self) -> int:
+        """The number of pictures: files, and what was only posted."""
+        with self._database.reading() as connection:
+            return int(
+                connection.execute(
+                    "SELECT count(*) FROM pictures LEFT JOIN files ON picture=id WHERE NOT quarantined"
+                ).fetchone()[0]
+            )
+
+    def pictures(self) -> Iterator[Picture]:
+        """Every picture at every place, by path; those only posted come first, by SHA-256."""
+        with self._database.reading() as connection:
+            found = [picture for _, picture in one_of_each(connection)]
+        yield from sorted(found, key=lambda picture: (picture.place or b"", picture.sha256))
+
+    def get(self, sha256: str) -> Picture | None:
+        """The picture with these bytes, at the place most worth keeping."""
+        with self._database.reading() as connection:
+            found = [picture for _, picture in one_of_each(connection, "NOT quarantined AND sha256=?", (sha256,))]
+        return min(found, key=lambda picture: picture.worth, default=None)
+
+    def figures(self) -> dict[str, int]:
+        """Counts for health, metrics and pages. The first call pairs the whole library, later ones what changed."""
+        groups, questions = self._duplicates.counts()
+        with self._database.reading() as connection:
+            counts = connection.execute(
+                "SELECT (SELECT count(*) FROM pictures WHERE NOT quarantined),"  # noqa: S608
+                " (SELECT count(picture) FROM files),"
+                " (SELECT count(*) FROM pictures WHERE posted AND NOT quarantined),"
+                " (SELECT count(reason) FROM files),"
+                " (SELECT count(*) FROM pictures WHERE quarantined),"
+                f" (SELECT count(*) FROM pictures WHERE NOT {USABLE}),"
+                " (SELECT count(*) FROM decisions)"
+            ).fetchone()
+        names = ("pictures", "files", "posted", "unreadable", "quarantined", "to_hash_again", "decisions")
+        return {
+            "schema": SCHEMA,
+            **dict(zip(names, counts, strict=True)),
+            "groups": groups,
+            "review": questions,
+        }
+
+    def thumbnail(self, sha256: str, side: int = SIDE) -> bytes | None:
+        """A WebP at most `side` pixels wide and high; None when the picture, or its unchanged file, is not there."""
+        with self._database.reading() as connection:
+            row = connection.execute(
+                "SELECT data FROM thumbnails JOIN pictures ON id=picture WHERE sha256=?", (sha256,)
+            ).fetchone()
+            found = [picture for _, picture in one_of_each(connection, "sha256=?", (sha256,))]
+        with contextlib.suppress(PictureError):
+            if row is not None:
+                return bytes(row[0]) if side >= SIDE else thumbnail_of(row[0], side)
+            for picture in sorted(found, key=lambda picture: picture.worth):
+                if picture.place is not None:
+                    with contextlib.suppress(OSError):
+                        path = Path(os.fsdecode(picture.place))
+                        status = path.stat()
+                        if (status.st_size, status.st_mtime_ns) == (picture.size, picture.modified_ns):
+                            return thumbnail_of(path, side)
+        return None
+
+    # -- how it changes ------------------------------------------------------------------------------------------------
 
     def scan(
         self,
@@ -170,173 +147,179 @@ class Library:
     ) -> ScanReport:
         """Bring the index in line with a folder and everything below it.
 
-        Files whose size and time are as indexed are not read again; what disappeared leaves the index. Work is
-        committed in small batches, so a scan that was stopped goes on where it was.
+        Files that did not change are not read again, unless their picture is quarantined, of another algorithm than
+        `mode`'s, or without its second look; renamed ones are noticed; what disappeared leaves the index. Work is
+        committed every few seconds, so a scan that was stopped or killed goes on where it was.
+
+        Args:
+            threads: pictures decoded at a time; the number of CPUs when not given.
 
         Raises:
             MobiusError: the folder does not exist or cannot be listed.
         """
-        root = Path(folder).resolve()
-        if not root.is_dir():
-            raise MobiusError("invalid_input", f"{folder} is not a folder.")
-        key = _text(os.fspath(root))
-        known = {
-            row[0]: row[1:]
-            for row in self._db.execute(
-                "SELECT path, size, mtime_ns, algorithm FROM images WHERE root=? "
-                "UNION ALL SELECT path, size, mtime_ns, '' FROM unreadable WHERE root=?",
-                (key, key),
-            )
-        }
-        names: set[str] = set()
-        todo: list[tuple[str, os.stat_result]] = []
-        unlisted: list[Unreadable] = []
-        for name in _walk(root, unlisted):
-            try:
-                status = os.stat(root / name)
-            except OSError as error:
-                unlisted.append(Unreadable(_text(name), f"It cannot be read: {error.strerror}."))
-                continue
-            if not stat.S_ISREG(status.st_mode):
-                unlisted.append(Unreadable(_text(name), "It is not a regular file."))
-                continue
-            text = _text(name)
-            names.add(text)
-            if known.get(text) not in (
-                (status.st_size, status.st_mtime_ns, ALGORITHMS[mode]),
-                (status.st_size, status.st_mtime_ns, ""),
-            ):
-                todo.append((name, status))
-        # What could not even be listed is not known to be gone.
-        hidden = tuple(f"{entry.path}/" for entry in unlisted) if unlisted else ()
-        gone = [name for name in known if name not in names and not (hidden and name.startswith(hidden))]
-        self._write("DELETE FROM images WHERE root=? AND path=?", [(key, name) for name in gone])
-        self._write("DELETE FROM unreadable WHERE root=? AND path=?", [(key, name) for name in gone])
-        unchanged = len(names) - len(todo)
-        hashed = self._hash_all(root, key, todo, mode, threads, max_pixels, unchanged, progress)
-        listed = [
-            Unreadable(*row)
-            for row in self._db.execute("SELECT path, reason FROM unreadable WHERE root=? ORDER BY path", (key,))
-        ]
-        images = int(self._db.execute("SELECT count(*) FROM images WHERE root=?", (key,)).fetchone()[0])
-        return ScanReport(images, hashed, unchanged, len(gone), tuple(unlisted + listed))
+        return Scan(
+            self._database, folder,
+            release=self.release, mode=mode, threads=threads, max_pixels=max_pixels, progress=progress,
+        ).run()  # fmt: skip
 
-    def _hash_all(
-        self,
-        root: Path,
-        key: str,
-        todo: list[tuple[str, os.stat_result]],
-        mode: Mode,
-        threads: int | None,
-        max_pixels: int,
-        unchanged: int,
-        progress: Progress | None,
-    ) -> int:
-        """Hash and store; returns the number of pictures hashed."""
-        workers = threads or len(os.sched_getaffinity(0))
-        total, done, hashed = unchanged + len(todo), unchanged, 0
-        waiting = iter(todo)
-        running: dict[Future[Fingerprint | str], tuple[str, os.stat_result]] = {}
-        batch: list[tuple[str, os.stat_result, Fingerprint | str]] = []
-        with ThreadPoolExecutor(workers, thread_name_prefix="scan") as pool:
-            try:
-                while True:
-                    while len(running) < workers * 4 and (entry := next(waiting, None)) is not None:
-                        running[pool.submit(_attempt, root / entry[0], mode, max_pixels)] = entry
-                    if not running:
-                        break
-                    for future in wait(running, return_when=FIRST_COMPLETED).done:
-                        result = future.result()
-                        batch.append((*running.pop(future), result))
-                        done += 1
-                        hashed += isinstance(result, Fingerprint)
-                        if progress is not None:
-                            progress(done, total)
-                    if len(batch) >= 100:
-                        self._store(key, batch)
-                        batch = []
-            finally:
-                pool.shutdown(cancel_futures=True)
-                self._store(key, batch)
-        return hashed
+    def add(self, fingerprint: Fingerprint, *, thumbnail: bytes | None = None) -> bool:
+        """Keep a picture that was posted, without its file. Adding it again changes nothing.
 
-    def _store(self, key: str, batch: list[tuple[str, os.stat_result, Fingerprint | str]]) -> None:
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        good, bad = [], []
-        for name, status, result in batch:
-            place = (key, _text(name), status.st_size, status.st_mtime_ns)
-            if isinstance(result, str):
-                bad.append((*place, result, self.release, now))
-            else:
-                dhash = result.dhash
-                values = (result.sha256, dhash.algorithm, _signed(dhash.rows), _signed(dhash.columns))
-                good.append((*place, *values, result.width, result.height, result.format, self.release, now))
-        self._db.execute("BEGIN IMMEDIATE")
-        for table, rows, other in (("images", good, "unreadable"), ("unreadable", bad, "images")):
-            if rows:
-                marks = ",".join("?" * len(rows[0]))
-                self._db.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", rows)  # noqa: S608
-                self._db.executemany(
-                    f"DELETE FROM {other} WHERE root=? AND path=?",  # noqa: S608
-                    [row[:2] for row in rows],
-                )
-        self._db.execute("COMMIT")
+        Args:
+            fingerprint: made with `look=True`.
+            thumbnail: as `thumbnail_of` makes it.
 
-    def _write(self, statement: str, rows: list[tuple[str, str]]) -> None:
-        if rows:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany(statement, rows)
-            self._db.execute("COMMIT")
-
-    def duplicates(self, radius: int = 10) -> Iterator[Match]:
-        """Every pair of pictures whose hashes differ by at most `radius` of 128 bits, each pair once.
-
-        Compares all with all: 10,000 pictures take under a second.
+        Returns:
+            Whether it was new.
         """
-        rows = self._db.execute("SELECT root, path, rows, columns FROM images ORDER BY root, path").fetchall()
-        paths = [os.path.join(root, path) for root, path, _, _ in rows]
-        bits = numpy.array([row[2:] for row in rows], dtype=numpy.int64).reshape(-1, 2).view(numpy.uint64)
-        for place in range(len(paths) - 1):
-            distances = numpy.bitwise_count(bits[place + 1 :] ^ bits[place]).sum(axis=1, dtype=numpy.uint8)
-            for offset in numpy.flatnonzero(distances <= radius):
-                yield Match(int(distances[offset]), paths[place], paths[place + 1 + int(offset)])
+        if fingerprint.look is None:
+            raise ValueError("A picture is added with its look: hash it with look=True.")
+        with self._database.writing() as connection:
+            digest = (fingerprint.sha256,)
+            statement = f"SELECT 1 FROM pictures WHERE sha256=? AND {USABLE}"  # noqa: S608
+            new = connection.execute(statement, digest).fetchone() is None
+            store(connection, [fingerprint], self.release, anew=False)
+            connection.execute("UPDATE pictures SET posted=1 WHERE sha256=?", digest)
+            if thumbnail is not None:
+                connection.execute(
+                    "INSERT OR REPLACE INTO thumbnails (picture, data) SELECT id, ? FROM pictures WHERE sha256=?",
+                    (thumbnail, *digest),
+                )
+        return new
 
+    def remove(self, sha256: str) -> bool:
+        """Forget a picture that was posted; whether there was one.
 
-def _walk(root: Path, unlisted: list[Unreadable]) -> Iterator[str]:
-    """Names of picture files below `root`, relative to it, in a stable order; links to folders are not followed."""
+        Raises:
+            MobiusError: it lies in a scanned folder, so the next scan would only bring it back.
+        """
+        with self._database.writing() as connection:
+            row = connection.execute(
+                "SELECT id, (SELECT path FROM files WHERE picture=id LIMIT 1) FROM pictures WHERE sha256=?", (sha256,)
+            ).fetchone()
+            if row is None:
+                return False
+            if row[1] is not None:
+                raise MobiusError(
+                    "invalid_input", f"The picture is a file of the library: {shown(row[1])}.",
+                    do_next="Remove the file and scan its folder again.",
+                )  # fmt: skip
+            connection.execute("DELETE FROM pictures WHERE id=?", row[:1])
+        return True
 
-    def note(error: OSError) -> None:
-        if Path(error.filename) == root:
-            raise MobiusError("invalid_input", f"{root} cannot be listed: {error.strerror}.") from error
-        name = os.path.relpath(error.filename, root)
-        unlisted.append(Unreadable(_text(name), f"It cannot be listed: {error.strerror}."))
+    def quarantine(self, release: str) -> int:
+        """Set aside what a bad release wrote: nothing finds it until the next scan has hashed it again, or it is posted
+        again. Returns the number of pictures."""
+        with self._database.writing() as connection:
+            return connection.execute(
+                "UPDATE pictures SET quarantined=1 WHERE release=? AND NOT quarantined", (release,)
+            ).rowcount
 
-    for folder, folders, files in os.walk(root, onerror=note):
-        folders.sort()
-        for name in sorted(files):
-            if os.path.splitext(name)[1].lower() in SUFFIXES:
-                yield os.path.relpath(os.path.join(folder, name), root)
+    def export(self, stream: TextIO, form: Form = "json") -> int:
+        """Write every picture and every decision about one, as JSON or CSV (docs/library.md); returns the number of
+        pictures. Open a file with `newline=""`."""
+        return write(self.pictures(), self.decisions(), stream, form)
 
+    def import_(self, stream: TextIO, form: Form = "json") -> ImportReport:
+        """Take in what `export` wrote. What this index knows itself stays as it is.
 
-def _attempt(path: Path, mode: Mode, max_pixels: int) -> Fingerprint | str:
-    """The fingerprint, or the reason why there is none."""
-    try:
-        return hash_file(path, mode, max_pixels=max_pixels)
-    except MobiusError as error:
-        return error.reason
-    except OSError as error:
-        return f"It cannot be read: {error.strerror}."
+        Raises:
+            MobiusError: something in it is wrong. Nothing was written then.
+        """
+        return read(self._database, stream, form)
 
+    # -- what is alike -------------------------------------------------------------------------------------------------
 
-def _text(name: str) -> str:
-    """A name as it can be stored and printed: bytes that are not UTF-8 show as \\xNN."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    def search(
+        self,
+        query: Fingerprint | Dhash,
+        *,
+        max_distance: int | None = None,
+        limit: int = 20,
+        transforms: bool = False,
+    ) -> list[Found]:
+        """Find pictures like one; confident matches first, then the nearest.
 
+        Args:
+            query: a fingerprint made with `look=True`, or only a hash: then nothing is more than doubtful.
+            max_distance: everything within so many bits of 128, whatever the second look says of it; without, what
+                matches.
+            limit: at most so many.
+            transforms: mirrored and rotated copies as well; needs a fingerprint.
 
-def _signed(value: int) -> int:
-    """SQLite's numbers are signed."""
-    return value - (1 << 64) if value >= 1 << 63 else value
+        Raises:
+            MobiusError: mirrored copies of a mere hash were asked for.
+        """
+        if transforms and isinstance(query, Dhash):
+            raise MobiusError("invalid_input", "Mirrored and rotated copies are found by a picture, not by a hash.")
+        look = None if isinstance(query, Dhash) else query.look
+        hashes: dict[Transform, Dhash] = {"none": query if isinstance(query, Dhash) else query.dhash}
+        if transforms and isinstance(query, Fingerprint):
+            hashes = query.transforms()
+        names = [*hashes]
+        words = numpy.array([(hashes[name].rows, hashes[name].columns) for name in names], numpy.uint64)
+        radius = DEFAULT_THRESHOLDS.radius if max_distance is None else max_distance
+        near = self._matches.hashes().search(words, radius, limit=max(_CANDIDATES, 20 * limit))
+        with self._database.reading() as connection:
+            looks = read_looks(connection, set(near.key.tolist()))
+            # what another process removed a moment ago
+            chosen = numpy.isin(near.key, looks.ids)
+            turned, key, distance = near.query[chosen], near.key[chosen], near.distance[chosen]
+            place = numpy.searchsorted(looks.ids, key)
+            own = [bytes(LOOK_BYTES) if look is None else transformed(look, name) for name in names]
+            mine = numpy.frombuffer(b"".join(own), numpy.uint8).reshape(-1, LOOK_BYTES)
+            seen = looks.there[place] & (look is not None)
+            verdict = verdicts(distance, mine[turned], looks.looks[place], seen)
+            if max_distance is not None or look is None:
+                verdict = numpy.maximum(verdict, DOUBTFUL)
+            best: dict[int, tuple[int, int, int]] = {}
+            for at in numpy.lexsort((turned, distance, -verdict.astype(numpy.int8))):
+                if verdict[at] != NO_MATCH and len(best) < limit:
+                    best.setdefault(int(key[at]), (int(verdict[at]), int(distance[at]), int(turned[at])))
+            pictures = places(connection, best)
+        found = []
+        for number, (judged, apart, turn) in best.items():
+            picture = pictures[number][0]
+            certain = judged == CONFIDENT
+            if isinstance(query, Fingerprint) and picture.sha256 == query.sha256:
+                certain, apart, turn = True, 0, 0
+            found.append(Found(picture, apart, names[turn], "confident" if certain else "doubtful"))
+        return sorted(found, key=lambda one: (one.confidence, one.distance, one.picture.worth))
 
+    def duplicates(self) -> list[Group]:
+        """Every group of duplicates: the same on every run, and every member matches the kept copy itself.
 
-def _unsigned(value: int) -> int:
-    return value % (1 << 64)
+        The first call compares all pictures with all, later ones only what changed.
+        """
+        return self._duplicates.groups()
+
+    def review(self, *, after: str | None = None, limit: int = 50) -> list[Doubtful]:
+        """What a person should decide, the nearest pairs first.
+
+        There is one question for each picture or group at a time: whether it is the same as the worthier one that it is
+        most like. A decision may bring up the next.
+
+        Args:
+            after: the id of the last one seen.
+
+        Raises:
+            MobiusError: `after` is no such id.
+        """
+        return self._duplicates.questions(after, limit)
+
+    def decide(self, identity: str, decision: Decided, by: str) -> Decision:
+        """Record what a person says of two pictures: `same` puts them into one group, `different` keeps them apart and
+        is never asked again. A later word replaces an earlier one.
+
+        Args:
+            identity: `Doubtful.id` or `Member.pair`.
+            by: who says so.
+
+        Raises:
+            MobiusError: there is no such pair, or the words are wrong.
+        """
+        return decide(self._database, identity, decision, by)
+
+    def decisions(self) -> list[Decision]:
+        """Every decision, by SHA-256; also those about pictures that are gone, as they may come back."""
+        return decisions(self._database)

@@ -102,28 +102,24 @@ def scan(folder: Path, index: Path, release: str, threads: int | None, mode: Mod
 
 @dhash.command()
 @_index
-@click.option(
-    "--radius", type=click.IntRange(0, 128), default=10, show_default=True, help="Differing bits allowed, of 128."
-)
 @_format
-def duplicates(index: Path, radius: int, form: str) -> None:
-    """List pairs of pictures whose hashes are near each other (json: one object a line).
+def duplicates(index: Path, form: str) -> None:
+    """List the groups of duplicates (json: one object a group).
 
     \b
-    mobius dhash duplicates --index photos.sqlite --radius 4
+    mobius dhash duplicates --index photos.sqlite
     """
     if not index.exists():
         raise MobiusError("invalid_input", f"There is no index {index}.", do_next="Make it with `mobius dhash scan`.")
-    count = 0
     with Library(index) as library:
-        for match in library.duplicates(radius):
-            count += 1
+        for group in library.duplicates():
+            lines = [(group.kept.path, 0, "confident")]
+            lines += [(other.picture.path, other.distance, other.confidence) for other in group.others]
             if form == "json":
-                click.echo(json.dumps(dataclasses.asdict(match)))
+                click.echo(json.dumps([dict(zip(("path", "distance", "confidence"), x, strict=True)) for x in lines]))
             else:
-                click.echo(f"{match.distance:3}  {match.first}  {match.second}")
-    if form == "text":
-        click.echo(f"{count} pairs within {radius} bits", err=True)
+                for path, distance, _ in lines:
+                    click.echo(f"{distance:3}  {path}")
 
 
 class _Progress:

@@ -1,0 +1,85 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What persons decided of pairs of pictures: kept by SHA-256, so that it outlives rescans and can move to others."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+from mobius.dhash._database import Database
+from mobius.errors import MobiusError
+
+Decided = Literal["same", "different"]
+
+_PAIR: Final = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a person said of two pictures, by SHA-256 (`first` < `second`); `at` is a time in UTC, ISO 8601."""
+
+    first: str
+    second: str
+    decision: Decided
+    by: str
+    at: str
+
+
+def pair_id(first: str, second: str) -> str:
+    """The id of two pictures, from their SHA-256; the same in every index."""
+    return "-".join(sorted((first[:16], second[:16])))
+
+
+def decide(database: Database, identity: str, decision: Decided, by: str) -> Decision:
+    """Write a decision down; it replaces an earlier one.
+
+    Raises:
+        MobiusError: there is no such pair, or the words are wrong.
+    """
+    if decision not in get_args(Decided):
+        raise MobiusError("invalid_input", f"A decision is same or different, not {decision[:40]!r}.")
+    if not by.strip() or len(by) > 200 or not by.isprintable():
+        raise MobiusError("invalid_input", "A decision needs the name of who takes it, at most 200 characters.")
+    first, second = pair_of(database, identity)
+    at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    made = Decision(first, second, decision, by.strip(), at)
+    with database.writing() as connection:
+        connection.execute(
+            "INSERT OR REPLACE INTO decisions (first, second, decision, decided_by, decided_at) VALUES (?, ?, ?, ?, ?)",
+            (made.first, made.second, made.decision, made.by, made.at),
+        )
+    return made
+
+
+def decisions(database: Database) -> list[Decision]:
+    """Every decision, by SHA-256."""
+    with database.reading() as connection:
+        rows = connection.execute(
+            "SELECT first, second, decision, decided_by, decided_at FROM decisions ORDER BY first, second"
+        )
+        return [Decision(*row) for row in rows]
+
+
+def pair_of(database: Database, identity: str) -> tuple[str, str]:
+    """The SHA-256 of the two pictures of an id, in order; pictures that are gone count when they were decided about.
+
+    Raises:
+        MobiusError: there are no such pictures.
+    """
+    match = _PAIR.fullmatch(identity)
+    found: list[str] = []
+    with database.reading() as connection:
+        for start in match.groups() if match else ():
+            rows = connection.execute(
+                "SELECT sha256 FROM pictures WHERE sha256 >= ? AND sha256 < ? UNION"
+                " SELECT first FROM decisions WHERE first >= ? AND first < ? UNION"
+                " SELECT second FROM decisions WHERE second >= ? AND second < ?",
+                (start, start + "g") * 3,
+            )
+            found += [row[0] for row in rows]
+    if len(found) != 2 or found[0] == found[1]:
+        raise MobiusError("invalid_input", f"There is no pair {identity[:80]!r} of pictures in the index.")
+    return min(found), max(found)

@@ -1,0 +1,195 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Search in memory, in step with what this and other processes write into the index."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy
+from numpy.typing import NDArray
+
+from mobius.dhash._confidence import DEFAULT_THRESHOLDS, DOUBTFUL, LOOK_BYTES, NO_MATCH, judge
+from mobius.dhash._database import Database
+from mobius.dhash._search import HammingIndex
+
+NEAR: Final = 10
+"""Differing bits, of 128, up to which pictures are a doubtful match when one of them has no look (yet)."""
+
+_JUDGED_AT_ONCE: Final = 1 << 16
+
+Keys = NDArray[numpy.int64]
+Small = NDArray[numpy.uint8]
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Matching pairs of picture ids, shapes (n,): `first` < `second`, differing bits, and `judge`'s verdict (not 0)."""
+
+    first: Keys
+    second: Keys
+    distance: Small
+    verdict: Small
+
+    @classmethod
+    def joined(cls, parts: Iterable[Edges]) -> Edges:
+        parts = list(parts)
+        empty = (numpy.empty(0, numpy.int64), numpy.empty(0, numpy.uint8))
+        return cls(
+            numpy.concatenate([empty[0], *(part.first for part in parts)]),
+            numpy.concatenate([empty[0], *(part.second for part in parts)]),
+            numpy.concatenate([empty[1], *(part.distance for part in parts)]),
+            numpy.concatenate([empty[1], *(part.verdict for part in parts)]),
+        )
+
+    def at(self, chosen: NDArray[Any]) -> Edges:
+        return Edges(self.first[chosen], self.second[chosen], self.distance[chosen], self.verdict[chosen])
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Looks by picture id, ascending; shapes (n,), (n, LOOK_BYTES), (n,)."""
+
+    ids: Keys
+    looks: Small
+    there: NDArray[numpy.bool_]
+
+    def judged(self, first: Keys, second: Keys, distance: Small) -> Small:
+        """The verdict on each pair of ids, all of which are held here."""
+        a, b = numpy.searchsorted(self.ids, first), numpy.searchsorted(self.ids, second)
+        return verdicts(distance, self.looks[a], self.looks[b], self.there[a] & self.there[b])
+
+
+def verdicts(distance: Small, looks_a: Small, looks_b: Small, there: NDArray[numpy.bool_]) -> Small:
+    """`judge`, and what can be said of pairs that lack a look (`there` is False): at best doubtful."""
+    found = judge(distance, looks_a, looks_b)
+    blind = numpy.where(distance <= NEAR, DOUBTFUL, NO_MATCH).astype(numpy.uint8)
+    return numpy.where(there, found, blind)
+
+
+def read_looks(connection: sqlite3.Connection, ids: Collection[int] | None = None) -> Looks:
+    """Looks of the pictures that are searched; of `ids` only, when given."""
+    rows = _rows(connection, "look", ids)
+    there = numpy.array([row[1] is not None and len(row[1]) == LOOK_BYTES for row in rows], numpy.bool_)
+    blank = bytes(LOOK_BYTES)
+    data = b"".join(row[1] if seen else blank for row, seen in zip(rows, there, strict=True))
+    looks = numpy.frombuffer(data, numpy.uint8).reshape(-1, LOOK_BYTES)
+    return Looks(numpy.array([row[0] for row in rows], numpy.int64), looks, there)
+
+
+class Matches:
+    """The hashes of an index in memory. Any thread may call; whoever searches does not wait for whoever pairs."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._following = threading.Lock()
+        self._pairing = threading.Lock()
+        self._hashes = HammingIndex(128)
+        self._version: int | None = None
+        self._seen = -1
+        self._edges: Edges | None = None
+        # ids whose edges are out of date; None: all of them
+        self._stale: set[int] | None = None
+
+    def hashes(self) -> HammingIndex:
+        """Every picture's hash by its id, as of now."""
+        with self._following:
+            version = self._database.version()
+            if version != self._version:
+                with self._database.reading() as connection:
+                    self._follow(connection)
+                self._version = version
+            return self._hashes
+
+    def _follow(self, connection: sqlite3.Connection) -> None:
+        oldest, newest = connection.execute(
+            "SELECT coalesce(min(number), 1), coalesce(max(number), 0) FROM changes"
+        ).fetchone()
+        if self._seen < oldest - 1:
+            hashes = HammingIndex(128)
+            hashes.add(*_read_hashes(connection))
+            self._hashes, self._stale = hashes, None
+        elif self._seen < newest:
+            rows = connection.execute("SELECT DISTINCT picture FROM changes WHERE number > ?", (self._seen,))
+            changed = {row[0] for row in rows}
+            ids, words = _read_hashes(connection, changed)
+            self._hashes.remove(numpy.setdiff1d(numpy.fromiter(changed, numpy.int64), ids))
+            self._hashes.add(ids, words)
+            if self._stale is not None:
+                self._stale |= changed
+        self._seen = newest
+
+    def edges(self) -> Edges:
+        """Every matching pair of pictures, as of now. The first call compares all with all, later ones what changed."""
+        with self._pairing:
+            try:
+                self._edges = self._updated()
+            except BaseException:
+                with self._following:
+                    self._stale = None
+                raise
+            return self._edges
+
+    def _updated(self) -> Edges:
+        with self._following, self._database.reading() as connection:
+            self._follow(connection)
+            hashes, known, stale = self._hashes, self._edges, self._stale
+            self._stale = set()
+            if known is None or stale is None or len(stale) > max(1000, len(hashes) // 10):
+                stale, looks = None, read_looks(connection)
+            elif stale:
+                changed, words = _read_hashes(connection, stale)
+                found = hashes.search(words, DEFAULT_THRESHOLDS.radius)
+                looks = read_looks(connection, {*changed.tolist(), *found.key.tolist()})
+            else:
+                return known
+        if known is None or stale is None:
+            pairs = ((part.first, part.second, part.distance) for part in hashes.pairs(DEFAULT_THRESHOLDS.radius))
+            return Edges.joined(_judged(pairs, looks))
+        first, second = changed[found.query], found.key
+        # a pair of two changed ones was found from both sides
+        once = (first < second) | ((first != second) & ~numpy.isin(second, changed))
+        first, second, distance = first[once], second[once], found.distance[once]
+        new = _judged([(numpy.minimum(first, second), numpy.maximum(first, second), distance)], looks)
+        gone = numpy.fromiter(stale, numpy.int64)
+        return Edges.joined([known.at(~numpy.isin(known.first, gone) & ~numpy.isin(known.second, gone)), *new])
+
+
+def _judged(pairs: Iterable[tuple[Keys, Keys, Small]], looks: Looks) -> Iterator[Edges]:
+    """What matches among candidate pairs. Pictures added after `looks` were read are left to the next time."""
+
+    def judged() -> Edges:
+        near = Edges.joined(waiting)
+        near = near.at(numpy.isin(near.first, looks.ids) & numpy.isin(near.second, looks.ids))
+        verdict = looks.judged(near.first, near.second, near.distance)
+        return Edges(near.first, near.second, near.distance, verdict).at(verdict != NO_MATCH)
+
+    waiting: list[Edges] = []
+    length = 0
+    for first, second, distance in pairs:
+        waiting.append(Edges(first, second, distance, distance))
+        length += len(first)
+        if length >= _JUDGED_AT_ONCE:
+            yield judged()
+            waiting, length = [], 0
+    yield judged()
+
+
+def _read_hashes(
+    connection: sqlite3.Connection, ids: Collection[int] | None = None
+) -> tuple[Keys, NDArray[numpy.uint64]]:
+    """Ids, shape (n,), and hashes, (n, 2), of the pictures that are searched; of `ids` only, when given."""
+    table = numpy.array(_rows(connection, "rows, columns", ids), numpy.int64).reshape(-1, 3)
+    return table[:, 0].copy(), table[:, 1:].copy().view(numpy.uint64)
+
+
+def _rows(connection: sqlite3.Connection, columns: str, ids: Collection[int] | None) -> list[tuple[Any, ...]]:
+    """Ids and columns of the pictures that are searched, by id."""
+    where, values = ("", ()) if ids is None else (" AND id IN (SELECT value FROM json_each(?))", (json.dumps([*ids]),))
+    statement = f"SELECT id, {columns} FROM pictures WHERE NOT quarantined{where} ORDER BY id"  # noqa: S608
+    return connection.execute(statement, values).fetchall()

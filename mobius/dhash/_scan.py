@@ -1,0 +1,403 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Bring an index in line with a folder, which is only read.
+
+A file whose size and time are as indexed is not read. One that is new, but has the inode, size and time of a file that
+is known, was renamed, and is not read either. One with the SHA-256 of a known picture is not decoded. What is done is
+committed every few seconds, so that a scan which was killed goes on where it was; what disappeared is removed last.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import os
+import stat
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from mobius.dhash._database import USABLE, Database, shown, signed, store
+from mobius.dhash._hash import ALGORITHMS, Fingerprint, Mode, hash_file
+from mobius.errors import MobiusError
+
+SUFFIXES: Final = frozenset(
+    f".{name}".encode()
+    for name in (
+        *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng", "gif", "bmp", "dib"),
+        *("tif", "tiff", "webp", "avif", "avifs", "heic", "heif", "hif"),
+    )
+)
+"""Names that a scan takes for pictures, in any case; everything else in the folder is none of its business."""
+
+Progress = Callable[[int, int], None]
+"""Called with (files done, files in all)."""
+
+_BATCH: Final = 500
+_BATCH_SECONDS: Final = 2.0
+_TRIES: Final = 3
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A file that could not be hashed. `path` is relative to the scanned folder; `reason` is one sentence."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ScanReport:
+    """What a scan found.
+
+    Attributes:
+        images: every readable picture of the folder.
+        hashed: those decoded and hashed this time.
+        known: those new at their place, but whose bytes the index knew: copied, renamed or moved there.
+        unchanged: files that did not have to be read.
+        renamed: pictures that lie at another place than before.
+        removed: files that are no longer there (renamed ones are not counted).
+        links: symbolic links, which are not followed: a link is no copy.
+        unreadable: what could not be hashed, and why.
+    """
+
+    images: int
+    hashed: int
+    known: int
+    unchanged: int
+    renamed: int
+    removed: int
+    links: int
+    unreadable: tuple[Unreadable, ...]
+
+
+class _Status(NamedTuple):
+    """What tells a file from what it was before."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> _Status:
+        return cls(status.st_size, status.st_mtime_ns, signed(status.st_ino))
+
+
+@dataclass
+class _Found:
+    """What lies in the folder."""
+
+    files: dict[bytes, _Status] = field(default_factory=dict)
+    links: int = 0
+    # could not be looked at, so what was known at or below these places is not known to be gone
+    hidden: dict[bytes, str] = field(default_factory=dict)
+    odd: dict[bytes, str] = field(default_factory=dict)
+
+
+class _Known(NamedTuple):
+    """A row of `files`, and whether what it says still holds if the file has not changed."""
+
+    size: int
+    mtime_ns: int
+    picture: int | None
+    holds: bool
+
+
+class _Unreadable(NamedTuple):
+    reason: str
+    again: bool
+    """Whether to try again although the file has not changed: what hindered may be gone."""
+
+
+_Result = Fingerprint | str | _Unreadable
+"""A new picture, the SHA-256 of a known one, or why it is none."""
+
+
+class Scan:
+    """One scan of one folder.
+
+    Raises:
+        MobiusError: the folder does not exist or cannot be listed, or the index cannot be written.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        folder: Path | str,
+        *,
+        release: str,
+        mode: Mode,
+        threads: int | None,
+        max_pixels: int,
+        progress: Progress | None,
+    ) -> None:
+        self._database = database
+        self._root = os.fsencode(Path(folder).resolve())
+        if not os.path.isdir(self._root):
+            raise MobiusError("invalid_input", f"{shown(os.fsencode(folder))} is not a folder.")
+        self._release = release
+        self._mode: Mode = mode
+        self._threads = threads or len(os.sched_getaffinity(0))
+        self._max_pixels = max_pixels
+        self._progress = progress
+        self._readers = f"{release}, {_readers()}, {max_pixels} pixels"
+        self._sizes: set[int] = set()
+
+    def run(self) -> ScanReport:
+        found = self._walk()
+        known = self._known()
+        new = [place for place in found.files if place not in known]
+        renamed_here = self._renamed({place: found.files[place] for place in new})
+        todo = {
+            place: status
+            for place, status in found.files.items()
+            if place not in renamed_here
+            and not ((row := known.get(place)) and row.holds and row[:2] == (status.size, status.mtime_ns))
+        }
+        self._write_known([(place, found.files[place], picture) for place, picture in renamed_here.items()])
+        hashed, known_again = self._read_all(todo, len(found.files) - len(todo))
+        gone = {
+            place: row for place, row in known.items() if place not in found.files and not _below(place, found.hidden)
+        }
+        renamed = self._count_renamed(new, gone)
+        self._remove(gone)
+        with self._database.reading() as connection:
+            refused = connection.execute(
+                "SELECT path, reason FROM files WHERE reason IS NOT NULL AND path >= ? AND path < ?", self._range
+            ).fetchall()
+            images = connection.execute(
+                "SELECT count(picture) FROM files WHERE path >= ? AND path < ?", self._range
+            ).fetchone()[0]
+        reasons = {**dict(refused), **found.odd, **found.hidden}
+        return ScanReport(
+            images=images,
+            hashed=hashed,
+            known=known_again + len(renamed_here),
+            unchanged=len(found.files) - len(todo) - len(renamed_here),
+            renamed=renamed,
+            removed=len(gone) - renamed,
+            links=found.links,
+            unreadable=tuple(
+                Unreadable(shown(os.path.relpath(place, self._root)), reason)
+                for place, reason in sorted(reasons.items())
+            ),
+        )
+
+    @property
+    def _range(self) -> tuple[bytes, bytes]:
+        """All paths below the folder are between these two: "0" comes after "/"."""
+        top = self._root.rstrip(b"/")
+        return top + b"/", top + b"0"
+
+    def _walk(self) -> _Found:
+        """All that has a picture's name, in the order of names."""
+        found = _Found()
+        folders = [self._root]
+        while folders:
+            folder = folders.pop()
+            try:
+                with os.scandir(folder) as listing:
+                    entries = sorted(listing, key=lambda entry: entry.name)
+            except OSError as error:
+                reason = f"It cannot be listed: {error.strerror}."
+                if folder == self._root:
+                    raise MobiusError(
+                        "invalid_input", f"{shown(folder)} cannot be listed: {error.strerror}."
+                    ) from error
+                found.hidden[folder] = reason
+                continue
+            below = []
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    below.append(entry.path)
+                elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
+                    self._note(entry, found)
+            folders += reversed(below)
+        return found
+
+    def _note(self, entry: os.DirEntry[bytes], found: _Found) -> None:
+        try:
+            if entry.is_symlink():
+                if os.path.exists(entry.path):
+                    found.links += 1
+                else:
+                    found.odd[entry.path] = "It is a link that leads nowhere."
+                return
+            status = entry.stat(follow_symlinks=False)
+        except OSError as error:
+            found.hidden[entry.path] = f"It cannot be read: {error.strerror}."
+            return
+        if stat.S_ISREG(status.st_mode):
+            found.files[entry.path] = _Status.of(status)
+        else:
+            found.odd[entry.path] = "It is not a regular file."
+
+    def _known(self) -> dict[bytes, _Known]:
+        """The index's rows below the folder."""
+        with self._database.reading() as connection:
+            self._sizes = {
+                row[0]
+                for row in connection.execute(f"SELECT DISTINCT size FROM pictures WHERE {self._usable}")  # noqa: S608
+            }
+            rows = connection.execute(
+                "SELECT path, files.size, mtime_ns, picture, CASE WHEN picture IS NULL THEN readers=?"  # noqa: S608
+                f" ELSE {self._usable} END FROM files LEFT JOIN pictures ON id=picture WHERE path >= ? AND path < ?",
+                (self._readers, *self._range),
+            )
+            return {row[0]: _Known(row[1], row[2], row[3], bool(row[4])) for row in rows}
+
+    @property
+    def _usable(self) -> str:
+        return f"({USABLE} AND algorithm='{ALGORITHMS[self._mode]}')"
+
+    def _renamed(self, new: dict[bytes, _Status]) -> dict[bytes, int]:
+        """The new places of files known elsewhere, by inode, size and time, to their picture's id."""
+        if not new:
+            return {}
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                "SELECT files.size, mtime_ns, inode, picture FROM files JOIN pictures ON id=picture"  # noqa: S608
+                f" WHERE inode != 0 AND {self._usable}"
+            )
+            known = {_Status(*row[:3]): int(row[3]) for row in rows}
+        return {place: known[status] for place, status in new.items() if status in known}
+
+    def _read_all(self, todo: dict[bytes, _Status], done: int) -> tuple[int, int]:
+        """Hash and store; returns the number of pictures hashed, and of those whose bytes were known."""
+        total, kinds = done + len(todo), Counter[type]()
+        waiting = iter(todo)
+        running: dict[Future[tuple[_Status, _Result]], bytes] = {}
+        batch: list[tuple[bytes, _Status, _Result]] = []
+        stored = time.monotonic()
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="scan") as pool:
+            try:
+                while True:
+                    while len(running) < self._threads * 4 and (place := next(waiting, None)) is not None:
+                        running[pool.submit(self._read, place, todo[place])] = place
+                    if not running:
+                        break
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        status, result = future.result()
+                        batch.append((running.pop(future), status, result))
+                        kinds[type(result)] += 1
+                        done += 1
+                        if self._progress is not None:
+                            self._progress(done, total)
+                    if len(batch) >= _BATCH or time.monotonic() - stored >= _BATCH_SECONDS:
+                        self._store(batch)
+                        batch, stored = [], time.monotonic()
+            finally:
+                pool.shutdown(cancel_futures=True)
+                self._store(batch)
+        return kinds[Fingerprint], kinds[str]
+
+    def _read(self, place: bytes, status: _Status) -> tuple[_Status, _Result]:
+        """What is in a file, and the status that it had then."""
+        path = os.fsdecode(place)
+        try:
+            for _ in range(_TRIES):
+                result = self._read_once(path, status.size)
+                now = _Status.of(os.stat(path, follow_symlinks=False))
+                if now == status:
+                    return status, result
+                status = now
+        except OSError as error:
+            return status, _Unreadable(f"It cannot be read: {error.strerror}.", again=True)
+        return status, _Unreadable("It changed each time while it was read.", again=True)
+
+    def _read_once(self, path: str, size: int) -> _Result:
+        try:
+            if size in self._sizes:
+                with open(path, "rb") as stream:
+                    digest = hashlib.file_digest(stream, "sha256").hexdigest()
+                with self._database.reading() as connection:
+                    statement = f"SELECT 1 FROM pictures WHERE sha256=? AND {self._usable}"  # noqa: S608
+                    if connection.execute(statement, (digest,)).fetchone():
+                        return digest
+            return hash_file(path, self._mode, max_pixels=self._max_pixels, look=True)
+        except MobiusError as error:
+            return _Unreadable(error.reason, again=error.outcome != "invalid_input")
+
+    def _store(self, batch: list[tuple[bytes, _Status, _Result]]) -> None:
+        if not batch:
+            return
+        fingerprints = [result for _, _, result in batch if isinstance(result, Fingerprint)]
+        with self._database.writing() as connection:
+            store(connection, fingerprints, self._release, anew=True)
+            for place, status, result in batch:
+                if isinstance(result, _Unreadable):
+                    row = (place, *status, None, result.reason, None if result.again else self._readers)
+                    connection.execute(_WRITE_UNREADABLE, row)
+                else:
+                    digest = result.sha256 if isinstance(result, Fingerprint) else result
+                    connection.execute(_WRITE_FILE, (place, *status, digest))
+
+    def _write_known(self, rows: list[tuple[bytes, _Status, int]]) -> None:
+        if rows:
+            with self._database.writing() as connection:
+                values = [(place, *status, picture) for place, status, picture in rows]
+                connection.executemany(_WRITE_FILE_OF_KNOWN, values)
+
+    def _count_renamed(self, new: list[bytes], gone: dict[bytes, _Known]) -> int:
+        """How many of the new places have a picture that was at one of those that are gone."""
+        left = Counter(row.picture for row in gone.values() if row.picture is not None)
+        if not left or not new:
+            return 0
+        arrived: Counter[int] = Counter()
+        with self._database.reading() as connection:
+            places = set(new)
+            for path, picture in connection.execute(
+                "SELECT path, picture FROM files WHERE path >= ? AND path < ? AND picture IS NOT NULL", self._range
+            ):
+                if path in places:
+                    arrived[picture] += 1
+        return (left & arrived).total()
+
+    def _remove(self, gone: dict[bytes, _Known]) -> None:
+        if gone:
+            with self._database.writing() as connection:
+                connection.executemany(
+                    # not when another process has seen the file since
+                    "DELETE FROM files WHERE path=? AND size=? AND mtime_ns=?",
+                    [(place, row.size, row.mtime_ns) for place, row in gone.items()],
+                )
+
+
+_WRITE_UNREADABLE: Final = (
+    "INSERT INTO files (path, size, mtime_ns, inode, picture, reason, readers) VALUES (?, ?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT (path) DO UPDATE SET (size, mtime_ns, inode, picture, reason, readers) ="
+    " (excluded.size, excluded.mtime_ns, excluded.inode, NULL, excluded.reason, excluded.readers)"
+)
+# nothing is written when another process has removed the picture meanwhile: the next scan reads the file again
+_WRITE_FILE: Final = (
+    "INSERT INTO files (path, size, mtime_ns, inode, picture, reason, readers)"
+    " SELECT ?, ?, ?, ?, id, NULL, NULL FROM pictures WHERE sha256=?"
+    " ON CONFLICT (path) DO UPDATE SET (size, mtime_ns, inode, picture, reason, readers) ="
+    " (excluded.size, excluded.mtime_ns, excluded.inode, excluded.picture, NULL, NULL)"
+)
+_WRITE_FILE_OF_KNOWN: Final = (
+    "INSERT INTO files (path, size, mtime_ns, inode, picture)"
+    " SELECT ?, ?, ?, ?, id FROM pictures WHERE id=? ON CONFLICT (path) DO NOTHING"
+)
+
+
+def _below(place: bytes, hidden: dict[bytes, str]) -> bool:
+    """Whether the place or a folder above it could not be looked at."""
+    return bool(hidden) and any(place == other or place.startswith(other + b"/") for other in hidden)
+
+
+@functools.cache
+def _readers() -> str:
+    """What decodes pictures here. A file that these cannot read is tried again when others are installed."""
+    versions = []
+    for name in ("pillow", "pillow-heif"):
+        try:
+            versions.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            versions.append(f"no {name}")
+    return ", ".join(versions)

@@ -1,0 +1,196 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The tables of an index, and how an index of an older schema becomes one of this.
+
+Migrations only go forward, one transaction each: killed anywhere, an index has the old schema or the new one.
+
+Two releases work on one index while one takes over from the other, so a migration *expands* first: it adds what the new
+release needs and leaves what the old one uses, and says in `compatible` which is the oldest schema whose releases may
+go on. A later one *contracts*: it drops the old form when no release that is kept needs it any more, and raises that
+figure. All statements name their columns, so that added ones do not disturb them. Schema 2 does both at once: schema 1
+knew neither `compatible` nor a release that was ever kept.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from typing import Final
+
+from mobius.errors import MobiusError
+
+SCHEMA: Final = 2
+"""`PRAGMA user_version` of the indexes written here."""
+
+APPLICATION: Final = 1836016233
+"""`PRAGMA application_id` from schema 2 on: "mobi"."""
+
+_FIRST: Final = """
+CREATE TABLE images (
+    root TEXT NOT NULL, path TEXT NOT NULL,
+    size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+    sha256 TEXT NOT NULL, algorithm TEXT NOT NULL,
+    rows INTEGER NOT NULL, columns INTEGER NOT NULL,
+    width INTEGER NOT NULL, height INTEGER NOT NULL, format TEXT NOT NULL,
+    release TEXT NOT NULL, written_at TEXT NOT NULL,
+    PRIMARY KEY (root, path)
+) WITHOUT ROWID;
+CREATE TABLE unreadable (
+    root TEXT NOT NULL, path TEXT NOT NULL,
+    size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+    reason TEXT NOT NULL, release TEXT NOT NULL, written_at TEXT NOT NULL,
+    PRIMARY KEY (root, path)
+) WITHOUT ROWID;
+"""
+
+# Pictures are contents, known by their SHA-256, and files are places where they lie: a renamed file keeps its picture,
+# a copy costs no second decoding, and a file has one row whichever of the folders above it is scanned.
+_SECOND: Final = """
+CREATE TABLE pictures (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, -- never given twice, as others follow the changes by it
+    sha256 TEXT NOT NULL UNIQUE, size INTEGER NOT NULL,
+    algorithm TEXT NOT NULL, rows INTEGER NOT NULL, columns INTEGER NOT NULL,
+    look BLOB, -- NULL in what schema 1 wrote, until the next scan
+    width INTEGER NOT NULL, height INTEGER NOT NULL, format TEXT NOT NULL,
+    warnings TEXT NOT NULL DEFAULT '',
+    posted INTEGER NOT NULL DEFAULT 0, -- stays without any file
+    quarantined INTEGER NOT NULL DEFAULT 0, -- written by a release that proved bad
+    release TEXT NOT NULL, written_at TEXT NOT NULL
+);
+CREATE TABLE files (
+    path BLOB PRIMARY KEY, -- absolute, the bytes that the file system knows
+    size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, inode INTEGER NOT NULL,
+    picture INTEGER REFERENCES pictures(id),
+    reason TEXT, -- why there is no picture
+    readers TEXT, -- what found that; others try again
+    CHECK ((picture IS NULL) = (reason IS NOT NULL))
+) WITHOUT ROWID;
+CREATE INDEX files_by_picture ON files(picture) WHERE picture IS NOT NULL;
+CREATE TABLE thumbnails (picture INTEGER PRIMARY KEY REFERENCES pictures(id), data BLOB NOT NULL);
+CREATE TABLE decisions (
+    first TEXT NOT NULL, second TEXT NOT NULL, -- SHA-256, so that they outlive every row above
+    decision TEXT NOT NULL CHECK (decision IN ('same', 'different')),
+    decided_by TEXT NOT NULL, decided_at TEXT NOT NULL,
+    PRIMARY KEY (first, second), CHECK (first < second)
+) WITHOUT ROWID;
+CREATE TABLE changes (number INTEGER PRIMARY KEY AUTOINCREMENT, picture INTEGER NOT NULL);
+CREATE TABLE compatible (schema INTEGER PRIMARY KEY, oldest INTEGER NOT NULL);
+INSERT INTO compatible VALUES (2, 2);
+
+INSERT INTO pictures (sha256, size, algorithm, rows, columns, width, height, format, release, written_at)
+SELECT sha256, size, algorithm, rows, columns, width, height, format, release, written_at FROM (
+    SELECT *, row_number() OVER (PARTITION BY sha256 ORDER BY written_at DESC, root, path) AS place FROM images
+) WHERE place = 1 ORDER BY sha256;
+INSERT OR IGNORE INTO files (path, size, mtime_ns, inode, picture)
+SELECT CAST(rtrim(root, '/') || '/' || path AS BLOB), images.size, mtime_ns, 0, id
+FROM images JOIN pictures USING (sha256) ORDER BY images.written_at DESC;
+INSERT OR IGNORE INTO files (path, size, mtime_ns, inode, reason, readers)
+SELECT CAST(rtrim(root, '/') || '/' || path AS BLOB), size, mtime_ns, 0, reason, ''
+FROM unreadable ORDER BY written_at DESC;
+DROP TABLE images;
+DROP TABLE unreadable;
+
+CREATE TRIGGER picture_added AFTER INSERT ON pictures BEGIN
+    INSERT INTO changes (picture) VALUES (NEW.id);
+END;
+CREATE TRIGGER picture_changed AFTER UPDATE OF rows, columns, look, quarantined ON pictures BEGIN
+    INSERT INTO changes (picture) VALUES (NEW.id);
+END;
+CREATE TRIGGER picture_removed AFTER DELETE ON pictures BEGIN
+    INSERT INTO changes (picture) VALUES (OLD.id);
+    DELETE FROM thumbnails WHERE picture = OLD.id;
+END;
+-- whoever is further behind than this reads everything anew
+CREATE TRIGGER change_forgotten AFTER INSERT ON changes BEGIN
+    DELETE FROM changes WHERE number <= NEW.number - 100000;
+END;
+CREATE TRIGGER file_removed AFTER DELETE ON files WHEN OLD.picture IS NOT NULL BEGIN
+    DELETE FROM pictures WHERE id = OLD.picture AND NOT posted
+    AND NOT EXISTS (SELECT 1 FROM files WHERE picture = OLD.picture);
+END;
+CREATE TRIGGER file_changed AFTER UPDATE OF picture ON files WHEN OLD.picture IS NOT NEW.picture BEGIN
+    DELETE FROM pictures WHERE id = OLD.picture AND NOT posted
+    AND NOT EXISTS (SELECT 1 FROM files WHERE picture = OLD.picture);
+END;
+PRAGMA application_id = 1836016233;
+"""
+
+MIGRATIONS: Final = {1: _FIRST, 2: _SECOND}
+"""Schema to the statements that make it out of the one before."""
+
+
+def prepare(connection: sqlite3.Connection, name: str) -> None:
+    """Bring an open index to `SCHEMA`. The connection must be in autocommit mode.
+
+    Raises:
+        MobiusError: it is another program's database, or of a schema that this release does not know.
+        sqlite3.Error: it is no database, or cannot be written.
+    """
+    _use_wal(connection)
+    while not _usable(connection, name):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            # another process may have done it while this one waited
+            version = _number(connection, "PRAGMA user_version")
+            if version < SCHEMA:
+                for statement in statements(MIGRATIONS[version + 1]):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version={version + 1}")
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+def _usable(connection: sqlite3.Connection, name: str) -> bool:
+    """Whether the index can be used as it is; False when it is to be migrated."""
+    connection.execute("BEGIN")
+    try:
+        version = _number(connection, "PRAGMA user_version")
+        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type='table'")}
+        ours = {0: not tables, 1: {"images", "unreadable"} <= tables}.get(
+            version, _number(connection, "PRAGMA application_id") == APPLICATION
+        )
+        if not ours:
+            raise MobiusError("invalid_input", f"{name} is a database of something else.")
+        if version <= SCHEMA:
+            return version == SCHEMA
+        row = connection.execute("SELECT oldest FROM compatible WHERE schema=?", (version,)).fetchone()
+        if row is None or row[0] > SCHEMA:
+            raise MobiusError(
+                "invalid_input",
+                f"The index {name} has schema {version}; this release knows schemas up to {SCHEMA}.",
+                do_next="Use the release that wrote the index, or a newer one.",
+            )
+        return True
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def statements(script: str) -> Iterator[str]:
+    """The statements of a script one by one (`executescript` would commit before the first)."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Several processes may do this to a new file at the same time, and SQLite does not wait for its turn here."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+def _number(connection: sqlite3.Connection, statement: str) -> int:
+    return int(connection.execute(statement).fetchone()[0])
