@@ -9,27 +9,28 @@ without an orientation tag. What that library gets wrong is defined here, for bo
 - 16-bit and float pictures are brought to 8 bits by their own white level instead of being clipped to white;
 - transparent pictures are laid on white, so that the invisible colour under a clear pixel does not count.
 
-`fast` lets a JPEG decode straight to luma at 1/2, 1/4 or 1/8 of its size, as long as both sides keep 72 px; anything
-else takes the exact way. On photographs it differs from `exact` by 0 to 2 of the 128 bits as a rule,
-by up to 10 at worst.
+`fast` lets a JPEG decode straight to luma at 1/2, 1/4 or 1/8 of its size, as long as both sides keep 72 px, and reads
+of a progressive one no more than that needs; anything else takes the exact way. docs/performance.md says how many bits
+it differs by.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import importlib
 import io
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Literal
+from typing import Any, BinaryIO, Final, Literal, NamedTuple
 
 import numpy
 import numpy.typing
 from PIL import ExifTags, Image, JpegImagePlugin, UnidentifiedImageError
 
+from mobius.dhash._confidence import look_of
+from mobius.dhash._jpeg import early_scans, mended
 from mobius.dhash.errors import BrokenPictureError, MislabelledError, NotAPictureError, TooManyPixelsError
 from mobius.errors import MobiusError
 
@@ -37,11 +38,14 @@ Mode = Literal["exact", "fast"]
 Transform = Literal["none", "mirror", "flip", "rotate90", "rotate180", "rotate270", "transpose", "transverse"]
 _Pixels = numpy.typing.NDArray[numpy.uint8]
 
-ALGORITHMS: Final[dict[Mode, str]] = {"exact": "exact-1", "fast": "fast-1"}
+ALGORITHMS: Final[dict[Mode, str]] = {"exact": "exact-1", "fast": "fast-2"}
 """What each mode is recorded as. A change of any bit of any hash is a new name."""
 
-FORMATS: Final = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF")
-"""The formats read, as Pillow names them. Its other fifty readers are surface for attacks and nothing else here."""
+FORMATS: Final = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "HEIF")
+"""The formats read, as Pillow names them. Its other fifty readers are surface for attacks and nothing else here.
+
+HEIF (the HEIC files of telephones) needs the extra `heic`, AVIF a Pillow built with it.
+"""
 
 CONTENT_TYPES: Final[dict[str, str]] = {
     "image/jpeg": "JPEG",
@@ -53,6 +57,8 @@ CONTENT_TYPES: Final[dict[str, str]] = {
     "image/tiff": "TIFF",
     "image/webp": "WEBP",
     "image/avif": "AVIF",
+    "image/heic": "HEIF",
+    "image/heif": "HEIF",
 }
 
 MAX_PIXELS: Final = 80_000_000
@@ -61,14 +67,32 @@ MAX_PIXELS: Final = 80_000_000
 DRAFT_SIDE: Final = 72
 """Pixels that a side keeps at least when a JPEG is decoded small. Drafted down to the grid itself, 9 bits change."""
 
-_TRANSPOSITIONS: Final = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+_READ_WHOLE: Final = 1 << 26
+"""Files of up to so many bytes are read at once; larger ones as their reader asks for them."""
+
+_BAND: Final = 1 << 20
+"""Pixels worked on at a time where several copies of them are needed, so that memory stays within the pixels' own."""
+
+_HEIF_BRANDS: Final = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
+
+
+class _Turn(NamedTuple):
+    """How a picture is turned upright: the method, whether its axes change places, and which sides do afterwards."""
+
+    method: Image.Transpose
+    swaps: bool
+    mirrors: bool
+    flips: bool
+
+
+_ORIENTATIONS: Final = {
+    2: _Turn(Image.Transpose.FLIP_LEFT_RIGHT, False, True, False),
+    3: _Turn(Image.Transpose.ROTATE_180, False, True, True),
+    4: _Turn(Image.Transpose.FLIP_TOP_BOTTOM, False, False, True),
+    5: _Turn(Image.Transpose.TRANSPOSE, True, False, False),
+    6: _Turn(Image.Transpose.ROTATE_270, True, True, False),
+    7: _Turn(Image.Transpose.TRANSVERSE, True, True, True),
+    8: _Turn(Image.Transpose.ROTATE_90, True, False, True),
 }
 _MASK: Final = (1 << 64) - 1
 
@@ -168,18 +192,43 @@ class Fingerprint:
         return {name: _compared(*turn(wide, tall), self.dhash.algorithm) for name, turn in _TURNS.items()}
 
 
+@dataclass(frozen=True)
+class _Decoded:
+    """A picture ready to be hashed.
+
+    Attributes:
+        luma: upright, mode L, small where the fast way was taken.
+        span: width and height of what the picture covers of `luma`, from its upper left: a picture of 501 pixels at
+            1/4 is 126 wide, but covers 125.25 of them.
+        corner: where that begins, when the picture was turned.
+        width, height: of the picture itself, upright.
+    """
+
+    luma: Image.Image
+    span: tuple[float, float]
+    corner: tuple[float, float]
+    width: int
+    height: int
+
+    def grids(self) -> tuple[_Pixels, _Pixels]:
+        """The pixels compared by rows, shape (8, 9), and those compared by columns, (9, 8)."""
+        luma, (left, top) = self.luma, self.corner
+        box = (left, top, left + self.span[0], top + self.span[1])
+        wide, tall = (numpy.asarray(luma.resize(size, Image.Resampling.LANCZOS, box=box)) for size in ((9, 8), (8, 9)))
+        return wide, tall
+
+
 def hash_image(image: Image.Image, mode: Mode = "fast", *, max_pixels: int = MAX_PIXELS) -> Dhash:
     """Hash a picture that Pillow holds.
 
-    In `fast` mode a JPEG that Pillow has opened but not yet decoded is decoded small, and `image` stays that size
+    In `fast` mode a JPEG that Pillow has opened but not yet decoded is decoded small, and `image` may stay that size
     afterwards; pass `image.copy()` to keep the original.
 
     Raises:
         TooManyPixelsError: more than `max_pixels`.
         BrokenPictureError: the data is cut short or damaged.
     """
-    luma, _, _ = _decoded(image, mode, max_pixels)
-    return _compared(*_grids(luma), ALGORITHMS[mode])
+    return _compared(*_decoded(image, mode, max_pixels).grids(), ALGORITHMS[mode])
 
 
 def hash_bytes(
@@ -201,8 +250,10 @@ def hash_bytes(
     Raises:
         NotAPictureError, MislabelledError, BrokenPictureError, TooManyPixelsError: as their names say.
     """
-    digest = hashlib.sha256(data).hexdigest()
-    return _hash_stream(io.BytesIO(data), digest, len(data), mode, max_pixels, declared, look, formats)
+    if not data:
+        raise NotAPictureError("The picture is empty: 0 bytes.")
+    options = _Options(mode, max_pixels, declared, look, formats)
+    return _hash_stream(io.BytesIO(data), hashlib.sha256(data).hexdigest(), len(data), options)
 
 
 def hash_file(
@@ -214,11 +265,25 @@ def hash_file(
         OSError: the file cannot be read.
         NotAPictureError, BrokenPictureError, TooManyPixelsError: as their names say.
     """
-    with Path(path).open("rb") as stream:
+    with open(path, "rb", buffering=0) as stream:
+        data = stream.read(_READ_WHOLE)
+        if len(data) < _READ_WHOLE:
+            return hash_bytes(data, mode, max_pixels=max_pixels, look=look)
+    del data
+    with open(path, "rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        size = stream.tell()
-        stream.seek(0)
-        return _hash_stream(stream, digest, size, mode, max_pixels, None, look, FORMATS)
+        options = _Options(mode, max_pixels, None, look, FORMATS)
+        return _hash_stream(stream, digest, stream.tell(), options)
+
+
+class _Options(NamedTuple):
+    """What `hash_bytes` was asked for."""
+
+    mode: Mode
+    max_pixels: int
+    declared: str | None
+    look: bool
+    formats: tuple[str, ...]
 
 
 @functools.cache
@@ -228,40 +293,77 @@ def _readable(formats: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in formats if name in Image.OPEN)
 
 
-def _hash_stream(
-    stream: BinaryIO,
-    digest: str,
-    size: int,
-    mode: Mode,
-    max_pixels: int,
-    declared: str | None,
-    look: bool,
-    formats: tuple[str, ...],
-) -> Fingerprint:
-    if size == 0:
-        raise NotAPictureError("The picture is empty: 0 bytes.")
+def _hash_stream(stream: BinaryIO, digest: str, size: int, options: _Options) -> Fingerprint:
     try:
-        with Image.open(stream, formats=_readable(formats)) as image:
-            found = image.format or "unknown"
-            _check_label(declared, found)
-            luma, width, height = _decoded(image, mode, max_pixels)
-        wide, tall = _grids(luma)
-        dhash = _compared(wide, tall, ALGORITHMS[mode])
-        seen = importlib.import_module("mobius.dhash._confidence").look_of(luma) if look else None
-        return Fingerprint(dhash, width, height, found, digest, size, grids=(wide.tobytes(), tall.tobytes()), look=seen)
+        decoded, found, warnings = _read(stream, options)
+        wide, tall = decoded.grids()
+        return Fingerprint(
+            _compared(wide, tall, ALGORITHMS[options.mode]),
+            decoded.width,
+            decoded.height,
+            found,
+            digest,
+            size,
+            grids=(wide.tobytes(), tall.tobytes()),
+            warnings=warnings,
+            look=look_of(decoded.luma) if options.look else None,
+        )
     except MobiusError:
         raise
     except UnidentifiedImageError as error:
         raise NotAPictureError(
-            f"This is not a picture in a format that is read here ({', '.join(formats)})."
+            f"This is not a picture in a format that is read here ({', '.join(options.formats)})."
         ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise TooManyPixelsError(f"The picture has more than the {max_pixels} pixels allowed.") from error
+        raise TooManyPixelsError(f"The picture has more than the {options.max_pixels} pixels allowed.") from error
     except MemoryError as error:
         raise _out_of_memory() from error
     except Exception as error:
         # Pillow's readers raise whatever their parsing stumbles over (struct.error, KeyError, SyntaxError, ...)
-        raise BrokenPictureError(f"The picture is cut short or damaged: {_words(error)}.") from error
+        raise _broken(error) from error
+
+
+def _read(stream: BinaryIO, options: _Options) -> tuple[_Decoded, str, tuple[str, ...]]:
+    """The picture, its format, and a sentence for each fault that it could be read in spite of."""
+    head = stream.read(64)
+    stream.seek(0)
+    heif = _is_heif(head)
+    if heif and "HEIF" in options.formats:
+        _register_heif()
+    with Image.open(stream, formats=("HEIF",) if heif else _readable(options.formats)) as image:
+        found = image.format or "unknown"
+        _check_label(options.declared, found)
+        try:
+            return _decoded(image, options.mode, options.max_pixels), found, ()
+        except BrokenPictureError:
+            if not isinstance(image, JpegImagePlugin.JpegImageFile):
+                raise
+            stream.seek(0)
+            if (whole := mended(stream.read())) is None:
+                raise
+    with Image.open(io.BytesIO(whole), formats=("JPEG",)) as image:
+        warning = "The JPEG has no end marker; its last pixels may be missing."
+        return _decoded(image, options.mode, options.max_pixels), found, (warning,)
+
+
+def _is_heif(head: bytes) -> bool:
+    """Whether a file that begins so says it is HEIF and not AVIF, which shares its container (ISO 14496-12, 4.3)."""
+    end = min(len(head), int.from_bytes(head[:4], "big"))
+    brands = {head[place : place + 4] for place in (8, *range(16, end, 4))}
+    return head[4:8] == b"ftyp" and not brands & {b"avif", b"avis"} and bool(brands & _HEIF_BRANDS)
+
+
+@functools.cache
+def _register_heif() -> None:
+    """Let Pillow read HEIF through pillow-heif, which takes 30 ms to load and is not installed everywhere."""
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise NotAPictureError(
+            "This is a HEIC picture, and what reads them is not installed.",
+            do_next="Install mobius-dhash[heic].",
+        ) from error
+    pillow_heif.register_heif_opener(thumbnails=False)
 
 
 def _check_label(declared: str | None, found: str) -> None:
@@ -269,41 +371,56 @@ def _check_label(declared: str | None, found: str) -> None:
         raise MislabelledError(f"The picture is declared as {declared}, but its bytes are {found}.")
 
 
-def _decoded(image: Image.Image, mode: Mode, max_pixels: int) -> tuple[Image.Image, int, int]:
-    """The upright luma (mode L, decoded small in `fast` mode), and the picture's own width and height, upright."""
+def _decoded(image: Image.Image, mode: Mode, max_pixels: int) -> _Decoded:
     width, height = image.size
     if width * height > max_pixels:
         raise TooManyPixelsError(f"The picture has {width} x {height} pixels; at most {max_pixels} are allowed.")
-    if mode == "fast" and isinstance(image, JpegImagePlugin.JpegImageFile) and min(width, height) >= 2 * DRAFT_SIDE:
-        image.draft("L", (DRAFT_SIDE, DRAFT_SIDE))
-    drafted = image.size != (width, height)
     try:
-        image.load()
-        # After load(): a PNG may keep the tag behind its pixels, and a TIFF is turned by Pillow itself.
-        transposition = _TRANSPOSITIONS.get(_orientation(image))
-        if not drafted:
-            width, height = image.size
-        luma = _luma(image)
-        if transposition is not None:
-            luma = luma.transpose(transposition)
-            if transposition in (
-                Image.Transpose.TRANSPOSE,
-                Image.Transpose.TRANSVERSE,
-                Image.Transpose.ROTATE_90,
-                Image.Transpose.ROTATE_270,
-            ):
-                width, height = height, width
-        return luma, width, height
+        small = _small_luma(image) if mode == "fast" else None
+        if small is None:
+            image.load()
+            width, height = image.size  # a TIFF was turned by Pillow itself
+            small = _luma(image), float(width), float(height)
+        # after load(): a PNG may keep the tag behind its pixels
+        turn = _ORIENTATIONS.get(_orientation(image))
+        return _upright(*small, turn, width, height)
     except MemoryError as error:
         raise _out_of_memory() from error
     except Exception as error:
-        raise BrokenPictureError(f"The picture is cut short or damaged: {_words(error)}.") from error
+        raise _broken(error) from error
 
 
-def _grids(luma: Image.Image) -> tuple[_Pixels, _Pixels]:
-    """The pixels compared by rows, shape (8, 9), and those compared by columns, (9, 8)."""
-    wide, tall = (numpy.asarray(luma.resize(size, Image.Resampling.LANCZOS)) for size in ((9, 8), (8, 9)))
-    return wide, tall
+def _small_luma(image: Image.Image) -> tuple[Image.Image, float, float] | None:
+    """A JPEG's luma at 1/2, 1/4 or 1/8, and the width and height that the picture covers of it.
+
+    None for what is no JPEG, too small, or decoded already.
+    """
+    width, height = image.size
+    denominator = next((part for part in (8, 4, 2) if min(width, height) >= part * DRAFT_SIDE), 1)
+    if denominator == 1 or not isinstance(image, JpegImagePlugin.JpegImageFile) or not image.tile:
+        return None
+    size = (width // denominator, height // denominator)
+    covered = (width / denominator, height / denominator)
+    if "progressive" in image.info and image.fp is not None:
+        image.fp.seek(0)
+        if (early := early_scans(image.fp.read(), denominator)) is not None:
+            with Image.open(io.BytesIO(early), formats=("JPEG",)) as coarse:
+                coarse.draft("L", size)
+                return coarse.convert("L"), *covered
+    image.draft("L", size)
+    image.load()
+    return _luma(image), *covered
+
+
+def _upright(luma: Image.Image, across: float, down: float, turn: _Turn | None, width: int, height: int) -> _Decoded:
+    """The picture turned as its tag says; `across` and `down` is what it covers of `luma`."""
+    if turn is None:
+        return _Decoded(luma, (across, down), (0, 0), width, height)
+    luma = luma.transpose(turn.method)
+    if turn.swaps:
+        across, down, width, height = down, across, height, width
+    corner = (luma.width - across if turn.mirrors else 0, luma.height - down if turn.flips else 0)
+    return _Decoded(luma, (across, down), corner, width, height)
 
 
 def _compared(wide: _Pixels, tall: _Pixels, algorithm: str) -> Dhash:
@@ -327,43 +444,60 @@ def _orientation(image: Image.Image) -> int:
 
 def _luma(image: Image.Image) -> Image.Image:
     """The picture in Pillow's mode L."""
+    if image.mode == "L" and not image.has_transparency_data:
+        return image
     if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_eight_bits(numpy.asarray(image)))
+        return _eight_bits(image)
     if image.has_transparency_data:
-        layered = image.convert("RGBA")
-        # the extrema spare the common picture, whose alpha channel is full everywhere, a layer and any rounding
-        if layered.getchannel("A").getextrema() != (255, 255):
-            white = Image.new("RGBA", layered.size, (255, 255, 255, 255))
-            return Image.alpha_composite(white, layered).convert("L")
-        image = layered
+        return _on_white(image)
     return image.getchannel("L") if image.mode == "LAB" else image.convert("L")
 
 
-def _eight_bits(pixels: numpy.typing.NDArray[Any]) -> numpy.typing.NDArray[numpy.uint8]:
-    """Bring wide pixels, shape (height, width), to 8 bits.
+def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """The picture cut across, each band with its first row: whole copies would take several times its own memory."""
+    rows = max(1, _BAND // image.width)
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """The luma of a transparent picture on white paper."""
+    luma = Image.new("L", image.size)
+    for top, band in _bands(image):
+        layered = band.convert("RGBA")
+        white = Image.new("RGBA", layered.size, (255, 255, 255, 255))
+        luma.paste(Image.alpha_composite(white, layered).convert("L"), (0, top))
+    return luma
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Bring a picture of wide pixels to 8 bits.
 
     Whole numbers are scaled by the smallest bit depth of at least 8 that holds the brightest of them, so a 16-bit copy
     of an 8-bit picture hashes like it and a 12-bit scan in a 16-bit file does not turn black. Floats and negative
     numbers have no agreed white: they are stretched from their darkest to their brightest finite value.
     """
-    values = pixels.astype(numpy.float32)
-    finite = values[numpy.isfinite(values)]
-    if finite.size == 0:
-        return numpy.zeros(pixels.shape, numpy.uint8)
-    low, high = float(finite.min()), float(finite.max())
-    if numpy.issubdtype(pixels.dtype, numpy.integer) and low >= 0:
+    extrema: list[float] = []
+    for _, band in _bands(image):
+        values = numpy.asarray(band)
+        finite = values[numpy.isfinite(values)]
+        if finite.size:
+            extrema += float(finite.min()), float(finite.max())
+    low, high = (min(extrema), max(extrema)) if extrema else (0.0, 0.0)
+    if image.mode != "F" and low >= 0:
         low, high = 0.0, float((1 << max(8, int(high).bit_length())) - 1)
-    if high == low:
-        return numpy.zeros(pixels.shape, numpy.uint8)
-    clean = numpy.nan_to_num(values, nan=low, posinf=high, neginf=low)
-    scaled: numpy.typing.NDArray[numpy.uint8] = numpy.rint((clean - low) * (255.0 / (high - low))).astype(numpy.uint8)
-    return scaled
+    luma = Image.new("L", image.size)
+    if high > low:
+        for top, band in _bands(image):
+            values = numpy.nan_to_num(numpy.asarray(band).astype(numpy.float64), nan=low, posinf=high, neginf=low)
+            scaled = numpy.rint((values - low) * (255.0 / (high - low))).astype(numpy.uint8)
+            luma.paste(Image.fromarray(scaled), (0, top))
+    return luma
 
 
-def _words(error: Exception) -> str:
-    """The reader's own words on one line, without the final stop."""
-    text = " ".join(str(error).split()).rstrip(".")
-    return text if text else type(error).__name__
+def _broken(error: Exception) -> BrokenPictureError:
+    words = " ".join(str(error).split()).rstrip(".")  # the reader's own, on one line
+    return BrokenPictureError(f"The picture is cut short or damaged: {words or type(error).__name__}.")
 
 
 def _out_of_memory() -> MobiusError:

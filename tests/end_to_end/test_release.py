@@ -23,7 +23,7 @@ def pictures() -> list[Picture]:
     return [
         Picture(item["name"], (GOLDEN / item["body_file"]).read_bytes(), item["content_type"], item["json"]["dhash"])
         for item in json.loads((GOLDEN / "golden.json").read_text(encoding="utf-8"))
-        if item["json"]["algorithm"] == "fast-1"
+        if item["json"]["algorithm"] == "fast-2"
     ]
 
 

@@ -38,7 +38,7 @@ def test_hash_speaks_json_to_programs(photographs: dict[str, Path]) -> None:
     answer = json.loads(result.stdout)
     assert answer.pop("path") == str(photographs["rocket"])
     assert answer == hash_file(photographs["rocket"]).as_dict()
-    assert answer["algorithm"] == "fast-1"
+    assert answer["algorithm"] == "fast-2"
 
 
 def test_hash_names_what_it_cannot_read_and_prints_the_rest(photographs: dict[str, Path], tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_fast_is_exact_for_what_is_no_large_jpeg(photographs: dict[str, Path]) -
         for data in (small, encoded(picture, "PNG")):
             fast, exact = hash_bytes(data, "fast").dhash, hash_bytes(data, "exact").dhash
             assert (fast.rows, fast.columns) == (exact.rows, exact.columns)
-            assert (fast.algorithm, exact.algorithm) == ("fast-1", "exact-1")
+            assert (fast.algorithm, exact.algorithm) == ("fast-2", "exact-1")
 
 
 def test_fast_decodes_a_large_jpeg_small_and_stays_near(photographs: dict[str, Path]) -> None:
@@ -84,16 +84,18 @@ def test_fast_decodes_a_large_jpeg_small_and_stays_near(photographs: dict[str, P
     for name in ("astronaut", "camera", "chelsea", "coffee", "rocket"):  # not the textures: they are flat at a distance
         with Image.open(photographs[name]) as opened:
             picture = opened.convert("RGB")
-        for size in ((1200, 900), (640, 427), (333, 500), (144, 144)):
+        for size in ((1200, 900), (641, 427), (333, 500), (150, 149)):
             for options in ({"quality": 75}, {"quality": 92, "progressive": True}):
                 data = encoded(picture.resize(size), "JPEG", **options)
-                distances.append(hash_bytes(data, "fast").dhash.distance(hash_bytes(data, "exact").dhash))
+                found = hash_bytes(data, "fast").dhash
+                distances.append(found.distance(hash_bytes(data, "exact").dhash))
                 with Image.open(io.BytesIO(data)) as image:
-                    hash_image(image, "fast")
-                    assert min(image.size) >= 72
-                    assert image.size[0] <= size[0] / 2
-    assert statistics.mean(distances) <= 2.5
-    assert max(distances) <= 10
+                    assert hash_image(image, "fast") == found
+                    if "progressive" not in options:
+                        assert min(image.size) >= 72
+                        assert image.size[0] <= (size[0] + 1) / 2
+    assert statistics.mean(distances) <= 1
+    assert max(distances) <= 5
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

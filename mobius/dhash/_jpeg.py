@@ -1,0 +1,227 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A JPEG's own structure, as far as hashing gains by it (markers and scans: ITU-T T.81, annexes B and G).
+
+A progressive JPEG brings its picture in scans, coarse ones first. What a hash needs lies in the first tenth of the
+file: `early_scans` keeps that, so that libjpeg need not read the rest. `mended` helps a file whose end marker was lost.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from PIL import Image, ImageChops
+
+# In coded data 0xff is followed by a stuffed zero, a restart marker or, as padding, another 0xff; anything else is the
+# next marker.
+_MARKER: Final = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+_SOI: Final = b"\xff\xd8"
+_EOI: Final = b"\xff\xd9"
+_PROGRESSIVE: Final = 0xC2
+_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+# what a kept scan stands on: Huffman and quantisation tables, restart interval, JFIF and Adobe (colours), frame
+_TABLES: Final = frozenset({0xC4, 0xDB, 0xDD, 0xE0, 0xEE, _PROGRESSIVE})
+_ADOBE: Final = 0xEE
+
+_LOW_BAND: Final = 4
+"""The last coefficient, in zigzag order, of the 2x2 that a decode at 1/4 uses."""
+
+_FILLER: Final = bytes((number * 151 + 73) % 251 for number in range(64))
+"""Coded data that means nothing, without a marker in it."""
+
+
+@dataclass(frozen=True)
+class _Component:
+    name: int
+    across: int
+    down: int
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """Coefficients `first` to `last` of some components, down to bit `low`; `high` is 0 or the bit known before."""
+
+    components: bytes
+    first: int
+    last: int
+    high: int
+    low: int
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """A marker with what belongs to it, the coded data of a scan included: bytes `start` to `end` of the file."""
+
+    marker: int
+    start: int
+    end: int
+    scan: _Scan | None = None
+
+
+@dataclass(frozen=True)
+class _Jpeg:
+    frame: int
+    width: int
+    height: int
+    components: tuple[_Component, ...]
+    segments: tuple[_Segment, ...]
+    ended: bool
+
+    @property
+    def scans(self) -> list[_Scan]:
+        return [segment.scan for segment in self.segments if segment.scan is not None]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every coefficient of every component has its last bit (or at least its last scan has begun)."""
+        if self.frame != _PROGRESSIVE:
+            return {component.name for component in self.components} <= set(b"".join(s.components for s in self.scans))
+        missing = {(component.name, place) for component in self.components for place in range(64)}
+        for scan in self.scans:
+            if scan.low == 0:
+                missing -= {(name, place) for name in scan.components for place in range(scan.first, scan.last + 1)}
+        return not missing
+
+
+def _parsed(data: bytes) -> _Jpeg | None:
+    """The structure, or None when it is not one that this understands without a doubt."""
+    if not data.startswith(_SOI):
+        return None
+    frame, width, height = 0, 0, 0
+    components: tuple[_Component, ...] = ()
+    segments: list[_Segment] = []
+    position = 2
+    while True:
+        found = _MARKER.search(data, position)
+        if found is None:
+            # a file cut inside its last scan; cut anywhere else, it lacks more than can be spared
+            ended = False
+            break
+        start, marker = found.start(), data[found.start() + 1]
+        if segments and segments[-1].scan is not None:
+            segments[-1] = _Segment(0xDA, segments[-1].start, start, segments[-1].scan)
+        elif data[position:start].strip(b"\xff"):
+            return None
+        if marker == 0xD9:
+            ended = True
+            break
+        length = int.from_bytes(data[start + 2 : start + 4], "big")
+        body, position = data[start + 4 : start + 2 + length], start + 2 + length
+        if length < 2 or position > len(data):
+            return None
+        scan = None
+        if marker in _FRAMES:
+            if frame or len(body) < 6 or len(body) != 6 + 3 * body[5] or body[0] != 8:
+                return None
+            frame, height, width = marker, int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
+            components = tuple(
+                _Component(name, factors >> 4, factors & 15)
+                for name, factors in zip(body[6::3], body[7::3], strict=True)
+            )
+        elif marker == 0xDA:
+            if not frame or not body or len(body) != 4 + 2 * body[0]:
+                return None
+            scan = _Scan(body[1:-3:2], body[-3], body[-2], body[-1] >> 4, body[-1] & 15)
+        elif marker == 0xD8:
+            return None
+        segments.append(_Segment(marker, start, position, scan))
+    sound = all(1 <= component.across <= 4 and 1 <= component.down <= 4 for component in components)
+    if not (width and height and sound and segments[-1].scan is not None):
+        return None
+    if not ended:
+        segments[-1] = _Segment(0xDA, segments[-1].start, len(data), segments[-1].scan)
+    return _Jpeg(frame, width, height, components, tuple(segments), ended)
+
+
+def early_scans(data: bytes, denominator: int) -> bytes | None:
+    """A progressive JPEG with only those scans that a decode of its luma at 1/2, 1/4 or 1/8 needs.
+
+    That is the mean of each 8x8 block (the DC coefficient) to its last bit and, at 1/2 and 1/4, the first coarse bits
+    of the luma's lowest other coefficients. About a tenth of the data remains.
+
+    Returns:
+        None for anything but a whole progressive JPEG of luma with or without colour differences: the plain way then.
+    """
+    jpeg = _parsed(data)
+    if jpeg is None or jpeg.frame != _PROGRESSIVE or not jpeg.ended or not _starts_with_luma(data, jpeg):
+        return None
+    luma = jpeg.components[0].name
+    kept, tables, bit = [_SOI], [], 0
+    for segment in jpeg.segments:
+        scan, content = segment.scan, data[segment.start : segment.end]
+        if scan is None:
+            if segment.marker in _TABLES:
+                tables.append(content)
+            continue
+        if luma not in scan.components:
+            continue
+        if scan.first == 0:
+            if scan.high != bit or (scan.high == 0) != (len(kept) == 1):
+                return None
+            bit = scan.low
+        elif denominator == 8 or scan.first > _LOW_BAND or scan.high > 0:
+            continue
+        kept += [*tables, content]
+        tables.clear()
+    return b"".join((*kept, *_empty_scans(jpeg), _EOI)) if len(kept) > 1 and bit == 0 else None
+
+
+def _starts_with_luma(data: bytes, jpeg: _Jpeg) -> bool:
+    """Whether the first component is the luma, as libjpeg judges it, and not red, or one of four inks."""
+    names = bytes(component.name for component in jpeg.components)
+    adobe = [data[segment.start + 4 : segment.end] for segment in jpeg.segments if segment.marker == _ADOBE]
+    plain_rgb = any(content.startswith(b"Adobe") and content[11:12] == b"\0" for content in adobe)
+    return len(names) == 1 or (len(names) == 3 and names != b"RGB" and not plain_rgb)
+
+
+def _empty_scans(jpeg: _Jpeg) -> Iterator[bytes]:
+    """Scans that say of every component: no other coefficients in any block.
+
+    Without them libjpeg takes the picture for an unfinished one and spends as much time again on guessing the missing
+    coefficients from neighbouring blocks, which moves the means as well.
+    """
+    runs = bytes(length << 4 for length in range(15))  # "the next 2^length + (so many bits more) blocks are done"
+    yield bytes([0xFF, 0xC4, 0, 19 + len(runs), 0x13, 0, 0, 0, len(runs), *bytes(12)]) + runs  # codes of four bits
+    across = max(component.across for component in jpeg.components)
+    down = max(component.down for component in jpeg.components)
+    for component in jpeg.components:
+        columns = -(-jpeg.width * component.across // (across * 8))
+        rows = -(-jpeg.height * component.down // (down * 8))
+        left, bits = columns * rows, []
+        while left:
+            run = min(left, (1 << 15) - 1)
+            length = run.bit_length() - 1
+            bits.append(f"{length:04b}" + f"{run:b}"[1:])
+            left -= run
+        text = "".join(bits)
+        text += "1" * (-len(text) % 8)
+        coded = int(text, 2).to_bytes(len(text) // 8, "big").replace(b"\xff", b"\xff\0")
+        yield bytes([0xFF, 0xDA, 0, 8, 1, component.name, 0x03, 1, 63, 0]) + coded
+
+
+def mended(data: bytes) -> bytes | None:
+    """A JPEG whose end marker was lost, with one; None when more is missing than could be spared.
+
+    libjpeg invents what it does not find, so the file is decoded twice, the second time with meaningless data where
+    its own ends: if something was missing, the two differ there. A difference inside the last 32 pixels of the
+    last rows (at most an eighth of either side) is spared: that is the end of the last block.
+    """
+    jpeg = _parsed(data)
+    if jpeg is None or jpeg.ended or not jpeg.complete:
+        return None
+    rest = data.removesuffix(b"\xff")
+    whole = rest + _EOI
+    luma = _luma(whole)
+    box = ImageChops.difference(luma, _luma(rest + _FILLER + _EOI)).getbbox()
+    spared = (luma.width - min(32, luma.width // 8), luma.height - min(32, luma.height // 8))
+    return whole if box is None or (box[0] >= spared[0] and box[1] >= spared[1]) else None
+
+
+def _luma(data: bytes) -> Image.Image:
+    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+        image.draft("L", image.size)
+        return image.convert("L")
