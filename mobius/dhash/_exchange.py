@@ -172,7 +172,7 @@ _CHECKS: Final[_Checks] = {
     "sha256": _SHA256,
     "dhash": _HASH,
     "dhash_vertical": _HASH,
-    "algorithm": (_matches("(exact|fast)-[0-9]{1,4}"), "the name of an algorithm, for example fast-1"),
+    "algorithm": (_matches("(exact|fast)-[0-9]{1,4}"), "the name of an algorithm, for example fast-2"),
     "width": _POSITIVE,
     "height": _POSITIVE,
     "size": _POSITIVE,

@@ -290,7 +290,7 @@ class _Options(NamedTuple):
 def _readable(formats: tuple[str, ...]) -> tuple[str, ...]:
     """`formats` without those that the installed Pillow knows nothing of (AVIF came with 11.3)."""
     Image.init()
-    return tuple(name for name in formats if name in Image.OPEN)
+    return tuple(name for name in formats if name in Image.OPEN and name != "HEIF")
 
 
 def _hash_stream(stream: BinaryIO, digest: str, size: int, options: _Options) -> Fingerprint:
@@ -325,12 +325,7 @@ def _hash_stream(stream: BinaryIO, digest: str, size: int, options: _Options) ->
 
 def _read(stream: BinaryIO, options: _Options) -> tuple[_Decoded, str, tuple[str, ...]]:
     """The picture, its format, and a sentence for each fault that it could be read in spite of."""
-    head = stream.read(64)
-    stream.seek(0)
-    heif = _is_heif(head)
-    if heif and "HEIF" in options.formats:
-        _register_heif()
-    with Image.open(stream, formats=("HEIF",) if heif else _readable(options.formats)) as image:
+    with open_picture(stream, options.formats) as image:
         found = image.format or "unknown"
         _check_label(options.declared, found)
         try:
@@ -344,6 +339,16 @@ def _read(stream: BinaryIO, options: _Options) -> tuple[_Decoded, str, tuple[str
     with Image.open(io.BytesIO(whole), formats=("JPEG",)) as image:
         warning = "The JPEG has no end marker; its last pixels may be missing."
         return _decoded(image, options.mode, options.max_pixels), found, (warning,)
+
+
+def open_picture(stream: BinaryIO, formats: tuple[str, ...] = FORMATS) -> Image.Image:
+    """The picture, not yet decoded. Raises what Pillow raises, and NotAPictureError for HEIC without its reader."""
+    head = stream.read(64)
+    stream.seek(0)
+    if "HEIF" in formats and _is_heif(head):
+        _register_heif()
+        return Image.open(stream, formats=("HEIF",))
+    return Image.open(stream, formats=_readable(formats))
 
 
 def _is_heif(head: bytes) -> bool:
@@ -447,7 +452,7 @@ def _luma(image: Image.Image) -> Image.Image:
     if image.mode == "L" and not image.has_transparency_data:
         return image
     if image.mode.startswith("I") or image.mode == "F":
-        return _eight_bits(image)
+        return eight_bits(image)
     if image.has_transparency_data:
         return _on_white(image)
     return image.getchannel("L") if image.mode == "LAB" else image.convert("L")
@@ -470,7 +475,7 @@ def _on_white(image: Image.Image) -> Image.Image:
     return luma
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def eight_bits(image: Image.Image) -> Image.Image:
     """Bring a picture of wide pixels to 8 bits.
 
     Whole numbers are scaled by the smallest bit depth of at least 8 that holds the brightest of them, so a 16-bit copy

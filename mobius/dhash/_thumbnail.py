@@ -7,10 +7,9 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-import numpy
 from PIL import Image, ImageOps
 
-from mobius.dhash._hash import FORMATS, MAX_PIXELS, _eight_bits, _readable
+from mobius.dhash._hash import MAX_PIXELS, eight_bits, open_picture
 from mobius.dhash.errors import BrokenPictureError, NotAPictureError, TooManyPixelsError
 
 SIDE = 256
@@ -25,9 +24,10 @@ def thumbnail_of(picture: bytes | Path, side: int = SIDE, *, max_pixels: int = M
         NotAPictureError, BrokenPictureError, TooManyPixelsError: as their names say.
     """
     data = picture if isinstance(picture, bytes) else picture.read_bytes()
-    formats = _readable(FORMATS)
     try:
-        image = Image.open(io.BytesIO(data), formats=formats)
+        image = open_picture(io.BytesIO(data))
+    except NotAPictureError:
+        raise
     except Exception as error:
         raise NotAPictureError("This is not a picture in a format that is read here.") from error
     with image:
@@ -49,7 +49,7 @@ def thumbnail_of(picture: bytes | Path, side: int = SIDE, *, max_pixels: int = M
 def _flat(image: Image.Image, side: int) -> Image.Image:
     """A small opaque copy, mode L or RGB."""
     if image.mode.startswith("I") or image.mode == "F":
-        image = Image.fromarray(_eight_bits(numpy.asarray(image)))
+        image = eight_bits(image)
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         image.thumbnail((side, side))
