@@ -114,6 +114,12 @@ OUTCOMES: dict[str, Outcome] = _table(
         "Read the task's own message above; nothing after it was run on that host.",
     ),
     (
+        "files_failed",
+        ExitCode.PROCESSING,
+        "Some of the files given could not be read; everything else was done.",
+        "Read the reason beside each file; mend or remove it and run again, which reads only those anew.",
+    ),
+    (
         "golden_mismatch",
         ExitCode.PROCESSING,
         "The staged release does not answer the golden requests as it must.",
