@@ -217,7 +217,7 @@ def places(connection: sqlite3.Connection, ids: Iterable[int]) -> dict[int, list
     return {number: sorted(pictures, key=lambda picture: picture.worth) for number, pictures in found.items()}
 
 
-USABLE: Final = f"(NOT quarantined AND length(look)={LOOK_BYTES})"
+USABLE: Final = f"(NOT quarantined AND length(look) IS {LOOK_BYTES})"
 """Of `pictures`: what need not be hashed again."""
 
 

@@ -118,10 +118,11 @@ class Duplicates:
 
     def _place(self, identity: str) -> tuple[int, str]:
         """Where a pair stands among the questions, also when it is decided by now."""
+        pair = pair_of(self._database, identity)
         with self._database.reading() as connection:
             found = [
                 next((picture for _, picture in one_of_each(connection, "sha256=?", (digest,))), None)
-                for digest in pair_of(self._database, identity)
+                for digest in pair
             ]
         if found[0] is None or found[1] is None:
             return -1, ""  # one is gone: begin again

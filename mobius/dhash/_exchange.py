@@ -115,7 +115,7 @@ def _objects(stream: TextIO, form: Form) -> Iterator[Any]:
             raise MobiusError("invalid_input", f"This is no library: there is no column {min(missing)}.")
         for row in table:
             yield {name: _value(name, text) for name, text in row.items() if text != ""}
-    except (json.JSONDecodeError, csv.Error, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, csv.Error, RecursionError) as error:
         raise MobiusError("invalid_input", f"This cannot be read as {form.upper()}: {error}.") from error
 
 
@@ -126,7 +126,7 @@ def _value(name: str, text: Any) -> Any:
     if name in ("posted", "warnings", "decisions"):
         try:
             return json.loads(text)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):
             return text
     return text
 
@@ -147,8 +147,8 @@ def _line(value: Any, most: int) -> bool:
     return isinstance(value, str) and 0 < len(value) <= most and value.isprintable()
 
 
-def _whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= _MOST
+def _whole(value: Any, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 def _path_hex(value: Any) -> bool:
@@ -156,7 +156,12 @@ def _path_hex(value: Any) -> bool:
 
 
 def _path(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and value.startswith("/") and "\0" not in value)
+    if value is None:
+        return True
+    try:
+        return isinstance(value, str) and value.startswith("/") and b"\0" not in value.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def _matches(pattern: str) -> Callable[[Any], bool]:
@@ -164,7 +169,7 @@ def _matches(pattern: str) -> Callable[[Any], bool]:
 
 
 _Checks = dict[str, tuple[Callable[[Any], bool], str]]
-_POSITIVE: Final = (lambda value: _whole(value, 1), "a positive whole number")
+_POSITIVE: Final = (lambda value: _whole(value, 1, (1 << 31) - 1), "a positive whole number")
 _SHA256: Final = (_matches("[0-9a-f]{64}"), "64 hexadecimal digits")
 _HASH: Final = (_matches("[0-9a-f]{16}"), "16 hexadecimal digits")
 _LOOK: Final = _matches(f"[0-9a-f]{{{2 * LOOK_BYTES}}}")
@@ -175,12 +180,12 @@ _CHECKS: Final[_Checks] = {
     "algorithm": (_matches("(exact|fast)-[0-9]{1,4}"), "the name of an algorithm, for example fast-2"),
     "width": _POSITIVE,
     "height": _POSITIVE,
-    "size": _POSITIVE,
+    "size": (lambda value: _whole(value, 1, _MOST), "a positive whole number"),
     "format": (lambda value: _line(value, 20), "a name of at most 20 characters"),
     "release": (lambda value: _line(value, 200), "a name of at most 200 characters"),
     "path": (_path, "an absolute path or null"),
     "path_hex": (_path_hex, "an absolute path as hexadecimal digits"),
-    "modified_ns": (lambda value: value is None or _whole(value, -_MOST), "nanoseconds or null"),
+    "modified_ns": (lambda value: value is None or _whole(value, -_MOST, _MOST), "nanoseconds or null"),
     "posted": (lambda value: isinstance(value, bool), "true or false"),
     "look": (lambda value: value is None or _LOOK(value), f"{2 * LOOK_BYTES} hexadecimal digits or null"),
     "warnings": (lambda value: isinstance(value, list) and all(_line(item, 1000) for item in value), "sentences"),
@@ -226,7 +231,7 @@ def _checked(number: int, given: Any) -> _Image:
         decisions.append((first, second, made["decision"], made["by"], made["at"]))
     place = bytes.fromhex(image["path_hex"]) if image["path_hex"] else None
     if place is None and image["path"] is not None:
-        place = image["path"].encode("utf-8", "surrogateescape")
+        place = image["path"].encode()
     if place is not None and image["modified_ns"] is None:
         image["modified_ns"] = 0  # no file has this time, so the next scan looks at it
     look = None if image["look"] is None else bytes.fromhex(image["look"])
@@ -271,6 +276,10 @@ def _take_in(connection: sqlite3.Connection, images: list[_Image]) -> ImportRepo
         "INSERT INTO files (path, size, mtime_ns, inode, picture) SELECT ?, size, ?, 0, id FROM pictures WHERE sha256=?"
         " ON CONFLICT (path) DO NOTHING",
         ((image.place, image.modified_ns, image.sha256) for image in images if image.place is not None),
+    )
+    # a path that the index knows itself stays what it is, and the picture meant for it is nowhere then
+    connection.execute(
+        "DELETE FROM pictures WHERE NOT posted AND NOT EXISTS (SELECT 1 FROM files WHERE picture=pictures.id)"
     )
     decisions = changed(
         "INSERT INTO decisions (first, second, decision, decided_by, decided_at) VALUES (?, ?, ?, ?, ?)"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.metadata
+import importlib.util
 import os
 import stat
 import time
@@ -21,6 +21,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
+
+import PIL
 
 from mobius.dhash._database import USABLE, Database, shown, signed, store
 from mobius.dhash._hash import ALGORITHMS, Fingerprint, Mode, hash_file
@@ -394,10 +396,5 @@ def _below(place: bytes, hidden: dict[bytes, str]) -> bool:
 @functools.cache
 def _readers() -> str:
     """What decodes pictures here. A file that these cannot read is tried again when others are installed."""
-    versions = []
-    for name in ("pillow", "pillow-heif"):
-        try:
-            versions.append(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            versions.append(f"no {name}")
-    return ", ".join(versions)
+    heif = "with" if importlib.util.find_spec("pillow_heif") else "without"
+    return f"Pillow {PIL.__version__} {heif} pillow-heif"

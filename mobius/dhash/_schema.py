@@ -166,7 +166,8 @@ def _usable(connection: sqlite3.Connection, name: str) -> bool:
             )
         return True
     finally:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:  # SQLite may have ended it itself, on a full disk for example
+            connection.execute("ROLLBACK")
 
 
 def statements(script: str) -> Iterator[str]:
