@@ -5,11 +5,17 @@
 from __future__ import annotations
 
 import json
+import secrets
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from mobius import logs
 
 HEAD = """
 import sys, threading, logging, warnings
@@ -19,6 +25,19 @@ from mobius import logs
 file = Path(sys.argv[1]) if len(sys.argv) > 1 else None
 logs.configure(resource={"service.name": "test", "service.version": "1.0.0"}, file=file)
 """
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 128 kB. Only root can mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(folder)]
+    done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"a full disk cannot be made here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
 
 
 def run(body: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -81,6 +100,8 @@ def test_a_file_is_rotated_into_ten_that_only_the_group_may_read(tmp_path: Path)
     other = tmp_path / "service-of-another.log"
     other.write_text("not ours")
     body = """
+import os
+os.umask(0o077)
 logs.ROTATION_BYTES = 5000
 logs.configure(resource={}, file=file)
 import time
@@ -110,3 +131,182 @@ except MobiusError as error:
     print(int(error.code), error.reason)
 """
     assert run(body).stdout == "3 The log /proc/nowhere/service.log cannot be written: No such file or directory.\n"
+
+
+def test_lines_that_a_full_disk_does_not_take_are_counted_and_the_others_stay_whole(small_disk: Path) -> None:
+    log = small_disk / "service.log"
+    body = """
+import os
+filler = file.with_name("filler")
+def fill():
+    with filler.open("ab", buffering=0) as stream:
+        for size in (4096, 1):
+            try:
+                while True: stream.write(bytes(size))
+            except OSError: pass
+for number in range(5): logger.info("before {}", number)
+fill()
+for number in range(400): logger.info("full {} {}", number, "x" * 50)
+lost = logs.losses.count
+filler.unlink()
+for number in range(5): logger.info("after {}", number)
+assert logs.losses.count == lost and logs.losses.last is not None
+print(lost)
+"""
+    done = run(body, log)
+    assert done.stderr == ""
+    lost = int(done.stdout)
+    found = lines(log.read_text())
+    told = [line["body"].split()[0] for line in found]
+    # the file's last page took some more; not one is lost uncounted or written in part
+    assert told == ["before"] * 5 + ["full"] * (400 - lost) + ["after"] * 5
+    assert 300 < lost <= 400
+    assert {line["attributes"].get("mobius.log.lines_lost") for line in found[-5:]} == {lost}
+    assert "mobius.log.lines_lost" not in found[0]["attributes"]
+
+
+def test_a_closed_console_is_counted_too_and_harms_nobody() -> None:
+    body = 'sys.stdout.close()\nlogger.info("x")\nprint(logs.losses.count, file=sys.stderr)'
+    done = run(body)
+    assert (done.returncode, done.stderr) == (0, "1\n")
+
+
+def test_a_file_that_somebody_moved_or_removed_is_made_anew(tmp_path: Path) -> None:
+    log = tmp_path / "service.log"
+    body = """
+logger.info("one")
+file.rename(file.with_name("moved"))
+logger.info("two")
+file.unlink()
+logger.info("three")
+"""
+    assert run(body, log).stderr == ""
+    assert [line["body"] for line in lines(log.read_text())] == ["three"]
+    assert [line["body"] for line in lines((tmp_path / "moved").read_text())] == ["one"]
+    assert stat.S_IMODE(log.stat().st_mode) == 0o640
+
+
+def test_a_file_that_cannot_be_rotated_goes_on(tmp_path: Path) -> None:
+    log = tmp_path / "service.log"
+    body = """
+logs.ROTATION_BYTES = 2000
+def refuse(self, target): raise PermissionError(13, "no")
+Path.rename = refuse
+for number in range(50): logger.info("{}", number)
+assert logs.losses.count == 0
+"""
+    assert run(body, log).returncode == 0
+    assert len(lines(log.read_text())) == 50
+
+
+def test_the_console_of_production_stays_silent_whatever_happens(tmp_path: Path) -> None:
+    body = """
+import asyncio
+class Odd:
+    def __str__(self): raise RuntimeError("no text")
+class Dying:
+    def __del__(self): raise ValueError("at its end")
+async def main():
+    async def fails(): raise LookupError("nobody waits for me")
+    task = asyncio.ensure_future(fails())
+    await asyncio.sleep(0)
+    del task
+ring = {}
+ring["ring"] = ring
+logger.bind(odd=Odd(), ring=ring, nan=float("nan"), **{"pairs": {(1, 2): b"x"}}).info("odd")
+asyncio.run(main())
+dying = Dying()
+del dying
+logging.getLogger("other").warning("theirs")
+raise KeyError("last")
+"""
+    log = tmp_path / "service.log"
+    done = run(body, log)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
+    found = lines(log.read_text())
+    odd = found[0]["attributes"]
+    assert odd["odd"] == "<Odd that cannot be shown>"
+    assert odd["nan"] == "nan"
+    assert odd["pairs"] == {"(1, 2)": "b'x'"}
+    kinds = [line["attributes"].get("exception.type") for line in found]
+    assert kinds == [None, "builtins.LookupError", "builtins.ValueError", None, "builtins.KeyError"]
+
+
+SECRET = "Zx9-hunter2_Qq"
+HIDDEN = [
+    f"Authorization: Bearer {SECRET}",
+    f"authorization=Basic {SECRET}",
+    f"{{'Authorization': 'Digest username=ada, response={SECRET}'}}",
+    f"[(b'authorization', b'Bearer {SECRET}'), (b'host', b'h')]",
+    f'{{"cookie": "session={SECRET}; other={SECRET}"}}',
+    f"Set-Cookie: id={SECRET}",
+    f"sent bearer {SECRET} to it",
+    f"password={SECRET}",
+    f"passwd : {SECRET}",
+    f'"client_secret": "{SECRET} and {SECRET}"',
+    f"https://example.org/?api_key={SECRET}&x=1",
+    f"access-key={SECRET}",
+    f"MOBIUS_TOKEN={SECRET}",
+    f"postgresql://ada:{SECRET}@example.org/db",
+    f"-----BEGIN OPENSSH PRIVATE KEY-----\n{SECRET}\n-----END OPENSSH PRIVATE KEY-----",
+    f"-----BEGIN PRIVATE KEY-----\n{SECRET}",
+]
+
+
+@pytest.mark.parametrize("text", HIDDEN)
+def test_a_secret_in_a_text_is_taken_out(text: str) -> None:
+    found = logs.redacted(f"before\n{text}\nafter")
+    assert SECRET not in found
+    assert logs.REDACTED in found
+    assert found.startswith("before\n")
+    assert found.endswith("after") or "PRIVATE KEY" in text
+
+
+def test_our_own_tokens_are_taken_out_wherever_they_stand() -> None:
+    token = "mobius_" + secrets.token_urlsafe(32)
+    assert logs.redacted(f"GET /v1/images/{token} 404") == f"GET /v1/images/{logs.REDACTED} 404"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "POST /v1/hash 200",
+        "Line 3 of /etc/mobius/tokens is not NAME sha256:<64 hexadecimal digits>.",
+        "The tokens were read again: 3",
+        "mobius_http_request_duration_seconds_bucket",
+        "https://example.org:8443/a@b",
+        "the monkey: 5 keys",
+    ],
+)
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert logs.redacted(text) == text
+
+
+def test_secrets_are_taken_out_of_messages_fields_and_exceptions(tmp_path: Path) -> None:
+    body = f"""
+secret = "Zx9" + "-hunter2_Qq"
+logger.info("password={{}}", secret)
+logger.bind(token=secret, headers=[("Authorization", "Bearer " + secret), ("Host", "h")], deep={{"a": {{"pin_secret": 12}}}},
+            note="api_key=" + secret).info("fields")
+logging.getLogger("lib").warning("Authorization: Bearer %s", secret)
+try:
+    try: raise ValueError("token: " + secret)
+    except ValueError as error: raise RuntimeError("passphrase=" + secret) from error
+except RuntimeError: logger.exception("failed")
+def fail(): raise OSError("cookie: " + secret)
+thread = threading.Thread(target=fail); thread.start(); thread.join()
+assert secret == "{SECRET}"
+"""
+    log = tmp_path / "service.log"
+    done = run(body, log)
+    assert (done.returncode, done.stderr) == (0, "")
+    text = log.read_text()
+    assert SECRET not in text
+    found = lines(text)
+    assert len(found) == 5
+    fields = found[1]["attributes"]
+    assert fields["token"] == logs.REDACTED
+    assert fields["headers"] == [["Authorization", logs.REDACTED], ["Host", "h"]]
+    assert fields["deep"] == {"a": {"pin_secret": logs.REDACTED}}
+    assert found[3]["attributes"]["exception.message"] == f"passphrase={logs.REDACTED}"
+    assert f"ValueError: token: {logs.REDACTED}" in found[3]["attributes"]["exception.stacktrace"]
