@@ -66,6 +66,8 @@ def needed_packages(cgroups: Path = Path("/sys/fs/cgroup")) -> list[Package]:
         Package("openssh-client", ("ssh",)),
         Package("git", ("git",)),
         Package("curl", ("curl",)),
+        # what the tests look at pages with
+        Package("chromium", ("chromium", "chromium-browser", "google-chrome")),
     ]
     try:
         import ensurepip  # noqa: F401  (Debian leaves it out of python3)
