@@ -4,14 +4,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterator
 
 import numpy
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mobius.dhash import Dhash, HammingIndex, Neighbours
+from mobius.dhash import Dhash, HammingIndex, Neighbours, _search
 
 WORD = st.integers(0, 2**64 - 1)
 DHASHES = st.builds(Dhash, rows=WORD, columns=WORD)
@@ -23,6 +25,23 @@ def test_distance_is_a_metric(a: Dhash, b: Dhash, c: Dhash) -> None:
     assert (a.distance(b) == 0) == (a == b)
     assert a.distance(b) == b.distance(a) <= 128
     assert a.distance(c) <= a.distance(b) + b.distance(c)
+
+
+@contextlib.contextmanager
+def searching_by(way: str) -> Iterator[None]:
+    """Make few hashes be searched in the way that many are: by tables, or by both (which takes what it thinks cheaper),
+    with a tail that is often sorted in.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_search, "_TAIL", 20)
+        if way != "scan":
+            patch.setattr(_search, "_TABLES_FROM", 30)
+            patch.setattr(_search, "_SCAN_COST", 1e9 if way == "tables" else 100.0)
+            patch.setattr(_search, "_QUERIES_COST", 100_000.0)
+        yield
+
+
+WAYS = st.sampled_from(["scan", "tables", "both"])
 
 
 def made(seed: int, count: int, bits: int, crowded: bool) -> numpy.ndarray:
@@ -74,8 +93,9 @@ def all_pairs(index: HammingIndex, radius: int) -> list[tuple[int, int, int]]:
     ]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=80)
 @given(
+    way=WAYS,
     seed=st.integers(0, 2**32),
     count=st.integers(0, 400),
     bits=st.sampled_from([64, 128]),
@@ -84,17 +104,18 @@ def all_pairs(index: HammingIndex, radius: int) -> list[tuple[int, int, int]]:
     limit=st.none() | st.integers(1, 5),
 )
 def test_answers_are_those_of_brute_force(
-    seed: int, count: int, bits: int, crowded: bool, radius: int, limit: int | None
+    way: str, seed: int, count: int, bits: int, crowded: bool, radius: int, limit: int | None
 ) -> None:
     hashes = made(seed, count, bits, crowded)
     keys = numpy.random.default_rng(seed).permutation(count).astype(numpy.int64) - count // 2
     queries = numpy.concatenate([hashes[:3], made(seed, 9, bits, crowded), made(seed + 1, 2, bits, False)])
-    index = HammingIndex(bits)
-    index.add(keys, hashes)
-    assert len(index) == count
-    assert rows(index.search(queries, radius, limit=limit)) == brute(keys, hashes, queries, radius, limit)
-    assert rows(index.nearest(queries, limit or 3)) == brute(keys, hashes, queries, bits, limit or 3)
-    pairs = all_pairs(index, radius)
+    with searching_by(way):
+        index = HammingIndex(bits)
+        index.add(keys, hashes)
+        assert len(index) == count
+        assert rows(index.search(queries, radius, limit=limit)) == brute(keys, hashes, queries, radius, limit)
+        assert rows(index.nearest(queries, limit or 3)) == brute(keys, hashes, queries, bits, limit or 3)
+        pairs = all_pairs(index, radius)
     assert len(pairs) == len(set(pairs))
     assert set(pairs) == brute_pairs(keys, hashes, radius)
 
@@ -104,27 +125,30 @@ CHANGES = st.lists(
 )
 
 
-@settings(deadline=None)
-@given(changes=CHANGES, bits=st.sampled_from([64, 128]), crowded=st.booleans(), radius=st.integers(0, 24))
+@settings(deadline=None, max_examples=40)
+@given(way=WAYS, changes=CHANGES, bits=st.sampled_from([64, 128]), crowded=st.booleans(), radius=st.integers(0, 24))
 def test_any_history_of_changes_leaves_what_a_dictionary_holds(
-    changes: list[tuple[str, int, int]], bits: int, crowded: bool, radius: int
+    way: str, changes: list[tuple[str, int, int]], bits: int, crowded: bool, radius: int
 ) -> None:
     index, held = HammingIndex(bits), {}
     queries = made(1, 5, bits, crowded)
     for change, count, seed in changes:
         keys = numpy.random.default_rng(seed).permutation(100)[:count].astype(numpy.int64)
-        if change == "add":
-            hashes = made(seed, count, bits, crowded)
-            index.add(keys, hashes)
-            held.update(zip(keys.tolist(), hashes, strict=True))
-        else:
-            assert index.remove(keys) == sum(held.pop(key, None) is not None for key in keys.tolist())
-        assert len(index) == len(held)
-        keys = numpy.array(list(held), numpy.int64)
-        hashes = numpy.array(list(held.values()), numpy.uint64).reshape(made(0, len(held), bits, False).shape)
-        assert rows(index.search(queries, radius)) == brute(keys, hashes, queries, radius)
-        assert rows(index.nearest(queries, 3)) == brute(keys, hashes, queries, bits, 3)
-        assert set(all_pairs(index, radius)) == brute_pairs(keys, hashes, radius)
+        with searching_by(way):
+            if change == "add":
+                hashes = made(seed, count, bits, crowded)
+                index.add(keys, hashes)
+                held.update(zip(keys.tolist(), hashes, strict=True))
+            else:
+                assert index.remove(keys) == sum(held.pop(key, None) is not None for key in keys.tolist())
+            assert len(index) == len(held)
+            keys = numpy.array(list(held), numpy.int64)
+            hashes = numpy.array(list(held.values()), numpy.uint64).reshape(made(0, len(held), bits, False).shape)
+            assert rows(index.search(queries, radius)) == brute(keys, hashes, queries, radius)
+            assert rows(index.nearest(queries, 3)) == brute(keys, hashes, queries, bits, 3)
+            pairs = all_pairs(index, radius)
+            assert len(pairs) == len(set(pairs))
+            assert set(pairs) == brute_pairs(keys, hashes, radius)
 
 
 def test_equally_near_hashes_come_by_key() -> None:
