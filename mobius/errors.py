@@ -106,6 +106,12 @@ OUTCOMES: dict[str, Outcome] = _table(
         "The release is serving, pending or pinned, so it is not stopped or removed.",
         "Promote or roll back to another release first.",
     ),
+    (
+        "backup_missing",
+        ExitCode.INPUT,
+        "The backup asked for is not on the host.",
+        "Choose one that `mobius backup list` shows, or make one with `mobius backup create`.",
+    ),
     # 2: the work was done and the result is not good enough
     (
         "task_failed",

@@ -188,35 +188,44 @@ def status(common: Common) -> int:
 
 @click.group()
 def backup() -> None:
-    """Back up the hosts, list or verify their backups.
+    """Back up the hosts; list, verify or remove their backups.
 
     \b
     Examples:
       mobius backup create
       mobius backup list --limit lab1
-      mobius backup verify --format json
+      mobius backup verify --subset 1/7 --format json
     """
 
 
 @backup.command("create")
+@click.option("--scope", type=click.Choice(["full", "state"]), help="state leaves the pictures out, but their digests.")
 @_common_options
-def backup_create(common: Common) -> int:
+def backup_create(common: Common, scope: str | None) -> int:
     """Write a verified backup on each host, unless nothing changed since the newest one."""
-    return _show_backups(common, "create")
+    return _show_backups(common, "create", {"backup_scope": scope} if scope else {})
 
 
 @backup.command("list")
 @_common_options
 def backup_list(common: Common) -> int:
     """Show the backups of each host."""
-    return _show_backups(common, "list")
+    return _show_backups(common, "list", {})
 
 
 @backup.command("verify")
+@click.option("--subset", metavar="K/N", help="Read the K-th part of N only; today/N: another part each day.")
 @_common_options
-def backup_verify(common: Common) -> int:
+def backup_verify(common: Common, subset: str | None) -> int:
     """Read every backup of each host again and compare every digest."""
-    return _show_backups(common, "verify")
+    return _show_backups(common, "verify", {"backup_subset": subset} if subset else {})
+
+
+@backup.command("prune")
+@_common_options
+def backup_prune(common: Common) -> int:
+    """Remove the backups that the inventory's rules no longer keep."""
+    return _show_backups(common, "prune", {})
 
 
 def _bundle_variables(bundle: str | None) -> dict[str, Any]:
@@ -279,8 +288,8 @@ def _show_releases(common: Common) -> int:
     return _finish(common, summary, key="releases", lines=_release_lines)
 
 
-def _show_backups(common: Common, tag: str) -> int:
-    summary = _run(common, "backup.yml", {}, tags=(tag,), watched="mobius.dhash.backup")
+def _show_backups(common: Common, tag: str, variables: Mapping[str, Any]) -> int:
+    summary = _run(common, "backup.yml", variables, tags=(tag,), watched="mobius.dhash.backup")
     return _finish(common, summary, key="backups", lines=_backup_lines)
 
 
@@ -298,8 +307,15 @@ def _release_lines(host: str, result: Mapping[str, Any]) -> list[str]:
 def _backup_lines(host: str, result: Mapping[str, Any]) -> list[str]:
     lines = [f"{host}  {len(result.get('backups', []))} backups in {result.get('folder', '')}"]
     return lines + [
-        f"  {item['id']:<32}  {item['bytes']:>12} bytes  {item['sha256']}" for item in result.get("backups", [])
+        f"  {item['id']:<22}  {item['bytes']:>12} bytes  {item['release'] or 'no release':<32}  {_word(item)}"
+        for item in result.get("backups", [])
     ]
+
+
+def _word(item: Mapping[str, Any]) -> str:
+    if item["damaged"]:
+        return f"damaged: {item['damaged']}"
+    return f"verified {item['verified']}" if item["verified"] else "not verified"
 
 
 def _finish(

@@ -2,16 +2,19 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Backups of a service's state on its host: one archive each, proven by reading it back before it gets its name.
 
-`<backup_dir>/<service>-<id>.tar.gz` and beside it `.sha256`, which `sha256sum -c --strict` accepts; an id is the second
-it was begun in UTC and its scope, so that names sort by age whatever the clock did. The archive's members are
+`<backup_dir>/<service>-<id>.tar` (its form: `archive.py`) and beside it `.sha256`, which `sha256sum -c --strict`
+accepts; an id is the second it was begun in UTC and its scope, so that names sort by age whatever the clock did. Saved
+are
 
     activation.json    the truth, when there is one
     config/...         the configuration
     state/...          the state folder: journal, index (through SQLite's backup API), and the library's pictures
-    manifest.json      last: what was really written, with SHA-256, size, mode, owner and group of each file
 
 Scope `full` holds the pictures (`state/library/...`), scope `state` only their digests. A final name always means a
 whole archive: whatever a killed run leaves has a temporary name, or is a `.sha256` alone, and the next run removes it.
+`.<service>-verified.json` says when each was last read back; without it nothing is lost but that knowledge.
+
+A file that has the size, times and inode that the newest backup noted is taken for unchanged without being read.
 """
 
 from __future__ import annotations
@@ -19,7 +22,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import grp
-import gzip
 import hashlib
 import io
 import json
@@ -29,61 +31,97 @@ import re
 import shutil
 import sqlite3
 import stat
-import tarfile
 import tempfile
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ansible_collections.mobius.dhash.plugins.module_utils import durable
+from ansible_collections.mobius.dhash.plugins.module_utils import archive, durable, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils.archive import DamagedError, Entry
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host
 
-SCHEMA = 1
 SCOPES = ("full", "state")
-MANIFEST = "manifest.json"
 LOCK_TIMEOUT = 600.0
 """Seconds to wait for another backup of the same service."""
 
 _HOST_LOCK_TIMEOUT = 30.0  # seconds to wait for a switch that is going on
-_CHUNK = 1 << 20
-_MANIFEST_LIMIT = 1 << 30  # bytes; about 250 per file
 _MARGIN = 1 << 20  # bytes kept free beside what an archive may need
-_PER_FILE = 2048  # bytes of tar headers, padding and manifest that a file may need at most
+_PER_FILE = 3072  # bytes of header, padding and manifest (twice: it is written aside first) that a file needs at most
+_SETTLED = 2_000_000_000  # nanoseconds after which a file's times tell that it was not changed
+_SHOWN = 20  # differences that are named
 _SQLITE_MAGIC = b"SQLite format 3\0"
 _SQLITE_COMPANIONS = ("-wal", "-shm", "-journal")
 _ID = r"[0-9]{8}T[0-9]{6}Z-(?:full|state)"
+_LIBRARY = "state/library"
 
 
-class DamagedError(ValueError):
-    """A backup is not what was written. The message is one sentence without the backup's name."""
+@dataclass(frozen=True)
+class Keep:
+    """Which backups of a scope stay: those that any of these names. The newest whole one always does.
+
+    `count`: the newest so many; `age_days`: those not older; `days`, `weeks`, `months`: the last of each of the newest
+    so many calendar days, weeks and months (UTC) that have one.
+    """
+
+    count: int = 5
+    age_days: int = 0
+    days: int = 0
+    weeks: int = 0
+    months: int = 0
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise MobiusError("invalid_input", f"keep is {self.count}, but at least one backup has to stay.")
+        if min(self.age_days, self.days, self.weeks, self.months) < 0:
+            raise MobiusError("invalid_input", "How long backups are kept is a negative number.")
 
 
 @dataclass(frozen=True)
 class Backup:
-    """One archive in the backup folder; `sha256` as its `.sha256` promises, None when there is none; size in bytes."""
+    """One archive in the backup folder.
+
+    `sha256` as its `.sha256` promises, None when there is none; size in bytes; `verified`: when it was last read whole
+    and was what was written, RFC 3339, None when never; `damaged`: what was wrong when it was last read.
+    """
 
     id: str
     path: Path
     bytes: int
     sha256: str | None
+    host: str | None = None
+    created: str | None = None
+    release: str | None = None
+    run: str | None = None
+    verified: str | None = None
+    damaged: str | None = None
 
     @property
     def scope(self) -> str:
         """`full` or `state`."""
         return self.id.rpartition("-")[2]
 
+    @property
+    def moment(self) -> datetime:
+        """When it was begun, as its id says."""
+        return datetime.strptime(self.id.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+
     def as_dict(self) -> dict[str, Any]:
-        """`{id, path, bytes, sha256, scope}`."""
+        """`{id, scope, host, created, release, bytes, sha256, verified, damaged, path}`."""
         return {
             "id": self.id,
-            "path": str(self.path),
+            "scope": self.scope,
+            "host": self.host,
+            "created": self.created,
+            "release": self.release,
             "bytes": self.bytes,
             "sha256": self.sha256,
-            "scope": self.scope,
+            "verified": self.verified,
+            "damaged": self.damaged,
+            "path": str(self.path),
         }
 
 
@@ -115,27 +153,45 @@ class Taken:
 
 
 def existing(host: Host) -> list[Backup]:
-    """All backups of the service, oldest first.
+    """All backups of the service, oldest first. Only the few bytes are read that say what each is.
 
     Raises:
         MobiusError: not_provisioned, when the backup folder is missing.
     """
-    pattern = re.compile(rf"{re.escape(host.service)}-({_ID})\.tar\.gz")
+    pattern = re.compile(rf"{re.escape(host.service)}-({_ID})\.tar")
+    records = _records(host)
     found = []
     for entry in _folder(host):
         match = pattern.fullmatch(entry.name)
         if match and entry.is_file(follow_symlinks=False):
-            path = Path(entry.path)
-            found.append(Backup(match[1], path, entry.stat(follow_symlinks=False).st_size, _promised(path)))
+            found.append(_described(match[1], Path(entry.path), records.get(match[1], {})))
     return sorted(found, key=lambda backup: backup.id)
+
+
+def find(host: Host, wanted: str) -> Backup:
+    """The backup of this id, or the newest whole one of scope full for `latest`.
+
+    Raises:
+        MobiusError: backup_missing.
+    """
+    found = existing(host)
+    if wanted == "latest":
+        chosen = [backup for backup in found if backup.scope == "full" and backup.damaged is None]
+    else:
+        chosen = [backup for backup in found if backup.id == wanted]
+    if not chosen:
+        what = "no full backup" if wanted == "latest" else f"no backup {wanted}"
+        raise MobiusError("backup_missing", f"There is {what} of {host.service} in {host.backup_dir}.")
+    return chosen[-1]
 
 
 def take(
     host: Host,
     *,
     scope: str,
-    keep: int,
+    keep: Keep,
     scratch: Path,
+    name: str | None = None,
     run: str | None = None,
     check_mode: bool = False,
     now: datetime | None = None,
@@ -144,65 +200,117 @@ def take(
 
     Args:
         scope: `full` or `state`.
-        keep: how many backups of this scope stay, at least 1; the one just written or found whole is always among them.
+        keep: which backups of this scope stay; the one just written or found whole is always among them.
         scratch: a folder for copies of databases in check mode, when the backup folder must stay as it is.
+        name: the host's own name, which a restore compares; the kernel's when left out.
         check_mode: change nothing, and say exactly what would be.
 
     Raises:
         MobiusError: disk_full, when there is not enough space (nothing was written then); environment_failed;
             state_damaged for a database that cannot be read; timeout when another backup goes on all the time.
     """
-    if keep < 1:
-        raise MobiusError("invalid_input", f"keep is {keep}, but at least one backup has to stay.")
     moment = (now or datetime.now(UTC)).astimezone(UTC)
-    with _exclusive(host, check_mode):
+    with exclusive(host, check_mode):
         leftovers = _leftovers(host)
         if not check_mode:
             _remove_leftovers(leftovers)
         before = existing(host)
+        mine = [backup for backup in before if backup.scope == scope]
         with _scratch(host, scratch, check_mode) as place:
-            survey = _survey(host, scope, place)
-            newest, manifest, damaged = _newest_whole([backup for backup in before if backup.scope == scope])
-            differences = _differences(manifest, survey)
-            if differences:
+            newest, manifest, damaged = _newest_whole(host, mine, check_mode)
+            view = _View.of(host, scope, place)
+            survey = view.survey(_reference(newest, manifest))
+            if survey.differences:
                 _require_space(host.backup_dir, survey.needs, f"A backup of {host.service}")
-            if differences and not check_mode:
-                newest = _write(host, survey, _new_id(before, scope, moment), moment, run)
-        removed = _surplus([backup for backup in before if backup.scope == scope], keep, bool(differences), damaged)
+            following = Backup(_new_id(before, scope, moment), Path(), 0, None, release=view.confirmed, run=run)
+            if survey.differences and not check_mode:
+                head = _head(host, following, name, moment)
+                newest = _write(host, view, _reference(newest, manifest), head)
+        if survey.differences:
+            mine.append(following)
+        removed = surplus([backup for backup in mine if backup.id != damaged], keep, moment, _needed(host, mine))
         if not check_mode:
-            for backup in removed:
-                _remove(backup)
-        label = f"new {scope} backup of {len(survey.sources)} files, {survey.size} bytes"
+            _rotate(host, removed)
+        label = f"new {scope} backup of {survey.files} files, {survey.size} bytes"
         kept = [backup.id for backup in before if backup not in removed]
         return Taken(
-            written=bool(differences),
-            backup=None if differences and check_mode else newest,
+            written=bool(survey.differences),
+            backup=None if survey.differences and check_mode else newest,
             before=tuple(backup.id for backup in before),
-            after=(*kept, label) if differences else tuple(kept),
+            after=(*kept, label) if survey.differences else tuple(kept),
             removed=tuple(backup.id for backup in removed),
             leftovers=tuple(path.name for path in leftovers),
-            differences=tuple(differences),
-            skipped=tuple(survey.skipped),
+            differences=tuple(survey.differences),
+            skipped=tuple(view.skipped),
             damaged=damaged,
-            files=len(survey.sources),
+            files=survey.files,
             size=survey.size,
         )
 
 
-def verify(host: Host) -> dict[str, str | None]:
-    """Read every backup of the service again; by id, None for a whole one and else what is wrong with it."""
+@dataclass(frozen=True)
+class Pruned:
+    """What a rotation alone removed, or in check mode would remove: ids and names."""
+
+    before: tuple[str, ...]
+    removed: tuple[str, ...]
+    leftovers: tuple[str, ...]
+    damaged: tuple[str, ...]
+
+
+def prune(host: Host, *, keep: Keep, check_mode: bool = False, now: datetime | None = None) -> Pruned:
+    """Remove what the rules no longer keep, of every scope whose newest backup is whole: it is read again first."""
+    moment = (now or datetime.now(UTC)).astimezone(UTC)
+    with exclusive(host, check_mode):
+        leftovers = _leftovers(host)
+        before = existing(host)
+        removed: list[Backup] = []
+        damaged: list[str] = []
+        for scope in SCOPES:
+            mine = [backup for backup in before if backup.scope == scope]
+            newest, _, wrong = _newest_whole(host, mine, check_mode)
+            if wrong:
+                damaged.append(wrong)
+            if newest:
+                removed += surplus(mine, keep, moment, _needed(host, mine))
+        if not check_mode:
+            _remove_leftovers(leftovers)
+            _rotate(host, removed)
+        names = [backup.id for backup in before]
+        ids = [backup.id for backup in removed]
+        return Pruned(tuple(names), tuple(ids), tuple(path.name for path in leftovers), tuple(damaged))
+
+
+def verify(host: Host, part: tuple[int, int] | None = None, *, record: bool = True) -> dict[str, str | None]:
+    """Read every backup of the service again; by id, None for a whole one and else what is wrong with it.
+
+    Args:
+        part: `(k, n)` reads the k-th part of n only: all headers, and every n-th file. Once all n parts were read, the
+            backup counts as verified since the oldest of them.
+        record: note the outcome.
+    """
     found: dict[str, str | None] = {}
     for backup in existing(host):
         try:
-            check(backup)
+            if part is None:
+                _, own = check(backup)
+                known: dict[str, Any] = {"manifest_sha256": own, "verified": _stamp()}
+            else:
+                known = _check_part(host, backup, part)
         except DamagedError as error:
+            if not backup.path.exists():  # rotated meanwhile
+                continue
             found[backup.id] = str(error)
+            known = {"verified": None, "parts": {}, "damaged": str(error)}
         else:
             found[backup.id] = None
+            known["damaged"] = None
+        if record:
+            _note(host, backup.id, known)
     return found
 
 
-def check(backup: Backup) -> dict[str, Any]:
+def check(backup: Backup) -> tuple[archive.Manifest, str]:
     """Read a backup whole, compare it with its `.sha256` and every member with its manifest; gives the manifest.
 
     Raises:
@@ -210,7 +318,60 @@ def check(backup: Backup) -> dict[str, Any]:
     """
     if backup.sha256 is None:
         raise DamagedError("its .sha256 is missing or is no line of sha256sum")
-    return _read_archive(backup.path, backup.sha256)
+    manifest, own = archive.check(backup.path, backup.sha256)
+    if manifest.head["id"] != backup.id:
+        raise DamagedError(f"it is the backup {archive.shown(manifest.head['id'])!r} under another name")
+    return manifest, own
+
+
+def _check_part(host: Host, backup: Backup, part: tuple[int, int]) -> dict[str, Any]:
+    if backup.sha256 is None:
+        raise DamagedError("its .sha256 is missing or is no line of sha256sum")
+    record = _records(host).get(backup.id, {})
+    archive.check_part(backup.path, *part, record.get("manifest_sha256"))
+    parts = record.get("parts") or {}
+    times = {**(parts.get("times", {}) if parts.get("of") == part[1] else {}), str(part[0]): _stamp()}
+    known: dict[str, Any] = {"parts": {"of": part[1], "times": times}}
+    if len(times) == part[1]:
+        known["verified"] = max(min(times.values()), record.get("verified") or "")
+    return known
+
+
+# --- Rotation ---------------------------------------------------------------------------------------------------------
+
+
+def surplus(backups: Sequence[Backup], keep: Keep, now: datetime, needed: Collection[str] = ()) -> list[Backup]:
+    """What rotation removes of the backups of one scope, oldest first.
+
+    Args:
+        backups: oldest first; the last one is whole.
+        needed: ids that stay whatever the rules say.
+    """
+    # one that was found damaged is left for inspection, and takes no good one's place
+    counted = [backup for backup in backups if backup.damaged is None]
+    stay = {backup.id for backup in counted[-keep.count :]} | set(needed)
+    if keep.age_days:
+        stay |= {backup.id for backup in counted if now - backup.moment <= timedelta(days=keep.age_days)}
+    for number, period in ((keep.days, "%Y-%m-%d"), (keep.weeks, "%G-%V"), (keep.months, "%Y-%m")):
+        last = {backup.moment.strftime(period): backup.id for backup in counted}
+        stay |= set(list(last.values())[len(last) - min(number, len(last)) :])
+    return [backup for backup in counted if backup.id not in stay]
+
+
+def _needed(host: Host, backups: Sequence[Backup]) -> set[str]:
+    """The newest backup of each kept release's time, and all of a run that has not ended."""
+    kept = set(mobius_host.staged_releases(host))
+    needed = {backup.release: backup.id for backup in backups if backup.release in kept and backup.damaged is None}
+    pending = mobius_host.read_pending(host)
+    run = pending.run if pending else None
+    return set(needed.values()) | {backup.id for backup in backups if run and backup.run == run}
+
+
+def _rotate(host: Host, removed: Sequence[Backup]) -> None:
+    for backup in removed:
+        _remove(backup)
+    if removed:
+        _forget(host)
 
 
 # --- The folder -------------------------------------------------------------------------------------------------------
@@ -238,8 +399,8 @@ def _promised(path: Path) -> str | None:
 
 
 @contextlib.contextmanager
-def _exclusive(host: Host, check_mode: bool) -> Iterator[None]:
-    """One backup of a service at a time. A check run does not make the lock's file when there is none."""
+def exclusive(host: Host, check_mode: bool) -> Iterator[None]:
+    """One backup or restore of a service at a time. A check run does not make the lock's file when there is none."""
     place = host.backup_dir / f".{host.service}.lock"
     _folder(host)
     if check_mode and not place.exists():
@@ -257,7 +418,7 @@ def _leftovers(host: Host) -> list[Path]:
     names = {entry.name for entry in _folder(host)}
     service = re.escape(host.service)
     temporary = re.compile(rf"{re.escape(durable.TEMPORARY_PREFIX)}({service}-)?[a-z0-9_]{{8}}")
-    alone = re.compile(rf"({service}-{_ID}\.tar\.gz)\.sha256")
+    alone = re.compile(rf"({service}-{_ID}\.tar)\.sha256")
     found = []
     for name in sorted(names):
         match = alone.fullmatch(name)
@@ -289,29 +450,89 @@ def _scratch(host: Host, scratch: Path, check_mode: bool) -> Iterator[Path]:
 def _new_id(before: Sequence[Backup], scope: str, moment: datetime) -> str:
     """An id that sorts after all there are, even when the clock went back."""
     if before:
-        newest = datetime.strptime(before[-1].id.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-        moment = max(moment, newest + timedelta(seconds=1))
+        moment = max(moment, before[-1].moment + timedelta(seconds=1))
     return f"{moment:%Y%m%dT%H%M%SZ}-{scope}"
 
 
-def _newest_whole(backups: Sequence[Backup]) -> tuple[Backup | None, dict[str, Any] | None, str | None]:
+def _newest_whole(
+    host: Host, backups: Sequence[Backup], check_mode: bool
+) -> tuple[Backup | None, archive.Manifest | None, str | None]:
     """The newest backup, its manifest, and None; or nothing and the id of a newest one that is damaged.
 
     Behind a damaged one no older one is looked for: it makes a new backup necessary in any case.
     """
     if not backups:
         return None, None, None
+    newest = backups[-1]
     try:
-        return backups[-1], check(backups[-1]), None
-    except DamagedError:
-        return None, None, backups[-1].id
+        manifest, own = check(newest)
+    except DamagedError as error:
+        if not check_mode:
+            _note(host, newest.id, {"verified": None, "parts": {}, "damaged": str(error)})
+        return None, None, newest.id
+    verified = _stamp()
+    if not check_mode:
+        _note(host, newest.id, {"verified": verified, "manifest_sha256": own, "damaged": None})
+    return replace(newest, verified=verified, damaged=None), manifest, None
 
 
-def _surplus(backups: Sequence[Backup], keep: int, written: bool, damaged: str | None) -> list[Backup]:
-    """What rotation removes, oldest first. A damaged newest one is left for inspection and does not count."""
-    counted = [backup for backup in backups if backup.id != damaged]
-    stay = keep - 1 if written else keep
-    return list(counted[: max(0, len(counted) - stay)])
+def _reference(newest: Backup | None, manifest: archive.Manifest | None) -> Iterator[Entry] | None:
+    """The entries of the newest whole backup, to compare with."""
+    if newest is None or manifest is None:
+        return None
+    return _entries(newest.path, manifest)
+
+
+def _entries(path: Path, manifest: archive.Manifest) -> Iterator[Entry]:
+    with open(path, "rb") as stream:
+        yield from archive.entries(stream, manifest)
+
+
+def _described(name: str, path: Path, record: dict[str, Any]) -> Backup:
+    head: dict[str, Any] = {}
+    with contextlib.suppress(DamagedError, OSError), open(path, "rb") as stream:
+        head = archive.open_manifest(stream).head
+    return Backup(
+        id=name,
+        path=path,
+        bytes=path.stat().st_size,
+        sha256=_promised(path),
+        **{field: head.get(field) for field in ("host", "created", "release", "run")},
+        verified=record.get("verified"),
+        damaged=record.get("damaged"),
+    )
+
+
+def _stamp() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _records_path(host: Host) -> Path:
+    return host.backup_dir / f".{host.service}-verified.json"
+
+
+def _records(host: Host) -> dict[str, dict[str, Any]]:
+    """By id, what is known of each backup. A file that cannot be understood tells nothing, and is written anew."""
+    try:
+        found = json.loads(_records_path(host).read_bytes())["backups"]
+        return {name: record for name, record in found.items() if isinstance(record, dict)}
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _note(host: Host, name: str, known: dict[str, Any]) -> None:
+    with durable.locked(host.backup_dir / f".{host.service}-verified.lock", LOCK_TIMEOUT):
+        records = _records(host)
+        records[name] = {**records.get(name, {}), **known}
+        durable.write_json(_records_path(host), {"schema": 1, "backups": records}, mode=0o600)
+
+
+def _forget(host: Host) -> None:
+    """Drop what is known of backups that are gone."""
+    names = {backup.id for backup in existing(host)}
+    with durable.locked(host.backup_dir / f".{host.service}-verified.lock", LOCK_TIMEOUT):
+        records = {name: record for name, record in _records(host).items() if name in names}
+        durable.write_json(_records_path(host), {"schema": 1, "backups": records}, mode=0o600)
 
 
 def _remove(backup: Backup) -> None:
@@ -343,63 +564,13 @@ class _NoFileError(Exception):
     """Where a file or folder was is, or leads through, a link or something else that is not saved."""
 
 
-@dataclass(frozen=True)
-class _Folder:
-    """The folder `parts` below `top`.
+def _open_folder(name: str | Path, folder: int | None = None) -> int:
+    """A descriptor of a folder, which is never reached through a link below the top.
 
-    `top` is root's, and may be a link. Below it the service's user may put a link in the place of anything at any time,
-    so each part is opened for itself, relative to the one before, and never through a link.
+    The service's user may put a link in the place of anything of its own at any time.
     """
-
-    top: Path
-    parts: tuple[str, ...] = ()
-
-    @property
-    def path(self) -> Path:
-        """For people; never opened."""
-        return self.top.joinpath(*self.parts)
-
-    @contextlib.contextmanager
-    def opened(self) -> Iterator[int]:
-        """A descriptor of the folder.
-
-        Raises:
-            FileNotFoundError: it is gone.
-            _NoFileError: a part of it is a link, or no folder.
-        """
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-        descriptor = os.open(self.top, flags)
-        try:
-            for part in self.parts:
-                inner = _open_only(part, flags, descriptor)
-                os.close(descriptor)
-                descriptor = inner
-            yield descriptor
-        finally:
-            os.close(descriptor)
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where a file lies."""
-
-    folder: _Folder
-    name: str
-
-    @property
-    def path(self) -> Path:
-        """For people; never opened."""
-        return self.folder.path / self.name
-
-    def open(self) -> BinaryIO:
-        """The regular file itself, for reading.
-
-        Raises:
-            FileNotFoundError: it is gone.
-            _NoFileError: it is none, or lies behind a link.
-        """
-        with self.folder.opened() as folder:
-            return _open_file(self.name, folder)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    return os.open(name, flags) if folder is None else _open_only(str(name), flags, folder)
 
 
 def _open_only(name: str, flags: int, folder: int) -> int:
@@ -420,83 +591,233 @@ def _open_file(name: str, folder: int) -> BinaryIO:
 
 
 @dataclass(frozen=True)
-class _Source:
-    """One file: where its content comes from (`place`, or `data` when it was read under the lock), and how it is."""
+class _Found:
+    """A file or folder as a walk meets it. `data` or `copy` has its content, or else the file itself in its folder."""
 
-    place: _Place
-    data: bytes | None
-    mode: str
-    owner: str
-    group: str
-    mtime: int
-    stored: bool
+    entry: Entry
+    folder: int  # descriptor; open as long as the walk stands here
+    where: Path  # for people; never opened
+    data: bytes | None = None
+    copy: Path | None = None
 
-    def open(self) -> BinaryIO:
-        return io.BytesIO(self.data) if self.data is not None else self.place.open()
+    def open(self) -> tuple[Entry, BinaryIO]:
+        """Its content, and the entry as it is at this moment.
 
-    def size(self, stream: BinaryIO) -> int:
-        return len(self.data) if self.data is not None else os.fstat(stream.fileno()).st_size
+        Raises:
+            FileNotFoundError: it is gone.
+            _NoFileError: it is no file any more, or lies behind a link.
+        """
+        if self.data is not None:
+            return self.entry, io.BytesIO(self.data)
+        if self.copy is not None:
+            return self.entry, open(self.copy, "rb")
+        stream = _open_file(self.where.name, self.folder)
+        return _as_entry(self.entry.path, os.fstat(stream.fileno()), stored=self.entry.stored), stream
 
-    def described(self, digest: str, size: int) -> dict[str, Any]:
-        """The file's entry in the manifest."""
-        return {
-            "sha256": digest,
-            "size": size,
-            "mode": self.mode,
-            "owner": self.owner,
-            "group": self.group,
-            "stored": self.stored,
-        }
+    def sha256(self) -> str:
+        """Its digest, read now."""
+        _, stream = self.open()
+        with stream:
+            reader = hashlib.sha256()
+            while chunk := stream.read(archive.CHUNK):
+                reader.update(chunk)
+        return reader.hexdigest()
+
+
+def _as_entry(path: str, about: os.stat_result, *, stored: bool = True, size: int | None = None) -> Entry:
+    changed = max(about.st_mtime_ns, about.st_ctime_ns)
+    settled = changed < time.time_ns() - _SETTLED
+    return Entry(
+        path=path,
+        folder=stat.S_ISDIR(about.st_mode),
+        mode=f"{about.st_mode & 0o777:04o}",
+        owner=_name(pwd.getpwuid, about.st_uid),
+        group=_name(grp.getgrgid, about.st_gid),
+        mtime=max(0, int(about.st_mtime)),
+        size=0 if stat.S_ISDIR(about.st_mode) else about.st_size if size is None else size,
+        stored=stored,
+        stamp=f"{about.st_mtime_ns}.{about.st_ctime_ns}.{about.st_ino}" if settled and size is None else None,
+    )
 
 
 @dataclass
 class _Survey:
-    """All there is to save; `described` has every file's manifest entry as it was when it was looked at."""
+    """All there is to save, and what of it is another than in the newest whole backup."""
 
-    scope: str
-    confirmed: str | None
-    sources: dict[str, _Source] = field(default_factory=dict)
-    described: dict[str, dict[str, Any]] = field(default_factory=dict)
-    folders: dict[str, dict[str, str]] = field(default_factory=dict)
-    skipped: list[str] = field(default_factory=list)
-
-    @property
-    def size(self) -> int:
-        """Bytes of all files that the archive holds."""
-        return sum(entry["size"] for entry in self.described.values() if entry["stored"])
+    differences: list[str] = field(default_factory=list)
+    files: int = 0
+    size: int = 0
 
     @property
     def needs(self) -> int:
-        """Bytes that the archive may need at most; pictures do not compress."""
-        return self.size + self.size // 500 + len(self.described) * _PER_FILE + _MARGIN
+        """Bytes that the archive may need at most."""
+        return self.size + self.files * _PER_FILE + _MARGIN
 
 
-def _survey(host: Host, scope: str, scratch: Path) -> _Survey:
-    truth, journal = _read_together(host)
-    survey = _Survey(scope, _confirmed(truth[1] if truth else None))
-    if truth:
-        survey.sources["activation.json"] = _source(_place(host.activation_path), truth[0], data=truth[1])
-    _walk(survey, host, host.config_dir, "config", scratch)
-    _walk(survey, host, host.state_dir, "state", scratch)
-    if journal:
-        name = f"state/{host.journal_path.relative_to(host.state_dir)}"
-        survey.sources[name] = _source(_place(host.journal_path), journal[0], data=journal[1])
-    for name in sorted(survey.sources):
+@dataclass
+class _View:
+    """What a backup sees of a host: the folders as they are, and truth and journal as they were at one moment."""
+
+    host: Host
+    scope: str
+    scratch: Path
+    truth: tuple[os.stat_result, bytes] | None
+    journal: tuple[os.stat_result, bytes] | None
+    confirmed: str | None
+    copies: dict[str, tuple[Path, os.stat_result]] = field(default_factory=dict)
+    told: dict[str, None] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, host: Host, scope: str, scratch: Path) -> _View:
+        """Look at a host."""
+        truth, journal = _read_together(host)
+        return cls(host, scope, scratch, truth, journal, _confirmed(truth[1] if truth else None))
+
+    @property
+    def skipped(self) -> list[str]:
+        """What is not saved, as it is neither a file nor a folder."""
+        return sorted(self.told)
+
+    def survey(self, old: Iterator[Entry] | None) -> _Survey:
+        """Add up what there is, and compare it with a backup; a file is read only when its stamp does not tell."""
+        survey = _Survey()
+        different: list[str] = survey.differences
+        if old is None:
+            different.append("no backup")
+        for path, found, before in _side_by_side(self.walk(), old):
+            if found is not None:
+                survey.files += not found.entry.folder
+                survey.size += found.entry.size if found.entry.stored else 0
+            if old is None or len(different) >= _SHOWN or self._same(found, before):
+                continue
+            different.append(archive.shown(path))
+        return survey
+
+    def _same(self, found: _Found | None, before: Entry | None) -> bool:
+        if found is None or before is None:
+            return False
+        entry = found.entry
+        if replace(entry, sha256=before.sha256).content != before.content:
+            return False
+        if entry.folder or (entry.stamp and entry.stamp == before.stamp):
+            return True
         try:
-            with survey.sources[name].open() as stream:
-                digest = hashlib.sha256()
-                size = 0
-                while chunk := stream.read(_CHUNK):
-                    digest.update(chunk)
-                    size += len(chunk)
-        except FileNotFoundError:  # removed since the folder was read
-            del survey.sources[name]
-            continue
+            return found.sha256() == before.sha256
+        except (FileNotFoundError, _NoFileError):
+            return False
+
+    def sources(self, old: Iterator[Entry] | None) -> Iterator[tuple[Entry, BinaryIO | None]]:
+        """What `archive.write` takes. A picture that stays out is read only when the backup before knows no digest."""
+        for _, found, before in _side_by_side(self.walk(), old):
+            if found is None:
+                continue
+            entry = found.entry
+            if entry.folder:
+                yield entry, None
+                continue
+            try:
+                if entry.stored:
+                    yield found.open()
+                elif before and entry.stamp and entry.stamp == before.stamp:
+                    yield replace(entry, sha256=before.sha256), None
+                else:
+                    yield replace(entry, sha256=found.sha256()), None
+            except FileNotFoundError:
+                continue
+            except _NoFileError:
+                self._tell(found.where)
+
+    def _tell(self, where: Path) -> None:
+        self.told[archive.shown(str(where))] = None
+
+    def walk(self) -> Iterator[_Found]:
+        """Every file and folder, in the order of an archive."""
+        if self.truth:
+            yield _found_data("activation.json", self.host.activation_path, *self.truth)
+        yield from self._top(self.host.config_dir, "config")
+        yield from self._top(self.host.state_dir, "state")
+
+    def _top(self, top: Path, name: str) -> Iterator[_Found]:
+        try:
+            descriptor = _open_folder(top)
+        except FileNotFoundError:
+            return
+        yield from self._below(descriptor, descriptor, top, name)
+
+    def _below(self, descriptor: int, parent: int, where: Path, path: str) -> Iterator[_Found]:
+        """A folder and all in it; closes the descriptor."""
+        try:
+            yield _Found(_as_entry(path, os.fstat(descriptor)), parent, where)
+            with os.scandir(descriptor) as listed:
+                names = sorted(item.name for item in listed)
+            for name in names:
+                if not name.startswith(durable.TEMPORARY_PREFIX):
+                    yield from self._one(descriptor, name, where / name, f"{path}/{name}")
+        finally:
+            os.close(descriptor)
+
+    def _one(self, folder: int, name: str, where: Path, path: str) -> Iterator[_Found]:
+        host = self.host
+        if where == host.journal_path:
+            if self.journal:
+                yield _found_data(path, where, *self.journal)
+            return
+        if where in (host.backup_dir, host.log_dir, host.root, host.run_dir, host.activation_path):
+            return
+        try:
+            about = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            if stat.S_ISDIR(about.st_mode):
+                yield from self._below(_open_folder(name, folder), folder, where, path)
+            elif stat.S_ISREG(about.st_mode):
+                yield from self._file(folder, name, where, path, about)
+            elif path == _LIBRARY and where.is_dir() and _only_ours(os.fstat(folder)):
+                # root may have put the library on another disk
+                yield from self._below(_open_folder(where), folder, where, path)
+            else:
+                self._tell(where)
+        except FileNotFoundError:
+            return
         except _NoFileError:
-            survey.skipped.append(_shown(str(survey.sources.pop(name).place.path)))
-            continue
-        survey.described[name] = survey.sources[name].described(digest.hexdigest(), size)
-    return survey
+            self._tell(where)
+
+    def _file(self, folder: int, name: str, where: Path, path: str, about: os.stat_result) -> Iterator[_Found]:
+        if path.startswith(f"{_LIBRARY}/"):  # pictures, which nobody writes to
+            yield _Found(_as_entry(path, about, stored=self.scope == "full"), folder, where)
+            return
+        if name.endswith(_SQLITE_COMPANIONS) and _is_sqlite(name.rpartition("-")[0], folder):
+            return
+        if path not in self.copies and _is_sqlite(name, folder):
+            _require_space(self.scratch, about.st_size + _MARGIN, f"A copy of {where}")
+            copy = self.scratch / str(len(self.copies))
+            _copy_database(name, where, folder, copy)
+            self.copies[path] = (copy, about)
+        if path in self.copies:
+            copy, about = self.copies[path]
+            yield _Found(_as_entry(path, about, size=copy.stat().st_size), folder, where, copy=copy)
+        else:
+            yield _Found(_as_entry(path, about), folder, where)
+
+
+def _found_data(path: str, where: Path, about: os.stat_result, data: bytes) -> _Found:
+    return _Found(_as_entry(path, about, size=len(data)), -1, where, data=data)
+
+
+def _side_by_side(
+    walk: Iterator[_Found], old: Iterator[Entry] | None
+) -> Iterator[tuple[str, _Found | None, Entry | None]]:
+    """Each path with what is there now and what a backup has of it; both come in the order of their parts."""
+    found, before = next(walk, None), next(old, None) if old else None
+    while found is not None or before is not None:
+        if before is None or (found is not None and found.entry.parts < before.parts):
+            assert found is not None
+            yield found.entry.path, found, None
+            found = next(walk, None)
+        elif found is None or before.parts < found.entry.parts:
+            yield before.path, None, before
+            before = next(old, None) if old else None
+        else:
+            yield before.path, found, before
+            found, before = next(walk, None), next(old, None) if old else None
 
 
 def _read_together(host: Host) -> tuple[tuple[os.stat_result, bytes] | None, tuple[os.stat_result, bytes] | None]:
@@ -531,79 +852,9 @@ def _confirmed(truth: bytes | None) -> str | None:
     return confirmed if isinstance(confirmed, str) else None
 
 
-def _walk(survey: _Survey, host: Host, top: Path, prefix: str, scratch: Path) -> None:
-    """Add every file and folder under `top`; the library may be a link to a folder elsewhere."""
-    library = host.state_dir / "library"
-    left_out = {host.backup_dir, host.log_dir, host.root, host.run_dir, host.journal_path, host.activation_path}
-    pending = [(_Folder(top), prefix)]
-    while pending:
-        folder, name = pending.pop()
-        try:
-            with folder.opened() as descriptor:
-                about = os.fstat(descriptor)
-                with os.scandir(descriptor) as entries:
-                    found = sorted(entries, key=lambda entry: entry.name)
-                survey.folders[name] = {"mode": _mode(about), **_owner(about)}
-                for entry in found:
-                    path, inner = folder.path / entry.name, f"{name}/{entry.name}"
-                    if path in left_out or entry.name.startswith(durable.TEMPORARY_PREFIX):
-                        continue
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append((_Folder(folder.top, (*folder.parts, entry.name)), inner))
-                    elif path == library and entry.is_dir() and _only_ours(about):
-                        pending.append((_Folder(path), inner))
-                    elif entry.is_file(follow_symlinks=False):
-                        stored = survey.scope == "full" or not inner.startswith("state/library/")
-                        _add_file(survey, _Place(folder, entry.name), descriptor, inner, stored, scratch)
-                    else:
-                        survey.skipped.append(_shown(str(path)))
-        except FileNotFoundError:
-            continue
-        except _NoFileError:
-            survey.skipped.append(_shown(str(folder.path)))
-
-
 def _only_ours(folder: os.stat_result) -> bool:
     """Whether nobody but root, or who runs this, can put a link into the folder."""
     return folder.st_uid in (0, os.geteuid()) and not folder.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-
-
-def _add_file(survey: _Survey, place: _Place, folder: int, name: str, stored: bool, scratch: Path) -> None:
-    """Add a file of the folder that the descriptor `folder` holds."""
-    if place.name.endswith(_SQLITE_COMPANIONS) and _is_sqlite(place.name.rpartition("-")[0], folder):
-        return
-    try:
-        with _open_file(place.name, folder) as stream:
-            about = os.fstat(stream.fileno())
-            database = stored and stream.read(len(_SQLITE_MAGIC)) == _SQLITE_MAGIC
-        if database:
-            _require_space(scratch, about.st_size + _MARGIN, f"A copy of {place.path}")
-            copy = scratch / str(len(survey.sources))
-            _copy_database(place, folder, copy)
-            place = _place(copy)
-        survey.sources[name] = _source(place, about, stored=stored)
-    except FileNotFoundError:
-        return
-    except _NoFileError:
-        survey.skipped.append(_shown(str(place.path)))
-
-
-def _place(path: Path) -> _Place:
-    """A file in a folder that is root's."""
-    return _Place(_Folder(path.parent), path.name)
-
-
-def _source(place: _Place, about: os.stat_result, *, data: bytes | None = None, stored: bool = True) -> _Source:
-    return _Source(place, data, _mode(about), **_owner(about), mtime=int(about.st_mtime), stored=stored)
-
-
-def _mode(about: os.stat_result) -> str:
-    return f"{stat.S_IMODE(about.st_mode):04o}"
-
-
-def _owner(about: os.stat_result) -> dict[str, str]:
-    """Names, since another host has other numbers; a number where there is no name."""
-    return {"owner": _name(pwd.getpwuid, about.st_uid), "group": _name(grp.getgrgid, about.st_gid)}
 
 
 def _name(look_up: Callable[[int], Sequence[Any]], number: int) -> str:
@@ -621,7 +872,7 @@ def _is_sqlite(name: str, folder: int) -> bool:
         return False
 
 
-def _copy_database(place: _Place, folder: int, copy: Path) -> None:
+def _copy_database(name: str, path: Path, folder: int, copy: Path) -> None:
     """A consistent copy while the service writes; equal content gives an equal copy, whatever lies in the journal.
 
     A database in WAL mode that nobody has open is read as an immutable file: merely opening it otherwise would leave
@@ -631,14 +882,14 @@ def _copy_database(place: _Place, folder: int, copy: Path) -> None:
         MobiusError: state_damaged.
     """
     try:
-        quiet = _quiet(place.name, folder)
+        quiet = _quiet(name, folder)
         if quiet:
-            _copy_pages(place, folder, "?mode=ro&immutable=1", copy)
-        if not quiet or _quiet(place.name, folder) != quiet:
+            _copy_pages(name, path, folder, "?mode=ro&immutable=1", copy)
+        if not quiet or _quiet(name, folder) != quiet:
             copy.unlink(missing_ok=True)
-            _copy_pages(place, folder, "?mode=ro", copy)
+            _copy_pages(name, path, folder, "?mode=ro", copy)
     except sqlite3.Error as error:
-        raise MobiusError("state_damaged", f"The database {place.path} cannot be read: {error}.") from error
+        raise MobiusError("state_damaged", f"The database {path} cannot be read: {error}.") from error
 
 
 def _quiet(name: str, folder: int) -> tuple[int, int] | None:
@@ -658,14 +909,14 @@ def _is_there(name: str, folder: int) -> bool:
     return True
 
 
-def _copy_pages(place: _Place, folder: int, options: str, copy: Path) -> None:
+def _copy_pages(name: str, path: Path, folder: int, options: str, copy: Path) -> None:
     """SQLite wants names, and resolves links in them, `/proc/self/fd` too; so it is shown nothing but the folder.
 
     The copy lies outside: all that SQLite opens for it is opened before, and its locks and journal are not looked for
     again.
     """
     confined = os.geteuid() == 0  # nobody else may, or could be led to what only root can read
-    uri = (Path("/", place.name) if confined else place.path.absolute()).as_uri() + options
+    uri = (Path("/", name) if confined else path.absolute()).as_uri() + options
     with contextlib.closing(sqlite3.connect(copy)) as target:
         for pragma in ("locking_mode=exclusive", "journal_mode=off", "user_version"):
             target.execute(f"pragma {pragma}").fetchall()
@@ -693,54 +944,49 @@ def _confined_to(folder: int) -> Iterator[None]:
             os.fchdir(here)
 
 
-def _differences(manifest: Mapping[str, Any] | None, survey: _Survey) -> list[str]:
-    """Names of what is another than in the backup, at most 20; a name of its own when there is none."""
-    if manifest is None:
-        return ["no backup"]
-    found = []
-    for old, new in ((manifest["files"], survey.described), (manifest["folders"], survey.folders)):
-        found += [_shown(name) for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
-    return found[:20]
+# --- Writing ----------------------------------------------------------------------------------------------------------
 
 
-def _shown(name: str) -> str:
-    """A name that may be no UTF-8, so that every program can print it."""
-    return name.encode("utf-8", "backslashreplace").decode()
+def _head(host: Host, backup: Backup, name: str | None, moment: datetime) -> dict[str, Any]:
+    return {
+        "service": host.service,
+        "host": name or os.uname().nodename,
+        "id": backup.id,
+        "scope": backup.scope,
+        "created": f"{moment:%Y-%m-%dT%H:%M:%SZ}",
+        "release": backup.release,
+        "run": backup.run,
+    }
 
 
-# --- Writing and reading an archive -----------------------------------------------------------------------------------
-
-
-def _write(host: Host, survey: _Survey, name: str, moment: datetime, run: str | None) -> Backup:
+def _write(host: Host, view: _View, old: Iterator[Entry] | None, head: dict[str, Any]) -> Backup:
     """Write, fsync, read back, and only then give the archive its name; `.sha256` has its name just before."""
-    final = host.backup_dir / f"{host.service}-{name}.tar.gz"
+    final = host.backup_dir / f"{host.service}-{head['id']}.tar"
     descriptor, temporary = tempfile.mkstemp(prefix=f"{durable.TEMPORARY_PREFIX}{host.service}-", dir=host.backup_dir)
     try:
-        with os.fdopen(descriptor, "w+b") as raw:
-            head = {
-                "schema": SCHEMA,
-                "service": host.service,
-                "id": name,
-                "scope": survey.scope,
-                "created": f"{moment:%Y-%m-%dT%H:%M:%SZ}",
-                "run": run,
-                "confirmed": survey.confirmed,
-            }
-            digest = _write_archive(raw, survey, head)
+        with os.fdopen(descriptor, "w+b", buffering=0) as raw:
+            written = archive.write(raw, head, view.sources(old), host.backup_dir)
             os.fsync(raw.fileno())
             os.posix_fadvise(raw.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # read it back from the disk, not from memory
-            size = os.fstat(raw.fileno()).st_size
-        try:
-            _read_archive(Path(temporary), digest)
-        except DamagedError as error:
+        found = archive.file_sha256(Path(temporary))
+        if found != written.sha256:
             raise MobiusError(
                 "backup_damaged",
-                f"The backup just written to {host.backup_dir} reads back wrong: {error}.",
+                f"The backup just written to {host.backup_dir} reads back wrong: "
+                f"its SHA-256 is {found}, not {written.sha256}.",
                 do_next="Check the disk under the backup folder; the backups there are as they were.",
-            ) from error
-        durable.write_bytes(_sidecar(final), f"{digest}  {final.name}\n".encode(), mode=0o600)
+            )
+        verified = _stamp()
+        _note(host, head["id"], {"verified": verified, "manifest_sha256": written.manifest_sha256, "damaged": None})
+        durable.write_bytes(_sidecar(final), f"{written.sha256}  {final.name}\n".encode(), mode=0o600)
         os.rename(temporary, final)
         durable.fsync_dir(host.backup_dir)
+    except archive.ShorterError as error:
+        raise MobiusError(
+            "environment_failed",
+            f"{archive.shown(str(error))} became shorter while it was backed up.",
+            do_next="Run it again.",
+        ) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise MobiusError("disk_full", f"{host.backup_dir} ran full while the backup was written.") from error
@@ -750,138 +996,5 @@ def _write(host: Host, survey: _Survey, name: str, moment: datetime, run: str | 
             os.unlink(temporary)
         if not final.exists():
             _sidecar(final).unlink(missing_ok=True)
-    return Backup(name, final, size, digest)
-
-
-def _write_archive(raw: BinaryIO, survey: _Survey, head: Mapping[str, Any]) -> str:
-    """Write all files and then the manifest of what was written; gives the SHA-256 of all bytes."""
-    out = _Hashing(raw)
-    files: dict[str, dict[str, Any]] = {}
-    with (
-        gzip.GzipFile(filename="", mode="wb", compresslevel=1, fileobj=out, mtime=0) as packed,
-        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8") as archive,
-    ):
-        for name, source in sorted(survey.sources.items()):
-            if source.stored:
-                try:
-                    entry = _write_member(archive, name, source)
-                except _NoFileError:
-                    survey.skipped.append(_shown(str(source.place.path)))
-                    continue
-                if entry is not None:
-                    files[name] = entry
-            else:
-                files[name] = survey.described[name]
-        manifest = {**head, "files": files, "folders": survey.folders}
-        # ASCII: a file name that is no UTF-8 survives as an escaped surrogate
-        data = (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode("ascii")
-        archive.addfile(_member(MANIFEST, len(data), 0o600, "root", "root", 0), io.BytesIO(data))
-    raw.flush()
-    return out.digest.hexdigest()
-
-
-def _write_member(archive: tarfile.TarFile, name: str, source: _Source) -> dict[str, Any] | None:
-    """Write one file and give its manifest entry, from the very bytes written; None when it is gone by now."""
-    try:
-        stream = source.open()
-    except FileNotFoundError:
-        return None
-    with stream:
-        size = source.size(stream)
-        reader = _Hashing(stream)
-        member = _member(name, size, int(source.mode, 8), source.owner, source.group, source.mtime)
-        try:
-            archive.addfile(member, reader)
-        except OSError as error:
-            if error.errno is None:  # tarfile's own: fewer bytes than the size promised
-                raise MobiusError(
-                    "environment_failed",
-                    f"{source.place.path} became shorter while it was backed up.",
-                    do_next="Run it again.",
-                ) from error
-            raise
-    return source.described(reader.digest.hexdigest(), size)
-
-
-def _member(name: str, size: int, mode: int, owner: str, group: str, mtime: int) -> tarfile.TarInfo:
-    member = tarfile.TarInfo(name)
-    member.size, member.mode, member.mtime = size, mode, mtime
-    member.uname, member.gname = owner, group
-    return member
-
-
-class _Hashing:
-    """A stream that takes the digest of all that passes through it."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self.digest = hashlib.sha256()
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._stream.read(size)
-        self.digest.update(data)
-        return data
-
-    def write(self, data: bytes) -> int:
-        self.digest.update(data)
-        return self._stream.write(data)
-
-    def flush(self) -> None:
-        self._stream.flush()
-
-
-def _read_archive(path: Path, expected: str) -> dict[str, Any]:
-    """Read an archive whole, compare its digest and every member; gives its manifest.
-
-    Raises:
-        DamagedError: anything is another than what was written.
-    """
-    try:
-        with open(path, "rb") as raw:
-            found = _Hashing(raw)
-            members, manifest = _read_members(found)
-    except FileNotFoundError:
-        raise DamagedError("it is gone") from None
-    except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile) as error:
-        raise DamagedError(f"it cannot be read to its end ({error})") from error
-    if found.digest.hexdigest() != expected:
-        raise DamagedError(f"its SHA-256 is {found.digest.hexdigest()}, not {expected}")
-    files = manifest.get("files")
-    if manifest.get("schema") != SCHEMA or not isinstance(files, dict) or not isinstance(manifest.get("folders"), dict):
-        raise DamagedError("its manifest cannot be understood")
-    stored = {name: (entry["sha256"], entry["size"]) for name, entry in files.items() if entry["stored"]}
-    wrong = sorted(name for name in {*stored, *members} if stored.get(name) != members.get(name))
-    if wrong:
-        raise DamagedError(f"{_shown(wrong[0])!r} is another than its manifest says")
-    return manifest
-
-
-def _read_members(raw: _Hashing) -> tuple[dict[str, tuple[str, int]], dict[str, Any]]:
-    members: dict[str, tuple[str, int]] = {}
-    manifest: dict[str, Any] | None = None
-    with (
-        gzip.GzipFile(mode="rb", fileobj=raw) as packed,
-        tarfile.open(fileobj=packed, mode="r|", encoding="utf-8") as archive,
-    ):
-        for member in archive:
-            if not member.isreg() or member.name in members or manifest is not None:
-                raise DamagedError(f"{_shown(member.name)!r} should not be in it")
-            content = archive.extractfile(member)
-            assert content is not None  # a regular file
-            if member.name == MANIFEST:
-                if member.size > _MANIFEST_LIMIT:
-                    raise DamagedError("its manifest is too large")
-                try:
-                    manifest = json.loads(content.read())
-                except ValueError as error:
-                    raise DamagedError("its manifest cannot be understood") from error
-                continue
-            digest = hashlib.sha256()
-            while chunk := content.read(_CHUNK):
-                digest.update(chunk)
-            members[member.name] = (digest.hexdigest(), member.size)
-        while packed.read(_CHUNK):  # to the end of the file: the digest is over all of it
-            pass
-    if not isinstance(manifest, dict):
-        raise DamagedError("it has no manifest")
-    return members, manifest
+    known = {name: head[name] for name in ("host", "created", "release", "run")}
+    return Backup(head["id"], final, written.bytes, written.sha256, **known, verified=verified)

@@ -27,9 +27,10 @@ options:
     description:
       - V(present) writes a backup when anything changed, and then rotates.
       - V(verified) reads every backup again and fails when one is not what was written.
+      - V(pruned) only rotates, when the newest backup of a scope is whole.
       - V(listed) only says what there is.
     type: str
-    choices: [present, verified, listed]
+    choices: [present, verified, pruned, listed]
     default: present
   scope:
     description: V(full) holds the library's pictures, V(state) only their digests.
@@ -37,9 +38,35 @@ options:
     choices: [full, state]
     default: full
   keep:
-    description: How many backups of this scope stay. The newest, which has just been verified, is always one of them.
+    description:
+      - How many backups of this scope stay. The newest, which has just been verified, is always one of them.
+      - What a kept release or an unfinished run needs stays whatever the numbers say.
     type: int
     default: 5
+  keep_age_days:
+    description: Backups that are not older than this stay, too.
+    type: int
+    default: 0
+  keep_days:
+    description: The last backup of each of the newest so many days that have one stays, too (UTC).
+    type: int
+    default: 0
+  keep_weeks:
+    description: As O(keep_days), by weeks.
+    type: int
+    default: 0
+  keep_months:
+    description: As O(keep_days), by months.
+    type: int
+    default: 0
+  subset:
+    description:
+      - With O(state=verified), C(k/n) reads all headers and every n-th file, beginning with the k-th, and not the rest.
+      - C(today/n) takes another part each day.
+    type: str
+  name:
+    description: The host's own name, which a restore compares; the kernel's when left out.
+    type: str
   run:
     description: The run that asks, for the backup's manifest.
     type: str
@@ -59,12 +86,20 @@ EXAMPLES = r"""
   mobius.dhash.backup:
     service: mobius-dhash
     state: verified
+
+- name: Read a seventh of every backup again, another one each night
+  mobius.dhash.backup:
+    service: mobius-dhash
+    state: verified
+    subset: today/7
 """
 
 RETURN = r"""
 folder: {description: The folder of the backups., returned: success, type: str}
 backups:
-  description: All backups afterwards, oldest first, each with C(id), C(path), C(bytes), C(sha256) and C(scope).
+  description: >-
+    All backups afterwards, oldest first, each with C(id), C(scope), C(host), C(created), C(release), C(bytes), C(sha256),
+    C(verified) (when it was last found whole), C(damaged) (what was found wrong) and C(path).
   returned: success
   type: list
   elements: dict
@@ -78,7 +113,7 @@ verified:
     - With O(state=verified), the ids of the backups that are whole.
   returned: with O(state=present) and O(state=verified)
   type: raw
-removed: {description: Ids of the backups that rotation removed., returned: with O(state=present), type: list, elements: str}
+removed: {description: Ids of the backups that rotation removed., returned: with O(state=present) and O(state=pruned), type: list, elements: str}
 leftovers: {description: Names of what killed runs had left and this one removed., returned: with O(state=present), type: list, elements: str}
 differences: {description: "What is another than in the backup before, at most 20 names.", returned: with O(state=present), type: list, elements: str}
 skipped: {description: "What was not saved, since it is neither a file nor a folder.", returned: with O(state=present), type: list, elements: str}
@@ -88,6 +123,8 @@ damaged:
   type: dict
 """
 
+import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +138,12 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "service": {"type": "str", "required": True},
-            "state": {"type": "str", "choices": ["present", "verified", "listed"], "default": "present"},
+            "state": {"type": "str", "choices": list(STATES), "default": "present"},
             "scope": {"type": "str", "choices": list(backup.SCOPES), "default": "full"},
             "keep": {"type": "int", "default": 5},
+            **{f"keep_{name}": {"type": "int", "default": 0} for name in ("age_days", "days", "weeks", "months")},
+            "subset": {"type": "str"},
+            "name": {"type": "str"},
             "run": {"type": "str"},
             "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
         },
@@ -111,18 +151,26 @@ def main() -> None:
     )
     try:
         host = mobius_host.require_tool(module.params["service"], module.params["config_dir"])
-        result = {"present": _present, "verified": _verified, "listed": _listed}[module.params["state"]](module, host)
+        result = STATES[module.params["state"]](module, host)
     except (MobiusError, OSError) as e:
         module.fail_json(**mobius_host.as_failure(e))
     found = [item.as_dict() for item in backup.existing(host)]
     module.exit_json(folder=str(host.backup_dir), backups=found, **result)
 
 
+def _keep(module: AnsibleModule) -> backup.Keep:
+    given = module.params
+    return backup.Keep(
+        given["keep"], given["keep_age_days"], given["keep_days"], given["keep_weeks"], given["keep_months"]
+    )
+
+
 def _present(module: AnsibleModule, host: mobius_host.Host) -> dict[str, Any]:
     taken = backup.take(
         host,
         scope=module.params["scope"],
-        keep=module.params["keep"],
+        keep=_keep(module),
+        name=module.params["name"],
         scratch=Path(module.tmpdir),
         run=module.params["run"],
         check_mode=module.check_mode,
@@ -154,7 +202,7 @@ def _present(module: AnsibleModule, host: mobius_host.Host) -> dict[str, Any]:
 
 
 def _verified(module: AnsibleModule, host: mobius_host.Host) -> dict[str, Any]:
-    found = backup.verify(host)
+    found = backup.verify(host, _part(module.params["subset"]), record=not module.check_mode)
     damaged = {name: why for name, why in found.items() if why is not None}
     whole = [name for name in found if name not in damaged]
     if damaged:
@@ -166,9 +214,42 @@ def _verified(module: AnsibleModule, host: mobius_host.Host) -> dict[str, Any]:
     return {"changed": False, "verified": whole, "damaged": {}}
 
 
+def _part(text: str | None) -> tuple[int, int] | None:
+    """`(k, n)` of `k/n` or `today/n`."""
+    if not text:
+        return None
+    match = re.fullmatch(r"(today|[1-9][0-9]{0,2})/([1-9][0-9]{0,2})", text)
+    of = int(match[2]) if match else 0
+    part = datetime.now(UTC).toordinal() % of + 1 if match and match[1] == "today" else int(match[1]) if match else 1
+    if not 1 <= part <= of:
+        raise MobiusError("invalid_input", f"subset is {text!r}, which is neither a part like 1/7 nor today/7.")
+    return part, of
+
+
+def _pruned(module: AnsibleModule, host: mobius_host.Host) -> dict[str, Any]:
+    pruned = backup.prune(host, keep=_keep(module), check_mode=module.check_mode)
+    for name in pruned.damaged:
+        module.warn(f"The backup {name} is not what was written, so nothing of its scope was removed.")
+    gone = (*pruned.removed, *pruned.leftovers)
+    header = str(host.backup_dir)
+    return {
+        "changed": bool(gone),
+        "removed": list(pruned.removed),
+        "leftovers": list(pruned.leftovers),
+        "diff": {
+            "before_header": header,
+            "after_header": header,
+            "before": "".join(f"{line}\n" for line in (*pruned.before, *pruned.leftovers)),
+            "after": "".join(f"{line}\n" for line in pruned.before if line not in pruned.removed),
+        },
+    }
+
+
 def _listed(_module: AnsibleModule, _host: mobius_host.Host) -> dict[str, Any]:
     return {"changed": False}
 
+
+STATES = {"present": _present, "verified": _verified, "pruned": _pruned, "listed": _listed}
 
 if __name__ == "__main__":
     main()

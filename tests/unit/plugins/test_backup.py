@@ -6,9 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import gzip
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -24,6 +22,8 @@ from types import SimpleNamespace
 import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils import backup, durable
 from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mobius.errors import OUTCOMES
 
@@ -81,6 +81,7 @@ def take(host: Host, **options) -> backup.Taken:
     scratch = host.root.parent / "scratch"
     scratch.mkdir(exist_ok=True)
     given = {"scope": "full", "keep": 5, "scratch": scratch, "now": START, **options}
+    given["keep"] = backup.Keep(given["keep"]) if isinstance(given["keep"], int) else given["keep"]
     taken = backup.take(host, **given)
     assert list(scratch.iterdir()) == []
     return taken
@@ -92,18 +93,28 @@ def touch_state(host: Host, number: int = 0) -> None:
 
 
 def names(host: Host) -> list[str]:
-    return sorted(path.name for path in host.backup_dir.iterdir() if not path.name.endswith(".lock"))
+    """What lies in the backup folder, but for locks and what is known of the backups."""
+    found = (path.name for path in host.backup_dir.iterdir())
+    return sorted(name for name in found if not name.endswith((".lock", "-verified.json")))
 
 
 def members(archive: Path) -> dict[str, bytes]:
     with tarfile.open(archive) as opened:
-        return {member.name: opened.extractfile(member).read() for member in opened}
+        return {member.name: opened.extractfile(member).read() for member in opened if not member.isdir()}
+
+
+def manifest_of(archive: Path) -> tuple[dict, dict[str, dict]]:
+    """The head, and the entries by path."""
+    head, *entries, _ = (json.loads(line) for line in members(archive)["manifest.jsonl"].splitlines())
+    return head, {entry["path"]: entry for entry in entries}
 
 
 def everything(folder: Path) -> dict[str, tuple]:
     """Every path under a folder with its kind, mode, times and content."""
     found = {}
     for path in sorted(folder.rglob("*")):
+        if path.name.startswith(".svc-verified."):  # when each was read; a backup that is found whole was read
+            continue
         about = path.lstat()
         content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
         found[str(path)] = (about.st_mode, about.st_mtime_ns, content)
@@ -117,34 +128,37 @@ def test_a_full_backup_holds_truth_configuration_journal_index_and_pictures(host
     taken = take(host, run="20260131T230501Z-9f3a61c2")
     assert taken.backup.id == "20260131T230501Z-full"
     found = members(taken.backup.path)
-    assert list(found)[-1] == "manifest.json"
+    assert list(found)[-1] == "manifest.jsonl"
     assert sorted(found) == [
         "activation.json",
         "config/settings.env",
-        "manifest.json",
+        "manifest.jsonl",
         "state/index/library.sqlite",
         "state/journal.jsonl",
         "state/library/a.jpg",
         "state/library/deep/b.jpg",
     ]
     assert found["state/library/deep/b.jpg"] == PICTURE * 2
-    manifest = json.loads(found["manifest.json"])
-    assert manifest["scope"] == "full"
-    assert manifest["confirmed"] == "1.0.0-0123456789ab"
-    assert manifest["run"] == "20260131T230501Z-9f3a61c2"
-    assert manifest["created"] == "2026-01-31T23:05:01Z"
-    entry = manifest["files"]["config/settings.env"]
+    head, entries = manifest_of(taken.backup.path)
+    assert head["scope"] == "full"
+    assert head["release"] == "1.0.0-0123456789ab"
+    assert head["run"] == "20260131T230501Z-9f3a61c2"
+    assert head["created"] == "2026-01-31T23:05:01Z"
+    assert head["host"]
+    entry = entries["config/settings.env"]
     assert (entry["mode"], entry["size"], entry["stored"]) == ("0640", 4, True)
     assert entry["owner"]
-    assert set(manifest["folders"]) == {"config", "state", "state/index", "state/library", "state/library/deep"}
+    assert entry["mtime"] == int((host.config_dir / "settings.env").stat().st_mtime)
+    folders = {path for path, entry in entries.items() if entry["kind"] == "folder"}
+    assert folders == {"config", "state", "state/index", "state/library", "state/library/deep"}
 
 
 def test_a_state_backup_holds_the_digests_of_the_pictures_but_not_the_pictures(host):
     full, state = take(host), take(host, scope="state")
     assert "state/library/a.jpg" not in members(state.backup.path)
-    manifests = [json.loads(members(taken.backup.path)["manifest.json"]) for taken in (full, state)]
-    entries = [manifest["files"]["state/library/a.jpg"] for manifest in manifests]
-    assert entries[1] == {**entries[0], "stored": False}
+    entries = [manifest_of(taken.backup.path)[1]["state/library/a.jpg"] for taken in (full, state)]
+    assert entries[1] == {**entries[0], "stored": False, "stamp": entries[1]["stamp"]}
+    assert entries[1]["sha256"] == hashlib.sha256(PICTURE).hexdigest()
     assert state.backup.bytes < full.backup.bytes
 
 
@@ -193,7 +207,7 @@ def test_a_prepared_host_without_any_release_is_backed_up(host):
     for path in host.root.iterdir():
         path.unlink()
     taken = take(host)
-    assert sorted(members(taken.backup.path)) == ["config/settings.env", "manifest.json"]
+    assert sorted(members(taken.backup.path)) == ["config/settings.env", "manifest.jsonl"]
     assert backup.verify(host) == {taken.backup.id: None}
     assert not take(host).changed
 
@@ -270,6 +284,14 @@ def swap_database(host: Host, secret: Path) -> None:
     (host.state_dir / "index" / "library.sqlite").symlink_to(secret / "library.sqlite")
 
 
+SWAPPED = {
+    swap_file: "index/key",
+    swap_file_for_a_pipe: "index/key",
+    swap_folder: "index/deep",
+    swap_index: "index",
+}
+
+
 def after_listing(host: Host, monkeypatch: pytest.MonkeyPatch, path: Path, swap) -> None:
     """Swap as soon as the folder has been listed."""
     real = os.scandir
@@ -316,8 +338,9 @@ def test_what_is_swapped_for_a_link_before_the_archive_is_written_is_left_out_an
     before_space_is_asked_for(monkeypatch, "A backup of", lambda: swap(host, secret))
     taken = take(host)
     assert_no_secret(taken)
-    assert str(host.state_dir / "index" / ("deep/key" if swap is swap_folder else "key")) in taken.skipped
-    assert "state/index/library.sqlite" in members(taken.backup.path)
+    assert str(host.state_dir / SWAPPED[swap]) in taken.skipped
+    # a folder that is a link by now is left out with all that is in it
+    assert ("state/index/library.sqlite" in members(taken.backup.path)) == (swap is not swap_index)
     assert backup.verify(host) == {taken.backup.id: None}
 
 
@@ -352,12 +375,8 @@ def test_a_database_that_is_swapped_for_a_link_before_sqlite_opens_it_tells_no_s
         before_space_is_asked_for(monkeypatch, "A copy of", lambda: swap(host, secret))
         taken = take(host)
     assert_no_secret(taken)
-    if swap is swap_database:
-        assert str(host.state_dir / "index/library.sqlite") in taken.skipped
-    else:  # the folder is still the one that was looked at
-        content = members(taken.backup.path)["state/index/library.sqlite"]
-        assert b"a.jpg" in content
-        assert (b"new.jpg" in content) == open_meanwhile
+    assert str(host.state_dir / ("index/library.sqlite" if swap is swap_database else "index")) in taken.skipped
+    assert "state/index/library.sqlite" not in members(taken.backup.path)
 
 
 def test_a_database_that_is_swapped_at_the_last_moment_is_refused(host, secret, monkeypatch):
@@ -475,7 +494,7 @@ def test_rotation_keeps_the_newest_and_removes_the_oldest_with_their_digests(hos
         taken = take(host, keep=3)
         ids.append(taken.backup.id)
     assert taken.removed == (ids[1],)
-    assert names(host) == sorted(f"svc-{name}.tar.gz{end}" for name in ids[2:] for end in ("", ".sha256"))
+    assert names(host) == sorted(f"svc-{name}.tar{end}" for name in ids[2:] for end in ("", ".sha256"))
 
 
 def test_rotation_happens_when_fewer_are_to_be_kept_though_nothing_changed(host):
@@ -614,35 +633,89 @@ def test_a_backup_whose_digest_is_missing_or_wrong_is_not_whole(host, text):
 
 
 def rewrite(taken: backup.Taken, change) -> None:
-    """Write the archive anew with changed members and a digest that fits: only the manifest can tell."""
-    found = members(taken.backup.path)
+    """Write the archive anew with changed members and a digest that fits: only the manifest can tell.
+
+    `change` gets a list of `[header, content]`, in their order; the place of the manifest is made to fit, too.
+    """
+    with tarfile.open(taken.backup.path) as archive:
+        found = [[member, b"" if member.isdir() else archive.extractfile(member).read()] for member in archive]
     change(found)
-    out = io.BytesIO()
-    with gzip.GzipFile(fileobj=out, mode="wb", mtime=0) as packed, tarfile.open(fileobj=packed, mode="w") as archive:
-        for name, data in found.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
+    out = b""
+    for member, content in found:
+        if member.name == "manifest.jsonl" and content.count(b"\n") > 2:
+            *lines, tail = content.splitlines(keepends=True)
+            tail = json.dumps({**json.loads(tail), "manifest_at": len(out)}, sort_keys=True, separators=(",", ":"))
+            content = b"".join(lines) + tail.encode() + b"\n"
+        member.size = len(content)
+        member.pax_headers = {}
+        out += member.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape") + content + bytes(-len(content) % 512)
     path = taken.backup.path
-    path.write_bytes(out.getvalue())
-    Path(f"{path}.sha256").write_text(f"{hashlib.sha256(out.getvalue()).hexdigest()}  {path.name}\n")
+    path.write_bytes(out + bytes(1024))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    Path(f"{path}.sha256").write_text(f"{digest}  {path.name}\n")
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda found: found.update({"state/library/a.jpg": b"other"}),
-        lambda found: found.pop("state/library/a.jpg"),
-        lambda found: found.pop("manifest.json"),
-        lambda found: found.update({"manifest.json": b"{}"}),
-        lambda found: found.update({"manifest.json": b"no JSON"}),
-        lambda found: found.update({"after": b"the manifest"}),
-        lambda found: found.update({"manifest.json": found.pop("manifest.json").replace(b'"a', b'"b', 1)}),
-    ],
-)
-def test_a_backup_whose_members_are_not_what_its_manifest_says_is_found(host, change):
+def member(found, name):
+    return next(item for item in found if item[0].name == name)
+
+
+def add(found, name, content=b"added", **about) -> None:
+    info = tarfile.TarInfo(name)
+    info.uname = info.gname = "root"
+    for key, value in about.items():
+        setattr(info, key, value)
+    found.insert(len(found) - 1, [info, content])
+
+
+def edit(found, old: bytes, new: bytes) -> None:
+    item = member(found, "manifest.jsonl")
+    assert old in item[1]
+    item[1] = item[1].replace(old, new, 1)
+
+
+A = "state/library/a.jpg"
+CHANGES = {
+    "swapped": lambda found: member(found, A).__setitem__(1, PICTURE[::-1]),
+    "shorter": lambda found: member(found, A).__setitem__(1, PICTURE[:-1]),
+    "dropped": lambda found: found.remove(member(found, A)),
+    "doubled": lambda found: found.insert(3, member(found, A)),
+    "added": lambda found: add(found, "state/zz"),
+    "added, absolute": lambda found: add(found, "/etc/cron.d/x"),
+    "added, above": lambda found: add(found, "../x"),
+    "added, a link": lambda found: add(found, "state/zz", b"", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
+    "added, a hard link": lambda found: add(found, "state/zz", b"", type=tarfile.LNKTYPE, linkname=A),
+    "added, a device": lambda found: add(found, "state/zz", b"", type=tarfile.CHRTYPE),
+    "a link instead": lambda found: (
+        setattr(member(found, A)[0], "type", tarfile.SYMTYPE),
+        member(found, A).__setitem__(1, b""),
+    ),
+    "setuid": lambda found: setattr(member(found, A)[0], "mode", 0o4755),
+    "setuid, in the manifest too": lambda found: (
+        setattr(member(found, "config/settings.env")[0], "mode", 0o4640),
+        edit(found, b'"0640"', b'"4640"'),
+    ),
+    "owner": lambda found: setattr(member(found, A)[0], "uname", "daemon"),
+    "order": lambda found: found.insert(0, found.pop(1)),
+    "behind the manifest": lambda found: found.append(found.pop(0)),
+    "no manifest": lambda found: found.pop(),
+    "an empty manifest": lambda found: found[-1].__setitem__(1, b"{}\n"),
+    "a manifest that is no JSON": lambda found: found[-1].__setitem__(1, b"no JSON" * 100),
+    "another name in the manifest": lambda found: edit(found, b"state/library/a.jpg", b"state/library/b.jpg"),
+    "above, in the manifest": lambda found: edit(found, b"state/library/a.jpg", b"state/../../../.jpg"),
+    "absolute, in the manifest": lambda found: edit(found, b"state/library/a.jpg", b"/tate/library/a.jpg"),
+    "a folder that is not there": lambda found: edit(found, b"state/library/a.jpg", b"state/librarx/a.jpg"),
+    "another digest": lambda found: edit(
+        found, hashlib.sha256(PICTURE).hexdigest().encode(), hashlib.sha256(b"").hexdigest().encode()
+    ),
+    "another count": lambda found: edit(found, b'"entries":11', b'"entries":10'),
+    "another id": lambda found: edit(found, b"20260131T230501Z-full", b"20260131T230502Z-full"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_backup_whose_members_are_not_what_its_manifest_says_is_found(host, name):
     taken = take(host)
-    rewrite(taken, change)
+    rewrite(taken, CHANGES[name])
     found = backup.verify(host)[taken.backup.id]
     assert found is not None
     assert "SHA-256" not in found
@@ -651,7 +724,9 @@ def test_a_backup_whose_members_are_not_what_its_manifest_says_is_found(host, ch
 def test_an_unchanged_rewrite_is_whole(host):
     """The negative proof of the test above."""
     taken = take(host)
+    whole = taken.backup.path.read_bytes()
     rewrite(taken, lambda found: None)
+    assert taken.backup.path.read_bytes() == whole
     assert backup.verify(host) == {taken.backup.id: None}
 
 
@@ -699,7 +774,9 @@ def killed_at(host: Host, line: int, **options) -> bool:
 
         try:
             sys.settrace(trace)
-            backup.take(host, **{"scope": "full", "keep": 2, "scratch": host.root, "now": START, **options})
+            backup.take(
+                host, **{"scope": "full", "keep": backup.Keep(2), "scratch": host.root, "now": START, **options}
+            )
             os._exit(0)
         finally:
             os._exit(1)
@@ -760,7 +837,7 @@ def test_a_system_call_that_fails_leaves_whole_backups_only(host, monkeypatch):
     while True:
         calls, fail_at = 0, rounds + 1
         try:
-            taken = backup.take(host, scope="full", keep=1, scratch=host.root, now=START)
+            taken = backup.take(host, scope="full", keep=backup.Keep(1), scratch=host.root, now=START)
         except OSError:
             pass
         finally:
@@ -780,8 +857,8 @@ def test_a_system_call_that_fails_leaves_whole_backups_only(host, monkeypatch):
 
 
 def test_what_killed_runs_left_is_removed_and_nothing_else(host):
-    left = [".mobius-tmp-svc-abcd1234", ".mobius-tmp-ab_d1234", "svc-20250101T000000Z-full.tar.gz.sha256"]
-    others = [".mobius-tmp-other-abcd1234", "notes.txt", "svc-old.tar.gz", "other-20250101T000000Z-full.tar.gz.sha256"]
+    left = [".mobius-tmp-svc-abcd1234", ".mobius-tmp-ab_d1234", "svc-20250101T000000Z-full.tar.sha256"]
+    others = [".mobius-tmp-other-abcd1234", "notes.txt", "svc-old.tar", "other-20250101T000000Z-full.tar.sha256"]
     for name in (*left, *others):
         (host.backup_dir / name).write_text("x")
     (host.backup_dir / ".mobius-tmp-svc-efgh5678").mkdir()
@@ -808,8 +885,204 @@ def test_two_backups_at_once_make_one(host):
 
 
 def take_alone(host: Host) -> None:
-    backup.take(host, scope="full", keep=5, scratch=host.root, now=START)
+    backup.take(host, scope="full", keep=backup.Keep(5), scratch=host.root, now=START)
 
 
 def test_every_outcome_that_a_backup_may_have_is_in_the_table():
     assert {"disk_full", "state_damaged", "not_provisioned", "timeout", "backup_damaged"} <= set(OUTCOMES)
+
+
+# rotation, over random histories
+
+
+RELEASES = ("1.0.0-0123456789ab", "1.1.0-0123456789ab")
+
+
+@st.composite
+def histories(draw) -> tuple[list[backup.Backup], backup.Keep, datetime]:
+    gaps = draw(st.lists(st.integers(1, 40 * 86400), min_size=1, max_size=30))
+    moments = [START + timedelta(seconds=sum(gaps[: number + 1])) for number in range(len(gaps))]
+    found = [
+        backup.Backup(
+            f"{moment:%Y%m%dT%H%M%SZ}-full",
+            Path(),
+            0,
+            None,
+            release=draw(st.sampled_from((None, *RELEASES))),
+            damaged=draw(st.sampled_from((None, None, None, "a bit"))) if moment is not moments[-1] else None,
+        )
+        for moment in moments
+    ]
+    numbers = st.integers(0, 6)
+    keep = backup.Keep(draw(st.integers(1, 6)), draw(st.integers(0, 100)), draw(numbers), draw(numbers), draw(numbers))
+    return found, keep, moments[-1] + timedelta(days=draw(st.integers(-400, 400)))
+
+
+@settings(deadline=None)
+@given(histories(), st.data())
+def test_rotation_keeps_what_each_rule_names_and_removes_all_else(history, data):
+    found, keep, now = history
+    needed = data.draw(st.sets(st.sampled_from([item.id for item in found])))
+    removed = backup.surplus(found, keep, now, needed)
+    left = [item for item in found if item not in removed]
+    whole = [item for item in found if item.damaged is None]
+    assert found[-1] in left
+    assert needed <= {item.id for item in left}
+    assert not [item for item in removed if item.damaged]
+    assert whole[-keep.count :] == [item for item in left if item in whole[-keep.count :]]
+    for number, period in ((keep.days, "%Y%j"), (keep.weeks, "%G%V"), (keep.months, "%Y%m")):
+        periods = sorted({item.moment.strftime(period) for item in whole})
+        for one in periods[len(periods) - min(number, len(periods)) :]:
+            last = [item for item in whole if item.moment.strftime(period) == one][-1]
+            assert last in left
+    # nothing stays without a reason
+    bound = len(needed) + keep.count + keep.days + keep.weeks + keep.months
+    young = [item for item in whole if keep.age_days and now - item.moment <= timedelta(days=keep.age_days)]
+    assert {item.id for item in young} <= {item.id for item in left}
+    assert len([item for item in left if item.damaged is None]) <= bound + len(young)
+    # a rotation that was cut short anywhere, and is done again, ends where the whole one does
+    cut = data.draw(st.integers(0, len(removed)))
+    rest = [item for item in found if item not in removed[:cut]]
+    assert backup.surplus(rest, keep, now, needed) == removed[cut:]
+
+
+def test_a_backup_that_a_kept_release_or_an_unfinished_run_needs_stays(host):
+    old = take(host, run="20260131T230501Z-9f3a61c2")
+    (host.releases_dir / "1.0.0-0123456789ab").mkdir(parents=True)
+    (host.root / "activation.json").write_text('{"schema": 1, "confirmed": "1.1.0-0123456789ab"}\n')
+    for number in range(3):
+        touch_state(host, number)
+        taken = take(host, keep=1)
+    assert [item.id for item in backup.existing(host)] == [old.backup.id, taken.backup.id]
+    (host.releases_dir / "1.0.0-0123456789ab").rmdir()
+    pending = {
+        "schema": 1,
+        "release": "1.1.0-0123456789ab",
+        "previous": None,
+        "stage": "canary",
+        "deadline": 1.0,
+        "boot_id": "x",
+        "run": "20260131T230501Z-9f3a61c2",
+        "token": 0,
+        "activated": "x",
+    }
+    host.pending_path.write_text(json.dumps(pending))
+    assert not backup.prune(host, keep=backup.Keep(1)).removed
+    host.pending_path.unlink()
+    predicted = backup.prune(host, keep=backup.Keep(1), check_mode=True)
+    assert predicted.removed == (old.backup.id,)
+    assert len(backup.existing(host)) == 2
+    assert backup.prune(host, keep=backup.Keep(1)) == predicted
+    assert [item.id for item in backup.existing(host)] == [taken.backup.id]
+
+
+def test_rotation_alone_removes_nothing_when_the_newest_is_damaged(host):
+    for number in range(3):
+        touch_state(host, number)
+        taken = take(host)
+    flip(taken.backup.path, 5000)
+    pruned = backup.prune(host, keep=backup.Keep(1))
+    assert (pruned.removed, pruned.damaged) == ((), (taken.backup.id,))
+    assert len(backup.existing(host)) == 3
+
+
+# what is known of a backup
+
+
+def test_a_list_tells_host_release_and_when_each_was_last_verified(host):
+    taken = take(host, name="lab7")
+    (listed,) = backup.existing(host)
+    assert listed == taken.backup
+    assert listed.as_dict() == {
+        "id": "20260131T230501Z-full",
+        "scope": "full",
+        "host": "lab7",
+        "created": "2026-01-31T23:05:01Z",
+        "release": "1.0.0-0123456789ab",
+        "bytes": listed.path.stat().st_size,
+        "sha256": hashlib.sha256(listed.path.read_bytes()).hexdigest(),
+        "verified": listed.verified,
+        "damaged": None,
+        "path": str(listed.path),
+    }
+    assert listed.verified
+    flip(listed.path, 3000)
+    backup.verify(host)
+    (listed,) = backup.existing(host)
+    assert listed.verified is None
+    assert "SHA-256" in listed.damaged
+
+
+def test_all_parts_together_read_every_file_once(host):
+    for number in range(9):
+        (host.state_dir / "library" / f"{number}.jpg").write_bytes(PICTURE + bytes([number]))
+    taken = take(host)
+    (host.backup_dir / ".svc-verified.json").unlink()
+    for part in range(1, 8):
+        assert backup.existing(host)[0].verified is None, part
+        assert backup.verify(host, (part, 7)) == {taken.backup.id: None}
+    assert backup.existing(host)[0].verified is not None
+    whole = taken.backup.path.read_bytes()
+    for name, content in members(taken.backup.path).items():
+        if name == "manifest.jsonl":
+            continue
+        at = whole.index(content)
+        flip(taken.backup.path, at)
+        finders = [part for part in range(1, 8) if backup.verify(host, (part, 7))[taken.backup.id]]
+        assert len(finders) == 1, name
+        taken.backup.path.write_bytes(whole)
+
+
+def test_a_part_finds_a_changed_manifest_by_what_was_noted_when_it_was_written(host):
+    taken = take(host)
+    rewrite(taken, lambda found: edit(found, b'"run":null', b'"run":   1'))
+    assert "manifest" in backup.verify(host, (1, 7))[taken.backup.id]
+
+
+def test_a_file_with_known_size_times_and_inode_is_not_read_again(host, monkeypatch):
+    take(host)
+    settled = datetime.now(UTC) + timedelta(hours=1)
+    monkeypatch.setattr(backup.time, "time_ns", lambda: int(settled.timestamp() * 1e9))
+    touch_state(host)
+    taken = take(host)  # notes the stamps
+    read = []
+    real = backup._Found.sha256
+    monkeypatch.setattr(backup._Found, "sha256", lambda found: read.append(found.entry.path) or real(found))
+    assert not take(host).changed
+    assert sorted(read) == ["activation.json", "state/index/library.sqlite", "state/journal.jsonl"]
+    # the same size and the same time of change, but written anew
+    picture = host.state_dir / "library" / "a.jpg"
+    about = picture.stat()
+    picture.write_bytes(PICTURE[::-1])
+    os.utime(picture, ns=(about.st_atime_ns, about.st_mtime_ns))
+    assert take(host).differences == ("state/library/a.jpg",)
+    assert taken.backup
+
+
+def test_memory_does_not_grow_with_the_library(host):
+    """Ten thousand pictures more change the most memory that a backup and its verification take by less than 5 MB."""
+    program = (
+        "import sys, json, resource, pathlib\n"
+        f"sys.path.insert(0, {str(Path(backup.__file__).parents[5])!r})\n"
+        "from ansible_collections.mobius.dhash.plugins.module_utils import backup\n"
+        "from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host\n"
+        f"host = Host.load('svc', {str(host.root.parent / 'mobius-host')!r})\n"
+        "backup.take(host, scope='full', keep=backup.Keep(1), scratch=pathlib.Path('/tmp'))\n"
+        "backup.take(host, scope='full', keep=backup.Keep(1), scratch=pathlib.Path('/tmp'))\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+
+    def peak() -> int:
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    (host.state_dir / "library" / "long.jpg").write_bytes(bytes(20_000_000))
+    few = peak()
+    for folder in range(20):
+        place = host.state_dir / "library" / str(folder)
+        place.mkdir()
+        for number in range(500):
+            (place / f"{number}.jpg").write_bytes(b"picture")
+    many = peak()
+    assert many - few < 5_000, (few, many)
+    assert many < 100_000
