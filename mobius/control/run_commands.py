@@ -228,6 +228,23 @@ def backup_prune(common: Common) -> int:
     return _show_backups(common, "prune", {})
 
 
+@backup.command("restore")
+@click.argument("backup_id", metavar="ID")
+@click.option("--of-host", metavar="NAME", help="Accept the backup of this other host.")
+@_common_options
+def backup_restore(common: Common, backup_id: str, of_host: str | None) -> int:
+    """Bring a backup back, after saving the present state. ID as `mobius backup list` shows it, or latest.
+
+    \b
+    Examples:
+      mobius backup restore latest --limit lab1 --check --diff
+      mobius backup restore 20260131T230501Z-full --limit lab1
+    """
+    variables = {"backup_restore_id": backup_id, **({"backup_of_host": of_host} if of_host else {})}
+    summary = _run(common, "backup.yml", variables, tags=("restore",), watched="mobius.dhash.restore")
+    return _finish(common, summary, key="restored", lines=_restored_lines)
+
+
 def _bundle_variables(bundle: str | None) -> dict[str, Any]:
     """`mobius_bundle` as an absolute path, since the playbook is run in the checkout.
 
@@ -310,6 +327,13 @@ def _backup_lines(host: str, result: Mapping[str, Any]) -> list[str]:
         f"  {item['id']:<22}  {item['bytes']:>12} bytes  {item['release'] or 'no release':<32}  {_word(item)}"
         for item in result.get("backups", [])
     ]
+
+
+def _restored_lines(host: str, result: Mapping[str, Any]) -> list[str]:
+    if not result.get("differences"):
+        return [f"{host}  is as {result.get('id')} says"]
+    saved = f"; the state from before is {result['saved']}" if result.get("saved") else ""
+    return [f"{host}  {result['id']}{saved}", *(f"  {name}" for name in result["differences"])]
 
 
 def _word(item: Mapping[str, Any]) -> str:

@@ -310,6 +310,16 @@ def verify(host: Host, part: tuple[int, int] | None = None, *, record: bool = Tr
     return found
 
 
+def differences(
+    host: Host, backup: Backup, manifest: archive.Manifest, scratch: Path, counts: Callable[[Entry], bool]
+) -> list[str]:
+    """What on the host is another than in a backup that was checked, at most 20 names, among the entries that count."""
+    view = _View.of(host, "full", scratch)
+    walk = (found for found in view.walk() if counts(found.entry))
+    old = (entry for entry in _entries(backup.path, manifest) if counts(entry))
+    return view.survey(old, walk).differences
+
+
 def check(backup: Backup) -> tuple[archive.Manifest, str]:
     """Read a backup whole, compare it with its `.sha256` and every member with its manifest; gives the manifest.
 
@@ -678,13 +688,13 @@ class _View:
         """What is not saved, as it is neither a file nor a folder."""
         return sorted(self.told)
 
-    def survey(self, old: Iterator[Entry] | None) -> _Survey:
+    def survey(self, old: Iterator[Entry] | None, walk: Iterator[_Found] | None = None) -> _Survey:
         """Add up what there is, and compare it with a backup; a file is read only when its stamp does not tell."""
         survey = _Survey()
         different: list[str] = survey.differences
         if old is None:
             different.append("no backup")
-        for path, found, before in _side_by_side(self.walk(), old):
+        for path, found, before in _side_by_side(walk or self.walk(), old):
             if found is not None:
                 survey.files += not found.entry.folder
                 survey.size += found.entry.size if found.entry.stored else 0

@@ -8,5 +8,6 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[3]
 COLLECTIONS = str(CHECKOUT / ".ansible" / "collections")
 
-if COLLECTIONS not in sys.path:
-    sys.path.insert(0, COLLECTIONS)
+for place in (COLLECTIONS, str(Path(__file__).parent)):  # the second: tests of restores begin with backups
+    if place not in sys.path:
+        sys.path.insert(0, place)

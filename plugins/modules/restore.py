@@ -1,0 +1,121 @@
+#!/usr/bin/python
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Module: brings a backup of a service back on its host."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: restore
+short_description: Brings a backup of a service back on its host
+description:
+  - Proves the backup by its digest, its manifest and its members before a byte of it is extracted, extracts it without
+    privileges beside the present state, reads it again, saves the present state as a backup of its own, and then
+    exchanges the folders while no instance runs.
+  - The configuration and the state folder come back. The truth about releases and the journal of switches stay.
+  - A backup that is damaged, another host's or another service's is refused with the reason, and nothing is touched.
+  - When the release that served does not start on what was brought back, the state from before is there again.
+  - Nothing is done when the host already is as the backup says.
+version_added: "0.2.0"
+author: MOBIUS contributors
+attributes:
+  check_mode: {support: full, description: Proves the backup and says what on the host is another than in it.}
+  diff_mode: {support: full, description: Names what is another than in the backup.}
+options:
+  service:
+    description: The service, as C(mobius-host) knows it on the host.
+    type: str
+    required: true
+  id:
+    description: The backup, as M(mobius.dhash.backup) lists it; V(latest) for the newest full one that is not damaged.
+    type: str
+    required: true
+  name:
+    description: The host's own name, which the backup must be of; the kernel's when left out.
+    type: str
+  of_host:
+    description: Another host's name whose backup may be brought back here.
+    type: str
+  run:
+    description: The run that asks, for the manifest of the backup that saves the present state.
+    type: str
+  config_dir:
+    description: Where the configuration of C(mobius-host) lies.
+    type: path
+    default: /etc/mobius-host
+"""
+
+EXAMPLES = r"""
+- name: Bring back the library as it was
+  mobius.dhash.restore:
+    service: mobius-dhash
+    id: 20260131T230501Z-full
+"""
+
+RETURN = r"""
+id: {description: The backup., returned: success, type: str}
+differences:
+  description: What on the host was another than in the backup, at most 20 names.
+  returned: success
+  type: list
+  elements: str
+saved: {description: "The backup that holds the state from before; empty in check mode, or when nothing was done.", returned: success, type: str}
+renamed_owners:
+  description: How many files and folders belonged to neither root nor the service's user, and are root's now.
+  returned: success
+  type: int
+"""
+
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.mobius.dhash.plugins.module_utils import mobius_host, restore
+from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+
+
+def main() -> None:
+    """Read the arguments, do it, answer."""
+    module = AnsibleModule(
+        argument_spec={
+            "service": {"type": "str", "required": True},
+            "id": {"type": "str", "required": True},
+            "name": {"type": "str"},
+            "of_host": {"type": "str"},
+            "run": {"type": "str"},
+            "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
+        },
+        supports_check_mode=True,
+    )
+    given = module.params
+    try:
+        host = mobius_host.require_tool(given["service"], given["config_dir"])
+        done = restore.restore(
+            mobius_host.Switch(host, mobius_host.Who("ansible", given["run"])),
+            given["id"],
+            name=given["name"],
+            of_host=given["of_host"],
+            scratch=Path(module.tmpdir),
+            run=given["run"],
+            check_mode=module.check_mode,
+        )
+    except (MobiusError, OSError) as error:
+        module.fail_json(**mobius_host.as_failure(error))
+    if done.renamed_owners:
+        module.warn(f"{done.renamed_owners} files or folders had owners that are not known here, and are root's now.")
+    module.exit_json(
+        changed=done.changed,
+        id=done.backup.id,
+        differences=list(done.differences),
+        saved=done.saved or "",
+        renamed_owners=done.renamed_owners,
+        diff={
+            "before_header": f"{host.service} as it is",
+            "after_header": f"{host.service} as in {done.backup.id}",
+            "before": "".join(f"{name}\n" for name in done.differences),
+            "after": "".join(f"{name}: as in the backup\n" for name in done.differences),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

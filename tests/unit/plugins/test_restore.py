@@ -1,0 +1,469 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Restores: what comes back, what is refused with nothing touched, and what a kill at any line leaves."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import test_backup
+from ansible_collections.mobius.dhash.plugins.module_utils import archive, backup, mobius_host, restore
+from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host, Switch, Systemd, Who
+from test_backup import CHANGES, PICTURE, everything, flip, host, rewrite, take, touch_state
+
+__all__ = ["host"]
+
+
+class NoSystemd(Systemd):
+    """A host on which no unit is loaded; all else is real."""
+
+    def units(self, *patterns: str) -> dict[str, mobius_host.Unit]:
+        return {}
+
+
+@pytest.fixture(autouse=True)
+def owners_stay(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no user `svc` on this machine; whoever runs the tests owns everything. Nothing was ever released."""
+    mobius_host.durable.write_json(host.activation_path, mobius_host.Activation("svc").as_dict())
+    monkeypatch.setattr(restore, "owners", lambda host: (lambda _: (-1, -1), []))
+
+
+def bring_back(host: Host, wanted: str = "latest", **options: Any) -> restore.Restored:
+    scratch = host.root.parent / "scratch"
+    scratch.mkdir(exist_ok=True)
+    return restore.restore(Switch(host, Who("test"), NoSystemd()), wanted, scratch=scratch, **options)
+
+
+def state(host: Host) -> dict[str, tuple[Any, ...]]:
+    """All that a restore brings back: kind, mode and content by path."""
+    found = {}
+    for top in (host.state_dir, host.config_dir):
+        for name, (mode, _, content) in everything(top).items():
+            if not name.endswith(("-wal", "-shm", "journal.jsonl")):
+                found[name] = (mode, b"" if name.endswith(".sqlite") else content)
+    return found
+
+
+def rows(host: Host) -> list[tuple[str]]:
+    database = sqlite3.connect(host.state_dir / "index" / "library.sqlite")
+    try:
+        return database.execute("select path from images").fetchall()
+    finally:
+        database.close()
+
+
+def damage(host: Host) -> None:
+    """Change everything that a restore brings back."""
+    (host.state_dir / "library" / "a.jpg").write_bytes(b"spoilt")
+    (host.state_dir / "library" / "new.jpg").write_bytes(b"new")
+    shutil.rmtree(host.state_dir / "library" / "deep")
+    (host.config_dir / "settings.env").write_text("A=spoilt\n")
+    (host.config_dir / "settings.env").chmod(0o600)
+    with sqlite3.connect(host.state_dir / "index" / "library.sqlite") as database:
+        database.execute("delete from images")
+    database.close()
+
+
+def nothing_left(host: Host) -> bool:
+    return not list(host.root.parent.glob(".mobius-tmp-*")) and not restore._intent(host).exists()
+
+
+def test_everything_comes_back_and_the_state_from_before_is_a_backup_of_its_own(host):
+    before = state(host)
+    taken = take(host)
+    damage(host)
+    spoilt = state(host)
+    (host.journal_path).write_text("longer by now\n")
+    done = bring_back(host, taken.backup.id)
+    assert state(host) == before
+    assert rows(host) == [("a.jpg",)]
+    assert host.journal_path.read_text() == "longer by now\n"
+    assert "state/library/a.jpg" in done.differences
+    assert nothing_left(host)
+    assert bring_back(host, done.saved).changed
+    assert state(host) == spoilt
+    assert rows(host) == []
+
+
+def test_a_host_that_is_as_the_backup_says_is_left_alone(host):
+    taken = take(host)
+    before = everything(host.root.parent)
+    assert not bring_back(host, taken.backup.id).changed
+    after = everything(host.root.parent)
+    scratch = str(host.root.parent / "scratch")
+    assert {**after, scratch: None} == {**before, scratch: None}
+
+
+def test_check_mode_says_what_would_come_back_and_changes_nothing(host):
+    taken = take(host)
+    damage(host)
+    (host.root.parent / "scratch").mkdir(exist_ok=True)
+    before = everything(host.root.parent)
+    predicted = bring_back(host, taken.backup.id, check_mode=True)
+    after = everything(host.root.parent)
+    scratch = str(host.root.parent / "scratch")
+    assert {**after, scratch: None} == {**before, scratch: None}
+    assert predicted.saved is None
+    assert predicted.differences == bring_back(host, taken.backup.id).differences
+
+
+def test_a_journal_comes_back_on_a_host_that_has_none(host):
+    taken = take(host)
+    journal = host.journal_path.read_text()
+    shutil.rmtree(host.state_dir)
+    host.state_dir.mkdir()
+    bring_back(host, taken.backup.id)
+    assert host.journal_path.read_text() == journal
+
+
+def test_of_a_state_backup_the_library_stays_when_it_has_every_picture(host):
+    taken = take(host, scope="state")
+    (host.state_dir / "library" / "later.jpg").write_bytes(b"later")
+    with sqlite3.connect(host.state_dir / "index" / "library.sqlite") as database:
+        database.execute("delete from images")
+    database.close()
+    library = everything(host.state_dir / "library")
+    bring_back(host, taken.backup.id)
+    assert everything(host.state_dir / "library") == library
+    assert rows(host) == [("a.jpg",)]
+    (host.state_dir / "library" / "a.jpg").write_bytes(PICTURE[::-1])
+    (host.config_dir / "settings.env").write_text("A=2\n")
+    before = state(host)
+    with pytest.raises(backup.MobiusError, match=r"state/library/a\.jpg"):
+        bring_back(host, taken.backup.id)
+    assert state(host) == before
+
+
+# what is refused
+
+
+def refused(host: Host, wanted: str, outcome: str, **options: Any) -> str:
+    """The reason, once it is proven that nothing was touched."""
+    (host.root.parent / "scratch").mkdir(exist_ok=True)
+    with backup.exclusive(host, check_mode=False):  # the lock's file is there
+        before = everything(host.root.parent)
+    with pytest.raises(backup.MobiusError) as caught:
+        bring_back(host, wanted, **options)
+    after = everything(host.root.parent)
+    assert after == before
+    assert caught.value.outcome == outcome
+    return str(caught.value.reason)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_an_archive_that_was_changed_and_given_a_fitting_digest_is_refused_and_nothing_touched(host, name):
+    taken = take(host)
+    rewrite(taken, CHANGES[name])
+    damage(host)
+    (host.backup_dir / ".svc-verified.lock").touch()
+    reason = refused(host, taken.backup.id, "backup_damaged")
+    assert "Nothing was touched" in reason
+    assert "SHA-256" not in reason
+
+
+REASONS = {
+    "swapped": "the content of 'state/library/a.jpg'",
+    "dropped": "'state/library/a.jpg'",
+    "added": "a file 'state/zz'",
+    "added, a link": "a link 'state/zz'",
+    "added, a hard link": "a hard link 'state/zz'",
+    "added, a device": "a device 'state/zz'",
+    "added, absolute": "'/etc/cron.d/x'",
+    "a link instead": "a link 'state/library/a.jpg'",
+    "setuid": "mode",
+    "setuid, in the manifest too": "has the mode '4640'",
+    "above, in the manifest": "leads out of it",
+    "absolute, in the manifest": "leads out of it",
+    "another id": "under another name",
+}
+
+
+@pytest.mark.parametrize("name", REASONS)
+def test_the_reason_names_what_is_wrong(host, name):
+    taken = take(host)
+    rewrite(taken, CHANGES[name])
+    assert REASONS[name] in backup.verify(host)[taken.backup.id]
+
+
+def test_another_hosts_archive_is_refused_unless_it_is_asked_for(host):
+    taken = take(host, name="lab7")
+    damage(host)
+    assert "'lab7'" in refused(host, taken.backup.id, "invalid_input", name="lab8")
+    assert bring_back(host, taken.backup.id, name="lab8", of_host="lab7").changed
+
+
+def test_a_backup_that_is_not_there_is_named(host):
+    assert "20250101T000000Z-full" in refused(host, "20250101T000000Z-full", "backup_missing")
+    assert "no full backup" in refused(host, "latest", "backup_missing")
+
+
+def test_too_little_space_is_told_before_anything_is_done(host, monkeypatch):
+    taken = take(host)
+    damage(host)
+    real = os.statvfs
+    monkeypatch.setattr(os, "statvfs", lambda place: real("/proc"))
+    assert str(host.state_dir.parent) in refused(host, taken.backup.id, "disk_full")
+
+
+def test_a_folder_that_cannot_be_exchanged_is_named(host):
+    taken = take(host)
+    elsewhere = host.root.parent / "disk"
+    shutil.move(host.state_dir / "library", elsewhere)
+    (host.state_dir / "library").symlink_to(elsewhere)
+    assert "library is a link" in refused(host, taken.backup.id, "environment_failed")
+
+
+def test_flipped_cut_dropped_and_added_bytes_anywhere_are_refused(host):
+    """A fuzz: seeded, so that a failure can be repeated; the digest beside the archive is left as it is, or fits."""
+    taken = take(host)
+    whole = taken.backup.path.read_bytes()
+    sidecar = Path(f"{taken.backup.path}.sha256").read_bytes()
+    damage(host)
+    before = state(host)
+    chance = random.Random(20261124)
+    for round_ in range(400):
+        data = bytearray(whole)
+        at = chance.randrange(len(data))
+        kind = chance.choice(("flip", "cut", "drop", "add", "swap"))
+        if kind == "flip":
+            data[at] ^= 1 << chance.randrange(8)
+        elif kind == "cut":
+            del data[at:]
+        elif kind == "drop":
+            del data[at : at + chance.choice((1, 512, 5000))]
+        elif kind == "add":
+            data[at:at] = chance.randbytes(chance.choice((1, 512, 5000)))
+        else:
+            other = chance.randrange(len(data))
+            data[at], data[other] = data[other], data[at]
+        if data == whole:
+            continue
+        taken.backup.path.write_bytes(data)
+        fits = chance.random() < 0.5
+        if fits:
+            digest = archive.file_sha256(taken.backup.path)
+            Path(f"{taken.backup.path}.sha256").write_text(f"{digest}  {taken.backup.path.name}\n")
+        else:
+            Path(f"{taken.backup.path}.sha256").write_bytes(sidecar)
+        wrong = backup.verify(host)[taken.backup.id]
+        if not fits:
+            assert wrong, (round_, kind, at)
+        elif wrong is None:
+            # only what no other byte of the archive vouches for: text of the manifest's head, or a stamp
+            assert kind in ("flip", "swap")
+            manifest_at = whole.index(b'{"created"')
+            assert at > manifest_at or other > manifest_at
+            continue
+        with pytest.raises(backup.MobiusError, match="Nothing was touched"):
+            bring_back(host, taken.backup.id)
+        assert state(host) == before
+
+
+def test_what_the_child_leaves_is_not_believed(host, monkeypatch, tmp_path):
+    """Whoever takes the unprivileged child over gets nothing published."""
+    taken = take(host)
+    manifest, _ = backup.check(taken.backup)
+    real = archive._copy_range
+
+    def tampered(number: int, change: Callable[[Path], None]) -> None:
+        place = tmp_path / str(number)
+        place.mkdir()
+        descriptor = os.open(place, os.O_RDONLY)
+        archive.extract(taken.backup.path, manifest, descriptor, user=None)
+        change(place)
+        try:
+            archive.publish(taken.backup.path, manifest, descriptor, owner_of=lambda _: (-1, -1))
+        finally:
+            os.close(descriptor)
+
+    def hard_link(place: Path) -> None:
+        os.link(place / "state/library/a.jpg", tmp_path / "held")
+
+    def link(place: Path) -> None:
+        (place / "state/library/a.jpg").rename(tmp_path / "moved")
+        (place / "state/library/a.jpg").symlink_to(tmp_path / "moved")
+
+    tampered(0, lambda place: None)
+    changes: list[Callable[[Path], None]] = [
+        lambda place: (place / "state/library/a.jpg").write_bytes(PICTURE[::-1]) and None,
+        lambda place: (place / "state/library/extra").touch(),
+        lambda place: (place / "extra").touch(),
+        lambda place: (place / "state/library/a.jpg").unlink(),
+        hard_link,
+        link,
+    ]
+    for number, change in enumerate(changes, 1):
+        with pytest.raises((archive.DamagedError, OSError)):
+            tampered(number, change)
+    assert archive._copy_range is real
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_the_child_that_extracts_is_nobody(host, tmp_path, monkeypatch):
+    taken = take(host)
+    manifest, _ = backup.check(taken.backup)
+    place = tmp_path / "place"
+    place.mkdir(mode=0o700)
+    descriptor = os.open(place, os.O_RDONLY)
+    archive.extract(taken.backup.path, manifest, descriptor, user=65534)
+    os.close(descriptor)
+    assert {path.stat().st_uid for path in place.rglob("*")} == {65534}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_only_root_and_the_services_user_own_what_comes_back(host, monkeypatch):
+    monkeypatch.undo()
+    import dataclasses
+
+    theirs = dataclasses.replace(host, user="daemon")
+    shutil.chown(host.state_dir / "index", "daemon", "daemon")
+    shutil.chown(host.state_dir / "library" / "a.jpg", "games", "games")
+    (host.state_dir / "library" / "a.jpg").chmod(0o4777)
+    taken = take(host)
+    damage(host)
+    done = bring_back(theirs, taken.backup.id)
+    assert (host.state_dir / "index").owner() == "daemon"
+    picture = (host.state_dir / "library" / "a.jpg").stat()
+    assert (picture.st_uid, stat.S_IMODE(picture.st_mode)) == (0, 0o775)
+    assert (host.state_dir / "library" / "a.jpg").group() == "daemon"
+    assert done.renamed_owners == 1
+
+
+# kills
+
+
+def killed_at(host: Host, line: int, wanted: str) -> bool:
+    sources = {backup.__file__, restore.__file__, archive.__file__, test_backup.durable.__file__}
+    child = os.fork()
+    if child == 0:
+        left, me = line, os.getpid()
+
+        def trace(frame, event, _argument):
+            nonlocal left
+            if frame.f_code.co_filename not in sources or os.getpid() != me:  # the child that extracts is another
+                return None
+            if event == "line":
+                left -= 1
+                if left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return trace
+
+        try:
+            sys.settrace(trace)
+            bring_back(host, wanted)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert status in (0, signal.SIGKILL), status
+    return status == signal.SIGKILL
+
+
+def test_a_restore_that_is_killed_anywhere_loses_nothing_and_the_next_one_finishes(host, tmp_path):
+    wanted = take(host).backup.id
+    good = state(host)
+    damage(host)
+    spoilt = state(host)
+    pristine = tmp_path / "pristine"
+    top = host.root.parent
+    shutil.copytree(top, pristine, ignore=lambda _, names: [name for name in names if name == "pristine"])
+    line, seen = 1, set()
+    while killed_at(host, line, wanted):
+        found = state(host)
+        tops = tuple(
+            {name: value for name, value in found.items() if name.startswith(str(place))}
+            == {name: value for name, value in whole.items() if name.startswith(str(place))}
+            for place in (host.state_dir, host.config_dir)
+            for whole in (spoilt, good)
+        )
+        assert any(tops[:2]), (line, "the state is neither the old nor the new one")
+        assert any(tops[2:]), (line, "the configuration is neither the old nor the new one")
+        if found != spoilt:
+            assert len(backup.existing(host)) == 2, (line, "the state from before was not saved")
+        seen.add(tops)
+        assert set(backup.verify(host).values()) == {None}, line
+        bring_back(host, wanted)
+        assert state(host) == good, line
+        assert nothing_left(host), line
+        for name in ("state", "etc", "backups"):
+            shutil.rmtree(top / name)
+            shutil.copytree(pristine / name, top / name)
+        line += 149
+    assert len(seen) >= 2
+    # and precisely between the exchanges, which are few lines
+    for number in (1, 2):
+        assert killed_in_exchange(host, number, wanted)
+        bring_back(host, wanted)
+        assert state(host) == good, number
+        assert nothing_left(host)
+        for name in ("state", "etc", "backups"):
+            shutil.rmtree(top / name)
+            shutil.copytree(pristine / name, top / name)
+
+
+def killed_in_exchange(host: Host, number: int, wanted: str) -> bool:
+    child = os.fork()
+    if child == 0:
+        real, done = restore._exchange, 0
+
+        def exchange(one: Path, other: Path) -> None:
+            nonlocal done
+            real(one, other)
+            done += 1
+            if done == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        restore._exchange = exchange
+        try:
+            bring_back(host, wanted)
+        finally:
+            os._exit(1)
+    return os.waitpid(child, 0)[1] == signal.SIGKILL
+
+
+def test_an_exchange_that_fails_leaves_the_old_state(host, monkeypatch):
+    wanted = take(host).backup.id
+    damage(host)
+    spoilt = state(host)
+    real = restore._exchange
+
+    def exchange(one: Path, other: Path) -> None:
+        if one == host.config_dir:
+            raise OSError(5, "Input/output error")
+        real(one, other)
+
+    monkeypatch.setattr(restore, "_exchange", exchange)
+    with pytest.raises(OSError, match="Input/output"):
+        bring_back(host, wanted)
+    assert state(host) == spoilt
+    assert nothing_left(host)
+    monkeypatch.setattr(restore, "_exchange", real)
+    assert bring_back(host, wanted).changed
+
+
+def test_a_person_with_tar_and_coreutils_restores_it(host, tmp_path):
+    taken = take(host)
+    subprocess.run(["sha256sum", "-c", "--strict", f"{taken.backup.path}.sha256"], cwd=host.backup_dir, check=True)
+    subprocess.run(["tar", "--extract", "--file", taken.backup.path, "--directory", tmp_path], check=True)
+    subprocess.run(["tar", "--compare", "--file", taken.backup.path, "--directory", tmp_path], check=True)
+    assert (tmp_path / "state/library/deep/b.jpg").read_bytes() == PICTURE * 2
+    (tmp_path / "state/library/a.jpg").write_bytes(PICTURE[::-1])
+    done = subprocess.run(
+        ["tar", "--compare", "--file", taken.backup.path, "--directory", tmp_path], check=False, capture_output=True
+    )
+    assert done.returncode == 1
+    flip(taken.backup.path, 2000)
+    done = subprocess.run(["sha256sum", "-c", "--strict", f"{taken.backup.path}.sha256"], cwd=host.backup_dir)
+    assert done.returncode == 1
+    touch_state(host)
