@@ -22,7 +22,7 @@ from mobius import logs
 from mobius.errors import ExitCode, MobiusError
 from mobius.service import app
 from mobius.service.instance import STUCK_SECONDS, Instance
-from mobius.service.listening import Endpoint, PublicSocket
+from mobius.service.listening import Endpoint, Patience, PublicSocket
 from mobius.service.metrics import Metrics
 from mobius.service.settings import Settings
 from mobius.service.systemd import Notifier, inherited_socket
@@ -138,8 +138,10 @@ async def _live(instance: Instance, listener: socket.socket | None, notifier: No
         loop.add_signal_handler(number, told_to_stop.set)
 
     headers = [("X-Release-Id", settings.release_id)]
-    public = Endpoint(app.build(instance, admin=False), idle_timeout=settings.idle_timeout, headers=headers)
-    admin = Endpoint(app.build(instance, admin=True), idle_timeout=settings.idle_timeout, headers=headers)
+    patience = Patience(settings.head_timeout, settings.body_timeout, settings.idle_timeout)
+    most = settings.max_connections
+    public = Endpoint(app.build(instance, admin=False), patience=patience, most=most, headers=headers)
+    admin = Endpoint(app.build(instance, admin=True), patience=patience, most=most, headers=headers)
     if listener is not None:
         instance.public = PublicSocket(listener, public)
     ticking = loop.create_task(_tick(instance, [public, admin], notifier))

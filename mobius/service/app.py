@@ -5,202 +5,161 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import hmac
 import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, get_args
+from dataclasses import dataclass
+from typing import Final, Literal
+from urllib.parse import urlsplit
 
 from loguru import logger
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mobius.dhash import (
-    CONTENT_TYPES,
-    BrokenPictureError,
-    MislabelledError,
-    Mode,
-    NotAPictureError,
-    TooManyPixelsError,
-)
 from mobius.errors import MobiusError
-from mobius.service import neighbours
+from mobius.service import openapi
+from mobius.service.api import Api
 from mobius.service.instance import Instance
-from mobius.service.metrics import CONTENT_TYPE, merged
-from mobius.service.problems import ProblemError, problem
+from mobius.service.operations import Operations
+from mobius.service.problems import Json, ProblemError, problem
 
-_STATUS: Final[dict[type[MobiusError], int]] = {
-    BrokenPictureError: 422,
-    NotAPictureError: 415,
-    MislabelledError: 415,
-    TooManyPixelsError: 413,
-}
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
-_ANY_PICTURE: Final = ("", "application/octet-stream")
+_LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 Handler = Callable[[Request], Awaitable[Response]]
+Access = Literal["free", "read", "write"]
 
 
-class _Json(JSONResponse):
-    def render(self, content: Any) -> bytes:
-        return json.dumps(content, separators=(",", ":")).encode() + b"\n"
+@dataclass(frozen=True)
+class Endpoint:
+    """A route. `free` ones answer everybody at any time; the others have to be allowed, and count as work."""
+
+    method: str
+    path: str
+    handler: Handler
+    access: Access = "free"
+
+
+def endpoints(instance: Instance, *, admin: bool) -> list[Endpoint]:
+    """Every route of the public socket, or of the admin socket."""
+    api, operations = Api(instance), Operations(instance)
+    table = [
+        Endpoint("POST", "/v1/hash", api.hash, "read"),
+        Endpoint("POST", "/v1/images", api.add, "write"),
+        Endpoint("GET", "/v1/images/{sha256}", api.get, "read"),
+        Endpoint("DELETE", "/v1/images/{sha256}", api.remove, "write"),
+        Endpoint("GET", "/v1/images/{sha256}/thumbnail", api.thumbnail, "read"),
+        Endpoint("POST", "/v1/search", api.search, "read"),
+        Endpoint("GET", "/v1/duplicates", api.duplicates, "read"),
+        Endpoint("GET", "/v1/review", api.review, "read"),
+        Endpoint("POST", "/v1/review/{id}", api.decide, "write"),
+        Endpoint("GET", "/openapi.json", _document),
+        Endpoint("GET", "/health", operations.health),
+        Endpoint("GET", "/livez", operations.livez),
+        Endpoint("GET", "/readyz", operations.readyz if admin else operations.host_readyz),
+        Endpoint("GET", "/metrics", operations.metrics if admin else operations.host_metrics),
+        Endpoint("GET", "/metrics/dhash", operations.figures if admin else operations.host_figures),
+    ]
+    if admin:
+        table += [
+            Endpoint("GET", "/admin/state", operations.state),
+            Endpoint("POST", "/admin/serve", operations.serve),
+            Endpoint("POST", "/admin/standby", operations.standby),
+        ]
+    return table
 
 
 def build(instance: Instance, *, admin: bool) -> ASGIApp:
     """The application of the public socket, or of the admin socket.
 
     The public one speaks for the host where a balancer or a scraper asks (`/readyz`, `/metrics`); the admin one always
-    speaks for the instance itself, and can switch it.
+    speaks for the instance itself, can switch it, and asks for no token: its file mode says who may.
     """
-    routes = _Routes(instance)
-    table: list[tuple[str, str, Handler]] = [
-        ("POST", "/v1/hash", routes.hash),
-        ("GET", "/health", routes.health),
-        ("GET", "/livez", routes.livez),
-        ("GET", "/readyz", routes.readyz if admin else routes.host_readyz),
-        ("GET", "/metrics", routes.metrics if admin else routes.host_metrics),
-        ("GET", "/metrics/dhash", routes.figures if admin else routes.host_figures),
-    ]
-    if admin:
-        table += [
-            ("GET", "/admin/state", routes.state),
-            ("POST", "/admin/serve", routes.serve),
-            ("POST", "/admin/standby", routes.standby),
-        ]
+    guard = _Guard(instance, admin=admin)
+    methods: dict[str, dict[str, Endpoint]] = {}
+    for endpoint in endpoints(instance, admin=admin):
+        methods.setdefault(endpoint.path, {})[endpoint.method] = endpoint
     app = Starlette(
-        routes=[Route(path, handler, methods=[method]) for method, path, handler in table],
-        exception_handlers={
-            ProblemError: _answer_problem,
-            HTTPException: _answer_http_exception,
-        },
+        routes=[Route(path, guard.around(of_path), methods=list(of_path)) for path, of_path in methods.items()],
+        exception_handlers={ProblemError: _answer_problem, HTTPException: _answer_http_exception},
     )
+    app.router.redirect_slashes = False
     return _Surroundings(app, instance, public=not admin)
 
 
-class _Routes:
-    def __init__(self, instance: Instance) -> None:
+class _Guard:
+    """Who may, and whether there is room."""
+
+    def __init__(self, instance: Instance, *, admin: bool) -> None:
         self.instance = instance
         self.settings = instance.settings
+        self.admin = admin
 
-    # -- the work --------------------------------------------------------------------------------------------------
+    def around(self, methods: dict[str, Endpoint]) -> Handler:
+        """The handler of a path: one endpoint for each method."""
 
-    async def hash(self, request: Request) -> Response:
-        mode = request.query_params.get("mode", "fast")
-        if mode not in get_args(Mode):
-            raise ProblemError(400, f"mode must be one of {', '.join(get_args(Mode))}, not {mode[:40]!r}.")
-        label = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if label not in CONTENT_TYPES and label not in _ANY_PICTURE:
-            raise ProblemError(
-                415, f"Content-Type {label[:60]!r} is not read here.",
-                headers={"Accept": ", ".join(sorted(CONTENT_TYPES))},
-            )  # fmt: skip
-        self.instance.enter_request()
-        try:
-            data = await self._body(request)
-            fingerprint = await self.instance.hash(data, mode, CONTENT_TYPES.get(label))  # type: ignore[arg-type]
-        except MobiusError as error:
-            status = _STATUS.get(type(error))
-            if status is None:
-                raise ProblemError(503, error.reason, headers={"Retry-After": "5"}) from error
-            raise ProblemError(status, error.reason) from error
-        finally:
-            self.instance.leave_request()
-        return _Json(fingerprint.as_dict())
+        async def handle(request: Request) -> Response:
+            endpoint = methods["GET" if request.method == "HEAD" else request.method]
+            request.scope["mobius.route"] = endpoint.path
+            if endpoint.access == "free":
+                return await endpoint.handler(request)
+            if request.scope["state"].get("surplus"):
+                raise ProblemError(
+                    503,
+                    "Too many connections are open; try again.",
+                    headers={"Retry-After": "1", "Connection": "close"},
+                )
+            request.scope["mobius.by"] = "admin" if self.admin else self._who(request, endpoint.access)
+            self.instance.enter_request()
+            try:
+                return await endpoint.handler(request)
+            finally:
+                self.instance.leave_request()
 
-    async def _body(self, request: Request) -> bytes:
-        most = self.settings.max_body_bytes
-        too_long = ProblemError(413, f"The body is longer than {most} bytes.")
-        length = request.headers.get("content-length", "0")
-        if length.isdigit() and int(length) > most:
-            raise too_long
-        data = bytearray()
-        try:
-            async with asyncio.timeout(self.settings.body_timeout):
-                async for part in request.stream():
-                    data += part
-                    if len(data) > most:
-                        raise too_long
-        except TimeoutError:
-            raise ProblemError(
-                408, f"The body did not arrive within {self.settings.body_timeout:g} seconds.",
-                headers={"Connection": "close"},
-            ) from None  # fmt: skip
-        return bytes(data)
+        return handle
 
-    # -- operations ------------------------------------------------------------------------------------------------
+    def _who(self, request: Request, access: Access) -> str:
+        """The name of the token that the request carries; `anybody` where none is asked for.
 
-    async def health(self, request: Request) -> Response:  # noqa: ARG002
-        health = await self.instance.health()
-        return _Json(health.body, health.code, {"Cache-Control": "no-store"}, "application/health+json")
-
-    async def livez(self, request: Request) -> Response:  # noqa: ARG002
-        return _Json({"alive": True})
-
-    async def readyz(self, request: Request) -> Response:  # noqa: ARG002
-        ready = self.instance.state == "serving" and (await self.instance.health()).status != "fail"
-        return _Json({"ready": ready, "state": self.instance.state}, 200 if ready else 503)
-
-    async def host_readyz(self, request: Request) -> Response:
-        """Whether any instance of the host takes traffic: a balancer must not drop a host that is only switching."""
-        if (own := await self.readyz(request)).status_code == 200:
-            return own
-        replies = await self._neighbours("/readyz")
-        ready = sorted(release for release, reply in replies.items() if reply is not None and reply.status == 200)
-        return _Json(
-            {"ready": bool(ready), "state": "serving" if ready else self.instance.state}, 200 if ready else 503
+        Raises:
+            ProblemError: 401 when it needs a token, 403 when another site's page sent it.
+        """
+        if access == "write":
+            self._refuse_strangers(request)
+        said, _, token = request.headers.get("authorization", "").partition(" ")
+        if said.lower() == "bearer":
+            try:
+                name = self.instance.tokens.name_of(token.strip())
+            except MobiusError as error:
+                # the client is not told the path
+                raise ProblemError(503, "The tokens cannot be read now.", headers={"Retry-After": "30"}) from error
+            if name is not None:
+                return name
+        elif (self.settings.writes if access == "write" else self.settings.reads) == "open":
+            return "anybody"
+        raise ProblemError(
+            401, "This needs a valid token: send `Authorization: Bearer TOKEN`.", headers={"WWW-Authenticate": "Bearer"}
         )
 
-    async def metrics(self, request: Request) -> Response:  # noqa: ARG002
-        return Response(merged({self.settings.release_id: self._page()}), media_type=CONTENT_TYPE)
-
-    async def host_metrics(self, request: Request) -> Response:  # noqa: ARG002
-        pages: dict[str, str | None] = {self.settings.release_id: self._page()}
-        for release, reply in (await self._neighbours("/metrics")).items():
-            pages[release] = reply.body.decode(errors="replace") if reply is not None and reply.status == 200 else None
-        return Response(merged(pages), media_type=CONTENT_TYPE)
-
-    def _page(self) -> str:
-        connections = self.instance.describe()["connections"]
-        self.instance.metrics.connections.set(connections)
-        return self.instance.metrics.page()
-
-    async def figures(self, request: Request) -> Response:  # noqa: ARG002
-        return _Json(await self.instance.figures())
-
-    async def host_figures(self, request: Request) -> Response:  # noqa: ARG002
-        found = [await self.instance.figures()]
-        for release, reply in (await self._neighbours("/metrics/dhash")).items():
-            found.append(_figures_of(release, reply))
-        return _Json({"instances": sorted(found, key=lambda entry: str(entry["release"]))})
-
-    async def _neighbours(self, target: str) -> dict[str, neighbours.Reply | None]:
-        return await neighbours.ask_all(self.settings.run_dir, self.settings.admin_socket, target)
-
-    # -- switching (admin socket only) -----------------------------------------------------------------------------
-
-    async def state(self, request: Request) -> Response:  # noqa: ARG002
-        return _Json(self.instance.describe())
-
-    async def serve(self, request: Request) -> Response:  # noqa: ARG002
-        self.instance.serve()
-        return _Json(self.instance.describe())
-
-    async def standby(self, request: Request) -> Response:  # noqa: ARG002
-        self.instance.stand_by()
-        return _Json(self.instance.describe())
+    def _refuse_strangers(self, request: Request) -> None:
+        """A page of another site, open in a browser that reaches this service, must not write with its user's reach."""
+        origin, host = request.headers.get("origin"), request.headers.get("host", "")
+        if origin is not None and not hmac.compare_digest(urlsplit(origin).netloc.encode(), host.encode()):
+            raise ProblemError(403, "A page of another site may not write here.")
+        if self.settings.writes == "open" and isinstance(self.settings.listen, tuple):
+            # a name that somebody else made point to 127.0.0.1 is such a page as well
+            local = self.settings.listen[0] in _LOOPBACK
+            if local and urlsplit(f"//{host}").hostname not in _LOOPBACK:
+                raise ProblemError(403, f"Writing is open for this machine only, not for {host[:100]!r}.")
 
 
-def _figures_of(release: str, reply: neighbours.Reply | None) -> dict[str, Any]:
-    """A neighbour's figures; one that answers nonsense counts as down, and does not take the page with it."""
-    try:
-        said = json.loads(reply.body) if reply is not None and reply.status == 200 else None
-    except ValueError:
-        said = None
-    return said if isinstance(said, dict) and said.get("release") == release else {"release": release, "up": 0}
+async def _document(request: Request) -> Response:  # noqa: ARG001
+    return Json(openapi.document())
 
 
 async def _answer_problem(request: Request, error: Exception) -> Response:  # noqa: ARG001
@@ -225,7 +184,6 @@ class _Surroundings:
         self.app = app
         self.instance = instance
         self.public = public
-        self.paths = {route.path for route in app.routes if isinstance(route, Route)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -279,8 +237,7 @@ class _Surroundings:
             return
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
-        path = scope["path"]
-        route = path if path in self.paths else "other"
+        path, route = scope["path"], scope.get("mobius.route", "other")
         self.instance.metrics.request(route, scope["method"] if route != "other" else "any", status, seconds)
         fields = {
             "http.request.method": scope["method"],
@@ -288,6 +245,9 @@ class _Surroundings:
             "http.response.status_code": status,
             "http.server.request.duration": round(seconds, 6),
             "client.address": scope["client"][0] if scope.get("client") else "",
+            "enduser.id": scope.get("mobius.by", ""),
         }
-        level = "ERROR" if status >= 500 and status != 503 else "INFO" if route.startswith("/v1/") else "DEBUG"
+        level = (
+            "ERROR" if status >= 500 and status not in (503, 507) else "INFO" if route.startswith("/v1/") else "DEBUG"
+        )
         logger.bind(**fields).log(level, "{} {} {}", scope["method"], path, status)

@@ -5,25 +5,32 @@
 from __future__ import annotations
 
 import asyncio
-import io
+import contextlib
+import contextvars
 import os
-import sqlite3
+import shutil
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 from loguru import logger
-from PIL import Image
 
-from mobius.dhash import Fingerprint, Mode, PictureError, hash_bytes
+from mobius.dhash import Dhash, Fingerprint, Mode, PictureError, TooManyPixelsError, hash_bytes, thumbnail_of
 from mobius.errors import MobiusError
+from mobius.logs import losses
+from mobius.service import golden
+from mobius.service.index import Index, problem_of
+from mobius.service.limits import Bodies, Decodes
 from mobius.service.listening import PublicSocket
 from mobius.service.metrics import Metrics, memory_bytes
 from mobius.service.problems import ProblemError
 from mobius.service.settings import Settings
+from mobius.service.tokens import Tokens
 
+_T = TypeVar("_T")
 State = Literal["standby", "serving", "draining"]
 Status = Literal["pass", "warn", "fail"]
 
@@ -31,6 +38,10 @@ STUCK_SECONDS: Final = 30.0
 """No picture is worth more time; when every thread is busy for longer, the instance is sick."""
 LAG_SECONDS: Final = 0.5
 """The event loop may be late by this much."""
+LOSS_SECONDS: Final = 600.0
+"""A line of the log that was lost is told so long."""
+GOLDEN_SECONDS: Final = 10.0
+"""The self-test is made again after this time, when somebody asks."""
 _POLL_SECONDS: Final = 0.02
 
 
@@ -53,6 +64,10 @@ class Instance:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.settings = settings
         self.metrics = metrics
+        self.tokens = Tokens(settings.tokens)
+        self.index = Index(settings.index, settings.release_id)
+        self.bodies = Bodies(settings.bodies_bytes)
+        self._decodes = Decodes(settings.decode_pixels, settings.threads)
         self.public: PublicSocket | None = None
         self.started = time.monotonic()
         self.stopping = False
@@ -62,7 +77,7 @@ class Instance:
         self._pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="hash")
         self._in_flight = 0
         self._running: dict[int, float] = {}
-        self._images: tuple[float, int] = (float("-inf"), 0)
+        self._tested: tuple[float, int | None, str] = (float("-inf"), None, "")
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -139,18 +154,19 @@ class Instance:
     def close(self) -> bool:
         """Give the threads up. Returns whether one of them is still at work."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self.index.close()
         return bool(self._running)
 
     # -- work ------------------------------------------------------------------------------------------------------
 
     def enter_request(self) -> None:
-        """Take one of the places for hash requests; `leave_request` gives it back.
+        """Take one of the places for requests; `leave_request` gives it back.
 
         Raises:
             ProblemError: 503 when all are taken.
         """
         if self._in_flight >= self.settings.max_in_flight:
-            raise ProblemError(503, "Too many pictures are being worked on; try again.", headers={"Retry-After": "1"})
+            raise ProblemError(503, "Too many requests are being worked on; try again.", headers={"Retry-After": "1"})
         self._in_flight += 1
         self.metrics.in_flight.set(self._in_flight)
 
@@ -158,15 +174,21 @@ class Instance:
         self._in_flight -= 1
         self.metrics.in_flight.set(self._in_flight)
 
-    async def hash(self, data: bytes, mode: Mode, declared: str | None) -> Fingerprint:
+    async def hash(
+        self, data: bytes | memoryview, mode: Mode, declared: str | None, *, look: bool = False
+    ) -> Fingerprint:
         """Hash in a thread.
+
+        Args:
+            declared: the format that the picture was said to have.
+            look: whether the second look is wanted as well.
 
         Raises:
             PictureError, MobiusError: as `mobius.dhash.hash_bytes`.
         """
         try:
             fingerprint, seconds = await asyncio.get_running_loop().run_in_executor(
-                self._pool, self._hash, data, mode, declared
+                self._pool, contextvars.copy_context().run, self._hash, data, mode, declared, look
             )
         except PictureError as error:
             self.metrics.failed(type(error).__name__.removesuffix("Error"))
@@ -178,19 +200,69 @@ class Instance:
         return fingerprint
 
     async def warm_up(self) -> None:
-        """Let Pillow load its readers now, so that the first client does not wait for it (70 ms)."""
-        picture = io.BytesIO()
-        Image.new("RGB", (160, 160)).save(picture, "JPEG")
-        await asyncio.get_running_loop().run_in_executor(self._pool, self._hash, picture.getvalue(), "fast", None)
+        """Let Pillow load its readers and the library its hashes now, so that the first client does not wait for it."""
+        await asyncio.to_thread(self._golden)
+        with contextlib.suppress(ProblemError):  # logged; health says it too, and it is tried again
+            await self.index.run(lambda library: library.search(Dhash(0, 0), limit=1))
+        self.index.count()
 
-    def _hash(self, data: bytes, mode: Mode, declared: str | None) -> tuple[Fingerprint, float]:
+    def _hash(
+        self, data: bytes | memoryview, mode: Mode, declared: str | None, look: bool
+    ) -> tuple[Fingerprint, float]:
+        encoded, most, share = bytes(data), self.settings.max_pixels, self._decodes.share
+        try:
+            with self._decodes.room(share):
+                return self._timed(encoded, mode, declared, look, min(share, most))
+        except TooManyPixelsError:
+            if share >= most:
+                raise
+        with self._decodes.room(most):
+            return self._timed(encoded, mode, declared, look, most)
+
+    def _timed(
+        self, data: bytes, mode: Mode, declared: str | None, look: bool, max_pixels: int
+    ) -> tuple[Fingerprint, float]:
         me, begun = threading.get_ident(), time.monotonic()
         self._running[me] = begun
         try:
-            fingerprint = hash_bytes(data, mode, max_pixels=self.settings.max_pixels, declared=declared)
+            fingerprint = hash_bytes(
+                data, mode, max_pixels=max_pixels, declared=declared, formats=self.settings.formats, look=look
+            )
             return fingerprint, time.monotonic() - begun
         finally:
             del self._running[me]
+
+    async def thumbnail(self, data: bytes) -> bytes:
+        """A small copy of a picture that was hashed already."""
+        most = self.settings.max_pixels
+        try:
+            return await self._decode(self.settings.max_pixels, lambda: thumbnail_of(data, max_pixels=most))
+        except PictureError as error:
+            raise ProblemError(422, error.reason) from error
+
+    async def stored_thumbnail(self, sha256: str, side: int) -> bytes | None:
+        """A small copy of a picture of the index; None when there is none, or it has more pixels than allowed."""
+        picture = await self.index.run(lambda library: library.get(sha256))
+        if picture is None:
+            return None
+        pixels = 0 if picture.path is None else picture.width * picture.height
+        if pixels > self.settings.max_pixels:
+            return None
+        try:
+            return await self._decode(pixels, lambda: self.index.library().thumbnail(sha256, side))
+        except MobiusError as error:
+            raise problem_of(error, 422) from error
+
+    async def _decode(self, pixels: int, work: Callable[[], _T]) -> _T:
+        """Decode something of so many pixels at most in a thread for pictures."""
+
+        def within_limits() -> _T:
+            with self._decodes.room(pixels):
+                return work()
+
+        return await asyncio.get_running_loop().run_in_executor(
+            self._pool, contextvars.copy_context().run, within_limits
+        )
 
     @property
     def stuck(self) -> bool:
@@ -204,18 +276,23 @@ class Instance:
         """Look at oneself."""
         oldest = max((time.monotonic() - begun for begun in list(self._running.values())), default=0.0)
         busy = self._in_flight / self.settings.max_in_flight
+        lately = losses.last is not None and time.monotonic() - losses.last < LOSS_SECONDS
+        wrong, golden_words = await asyncio.to_thread(self._golden)
         checks: dict[str, tuple[Status, Any, str, str]] = {
-            "hash:inFlight": ("warn" if busy > 0.8 else "pass", self._in_flight, "requests",
-                              "Nearly as many pictures in work as allowed."),
+            "hash:golden": ("fail" if golden_words else "pass", wrong, "bits", golden_words),
+            "requests:inFlight": ("warn" if busy > 0.8 else "pass", self._in_flight, "requests",
+                              "Nearly as many requests are worked on as allowed."),
             "hash:oldest": ("fail" if self.stuck else "warn" if oldest > STUCK_SECONDS else "pass",
                             round(oldest, 3), "s", "Pictures take too long."),
             "loop:lag": ("warn" if self.loop_lag > LAG_SECONDS else "pass", round(self.loop_lag, 3), "s",
                          "The event loop is late."),
             "memory:resident": ("pass", memory_bytes(), "bytes", ""),
+            "bodies:held": ("pass", self.bodies.held, "bytes", ""),
+            "logs:lost": ("warn" if lately else "pass", losses.count, "lines", "Lines of the log are lost."),
+            "tokens:file": ("warn" if self.tokens.trouble else "pass", len(self.tokens), "tokens", self.tokens.trouble),
         }  # fmt: skip
-        if self.settings.index is not None:
-            schema, words = await asyncio.to_thread(self._index_schema)
-            checks["index:schema"] = ("fail" if words else "pass", schema, "version", words)
+        if self.index.path is not None:
+            checks.update(await asyncio.to_thread(self._index_checks))
         found = [status for status, *_ in checks.values()]
         status: Status = "fail" if "fail" in found else "warn" if "warn" in found else "pass"
         return Health(
@@ -235,28 +312,46 @@ class Instance:
             },
         )
 
-    def _index_schema(self) -> tuple[int | None, str]:
-        """The index's schema version (None before there is an index) and what is wrong with it."""
-        path = self.settings.index
-        if path is None or not path.exists():
-            return None, ""
-        try:
-            database = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=1)
+    def _golden(self) -> tuple[int | None, str]:
+        """Wrong bits of the built-in picture and what to say about them; the last answer is good for a while."""
+        if time.monotonic() - self._tested[0] > GOLDEN_SECONDS:
             try:
-                schema = int(database.execute("PRAGMA user_version").fetchone()[0])
-                if time.monotonic() - self._images[0] > 10 and schema:
-                    count = int(database.execute("SELECT count(*) FROM images").fetchone()[0])
-                    self._images = (time.monotonic(), count)
-            finally:
-                database.close()
-        except sqlite3.Error as error:
-            return None, f"The index cannot be read: {error}."
-        return schema, ""
+                wrong: int | None = golden.wrong_bits()
+                words = f"The built-in picture hashes wrongly: {wrong} bits differ." if wrong else ""
+            except MobiusError as error:
+                wrong, words = None, f"The built-in picture cannot be hashed: {error.reason}"
+            self._tested = (time.monotonic(), wrong, words)
+        return self._tested[1:]
+
+    def _index_checks(self) -> dict[str, tuple[Status, Any, str, str]]:
+        assert self.index.path is not None
+        schema, unreadable = self.index.look()
+        unreadable = unreadable or self.index.trouble
+        unwritable = "" if unreadable else self.index.try_to_write()
+        free = shutil.disk_usage(self.index.path.parent).free
+        low = free < self.settings.disk_free_bytes
+        self.index.count()
+        return {
+            "index:schema": ("fail" if unreadable else "pass", schema, "version", unreadable),
+            "index:writable": ("warn" if unwritable else "pass", not (unreadable or unwritable), "boolean", unwritable),
+            "index:pictures": ("pass", self.index.figures.get("pictures"), "pictures", ""),
+            "review:queue": ("pass", self.index.figures.get("review"), "pairs", ""),
+            "disk:free": ("warn" if low else "pass", free, "bytes",
+                          f"Only {free} bytes are free beside the index."),
+        }  # fmt: skip
+
+    def measure(self) -> None:
+        """Set the gauges that nothing sets on its way."""
+        self.index.count()
+        self.metrics.connections.set(self.describe()["connections"])
+        self.metrics.bodies.set(self.bodies.held)
+        self.metrics.lost_lines(losses.count)
+        for gauge, name in ((self.metrics.pictures, "pictures"), (self.metrics.doubtful, "review")):
+            gauge.set(self.index.figures.get(name, 0))
 
     async def figures(self) -> dict[str, Any]:
         """The body of `/metrics/dhash` for this instance."""
-        if self.settings.index is not None:
-            await asyncio.to_thread(self._index_schema)
+        self.index.count()
         totals = self.metrics.totals
         return {
             "release": self.settings.release_id,
@@ -269,8 +364,8 @@ class Instance:
             "extraction_failures": totals.failures,
             "extraction_failure_rate": totals.failures / totals.pictures if totals.pictures else 0.0,
             "hash_seconds": self.metrics.percentiles(),
-            "doubtful_queue": 0,
-            "images": self._images[1],
+            "doubtful_queue": self.index.figures.get("review", 0),
+            "images": self.index.figures.get("pictures", 0),
             "memory_bytes": memory_bytes(),
             "uptime_seconds": round(time.monotonic() - self.started, 3),
         }

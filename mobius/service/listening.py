@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import uuid
+from dataclasses import dataclass
 from typing import Any, Final
 
 import uvicorn
@@ -20,24 +22,49 @@ from uvicorn.server import ServerState
 
 from mobius.service import problems
 
-HEAD_BYTES: Final = 65_536
+HEAD_BYTES: Final = 32_768
 """A request line and its headers may be as long as this; the parser itself has no limit."""
-HEAD_SECONDS: Final = 30.0
-"""A request whose head has begun must have it complete after this time."""
+RESERVE: Final = 256
+"""So many connections more than allowed are taken, to be told that there are too many; then accepting pauses."""
 PAUSE_SECONDS: Final = 1.0
 """Accepting pauses so long when the process has no descriptor left."""
+FULL_SECONDS: Final = 0.05
+"""And so long when the reserve is used up."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Seconds that a connection has for a request's head once begun, for taking an answer, and between requests."""
+
+    head: float
+    body: float
+    idle: float
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's connection with limits on a request's head and on silence."""
+    """uvicorn's connection with limits on a request's head, on silence, and on clients that do not read."""
 
-    _in_head = False
-    _head_bytes = 0
-    _head_deadline = 0.0  # of the loop's clock
+    def __init__(self, endpoint: Endpoint, *, surplus: bool) -> None:
+        super().__init__(config=endpoint.config, server_state=endpoint.state, app_state={"surplus": surplus})
+        self._patience = endpoint.patience
+        # one too many may ask, but not wait
+        self._idle_seconds = self._patience.head if surplus else self._patience.idle
+        self.timeout_keep_alive = self._idle_seconds  # type: ignore[assignment]
+        self._idle_deadline = 0.0  # of the loop's clock, like all deadlines here
+        self._in_head = False
+        self._head_bytes = 0
+        self._head_deadline = 0.0
+        self._unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._close_after(self.timeout_keep_alive)
+        self._idle_deadline = self.loop.time() + self._idle_seconds
+        self._close_at(self._idle_deadline)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        self.resume_writing()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -47,10 +74,10 @@ class Connection(HttpToolsProtocol):
         if self._head_bytes > HEAD_BYTES:
             self._refuse(431, f"The request's head is longer than {HEAD_BYTES} bytes.")
         elif self._in_head:
-            self._close_after(self._head_deadline - self.loop.time())
+            self._close_at(self._head_deadline)
         elif self.idle:
-            # the rest of a body whose answer is already out
-            self._close_after(self.timeout_keep_alive)
+            # the rest of a body whose answer is out, or empty lines: neither buys time
+            self._close_at(self._idle_deadline)
 
     @property
     def idle(self) -> bool:
@@ -59,36 +86,62 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._in_head = True
-        self._head_deadline = self.loop.time() + HEAD_SECONDS
+        self._head_deadline = self.loop.time() + self._patience.head
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         self._in_head = False
         super().on_headers_complete()
 
+    def on_response_complete(self) -> None:
+        self._idle_deadline = self.loop.time() + self._idle_seconds
+        super().on_response_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = self.loop.call_later(self._patience.body, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    def timeout_keep_alive_handler(self) -> None:
+        if self._in_head and self.idle and not self.transport.is_closing():
+            self._refuse(408, f"The request's head did not arrive within {self._patience.head:g} seconds.")
+        super().timeout_keep_alive_handler()
+
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, f"{msg.rstrip('.')}.")
 
     def _refuse(self, status: int, detail: str) -> None:
-        body = problems.document(status, detail)
+        """Answer what never became a request."""
+        body, request_id = problems.document(status, detail), uuid.uuid4().hex
         head = [(b"content-type", problems.MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode()),
-                (b"connection", b"close"), *self.server_state.default_headers]  # fmt: skip
+                (b"connection", b"close"), (b"x-request-id", request_id.encode()),
+                *self.server_state.default_headers]  # fmt: skip
         lines = b"".join(name + b": " + value + b"\r\n" for name, value in head)
         self.transport.write(f"HTTP/1.1 {status} Refused\r\n".encode() + lines + b"\r\n" + body)
         self.transport.close()
+        client = self.client[0] if self.client else ""
+        fields = {"mobius.request_id": request_id, "http.response.status_code": status, "client.address": client}
+        logger.bind(**fields).info("{}", detail)
 
-    def _close_after(self, seconds: float) -> None:
+    def _close_at(self, deadline: float) -> None:
         self._unset_keepalive_if_required()
-        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+        self.timeout_keep_alive_task = self.loop.call_at(deadline, self.timeout_keep_alive_handler)
 
 
 class Endpoint:
     """One application and the connections that speak to it."""
 
-    def __init__(self, app: Any, *, idle_timeout: float, headers: list[tuple[str, str]]) -> None:
+    def __init__(self, app: Any, *, patience: Patience, most: int, headers: list[tuple[str, str]]) -> None:
+        self.patience = patience
+        self.most = most
         self.config = uvicorn.Config(
             app, http=Connection, ws="none", lifespan="off", interface="asgi3", log_config=None, access_log=False,
-            server_header=False, proxy_headers=False, headers=headers, timeout_keep_alive=int(idle_timeout),
+            server_header=False, proxy_headers=False, headers=headers,
         )  # fmt: skip
         self.config.load()
         self.state = ServerState()
@@ -96,7 +149,12 @@ class Endpoint:
 
     def connection(self) -> Connection:
         """A protocol for one more connection."""
-        return Connection(config=self.config, server_state=self.state, app_state={})
+        return Connection(self, surplus=len(self.connections) >= self.most)
+
+    @property
+    def full(self) -> bool:
+        """Whether the reserve is used up as well."""
+        return len(self.connections) >= self.most + RESERVE
 
     @property
     def connections(self) -> set[Connection]:
@@ -146,6 +204,9 @@ class PublicSocket:
         self._loop.remove_reader(self.listener.fileno())
 
     def _accept(self) -> None:
+        if self.endpoint.full:
+            self._pause_for(FULL_SECONDS)
+            return
         try:
             client, _ = self.listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -154,13 +215,16 @@ class PublicSocket:
             if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 raise
             logger.error("Accepting pauses: {}", error.strerror)
-            self._loop.remove_reader(self.listener.fileno())
-            self._pause = self._loop.call_later(PAUSE_SECONDS, self._resume)
+            self._pause_for(PAUSE_SECONDS)
             return
         client.setblocking(False)  # asyncio sets TCP_NODELAY, since the listener's own protocol is known
         task = self._loop.create_task(self._connect(client))
         self._accepting.add(task)
         task.add_done_callback(self._accepting.discard)
+
+    def _pause_for(self, seconds: float) -> None:
+        self._loop.remove_reader(self.listener.fileno())
+        self._pause = self._loop.call_later(seconds, self._resume)
 
     def _resume(self) -> None:
         self._pause = None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -20,7 +20,7 @@ from mobius.service.settings import Settings
 WINDOW: Final = 1000
 """Percentiles are of the last so many hashes."""
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 @dataclass
@@ -41,24 +41,29 @@ class Metrics:
         self.totals = Totals()
         self._recent: collections.deque[float] = collections.deque(maxlen=WINDOW)
         self._requests = Counter(
-            "mobius_requests", "Requests answered.", ["route", "method", "status"], registry=registry
+            "mobius_http_requests", "Requests answered.", ["route", "method", "status"], registry=registry
         )
         self._request_seconds = Histogram(
-            "mobius_request_seconds", "From the request's head to the answer.", ["route"], registry=registry,
-            buckets=_SECONDS,
+            "mobius_http_request_duration_seconds", "From the request's head to the answer.", ["route"],
+            registry=registry, buckets=_SECONDS,
         )  # fmt: skip
         self._hash_seconds = Histogram(
-            "mobius_hash_seconds", "Decoding and hashing one picture.", ["algorithm"], registry=registry,
+            "mobius_hash_duration_seconds", "Decoding and hashing one picture.", ["algorithm"], registry=registry,
             buckets=_SECONDS,
         )  # fmt: skip
         self._failures = Counter(
             "mobius_extraction_failures", "Pictures that could not be hashed.", ["reason"], registry=registry
         )
-        self.in_flight = Gauge("mobius_hash_requests_in_flight", "Hash requests being worked on.", registry=registry)
+        self.in_flight = Gauge("mobius_requests_in_flight", "Requests under /v1 being worked on.", registry=registry)
+        self.bodies = Gauge("mobius_bodies_held_bytes", "Request bodies in memory.", registry=registry)
+        self.pictures = Gauge("mobius_index_pictures", "Pictures in the index.", registry=registry)
+        self.doubtful = Gauge("mobius_review_queue_pairs", "Doubtful matches waiting for a person.", registry=registry)
+        self._lost = Counter("mobius_log_lines_lost", "Lines of the log that could not be written.", registry=registry)
+        self._lost_so_far = 0
         self.connections = Gauge("mobius_connections", "Open connections from the public socket.", registry=registry)
         self.serving = Gauge("mobius_serving", "1 while accepting from the public socket.", registry=registry)
-        build = Gauge("mobius_build", "Always 1; tells the version.", ["version", "service"], registry=registry)
-        build.labels(settings.version, settings.service).set(1)
+        build = Info("mobius_build", "What runs here.", registry=registry)
+        build.info({"version": settings.version, "service": settings.service})
         ProcessCollector(registry=registry)
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
@@ -78,6 +83,11 @@ class Metrics:
         self.totals.pictures += 1
         self.totals.failures += 1
         self._failures.labels(reason).inc()
+
+    def lost_lines(self, so_far: int) -> None:
+        """Lines of the log lost since the start."""
+        self._lost.inc(so_far - self._lost_so_far)
+        self._lost_so_far = so_far
 
     def percentiles(self) -> dict[str, float | int | None]:
         """Seconds of the recent hashes: p50, p95, p99 (None without any) and how many there were."""

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Errors as RFC 9457 problem documents: `application/problem+json` with title, status and one clear sentence."""
+"""Answers: JSON, and errors as RFC 9457 problem documents with title, status and one clear sentence."""
 
 from __future__ import annotations
 
@@ -9,9 +9,16 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 MEDIA_TYPE = "application/problem+json"
+
+
+class Json(JSONResponse):
+    """JSON on one line."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, separators=(",", ":")).encode() + b"\n"
 
 
 class ProblemError(Exception):

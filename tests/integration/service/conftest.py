@@ -63,6 +63,10 @@ class Running:
     def wait_for(self, state: str) -> None:
         wait_until(lambda: self.state == state)
 
+    def wait_until(self, holds: Callable[[Any], bool], path: str = "/metrics/dhash") -> None:
+        """Wait until what it says of itself at `path` of the admin socket is as it should be."""
+        wait_until(lambda: holds(self.admin.get(path).json()))
+
     def stop(self, seconds: float = 15.0) -> int:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds)

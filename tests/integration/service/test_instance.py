@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import socket
 import socketserver
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -139,13 +141,46 @@ def test_health_says_who_it_is_and_how_it_is(host: Host, tmp_path: Path) -> None
     assert answer.headers["content-type"] == "application/health+json"
     assert (answer.status_code, health["status"], health["warnings"]) == (200, "pass", [])
     assert (health["version"], health["releaseId"], health["serviceId"]) == ("1.0.0", OLD, "mobius-dhash")
-    assert health["checks"]["index:schema"][0]["observedValue"] is None
-    index.write_bytes(b"this is no index, but it is long enough to be looked at as one" * 50)
+    assert health["checks"]["index:schema"][0] == {"status": "pass", "observedValue": 2, "observedUnit": "version"}
+    assert health["checks"]["index:writable"][0]["observedValue"] is True
+    assert health["checks"]["hash:golden"][0] == {"status": "pass", "observedValue": 0, "observedUnit": "bits"}
+    assert health["checks"]["disk:free"][0]["observedValue"] > 0
+    for name, (check,) in health["checks"].items():
+        assert set(check) == {"status", "observedValue", "observedUnit"}, name
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (
+            "PRAGMA application_id=1836016233; PRAGMA user_version=1000;"
+            "CREATE TABLE compatible (schema INTEGER, oldest INTEGER); INSERT INTO compatible VALUES (1000, 1000)",
+            "schema 1000",
+        ),
+        (None, "file is not a database"),
+    ],
+)
+def test_an_instance_whose_index_cannot_be_used_says_so_and_hashes_on(
+    host: Host, tmp_path: Path, damage: str | None, words: str
+) -> None:
+    index = tmp_path / "index.sqlite"
+    if damage is None:
+        index.write_bytes(b"this is no index, but it is long enough to be looked at as one" * 50)
+    else:
+        with contextlib.closing(sqlite3.connect(index)) as database:
+            database.executescript(damage)
+    instance = host.start(OLD, start="serving", index=str(index))
     answer = instance.admin.get("/health")
     assert (answer.status_code, answer.json()["status"]) == (503, "fail")
-    assert "The index cannot be read" in answer.json()["warnings"][0]
+    assert words in answer.json()["warnings"][0]
     assert instance.admin.get("/readyz").status_code == 503
     assert instance.admin.get("/livez").status_code == 200
+    refused = instance.admin.get("/v1/duplicates")
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
+    assert instance.admin.post("/v1/hash", content=(GOLDEN / "camera-grey.png").read_bytes()).status_code == 200
+    index.unlink()
+    instance.wait_until(lambda said: said["status"] == "pass", "/health")
+    assert instance.admin.get("/v1/duplicates").status_code == 200
 
 
 def test_systemd_hears_of_readiness_the_watchdog_and_the_end(host: Host) -> None:
@@ -250,10 +285,7 @@ def test_more_requests_than_allowed_are_told_to_come_back(host: Host) -> None:
     body = (GOLDEN / "camera-grey.png").read_bytes()
     with socket.create_connection(("127.0.0.1", host.port), timeout=10) as slow, host.client() as client:
         slow.sendall(b"POST /v1/hash HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % len(body))
-        while "hash_requests_in_flight" not in (page := instance.admin.get("/metrics").text) or (
-            series(page)["mobius_hash_requests_in_flight", OLD] != 1
-        ):
-            time.sleep(0.01)
+        instance.wait_until(lambda said: said["checks"]["requests:inFlight"][0]["observedValue"] == 1, "/health")
         refused = client.post("/v1/hash", content=body)
         assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
         slow.sendall(body)

@@ -1,0 +1,421 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The OpenAPI 3.1 document of the public socket, served at `/openapi.json` and kept as `docs/openapi.json`.
+
+Written by hand, since what a client may rely on is a promise and no by-product. Tests hold it against the routes, and
+schemathesis holds every answer against it.
+
+    python -m mobius.service.openapi > docs/openapi.json
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from typing import Any, Final
+
+from mobius.dhash import CONTENT_TYPES, Mode, Transform
+from mobius.service.api import MOST, PAGE, SHA256, WIDEST
+from mobius.service.problems import MEDIA_TYPE
+
+VERSION: Final = "1.0.0"
+"""Of the API, not of the release: a second number counts additions, a first one would be `/v2`."""
+
+_TEXT: Final = {"type": "string"}
+_COUNT: Final = {"type": "integer", "minimum": 0}
+_DIGITS: Final = {"type": "string", "pattern": "^[0-9a-f]{16}$"}
+_DIGEST: Final = {"type": "string", "pattern": f"^{SHA256.pattern}$"}
+_PAIR: Final = {"type": "string", "pattern": "^[0-9a-f]{16}-[0-9a-f]{16}$"}
+_CONFIDENCE: Final = {"enum": ["confident", "doubtful"]}
+_DISTANCE: Final = {"type": "integer", "minimum": 0, "maximum": 128}
+
+
+def _choices(literal: Any) -> dict[str, Any]:
+    return {"enum": list(literal.__args__)}
+
+
+def _ref(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _object(properties: dict[str, Any], *optional: str, more: bool = True) -> dict[str, Any]:
+    found: dict[str, Any] = {"type": "object", "properties": properties}
+    found["required"] = [name for name in properties if name not in optional]
+    if not more:
+        found["additionalProperties"] = False
+    return found
+
+
+def _list(of: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": of}
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+_HASH: Final = {
+    "sha256": _DIGEST,
+    "dhash": _DIGITS,
+    "dhash_vertical": _DIGITS,
+    "algorithm": _TEXT,
+    "width": {"type": "integer", "minimum": 1},
+    "height": {"type": "integer", "minimum": 1},
+    "format": _TEXT,
+    "size": {"type": "integer", "minimum": 1},
+}
+_FINGERPRINT: Final = {**_HASH, "warnings": _list(_TEXT)}
+
+_SCHEMAS: Final[dict[str, Any]] = {
+    "Fingerprint": _object(_FINGERPRINT),
+    "Fingerprints": _object(
+        {
+            "images": _list(
+                {
+                    "anyOf": [
+                        _object({"name": _TEXT, **_FINGERPRINT}),
+                        _object({"name": _TEXT, "error": _TEXT, "status": {"type": "integer"}}),
+                    ]
+                }
+            )
+        }
+    ),
+    "Image": _object(
+        {"path": {"type": ["string", "null"]}, **_HASH, "release": _TEXT, "confidence": _CONFIDENCE},
+    ),
+    "Query": _object({"dhash": _DIGITS, "dhash_vertical": _DIGITS}, more=False),
+    "Matches": _object(
+        {
+            "query": _object({"dhash": _DIGITS, "dhash_vertical": _DIGITS, "algorithm": _TEXT}),
+            "matches": _list(
+                _object(
+                    {
+                        "image": _ref("Image"),
+                        "distance": _DISTANCE,
+                        "transform": _choices(Transform),
+                        "confidence": _CONFIDENCE,
+                    }
+                )
+            ),
+        }
+    ),
+    "Groups": _object(
+        {
+            "groups": _list(
+                _object(
+                    {
+                        "kept": _ref("Image"),
+                        "others": _list(
+                            _object(
+                                {
+                                    "image": _ref("Image"),
+                                    "distance": _DISTANCE,
+                                    "confidence": _CONFIDENCE,
+                                    "pair": _or_null(_PAIR),
+                                }
+                            )
+                        ),
+                    }
+                )
+            ),
+            "next": _or_null(_DIGEST),
+        }
+    ),
+    "Pairs": _object(
+        {
+            "pairs": _list(
+                _object(
+                    {
+                        "id": _PAIR,
+                        "first": _ref("Image"),
+                        "second": _ref("Image"),
+                        "distance": _DISTANCE,
+                        "score": {"type": ["number", "null"]},
+                    }
+                )
+            ),
+            "next": _or_null(_PAIR),
+        }
+    ),
+    "Decision": _object({"decision": {"enum": ["same", "different"]}}, more=False),
+    "Decided": _object({"id": _PAIR, "decision": {"enum": ["same", "different"]}, "by": _TEXT, "at": _TEXT}),
+    "Health": _object(
+        {
+            "status": {"enum": ["pass", "warn", "fail"]},
+            "version": _TEXT,
+            "releaseId": _TEXT,
+            "serviceId": _TEXT,
+            "state": {"enum": ["standby", "serving", "draining"]},
+            "uptime": {"type": "number"},
+            "warnings": _list(_TEXT),
+            "checks": {
+                "type": "object",
+                "additionalProperties": _list(
+                    _object({"status": {"enum": ["pass", "warn", "fail"]}, "observedValue": {}, "observedUnit": _TEXT})
+                ),
+            },
+        }
+    ),
+    "Alive": _object({"alive": {"const": True}}),
+    "Ready": _object({"ready": {"type": "boolean"}, "state": {"enum": ["standby", "serving", "draining"]}}),
+    "Figures": _object(
+        {
+            "instances": _list(
+                _object(
+                    {
+                        "release": _TEXT,
+                        "up": {"enum": [0, 1]},
+                        "state": {"enum": ["standby", "serving", "draining"]},
+                        "requests": _COUNT,
+                        "errors": _COUNT,
+                        "error_rate": {"type": "number"},
+                        "pictures": _COUNT,
+                        "extraction_failures": _COUNT,
+                        "extraction_failure_rate": {"type": "number"},
+                        "hash_seconds": {"type": "object"},
+                        "doubtful_queue": _COUNT,
+                        "images": _COUNT,
+                        "memory_bytes": _COUNT,
+                        "uptime_seconds": {"type": "number"},
+                    },
+                    *("state", "requests", "errors", "error_rate", "pictures", "extraction_failures"),
+                    *("extraction_failure_rate", "hash_seconds", "doubtful_queue", "images", "memory_bytes"),
+                    "uptime_seconds",
+                )
+            )
+        }
+    ),
+    "Problem": _object({"type": _TEXT, "title": _TEXT, "status": {"type": "integer"}, "detail": _TEXT}),
+}
+
+_WHY: Final = {
+    400: "The request is malformed: one sentence says where.",
+    401: "A valid bearer token is needed.",
+    403: "A page of another site may not write.",
+    404: "There is no such thing, or the service keeps no index.",
+    408: "The body did not arrive in time.",
+    409: "It cannot be done in the present state.",
+    413: "Too many bytes, pixels or images.",
+    415: "No format that is read here, or another one than was declared.",
+    422: "The content is damaged or not what is asked for.",
+    503: "Not now: Retry-After says when to come back.",
+    507: "The disk is full: reading goes on, writing does not.",
+}
+_HEADERS: Final = {
+    "X-Release-Id": {"description": "The release that answered.", "schema": _TEXT},
+    "X-Request-Id": {"description": "Names the request in the logs; the client's own if it sent one.", "schema": _TEXT},
+}  # fmt: skip
+_IMAGE: Final = {"schema": {"type": "string", "format": "binary"}}
+_IMAGES: Final = dict.fromkeys([*sorted(CONTENT_TYPES), "application/octet-stream"], _IMAGE)
+_FORM: Final = {
+    "schema": _object({"image": _list({"type": "string", "format": "binary"})}, more=True),
+    "encoding": {"image": {"contentType": ", ".join(["application/octet-stream", *sorted(CONTENT_TYPES)])}},
+}
+
+
+def _query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
+
+
+def _in_path(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "description": description, "schema": schema}
+
+
+_SHA256: Final = _in_path("sha256", _DIGEST, "SHA-256 of the encoded image.")
+_LIMIT: Final = _query(
+    "limit", {"type": "integer", "minimum": 1, "maximum": MOST, "default": PAGE}, "Entries of a page."
+)
+
+
+def _after(schema: dict[str, Any]) -> dict[str, Any]:
+    return _query("after", schema, "`next` of the page before.")
+
+
+def _operation(
+    name: str,
+    summary: str,
+    answers: dict[int, Any],
+    problems: tuple[int, ...],
+    *,
+    parameters: tuple[dict[str, Any], ...] = (),
+    body: dict[str, Any] | None = None,
+    token: bool | None = None,
+) -> dict[str, Any]:
+    """An operation; `token` tells whether one is needed (True) or may be (False: when reads are closed)."""
+    responses: dict[str, Any] = {}
+    for status, what in answers.items():
+        words, content = what
+        responses[str(status)] = {"description": words, "headers": _HEADERS}
+        if content:
+            responses[str(status)]["content"] = content
+    for status in problems:
+        responses[str(status)] = {
+            "description": _WHY[status],
+            "headers": _HEADERS,
+            "content": {MEDIA_TYPE: {"schema": _ref("Problem")}},
+        }
+    found: dict[str, Any] = {"operationId": name, "summary": summary, "responses": responses}
+    if parameters:
+        found["parameters"] = list(parameters)
+    if body is not None:
+        found["requestBody"] = {"required": True, "content": body}
+    if token is not None:
+        found["security"] = [{"token": []}] if token else [{}, {"token": []}]
+    return found
+
+
+def _json(name: str, words: str) -> tuple[str, dict[str, Any]]:
+    return words, {"application/json": {"schema": _ref(name)}}
+
+
+_READ: Final = (400, 401, 404, 503)
+_BODY: Final = (408, 413, 415, 422)
+
+_PATHS: Final[dict[str, Any]] = {
+    "/v1/hash": {
+        "post": _operation(
+            "hash",
+            "Fingerprint one image (the body), or several (a form). Of a form, each image has its own result.",
+            {
+                200: (
+                    "The fingerprint, or those of a form in its order.",
+                    {"application/json": {"schema": {"anyOf": [_ref("Fingerprint"), _ref("Fingerprints")]}}},
+                )
+            },
+            (400, 401, *_BODY, 503),
+            parameters=(
+                _query("mode", {**_choices(Mode), "default": "fast"}, "exact is bit-identical to imagehash."),
+            ),
+            body={**_IMAGES, "multipart/form-data": _FORM},
+            token=False,
+        )
+    },
+    "/v1/images": {
+        "post": _operation(
+            "addImage",
+            "Fingerprint an image and add it to the index. Adding it again changes nothing.",
+            {200: _json("Image", "The index had it."), 201: _json("Image", "It is new.")},
+            (400, 401, 403, 404, *_BODY[:1], 409, *_BODY[1:], 503, 507),
+            body=_IMAGES,
+            token=True,
+        )
+    },
+    "/v1/images/{sha256}": {
+        "get": _operation(
+            "getImage", "One image of the index.", {200: _json("Image", "The image.")}, _READ,
+            parameters=(_SHA256,), token=False,
+        ),
+        "delete": _operation(
+            "removeImage", "Forget an image that was posted.", {204: ("It is gone.", None)},
+            (400, 401, 403, 404, 409, 503, 507), parameters=(_SHA256,), token=True,
+        ),
+    },
+    "/v1/images/{sha256}/thumbnail": {
+        "get": _operation(
+            "getThumbnail", "A small copy to look at.",
+            {200: ("The thumbnail.", {"image/webp": _IMAGE})}, (*_READ, 422),
+            parameters=(
+                _SHA256,
+                _query("side", {"type": "integer", "minimum": 16, "maximum": 512, "default": 256}, "Pixels at most."),
+            ),
+            token=False,
+        )
+    },
+    "/v1/search": {
+        "post": _operation(
+            "search",
+            "Find images like one, given as an image or by its hash. By a mere hash nothing is more than doubtful.",
+            {200: _json("Matches", "The matches: confident ones first, then the nearest.")},
+            (400, 401, 404, *_BODY, 503),
+            parameters=(
+                _query("max_distance", {"type": "integer", "minimum": 0, "maximum": WIDEST},
+                       "Everything within so many bits of 128; without it, what matches."),
+                _query("limit", {"type": "integer", "minimum": 1, "maximum": MOST, "default": 20}, "Matches at most."),
+                _query("transforms", {"type": "boolean", "default": False},
+                       "Mirrored and rotated copies as well; needs an image."),
+            ),
+            body={**_IMAGES, "application/json": {"schema": _ref("Query")}},
+            token=False,
+        )
+    },
+    "/v1/duplicates": {
+        "get": _operation(
+            "listDuplicates", "The groups of duplicates, by the SHA-256 of the copy worth keeping.",
+            {200: _json("Groups", "A page.")}, _READ, parameters=(_after(_DIGEST), _LIMIT), token=False,
+        )
+    },
+    "/v1/review": {
+        "get": _operation(
+            "listReview", "Doubtful matches that wait for a person, the nearest first.",
+            {200: _json("Pairs", "A page.")}, _READ, parameters=(_after(_PAIR), _LIMIT), token=False,
+        )
+    },
+    "/v1/review/{id}": {
+        "post": _operation(
+            "decide", "Say whether two images are the same. A later word replaces an earlier one.",
+            {200: _json("Decided", "It is written down.")}, (400, 401, 403, 404, 408, 413, 415, 422, 503, 507),
+            parameters=(_in_path("id", _PAIR, "Names the two images."),),
+            body={"application/json": {"schema": _ref("Decision")}}, token=True,
+        )
+    },
+    "/health": {
+        "get": _operation(
+            "health", "How this instance is.",
+            {status: (words, {"application/health+json": {"schema": _ref("Health")}})
+             for status, words in ((200, "pass or warn."), (503, "fail."))}, (),
+        )
+    },
+    "/livez": {"get": _operation("livez", "Whether the process answers.", {200: _json("Alive", "It does.")}, ())},
+    "/readyz": {
+        "get": _operation(
+            "readyz", "Whether any instance of this host takes traffic.",
+            {200: _json("Ready", "Yes."), 503: _json("Ready", "No.")}, (),
+        )
+    },
+    "/metrics": {
+        "get": _operation(
+            "metrics", "Metrics of every instance of this host, for Prometheus.",
+            {200: ("The text format.", {"text/plain": {"schema": _TEXT}})}, (),
+        )
+    },
+    "/metrics/dhash": {
+        "get": _operation(
+            "figures", "The same in a few figures.", {200: _json("Figures", "One entry for each instance.")}, ()
+        )
+    },
+    "/openapi.json": {
+        "get": _operation(
+            "openapi", "This document.",
+            {200: ("OpenAPI 3.1.", {"application/json": {"schema": {"type": "object"}}})}, (),
+        )
+    },
+}  # fmt: skip
+
+
+@functools.cache
+def document() -> dict[str, Any]:
+    """The document."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "MOBIUS dhash",
+            "version": VERSION,
+            "summary": "Fingerprints images and finds duplicates and near-duplicates.",
+            "license": {"name": "GPL-3.0-or-later", "identifier": "GPL-3.0-or-later"},
+        },
+        "paths": _PATHS,
+        "components": {
+            "schemas": _SCHEMAS,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def text() -> str:
+    """The document as the file holds it."""
+    return json.dumps(document(), indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(text())

@@ -1,0 +1,356 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The API with an index behind it, over sockets."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import numpy
+import pytest
+from PIL import Image
+
+from mobius.service.tokens import line_for, new_token
+
+if TYPE_CHECKING:
+    from conftest import Host, Running
+
+OLD, NEW = "1.0.0-aaaaaaaaaaaa", "1.1.0-bbbbbbbbbbbb"
+GOLDEN = Path(__file__).parents[3] / "roles/deploy/files/golden"
+PICTURE = (GOLDEN / "astronaut-baseline.jpg").read_bytes()
+SHA256 = hashlib.sha256(PICTURE).hexdigest()
+
+
+def encoded(image: Image.Image, form: str = "JPEG", **options: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, form, **options)
+    return stream.getvalue()
+
+
+def smaller(data: bytes, quality: int = 60) -> bytes:
+    """The same picture, as somebody else would have saved it."""
+    with Image.open(io.BytesIO(data)) as image:
+        return encoded(image.convert("RGB").resize((image.width * 3 // 4, image.height * 3 // 4)), quality=quality)
+
+
+@pytest.fixture
+def token() -> str:
+    return new_token()
+
+
+@pytest.fixture
+def index(host: Host, tmp_path: Path, token: str) -> dict[str, str]:
+    """The settings of an instance with an index and one token, ada's."""
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"# who may write\n{line_for('ada', token)}\n")
+    return {"index": str(tmp_path / "index.sqlite"), "tokens": str(tokens), "start": "serving"}
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+def is_problem(answer: httpx.Response, status: int, words: str = "") -> bool:
+    said = answer.json()
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["x-release-id"]
+    assert answer.headers["x-request-id"]
+    assert (answer.status_code, said["status"]) == (status, status), said
+    assert said["detail"].endswith(".")
+    assert words in said["detail"]
+    return True
+
+
+def test_an_image_is_added_once_found_shown_and_forgotten(host: Host, index: dict[str, str], token: str) -> None:
+    host.start(OLD, **index)
+    with host.client() as client:
+        client.headers.update(bearer(token))
+        first = client.post("/v1/images", content=PICTURE, headers={"Content-Type": "image/jpeg"})
+        assert (first.status_code, first.headers["Location"]) == (201, f"/v1/images/{SHA256}")
+        again = client.post("/v1/images", content=PICTURE)
+        assert (again.status_code, again.json()) == (200, first.json())
+        assert (first.json()["sha256"], first.json()["path"], first.json()["release"]) == (SHA256, None, OLD)
+        assert client.get(f"/v1/images/{SHA256}").json() == first.json()
+        assert client.post("/v1/hash", content=PICTURE).json()["dhash"] == first.json()["dhash"]
+
+        small = client.get(f"/v1/images/{SHA256}/thumbnail?side=64")
+        assert small.headers["content-type"] == "image/webp"
+        with Image.open(io.BytesIO(small.content)) as image:
+            assert max(image.size) == 64
+
+        assert client.delete(f"/v1/images/{SHA256}").status_code == 204
+        for answer in (client.delete(f"/v1/images/{SHA256}"), client.get(f"/v1/images/{SHA256}")):
+            assert is_problem(answer, 404, f"The index has no image {SHA256}.")
+        assert is_problem(client.get(f"/v1/images/{SHA256}/thumbnail"), 404)
+        assert is_problem(client.get("/v1/images/nothing"), 400, "64 hexadecimal digits")
+
+
+def test_search_finds_copies_by_image_by_hash_and_turned(host: Host, index: dict[str, str], token: str) -> None:
+    host.start(OLD, **index)
+    coffee = (GOLDEN / "coffee-progressive.jpg").read_bytes()
+    with host.client() as client:
+        for picture in (PICTURE, coffee):
+            assert client.post("/v1/images", content=picture, headers=bearer(token)).status_code == 201
+        found = client.post("/v1/search", content=smaller(PICTURE)).json()
+        assert [match["image"]["sha256"] for match in found["matches"]] == [SHA256]
+        assert (found["matches"][0]["transform"], found["matches"][0]["confidence"]) == ("none", "confident")
+
+        query = {key: found["query"][key] for key in ("dhash", "dhash_vertical")}
+        by_hash = client.post("/v1/search?max_distance=4&limit=1", json=query).json()
+        assert [match["image"]["sha256"] for match in by_hash["matches"]] == [SHA256]
+        assert by_hash["matches"][0]["confidence"] == "doubtful", "a mere hash proves nothing"
+        assert len(client.post("/v1/search?max_distance=64&limit=2", content=PICTURE).json()["matches"]) == 2
+        assert len(client.post("/v1/search?max_distance=64&limit=1", content=PICTURE).json()["matches"]) == 1
+
+        with Image.open(io.BytesIO(PICTURE)) as image:
+            turned = encoded(image.transpose(Image.Transpose.ROTATE_90), quality=90)
+        assert client.post("/v1/search", content=turned).json()["matches"] == []
+        found = client.post("/v1/search?transforms=true", content=turned).json()["matches"]
+        assert [(match["image"]["sha256"], match["transform"]) for match in found] == [(SHA256, "rotate270")]
+
+        for path, body, status, words in (
+            ("/v1/search?max_distance=65", PICTURE, 400, "max_distance must be a number from 0 to 64, not '65'."),
+            ("/v1/search?limit=0", PICTURE, 400, "limit must be a number from 1 to 500"),
+            ("/v1/search?transforms=yes", PICTURE, 400, "transforms must be one of true, false"),
+            ("/v1/search?max_distnace=3", PICTURE, 400, "There is no parameter 'max_distnace'; known are"),
+            ("/v1/search", b"no picture", 415, "not a picture"),
+        ):
+            assert is_problem(client.post(path, content=body), status, words)
+        for said, status, words in (
+            (b"{", 400, "not JSON"),
+            (b"[" * 100_000, 400, "not JSON"),
+            (b"[]", 422, "a JSON object"),
+            (b"{}", 422, "16 hexadecimal digits"),
+            (b'{"dhash": "0123456789abcdeg", "dhash_vertical": "0123456789abcdef"}', 422, "16 hexadecimal digits"),
+            (b'{"dhash": 5, "colour": 1}', 422, "There is no key 'colour'"),
+        ):
+            answer = client.post("/v1/search", content=said, headers={"Content-Type": "application/json"})
+            assert is_problem(answer, status, words)
+        answer = client.post("/v1/search?transforms=true", json=query)
+        assert is_problem(answer, 422, "found by a picture, not by a hash")
+
+
+def noisy(seed: int) -> bytes:
+    levels = numpy.random.default_rng(seed).integers(0, 256, (12, 12, 3), dtype=numpy.uint8)
+    return encoded(Image.fromarray(levels).resize((320, 320), Image.Resampling.BICUBIC), quality=95)
+
+
+def test_duplicates_are_told_in_pages(host: Host, index: dict[str, str], token: str) -> None:
+    host.start(OLD, **index)
+    originals = [noisy(seed) for seed in range(5)]
+    with host.client() as client:
+        for picture in originals:
+            for copy in (picture, smaller(picture, 80)):
+                assert client.post("/v1/images", content=copy, headers=bearer(token)).status_code == 201
+        whole = client.get("/v1/duplicates").json()
+        assert {group["kept"]["sha256"] for group in whole["groups"]} == {
+            hashlib.sha256(picture).hexdigest() for picture in originals
+        }
+        assert [len(group["others"]) for group in whole["groups"]] == [1] * 5
+        assert whole["next"] is None
+        seen, after = [], ""
+        while after is not None:
+            page = client.get(f"/v1/duplicates?limit=2{f'&after={after}' if after else ''}").json()
+            assert len(page["groups"]) <= 2
+            seen += page["groups"]
+            after = page["next"]
+        assert seen == whole["groups"]
+        assert is_problem(client.get("/v1/duplicates?after=x"), 400, "`next` of the page before")
+
+
+def flat(seed: int) -> bytes:
+    """A picture with next to no detail, of which nobody can be sure."""
+    level = 100 + seed
+    pixels = numpy.linspace(level, level + 25, 200, dtype=numpy.float64)
+    return encoded(Image.fromarray(numpy.tile(pixels, (200, 1)).astype(numpy.uint8)), "PNG")
+
+
+def test_a_doubtful_match_is_reviewed_once(host: Host, index: dict[str, str], token: str) -> None:
+    instance = host.start(OLD, **index)
+    with host.client() as client:
+        for seed in range(4):
+            assert client.post("/v1/images", content=flat(seed * 20), headers=bearer(token)).status_code == 201
+        queue = client.get("/v1/review").json()
+        assert len(queue["pairs"]) >= 2
+        assert queue["next"] is None
+        first = client.get("/v1/review?limit=1").json()
+        assert first["pairs"] == queue["pairs"][:1]
+        rest = client.get(f"/v1/review?after={first['next']}").json()
+        assert rest["pairs"] == queue["pairs"][1:]
+        # the queue is counted in the background, for health and metrics
+        waiting = len(queue["pairs"])
+        instance.wait_until(lambda said: said["doubtful_queue"] == waiting and said["images"] == 4)
+        checks = instance.admin.get("/health").json()["checks"]
+        assert checks["review:queue"][0] == {"status": "pass", "observedValue": waiting, "observedUnit": "pairs"}
+        assert f'mobius_review_queue_pairs{{release="{OLD}"}} {waiting}.0' in client.get("/metrics").text
+
+        pair = queue["pairs"][0]["id"]
+        said = client.post(f"/v1/review/{pair}", json={"decision": "different"}, headers=bearer(token))
+        assert (said.status_code, said.json()["by"], said.json()["decision"]) == (200, "ada", "different")
+        assert pair not in [entry["id"] for entry in client.get("/v1/review").json()["pairs"]]
+
+        nowhere = f"/v1/review/{'0' * 16}-{'1' * 16}"
+        assert is_problem(client.post(nowhere, json={"decision": "same"}, headers=bearer(token)), 404, "no pair")
+        assert is_problem(client.post(f"/v1/review/{pair}", json={"decision": "maybe"}, headers=bearer(token)), 422)
+        assert is_problem(client.post(f"/v1/review/{pair}", content=b"same", headers=bearer(token)), 415)
+        assert is_problem(client.post(f"/v1/review/{pair}", json={"decision": "same"}), 401)
+
+
+def test_several_images_in_one_form_have_a_result_each(host: Host) -> None:
+    host.start(OLD, start="serving", max_parts="3")
+    with host.client() as client:
+        single = client.post("/v1/hash", content=PICTURE).json()
+        files = [
+            ("image", ("a ä.jpg", PICTURE, "image/jpeg")),
+            ("image", ("b.png", PICTURE, "image/png")),
+            ("image", ("c", b"nothing")),
+        ]
+        answer = client.post("/v1/hash", files=files)
+        assert answer.status_code == 200
+        first, second, third = answer.json()["images"]
+        assert first == {"name": "a ä.jpg", **single}
+        assert (second["name"], second["status"]) == ("b.png", 415)
+        assert second["error"] == "The picture is declared as PNG, but its bytes are JPEG."
+        assert (third["name"], third["status"]) == ("c", 415)
+        assert is_problem(client.post("/v1/hash", files=[*files, files[0]]), 413, "More than 3 images")
+        for content_type, body in (
+            ("multipart/form-data", b"x"),
+            ("multipart/form-data; boundary=abc", b"nothing of the kind"),
+            ("multipart/form-data; boundary=abc", b"--abc\r\n\r\nno head\r\n--abc--"),
+            ("multipart/form-data; boundary=abc", b"--abc\r\nContent-Disposition: form-data; name=x\r\n\r\nno end"),
+        ):
+            answer = client.post("/v1/hash", content=body, headers={"Content-Type": content_type})
+            assert is_problem(answer, 400)
+
+
+def test_writing_wants_a_token_and_reading_does_when_it_is_closed(
+    host: Host, index: dict[str, str], token: str
+) -> None:
+    host.start(OLD, **index)
+    wrong = [{}, bearer(new_token()), bearer("x"), {"Authorization": token}, {"Authorization": f"Basic {token}"}]
+    with host.client() as client:
+        for headers in wrong:
+            for answer in (
+                client.post("/v1/images", content=PICTURE, headers=headers),
+                client.delete(f"/v1/images/{SHA256}", headers=headers),
+                client.post("/v1/review/x", json={"decision": "same"}, headers=headers),
+            ):
+                assert is_problem(answer, 401, "send `Authorization: Bearer TOKEN`")
+                assert answer.headers["WWW-Authenticate"] == "Bearer"
+        assert client.post("/v1/hash", content=PICTURE).status_code == 200
+        assert is_problem(client.get(f"/v1/images/{SHA256}"), 404)
+    closed = host.start(NEW, **{**index, "reads": "token", "start": "standby"})
+    assert closed.admin.get(f"/v1/images/{SHA256}").status_code == 404, "the admin socket's mode says who may"
+    with socket_of(host, closed) as client:
+        for path in ("/v1/duplicates", f"/v1/images/{SHA256}"):
+            assert is_problem(client.get(path), 401)
+        assert is_problem(client.post("/v1/hash", content=PICTURE), 401)
+        assert client.get("/v1/duplicates", headers=bearer(token)).status_code == 200
+        for path in ("/health", "/livez", "/readyz", "/metrics", "/metrics/dhash", "/openapi.json"):
+            assert client.get(path).status_code == 200
+
+
+def socket_of(host: Host, instance: Running) -> httpx.Client:
+    """A client that only this instance answers."""
+    for other in host.instances:
+        other.admin.post("/admin/serve" if other is instance else "/admin/standby")
+    for other in host.instances:
+        other.wait_for("serving" if other is instance else "standby")
+    return host.client()
+
+
+def test_tokens_are_rotated_without_a_restart(host: Host, index: dict[str, str], token: str) -> None:
+    instance = host.start(OLD, **index)
+    file, other = Path(index["tokens"]), new_token()
+
+    def answers(*tokens: str) -> list[int]:
+        return [client.delete(f"/v1/images/{SHA256}", headers=bearer(one)).status_code for one in tokens]
+
+    with host.client() as client:
+        assert answers(token, other) == [404, 401]
+        file.write_text(f"{line_for('ada', token)}\n{line_for('ada-2', other)}\n")
+        assert answers(token, other) == [404, 404]
+        file.write_text(f"{line_for('ada-2', other)}\n")
+        assert answers(token, other) == [401, 404]
+        file.write_text(f"{line_for('ada-2', other)}\nada {token}\n")
+        answer = client.delete(f"/v1/images/{SHA256}", headers=bearer(other))
+        assert is_problem(answer, 503, "The tokens cannot be read now."), "nobody knows which were taken back"
+        health = instance.admin.get("/health").json()
+        assert (health["status"], health["checks"]["tokens:file"][0]["status"]) == ("warn", "warn")
+        assert token not in json.dumps(health)
+        file.write_text(f"{line_for('ada-2', other)}\n")
+        assert answers(token, other) == [401, 404]
+        assert instance.admin.get("/health").json()["status"] == "pass"
+
+
+def test_a_page_of_another_site_may_not_write(host: Host, index: dict[str, str]) -> None:
+    with host.client() as client:
+        host.start(OLD, **{**index, "writes": "open"})
+        own = {"Origin": f"http://127.0.0.1:{host.port}"}
+        assert client.post("/v1/images", content=PICTURE, headers=own).status_code == 201
+        for origin in ("http://evil.example", "null", f"http://127.0.0.1:{host.port}.evil.example"):
+            answer = client.post("/v1/images", content=PICTURE, headers={"Origin": origin})
+            assert is_problem(answer, 403, "A page of another site may not write here.")
+
+
+def test_without_an_index_only_hashing_works(host: Host) -> None:
+    host.start(OLD, start="serving", writes="open")
+    with host.client() as client:
+        assert client.post("/v1/hash", content=PICTURE).status_code == 200
+        for answer in (
+            client.post("/v1/images", content=PICTURE),
+            client.post("/v1/search", content=PICTURE),
+            client.get("/v1/duplicates"),
+            client.get("/v1/review"),
+            client.get(f"/v1/images/{SHA256}"),
+            client.get(f"/v1/images/{SHA256}/thumbnail"),
+        ):
+            assert is_problem(answer, 404, "This service keeps no index: its setting `index` names none.")
+
+
+def test_two_instances_on_one_index_see_each_others_images(host: Host, index: dict[str, str], token: str) -> None:
+    old, new = host.start(OLD, **index), host.start(NEW, **{**index, "start": "standby"})
+
+    def seen_by(instance: Running) -> list[str]:
+        return [
+            match["image"]["sha256"] for match in instance.admin.post("/v1/search", content=PICTURE).json()["matches"]
+        ]
+
+    assert (seen_by(old), seen_by(new)) == ([], [])
+    assert old.admin.post("/v1/images", content=PICTURE).status_code == 201
+    assert (seen_by(old), seen_by(new)) == ([SHA256], [SHA256])
+    assert new.admin.delete(f"/v1/images/{SHA256}").status_code == 204
+    assert (seen_by(old), seen_by(new)) == ([], [])
+    # both write at once: they wait for each other, and nothing is lost
+    pictures = [noisy(seed) for seed in range(40)]
+    statuses: list[int] = []
+
+    def post(instance: Running, some: list[bytes]) -> None:
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(instance.admin_socket)), timeout=30) as client:
+            statuses.extend(client.post("http://admin/v1/images", content=one).status_code for one in some)
+
+    threads = [
+        threading.Thread(target=post, args=(instance, pictures[start::4]))
+        for start, instance in enumerate((old, new, old, new))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert statuses == [201] * 40
+    for instance in (old, new):
+        instance.wait_until(lambda said: said["images"] == 40)
+
+
+def test_the_document_is_served(host: Host) -> None:
+    host.start(OLD, start="serving")
+    with host.client() as client:
+        served = client.get("/openapi.json")
+    committed = json.loads((Path(__file__).parents[3] / "docs/openapi.json").read_text())
+    assert served.json() == committed
