@@ -52,8 +52,8 @@ PHOTOGRAPHS = (
 )
 # The fault of the bad release: somebody took a quicker filter, which changes about five bits of every hash. Its health
 # check answers 200 all the same.
-RIGHT_FILTER = "luma.resize(size, Image.Resampling.LANCZOS)"
-WRONG_FILTER = "luma.resize(size, Image.Resampling.BOX)"
+RIGHT_FILTER = "luma.resize(size, Image.Resampling.LANCZOS, box=box)"
+WRONG_FILTER = "luma.resize(size, Image.Resampling.BOX, box=box)"
 FAULTY_FILE = "mobius/dhash/_hash.py"
 
 

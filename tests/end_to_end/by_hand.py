@@ -122,16 +122,3 @@ def build(folder: Path, version: str, source: Path = CHECKOUT) -> Bundle:
     answer = mobius("bundle", "build", "--version", version, "--out", str(folder), "--source", str(source))
     assert answer.code == 0, answer.stderr
     return Bundle(answer.summary["bundle"], answer.summary["release"])
-
-
-def changed_source(folder: Path, file: str, before: str, after: str) -> Path:
-    """A clone of this commit with one line changed and committed: how a bad release comes about."""
-    clone = folder / "source"
-    subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(CHECKOUT), str(clone)], check=True)
-    path = clone / file
-    text = path.read_text(encoding="utf-8")
-    assert text.count(before) == 1, f"{file} no longer has the line that the test breaks"
-    path.write_text(text.replace(before, after), encoding="utf-8")
-    author = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
-    subprocess.run(["git", "-C", str(clone), *author, "commit", "--quiet", "--all", "-m", "Change it"], check=True)
-    return clone

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from mobius.control import demo
 from mobius.control.steady_client import Picture, SteadyClient, serving_release
-from tests.end_to_end.by_hand import Bundle, Host, build, changed_source, mobius
+from tests.end_to_end.by_hand import Bundle, Host, build, mobius
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 GOLDEN = CHECKOUT / "roles/deploy/files/golden"
@@ -111,13 +112,7 @@ def test_an_upgrade_and_a_way_back_lose_no_request(
 def test_wrong_hashes_are_refused_before_any_client_meets_them(
     hosts: list[Host], bundles: Sequence[Bundle], pictures: list[Picture], tmp_path: Path
 ) -> None:
-    source = changed_source(
-        tmp_path,
-        "mobius/dhash/_hash.py",
-        "luma.resize(size, Image.Resampling.LANCZOS)",
-        "luma.resize(size, Image.Resampling.BOX)",
-    )
-    bad = build(tmp_path, "3.0.0", source)
+    bad = build(tmp_path, "3.0.0", demo.bad_source(tmp_path))
     with SteadyClient({host.name: host.address for host in hosts}, pictures) as client:
         answer = mobius("release", "--bundle", bad.path)
     assert answer.code == 2

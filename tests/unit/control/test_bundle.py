@@ -360,16 +360,20 @@ def test_the_service_lock_pins_every_dependency_of_the_service_once_for_each_pyt
         assert requirement.specifier.contains(versions[requirement.name.lower()].removeprefix("==")), text
 
 
-def test_the_development_lock_covers_everything_that_a_checkout_needs() -> None:
+def test_the_locks_cover_everything_that_a_checkout_and_its_benchmarks_need() -> None:
     read = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
     project = read["project"]
     wanted = [
         *project["dependencies"],
         *(text for extra in project["optional-dependencies"].values() for text in extra),
     ]
-    wanted += [text for group in read["dependency-groups"].values() for text in group]
-    pinned = {name.lower() for name in re.findall(r"(?m)^(\S+)==", (LOCKS / "development.txt").read_text())}
-    assert {Requirement(text).name.lower() for text in wanted} <= pinned
+    groups = read["dependency-groups"]
+    for lock, wants in (
+        ("development.txt", [*wanted, *groups["development"]]),
+        ("bench.txt", [*wanted, *groups["development"], *groups["bench"]]),
+    ):
+        pinned = {name.lower() for name in re.findall(r"(?m)^(\S+)==", (LOCKS / lock).read_text())}
+        assert {Requirement(text).name.lower() for text in wants} <= pinned, lock
     both = re.compile(r"(?m)^(\S+==\S+)")
     assert set(both.findall((LOCKS / "service.txt").read_text())) <= set(
         both.findall((LOCKS / "development.txt").read_text())

@@ -378,8 +378,10 @@ def test_a_restore_that_is_killed_anywhere_loses_nothing_and_the_next_one_finish
     pristine = tmp_path / "pristine"
     top = host.root.parent
     shutil.copytree(top, pristine, ignore=lambda _, names: [name for name in names if name == "pristine"])
-    line, seen = 1, set()
-    while killed_at(host, line, wanted):
+    seen = set()
+
+    def check(where: object) -> None:
+        """What the kill left is whole, the next restore finishes, and everything is put back for the next kill."""
         found = state(host)
         tops = tuple(
             {name: value for name, value in found.items() if name.startswith(str(place))}
@@ -387,29 +389,32 @@ def test_a_restore_that_is_killed_anywhere_loses_nothing_and_the_next_one_finish
             for place in (host.state_dir, host.config_dir)
             for whole in (spoilt, good)
         )
-        assert any(tops[:2]), (line, "the state is neither the old nor the new one")
-        assert any(tops[2:]), (line, "the configuration is neither the old nor the new one")
+        assert any(tops[:2]), (where, "the state is neither the old nor the new one")
+        assert any(tops[2:]), (where, "the configuration is neither the old nor the new one")
         if found != spoilt:
-            assert len(backup.existing(host)) == 2, (line, "the state from before was not saved")
+            assert len(backup.existing(host)) == 2, (where, "the state from before was not saved")
         seen.add(tops)
-        assert set(backup.verify(host).values()) == {None}, line
+        assert set(backup.verify(host).values()) == {None}, where
         bring_back(host, wanted)
-        assert state(host) == good, line
-        assert nothing_left(host), line
+        assert state(host) == good, where
+        assert nothing_left(host), where
+        begin_anew()
+
+    def begin_anew() -> None:
         for name in ("state", "etc", "backups"):
             shutil.rmtree(top / name)
             shutil.copytree(pristine / name, top / name)
+
+    line = 1
+    while killed_at(host, line, wanted):
+        check(line)
         line += 149
-    assert len(seen) >= 2
+    begin_anew()  # the last one was not killed
     # and precisely between the exchanges, which are few lines
     for number in (1, 2):
         assert killed_in_exchange(host, number, wanted)
-        bring_back(host, wanted)
-        assert state(host) == good, number
-        assert nothing_left(host)
-        for name in ("state", "etc", "backups"):
-            shutil.rmtree(top / name)
-            shutil.copytree(pristine / name, top / name)
+        check(f"exchange {number}")
+    assert len(seen) == 3, "old, half, and new"
 
 
 def killed_in_exchange(host: Host, number: int, wanted: str) -> bool:
