@@ -107,8 +107,9 @@ GOOD = {
 }
 
 
-def test_the_line_that_the_demo_breaks_is_there() -> None:
-    assert (demo.CHECKOUT / demo.FAULTY_FILE).read_text(encoding="utf-8").count(demo.RIGHT_FILTER) == 1
+def test_the_lines_that_the_demo_breaks_are_there() -> None:
+    for name, right, _ in demo.FAULTS:
+        assert (demo.CHECKOUT / name).read_text(encoding="utf-8").count(right) == 1
 
 
 def test_a_demo_in_which_all_held_is_broken_nowhere() -> None:
