@@ -23,7 +23,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mobius.errors import MobiusError
-from mobius.service import openapi
+from mobius.service import openapi, web_page
 from mobius.service.api import Api
 from mobius.service.instance import Instance
 from mobius.service.operations import Operations
@@ -58,6 +58,7 @@ def endpoints(instance: Instance, *, admin: bool) -> list[Endpoint]:
         Endpoint("GET", "/v1/duplicates", api.duplicates, "read"),
         Endpoint("GET", "/v1/review", api.review, "read"),
         Endpoint("POST", "/v1/review/{id}", api.decide, "write"),
+        Endpoint("GET", "/", web_page.answer),
         Endpoint("GET", "/openapi.json", _document),
         Endpoint("GET", "/health", operations.health),
         Endpoint("GET", "/livez", operations.livez),

@@ -384,6 +384,12 @@ _PATHS: Final[dict[str, Any]] = {
             "figures", "The same in a few figures.", {200: _json("Figures", "One entry for each instance.")}, ()
         )
     },
+    "/": {
+        "get": _operation(
+            "page", "The web page for people: figures, search, review.",
+            {200: ("The page, whole.", {"text/html": {"schema": _TEXT}})}, (),
+        )
+    },
     "/openapi.json": {
         "get": _operation(
             "openapi", "This document.",

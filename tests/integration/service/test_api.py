@@ -9,34 +9,19 @@ import io
 import json
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
-import numpy
 import pytest
 from PIL import Image
 
 from mobius.service.tokens import line_for, new_token
+from tests.integration.service.samples import GOLDEN, PICTURE, SHA256, bearer, encoded, flat, noisy, smaller
 
 if TYPE_CHECKING:
     from conftest import Host, Running
 
 OLD, NEW = "1.0.0-aaaaaaaaaaaa", "1.1.0-bbbbbbbbbbbb"
-GOLDEN = Path(__file__).parents[3] / "roles/deploy/files/golden"
-PICTURE = (GOLDEN / "astronaut-baseline.jpg").read_bytes()
-SHA256 = hashlib.sha256(PICTURE).hexdigest()
-
-
-def encoded(image: Image.Image, form: str = "JPEG", **options: Any) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, form, **options)
-    return stream.getvalue()
-
-
-def smaller(data: bytes, quality: int = 60) -> bytes:
-    """The same picture, as somebody else would have saved it."""
-    with Image.open(io.BytesIO(data)) as image:
-        return encoded(image.convert("RGB").resize((image.width * 3 // 4, image.height * 3 // 4)), quality=quality)
 
 
 @pytest.fixture
@@ -50,10 +35,6 @@ def index(host: Host, tmp_path: Path, token: str) -> dict[str, str]:
     tokens = tmp_path / "tokens"
     tokens.write_text(f"# who may write\n{line_for('ada', token)}\n")
     return {"index": str(tmp_path / "index.sqlite"), "tokens": str(tokens), "start": "serving"}
-
-
-def bearer(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"}
 
 
 def is_problem(answer: httpx.Response, status: int, words: str = "") -> bool:
@@ -136,11 +117,6 @@ def test_search_finds_copies_by_image_by_hash_and_turned(host: Host, index: dict
         assert is_problem(answer, 422, "found by a picture, not by a hash")
 
 
-def noisy(seed: int) -> bytes:
-    levels = numpy.random.default_rng(seed).integers(0, 256, (12, 12, 3), dtype=numpy.uint8)
-    return encoded(Image.fromarray(levels).resize((320, 320), Image.Resampling.BICUBIC), quality=95)
-
-
 def test_duplicates_are_told_in_pages(host: Host, index: dict[str, str], token: str) -> None:
     host.start(OLD, **index)
     originals = [noisy(seed) for seed in range(5)]
@@ -162,13 +138,6 @@ def test_duplicates_are_told_in_pages(host: Host, index: dict[str, str], token: 
             after = page["next"]
         assert seen == whole["groups"]
         assert is_problem(client.get("/v1/duplicates?after=x"), 400, "`next` of the page before")
-
-
-def flat(seed: int) -> bytes:
-    """A picture with next to no detail, of which nobody can be sure."""
-    level = 100 + seed
-    pixels = numpy.linspace(level, level + 25, 200, dtype=numpy.float64)
-    return encoded(Image.fromarray(numpy.tile(pixels, (200, 1)).astype(numpy.uint8)), "PNG")
 
 
 def test_a_doubtful_match_is_reviewed_once(host: Host, index: dict[str, str], token: str) -> None:
