@@ -20,7 +20,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "backup": ("mobius.control.run_commands:backup", "Back up the hosts, list or verify their backups."),
     "bundle": ("mobius.control.bundle_command:bundle", "Build a bundle of the service, or verify one."),
     "deploy": ("mobius.control.run_commands:deploy", "Stage a bundle and prove it in standby; nothing public changes."),
-    "dhash": ("mobius.dhash.command:dhash", "Hash and compare images."),
+    "dhash": ("mobius.dhash.command:dhash", "Hash and compare images, and serve them."),
     "lab": ("mobius.control.lab_command:lab", "Start and stop the lab's hosts."),
     "promote": ("mobius.control.run_commands:promote", "Let a staged release serve, if it passes its gate."),
     "provision": ("mobius.control.run_commands:provision", "Prepare the hosts for the service."),
@@ -28,6 +28,11 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "rollback": ("mobius.control.run_commands:rollback", "Go back to an earlier release, or list what there is."),
     "status": ("mobius.control.run_commands:status", "Show what every host keeps and serves."),
 }
+# Commands of a group that stand in a storey above the group's own: group, name, where.
+_FROM_ABOVE: tuple[tuple[str, str, str], ...] = (
+    ("dhash", "serve", "mobius.service.commands:serve"),
+    ("dhash", "token", "mobius.service.commands:token"),
+)
 
 
 class _LazyGroup(click.Group):
@@ -39,21 +44,31 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in _COMMANDS:
             return None
-        module, _, name = _COMMANDS[cmd_name][0].partition(":")
         try:
-            command = getattr(importlib.import_module(module), name)
+            command = _load(_COMMANDS[cmd_name][0])
+            for group, name, place in _FROM_ABOVE:
+                if group == cmd_name:
+                    assert isinstance(command, click.Group)
+                    command.add_command(_load(place), name)
         except ModuleNotFoundError as error:
             raise MobiusError(
                 "missing_dependency",
                 f"`mobius {cmd_name}` needs the Python package {error.name}, which is not installed.",
                 do_next="Run `make setup` in the checkout, or install mobius-dhash[control].",
             ) from error
-        assert isinstance(command, click.Command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in sorted(_COMMANDS.items())])
+
+
+def _load(place: str) -> click.Command:
+    """The command at `module:name`."""
+    module, _, name = place.partition(":")
+    command = getattr(importlib.import_module(module), name)
+    assert isinstance(command, click.Command)
+    return command
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

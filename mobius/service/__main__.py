@@ -11,9 +11,10 @@ import signal
 import socket
 import stat
 import sys
+from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from loguru import logger
 from prometheus_client import CollectorRegistry, disable_created_metrics
@@ -31,36 +32,53 @@ ADMIN_MODE = 0o660
 
 
 def main() -> int:
-    """Run the service. Returns the exit code."""
-    configured = False
+    """Run the service as systemd starts it: the environment says how. Returns the exit code."""
     try:
-        settings = Settings.from_environment(os.environ)
-        logs.configure(
-            resource={
-                "service.name": settings.service,
-                "service.version": settings.version,
-                "service.instance.id": settings.release_id,
-                "deployment.environment.name": settings.environment,
-            },
-            file=settings.log_file if settings.environment == "production" else None,
-            level=settings.log_level,
-        )
-        configured = True
-        return _run(settings, _listener(settings))
+        return run(os.environ)
     except MobiusError as error:
-        if configured:
-            logger.critical("{}", error.reason)
         # the journal's one line, for whoever asks systemd why the unit failed
         print(f"mobius.service: {error.reason} {error.do_next}", file=sys.stderr)
         return int(error.code)
 
 
-def _run(settings: Settings, listener: socket.socket | None) -> int:
+def run(
+    environment: Mapping[str, str], log: TextIO | None = None, ready: Callable[[str, int], None] | None = None
+) -> int:
+    """Run the service until it is told to stop. Returns the exit code.
+
+    Args:
+        environment: with the `MOBIUS_` variables.
+        log: where the logs go in development; standard output when not given.
+        ready: called with address and port once the public socket is answered, if it is one of TCP.
+
+    Raises:
+        MobiusError: it could not start; logged as well, once there is a log.
+    """
+    settings = Settings.from_environment(environment)
+    logs.configure(
+        resource={
+            "service.name": settings.service,
+            "service.version": settings.version,
+            "service.instance.id": settings.release_id,
+            "deployment.environment.name": settings.environment,
+        },
+        file=settings.log_file if settings.environment == "production" else None,
+        stream=log,
+        level=settings.log_level,
+    )
+    try:
+        return _run(settings, _listener(settings), ready)
+    except MobiusError as error:
+        logger.critical("{}", error.reason)
+        raise
+
+
+def _run(settings: Settings, listener: socket.socket | None, ready: Callable[[str, int], None] | None) -> int:
     disable_created_metrics()  # type: ignore[no-untyped-call]
     notifier = Notifier(os.environ)
     instance = Instance(settings, Metrics(CollectorRegistry(auto_describe=True), settings))
     try:
-        asyncio.run(_live(instance, listener, notifier))
+        asyncio.run(_live(instance, listener, notifier, ready))
     except MobiusError:
         raise
     except Exception as error:  # noqa: BLE001 (logged with its trace; the journal gets one sentence)
@@ -129,7 +147,12 @@ def _bind_admin(path: Path) -> socket.socket:
     return channel
 
 
-async def _live(instance: Instance, listener: socket.socket | None, notifier: Notifier) -> None:
+async def _live(
+    instance: Instance,
+    listener: socket.socket | None,
+    notifier: Notifier,
+    ready: Callable[[str, int], None] | None,
+) -> None:
     settings = instance.settings
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_log_loop_fault)
@@ -155,6 +178,8 @@ async def _live(instance: Instance, listener: socket.socket | None, notifier: No
             instance.serve()
         logger.info("Ready: {} starts {}", settings.release_id, instance.state)
         notifier.send(f"READY=1\nSTATUS={instance.state}")
+        if ready is not None and listener is not None and listener.family in (socket.AF_INET, socket.AF_INET6):
+            ready(*listener.getsockname()[:2])
 
         stopping = loop.create_task(told_to_stop.wait())
         await asyncio.wait({stopping, ticking}, return_when=asyncio.FIRST_COMPLETED)
