@@ -50,8 +50,8 @@ PHOTOGRAPHS = (
     "retina.jpg",
     "rocket.jpg",
 )
-# The faults of the bad release, as (file, what stands there, what stands there then): somebody took a quicker filter, which
-# changes about five bits of every hash, and switched off the self-test that it failed. Its health check answers 200.
+# The faults of the bad release, as (file, what stands there, what stands there then): somebody took a quicker filter,
+# which changes about five bits of every hash, and switched off the self-test that it failed. Its health answers 200.
 FAULTS = (
     (
         "mobius/dhash/_hash.py",
@@ -156,7 +156,7 @@ def photographs(library: Path | None) -> list[Path]:
 
 
 def bad_source(workspace: Path) -> Path:
-    """A clone of this checkout's commit with a wrong filter and a silenced self-test, committed: a release as bad ones are made.
+    """A clone of this checkout's commit with a wrong filter and a silenced self-test, committed: how bad releases come.
 
     Raises:
         MobiusError: the line to break is not where it was.
