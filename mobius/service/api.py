@@ -215,6 +215,8 @@ class Api:
                     raise ProblemError(413, f"More than {most} images in one request are not taken.")
         except multipart.MalformedError as error:
             raise ProblemError(400, str(error)) from error
+        if not files:
+            raise ProblemError(400, "The form holds no image.")
 
         async def one(part: multipart.Part) -> dict[str, Any]:
             name = part.name if part.filename is None else part.filename

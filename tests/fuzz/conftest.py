@@ -1,0 +1,7 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The same hosts as the service's own tests have."""
+
+from tests.integration.service.conftest import host
+
+__all__ = ["host"]

@@ -1,0 +1,205 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Clients that mean harm or know no better, and a full disk: the right refusal, bounded memory, and good requests go on."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import selectors
+import socket
+import struct
+import subprocess
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from PIL import Image
+
+from mobius.service.settings import Settings
+from mobius.service.tokens import line_for, new_token
+
+if TYPE_CHECKING:
+    from conftest import Host, Running
+
+RELEASE = "1.0.0-aaaaaaaaaaaa"
+GOLDEN = Path(__file__).parents[3] / "roles/deploy/files/golden"
+GOOD = (GOLDEN / "camera-grey.png").read_bytes()
+
+
+def peak_memory(instance: Running) -> int:
+    """The most memory that the process ever held, in bytes."""
+    status = Path(f"/proc/{instance.process.pid}/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) * 1024
+
+
+def open_connections(port: int, count: int, first: bytes) -> list[socket.socket]:
+    found = []
+    for _ in range(count):
+        channel = socket.create_connection(("127.0.0.1", port), timeout=10)
+        channel.sendall(first)
+        found.append(channel)
+    return found
+
+
+def answers_of(channels: list[socket.socket], seconds: float) -> list[bytes]:
+    """What each connection was sent until the server closed it."""
+    said = dict.fromkeys(channels, b"")
+    with selectors.DefaultSelector() as selector:
+        for channel in channels:
+            selector.register(channel, selectors.EVENT_READ)
+        deadline = time.monotonic() + seconds
+        while selector.get_map():
+            assert time.monotonic() < deadline, f"{len(selector.get_map())} connections are still open"
+            for key, _ in selector.select(0.5):
+                part = b""
+                with contextlib.suppress(ConnectionResetError):
+                    part = key.fileobj.recv(65_536)
+                said[key.fileobj] += part
+                if not part:
+                    selector.unregister(key.fileobj)
+    for channel in channels:
+        channel.close()
+    return list(said.values())
+
+
+def test_clients_that_never_finish_a_head_or_a_body_are_sent_away_and_hold_nobody_up(host: Host) -> None:
+    host.start(RELEASE, start="serving", head_timeout="1", body_timeout="1.5")
+    heads = open_connections(host.port, 60, b"POST /v1/hash HTTP/1.1\r\nHost: h\r\nX-Slow: a")
+    bodies = open_connections(host.port, 60, b"POST /v1/hash HTTP/1.1\r\nHost: h\r\nContent-Length: 500\r\n\r\nabc")
+    drips = time.monotonic() + 3
+    with host.client() as client:
+        while time.monotonic() < drips:  # a byte now and then must not win them more time
+            for channel in (*heads, *bodies):
+                with contextlib.suppress(OSError):
+                    channel.send(b"b")
+            assert client.post("/v1/hash", content=GOOD).status_code == 200
+    for answer in answers_of([*heads, *bodies], 20):
+        assert answer.startswith(b"HTTP/1.1 408 "), answer[:200]
+
+
+def test_a_thousand_idle_connections_cost_little_and_hold_nobody_up(host: Host) -> None:
+    instance = host.start(RELEASE, start="serving", max_connections="1100")
+    before = peak_memory(instance)
+    idle = open_connections(host.port, 1000, b"")
+    with host.client() as client:
+        instance.wait_until(lambda said: said["connections"] >= 1000, "/admin/state")
+        for _ in range(20):
+            assert client.post("/v1/hash", content=GOOD).status_code == 200
+        # those over the limit are told so, and the ones that were there first go on
+        surplus = open_connections(host.port, 200, b"POST /v1/hash HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n")
+        refused = sum(channel.recv(65_536).startswith(b"HTTP/1.1 503 ") for channel in surplus)
+        assert refused >= 100
+        assert client.post("/v1/hash", content=GOOD).status_code == 200
+    assert (peak_memory(instance) - before) / 1200 < 96_000
+    for channel in (*idle, *surplus):
+        channel.close()
+
+
+def png_bomb(side: int) -> bytes:
+    """A small file that says it has `side` by `side` pixels, and does."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    packer = zlib.compressobj(9)
+    row = b"\0" * (side + 1)
+    packed = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
+    head = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+
+
+def test_bad_pictures_get_a_4xx_and_stay_within_the_memory_that_the_limits_allow(host: Host) -> None:
+    instance = host.start(RELEASE, start="serving", max_body_bytes="2000000", bodies_bytes="16000000")
+    jpeg = (GOLDEN / "astronaut-baseline.jpg").read_bytes()
+    lossless = io.BytesIO()
+    Image.effect_noise((300, 200), 80).save(lossless, "TIFF")
+    cases = {
+        "a bomb": (413, png_bomb(20_000), ""),
+        "cut off in its head": (422, jpeg[:300], ""),
+        "cut off in the middle": (422, GOOD[: len(GOOD) // 2], ""),
+        "a JPEG that is called a PNG": (415, jpeg, "image/png"),
+        "a text that is called a JPEG": (415, b"hello" * 100, "image/jpeg"),
+        "too long, and says so": (413, b"x" * 2_000_001, ""),
+        "nothing": (415, b"", ""),
+        "damaged pointers": (422, lossless.getvalue()[:8] + b"\xff" * 400, ""),
+    }
+    with host.client() as client:
+        for _ in range(3):
+            for name, (status, body, media_type) in cases.items():
+                answer = client.post("/v1/hash", content=body, headers={"Content-Type": media_type})
+                assert answer.status_code in (status, 415 if name == "damaged pointers" else status), (
+                    name,
+                    answer.text,
+                )
+                assert answer.headers["content-type"] == "application/problem+json", name
+                assert answer.json()["detail"].endswith("."), name
+            # without Content-Length nobody knows before it is too much
+            answer = client.post("/v1/hash", content=(b"x" * 500_000 for _ in range(5)))
+            assert answer.status_code == 413
+            assert client.post("/v1/hash", content=GOOD).status_code == 200
+        assert client.get("/metrics/dhash").json()["instances"][0]["errors"] == 0
+    assert peak_memory(instance) < Settings(max_body_bytes=2_000_000, bodies_bytes=16_000_000).most_memory
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own with 6 MB."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    place = tmp_path / "disk"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(place)], check=True)
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def fill(place: Path) -> Path:
+    """Write until not a byte is left."""
+    filler = place / "filler"
+    with filler.open("wb", buffering=0) as stream, contextlib.suppress(OSError):
+        while True:
+            stream.write(b"\0" * 4096)
+    return filler
+
+
+def test_on_a_full_disk_reading_goes_on_writing_gets_507_and_lost_lines_are_counted(
+    host: Host, small_disk: Path
+) -> None:
+    token = new_token()
+    (small_disk / "tokens").write_text(f"{line_for('ada', token)}\n")
+    may_write = {"Authorization": f"Bearer {token}"}
+    instance = host.start(
+        RELEASE,
+        start="serving",
+        environment="production",
+        log_file=str(small_disk / "service.log"),
+        log_level="INFO",
+        index=str(small_disk / "index.sqlite"),
+        tokens=str(small_disk / "tokens"),
+        disk_free_bytes="100000",
+    )
+    with host.client() as client:
+        first = client.post("/v1/images", content=GOOD, headers=may_write)
+        assert first.status_code == 201, first.text
+        filler = fill(small_disk)
+        refused = client.post("/v1/images", content=(GOLDEN / "astronaut-baseline.jpg").read_bytes(), headers=may_write)
+        assert refused.status_code == 507, refused.text
+        assert "space" in refused.json()["detail"]
+        for _ in range(100):
+            assert client.post("/v1/search", content=GOOD).json()["matches"][0]["distance"] == 0
+        assert client.post("/v1/hash", content=GOOD).status_code == 200
+        health = instance.admin.get("/health")
+        assert (health.status_code, health.json()["status"]) == (200, "warn"), health.text
+        assert health.json()["checks"]["disk:free"][0]["status"] == "warn"
+        assert health.json()["checks"]["logs:lost"][0]["observedValue"] > 0
+        page = client.get("/metrics").text
+        lost = next(line for line in page.splitlines() if line.startswith("mobius_log_lines_lost_total{"))
+        assert float(lost.rsplit(" ", 1)[1]) > 0
+        filler.unlink()
+        again = client.post("/v1/images", content=(GOLDEN / "astronaut-baseline.jpg").read_bytes(), headers=may_write)
+        assert again.status_code == 201, again.text
