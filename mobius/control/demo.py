@@ -330,7 +330,8 @@ def tell(library: Path | None) -> dict[str, Any]:
         )
 
         step("Had nobody kept golden pictures: the same release forced through, then taken back from the consoles")
-        override = json.dumps({"deploy_golden": [], "promote_probes": [], "mobius_retry_bad": True})
+        blind: dict[str, object] = {"deploy_golden": [], "promote_probes": [], "promote_signals": []}
+        override = json.dumps({**blind, "mobius_retry_bad": True})
         mobius("release", "--bundle", bad["bundle"], "-e", override)
         rollback_seconds = roll_back(hosts, second["release"])
         say(f"   every host answers with 2.0.0 again after {rollback_seconds:.2f} s")

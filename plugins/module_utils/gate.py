@@ -12,14 +12,16 @@ import binascii
 import contextlib
 import http.client
 import json
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
-from ansible_collections.mobius.dhash.plugins.module_utils import mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import comparison, durable, mobius_host
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
 # (method, path, body, content type, time-out in seconds) -> (status, headers, body), as mobius_host.admin_request
@@ -175,6 +177,8 @@ class Settings:
     deadline: float
     interval: float
     probes: Sequence[Probe] = ()
+    metrics_path: str = "/metrics"
+    signals: Sequence[comparison.Signal] = ()
 
     def __post_init__(self) -> None:
         if self.healthy_seconds <= 0 or self.interval <= 0:
@@ -206,6 +210,10 @@ class _Seen:
     state: str | None = None
     last_problem: str | None = None
     silent: bool = False  # whether the last sample got no answer
+    findings: list[comparison.Finding] = field(default_factory=list)
+    unmeasured: str | None = None  # why the last look at the new instance's metrics told nothing
+    reference_lost: str | None = None  # why the old release is no longer compared with
+    series: list[dict[str, Any]] = field(default_factory=list)
 
     def healthy(self, started: float, ended: float) -> None:
         """One more sample in a row that was good."""
@@ -238,8 +246,15 @@ class _Seen:
             "health_ms_p50": round(times[len(times) // 2], 1) if times else None,
             "health_ms_max": round(times[-1], 1) if times else None,
             "reference": reference,
+            "reference_lost": self.reference_lost,
+            "signals": [finding.as_dict() for finding in self.findings],
         }
-        return {"samples": self.samples, "healthy_seconds": round(self.longest_seconds, 2), "values": values}
+        return {
+            "samples": self.samples,
+            "healthy_seconds": round(self.longest_seconds, 2),
+            "values": values,
+            "series": self.series,
+        }
 
 
 @dataclass(frozen=True)
@@ -277,9 +292,13 @@ def judge(
     settings: Settings,
     *,
     reference: Callable[[], Any] = lambda: None,
+    ask_old: Ask | None = None,
     ended: Callable[[], bool] = lambda: False,
 ) -> Verdict:
     """Ask the instance until it was healthy long enough, proved itself bad, or the deadline has passed.
+
+    With signals, both instances are sent as many probes more as the traffic lacks samples, so that the quiet hours of a
+    service do not decide; and a window that is healthy but has not counted enough proves nothing.
 
     The sample that is under way at the deadline is still taken, which is at most three answers of `ANSWER_TIMEOUT`.
 
@@ -287,22 +306,36 @@ def judge(
         ask: one request to the instance's own admin socket.
         release: the release that must answer.
         reference: what the confirmed release says of itself, for comparison in the evidence.
+        ask_old: one request to the confirmed release's own admin socket; None when there is none to compare with. One
+            that cannot be asked is not compared with: it must not keep its own successor out.
         ended: whether the promotion was taken back by now: the instance was stopped then, and proves nothing.
 
     Returns:
         `pass`: healthy, with good probes, for `healthy_seconds` in a row.
-        `fail`: it said so itself, answered a probe wrongly, answers as another release, or its process died.
-        `error`: at the deadline it gave no answer, or its promotion was taken back before it could fail.
-        `inconclusive`: at the deadline it was healthy, but not long enough in a row, or asked too seldom.
+        `fail`: it said so itself, answered a probe wrongly, answers as another release, its process died, or a signal
+            is worse than it may be: a rate at once, a quantile of times when it still is at the deadline.
+        `error`: at the deadline it gave no answer, or its promotion was taken back before it could fail, or its metrics
+            could not be read.
+        `inconclusive`: at the deadline it was healthy, but not long enough in a row, or asked too seldom, or had
+            counted too little.
     """
     seen = _Seen()
     probes = cycle(settings.probes) if settings.probes else iter(())
     before = reference()
-    deadline = time.monotonic() + settings.deadline
+    both = _Both(ask, ask_old, settings)
+    began = time.monotonic()
+    deadline = began + settings.deadline
     try:
         while (started := time.monotonic()) < deadline:
             _sample(ask, release, health_path, probes, seen)
-            if seen.streak_seconds >= settings.healthy_seconds and seen.streak_samples >= settings.samples_wanted:
+            if settings.signals and not seen.silent:
+                both.measure(release, settings, seen, probes)
+            seen.series.append(_moment(began, seen))
+            if (
+                seen.streak_seconds >= settings.healthy_seconds
+                and seen.streak_samples >= settings.samples_wanted
+                and _signals_are_good(settings, seen)
+            ):
                 verdict = "pass"
                 reason = (
                     f"{release} was healthy for {seen.streak_seconds:.1f} s in a row, {seen.streak_samples} samples."
@@ -316,6 +349,94 @@ def judge(
     if verdict == "fail" and ended():
         verdict, reason = "error", "The promotion was taken back while the gate looked."
     return Verdict(verdict, reason, seen.evidence({"before": before, "after": reference()} if before else None))
+
+
+def _moment(began: float, seen: _Seen) -> dict[str, Any]:
+    """What is drawn of one sample later: seconds since the beginning, milliseconds of the health answer, figures."""
+    return {
+        "at": round(time.monotonic() - began, 2),
+        "health_ms": round(seen.milliseconds[-1], 1) if seen.milliseconds else None,
+        "well": seen.streak_since is not None,
+        "signals": {
+            finding.signal.name: [None if figure is None else round(figure, 6) for figure in (finding.new, finding.old)]
+            for finding in seen.findings
+        },
+    }
+
+
+def _signals_are_good(settings: Settings, seen: _Seen) -> bool:
+    """Whether every signal has counted enough and none is worse than it may be. Nothing measured is not good."""
+    if not settings.signals:
+        return True
+    return (
+        seen.unmeasured is None
+        and len(seen.findings) == len(settings.signals)
+        and not any(finding.lacking or finding.over for finding in seen.findings)
+    )
+
+
+class _Both:
+    """The new instance and the old one, counted side by side."""
+
+    def __init__(self, ask: Ask, ask_old: Ask | None, settings: Settings) -> None:
+        self.ask, self.ask_old = ask, ask_old
+        self.path = settings.metrics_path
+        self.new = comparison.Counting(lambda: self._page(ask), settings.signals)
+        self.old = None if ask_old is None else comparison.Counting(lambda: self._page(ask_old), settings.signals)
+
+    def _page(self, ask: Ask) -> str:
+        status, _, body = ask("GET", self.path, None, None, ANSWER_TIMEOUT)
+        if status != 200:
+            raise comparison.UnreadableError(f"{self.path} answered {status}")
+        return body.decode("utf-8", "replace")
+
+    def measure(self, release: str, settings: Settings, seen: _Seen, probes: Iterator[Probe]) -> None:
+        """Look at both, and send both as many probes as their traffic lacks samples by now.
+
+        Raises:
+            _FailedError: a probe was answered wrongly, or a rate is worse than it may be.
+        """
+        try:
+            self.new.look()
+            seen.unmeasured = None
+            self._with_old(self._look_at_old, seen)
+            seen.findings = comparison.compare(self.new, self.old)
+        except (*SILENCE, comparison.UnreadableError) as e:
+            seen.unmeasured = f"its metrics could not be read ({e})"
+            return
+        for finding in seen.findings:
+            if finding.over and not finding.lacking and not finding.signal.settles:
+                raise _FailedError(f"{finding.sentence(release)}.")
+        share = min(1.0, seen.streak_seconds / settings.healthy_seconds)
+        behind = [finding.lacking - int(finding.signal.samples * (1 - share)) for finding in seen.findings]
+        most = math.ceil(2 * max(signal.samples for signal in settings.signals) / settings.samples_wanted)
+        for _ in range(min(most, max(0, *behind))):
+            probe = next(probes, None)
+            if probe is None:
+                return
+            seen.probes += 1
+            try:
+                mismatch = ask_probe(self.ask, probe, ANSWER_TIMEOUT)
+            except SILENCE as e:
+                seen.interrupted(f"it gave no answer ({type(e).__name__}: {e})", silent=True)
+                return
+            if mismatch is not None:
+                raise _FailedError(mismatch.sentence())
+            self._with_old(lambda ask, asked=probe: ask_probe(ask, asked, ANSWER_TIMEOUT), seen)
+
+    def _look_at_old(self, _: Ask) -> None:
+        if self.old is not None:
+            self.old.look()
+
+    def _with_old(self, work: Callable[[Ask], object], seen: _Seen) -> None:
+        """Ask the old instance; one that does not answer is not compared with any more."""
+        if self.ask_old is None:
+            return
+        try:
+            work(self.ask_old)
+        except (*SILENCE, comparison.UnreadableError) as e:
+            self.ask_old = self.old = None
+            seen.reference_lost = f"{type(e).__name__}: {e}"
 
 
 def _sample(ask: Ask, release: str, health_path: str, probes: Iterator[Probe], seen: _Seen) -> None:
@@ -398,8 +519,54 @@ def _at_deadline(release: str, settings: Settings, seen: _Seen) -> tuple[str, st
         return "error", f"{release} could not be judged {within}: {seen.last_problem}."
     if not seen.longest_seconds and seen.last_problem:
         return "fail", f"{release} was never healthy {within}: {seen.last_problem}."
+    if settings.signals and seen.unmeasured is not None:
+        return "error", f"{release} could not be judged {within}: {seen.unmeasured}."
+    if worse := [finding for finding in seen.findings if finding.over and not finding.lacking]:
+        return "fail", f"{worse[0].sentence(release)}, {within}."
+    if lacking := [finding for finding in seen.findings if finding.lacking]:
+        few = lacking[0]
+        return (
+            "inconclusive",
+            f"{release} has counted too little for its {few.signal.name} {within}: {few.new_samples} samples, and "
+            f"{few.old_samples} of the release before; {few.signal.samples} were wanted.",
+        )
     return (
         "inconclusive",
         f"{release} was healthy for {seen.longest_seconds:.1f} s in a row {within}, with {seen.samples} samples; "
         f"{settings.healthy_seconds:g} s and {settings.samples_wanted} samples in a row were wanted.",
     )
+
+
+# --- What is kept -----------------------------------------------------------------------------------------------------
+
+EVIDENCE_KEPT = 20  # the newest so many verdicts of a service stay on its host
+
+
+def keep_evidence(host: mobius_host.Host, release: str, said: Verdict, run: str | None, began: str) -> Path:
+    """Write a verdict with all that led to it beside the releases, as `gates/<began>-<release>.json`.
+
+    Args:
+        began: when the gate began, RFC 3339 in UTC.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    folder = host.root / "gates"
+    folder.mkdir(mode=0o755, exist_ok=True)
+    path = folder / f"{began.replace(':', '').replace('-', '')}-{release}.json"
+    durable.write_json(
+        path,
+        {
+            "schema": 1,
+            "service": host.service,
+            "release": release,
+            "run": run,
+            "began": began,
+            "verdict": said.verdict,
+            "reason": said.reason,
+            "evidence": said.evidence,
+        },
+    )
+    for old in sorted(folder.glob("*.json"))[:-EVIDENCE_KEPT]:
+        old.unlink()
+    return path

@@ -12,8 +12,12 @@ description:
   - Asks the instance itself, on its admin socket, for its health and its process, and sends it probes, until it was good for long enough in a row.
   - Never fails for a bad verdict; the play decides, for all hosts together. It fails when it could not be asked to judge (a wrong argument,
     a host that is not provisioned).
-  - V(fail) says that the release is bad, by its own word, by a wrong answer to a probe, or because its process died. V(error) says that it
-    gave no answer at the deadline or that its promotion was taken back meanwhile, V(inconclusive) that it was healthy, but never long enough in a row or asked too seldom. Silence is never a pass.
+  - With O(signals), compares what it counts with what the confirmed release counts in the same seconds, and sends both as many probes more as
+    their traffic lacks samples.
+  - V(fail) says that the release is bad, by its own word, by a wrong answer to a probe, because its process died, or because a signal is worse than
+    it may be. V(error) says that it gave no answer at the deadline, that its metrics could not be read, or that its promotion was taken back
+    meanwhile, V(inconclusive) that it was healthy, but never long enough in a row, asked too seldom, or had counted too little. Silence is never a pass.
+  - The verdict is kept on the host with all that led to it, in C(gates) beside the releases; the newest 20 are.
 version_added: "0.1.0"
 author: MOBIUS contributors
 attributes:
@@ -58,6 +62,36 @@ options:
       json:
         description: What the answer's JSON object must hold; keys that are not named here do not matter.
         type: dict
+  metrics_path:
+    description: Where each instance's admin socket tells its metrics, in the text format of Prometheus.
+    type: str
+    default: /metrics
+  signals:
+    description: What is compared with the confirmed release. One that cannot be asked is not compared with, and leaves the C(limit)s.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name: {description: "What a person calls it, for example V(error rate).", type: str, required: true}
+      part: &selectors
+        description: >-
+          Which series to add up. A rate is O(signals[].part) of O(signals[].whole); a quantile is of the buckets (C(..._bucket)) that
+          O(signals[].histogram) names instead.
+        type: list
+        elements: dict
+        suboptions:
+          metric: {description: The name of the metric., type: str, required: true}
+          where: {description: A regular expression for each label that matters; it must match the whole value., type: dict, default: {}}
+      whole: *selectors
+      histogram: *selectors
+      quantile: {description: Which quantile of the histogram., type: float, default: 0.95}
+      times: {description: How many times the confirmed release's figure is allowed., type: float, default: 1.0}
+      floor: {description: "A figure up to this one is always allowed, so that three times nothing is still nothing.", type: float, default: 0.0}
+      limit: {description: "A figure over this one is never allowed, whatever the confirmed release has.", type: float}
+      samples: {description: How much both must have counted before the figure says anything., type: int, default: 200}
+  run:
+    description: The run that asks, for the evidence.
+    type: str
   body_dir:
     description: The folder on the control node in which C(body_file) is looked up.
     type: path
@@ -87,20 +121,27 @@ reason:
   returned: always
   type: str
 evidence:
-  description: C(samples), the longest C(healthy_seconds) in a row, and C(values); C(values.reference) is the confirmed release's own health.
+  description: >-
+    C(samples), the longest C(healthy_seconds) in a row, C(values) and C(series), one entry a sample; C(values.reference) is the confirmed release's
+    own health, C(values.signals) each signal of both.
   returned: always
   type: dict
+evidence_file:
+  description: Where the host keeps it.
+  returned: when something was judged
+  type: str
 predicted:
   description: V(unknown).
   returned: in check mode
   type: str
 """
 
+import datetime
 import json
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import gate, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import comparison, gate, mobius_host
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
 
@@ -119,6 +160,9 @@ def main() -> None:
                 "default": [],
                 "options": {**gate.PROBE_SPEC, "body_file": {"type": "path"}},
             },
+            "metrics_path": {"type": "str", "default": "/metrics"},
+            "signals": {"type": "list", "elements": "dict", "default": [], "options": comparison.SIGNAL_SPEC},
+            "run": {"type": "str"},
             "body_dir": {"type": "path"},
             "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
         },
@@ -131,6 +175,8 @@ def main() -> None:
             module.params["deadline"],
             module.params["interval"],
             [gate.Probe.parse(value) for value in module.params["probes"]],
+            module.params["metrics_path"],
+            [comparison.Signal.parse(value) for value in module.params["signals"]],
         )
         host = mobius_host.require_tool(module.params["service"], module.params["config_dir"])
         if module.check_mode:
@@ -140,17 +186,23 @@ def main() -> None:
         confirmed = mobius_host.read_activation(host).confirmed
         pending = mobius_host.read_pending(host)
         began = pending if pending is not None and pending.release == release else None
+        compared = confirmed if confirmed not in (None, release) else None
+        at = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         said = gate.judge(
             gate.asker(host, release),
             release,
             host.health_path,
             settings,
-            reference=lambda: _reference(host, confirmed) if confirmed not in (None, release) else None,
+            reference=lambda: None if compared is None else _reference(host, compared),
+            ask_old=None if compared is None else gate.asker(host, compared),
             ended=lambda: began is not None and gate.taken_back(host, began),
         )
+        kept = gate.keep_evidence(host, release, said, module.params["run"], at)
     except (MobiusError, OSError) as e:
         module.fail_json(**mobius_host.as_failure(e), changed=False)
-    module.exit_json(changed=False, verdict=said.verdict, reason=said.reason, evidence=said.evidence)
+    module.exit_json(
+        changed=False, verdict=said.verdict, reason=said.reason, evidence=said.evidence, evidence_file=str(kept)
+    )
 
 
 def _reference(host: mobius_host.Host, release: str) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from pathlib import Path
 STARTED = time.monotonic()
 COUNT = 0
 RELEASE = ""
+BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+HASHES: list[tuple[int, float]] = []  # status and seconds of each
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -34,12 +36,16 @@ class Handler(BaseHTTPRequestHandler):
         COUNT += self.path == "/health"
         length = int(self.headers.get("Content-Length", 0))
         self.body = self.rfile.read(length)
-        self.behaviour(self, time.monotonic() - STARTED, COUNT)
+        self.status, began = 0, time.monotonic()
+        self.behaviour(self, began - STARTED, COUNT)
+        if self.path.startswith("/v1/hash"):
+            HASHES.append((self.status, time.monotonic() - began))
 
     do_POST = do_GET  # noqa: N815 - the name that http.server calls
 
     def answer(self, status: int, value: object) -> None:
         body = value if isinstance(value, bytes) else json.dumps(value).encode()
+        self.status = status
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -64,8 +70,61 @@ def well(request: Handler, age: float, count: int, *, status: str = "pass", rele
         request.answer(
             200, {"dhash": f"{len(request.body):032x}", "width": 4, "exact": True, "more": {"a": [1], "b": 2}}
         )
+    elif request.path == "/metrics":
+        request.answer(200, metrics().encode())
     else:
         request.answer(404, {"title": "Not found"})
+
+
+def metrics() -> str:
+    """What it has counted, under dhash's names."""
+    seen = list(HASHES)
+    good = [seconds for status, seconds in seen if status == 200]
+    lines = ["# TYPE mobius_http_requests counter"]
+    for status in sorted({status for status, _ in seen}):
+        count = sum(one == status for one, _ in seen)
+        lines.append(f'mobius_http_requests_total{{route="/v1/hash",method="POST",status="{status}"}} {count}')
+    lines.append(f'mobius_extraction_failures_total{{reason="Broken"}} {sum(status == 422 for status, _ in seen)}')
+    for bound in (*BOUNDS, float("inf")):
+        count = sum(seconds <= bound for seconds in good)
+        lines.append(
+            f'mobius_hash_duration_seconds_bucket{{algorithm="fast-2",le="{bound:g}"}} {count}'.replace("inf", "+Inf")
+        )
+    lines.append(f'mobius_hash_duration_seconds_count{{algorithm="fast-2"}} {len(good)}')
+    return "\n".join(lines) + "\n"
+
+
+def failing_one_in_ten(request: Handler, age: float, count: int) -> None:
+    if request.path.startswith("/v1/hash") and len(HASHES) % 10 == 9:
+        request.answer(500, {"title": "Internal Server Error"})
+    else:
+        well(request, age, count)
+
+
+def failing_one_in_two_hundred(request: Handler, age: float, count: int) -> None:
+    if request.path.startswith("/v1/hash") and len(HASHES) % 200 == 20:
+        request.answer(500, {"title": "Internal Server Error"})
+    else:
+        well(request, age, count)
+
+
+def calling_one_in_ten_broken(request: Handler, age: float, count: int) -> None:
+    if request.path.startswith("/v1/hash") and len(HASHES) % 10 == 9:
+        request.answer(422, {"title": "Unprocessable"})
+    else:
+        well(request, age, count)
+
+
+def hashing_slowly(request: Handler, age: float, count: int) -> None:
+    time.sleep(0.06 if request.path.startswith("/v1/hash") else 0)
+    well(request, age, count)
+
+
+def telling_no_metrics(request: Handler, age: float, count: int) -> None:
+    if request.path == "/metrics":
+        request.answer(404, {"title": "Not found"})
+    else:
+        well(request, age, count)
 
 
 def warning(request: Handler, age: float, count: int) -> None:

@@ -1,0 +1,300 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What two releases count while they serve side by side, and whether the new one is worse.
+
+Which metrics these are, and how much worse is too much, is data (`Signal`), so that any service can be compared. Counts
+are taken as differences from the first look on: what an instance did before the gate began does not matter.
+
+Source: the text format of Prometheus, version 0.0.4, and its `histogram_quantile` (linear within a bucket).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+
+_LINE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})?[ \t]+(\S+)(?:[ \t]+-?[0-9]+)?")
+_LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"')
+
+SELECTOR_SPEC: dict[str, dict[str, Any]] = {
+    "metric": {"type": "str", "required": True},
+    "where": {"type": "dict", "default": {}},
+}
+SIGNAL_SPEC: dict[str, dict[str, Any]] = {
+    "name": {"type": "str", "required": True},
+    "part": {"type": "list", "elements": "dict", "options": SELECTOR_SPEC},
+    "whole": {"type": "list", "elements": "dict", "options": SELECTOR_SPEC},
+    "histogram": {"type": "list", "elements": "dict", "options": SELECTOR_SPEC},
+    "quantile": {"type": "float", "default": 0.95},
+    "times": {"type": "float", "default": 1.0},
+    "floor": {"type": "float", "default": 0.0},
+    "limit": {"type": "float"},
+    "samples": {"type": "int", "default": 200},
+}
+
+
+class UnreadableError(Exception):
+    """The metrics of an instance could not be made out; the message says why."""
+
+
+@dataclass(frozen=True)
+class Selector:
+    """The series of one metric whose labels match: each value is a regular expression for the whole label."""
+
+    metric: str
+    where: Mapping[str, re.Pattern[str]]
+
+    def takes(self, name: str, labels: Mapping[str, str]) -> bool:
+        return name == self.metric and all(
+            pattern.fullmatch(labels.get(label, "")) is not None for label, pattern in self.where.items()
+        )
+
+
+@dataclass(frozen=True)
+class Signal:
+    """One figure of a release: a rate (`part` of `whole`), or a quantile of a `histogram`.
+
+    Attributes:
+        times: the new release may have so many times the old one's figure.
+        floor: and any figure up to this one, so that three times nothing is still nothing.
+        limit: a figure over this is too much whatever the old release has; None for none.
+        samples: how much must have been counted before the figure says anything.
+    """
+
+    name: str
+    part: tuple[Selector, ...]
+    whole: tuple[Selector, ...]
+    histogram: tuple[Selector, ...]
+    quantile: float
+    times: float
+    floor: float
+    limit: float | None
+    samples: int
+
+    @classmethod
+    def parse(cls, value: Mapping[str, Any]) -> Signal:
+        """From a module's argument that `SIGNAL_SPEC` has checked.
+
+        Raises:
+            MobiusError: `invalid_input` when it is neither a rate nor a quantile, or a number makes no sense.
+        """
+        name = value["name"]
+
+        def selectors(key: str) -> tuple[Selector, ...]:
+            try:
+                return tuple(
+                    Selector(item["metric"], {label: re.compile(str(text)) for label, text in item["where"].items()})
+                    for item in value.get(key) or ()
+                )
+            except re.error as error:
+                raise MobiusError(
+                    "invalid_input", f"The signal {name!r} has a pattern that is none: {error}."
+                ) from None
+
+        signal = cls(
+            name,
+            selectors("part"),
+            selectors("whole"),
+            selectors("histogram"),
+            value["quantile"],
+            value["times"],
+            value["floor"],
+            value.get("limit"),
+            value["samples"],
+        )
+        rate, quantile = bool(signal.part and signal.whole), bool(signal.histogram)
+        if rate == quantile or (quantile and (signal.part or signal.whole)):
+            raise MobiusError("invalid_input", f"The signal {name!r} must have part and whole, or histogram alone.")
+        if not 0 < signal.quantile < 1 or signal.times < 1 or signal.floor < 0 or signal.samples < 1:
+            raise MobiusError(
+                "invalid_input",
+                f"The signal {name!r} must have a quantile between 0 and 1, times of 1 or more, a floor of 0 or more "
+                "and samples of 1 or more.",
+            )
+        return signal
+
+    @property
+    def settles(self) -> bool:
+        """Whether a figure that is too high may come down by itself: a quantile of times does, once caches are warm."""
+        return bool(self.histogram)
+
+
+Series = tuple[str, Mapping[str, str], float]
+
+
+def parse_page(text: str) -> list[Series]:
+    """The series of a page in Prometheus's text format: name, labels, value.
+
+    Raises:
+        UnreadableError: a line that is neither a comment nor a series.
+    """
+    found: list[Series] = []
+    for line in text.splitlines():
+        if not line.strip() or line.startswith("#"):
+            continue
+        match = _LINE.fullmatch(line.rstrip())
+        try:
+            value = float(match[3]) if match else math.nan
+        except ValueError:
+            match = None
+        if match is None:
+            raise UnreadableError(f"its metrics have the line {line[:80]!r}")
+        found.append((match[1], dict(_LABEL.findall(match[2] or "")), value))
+    return found
+
+
+# what a signal has counted so far: the two numbers of a rate, or the cumulated buckets of a histogram by upper bound
+Counted = Mapping[Any, float]
+
+
+def count(signal: Signal, page: Iterable[Series]) -> Counted:
+    """What the page has counted for the signal; nothing counted yet is zero."""
+    if signal.settles:
+        buckets: dict[float, float] = {}
+        for name, labels, value in page:
+            if any(selector.takes(name, labels) for selector in signal.histogram):
+                bound = float(labels.get("le", "nan"))
+                buckets[bound] = buckets.get(bound, 0.0) + value
+        return buckets
+    total = {"part": 0.0, "whole": 0.0}
+    for name, labels, value in page:
+        for key, selectors in (("part", signal.part), ("whole", signal.whole)):
+            total[key] += sum(value for selector in selectors if selector.takes(name, labels))
+    return total
+
+
+def _since(first: Counted, last: Counted) -> dict[Any, float]:
+    change = {key: value - first.get(key, 0.0) for key, value in last.items()}
+    if any(value < 0 for value in change.values()):
+        raise UnreadableError("its counters went back, so it was started again")
+    return change
+
+
+def _figure(signal: Signal, change: Mapping[Any, float]) -> tuple[float | None, int]:
+    """The signal's figure and of how many samples; None of none."""
+    if not signal.settles:
+        whole = change["whole"]
+        return (change["part"] / whole if whole else None), int(whole)
+    bounds = sorted(change)
+    total = change[bounds[-1]] if bounds else 0.0
+    if not total:
+        return None, 0
+    rank, below, lower = signal.quantile * total, 0.0, 0.0
+    for bound in bounds:
+        if change[bound] >= rank:
+            if math.isinf(bound):
+                return lower, int(total)
+            inside = change[bound] - below
+            return lower + (bound - lower) * ((rank - below) / inside if inside else 1.0), int(total)
+        below, lower = change[bound], bound
+    return lower, int(total)
+
+
+@dataclass
+class Counting:
+    """What one instance has counted since the first look at it.
+
+    Args:
+        page: gives its page of metrics; raises `OSError`, `http.client.HTTPException` or `UnreadableError`.
+    """
+
+    page: Callable[[], str]
+    signals: Sequence[Signal]
+    _first: list[Counted] | None = None
+    _last: list[Counted] = field(default_factory=list)
+
+    def look(self) -> None:
+        """Read the page once more.
+
+        Raises:
+            UnreadableError: it is none.
+        """
+        series = parse_page(self.page())
+        self._last = [count(signal, series) for signal in self.signals]
+        if self._first is None:
+            self._first = self._last
+
+    def figures(self) -> list[tuple[float | None, int]]:
+        """For each signal its figure and of how many samples.
+
+        Raises:
+            UnreadableError: the counters went back.
+        """
+        if self._first is None:
+            return [(None, 0) for _ in self.signals]
+        changes = (_since(first, last) for first, last in zip(self._first, self._last, strict=True))
+        return [_figure(signal, change) for signal, change in zip(self.signals, changes, strict=True)]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One signal of the new release beside the old one's."""
+
+    signal: Signal
+    new: float | None
+    new_samples: int
+    old: float | None
+    old_samples: int
+    compared: bool  # whether there is an old release to compare with
+
+    @property
+    def lacking(self) -> int:
+        """How many samples more are needed before the finding says anything."""
+        short = self.signal.samples - self.new_samples
+        return max(0, short, self.signal.samples - self.old_samples if self.compared else 0)
+
+    @property
+    def over(self) -> bool:
+        """Whether the new release is worse than it may be."""
+        if self.new is None:
+            return False
+        if self.signal.limit is not None and self.new > self.signal.limit:
+            return True
+        return (
+            self.compared
+            and self.old is not None
+            and self.new > self.signal.floor
+            and self.new > self.signal.times * self.old
+        )
+
+    def sentence(self, release: str) -> str:
+        """For people: what was found."""
+        old = "" if self.old is None else f", the release before {self.old:.4g}"
+        return f"{release} has a {self.signal.name} of {self.new or 0:.4g} over {self.new_samples} samples{old}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the evidence."""
+        rounded = {
+            key: None if value is None else round(value, 6) for key, value in (("new", self.new), ("old", self.old))
+        }
+        return {
+            "name": self.signal.name,
+            **rounded,
+            "new_samples": self.new_samples,
+            "old_samples": self.old_samples,
+            "times": self.signal.times,
+            "floor": self.signal.floor,
+            "limit": self.signal.limit,
+            "over": self.over,
+        }
+
+
+def compare(new: Counting, old: Counting | None) -> list[Finding]:
+    """Each signal of the new instance beside the old one's; `old` None when there is none to compare with.
+
+    Raises:
+        UnreadableError: the counters of the new instance went back.
+    """
+    try:
+        before = [(None, 0) for _ in new.signals] if old is None else old.figures()
+    except UnreadableError:
+        old, before = None, [(None, 0) for _ in new.signals]
+    return [
+        Finding(signal, *mine, *theirs, old is not None)
+        for signal, mine, theirs in zip(new.signals, new.figures(), before, strict=True)
+    ]

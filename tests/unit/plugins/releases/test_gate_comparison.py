@@ -1,0 +1,242 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The gate compares the new release with the old one, by the signals that the role promote gives it."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.mobius.dhash.plugins.module_utils import comparison, mobius_host
+
+CHECKOUT = Path(__file__).parents[4]
+DEFAULTS = yaml.safe_load((CHECKOUT / "roles/promote/defaults/main.yml").read_text(encoding="utf-8"))
+NEW, OLD = "1.2.0-0123456789ab", "1.1.0-0123456789ab"
+SAMPLES = 60
+PROBE = {
+    "name": "three bytes",
+    "method": "POST",
+    "path": "/v1/hash",
+    "body_base64": base64.b64encode(b"abc").decode(),
+    "json": {"dhash": f"{3:032x}"},
+}
+
+
+def signals(samples: int = SAMPLES) -> list[dict[str, Any]]:
+    """The role's own, with fewer samples."""
+    return [{**signal, "samples": samples} for signal in DEFAULTS["promote_signals"]]
+
+
+def gate(host: Any, **arguments: Any) -> dict[str, Any]:
+    given = {"healthy_seconds": 0.8, "deadline": 3.0, "interval": 0.05, "signals": signals(), "probes": [PROBE]}
+    said: dict[str, Any] = host.run("gate", release=NEW, **{**given, **arguments})
+    assert not said.get("failed"), said
+    assert said["reason"].endswith(".")
+    return said
+
+
+def figures(said: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {signal["name"]: signal for signal in said["evidence"]["values"]["signals"]}
+
+
+@contextlib.contextmanager
+def traffic(host: Any, *releases: str) -> Iterator[None]:
+    """Clients that post the whole time, to each release the same."""
+    over = threading.Event()
+
+    def client(release: str) -> None:
+        while not over.is_set():
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                mobius_host.admin_request(host.host, release, "POST", "/v1/hash", b"abcd", None, 2.0)
+
+    clients = [threading.Thread(target=client, args=(release,)) for release in releases]
+    for one in clients:
+        one.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for one in clients:
+            one.join()
+
+
+def start_both(host: Any, new: str = "well", old: str = "well") -> None:
+    host.truth(OLD)
+    host.start(OLD, old)
+    host.start(NEW, new)
+
+
+def test_a_release_that_is_as_good_passes_on_the_probes_own_traffic(host: Any) -> None:
+    start_both(host)
+    said = gate(host, run="20260101T000000Z-00000001")
+    assert said["verdict"] == "pass", said
+    for signal in figures(said).values():
+        assert signal["new_samples"] >= SAMPLES
+        assert signal["old_samples"] >= SAMPLES
+        assert not signal["over"]
+    kept = json.loads(Path(said["evidence_file"]).read_text())
+    assert (kept["verdict"], kept["release"], kept["run"]) == ("pass", NEW, "20260101T000000Z-00000001")
+    assert kept["evidence"] == said["evidence"]
+    assert len(kept["evidence"]["series"]) == said["evidence"]["samples"]
+    assert set(kept["evidence"]["series"][-1]["signals"]) == {signal["name"] for signal in signals()}
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "name"),
+    [
+        ("failing_one_in_ten", "error rate"),
+        ("calling_one_in_ten_broken", "extraction failure rate"),
+        ("hashing_slowly", "p95 hash time in seconds"),
+    ],
+)
+def test_a_release_that_is_worse_under_traffic_fails_by_the_signal_that_is(
+    host: Any, behaviour: str, name: str
+) -> None:
+    start_both(host, behaviour)
+    with traffic(host, OLD, NEW):
+        said = gate(host, probes=[], deadline=8.0)
+    assert said["verdict"] == "fail", said
+    assert f"{NEW} has a {name} of " in said["reason"]
+    assert "the release before" in said["reason"]
+    assert [one["name"] for one in figures(said).values() if one["over"]] == [name]
+
+
+def test_what_both_do_does_not_count_against_the_new_one(host: Any) -> None:
+    start_both(host, "hashing_slowly", "hashing_slowly")
+    assert gate(host, deadline=20.0)["verdict"] == "pass"
+
+
+def test_three_times_nothing_is_still_nothing(host: Any) -> None:
+    start_both(host, "failing_one_in_two_hundred")
+    with traffic(host, OLD, NEW):
+        said = gate(host, probes=[], signals=signals(250), deadline=20.0)
+    assert said["verdict"] == "pass", said
+    assert 0 < figures(said)["error rate"]["new"] < 0.01
+
+
+def test_a_first_release_has_limits_all_the_same(host: Any) -> None:
+    host.start(NEW, "failing_one_in_ten")
+    with traffic(host, NEW):
+        said = gate(host, probes=[])
+    assert said["verdict"] == "fail", said
+    assert "error rate" in said["reason"]
+
+
+def test_a_first_release_that_is_well_passes_with_nothing_to_compare_with(host: Any) -> None:
+    host.start(NEW)
+    said = gate(host)
+    assert said["verdict"] == "pass", said
+    assert all(signal["old"] is None for signal in figures(said).values())
+
+
+@pytest.mark.parametrize("behaviour", [None, "hanging", "no_http", "telling_no_metrics"])
+def test_a_release_before_that_does_not_answer_cannot_keep_its_own_mend_out(host: Any, behaviour: str | None) -> None:
+    host.truth(OLD)
+    if behaviour:
+        host.start(OLD, behaviour)
+    host.start(NEW)
+    said = gate(host, deadline=8.0)
+    assert said["verdict"] == "pass", said
+    assert said["evidence"]["values"]["reference_lost"]
+
+
+def test_without_traffic_and_probes_nothing_is_proven(host: Any) -> None:
+    start_both(host)
+    said = gate(host, probes=[], deadline=1.5)
+    assert said["verdict"] == "inconclusive", said
+    assert "counted too little for its error rate" in said["reason"]
+
+
+def test_a_release_whose_metrics_cannot_be_read_could_not_be_judged(host: Any) -> None:
+    start_both(host, "telling_no_metrics")
+    said = gate(host, deadline=1.5)
+    assert said["verdict"] == "error", said
+    assert "/metrics answered 404" in said["reason"]
+
+
+def test_only_the_newest_verdicts_are_kept(host: Any) -> None:
+    host.start(NEW)
+    folder = host.host.root / "gates"
+    folder.mkdir()
+    for number in range(30):
+        (folder / f"20250101T0000{number:02d}Z-{OLD}.json").write_text("{}")
+    said = gate(host, signals=[])
+    left = sorted(path.name for path in folder.iterdir())
+    assert len(left) == 20
+    assert left[-1] == Path(said["evidence_file"]).name
+    assert left[0] == f"20250101T000011Z-{OLD}.json"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"name": "nothing"},
+        {"name": "both", "histogram": [{"metric": "a"}], "part": [{"metric": "a"}], "whole": [{"metric": "b"}]},
+        {"name": "half", "part": [{"metric": "a"}]},
+        {"name": "pattern", "histogram": [{"metric": "a", "where": {"route": "("}}]},
+        {"name": "times", "histogram": [{"metric": "a"}], "times": 0.5},
+        {"name": "quantile", "histogram": [{"metric": "a"}], "quantile": 95},
+        {"name": "samples", "histogram": [{"metric": "a"}], "samples": 0},
+    ],
+    ids=lambda wrong: wrong["name"],
+)
+def test_a_signal_that_makes_no_sense_is_refused(host: Any, wrong: dict[str, Any]) -> None:
+    assert repr(wrong["name"]) in host.fails("gate", "invalid_input", release=NEW, signals=[wrong])
+
+
+# --- Counting ---------------------------------------------------------------------------------------------------------
+
+
+def counting(*pages: str, **signal: Any) -> comparison.Counting:
+    """An instance that gave these pages, one after the other."""
+    blank = {"part": None, "whole": None, "histogram": None, "quantile": 0.95, "times": 1.0, "floor": 0.0, "samples": 1}
+    parsed = comparison.Signal.parse({"name": "s", **blank, **signal})
+    left = iter(pages)
+    made = comparison.Counting(lambda: next(left), [parsed])
+    for _ in pages:
+        made.look()
+    return made
+
+
+def histogram(*cumulated: int) -> str:
+    bounds = ("0.1", "0.2", "+Inf")
+    return "".join(f'h_bucket{{le="{bound}"}} {count}\n' for bound, count in zip(bounds, cumulated, strict=True))
+
+
+def test_a_quantile_is_linear_within_its_bucket_and_of_what_came_since_the_first_look() -> None:
+    made = counting(
+        histogram(1000, 1000, 1000), histogram(1050, 1100, 1100), histogram=[{"metric": "h_bucket", "where": {}}],
+        quantile=0.75,
+    )  # fmt: skip
+    assert made.figures() == [(pytest.approx(0.15), 100)]
+    beyond = counting(histogram(0, 0, 0), histogram(0, 10, 100), histogram=[{"metric": "h_bucket", "where": {}}])
+    assert beyond.figures() == [(0.2, 100)], "what is over the last bound is told as the last bound"
+
+
+def test_a_label_must_match_as_a_whole_and_escapes_do_not_confuse() -> None:
+    page = 'r{route="/v1/hash",x="a\\"},b"} 5\nr{route="/v1/hash/more"} 7 1700000000000\nr 9\nrr{route="/v1/hash"} 11\n'
+    made = counting(
+        "r 0\n", page,
+        part=[{"metric": "r", "where": {"route": "/v1/hash"}}], whole=[{"metric": "r", "where": {}}],
+    )  # fmt: skip
+    assert made.figures() == [(pytest.approx(5 / 21), 21)]
+
+
+def test_counters_that_went_back_are_no_figures() -> None:
+    made = counting("r 5\n", "r 3\n", part=[{"metric": "r", "where": {}}], whole=[{"metric": "r", "where": {}}])
+    with pytest.raises(comparison.UnreadableError, match="started again"):
+        made.figures()
+
+
+@pytest.mark.parametrize("page", ["no metrics here", '{"json": true}', "r five\n"])
+def test_a_page_that_is_none_is_not_read_as_empty(page: str) -> None:
+    with pytest.raises(comparison.UnreadableError):
+        comparison.parse_page(page)
