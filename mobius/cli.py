@@ -26,6 +26,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "provision": ("mobius.control.run_commands:provision", "Prepare the hosts for the service."),
     "release": ("mobius.control.run_commands:release", "Backup, deploy and promote in one run."),
     "rollback": ("mobius.control.run_commands:rollback", "Go back to an earlier release, or list what there is."),
+    "smoke": ("mobius.control.run_commands:smoke", "Ask the serving releases whether they do what they promise."),
     "status": ("mobius.control.run_commands:status", "Show what every host keeps and serves."),
 }
 # Commands of a group that stand in a storey above the group's own: group, name, where.

@@ -132,6 +132,12 @@ OUTCOMES: dict[str, Outcome] = _table(
         "Do not promote it: compare wanted and got in the reason, and correct the release.",
     ),
     (
+        "smoke_failed",
+        ExitCode.PROCESSING,
+        "The serving release does not do what it promises.",
+        "Read the checks that failed in the report; roll back when clients are affected.",
+    ),
+    (
         "instance_failed",
         ExitCode.PROCESSING,
         "The release's instance stopped by itself.",
@@ -197,6 +203,12 @@ OUTCOMES: dict[str, Outcome] = _table(
         ExitCode.ENVIRONMENT,
         "The host was not prepared for this service.",
         "Run playbooks/provision.yml (or `mobius provision`) for the host.",
+    ),
+    (
+        "nothing_serves",
+        ExitCode.ENVIRONMENT,
+        "No release of the service serves on the host.",
+        "Release a bundle to the host, or look at its units with `mobius-host status` there.",
     ),
     (
         "host_tool_mismatch",

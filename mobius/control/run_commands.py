@@ -1,9 +1,10 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The commands that run a playbook: provision, deploy, promote, release, rollback, backup, status."""
+"""The commands that run a playbook: provision, deploy, promote, release, rollback, backup, smoke, status."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
@@ -243,6 +244,44 @@ def backup_restore(common: Common, backup_id: str, of_host: str | None) -> int:
     variables = {"backup_restore_id": backup_id, **({"backup_of_host": of_host} if of_host else {})}
     summary = _run(common, "backup.yml", variables, tags=("restore",), watched="mobius.dhash.restore")
     return _finish(common, summary, key="restored", lines=_restored_lines)
+
+
+@click.command()
+@click.argument("topics", nargs=-1, metavar="[service] [logging]", type=click.Choice(["service", "logging"]))
+@_common_options
+def smoke(common: Common, topics: tuple[str, ...]) -> int:
+    """Ask the release that every host serves whether it does what it promises, in production mode.
+
+    `service` asks for health, readiness, metrics, right hashes, the API and its refusals; `logging` for the log's form,
+    rotation, modes, silence of the console, uncaught exceptions, redacted secrets and the count of lost lines. Both
+    without a word. Each host's report lists what was checked and what was seen. Nothing is changed.
+
+    \b
+    Examples:
+      mobius smoke
+      mobius smoke logging --limit lab1 --format json
+    """
+    variables = {"mobius_smoke": [*dict.fromkeys(topics)]} if topics else {}
+    summary = _run(common, "smoke.yml", variables, watched="ansible.builtin.command")
+    reports = {host: report for host, result in summary.results.items() if (report := _report(result))}
+    return _finish(common, dataclasses.replace(summary, results=reports), key="smoke", lines=_smoke_lines)
+
+
+def _report(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What the smoke test of one host printed; empty when it did not come so far."""
+    try:
+        said = json.loads(result.get("stdout", ""))
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) and "checks" in said else {}
+
+
+def _smoke_lines(host: str, report: Mapping[str, Any]) -> list[str]:
+    checks = report["checks"]
+    lines = [f"{host}  {report['release']}: {len(checks) - report['failed']} of {len(checks)} checks passed"]
+    return lines + [
+        f"  {'ok  ' if one['ok'] else 'FAIL'}  {one['topic']:<7}  {one['name']}: {one['seen']}" for one in checks
+    ]
 
 
 def _bundle_variables(bundle: str | None) -> dict[str, Any]:

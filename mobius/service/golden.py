@@ -13,8 +13,8 @@ from typing import Final
 
 from mobius.dhash import ALGORITHMS, Dhash, hash_bytes
 
-_HASH: Final = Dhash.from_hex("cbf6464a4b06a7ca56a0fc0d00f2fd0e")
-_PICTURE: Final = base64.b64decode(
+HASH: Final = Dhash.from_hex("cbf6464a4b06a7ca56a0fc0d00f2fd0e")
+PICTURE: Final = base64.b64decode(
     """
 /9j/4AAQSkZJRgABAQAAAQABAAD/2wBDABsSFBcUERsXFhceHBsgKEIrKCUlKFE6PTBCYFVlZF9VXVtqeJmBanGQc1tdhbWGkJ6jq62rZ4C8yb
 qmx5moq6T/wAALCACgALQBAREA/8QAGgAAAwEBAQEAAAAAAAAAAAAAAgMEBQEABv/EACMQAAICAgICAwEBAQAAAAAAAAABAgMRIQQSEzEUQWFR
@@ -43,4 +43,4 @@ def wrong_bits() -> int:
     Raises:
         MobiusError: the picture cannot even be decoded.
     """
-    return sum(hash_bytes(_PICTURE, mode).dhash.distance(_HASH) for mode in ALGORITHMS)
+    return sum(hash_bytes(PICTURE, mode).dhash.distance(HASH) for mode in ALGORITHMS)

@@ -14,7 +14,7 @@ import yaml
 CHECKOUT = Path(__file__).resolve().parents[2]
 PLAYBOOKS = sorted((CHECKOUT / "playbooks").glob("*.yml"))
 INVENTORIES = ("local", "staging", "production")
-READ_ONLY = {"status.yml", "lab.yml"}
+READ_ONLY = {"status.yml", "smoke.yml", "lab.yml"}
 
 
 def ansible(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -70,6 +70,6 @@ def test_operations_have_names_of_their_own_and_every_reference_leads_somewhere(
 
 
 def test_a_fingerprint_is_what_the_document_says() -> None:
-    found: Fingerprint = hash_bytes(golden._PICTURE)
+    found: Fingerprint = hash_bytes(golden.PICTURE)
     schema = openapi.document()["components"]["schemas"]["Fingerprint"]
     jsonschema.validate(found.as_dict(), {**schema, "additionalProperties": False})
