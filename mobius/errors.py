@@ -179,6 +179,12 @@ OUTCOMES: dict[str, Outcome] = _table(
         "A backup does not match its digest or manifest.",
         "Make a new backup now, and keep the damaged one for inspection.",
     ),
+    (
+        "drill_failed",
+        ExitCode.PROCESSING,
+        "No release runs on the newest backup, or it does not answer from it.",
+        "Read the instance's last lines in the reason; make a new backup and drill again: nothing proves the old one.",
+    ),
     # 3: the surroundings are not as they must be
     (
         "unreachable",
@@ -227,6 +233,12 @@ OUTCOMES: dict[str, Outcome] = _table(
         ExitCode.ENVIRONMENT,
         "A state file on the host cannot be understood.",
         "Look at the file named; restore it from the newest backup.",
+    ),
+    (
+        "drill_outdated",
+        ExitCode.ENVIRONMENT,
+        "No backup of the host was proven by a drill lately enough to release to it.",
+        "Run `mobius backup drill` for the host, then release again.",
     ),
     (
         "fenced",

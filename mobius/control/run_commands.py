@@ -189,7 +189,7 @@ def status(common: Common) -> int:
 
 @click.group()
 def backup() -> None:
-    """Back up the hosts; list, verify or remove their backups.
+    """Back up the hosts; list, verify, restore, try or remove their backups.
 
     \b
     Examples:
@@ -284,6 +284,20 @@ def _smoke_lines(host: str, report: Mapping[str, Any]) -> list[str]:
     ]
 
 
+@backup.command("drill")
+@_common_options
+def backup_drill(common: Common) -> int:
+    """Restore each host's newest backup aside, start its release on it until it answers, and remove all of it again.
+
+    \b
+    Examples:
+      mobius backup drill --check
+      mobius backup drill -i inventories/production --limit host1
+    """
+    summary = _run(common, "restore_drill.yml", {}, watched="mobius.dhash.restore_drill")
+    return _finish(common, summary, key="drills", lines=_drill_lines)
+
+
 def _bundle_variables(bundle: str | None) -> dict[str, Any]:
     """`mobius_bundle` as an absolute path, since the playbook is run in the checkout.
 
@@ -373,6 +387,16 @@ def _restored_lines(host: str, result: Mapping[str, Any]) -> list[str]:
         return [f"{host}  is as {result.get('id')} says"]
     saved = f"; the state from before is {result['saved']}" if result.get("saved") else ""
     return [f"{host}  {result['id']}{saved}", *(f"  {name}" for name in result["differences"])]
+
+
+def _drill_lines(host: str, result: Mapping[str, Any]) -> list[str]:
+    if "backup" not in result:
+        return []
+    release = result.get("release") or "no release"
+    if result.get("predicted"):
+        return [f"{host}  {result['backup']} is whole; a drill would start {release} on it"]
+    counted = f", {result['counted']} pictures" if result.get("counted") is not None else ""
+    return [f"{host}  {result['backup']} with {release}: {result['files']} files{counted}, {result['seconds']:g} s"]
 
 
 def _word(item: Mapping[str, Any]) -> str:

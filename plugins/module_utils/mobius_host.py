@@ -505,7 +505,8 @@ class Systemd:
         except FileNotFoundError:
             raise MobiusError("missing_dependency", f"{arguments[0]} is not installed on this host.") from None
 
-    def _must(self, *arguments: str, timeout: float = 30.0) -> str:
+    def must(self, *arguments: str, timeout: float = 30.0) -> str:
+        """What a command says that has to succeed."""
         done = self._run(*arguments, timeout=timeout)
         if done.returncode != 0:
             said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
@@ -514,7 +515,7 @@ class Systemd:
 
     def units(self, *patterns: str) -> dict[str, Unit]:
         """The loaded units that these names and globs match, by name."""
-        shown = self._must("systemctl", "show", "--property=Id,ActiveState,SubState,UnitFileState,Result", *patterns)
+        shown = self.must("systemctl", "show", "--property=Id,ActiveState,SubState,UnitFileState,Result", *patterns)
         found = {}
         for block in shown.split("\n\n"):
             values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
@@ -542,19 +543,19 @@ class Systemd:
 
     def restart(self, unit: str) -> None:
         """Start a unit afresh."""
-        self._must("systemctl", "restart", unit)
+        self.must("systemctl", "restart", unit)
 
     def stop(self, *units: str) -> None:
         """Ask units to stop, without waiting: an instance drains first."""
-        self._must("systemctl", "stop", "--no-block", *units)
+        self.must("systemctl", "stop", "--no-block", *units)
 
     def kill(self, unit: str) -> None:
         """Kill a unit's processes at once; systemd starts it again as its Restart= says."""
-        self._must("systemctl", "kill", "--signal=KILL", unit)
+        self.must("systemctl", "kill", "--signal=KILL", unit)
 
     def enable(self, *units: str) -> None:
         """Have units start at boot."""
-        self._must("systemctl", "enable", *units)
+        self.must("systemctl", "enable", *units)
 
     def log(self, unit: str, lines: int = 20) -> list[str]:
         """The last lines that a unit's own processes wrote to the journal; none when they cannot be had."""

@@ -93,7 +93,7 @@ def restore(
         raise MobiusError("fenced", f"A promotion is pending on this host, so nothing is restored. {_NOTHING}")
     if chosen.scope == "state":
         _require_pictures(host, chosen, manifest)
-    _require_space(host.state_dir.parent, manifest)
+    require_space(host.state_dir.parent, manifest)
     differences = _differences(host, chosen, manifest, scratch)
     if not differences or check_mode:
         return Restored(chosen, tuple(differences), None)
@@ -145,7 +145,7 @@ def _require_swappable(host: Host) -> None:
             raise MobiusError(
                 "environment_failed",
                 f"{fixed[0]} is a link or a file system of its own, so it cannot be exchanged in one step. {_NOTHING}",
-                do_next="Restore by hand, as docs/backup.md says.",
+                do_next="Restore by hand, as docs/BACKUP.md says.",
             )
         for other in (host.backup_dir, host.log_dir, host.root, host.run_dir):
             if other.is_relative_to(top):
@@ -154,7 +154,12 @@ def _require_swappable(host: Host) -> None:
                 )
 
 
-def _require_space(folder: Path, manifest: archive.Manifest) -> None:
+def require_space(folder: Path, manifest: archive.Manifest) -> None:
+    """Refuse when all that an archive holds does not fit into the folder.
+
+    Raises:
+        MobiusError: disk_full.
+    """
     needs = manifest.bytes + manifest.files * _PER_FILE + _MARGIN
     space = os.statvfs(folder)
     free = space.f_bavail * space.f_frsize

@@ -1,0 +1,150 @@
+#!/usr/bin/python
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Module: proves that the newest backup of a service can be brought back and served from."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: restore_drill
+short_description: Proves that the newest backup can be brought back and served from
+description:
+  - Restores the newest full backup into a place of its own, starts the release that wrote it there in standby, under the
+    sandbox of its own unit and without a public socket, until it is well and its index answers, and removes all of it.
+  - The live state and the instances that serve are not touched. The outcome is noted in the backup folder.
+  - On a host without any release the data alone is proven.
+  - An observation, so it is never reported as a change.
+version_added: "0.2.0"
+author: MOBIUS contributors
+attributes:
+  check_mode: {support: full, description: "Proves the backup, says which release would be started, and predicts no more (C(predicted=unknown))."}
+  diff_mode: {support: full, description: "Nothing that lasts is changed, so there is no difference to show."}
+options:
+  service:
+    description: The service, as C(mobius-host) knows it on the host.
+    type: str
+    required: true
+  state:
+    description:
+      - V(drilled) makes a drill.
+      - V(recent) only refuses a host whose last successful drill is older than O(max_age_days). A host that never had a
+        release has nothing to lose, and is not refused.
+    type: str
+    choices: [drilled, recent]
+    default: drilled
+  max_age_days:
+    description: With O(state=recent), how old the last successful drill may be.
+    type: float
+  name:
+    description: The host's own name, which the backup must be of; the kernel's when left out.
+    type: str
+  environment:
+    description: What the instance is told besides its unit's own environment, so that it stands by without a public socket.
+    type: dict
+    default: {}
+  probes:
+    description: Requests to the instance and what must come back, as M(mobius.dhash.probe) has them, but for files.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name: {description: What a person calls it., type: str, required: true}
+      method: {description: The HTTP method., type: str, choices: [GET, POST], default: GET}
+      path: {description: "The path, with its query.", type: str, required: true}
+      content_type: {description: The type of the body., type: str}
+      body_base64: {description: The body., type: str}
+      status: {description: The status that must come., type: int, default: 200}
+      json: {description: What the answer's JSON object must hold., type: dict}
+  count:
+    description: A number that the restored database holds and the instance must tell.
+    type: dict
+    suboptions:
+      database: {description: An SQLite database below the state folder., type: str, required: true}
+      query: {description: Gives one row with the number., type: str, required: true}
+      path: {description: Where the instance tells it., type: str, required: true}
+      key: {description: The member of the JSON object there., type: str, required: true}
+  config_dir:
+    description: Where the configuration of C(mobius-host) lies.
+    type: path
+    default: /etc/mobius-host
+"""
+
+EXAMPLES = r"""
+- name: Prove that the newest backup can be served from
+  mobius.dhash.restore_drill:
+    service: mobius-dhash
+    environment: {MOBIUS_LISTEN: none, MOBIUS_START: standby}
+    probes:
+      - {name: the index, path: "/v1/duplicates?limit=1"}
+    count:
+      database: index/index.sqlite3
+      query: SELECT count(*) FROM pictures
+      path: /metrics/dhash
+      key: images
+
+- name: Refuse a host without a drill in the last month
+  mobius.dhash.restore_drill:
+    service: mobius-dhash
+    state: recent
+    max_age_days: 31
+"""
+
+RETURN = r"""
+backup: {description: The backup., returned: with O(state=drilled), type: str}
+release: {description: The release that was started on it; empty on a host that has none., returned: with O(state=drilled), type: str}
+files: {description: How many files came back., returned: with O(state=drilled), type: int}
+counted: {description: The number that the database holds and the instance told., returned: with O(state=drilled) and O(count), type: int}
+seconds: {description: What the drill took., returned: with O(state=drilled), type: float}
+predicted: {description: V(unknown)., returned: in check mode with O(state=drilled), type: str}
+last: {description: "When the last successful drill was, RFC 3339; empty when there was none.", returned: with O(state=recent), type: str}
+journal:
+  description: The last lines that the instance wrote.
+  returned: when the instance failed or did not answer
+  type: list
+  elements: str
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.mobius.dhash.plugins.module_utils import drill, gate, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+
+
+def main() -> None:
+    """Read the arguments, do it, answer."""
+    text = {"type": "str", "required": True}
+    module = AnsibleModule(
+        argument_spec={
+            "service": {"type": "str", "required": True},
+            "state": {"type": "str", "choices": ["drilled", "recent"], "default": "drilled"},
+            "max_age_days": {"type": "float"},
+            "name": {"type": "str"},
+            "environment": {"type": "dict", "default": {}},
+            "probes": {"type": "list", "elements": "dict", "default": [], "options": gate.PROBE_SPEC},
+            "count": {"type": "dict", "options": dict.fromkeys(("database", "query", "path", "key"), text)},
+            "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
+        },
+        required_if=[("state", "recent", ["max_age_days"])],
+        supports_check_mode=True,
+    )
+    given = module.params
+    try:
+        host = mobius_host.require_tool(given["service"], given["config_dir"])
+        if given["state"] == "recent":
+            module.exit_json(changed=False, last=drill.require_recent(host, given["max_age_days"]) or "")
+        questions = drill.Questions.parse(given["environment"], given["probes"], given["count"])
+        done = drill.drill(host, questions, name=given["name"], check_mode=module.check_mode)
+    except (MobiusError, OSError) as error:
+        module.fail_json(**mobius_host.as_failure(error))
+    module.exit_json(
+        changed=False,
+        backup=done.backup.id,
+        release=done.release or "",
+        **({"predicted": "unknown"} if module.check_mode else {}),
+        files=done.files,
+        counted=done.counted,
+        seconds=done.seconds,
+    )
+
+
+if __name__ == "__main__":
+    main()

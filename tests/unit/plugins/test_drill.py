@@ -1,0 +1,282 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Drills: which unit is started on what, what counts as an answer, what is noted, and that nothing is left behind.
+
+The instance is a real HTTP server on the drill's own admin socket; only systemd is played.
+"""
+
+from __future__ import annotations
+
+import http.server
+import json
+import socketserver
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.mobius.dhash.plugins.module_utils import drill, mobius_host, restore
+from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host, Systemd, Unit
+from test_backup import everything, flip, host, take, touch_state
+
+__all__ = ["host"]
+
+RELEASE = "1.0.0-0123456789ab"
+UNIT = """
+# /etc/systemd/system/svc@.service
+[Unit]
+Description=svc %i
+[Service]
+Type=notify
+Sockets=svc.socket
+RuntimeDirectory=svc/%i
+CacheDirectory=svc/%i
+ExecStartPre=+/usr/local/bin/mobius-host --service svc role %i --env-file {run}/%i/role.env
+EnvironmentFile=-{run}/%i/role.env
+Environment="MOBIUS_INDEX=/somewhere"
+ExecStart=/usr/bin/python3 \\
+  -m mobius.service
+Restart=always
+RestartSec=1
+# /etc/systemd/system/svc@.service.d/local.conf
+[Service]
+NoNewPrivileges=yes
+"""
+COUNT = {
+    "database": "index/library.sqlite",
+    "query": "SELECT count(*) FROM images",
+    "path": "/figures",
+    "key": "images",
+}
+
+
+class Stage(Systemd):
+    """systemd's part: it knows the release's unit, and starts `answers` behind the drill's admin socket."""
+
+    def __init__(self, host: Host, answers: dict[str, Any] | None) -> None:
+        self.host = host
+        self.answers = answers
+        self.started: list[str] = []
+        self.seen: dict[str, Any] = {}
+        self.server: socketserver.BaseServer | None = None
+
+    def must(self, *arguments: str, timeout: float = 30.0) -> str:
+        if arguments[:2] == ("systemctl", "cat"):
+            assert arguments[2] == f"svc@{RELEASE}.service"
+            return UNIT.format(run=self.host.run_dir)
+        if arguments[:2] == ("systemctl", "stop") and self.server is not None:
+            self.server.shutdown()
+            self.server.server_close()
+            self.server = None
+        return ""
+
+    def units(self, *patterns: str) -> dict[str, Unit]:
+        return {}
+
+    def log(self, unit: str, lines: int = 20) -> list[str]:
+        return ["the last words"]
+
+    def start(self, unit: str, timeout: float) -> bool:
+        self.started.append(unit)
+        template = drill._template(self.host).read_text()
+        bound = dict(
+            reversed(line.removeprefix("BindPaths=").split(":"))
+            for line in template.splitlines()
+            if line.startswith("BindPaths=")
+        )
+        self.seen = {name: everything(Path(source)) for name, source in bound.items() if Path(source).exists()}
+        if self.answers is None:
+            return False
+        aside = drill._run_dir(self.host) / RELEASE
+        aside.mkdir(parents=True)
+        self.server = serve(aside / "admin.sock", self.answers)
+        return True
+
+
+def serve(path: Path, answers: dict[str, Any]) -> socketserver.BaseServer:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = answers.get(self.path, (404, {}))
+            content = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def address_string(self) -> str:
+            return "unix"
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = socketserver.ThreadingUnixStreamServer(str(path), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+@pytest.fixture(autouse=True)
+def one_release(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A host that serves RELEASE; whoever runs the tests owns everything."""
+    entry = mobius_host.Entry(RELEASE, "2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z", False, None, None)
+    truth = mobius_host.Activation("svc", 1, RELEASE, (entry,))
+    mobius_host.durable.write_json(host.activation_path, truth.as_dict())
+    host.release_dir(RELEASE).mkdir(parents=True)
+    (host.release_dir(RELEASE) / "release.json").write_text("{}")
+    monkeypatch.setattr(restore, "owners", lambda host: (lambda _: (-1, -1), []))
+    monkeypatch.setattr(mobius_host, "staged_releases", lambda host: [RELEASE])
+    monkeypatch.setattr(drill, "UNITS", host.root.parent / "units")
+    monkeypatch.setattr(drill, "unit_text", lambda *arguments: unit_text(*arguments))
+    yield
+
+
+def unit_text(text: str, host: Host, place: Path, environment: dict[str, str], made: Any = drill.unit_text) -> str:
+    """The drill's unit of a host whose run folder is, unlike a real one's, not below /run."""
+    at_run = Path("/run") / host.run_dir.name
+    moved = drill.dataclasses.replace(host, run_dir=at_run)
+    return made(text.replace(str(host.run_dir), str(at_run)), moved, place, environment)
+
+
+def well(images: int = 1) -> dict[str, Any]:
+    return {
+        "/health": (200, {"status": "pass", "releaseId": RELEASE}),
+        "/v1/duplicates": (200, {"groups": []}),
+        "/figures": (200, {"images": images}),
+    }
+
+
+def practise(host: Host, answers: dict[str, Any] | None, **options: Any) -> tuple[drill.Drilled, Stage]:
+    stage = Stage(host, answers)
+    questions = drill.Questions.parse(
+        {"MOBIUS_START": "standby"}, [{"name": "the index", "path": "/v1/duplicates"}], COUNT
+    )
+    return drill.drill(host, questions, systemd=stage, **options), stage
+
+
+def live(host: Host) -> dict[str, Any]:
+    """Everything there is but for what a drill notes, and the lock that every backup uses."""
+    known = (".svc-drills.json", ".svc.lock", "units", str(host.backup_dir))
+    return {name: value for name, value in everything(host.root.parent).items() if not name.endswith(known)}
+
+
+def test_a_drill_runs_the_release_on_the_restored_folders_notes_it_and_leaves_nothing(host):
+    taken = take(host)
+    touch_state(host)
+    before = live(host)
+    done, stage = practise(host, well())
+    assert (done.backup.id, done.release, done.counted) == (taken.backup.id, RELEASE, 1)
+    assert stage.started == [f"svc-drill@{RELEASE}.service"]
+    assert any(name.endswith("library/a.jpg") for name in stage.seen[str(host.state_dir)])
+    assert live(host) == before
+    assert not list((host.root.parent / "units").iterdir())
+    noted = drill.records(host)
+    assert noted["success"] == noted["last"]
+    assert (noted["success"]["backup"], noted["success"]["outcome"]) == (taken.backup.id, "success")
+
+
+def test_the_drills_unit_is_the_releases_own_without_what_ties_it_to_the_live_host(host):
+    text = unit_text(UNIT.format(run=host.run_dir), host, Path("/place"), {"MOBIUS_START": "standby", "A": '5%"\\'})
+    assert not any(word in text for word in ("Sockets", "svc/%i", "role.env", "mobius-host", "always", "Cache"))
+    lines = text.splitlines()
+    assert {"NoNewPrivileges=yes", 'Environment="MOBIUS_INDEX=/somewhere"', "Restart=no"} <= set(lines)
+    assert "ExecStart=/usr/bin/python3    -m mobius.service" in lines
+    assert f"BindPaths=/place/data/state:{host.state_dir}" in lines
+    assert f"RuntimeDirectory={host.run_dir.name}-drill/%i" in lines
+    assert lines.index('Environment="MOBIUS_START=standby"') > lines.index('Environment="MOBIUS_INDEX=/somewhere"')
+    assert 'Environment="A=5%%\\"\\\\"' in lines
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"/health": (503, {"status": "fail"})}, "its health answered 503"),
+        ({"/health": (200, {"status": "pass", "releaseId": "2.0.0-0123456789ab"})}, "its health answered 200"),
+        ({"/v1/duplicates": (500, {})}, "'the index' wanted"),
+        ({"/figures": (200, {"images": 0})}, "holds 1, and it tells 0"),
+        ({"/figures": (500, {})}, "holds 1, and it tells none"),
+    ],
+)
+def test_an_instance_that_does_not_answer_from_the_backup_fails_the_drill(host, monkeypatch, change, word):
+    take(host)
+    before = live(host)
+    object.__setattr__(host, "start_timeout", 0.3)
+    with pytest.raises(MobiusError) as caught:
+        practise(host, {**well(), **change})
+    assert caught.value.outcome == "drill_failed"
+    assert word in caught.value.reason.lower()
+    assert live(host) == before
+    noted = drill.records(host)
+    assert "success" not in noted
+    assert noted["last"]["outcome"] == "drill_failed"
+
+
+def test_a_release_that_does_not_start_fails_the_drill_with_its_last_line_and_keeps_the_last_success(host):
+    take(host)
+    practise(host, well())
+    good = drill.records(host)["success"]
+    with pytest.raises(MobiusError, match="the last words"):
+        practise(host, None)
+    assert drill.records(host)["success"] == good
+    assert drill.records(host)["last"]["outcome"] == "drill_failed"
+
+
+def test_a_damaged_backup_fails_the_drill_before_anything_is_started(host):
+    flip(take(host).backup.path, 3000)
+    stage = Stage(host, well())
+    with pytest.raises(MobiusError) as caught:
+        drill.drill(host, drill.Questions.parse({}, [], None), systemd=stage)
+    assert caught.value.outcome == "backup_damaged"
+    assert stage.started == []
+
+
+def test_check_mode_names_backup_and_release_and_changes_nothing(host):
+    taken = take(host)
+    before = everything(host.root.parent)
+    done, stage = practise(host, well(), check_mode=True)
+    assert (done.backup.id, done.release, stage.started) == (taken.backup.id, RELEASE, [])
+    assert everything(host.root.parent) == before
+
+
+def test_a_host_without_any_release_proves_the_data_alone(host, monkeypatch):
+    monkeypatch.setattr(mobius_host, "staged_releases", lambda host: [])
+    take(host)
+    done, stage = practise(host, well())
+    assert (done.release, done.counted, stage.started) == (None, 1, [])
+    assert done.files > 3
+
+
+def test_what_a_killed_drill_left_is_removed_by_the_next_one(host):
+    take(host)
+    before = live(host)
+    left = host.state_dir.parent / f"{drill._prefix(host)}abcdefgh"
+    (left / "data").mkdir(parents=True)
+    drill.UNITS.mkdir()
+    drill._template(host).write_text("[Service]\n")
+    drill._run_dir(host).mkdir(parents=True)
+    practise(host, well())
+    assert live(host) == before
+
+
+def test_a_host_that_serves_is_refused_when_its_last_good_drill_is_too_old_or_there_was_none(host):
+    with pytest.raises(MobiusError, match="ever proven") as caught:
+        drill.require_recent(host, 7)
+    assert caught.value.outcome == "drill_outdated"
+    take(host)
+    practise(host, well())
+    now = datetime.now(UTC)
+    assert drill.require_recent(host, 7, now + timedelta(days=6.9))
+    with pytest.raises(MobiusError, match=r"7\.1 days ago, and 7 are allowed"):
+        drill.require_recent(host, 7, now + timedelta(days=7.1))
+
+
+def test_a_first_install_is_not_refused_for_want_of_a_drill(host):
+    mobius_host.durable.write_json(host.activation_path, mobius_host.Activation("svc").as_dict())
+    assert drill.require_recent(host, 7) is None
+
+
+@pytest.mark.parametrize("name", ["A B", "a", "A=B", "A\n"])
+def test_an_environment_that_no_unit_can_carry_is_refused(name):
+    with pytest.raises(MobiusError, match="no unit can carry"):
+        drill.Questions.parse({name: "x"}, [], None)
