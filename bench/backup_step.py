@@ -1,0 +1,62 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""One step of a backup with the role's own code, alone in its process: bench/backup.py measures that from outside.
+
+LIBRARY=STATE/library python bench/backup_step.py create|verify|restore WORK saves STATE to WORK/backups, and brings it
+back to WORK/restored.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / ".ansible" / "collections"))
+
+from ansible_collections.mobius.dhash.plugins.module_utils import backup, restore
+from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host
+
+SERVICE = "bench"
+
+
+def host(work: Path) -> Host:
+    """A host whose folders lie in `work`, but for the state."""
+    folders = {f"{name}_dir": str(work / name) for name in ("config", "log", "run")}
+    about = {
+        "schema": 1,
+        "service": SERVICE,
+        "user": "nobody",
+        "health_path": "/health",
+        "start_timeout": 60,
+        "drain_deadline": 30,
+        "root": str(work / "root"),
+        "backup_dir": str(work / "backups"),
+        "state_dir": str(Path(os.environ["LIBRARY"]).parent),
+        **folders,
+    }
+    for name in ("config", "log", "run", "root", "backups", "mobius-host"):
+        (work / name).mkdir(exist_ok=True)
+    (work / "mobius-host" / f"{SERVICE}.json").write_text(json.dumps(about))
+    return Host.load(SERVICE, work / "mobius-host")
+
+
+def main(step: str, work: Path) -> None:
+    """Do one step."""
+    here = host(work)
+    if step == "create":
+        backup.take(here, scope="full", keep=backup.Keep(1), scratch=work, name=SERVICE)
+    elif step == "verify":
+        wrong = [why for why in backup.verify(here).values() if why]
+        if wrong:
+            sys.exit(wrong[0])
+    else:
+        chosen = backup.find(here, "latest")
+        manifest = restore.prove(here, chosen, SERVICE)
+        (work / "restored").mkdir()
+        restore.unpack(chosen.path, manifest, work / "restored", restore.owners(here)[0])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]).resolve())
