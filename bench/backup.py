@@ -40,7 +40,7 @@ WORK: Final = CHECKOUT / ".cache" / "bench-backup"
 PEERS: Final = ("restic", "borgbackup", "python3-msgpack", "python3-packaging", "python3-pkg-resources", "zstd")
 """Debian's packages of the peers, unpacked beside the pictures and installed nowhere."""
 
-_CUTS: Final = 16  # of each photograph
+_CUTS: Final = 24  # of each photograph
 _QUALITY: Final = 95
 _SHARE: Final = 0.8  # of each side, that a cut keeps
 _SMALLEST: Final = 1500  # pixels of the longer side, below which it is no photograph of a camera

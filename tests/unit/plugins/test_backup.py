@@ -813,6 +813,69 @@ def test_a_kill_at_any_line_leaves_whole_backups_only_and_the_next_run_cleans_up
     assert len(seen) >= 3, "the kills met every stage: before, between and after"
 
 
+WRITING = (
+    *("write", "open", "mkdir", "rename", "replace", "link", "unlink", "rmdir", "fsync"),
+    *("fchmod", "chmod", "chown", "fchown", "utime", "truncate"),
+)
+"""Functions of `os` that are one system call each, and change what is on the disk."""
+
+
+def killed_after_call(host: Host, number: int) -> bool:
+    """Take a backup in a child process that is killed right after its n-th system call that writes."""
+    child = os.fork()
+    if child == 0:
+        left = number
+
+        def mortal(real):
+            def call(*arguments, **options):
+                nonlocal left
+                found = real(*arguments, **options)
+                reads = real.__name__ == "open" and not (arguments[1] & (os.O_CREAT | os.O_TMPFILE & ~os.O_DIRECTORY))
+                left -= not reads
+                if left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return found
+
+            call.__name__ = real.__name__
+            return call
+
+        try:
+            for name in WRITING:
+                setattr(os, name, mortal(getattr(os, name)))
+            backup.take(host, scope="full", keep=backup.Keep(2), scratch=host.root, now=START)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert status in (0, signal.SIGKILL), status
+    return status == signal.SIGKILL
+
+
+def test_a_kill_after_any_system_call_that_writes_lists_no_partial_backup_and_loses_no_good_one(host, tmp_path):
+    (host.state_dir / "library" / "long.jpg").write_bytes(PICTURE * 300)  # several writes
+    for number in range(2):
+        touch_state(host, number)
+        take(host)
+    touch_state(host, 9)
+    old = [item.id for item in backup.existing(host)]
+    pristine = tmp_path / "pristine"
+    shutil.copytree(host.backup_dir, pristine)
+    number, stages = 0, []
+    while killed_after_call(host, number + 1):
+        number += 1
+        found = backup.verify(host)
+        assert set(found.values()) == {None}, number
+        # an old one is gone only once there are two others, and of these one is new
+        assert old[1] in found, number
+        assert old[0] in found or len(found) == 2, number
+        if not stages or stages[-1] != len(found):
+            stages.append(len(found))
+        shutil.rmtree(host.backup_dir)
+        shutil.copytree(pristine, host.backup_dir)
+    assert number > 20
+    assert stages == [2, 3, 2], "before the new one, with it, and after the rotation"
+
+
 def test_a_system_call_that_fails_leaves_whole_backups_only(host, monkeypatch):
     """Every rename, fsync, unlink and mkstemp in turn fails; afterwards everything old is whole and the next run works."""
     touch_state(host, 1)

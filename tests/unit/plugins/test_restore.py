@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -20,7 +21,7 @@ import pytest
 import test_backup
 from ansible_collections.mobius.dhash.plugins.module_utils import archive, backup, mobius_host, restore
 from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host, Switch, Systemd, Who
-from test_backup import CHANGES, PICTURE, everything, flip, host, rewrite, take, touch_state
+from test_backup import CHANGES, PICTURE, everything, host, rewrite, take
 
 __all__ = ["host"]
 
@@ -457,18 +458,64 @@ def test_an_exchange_that_fails_leaves_the_old_state(host, monkeypatch):
     assert bring_back(host, wanted).changed
 
 
-def test_a_person_with_tar_and_coreutils_restores_it(host, tmp_path):
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "backup.md"
+
+
+def by_hand(host: Host, identifier: str, tmp_path: Path) -> tuple[list[str], Path, dict[str, str]]:
+    """What the page says to type, with this host's folders; where it extracts; and an environment with a systemctl.
+
+    That systemctl notes what it was asked, since no unit of the service is on this machine.
+    """
+    section = PAGE.read_text().partition("by hand?")[2].partition("\n## ")[0]
+    blocks = re.findall(r"^```sh\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    aside = tmp_path / "aside"
+    for name, value in {
+        "service": "svc",
+        "id": identifier,
+        "backups": host.backup_dir,
+        "aside": aside,
+        "state": host.state_dir,
+        "config": host.config_dir,
+    }.items():
+        blocks = [re.sub(rf"^{name}=.*$", f"{name}={value}", block, flags=re.MULTILINE) for block in blocks]
+    command = tmp_path / "bin" / "systemctl"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/asked\n')
+    command.chmod(0o755)
+    return blocks, aside, {**os.environ, "PATH": f"{command.parent}:{os.environ['PATH']}", "LC_ALL": "C.UTF-8"}
+
+
+def test_a_person_with_tar_and_coreutils_restores_it_as_the_page_says(host, tmp_path):
+    (host.state_dir / "library" / "grün.jpg").write_bytes(b"not ASCII")
     taken = take(host)
-    subprocess.run(["sha256sum", "-c", "--strict", f"{taken.backup.path}.sha256"], cwd=host.backup_dir, check=True)
-    subprocess.run(["tar", "--extract", "--file", taken.backup.path, "--directory", tmp_path], check=True)
-    subprocess.run(["tar", "--compare", "--file", taken.backup.path, "--directory", tmp_path], check=True)
-    assert (tmp_path / "state/library/deep/b.jpg").read_bytes() == PICTURE * 2
-    (tmp_path / "state/library/a.jpg").write_bytes(PICTURE[::-1])
-    done = subprocess.run(
-        ["tar", "--compare", "--file", taken.backup.path, "--directory", tmp_path], check=False, capture_output=True
-    )
+    good, pictures = state(host), rows(host)
+    damage(host)
+    host.journal_path.write_text('{"event": "later"}\n')
+    blocks, aside, environment = by_hand(host, taken.backup.id, tmp_path)
+    assert len(blocks) == 2
+    done = subprocess.run(["bash", "-c", "\n".join(blocks)], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (state(host), rows(host)) == (good, pictures)
+    assert "later" in host.journal_path.read_text()
+    assert (tmp_path / "asked").read_text().splitlines() == [
+        "stop svc-boot.service svc@*.service",
+        "start svc-boot.service",
+    ]
+    assert (aside / "manifest.jsonl").is_file()
+
+
+@pytest.mark.parametrize("fits", [False, True])
+def test_a_person_with_tar_and_coreutils_finds_a_changed_picture(host, tmp_path, fits):
+    """With the digest beside the archive as it was, and with one that was made to fit."""
+    taken = take(host)
+    blocks, _, environment = by_hand(host, taken.backup.id, tmp_path)
+    data = taken.backup.path.read_bytes()
+    at = data.index(PICTURE)
+    taken.backup.path.write_bytes(data[: at + 9] + b"!" + data[at + 10 :])
+    if fits:
+        digest = archive.file_sha256(taken.backup.path)
+        Path(f"{taken.backup.path}.sha256").write_text(f"{digest}  {taken.backup.path.name}\n")
+    done = subprocess.run(["bash", "-c", blocks[0]], env=environment, capture_output=True, text=True)
     assert done.returncode == 1
-    flip(taken.backup.path, 2000)
-    done = subprocess.run(["sha256sum", "-c", "--strict", f"{taken.backup.path}.sha256"], cwd=host.backup_dir)
-    assert done.returncode == 1
-    touch_state(host)
+    assert ("state/library/a.jpg: FAILED" in done.stdout) is fits
+    assert ("svc-" in done.stdout and ".tar: FAILED" in done.stdout) is not fits
