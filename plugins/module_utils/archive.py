@@ -46,10 +46,16 @@ _TAIL_LIMIT = 1024  # bytes of the manifest's last line
 _LINE_LIMIT = 64 << 10  # bytes of any other line
 _DEPTH_LIMIT = 64
 _ENTRIES_LIMIT = 20_000_000
+_SIZE_LIMIT = 1 << 53  # bytes of a file
+_NAME_LIMIT = 255  # bytes of a file's name
+_PATH_LIMIT = 4096  # bytes
+LATEST = (1 << 33) - 1
+"""The latest time in seconds since 1970 that a tar header has room for, in the year 2242."""
 _QUEUED = 8  # chunks that wait for the digest of the whole archive
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MODE = re.compile(r"0[0-7]{3}")
-_OWNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?")
+OWNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?")
+"""What an owner or group may be called; another is kept by its number."""
 _CHANGED = "{!r} is another than its manifest says after it was extracted"
 _KINDS = {
     b"1": "a hard link",
@@ -236,6 +242,7 @@ def write(
 
     Raises:
         ShorterError: a file has become shorter than its entry says; the message is its path.
+        DamagedError: an entry could not be read back: its path is too long or too deep.
     """
     sink = _Sink(raw)
     entries = files = size = 0
@@ -249,6 +256,7 @@ def write(
                         told = replace(entry, sha256=_write_file(sink, entry, stream))
                 elif entry.folder:
                     sink.write(entry.header())
+                _require_sane(told)
                 entries += 1
                 files += not entry.folder
                 size += entry.size if entry.stored else 0
@@ -321,7 +329,7 @@ def open_manifest(stream: BinaryIO) -> Manifest:
 def _object(line: bytes, types: dict[str, type]) -> dict[str, Any]:
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict) or any(type(value.get(name)) is not kind for name, kind in types.items()):
         raise DamagedError("its manifest cannot be understood")
@@ -365,29 +373,44 @@ def _entry(line: bytes) -> Entry:
     about = _object(line, {"path": str, "kind": str, "mode": str, "owner": str, "group": str, "mtime": int})
     if about["kind"] not in ("file", "folder"):
         raise DamagedError(f"{shown(about['path'])!r} is neither a file nor a folder")
-    parts = about["path"].split("/")
+    entry = Entry(**{name: about[name] for name in ("path", "mode", "owner", "group", "mtime")}, folder=True)
+    if about["kind"] == "file":
+        about = _object(line, {"size": int, "sha256": str, "stored": bool})
+        stamp = about.get("stamp")
+        values = {name: about[name] for name in ("size", "sha256", "stored")}
+        entry = replace(entry, folder=False, stamp=stamp if isinstance(stamp, str) else None, **values)
+    _require_sane(entry)
+    return entry
+
+
+def _require_sane(entry: Entry) -> None:
+    """Refuse what no archive may hold, when it is read as well as before it is written.
+
+    Raises:
+        DamagedError: the message begins with the path.
+    """
+    parts = entry.parts
     if (
         parts[0] not in TOPS
         or len(parts) > _DEPTH_LIMIT
-        or any(part in ("", ".", "..") or "\0" in part for part in parts)
-        or len(os.fsencode(about["path"])) > 4096
+        or any(part in ("", ".", "..") or not 0 < _length(part) <= _NAME_LIMIT for part in parts)
+        or _length(entry.path) > _PATH_LIMIT
     ):
-        raise DamagedError(f"{shown(about['path'])!r} leads out of it")
-    if not _MODE.fullmatch(about["mode"]):
-        raise DamagedError(f"{shown(about['path'])!r} has the mode {about['mode']!r}")
-    if not _OWNER.fullmatch(about["owner"]) or not _OWNER.fullmatch(about["group"]) or about["mtime"] < 0:
-        raise DamagedError(f"{shown(about['path'])!r} has an owner or a time that nothing has")
-    if about["kind"] == "folder":
-        return Entry(about["path"], True, about["mode"], about["owner"], about["group"], about["mtime"])
-    about = _object(line, {"size": int, "sha256": str, "stored": bool})
-    if about["size"] < 0 or not _SHA256.fullmatch(about["sha256"]):
-        raise DamagedError(f"{shown(about['path'])!r} has a size or a digest that nothing has")
-    stamp = about.get("stamp")
-    return Entry(
-        **{name: about[name] for name in ("path", "mode", "owner", "group", "mtime", "size", "sha256", "stored")},
-        folder=False,
-        stamp=stamp if isinstance(stamp, str) else None,
-    )
+        raise DamagedError(f"{shown(entry.path)!r} leads out of it, or is too long or too deep")
+    if not _MODE.fullmatch(entry.mode):
+        raise DamagedError(f"{shown(entry.path)!r} has the mode {entry.mode!r}")
+    if not (OWNER.fullmatch(entry.owner) and OWNER.fullmatch(entry.group) and 0 <= entry.mtime <= LATEST):
+        raise DamagedError(f"{shown(entry.path)!r} has an owner or a time that nothing has")
+    if not entry.folder and not (0 <= entry.size <= _SIZE_LIMIT and _SHA256.fullmatch(entry.sha256 or "")):
+        raise DamagedError(f"{shown(entry.path)!r} has a size or a digest that nothing has")
+
+
+def _length(name: str) -> int:
+    """Bytes of a name on disk; 0 for one that no file can have."""
+    try:
+        return 0 if "\0" in name else len(os.fsencode(name))
+    except UnicodeEncodeError:  # half of a pair
+        return 0
 
 
 # --- Verifying --------------------------------------------------------------------------------------------------------

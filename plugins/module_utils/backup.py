@@ -643,7 +643,7 @@ def _as_entry(path: str, about: os.stat_result, *, stored: bool = True, size: in
         mode=f"{about.st_mode & 0o777:04o}",
         owner=_name(pwd.getpwuid, about.st_uid),
         group=_name(grp.getgrgid, about.st_gid),
-        mtime=max(0, int(about.st_mtime)),
+        mtime=min(max(0, int(about.st_mtime)), archive.LATEST),
         size=0 if stat.S_ISDIR(about.st_mode) else about.st_size if size is None else size,
         stored=stored,
         stamp=f"{about.st_mtime_ns}.{about.st_ctime_ns}.{about.st_ino}" if settled and size is None else None,
@@ -869,9 +869,10 @@ def _only_ours(folder: os.stat_result) -> bool:
 
 def _name(look_up: Callable[[int], Sequence[Any]], number: int) -> str:
     try:
-        return str(look_up(number)[0])
+        name = str(look_up(number)[0])
     except KeyError:
         return str(number)
+    return name if archive.OWNER.fullmatch(name) else str(number)
 
 
 def _is_sqlite(name: str, folder: int) -> bool:
@@ -996,6 +997,12 @@ def _write(host: Host, view: _View, old: Iterator[Entry] | None, head: dict[str,
             "environment_failed",
             f"{archive.shown(str(error))} became shorter while it was backed up.",
             do_next="Run it again.",
+        ) from error
+    except DamagedError as error:
+        raise MobiusError(
+            "environment_failed",
+            f"Nothing was backed up, because a backup could not bring everything back: {error}.",
+            do_next="Move or rename it, and run it again.",
         ) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -419,6 +419,27 @@ def test_a_file_name_that_is_no_utf_8_is_saved_and_verified(host):
     assert take(host).differences == ("state/library/\\udcff\\udcfe.jpg",)
 
 
+def test_what_could_not_be_brought_back_is_refused_before_a_backup_gets_its_name(host):
+    before = take(host)
+    place = host.state_dir
+    for _ in range(70):
+        place /= "deep"
+        place.mkdir()
+    with pytest.raises(backup.MobiusError, match="too deep") as caught:
+        take(host)
+    assert caught.value.outcome == "environment_failed"
+    assert backup.verify(host) == {before.backup.id: None}
+    assert len(names(host)) == 2
+
+
+def test_an_owner_whose_name_is_unusual_is_kept_by_number(host, monkeypatch):
+    monkeypatch.setattr(backup.pwd, "getpwuid", lambda number: (f"DOMAIN\\user{number}",))
+    taken = take(host)
+    owners = {entry["owner"] for entry in manifest_of(taken.backup.path)[1].values()}
+    assert owners == {str(os.geteuid())}
+    assert backup.verify(host) == {taken.backup.id: None}
+
+
 def test_a_backup_is_readable_by_its_owner_only(host):
     path = take(host).backup.path
     assert [oct(place.stat().st_mode & 0o777) for place in (path, Path(f"{path}.sha256"))] == ["0o600", "0o600"]
