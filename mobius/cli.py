@@ -21,6 +21,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "bundle": ("mobius.control.bundle_command:bundle", "Build a bundle of the service, or verify one."),
     "deploy": ("mobius.control.run_commands:deploy", "Stage a bundle and prove it in standby; nothing public changes."),
     "dhash": ("mobius.dhash.command:dhash", "Hash and compare images, and serve them."),
+    "history": ("mobius.control.history_command:history", "Who ran what and how it ended, and the proof of it."),
     "lab": ("mobius.control.lab_command:lab", "Start and stop the lab's hosts."),
     "promote": ("mobius.control.run_commands:promote", "Let a staged release serve, if it passes its gate."),
     "provision": ("mobius.control.run_commands:provision", "Prepare the hosts for the service."),

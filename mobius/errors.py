@@ -185,7 +185,19 @@ OUTCOMES: dict[str, Outcome] = _table(
         "No release runs on the newest backup, or it does not answer from it.",
         "Read the instance's last lines in the reason; make a new backup and drill again: nothing proves the old one.",
     ),
+    (
+        "history_damaged",
+        ExitCode.PROCESSING,
+        "The history of runs is not what was written.",
+        "Run `mobius history verify`; keep the folder. To go on at once, give another mobius_history_dir.",
+    ),
     # 3: the surroundings are not as they must be
+    (
+        "history_failed",
+        ExitCode.ENVIRONMENT,
+        "The history of runs cannot be written, so nothing was changed on any host.",
+        "Make the folder that the reason names writable, or give another one as mobius_history_dir.",
+    ),
     (
         "unreachable",
         ExitCode.ENVIRONMENT,

@@ -26,6 +26,7 @@ from types import FrameType
 from typing import Any
 
 import mobius
+from mobius.control.history_events import NOTE_FOLDER, close_left_open, note_place
 from mobius.control.outcome import Ending, Observer, ending
 from mobius.control.run_id import ENVIRONMENT_NAME, current_run_id
 from mobius.errors import MobiusError
@@ -41,6 +42,7 @@ _POLL = 0.5  # seconds between two looks at the time limit and at signals
 # decide what a release does, and a PYTHONPATH must not bring in other code.
 _PASSED_ON = (
     *("HOME", "USER", "LOGNAME", "SUDO_USER", "SHELL", "TERM", "TMPDIR", "TZ", "SSH_AUTH_SOCK", "SSH_AGENT_PID"),
+    "SSH_CONNECTION",  # from where: for the history
     *("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
     *("ANSIBLE_HOME", "ANSIBLE_PRIVATE_KEY_FILE", "ANSIBLE_VAULT_PASSWORD_FILE", "ANSIBLE_VAULT_IDENTITY_LIST"),
     *("ANSIBLE_BECOME_PASSWORD_FILE", "ANSIBLE_CONNECTION_PASSWORD_FILE"),
@@ -187,7 +189,7 @@ def run_playbook(request: RunRequest, tell: Callable[[str], None]) -> RunSummary
     started = time.monotonic()
     try:
         run = current_run_id(os.environ, private)
-        environment = _environment(request.checkout, bin_folder, run)
+        environment = {**_environment(request.checkout, bin_folder, run), NOTE_FOLDER: str(private)}
         config = RunnerConfig(
             private_data_dir=str(private),
             project_dir=str(request.checkout),
@@ -213,6 +215,10 @@ def run_playbook(request: RunRequest, tell: Callable[[str], None]) -> RunSummary
             stop.sweep()
         seconds = time.monotonic() - started
         end = _ending(request, watcher, stop, int(runner.rc or 0), environment)
+        try:
+            close_left_open(note_place({}, private), run, end, seconds)
+        except MobiusError as error:
+            tell(f"warning: {error.reason} The next run closes this one as interrupted.")
     finally:
         shutil.rmtree(private, ignore_errors=True)
     return RunSummary(

@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
-from ansible import constants
+from ansible import constants, context
 from ansible.plugins.callback import CallbackBase
 
+from mobius.control.history_events import RunRecorder, note_place
 from mobius.control.outcome import Observer
 from mobius.errors import ExitCode
 
@@ -21,6 +24,7 @@ author: MOBIUS contributors
 description:
   - Prints one block at the end of a run, with the outcome's name, exit code and team, each failed host and its reason,
     and what to do next.
+  - Records results and the end in the history of runs, when M(mobius.dhash.run) has opened the run.
   - The exit code of C(ansible-playbook) stays Ansible's own; C(mobius) ends with the code printed here.
 requirements:
   - enabled as V(mobius.dhash.outcome) in C(callbacks_enabled)
@@ -39,6 +43,10 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         super().__init__()
         self._observer = Observer()
         self._play = ""
+        self._recorder = RunRecorder(
+            lambda: note_place(os.environ, Path(constants.DEFAULT_LOCAL_TMP)),
+            lambda text: self._display.warning(text),
+        )
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         self._play = play.get_name()
@@ -50,17 +58,29 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         facts = result.result.get("ansible_facts")
         if isinstance(facts, dict) and "mobius_run_id" in facts:
             self._observer.run = str(facts["mobius_run_id"])
+        self._record("changed" if result.result.get("changed") else "ok", result)
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         if not ignore_errors:
             self._observer.failed(result.host.get_name(), result.task_name, result.result)
+            self._record("failed", result)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
         self._observer.unreachable(result.host.get_name(), result.task_name, result.result)
+        self._record("unreachable", result)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         ending = self._observer.end(stats.failures, stats.dark, stats.processed)
+        counts = {host: stats.summarize(host) for host in stats.processed}
+        self._recorder.end(ending, counts, check=bool(context.CLIARGS.get("check")))
         color = constants.COLOR_OK if ending.code == ExitCode.SUCCESS else constants.COLOR_ERROR
         self._display.banner("MOBIUS")
         for line in ending.lines(self._observer.run):
             self._display.display(line, color=color)
+
+    def _record(self, status: str, result: Any) -> None:
+        task = result.task
+        # the name before its templates are filled in: what they bring may be secret
+        written = task._ds.get("name") if isinstance(getattr(task, "_ds", None), dict) else None
+        action = str(task.resolved_action or task.action)
+        self._recorder.result(result.host.get_name(), action, str(written or action), status, result.result)

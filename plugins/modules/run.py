@@ -6,15 +6,20 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: run
-short_description: Gives the run its id
+short_description: Opens the run
 description:
   - First task of every play that can change a host. All hosts and plays of one run get the same id.
+  - Records the run's intent in the history on the control node, on the disk, before anything else happens. If it cannot, the
+    task fails on every host, and nothing changes anywhere.
+  - Each host then keeps the history's head (M(mobius.dhash.witness)), but not in check mode.
+  - The history lies where the variable C(mobius_history_dir) says, else the environment variable E(MOBIUS_HISTORY_DIR), else
+    in C(~/.local/state/mobius/history). The variable C(mobius_history_key) names an SSH key that signs its head.
   - C(mobius) hands the id down in the environment variable E(MOBIUS_RUN_ID); a plain C(ansible-playbook) makes one.
   - The actor is E(MOBIUS_ACTOR), else the user who logged in, at the control node.
 version_added: "0.1.0"
 author: MOBIUS contributors
 attributes:
-  action: {support: full, description: Runs on the control node.}
+  action: {support: full, description: "Records on the control node, then asks the host."}
   check_mode: {support: full, description: Gives the same result in check mode.}
   diff_mode: {support: full, description: Never changes anything, so there is no difference to show.}
 """
@@ -35,4 +40,12 @@ actor:
   returned: success
   type: str
   sample: ada@control
+release:
+  description: The release that the host had confirmed when the run began; null when there is none.
+  returned: success
+  type: str
+witnessed:
+  description: Whether the host keeps the history's head; in check mode always false.
+  returned: success
+  type: bool
 """

@@ -14,7 +14,7 @@ import yaml
 CHECKOUT = Path(__file__).resolve().parents[2]
 PLAYBOOKS = sorted((CHECKOUT / "playbooks").glob("*.yml"))
 INVENTORIES = ("local", "staging", "production")
-READ_ONLY = {"status.yml", "smoke.yml", "lab.yml"}
+READ_ONLY = {"status.yml", "smoke.yml", "lab.yml", "witnesses.yml"}
 
 
 def ansible(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -51,7 +51,7 @@ def test_production_and_staging_only_override_what_exists() -> None:
     known = set(yaml.safe_load((CHECKOUT / "playbooks/group_vars/all.yml").read_text(encoding="utf-8")))
     for defaults in (CHECKOUT / "roles").glob("*/defaults/main.yml"):
         known |= set(yaml.safe_load(defaults.read_text(encoding="utf-8")))
-    known |= {"mobius_bundle", "mobius_release"}
+    known |= {"mobius_bundle", "mobius_release", "mobius_history_dir", "mobius_history_key", "mobius_witness_dir"}
     for inventory in INVENTORIES:
         for path in (CHECKOUT / "inventories" / inventory).glob("group_vars/*.yml"):
             names = {

@@ -27,6 +27,9 @@ all:
     gone: {ansible_connection: ssh, ansible_host: 127.0.0.1, ansible_port: 9}
   children:
     here: {hosts: {here1: , here2: , here3: }}
+  vars:
+    mobius_history_dir: "{{ inventory_dir }}/history"
+    mobius_witness_dir: "{{ inventory_dir }}/witness/{{ inventory_hostname }}"
 """
 
 

@@ -1,0 +1,119 @@
+#!/usr/bin/python
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Makes the host a witness of the history of runs."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: witness
+short_description: Keeps the head of the history of runs on a host
+description:
+  - Adds the head to the host's own list, unless it is the last one there. M(mobius.dhash.run) runs it on every host.
+  - What is kept is evidence and no state of the service, so it never reports a change.
+  - A host that cannot keep it is told as not witnessed and does not fail, so that a rollback can always run.
+version_added: "0.1.0"
+author: MOBIUS contributors
+attributes:
+  check_mode: {support: full, description: Writes nothing in check mode.}
+  diff_mode: {support: full, description: Never reports a change, so there is no difference to show.}
+options:
+  head:
+    description: The head, with its C(chain), C(seq), C(hash) and the C(run) that it opened.
+    type: dict
+    required: true
+  dir:
+    description: Folder of the list on the host.
+    type: path
+    default: /var/lib/mobius-witness
+  service:
+    description: Name of the service whose confirmed release is told.
+    type: str
+  config_dir:
+    description: Folder of the services' descriptions on the host.
+    type: path
+    default: /etc/mobius-host
+"""
+
+EXAMPLES = r"""
+- name: Keep the head
+  mobius.dhash.witness:
+    head: {chain: 0123456789abcdef, seq: 4, hash: 9f3a61c2, run: 20260131T230501Z-9f3a61c2}
+    service: mobius-dhash
+"""
+
+RETURN = r"""
+witnessed:
+  description: Whether the host has the head now; in check mode always false.
+  returned: success
+  type: bool
+release:
+  description: The release that the host has confirmed; null when there is none.
+  returned: success
+  type: str
+"""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.mobius.dhash.plugins.module_utils import durable, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+
+FIELDS = ("chain", "seq", "hash", "run")
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "head": {"type": "dict", "required": True},
+            "dir": {"type": "path", "default": "/var/lib/mobius-witness"},
+            "service": {"type": "str"},
+            "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
+        },
+        supports_check_mode=True,
+    )
+    head = module.params["head"]
+    witnessed = False
+    if not module.check_mode:
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        try:
+            keep(Path(module.params["dir"]), {**{name: head.get(name) for name in FIELDS}, "at": now})
+            witnessed = True
+        except (OSError, TimeoutError) as error:
+            module.warn(f"This host cannot keep the head of the history: {error}.")
+    module.exit_json(changed=False, witnessed=witnessed, release=confirmed(module.params))
+
+
+def keep(folder: Path, head: dict[str, Any]) -> None:
+    """Add the head to the list, unless it is the last one there."""
+    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    place = folder / "heads.jsonl"
+    with durable.locked(folder / "lock"):
+        try:
+            lines = place.read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            lines = []
+        try:
+            last = json.loads(lines[-1]) if lines else {}
+        except ValueError:
+            last = {}
+        if any(last.get(name) != head[name] for name in FIELDS):
+            durable.append_line(place, json.dumps(head, sort_keys=True))
+
+
+def confirmed(params: dict[str, Any]) -> str | None:
+    """The release that the host serves after any reboot, None when it has none or is not prepared."""
+    if not params["service"]:
+        return None
+    try:
+        return mobius_host.read_activation(mobius_host.Host.load(params["service"], params["config_dir"])).confirmed
+    except (MobiusError, OSError):
+        return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Real runs leave a record, whoever starts them; without one nothing changes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mobius.cli import run as mobius
+from mobius.control import history_verify as form
+from mobius.control.history_runs import read_runs
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+ANSIBLE = Path(sys.executable).parent / "ansible-playbook"
+
+CHANGE = """
+- hosts: here
+  tasks:
+    - mobius.dhash.run:
+    - name: Write
+      ansible.builtin.copy: {{content: x, dest: "{out}-{{{{ inventory_hostname }}}}"}}
+"""
+
+
+def plain(inventory: Path, playbook: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    names = ("HOME", "PATH", "TMPDIR")
+    return subprocess.Popen(
+        [str(ANSIBLE), "-i", str(inventory), str(playbook), *arguments],
+        cwd=CHECKOUT,
+        env={**{name: os.environ[name] for name in names if name in os.environ}, "LC_ALL": "C.UTF-8", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.fixture
+def folder(inventory: Path) -> Path:
+    return inventory.parent / "history"
+
+
+def test_a_run_is_recorded_on_the_control_node_and_each_host_keeps_its_head(run, folder, tmp_path):
+    summary = run(CHANGE.format(out=tmp_path / "out"), extra=('{"mobius_change": {"ticket": "OPS-7", "else": "no"}}',))
+    (found,) = read_runs(folder)
+    assert (found["run"], found["outcome"], found["exit_code"]) == (summary.run, "success", 0)
+    intent = found["intent"]
+    assert intent["via"] == "mobius"
+    assert intent["playbook"].endswith("playbook.yml")
+    assert intent["hosts"] == ["here1", "here2", "here3"]
+    assert intent["change"] == {"ticket": "OPS-7"}
+    assert intent["commit"] is None  # the playbook lies in no repository
+    assert intent["variables"]["mobius_change"].startswith("hmac-sha256:")
+    assert {host: facts["changed"] for host, facts in found["hosts"].items()} == {"here1": 1, "here2": 1, "here3": 1}
+    heads = [
+        json.loads((tmp_path / "witness" / host / "heads.jsonl").read_text()) for host in ("here1", "here2", "here3")
+    ]
+    assert {head["run"] for head in heads} == {summary.run}
+    seen = {host: {"heads": [head], "journal": []} for host, head in zip(("a", "b", "c"), heads, strict=True)}
+    assert form.verify(folder, witnesses=seen).status == "whole"
+
+
+def test_a_plain_ansible_playbook_run_is_recorded_as_well_with_the_checkouts_commit(inventory, folder, tmp_path):
+    inventory.write_text(inventory.read_text().replace("here: {hosts: {here1: ", "mobius: {hosts: {here1: "))
+    done = plain(
+        inventory, CHECKOUT / "playbooks/backup.yml", "--tags", "list", SSH_CONNECTION="192.0.2.7 1 192.0.2.8 22"
+    )
+    done.communicate(timeout=90)
+    (found,) = read_runs(folder)
+    assert found["playbook"] == "playbooks/backup.yml"
+    assert found["intent"]["via"] == "ansible-playbook"
+    assert found["intent"]["from"]["ssh_client"] == "192.0.2.7"
+    head = subprocess.run(
+        ["git", "-C", str(CHECKOUT), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    assert found["intent"]["commit"] == (head.stdout.strip() or None)
+    assert found["outcome"] == "not_provisioned"
+    assert found["exit_code"] == 3
+
+
+def test_a_check_run_is_recorded_on_the_control_node_only(run, folder, tmp_path):
+    run(CHANGE.format(out=tmp_path / "out"), check=True)
+    assert [found["check"] for found in read_runs(folder)] == [True]
+    assert not (tmp_path / "witness").exists()
+
+
+def test_without_a_record_nothing_changes_on_any_host(run, folder, tmp_path):
+    folder.write_text("a file where the folder must be")
+    summary = run(CHANGE.format(out=tmp_path / "out"))
+    assert (summary.ending.outcome, summary.ending.code) == ("history_failed", 3)
+    assert not list(tmp_path.glob("out-*"))
+    assert not (tmp_path / "witness").exists()
+
+
+def test_on_a_damaged_history_nothing_changes_on_any_host(run, folder, tmp_path):
+    run(CHANGE.format(out=tmp_path / "before"))
+    content = (folder / form.FILE_NAME).read_bytes()
+    (folder / form.FILE_NAME).write_bytes(content[:-40])
+    summary = run(CHANGE.format(out=tmp_path / "out"))
+    assert (summary.ending.outcome, summary.ending.code) == ("history_damaged", 2)
+    assert not list(tmp_path.glob("out-*"))
+
+
+def test_a_run_over_its_time_is_closed_by_the_command_that_started_it(run, folder, tmp_path):
+    run(
+        "- hosts: here1\n  tasks:\n    - mobius.dhash.run:\n    - ansible.builtin.command: sleep 4242.007\n",
+        timeout=8.0,
+    )
+    (found,) = read_runs(folder)
+    assert (found["outcome"], found["exit_code"]) == ("timeout", 4)
+
+
+def test_a_killed_run_is_closed_as_interrupted_by_the_next(inventory, run, folder, tmp_path):
+    waiting = tmp_path / "waiting"
+    playbook = tmp_path / "killed.yml"
+    playbook.write_text(
+        "- hosts: here1\n  tasks:\n    - mobius.dhash.run:\n"
+        f"    - ansible.builtin.shell: echo $$ > {waiting}.new; mv {waiting}.new {waiting}; exec sleep 4242.008\n"
+    )
+    killed = plain(inventory, playbook)
+    while not waiting.exists():
+        assert killed.poll() is None, killed.communicate()[0]
+        os.sched_yield()
+    killed.send_signal(signal.SIGKILL)
+    os.kill(int(waiting.read_text()), signal.SIGKILL)
+    killed.communicate()
+    assert [found["outcome"] for found in read_runs(folder)] == [None]
+    run(CHANGE.format(out=tmp_path / "out"))
+    assert [found["outcome"] for found in read_runs(folder)] == ["interrupted", "success"]
+    verdict = form.verify(folder)
+    assert verdict.status == "unwitnessed", verdict.lines()
+
+
+def test_the_command_asks_the_hosts_and_names_what_was_cut(inventory, run, folder, tmp_path, capfd):
+    inventory.write_text(inventory.read_text().replace("here: {hosts: {here1: ", "mobius: {hosts: {here1: "))
+    for name in ("one", "two"):
+        run(CHANGE.replace("hosts: here", "hosts: mobius").format(out=tmp_path / name))
+    capfd.readouterr()
+    assert mobius(["history", "verify", "-i", str(inventory), "--save-witnesses", str(tmp_path / "seen.json")]) == 0
+    assert capfd.readouterr().out.startswith("whole  ")
+    assert mobius(["history", "list", "-i", str(inventory), "--format", "json"]) == 0
+    listed = json.loads(capfd.readouterr().out)
+    keys = "run started finished actor playbook inventory outcome exit_code from_release to_release plan backups"
+    assert [set(item) for item in listed] == [set(keys.split())] * 2
+    assert mobius(["history", "show", listed[0]["run"], "-i", str(inventory)]) == 0
+    assert "here2" in capfd.readouterr().out
+    assert mobius(["history", "export", "-i", str(inventory), "--from", "2020-01-01"]) == 0
+    assert len(capfd.readouterr().out.splitlines()) == 3
+    assert mobius(["history", "export", "-i", str(inventory), "--to", "2020-01-01", "--format", "json"]) == 0
+    assert json.loads(capfd.readouterr().out) == []
+    # the second run is cut off, and head.json made to fit
+    lines = (folder / form.FILE_NAME).read_bytes().splitlines(keepends=True)
+    second = next(n for n, line in enumerate(lines) if json.loads(line)["run"] == listed[1]["run"])
+    (folder / form.FILE_NAME).write_bytes(b"".join(lines[:second]))
+    last, begin = json.loads(lines[second - 1]), json.loads(lines[0])
+    head = {"chain": begin["data"]["chain"], "seq": last["seq"], "hash": last["hash"]}
+    (folder / form.HEAD_NAME).write_text(json.dumps(head))
+    for more in ([], ["--witnesses", str(tmp_path / "seen.json")]):
+        assert mobius(["history", "verify", "-i", str(inventory), "--format", "json", *more]) == 2
+        answer = json.loads(capfd.readouterr().out)
+        assert (answer["first"]["kind"], answer["first"]["seq"]) == ("cut_off", second)
+    assert mobius(["history", "verify", "-i", str(inventory), "--offline"]) == 0
+    assert capfd.readouterr().out.startswith("unwitnessed  ")
+    assert mobius(["history", "verify", "-i", str(inventory), "--offline", "--require-witness"]) == 2
