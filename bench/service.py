@@ -35,7 +35,7 @@ import numpy
 import skimage.data
 from PIL import Image
 
-from mobius.dhash import Dhash, Library, hash_bytes
+from mobius.dhash import ALGORITHMS, Dhash, Library, hash_bytes
 
 SIZES: Final = {"hash 800x600": (800, 600), "hash 1920x1080": (1920, 1080)}
 QUERIES: Final = 500
@@ -85,9 +85,16 @@ def make_index(path: Path, count: int, release: str = "bench") -> None:
     with contextlib.closing(sqlite3.connect(path)) as database, database:
         database.executemany(
             "INSERT INTO pictures (sha256, size, algorithm, rows, columns, look, width, height, format, posted,"
-            " release, written_at) VALUES (?, 1, 'fast-1', ?, ?, ?, 1, 1, 'JPEG', 1, ?, '2026-01-01T00:00:00+00:00')",
+            " release, written_at) VALUES (?, 1, ?, ?, ?, ?, 1, 1, 'JPEG', 1, ?, '2026-01-01T00:00:00+00:00')",
             (
-                (hashlib.sha256(number.to_bytes(8, "big")).hexdigest(), int(row), int(column), look, release)
+                (
+                    hashlib.sha256(number.to_bytes(8, "big")).hexdigest(),
+                    ALGORITHMS["fast"],
+                    int(row),
+                    int(column),
+                    look,
+                    release,
+                )
                 for number, (row, column) in enumerate(words)
             ),
         )

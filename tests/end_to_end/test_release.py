@@ -68,6 +68,22 @@ def test_the_first_release_does_what_its_check_said(hosts: list[Host], bundles: 
     assert {serving_release(host.address) for host in hosts} == {bundles[0].release}
 
 
+def test_the_smoke_test_passes_on_sound_hosts_and_names_the_one_that_is_not(hosts: list[Host]) -> None:
+    sound = mobius("smoke")
+    assert sound.code == 0, sound.stderr
+    assert {name: report["failed"] for name, report in sound.summary["smoke"].items()} == dict.fromkeys(names(hosts), 0)
+    assert sound.changes == {} or not any(sound.changes.values())
+    release = sound.summary["smoke"][hosts[0].name]["release"]
+    log = f"/var/log/mobius-dhash/{release}.log"
+    hosts[0].run(f"chmod o+r {log}")
+    damaged = mobius("smoke", "logging")
+    hosts[0].run(f"chmod o-r {log}")
+    assert (damaged.code, damaged.outcomes()) == (2, {hosts[0].name: "smoke_failed"})
+    assert {name: report["failed"] for name, report in damaged.summary["smoke"].items()} == {
+        host.name: int(host is hosts[0]) for host in hosts
+    }
+
+
 def test_a_backup_does_what_its_check_said(hosts: list[Host]) -> None:
     check, real, again = mobius("backup", "create", "--check"), mobius("backup", "create"), mobius("backup", "create")
     assert (check.code, real.code, again.code) == (0, 0, 0)
