@@ -27,10 +27,10 @@ from typing import Any, BinaryIO, Final, Literal, NamedTuple
 
 import numpy
 import numpy.typing
-from PIL import ExifTags, Image, JpegImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from mobius.dhash._confidence import look_of
-from mobius.dhash._jpeg import early_scans, mended
+from mobius.dhash._jpeg import MOST_SCANS, early_scans, mended, too_many_scans
 from mobius.dhash.errors import BrokenPictureError, MislabelledError, NotAPictureError, TooManyPixelsError
 from mobius.errors import MobiusError
 
@@ -377,9 +377,8 @@ def _check_label(declared: str | None, found: str) -> None:
 
 
 def _decoded(image: Image.Image, mode: Mode, max_pixels: int) -> _Decoded:
+    refuse_bombs(image, max_pixels)
     width, height = image.size
-    if width * height > max_pixels:
-        raise TooManyPixelsError(f"The picture has {width} x {height} pixels; at most {max_pixels} are allowed.")
     try:
         small = _small_luma(image) if mode == "fast" else None
         if small is None:
@@ -393,6 +392,30 @@ def _decoded(image: Image.Image, mode: Mode, max_pixels: int) -> _Decoded:
         raise _out_of_memory() from error
     except Exception as error:
         raise _broken(error) from error
+
+
+def refuse_bombs(image: Image.Image, max_pixels: int) -> None:
+    """Refuse, before it is decoded, a picture that would take more memory or time than `max_pixels` are worth.
+
+    Raises:
+        TooManyPixelsError: the picture, or a tile of it, has more.
+        BrokenPictureError: a JPEG goes over its pixels too often.
+    """
+    width, height = image.size
+    if width * height > max_pixels:
+        raise TooManyPixelsError(f"The picture has {width} x {height} pixels; at most {max_pixels} are allowed.")
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        # a tile is decoded whole, however little of it the picture shows
+        try:
+            tile = image.tag_v2.get(ExifTags.Base.TileWidth, 0) * image.tag_v2.get(ExifTags.Base.TileLength, 0)
+        except Exception as error:
+            raise _broken(error) from error
+        if tile > max_pixels:
+            raise TooManyPixelsError(f"The picture has tiles of {tile} pixels; at most {max_pixels} are allowed.")
+    if isinstance(image, JpegImagePlugin.JpegImageFile) and "progressive" in image.info and image.tile and image.fp:
+        image.fp.seek(0)
+        if too_many_scans(image.fp.read()):
+            raise BrokenPictureError(f"The JPEG has more than the {MOST_SCANS} scans allowed.")
 
 
 def _small_luma(image: Image.Image) -> tuple[Image.Image, float, float] | None:

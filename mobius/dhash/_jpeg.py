@@ -30,6 +30,10 @@ _ADOBE: Final = 0xEE
 _LOW_BAND: Final = 4
 """The last coefficient, in zigzag order, of the 2x2 that a decode at 1/4 uses."""
 
+MOST_SCANS: Final = 100
+"""Encoders write about ten; libtiff allows as many as this of a JPEG inside a TIFF."""
+_MOST_SEGMENTS: Final = 10_000
+
 _FILLER: Final = bytes((number * 151 + 73) % 251 for number in range(64))
 """Coded data that means nothing, without a marker in it."""
 
@@ -129,12 +133,23 @@ def _parsed(data: bytes) -> _Jpeg | None:
         elif marker == 0xD8:
             return None
         segments.append(_Segment(marker, start, position, scan))
+        if len(segments) > _MOST_SEGMENTS:
+            return None
     sound = all(1 <= component.across <= 4 and 1 <= component.down <= 4 for component in components)
     if not (width and height and sound and segments[-1].scan is not None):
         return None
     if not ended:
         segments[-1] = _Segment(0xDA, segments[-1].start, len(data), segments[-1].scan)
     return _Jpeg(frame, width, height, components, tuple(segments), ended)
+
+
+def too_many_scans(data: bytes) -> bool:
+    """Whether a progressive JPEG is one that only means to cost time: each scan is a pass over every block of the
+    picture, and can be written in a few bytes for each 32,767 blocks."""
+    if data.count(b"\xff\xda") <= MOST_SCANS:  # those in its metadata counted as well
+        return False
+    jpeg = _parsed(data)
+    return jpeg is None or len(jpeg.scans) > MOST_SCANS
 
 
 def early_scans(data: bytes, denominator: int) -> bytes | None:
@@ -211,7 +226,7 @@ def mended(data: bytes) -> bytes | None:
     last rows (at most an eighth of either side) is spared: that is the end of the last block.
     """
     jpeg = _parsed(data)
-    if jpeg is None or jpeg.ended or not jpeg.complete:
+    if jpeg is None or jpeg.ended or not jpeg.complete or len(jpeg.scans) > MOST_SCANS:
         return None
     rest = data.removesuffix(b"\xff")
     whole = rest + _EOI

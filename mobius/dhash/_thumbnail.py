@@ -9,8 +9,8 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from mobius.dhash._hash import MAX_PIXELS, eight_bits, open_picture
-from mobius.dhash.errors import BrokenPictureError, NotAPictureError, TooManyPixelsError
+from mobius.dhash._hash import MAX_PIXELS, eight_bits, open_picture, refuse_bombs
+from mobius.dhash.errors import BrokenPictureError, NotAPictureError
 
 SIDE = 256
 """Pixels of the longer side."""
@@ -31,8 +31,7 @@ def thumbnail_of(picture: bytes | Path, side: int = SIDE, *, max_pixels: int = M
     except Exception as error:
         raise NotAPictureError("This is not a picture in a format that is read here.") from error
     with image:
-        if image.width * image.height > max_pixels:
-            raise TooManyPixelsError(f"The picture has more than the {max_pixels} pixels allowed.")
+        refuse_bombs(image, max_pixels)
         try:
             image.draft("RGB", (side, side))
             small = _flat(ImageOps.exif_transpose(image), side)

@@ -113,13 +113,35 @@ def png_bomb(side: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
 
 
+def tile_bomb(side: int) -> bytes:
+    """A TIFF of 100 by 100 pixels, cut from a tile of `side` by `side`, which its reader decodes whole."""
+    packer = zlib.compressobj(9)
+    packed = b"".join(packer.compress(bytes(side)) for _ in range(side)) + packer.flush()
+    packed += bytes(len(packed) % 2)
+    tags = {256: 100, 257: 100, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 8, 325: len(packed)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<I", 8 + len(packed)) + packed + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+def scan_bomb(scans: int) -> bytes:
+    """A progressive JPEG of few bytes that goes over its pixels so often."""
+    stream = io.BytesIO()
+    Image.new("RGB", (3000, 3000), "teal").save(stream, "JPEG", progressive=True)
+    data = stream.getvalue()
+    return data[:-2] + scans * data[data.rindex(b"\xff\xda") : -2] + data[-2:]
+
+
 def test_bad_pictures_get_a_4xx_and_stay_within_the_memory_that_the_limits_allow(host: Host) -> None:
-    instance = host.start(RELEASE, start="serving", max_body_bytes="2000000", bodies_bytes="16000000")
+    limits = {"max_body_bytes": 2_000_000, "bodies_bytes": 16_000_000, "max_connections": 100}
+    limits |= {"max_pixels": 10_000_000, "decode_pixels": 10_000_000}
+    instance = host.start(RELEASE, start="serving", **{name: str(value) for name, value in limits.items()})
     jpeg = (GOLDEN / "astronaut-baseline.jpg").read_bytes()
     lossless = io.BytesIO()
     Image.effect_noise((300, 200), 80).save(lossless, "TIFF")
     cases = {
         "a bomb": (413, png_bomb(20_000), ""),
+        "a bomb in a tile": (413, tile_bomb(20_000), ""),
+        "a bomb of scans": (422, scan_bomb(5000), ""),
         "cut off in its head": (422, jpeg[:300], ""),
         "cut off in the middle": (422, GOOD[: len(GOOD) // 2], ""),
         "a JPEG that is called a PNG": (415, jpeg, "image/png"),
@@ -143,7 +165,7 @@ def test_bad_pictures_get_a_4xx_and_stay_within_the_memory_that_the_limits_allow
             assert answer.status_code == 413
             assert client.post("/v1/hash", content=GOOD).status_code == 200
         assert client.get("/metrics/dhash").json()["instances"][0]["errors"] == 0
-    assert peak_memory(instance) < Settings(max_body_bytes=2_000_000, bodies_bytes=16_000_000).most_memory
+    assert peak_memory(instance) < Settings(**limits).most_memory
 
 
 @pytest.fixture

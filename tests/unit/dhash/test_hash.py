@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import statistics
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import imagehash
@@ -21,10 +23,12 @@ from mobius.dhash import (
     Dhash,
     MislabelledError,
     NotAPictureError,
+    PictureError,
     TooManyPixelsError,
     hash_bytes,
     hash_file,
     hash_image,
+    thumbnail_of,
 )
 from mobius.errors import ExitCode
 
@@ -255,6 +259,39 @@ def test_a_picture_under_another_label_is_refused(photographs: dict[str, Path]) 
     assert hash_bytes(data, declared="JPEG").format == "JPEG"
     with pytest.raises(MislabelledError, match="declared as PNG, but its bytes are JPEG"):
         hash_bytes(data, declared="PNG")
+
+
+def tiled(side: int, tile: int) -> bytes:
+    """A small black TIFF in one tile of any size, deflated."""
+    packer = zlib.compressobj(9)
+    pixels = b"".join(packer.compress(bytes(tile)) for _ in range(tile)) + packer.flush()
+    pixels += bytes(len(pixels) % 2)
+    tags = {256: side, 257: side, 258: 8, 259: 8, 262: 1, 277: 1, 322: tile, 323: tile, 324: 8, 325: len(pixels)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<I", 8 + len(pixels)) + pixels + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize("work", [hash_bytes, thumbnail_of])
+def test_a_tile_larger_than_allowed_is_refused_however_small_the_picture(work: Callable[..., object]) -> None:
+    assert work(tiled(100, 256), max_pixels=100_000)
+    with pytest.raises(TooManyPixelsError, match="tiles of 1000000 pixels; at most 100000"):
+        work(tiled(100, 1000), max_pixels=100_000)
+    with pytest.raises(PictureError):  # two numbers, where one is meant
+        work(tiled(100, 256).replace(struct.pack("<HHI", 322, 4, 1), struct.pack("<HHI", 322, 4, 2)))
+
+
+@pytest.mark.parametrize("work", [hash_bytes, functools.partial(hash_bytes, mode="exact"), thumbnail_of])
+def test_a_jpeg_whose_scans_only_cost_time_is_refused(work: Callable[..., object]) -> None:
+    data = encoded(Image.effect_noise((200, 150), 90), "JPEG", progressive=True)
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    assert work(data[:-2] + 50 * scan + data[-2:])
+    for end in (data[-2:], b""):  # nor by way of mending an end that was lost
+        with pytest.raises(BrokenPictureError):
+            work(data[:-2] + 100 * scan + end)
+    with pytest.raises(BrokenPictureError, match="more than the 100 scans"):
+        work(data[:-2] + 100 * scan + data[-2:])
+    # what only looks like scans, in the metadata, does not count
+    assert work(data[:2] + b"\xff\xfe\0\xca" + 100 * b"\xff\xda" + data[2:])
 
 
 def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded() -> None:
