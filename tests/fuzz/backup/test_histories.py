@@ -1,0 +1,192 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Random histories of a backup folder: changes, backups, rotations, clocks that jump, kills, and disks that rot.
+
+After every step the folder holds whole backups and those that the history itself damaged, the newest good one is never
+gone, and what a kept release needs is there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import tempfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.mobius.dhash.plugins.module_utils import backup
+from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+RELEASES = ("1.0.0-0123456789ab", "1.1.0-0123456789ab")
+KEPT = RELEASES[:1]
+"""Of these the newest backup is needed; the others are gone from the host."""
+START = datetime(2026, 1, 31, 23, 5, 1, tzinfo=UTC)
+CALLS = ("write", "open", "mkdir", "rename", "replace", "unlink", "rmdir", "fsync", "fchmod")
+QUICK = settings(deadline=None, max_examples=15, stateful_step_count=20, suppress_health_check=[HealthCheck.too_slow])
+LONG = settings(QUICK, max_examples=300, stateful_step_count=30)
+NUMBERS = st.integers(0, 2)
+KEEPS = st.builds(backup.Keep, st.integers(1, 2)) | st.builds(
+    backup.Keep, st.integers(1, 3), st.integers(0, 40), NUMBERS, NUMBERS, NUMBERS
+)
+JUMPS = st.integers(-3, 40).map(lambda days: timedelta(days=days))
+"""Between two backups; the clock may go back."""
+
+
+class History(RuleBasedStateMachine):
+    """One host; `good` are the ids whose bytes nobody but the code under test has touched."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = Path(tempfile.mkdtemp())
+        self.now = START
+        self.changes = 0
+        self.good: dict[str, str] = {}
+
+    def teardown(self) -> None:
+        shutil.rmtree(self.place)
+
+    @initialize()
+    def prepare(self) -> None:
+        about: dict[str, Any] = {"schema": 1, "service": "svc", "user": "svc", "health_path": "/health"}
+        about |= {"start_timeout": 60, "drain_deadline": 30, "root": str(self.place / "root")}
+        about |= {f"{name}_dir": str(self.place / name) for name in ("run", "state", "config", "backup", "log")}
+        for name in ("root", "run", "state", "config", "backup", "log", "conf", "scratch"):
+            (self.place / name).mkdir()
+        (self.place / "conf/svc.json").write_text(json.dumps(about))
+        self.host = Host.load("svc", self.place / "conf")
+        for release in KEPT:
+            (self.host.releases_dir / release).mkdir(parents=True)
+        self.confirm(RELEASES[1])
+        self.change()
+
+    def change(self) -> None:
+        self.changes += 1
+        (self.host.state_dir / "note").write_text(f"{self.changes}\n")
+
+    @rule(release=st.sampled_from(RELEASES))
+    def confirm(self, release: str) -> None:
+        (self.host.root / "activation.json").write_text(json.dumps({"schema": 1, "confirmed": release}))
+
+    @rule(keep=KEEPS, jump=JUMPS, scope=st.sampled_from(backup.SCOPES), changed=st.sampled_from((True, True, False)))
+    def take(self, keep: backup.Keep, jump: timedelta, scope: str, changed: bool) -> None:
+        if changed:
+            self.change()
+        self.now += jump
+        before = {item.id for item in backup.existing(self.host)}
+        options: dict[str, Any] = {"scope": scope, "keep": keep, "scratch": self.place / "scratch", "now": self.now}
+        predicted = backup.take(self.host, check_mode=True, **options)
+        taken = backup.take(self.host, **options)
+        assert (predicted.written, predicted.removed) == (taken.written, taken.removed)
+        assert taken.backup is not None
+        if taken.written:
+            assert taken.backup.id not in before
+            assert taken.backup.id > max((name for name in before if name.endswith(scope)), default="")
+            self.good[taken.backup.id] = str(taken.backup.sha256)
+        self._removed_at_most(before, set(taken.removed))
+        assert all(name.endswith(scope) for name in taken.removed)
+        assert self._note_in(taken.backup) == self.changes
+
+    @rule(keep=KEEPS)
+    def prune(self, keep: backup.Keep) -> None:
+        before = {item.id for item in backup.existing(self.host)}
+        pruned = backup.prune(self.host, keep=keep, now=self.now)
+        self._removed_at_most(before, set(pruned.removed))
+
+    @rule(keep=KEEPS, jump=JUMPS, number=st.integers(1, 70))
+    def killed(self, keep: backup.Keep, jump: timedelta, number: int) -> None:
+        """After the n-th system call that writes; a change of its own makes sure that there is work."""
+        self.change()
+        self.now += jump
+        before = {item.id for item in backup.existing(self.host)}
+        child = os.fork()
+        if child == 0:
+            try:
+                _die_after(number)
+                backup.take(self.host, scope="full", keep=keep, scratch=self.place / "scratch", now=self.now)
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        for item in backup.existing(self.host):
+            if item.id not in before:
+                self.good[item.id] = str(item.sha256)
+        gone = before - {item.id for item in backup.existing(self.host)}
+        assert not gone or any(name not in before for name in self.good), "removed before there was a new one"
+        self.good = {name: digest for name, digest in self.good.items() if name not in gone}
+
+    @precondition(lambda self: len(self.good) > 1)
+    @rule(data=st.data())
+    def rot(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.good)))
+        path = self.host.backup_dir / f"svc-{name}.tar"
+        content = bytearray(path.read_bytes())
+        content[data.draw(st.integers(0, len(content) - 1))] ^= 1
+        path.write_bytes(content)
+        del self.good[name]
+
+    @rule()
+    def verify(self) -> None:
+        found = backup.verify(self.host)
+        assert {name for name, why in found.items() if why is None} == set(self.good)
+
+    @invariant()
+    def the_good_ones_are_what_was_written_and_nothing_partial_is_listed(self) -> None:
+        listed = {item.id: item for item in backup.existing(self.host)} if hasattr(self, "host") else {}
+        assert set(self.good) <= set(listed)
+        for name, digest in self.good.items():
+            assert backup.archive.check(listed[name].path, digest)[0].head["id"] == name
+
+    def _removed_at_most(self, before: set[str], removed: set[str]) -> None:
+        """What is gone was said to be; of the good ones the newest of each scope and each release's stays."""
+        left = {item.id: item for item in backup.existing(self.host)}
+        assert before - set(left) == removed
+        for scope in backup.SCOPES:
+            good = sorted(name for name in {*self.good} if name.endswith(scope))
+            assert not good or good[-1] in left
+        self.good = {name: digest for name, digest in self.good.items() if name not in removed}
+
+    def _note_in(self, taken: backup.Backup) -> int:
+        """The number of the last change, as the archive has it."""
+        data = taken.path.read_bytes()
+        at = data.index(b"state/note\0") + 512
+        return int(data[at : data.index(b"\n", at)])
+
+
+def _die_after(number: int) -> None:
+    left = number
+
+    def mortal(real: Any) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            nonlocal left
+            found = real(*arguments, **options)
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return found
+
+        return call
+
+    for name in CALLS:
+        setattr(os, name, mortal(getattr(os, name)))
+
+
+def test_a_history_of_backups() -> None:
+    run_state_machine_as_test(History, settings=QUICK)
+
+
+@pytest.mark.soak
+def test_many_long_histories_of_backups() -> None:
+    run_state_machine_as_test(History, settings=LONG)
