@@ -21,23 +21,51 @@ from mobius.control.runs import DEFAULT_INVENTORY, RunRequest, find_checkout, fi
 from mobius.errors import ExitCode, MobiusError
 
 
-def settings_of(inventory: str, checkout: Path) -> dict[str, Any]:
-    """`mobius_history_dir` and `mobius_history_key` as the inventory's first host has them, templates filled in."""
+def _folder_in(inventory: str, checkout: Path) -> str | None:
+    """`mobius_history_dir` as the inventory's first host has it, its templates filled in; None when it has none.
+
+    Raises:
+        MobiusError: unknown_inventory, when it cannot be read, as with a vault whose password is not at hand.
+    """
+    from ansible.errors import AnsibleError
     from ansible.inventory.manager import InventoryManager
     from ansible.parsing.dataloader import DataLoader
     from ansible.template import Templar
     from ansible.vars.manager import VariableManager
 
+    place = find_inventory(inventory, checkout)
     loader = DataLoader()
     loader.set_basedir(str(checkout))
-    sources = InventoryManager(loader=loader, sources=[find_inventory(inventory, checkout)])
-    hosts = sources.get_hosts()
-    if not hosts:
-        return {}
-    known = VariableManager(loader=loader, inventory=sources).get_vars(host=hosts[0])
-    templar = Templar(loader=loader, variables=known)
-    names = ("mobius_history_dir", "mobius_history_key")
-    return {name: str(templar.template(known[name])) for name in names if known.get(name)}
+    try:
+        loader.set_vault_secrets(_vault_secrets())
+        sources = InventoryManager(loader=loader, sources=[place])
+        hosts = sources.get_hosts()
+        known = VariableManager(loader=loader, inventory=sources).get_vars(host=hosts[0]) if hosts else {}
+        templar = Templar(loader=loader, variables=known)
+        folder = known.get("mobius_history_dir")
+        return str(templar.template(folder)) if folder else None
+    except AnsibleError as error:
+        why = " ".join(str(error).split())
+        raise MobiusError(
+            "unknown_inventory",
+            f"The inventory {place} does not say where the history is: {why}",
+            do_next="Give the vault's password as for a run, or name the history's folder with --dir.",
+        ) from error
+
+
+@functools.cache  # Ansible takes them once a process
+def _vault_secrets() -> Any:
+    from ansible import constants
+    from ansible.cli import CLI
+    from ansible.parsing.dataloader import DataLoader
+
+    password = os.environ.get("ANSIBLE_VAULT_PASSWORD_FILE") or constants.DEFAULT_VAULT_PASSWORD_FILE
+    return CLI.setup_vault_secrets(
+        DataLoader(),
+        vault_ids=list(constants.DEFAULT_VAULT_IDENTITY_LIST),
+        vault_password_files=[password] if password else [],
+        auto_prompt=False,
+    )
 
 
 def folder_of(folder: str | None, inventory: str) -> Path:
@@ -45,7 +73,7 @@ def folder_of(folder: str | None, inventory: str) -> Path:
     if folder:
         return Path(folder).expanduser().absolute()
     checkout = find_checkout()
-    given = settings_of(inventory, checkout).get("mobius_history_dir")
+    given = _folder_in(inventory, checkout)
     return Path(given).expanduser().resolve() if given else default_folder(os.environ)
 
 

@@ -195,11 +195,10 @@ def run_playbook(request: RunRequest, tell: Callable[[str], None]) -> RunSummary
             project_dir=str(request.checkout),
             playbook=str(request.playbook),
             inventory=request.inventory,
-            extravars=dict(request.variables),
             limit=request.limit,
             tags=",".join(request.tags) or None,
             verbosity=request.verbosity or None,
-            cmdline=_command_line(request) or None,
+            cmdline=_command_line(request, private) or None,
             settings={"pexpect_timeout": _POLL},
             quiet=True,
         )
@@ -241,9 +240,13 @@ def _environment(checkout: Path, bin_folder: Path, run: str) -> dict[str, str]:
     }
 
 
-def _command_line(request: RunRequest) -> str:
+def _command_line(request: RunRequest, private: Path) -> str:
     flags = [flag for flag, wanted in (("--check", request.check), ("--diff", request.diff)) if wanted]
     extra = [part for text in request.extra for part in ("-e", text)]
+    if request.variables:  # by a file: every user of the machine can read a command line
+        place = private / "variables.json"
+        place.write_text(json.dumps(dict(request.variables)), encoding="utf-8")
+        extra += ["-e", f"@{place}"]
     return shlex.join([*flags, *extra])
 
 

@@ -1,0 +1,160 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Secrets are planted wherever a run can get them from, at -vvv; afterwards everything that the run left is searched."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from mobius.cli import run as mobius
+from mobius.control.runs import RunRequest, run_playbook
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+BIN = Path(sys.executable).parent
+PLACES = ("vault", "environment", "extra", "file", "hostvar", "loop", "failure", "taskname", "rescued")
+SECRETS = {place: f"s3cr3t-{place}-7f1d0a" for place in PLACES}
+
+PLAYBOOK = """
+- hosts: mobius
+  tasks:
+    - mobius.dhash.run:
+    - name: Use all of them
+      # never by `environment`: Ansible puts that on a command line, where every user of the host can read it
+      ansible.builtin.command:
+        cmd: /usr/bin/wc -c
+        stdin: "{{ from_vault }}{{ from_extra }}{{ from_file }}{{ from_host }}{{ lookup('env', 'MOBIUS_PLANTED') }}"
+      no_log: true
+    - name: "Deploy with {{ in_name }}"
+      mobius.dhash.bundle_info: {path: "/nowhere/{{ in_name }}"}
+      ignore_errors: true
+    - name: Loop
+      mobius.dhash.failure: {outcome: disk_full, reason: "no space for {{ item }}"}
+      loop: ["{{ in_loop }}"]
+      no_log: true
+      ignore_errors: true
+    - block:
+        - name: Fail and be rescued
+          ansible.builtin.fail: {msg: "could not log in with {{ in_rescue }}"}
+      rescue:
+        - name: Decide
+          ansible.builtin.set_fact: {__verdict: {verdict: error, reason: "{{ ansible_failed_result.msg }}"}}
+        - name: Decide for all
+          mobius.dhash.decide: {result: __verdict}
+    - name: "Fail with {{ in_failure }}"
+      mobius.dhash.failure: {outcome: task_failed, reason: "could not log in with {{ in_failure }}"}
+"""
+
+
+@pytest.fixture
+def folder_of_run(inventory: Path, tmp_path: Path) -> tuple[Path, Path, set[Path], list[str]]:
+    """A folder with secrets of every kind: it, the playbook, the files they were planted in, and ansible's arguments."""
+    (tmp_path / "temporary").mkdir()
+    (tmp_path / "password").write_text("vault-password")
+    playbook = tmp_path / "secrets.yml"
+    playbook.write_text(PLAYBOOK)
+    lines = inventory.read_text().replace("here: {hosts: {here1: , here2: , here3: }}", "mobius: {hosts: {here1: }}")
+    inventory.write_text(f"{lines}    from_host: {SECRETS['hostvar']}\n")
+    values = {"in_name": "taskname", "in_loop": "loop", "in_rescue": "rescued", "in_failure": "failure"}
+    extra = {"from_extra": "extra", "from_file": "file", **values}
+    (tmp_path / "extra.json").write_text(json.dumps({name: SECRETS[place] for name, place in extra.items()}))
+    done = subprocess.run(
+        [str(BIN / "ansible-vault"), "encrypt", "--vault-password-file", str(tmp_path / "password"), "--output", "-"],
+        input=f"from_vault: {SECRETS['vault']}\n",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (tmp_path / "group_vars").mkdir()
+    (tmp_path / "group_vars/mobius.yml").write_text(done.stdout)
+    return tmp_path, playbook, {inventory, tmp_path / "extra.json"}, ["-e", f"@{tmp_path / 'extra.json'}"]
+
+
+def leaked(folder: Path, *, besides: set[Path] = frozenset()) -> list[tuple[str, str]]:
+    """Every file below the folder that holds a planted secret, as it is, or in base64, or as a plain SHA-256."""
+    found = []
+    for path in folder.rglob("*"):
+        if not path.is_file() or path in besides:
+            continue
+        content = path.read_bytes()
+        for place, secret in SECRETS.items():
+            forms = (
+                secret.encode(),
+                base64.b64encode(secret.encode()).rstrip(b"="),
+                hashlib.sha256(secret.encode()).hexdigest().encode(),
+            )
+            if any(form in content for form in forms):
+                found.append((place, str(path.relative_to(folder))))
+    return found
+
+
+def test_no_planted_secret_is_left_anywhere_but_where_it_was_planted(inventory, folder_of_run, capfd, monkeypatch):
+    root, playbook, planted, arguments = folder_of_run
+    monkeypatch.setenv("MOBIUS_PLANTED", SECRETS["environment"])
+    monkeypatch.setenv("HUSH", SECRETS["environment"])
+    monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", str(root / "password"))
+    monkeypatch.setenv("TMPDIR", str(root / "temporary"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    seen: set[str] = set()
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.02):
+            for place in Path("/proc").glob("[0-9]*/cmdline"):
+                try:
+                    line = place.read_bytes().decode(errors="replace")
+                except OSError:
+                    continue
+                seen.update(name for name, secret in SECRETS.items() if secret in line)
+
+    for via in ("mobius", "ansible-playbook"):
+        environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+        command = [str(BIN / "ansible-playbook"), "-i", str(inventory), str(playbook), "-vvv", *arguments]
+        watcher = threading.Thread(target=watch)
+        if via == "mobius":
+            watcher.start()
+            summary = run_playbook(
+                RunRequest(
+                    playbook=playbook,
+                    inventory=str(inventory),
+                    checkout=CHECKOUT,
+                    verbosity=3,
+                    variables={"from_extra": SECRETS["extra"]},
+                    extra=(f"@{root / 'extra.json'}",),
+                    timeout=120,
+                ),
+                lambda line: None,
+            )
+            stop.set()
+            watcher.join()
+            assert summary.ending.outcome == "task_failed", summary
+        else:
+            done = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False)
+            assert "outcome  task_failed" in done.stdout, done.stdout + done.stderr
+    assert seen == set(), "in a list of processes"
+    assert leaked(root, besides=planted) == []
+    records = (inventory.parent / "history/history.jsonl").read_text()
+    assert '"event":"intent"' in records
+    assert "Fail with {{ in_failure }}" in records
+    capfd.readouterr()
+    for words in (["list"], ["export", "--all", "--format", "json"], ["export", "--all"]):
+        assert mobius(["history", *words, "-i", str(inventory)]) == 0
+    runs = [json.loads(line)["run"] for line in records.splitlines() if '"event":"intent"' in line]
+    for name in runs:
+        assert mobius(["history", "show", name, "-i", str(inventory)]) == 0
+    printed = capfd.readouterr().out
+    assert not [place for place, secret in SECRETS.items() if secret in printed]
+
+
+def test_the_search_finds_what_is_planted(tmp_path):
+    (tmp_path / "plain").write_text(f"x{SECRETS['vault']}y")
+    (tmp_path / "encoded").write_bytes(base64.b64encode(SECRETS["loop"].encode()))
+    assert sorted(leaked(tmp_path)) == [("loop", "encoded"), ("vault", "plain")]
