@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from mobius import durable
-from mobius.control import history_runs
+from mobius.control import history_report, history_runs
 from mobius.control import history_verify as form
 from mobius.control.history import default_folder
 from mobius.control.runs import DEFAULT_INVENTORY, RunRequest, find_checkout, find_inventory, run_playbook
@@ -237,6 +237,25 @@ def export(folder: Path, inventory: str, begin: str | None, end: str | None, eve
         _print_json(runs)
     else:
         click.echo(history_runs.csv_text(runs), nl=False)
+    return int(ExitCode.SUCCESS)
+
+
+@history.command("report")
+@_where
+@click.option("--output", default="history.html", show_default=True, metavar="FILE", help="Where the page goes.")
+@click.option("--offline", is_flag=True, help="Ask no host; the page then says `unwitnessed`.")
+def report(folder: Path, inventory: str, output: str, offline: bool) -> int:
+    """Write the history as one HTML page that needs nothing else: timeline, runs, filters, the four DORA figures.
+
+    \b
+    Example:
+      mobius history report -i inventories/production --output history.html
+    """
+    runs = history_runs.read_runs(folder)
+    verdict = form.verify(folder, witnesses={} if offline else ask_witnesses(inventory))
+    place = Path(output).absolute()
+    durable.write_bytes(place, history_report.page(runs, verdict).encode())
+    click.echo(place)
     return int(ExitCode.SUCCESS)
 
 
