@@ -28,6 +28,8 @@ summary{cursor:pointer;overflow-wrap:anywhere}.good{color:var(--good)}.bad{color
 table{border-collapse:collapse;width:100%;font-size:.9rem}
 td,th{border-bottom:1px solid var(--line);padding:.25rem .4rem;
 text-align:left;vertical-align:top;overflow-wrap:anywhere}[hidden]{display:none}
+.wide td,.wide th{overflow-wrap:normal}.wide svg{min-width:34rem}.gate svg{height:.7rem}.gate td{white-space:nowrap}
+.gate td:first-child{width:3.5rem}.gate td:last-child{width:5rem}
 @media print{form,#seen{display:none}body{max-width:none;padding:0}}
 """
 _SCRIPT = """
@@ -221,7 +223,7 @@ def _gates(run: Mapping[str, Any]) -> str:
         for name, pair in _pairs(evidence).items():
             most = max(*pair.values(), 0) or 1
             bars = "".join(
-                f"<tr><td>{side}<td><svg viewBox='0 0 300 12' aria-hidden=true>"
+                f"<tr><td>{side}<td><svg viewBox='0 0 300 12' preserveAspectRatio=none aria-hidden=true>"
                 f"<rect height=12 width={300 * pair[side] / most:.1f} fill='{colour}' /></svg><td>{pair[side]:g}"
                 for side, colour in (("old", "var(--dim)"), ("new", "var(--good)"))
                 if side in pair
