@@ -210,6 +210,12 @@ class Decision:
         """All reasons in one sentence, for a journal; empty for a decision to confirm."""
         return str(self.failure.get("reason", ""))
 
+    def taken_back(self, error: MobiusError) -> Decision:
+        """The decision to revert that takes this one's place when it could not be recorded."""
+        if self.decision == "revert":
+            return self
+        return Decision("revert", "error", {}, mark_bad=False, failure=error.as_dict())
+
     def as_dict(self) -> dict[str, Any]:
         """The result of the action plugin."""
         return {
@@ -231,10 +237,12 @@ def decide(reports: Sequence[HostReport], *, check_mode: bool) -> Decision:
         failure = MobiusError("unknown_inventory", "There is no host to decide for.").as_dict()
         return Decision("revert", "error", {}, mark_bad=False, failure=failure)
     verdict = max((found[0] for found in judged.values()), key=VERDICTS.index)
-    reasons = {host: found[1]["reason"] for host, found in against.items()}
+    # a host that was only held back says nothing that the host it waited for does not say better
+    own = {host: found for host, found in against.items() if found[1]["outcome"] != "held_back"} or against
+    reasons = {host: found[1]["reason"] for host, found in own.items()}
     if not against:
         return Decision("confirm", verdict, reasons, mark_bad=False, failure={})
-    worst = min((found[1] for found in against.values()), key=lambda failure: _ORDER.index(failure["outcome"]))
+    worst = min((found[1] for found in own.values()), key=lambda failure: _ORDER.index(failure["outcome"]))
     return Decision(
         "revert",
         verdict,

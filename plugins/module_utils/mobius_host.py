@@ -971,6 +971,17 @@ def plan_provisional(seen: Observation, release: str, who: Who, *, deadline: flo
     return draft.plan(f"{release} serves alone, until confirmed or reverted")
 
 
+def plan_renewed(seen: Observation, release: str, who: Who, *, deadline: float) -> Plan:
+    """The promotion goes on, its deadline counted from now: `deadline` in seconds. One that is confirmed has none."""
+    _must_be_id(release)
+    draft = _Draft(seen)
+    if seen.activation.confirmed == release and seen.promoting is None:
+        return draft.plan(f"{release} is confirmed and serves")
+    pending = _own_pending(seen, release, who)
+    draft.do("pending", release, dataclasses.replace(pending, deadline=seen.at + deadline))
+    return draft.plan(f"{release} waits for its confirmation")
+
+
 def plan_confirmed(seen: Observation, release: str | None, who: Who) -> Plan:
     """The pending release (None: whichever is) is the truth; of the others, only the previous one stays warm."""
     draft = _Draft(seen)
@@ -1057,6 +1068,8 @@ class Promotion:
             return self._canary(seen)
         if self.state == "provisional":
             return plan_provisional(seen, self.release, self.who, deadline=self.deadline)
+        if self.state == "renewed":
+            return plan_renewed(seen, self.release, self.who, deadline=self.deadline)
         return plan_confirmed(seen, self.release, self.who)
 
     def _canary(self, seen: Observation) -> Plan:

@@ -25,6 +25,18 @@ options:
       - Where a task failed instead, its C(mobius_failure) (also as C(failure)) stands for both.
     type: str
     required: true
+  record_dir:
+    description:
+      - Folder on the control node in which the decision is written down, durably, as C(<run>.json), before any host hears of
+        it. When that fails, the decision is to revert. Nothing is written in check mode.
+    type: path
+  run:
+    description: Id of the run; needed with O(record_dir).
+    type: str
+  about:
+    description: What else the record is to say, for example the release.
+    type: dict
+    default: {}
 """
 
 EXAMPLES = r"""
@@ -41,6 +53,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+record:
+  description: The file that holds the decision.
+  returned: when it was recorded
+  type: str
 decision:
   description: V(confirm) or V(revert).
   returned: always

@@ -34,11 +34,13 @@ options:
     description:
       - V(canary), the release serves beside the confirmed one, and the guard waits for the deadline.
       - V(provisional), it serves alone; the confirmed one stands by, warm.
+      - V(renewed), the promotion goes on, with its deadline counted from now; this proves that it is pending and this run's.
+        It is a sign of life and never a change.
       - V(confirmed), it is what the host serves from now on. Only it and the previous one keep running.
       - V(reverted), what served before serves, and the release does not run. On a first install nothing serves then.
         A release that is confirmed is left alone, since there is nothing provisional to take back.
     type: str
-    choices: [canary, provisional, confirmed, reverted]
+    choices: [canary, provisional, renewed, confirmed, reverted]
     required: true
   deadline:
     description:
@@ -127,7 +129,7 @@ def main() -> None:
             "release": {"type": "str", "required": True},
             "state": {
                 "type": "str",
-                "choices": ["canary", "provisional", "confirmed", "reverted"],
+                "choices": ["canary", "provisional", "renewed", "confirmed", "reverted"],
                 "required": True,
             },
             "deadline": {"type": "float", "default": 300.0},
@@ -162,7 +164,10 @@ def main() -> None:
             switch.wait_gone(wish.release)
     except (MobiusError, OSError) as error:
         module.fail_json(**mobius_host.as_failure(error))
-    module.exit_json(release=wish.release, **plan.result())
+    result = plan.result()
+    if wish.state == "renewed":
+        result["changed"] = False
+    module.exit_json(release=wish.release, **result)
 
 
 if __name__ == "__main__":

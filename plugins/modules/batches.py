@@ -1,0 +1,41 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Documentation of the action plugin of the same name, where ansible-doc looks for it."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: batches
+short_description: Puts the hosts of a play into batches
+description:
+  - All hosts of the play, in its order, failed ones too. Unlike the keyword C(serial), the play stays one, so that the
+    hosts of earlier batches can be kept alive, and a batch that is lost whole ends no play.
+version_added: "0.2.0"
+author: MOBIUS contributors
+attributes:
+  action: {support: full, description: Runs on the control node.}
+  check_mode: {support: full, description: Gives the same result in check mode.}
+  diff_mode: {support: full, description: Never changes anything, so there is no difference to show.}
+options:
+  sizes:
+    description: Numbers of hosts, or shares of all hosts like V(25%), at least one host each; the last one is repeated.
+    type: list
+    elements: raw
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: One host, a quarter, the rest
+  mobius.dhash.batches:
+    sizes: [1, 25%, 100%]
+  register: batched
+"""
+
+RETURN = r"""
+batches:
+  description: The names of the hosts, batch by batch.
+  returned: success
+  type: list
+  elements: list
+  sample: [[web1], [web2, web3], [web4, web5, web6, web7, web8]]
+"""

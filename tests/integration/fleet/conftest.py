@@ -1,0 +1,237 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A fleet of four systemd hosts with the stand-in service on them, released with `mobius` as a person does it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mobius.control.bundle import pack
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+BIN = Path(sys.executable).parent
+STAND_IN = CHECKOUT / "tests/integration/switch/stand_in.py"
+SERVICE = "stand-in"
+HOSTS = 4
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a run of `mobius` ended."""
+
+    code: int
+    summary: dict[str, Any]
+    stderr: str
+
+    @property
+    def outcome(self) -> str:
+        return str(self.summary["outcome"])
+
+    @property
+    def changes(self) -> dict[str, list[str]]:
+        """Names of the changed tasks, in order, by host; hosts that changed nothing are left out."""
+        return {host: tasks for host, tasks in self.summary["changes"].items() if tasks}
+
+    def outcomes(self) -> dict[str, str]:
+        return {item["host"]: item["outcome"] for item in self.summary["failures"]}
+
+    def tasks(self) -> list[str]:
+        """Every task that began, in order."""
+        return [line.split("task", 1)[1].strip() for line in self.stderr.splitlines() if line[10:].startswith("  task")]
+
+
+class Fleet:
+    """The hosts, driven through `mobius` and looked at from their consoles."""
+
+    def __init__(self, root: Path, service: str = SERVICE, port: int = 8080) -> None:
+        self.root = root
+        self.service = service
+        self.port = port
+        self.inventory = root / "inventories/local"
+        if not self.inventory.exists():
+            shutil.copytree(CHECKOUT / "inventories/local", self.inventory)
+        self.state = root / "state"
+        self.variables: dict[str, Any] = {
+            "mobius_service": service,
+            "host_exec": "/usr/bin/python3 -m stand_in",
+            "host_health_path": "/well",
+            "host_start_timeout": 10,
+            "host_drain_deadline": 3,
+            "host_port": port,
+            "deploy_golden": [],
+            "promote_probes": [],
+            "promote_healthy_seconds": 0.5,
+            "promote_gate_deadline": 8,
+            "promote_confirm_deadline": 40,
+        }
+
+    # --- the lab
+
+    def lab(self, *arguments: str) -> None:
+        self._call(BIN / "mobius", "lab", *arguments, "--root", self.root)
+
+    def hosts(self) -> list[dict[str, Any]]:
+        return list(json.loads((self.root / ".lab/lab.json").read_bytes())["hosts"])
+
+    @property
+    def names(self) -> list[str]:
+        return [str(item["name"]) for item in self.hosts()]
+
+    def container(self, host: str) -> str:
+        return str(next(item["container"] for item in self.hosts() if item["name"] == host))
+
+    def shell(self, host: str, script: str, *, check: bool = True) -> str:
+        """A script at the console of a host."""
+        return self._call("podman", "exec", self.container(host), "bash", "-euc", script, check=check).stdout
+
+    def pause(self, host: str) -> None:
+        self._call("podman", "pause", self.container(host))
+
+    def unpause(self, host: str) -> None:
+        self._call("podman", "unpause", self.container(host), check=False)
+
+    # --- runs
+
+    def bundle(self, version: str, **behaviour: Any) -> tuple[str, str]:
+        """`(path, release id)` of a release of the stand-in."""
+        tree = self.root / "trees" / self.service / version
+        shutil.rmtree(tree, ignore_errors=True)
+        tree.mkdir(parents=True)
+        shutil.copy(STAND_IN, tree)
+        (tree / "behaviour.json").write_text(json.dumps(behaviour))
+        packed = pack(
+            [tree],
+            self.root / "dist",
+            service=self.service,
+            version=version,
+            commit="0" * 40,
+            built_at="2026-01-01T00:00:00Z",
+            python="3.11",
+            platform="linux_x86_64",
+        )
+        return str(packed.path), packed.release_id
+
+    def command(self, *arguments: str, **variables: Any) -> list[str]:
+        given = json.dumps({**self.variables, **variables})
+        return [str(BIN / "mobius"), *arguments, "-i", str(self.inventory), "-e", given, "--format", "json"]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "XDG_STATE_HOME": str(self.state), "ANSIBLE_HOME": str(self.root / ".ansible")}
+
+    def mobius(self, *arguments: str, **variables: Any) -> Answer:
+        """Run `mobius … --format json` with more variables."""
+        done = subprocess.run(
+            self.command(*arguments, **variables),
+            cwd=CHECKOUT,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=400,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return Answer(done.returncode, json.loads(done.stdout) if done.stdout.strip() else {}, done.stderr)
+
+    def release(self, path: str, *arguments: str, **variables: Any) -> Answer:
+        return self.mobius("release", "--bundle", path, *arguments, **variables)
+
+    def begin(self, *arguments: str, **variables: Any) -> subprocess.Popen[str]:
+        """Start `mobius` in a session of its own, so that it can be killed with all that it has started."""
+        return subprocess.Popen(
+            self.command(*arguments, **variables),
+            cwd=CHECKOUT,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    # --- what the hosts are
+
+    def status(self, host: str) -> dict[str, Any]:
+        return dict(json.loads(self.shell(host, f"mobius-host --service {self.service} status --json")))
+
+    def statuses(self) -> dict[str, dict[str, Any]]:
+        with ThreadPoolExecutor() as pool:
+            return dict(zip(self.names, pool.map(self.status, self.names), strict=True))
+
+    def confirmed(self) -> dict[str, str | None]:
+        return {host: status["confirmed"] for host, status in self.statuses().items()}
+
+    def answer(self, host: str) -> str | None:
+        """The release that answers on the public socket of a host; None when nobody does."""
+        port = next(item["ports"][str(self.port)] for item in self.hosts() if item["name"] == host)
+        connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=5)
+        try:
+            connection.request("GET", "/")
+            answer = connection.getresponse()
+            answer.read()
+            return answer.headers["X-Release-Id"]
+        except (OSError, http.client.HTTPException):
+            return None
+        finally:
+            connection.close()
+
+    def answers(self) -> dict[str, str | None]:
+        return {host: self.answer(host) for host in self.names}
+
+    def everywhere(self, release: str | None) -> dict[str, str | None]:
+        return dict.fromkeys(self.names, release)
+
+    def until(self, condition: Any, seconds: float = 60) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, {host: status["pending"] for host, status in self.statuses().items()}
+            time.sleep(0.2)
+
+    def fresh(self) -> None:
+        """Make them hosts that have never served anything."""
+        name = self.service
+        script = (
+            f"systemctl disable --now {name}-boot {name}.socket; "
+            f"systemctl stop '{name}@*' {name}-guard {name}-boot {name}.socket; "
+            f"cd /opt/{name} && rm -rf activation.json current releases/* /run/{name}/*.json; "
+            f"rm -rf /var/lib/{name}/journal.jsonl /var/backups/{name}/* /var/backups/{name}/.[a-z]*"
+        )
+        for host in self.names:
+            self.shell(host, script, check=False)
+
+    def _call(self, *command: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [str(part) for part in command], cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=300
+        )
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+
+@pytest.fixture(scope="package")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """Four fresh hosts, provisioned; MOBIUS_TEST_FLEET=DIR uses the lab that stands there already."""
+    standing = os.environ.get("MOBIUS_TEST_FLEET")
+    fleet = Fleet(Path(standing) if standing else tmp_path_factory.mktemp("fleet"))
+    try:
+        if not standing:
+            fleet.lab("up", "--hosts", str(HOSTS))
+        done = fleet.mobius("provision")
+        assert done.code == 0, done.stderr
+        yield fleet
+    finally:
+        if not standing:
+            fleet.lab("down")

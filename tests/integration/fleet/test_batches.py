@@ -1,0 +1,119 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A release in batches on four hosts: all of them or none, whatever happens between the first batch and the last."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.lab
+
+
+@pytest.fixture(scope="module")
+def first(fleet: Any) -> str:
+    """A release that serves on all hosts."""
+    fleet.fresh()
+    path, release = fleet.bundle("1.0.0")
+    check, done = fleet.release(path, "--check"), fleet.release(path)
+    assert (check.code, done.code) == (0, 0), check.stderr + done.stderr
+    assert check.changes == done.changes
+    assert fleet.answers() == fleet.everywhere(release)
+    return str(release)
+
+
+def test_a_release_goes_through_its_batches_and_the_decision_is_recorded(fleet: Any, first: str) -> None:
+    path, release = fleet.bundle("1.1.0")
+    check, done = fleet.release(path, "--check"), fleet.release(path)
+    assert done.code == 0, done.stderr
+    assert check.changes == done.changes
+    began = [line for line in done.stderr.splitlines() if line.endswith("Serve beside the present release")]
+    assert len(began) == 3, "1, 25 % and the rest are three batches of four hosts"
+    assert fleet.confirmed() == fleet.answers() == fleet.everywhere(release)
+    record = json.loads((fleet.state / f"mobius/decisions/{done.summary['run']}.json").read_text())
+    assert (record["decision"], record["release"], record["hosts"]) == ("confirm", release, fleet.names)
+    again = fleet.release(path)
+    assert (again.code, again.changes) == (0, {})
+
+
+def test_a_host_that_fails_in_the_last_batch_takes_all_hosts_back(fleet: Any, first: str) -> None:
+    before = fleet.confirmed()
+    path, _ = fleet.bundle("1.2.0")
+    # what the last host asks holds in standby and no longer when it serves, so its gate is what refuses
+    probes = "{{ [{'name': 'moody', 'path': '/admin/state', 'json': {'state': 'standby'}}] if inventory_hostname == 'lab4' else [] }}"
+    done = fleet.release(path, promote_probes=probes)
+    assert (done.code, done.outcome) == (2, "rolled_back"), done.stderr
+    assert set(done.outcomes()) == set(fleet.names)
+    assert fleet.confirmed() == fleet.answers() == before
+    assert all(status["pending"] is None for status in fleet.statuses().values())
+    assert fleet.release(path).outcome == "release_bad"
+
+
+def test_a_failed_first_batch_is_the_only_one_that_begins(fleet: Any, first: str) -> None:
+    before = fleet.confirmed()
+    path, release = fleet.bundle("1.3.0")
+    probes = "{{ [{'name': 'moody', 'path': '/admin/state', 'json': {'state': 'standby'}}] if inventory_hostname == 'lab1' else [] }}"
+    done = fleet.release(path, promote_probes=probes)
+    assert (done.code, done.outcome) == (2, "rolled_back"), done.stderr
+    canaries = [f'grep -c \'"event":"canary".*{release}\' /var/lib/stand-in/journal.jsonl || true']
+    assert [fleet.shell(host, canaries[0]).strip() for host in fleet.names] == ["1", "0", "0", "0"]
+    assert fleet.confirmed() == fleet.answers() == before
+
+
+def test_a_host_that_falls_silent_after_its_batch_takes_the_others_back_and_comes_back_by_itself(
+    fleet: Any, first: str
+) -> None:
+    before = fleet.confirmed()
+    path, release = fleet.bundle("1.4.0")
+    process = fleet.begin("release", "--bundle", path, promote_batches=[1, 1, "100%"])
+    try:
+        for line in process.stderr:
+            if "task" in line and line.rstrip().endswith("Ask the new instance itself"):
+                break
+        fleet.until(lambda: fleet.status("lab1")["pending"] is not None)
+        fleet.until(lambda: (fleet.status("lab1")["pending"] or {}).get("stage") == "serving")
+        fleet.pause("lab1")
+        process.communicate(timeout=300)
+        assert process.returncode == 3
+    finally:
+        fleet.unpause("lab1")
+    fleet.until(lambda: fleet.confirmed() == fleet.answers() == before)
+    done = fleet.release(path)
+    assert done.code == 0, done.stderr
+    assert fleet.confirmed() == fleet.answers() == fleet.everywhere(release)
+
+
+def test_a_host_that_misses_the_confirmation_is_diverged_and_the_next_run_brings_it_along(
+    fleet: Any, first: str
+) -> None:
+    before = fleet.confirmed()
+    path, release = fleet.bundle("1.5.0")
+    # from the commit point on nobody answers at lab2's address
+    gone = "{{ 9 if inventory_hostname == 'lab2' and (__promote_decision | default({})).decision is defined else ansible_port_of[inventory_hostname] }}"
+    ports = {item["name"]: item["ssh_port"] for item in fleet.hosts()}
+    done = fleet.release(path, ansible_port=gone, ansible_port_of=ports, promote_confirm_deadline=12)
+    assert (done.code, done.outcome) == (3, "diverged"), done.stderr
+    assert done.outcomes() == {"lab2": "diverged"}
+    assert {host: found for host, found in fleet.confirmed().items() if host != "lab2"} == dict.fromkeys(
+        ["lab1", "lab3", "lab4"], release
+    )
+    fleet.until(lambda: fleet.answer("lab2") == before["lab2"] and fleet.status("lab2")["pending"] is None)
+    again = fleet.release(path)
+    assert again.code == 0, again.stderr
+    assert set(again.changes) == {"lab2"}
+    assert fleet.confirmed() == fleet.answers() == fleet.everywhere(release)
+
+
+def test_a_decision_that_cannot_be_recorded_is_not_taken(fleet: Any, first: str) -> None:
+    before = fleet.confirmed()
+    path, _ = fleet.bundle("1.6.0")
+    done = fleet.release(path, promote_decisions_dir="/proc/nowhere")
+    assert (done.code, done.outcome) == (3, "environment_failed"), done.stderr
+    assert fleet.confirmed() == fleet.answers() == before
+
+
+def test_sizes_that_are_none_are_refused_before_anything_changes(fleet: Any, first: str) -> None:
+    done = fleet.mobius("promote", "--release", first, promote_batches=["few"])
+    assert (done.code, done.outcome, done.changes) == (1, "invalid_input", {})

@@ -1,0 +1,68 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Batches of hosts, the record of a decision, and who is named in it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mobius.control.batches import batches, record_decision
+from mobius.control.outcome import HostReport, decide
+from mobius.errors import MobiusError
+
+TEN = [f"web{number}" for number in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("hosts", "sizes", "counts"),
+    [
+        (TEN, [1, "25%", "100%"], [1, 2, 7]),
+        (TEN[:4], [1, "25%", "100%"], [1, 1, 2]),
+        (TEN[:1], [1, "25%", "100%"], [1]),
+        (TEN, ["100%"], [10]),
+        (TEN, [4], [4, 4, 2]),
+        (TEN, ["1", "1%"], [1] * 10),
+        ([], [1], []),
+    ],
+)
+def test_hosts_are_put_into_batches_in_their_order(hosts: list[str], sizes: list[Any], counts: list[int]) -> None:
+    found = batches(hosts, sizes)
+    assert [len(batch) for batch in found] == counts
+    assert [host for batch in found for host in batch] == hosts
+
+
+@pytest.mark.parametrize("sizes", [[], [0], ["0%"], ["101%"], [-1], [True], ["few"], [1.5], [None], [[1]]])
+def test_a_size_that_is_none_is_refused(sizes: list[Any]) -> None:
+    with pytest.raises(MobiusError) as refused:
+        batches(TEN, sizes)
+    assert refused.value.outcome == "invalid_input"
+    assert "promote_batches" in refused.value.reason
+
+
+def test_a_decision_is_written_down_with_its_run(tmp_path: Path) -> None:
+    path = record_decision(tmp_path / "new/folder", "20260131T230501Z-9f3a61c2", {"decision": "confirm"})
+    content = json.loads(path.read_text())
+    assert (content["run"], content["decision"], content["schema"]) == ("20260131T230501Z-9f3a61c2", "confirm", 1)
+
+
+def test_a_decision_that_cannot_be_written_is_an_error_and_turns_into_a_revert(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(MobiusError) as refused:
+        record_decision(tmp_path / "file", "run", {})
+    confirm = decide([HostReport("a", True, {"verdict": "pass"})], check_mode=False)
+    back = confirm.taken_back(refused.value)
+    assert (back.decision, back.failure["outcome"], back.mark_bad) == ("revert", "environment_failed", False)
+
+
+def test_a_host_that_was_only_held_back_does_not_hide_the_one_that_failed() -> None:
+    held = {"verdict": "error", "failure": MobiusError("held_back", "a failed before.").as_dict()}
+    decision = decide(
+        [HostReport("a", True, {"verdict": "fail", "reason": "wrong hash"}), HostReport("b", True, held)],
+        check_mode=False,
+    )
+    assert (decision.failure["outcome"], list(decision.reasons), decision.mark_bad) == ("rolled_back", ["a"], True)
+    assert decide([HostReport("b", True, held)], check_mode=False).failure["outcome"] == "held_back"
