@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +167,7 @@ def rollback(common: Common, release_id: str | None, reason: str | None, listing
       mobius rollback --to 1.0.0-0123456789ab --limit lab2
     """
     if listing:
-        return _show_releases(common)
+        return _list_releases(common)
     variables = {}
     if release_id:
         variables["mobius_to"] = _release_id(release_id)
@@ -356,6 +357,60 @@ def _run(
 def _show_releases(common: Common) -> int:
     summary = _run(common, "status.yml", {}, watched="mobius.dhash.release_info")
     return _finish(common, summary, key="releases", lines=_release_lines)
+
+
+def _list_releases(common: Common) -> int:
+    """What there is to go back to: text for people, for programs a list with one object a host and release."""
+    summary = _run(common, "status.yml", {}, watched="mobius.dhash.release_info")
+    if common.form == "json":
+        rows = [row for host, result in sorted(summary.results.items()) for row in _kept(host, result)]
+        click.echo(json.dumps({**summary.as_dict(), "releases": rows}, indent=2, sort_keys=True))
+        if summary.ending.code != ExitCode.SUCCESS:
+            click.echo(os.linesep.join(summary.ending.lines(summary.run)), err=True)
+        return int(summary.ending.code)
+    return _finish(common, summary, key="releases", lines=_kept_lines)
+
+
+# An instance that starts or drains does not serve; there is no going back to a release that was removed.
+_LISTED = {"serving": "serving", "standby": "standby", "draining": "standby", "starting": "standby"}
+
+
+def _kept(host: str, result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """`{host, release, state, activated, reason}` of each release that the host keeps, the newest activation first.
+
+    `state` is serving, standby, kept or bad; one that is marked bad is bad unless it serves.
+    """
+    rows = []
+    for item in result.get("releases", []):
+        if not item["staged"]:
+            continue
+        state = _LISTED.get(item["state"], "kept")
+        if item["bad"] and state != "serving":
+            state = "bad"
+        dated = {"activated": item["activated"], "reason": item["reason"]}
+        rows.append({"host": host, "release": item["release"], "state": state, **dated})
+    return sorted(rows, key=lambda row: row["activated"] or "", reverse=True)
+
+
+def _kept_lines(host: str, result: Mapping[str, Any]) -> list[str]:
+    rows = _kept(host, result)
+    now = datetime.now(UTC)
+    lines = [f"{host}  {'nothing is kept' if not rows else f'{len(rows)} kept'}"]
+    for row in rows:
+        age = _age(row["activated"], now)
+        lines.append(f"  {row['release']:<32}  {row['state']:<8}  {age:<10}  {row['reason'] or ''}".rstrip())
+    return lines
+
+
+def _age(activated: str | None, now: datetime) -> str:
+    """How long ago an RFC 3339 time was, in its largest unit; "never" for none."""
+    if activated is None:
+        return "never"
+    seconds = max(0.0, (now - datetime.fromisoformat(activated)).total_seconds())
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"
 
 
 def _show_backups(common: Common, tag: str, variables: Mapping[str, Any]) -> int:
