@@ -259,6 +259,18 @@ OUTCOMES: dict[str, Outcome] = _table(
         "See in `mobius-host status` which run holds the host; start again if it is yours to decide.",
     ),
     (
+        "outside_window",
+        ExitCode.ENVIRONMENT,
+        "The change window is closed.",
+        "Run again when it opens; in an emergency give -e mobius_break_glass=REASON, which is recorded.",
+    ),
+    (
+        "locked",
+        ExitCode.ENVIRONMENT,
+        "Another run is at work on these hosts.",
+        "Wait for the run that the reason names; one that has died lets go by itself. A rollback is never kept out.",
+    ),
+    (
         "environment_failed",
         ExitCode.ENVIRONMENT,
         "Something that the work stands on did not work.",

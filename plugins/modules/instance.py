@@ -39,6 +39,13 @@ options:
     description: In check mode, take the release as staged, because an earlier task of the same run has predicted so.
     type: bool
     default: false
+  run:
+    description: Id of the run.
+    type: str
+  lease:
+    description: Refuse with C(fenced) unless O(run) holds the lock of the host (M(mobius.dhash.lease)), which this renews.
+    type: bool
+    default: false
   config_dir:
     description: Folder of the services' descriptions on the host.
     type: path
@@ -79,7 +86,7 @@ journal:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import lease, mobius_host
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
 
@@ -92,6 +99,8 @@ def main() -> None:
             "state": {"type": "str", "choices": ["standby", "stopped"], "default": "standby"},
             "timeout": {"type": "float"},
             "assume_staged": {"type": "bool", "default": False},
+            "run": {"type": "str"},
+            "lease": {"type": "bool", "default": False},
             "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
         },
         supports_check_mode=True,
@@ -101,8 +110,12 @@ def main() -> None:
     try:
         host = mobius_host.require_tool(module.params["service"], module.params["config_dir"])
         switch = mobius_host.Switch(host, mobius_host.Who("ansible"), start_timeout=module.params["timeout"])
+        holder = module.params["run"] if module.params["lease"] and not module.check_mode else None
         plan = switch.run(
-            lambda seen: mobius_host.plan_instance(seen, release, state, assume_staged=assume), check=module.check_mode
+            lease.fenced(
+                switch, holder, lambda seen: mobius_host.plan_instance(seen, release, state, assume_staged=assume)
+            ),
+            check=module.check_mode,
         )
         if state == "stopped" and not module.check_mode:
             switch.wait_gone(release)

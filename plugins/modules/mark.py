@@ -35,6 +35,10 @@ options:
   run:
     description: Id of the run.
     type: str
+  lease:
+    description: Refuse with C(fenced) unless O(run) holds the lock of the host (M(mobius.dhash.lease)), which this renews.
+    type: bool
+    default: false
   config_dir:
     description: Folder of the services' descriptions on the host.
     type: path
@@ -71,7 +75,7 @@ token:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import lease, mobius_host
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
 
@@ -84,6 +88,7 @@ def main() -> None:
             "bad": {"type": "bool", "default": True},
             "reason": {"type": "str"},
             "run": {"type": "str"},
+            "lease": {"type": "bool", "default": False},
             "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
         },
         supports_check_mode=True,
@@ -94,7 +99,11 @@ def main() -> None:
         switch = mobius_host.Switch(
             mobius_host.require_tool(module.params["service"], module.params["config_dir"]), who
         )
-        plan = switch.run(lambda seen: mobius_host.plan_mark(seen, release, bad, who), check=module.check_mode)
+        holder = module.params["run"] if module.params["lease"] and not module.check_mode else None
+        plan = switch.run(
+            lease.fenced(switch, holder, lambda seen: mobius_host.plan_mark(seen, release, bad, who)),
+            check=module.check_mode,
+        )
     except (MobiusError, OSError) as error:
         module.fail_json(**mobius_host.as_failure(error))
     module.exit_json(release=release, **plan.result())

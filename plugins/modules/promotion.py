@@ -66,6 +66,10 @@ options:
     description: In check mode, take the release as staged, because an earlier task of the same run has predicted so.
     type: bool
     default: false
+  lease:
+    description: Refuse with C(fenced) unless O(run) holds the lock of the host (M(mobius.dhash.lease)), which this renews.
+    type: bool
+    default: false
   config_dir:
     description: Folder of the services' descriptions on the host.
     type: path
@@ -115,7 +119,7 @@ journal:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import lease, mobius_host
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
 LONGEST = 86_400  # seconds
@@ -138,6 +142,7 @@ def main() -> None:
             "mark_bad": {"type": "bool", "default": False},
             "retry_bad": {"type": "bool", "default": False},
             "assume_staged": {"type": "bool", "default": False},
+            "lease": {"type": "bool", "default": False},
             "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
         },
         supports_check_mode=True,
@@ -152,6 +157,7 @@ def main() -> None:
         predicted=module.check_mode,
         assume_staged=module.check_mode and module.params["assume_staged"],
     )
+    holder = module.params["run"] if module.params["lease"] and not module.check_mode else None
     # an infinite one would never be taken back, and with one that is over the release would serve all the same
     if not 0 < wish.deadline <= LONGEST:
         reason = f"deadline is {wish.deadline:g}, which is not above 0 and up to {LONGEST} seconds."
@@ -159,7 +165,7 @@ def main() -> None:
     try:
         host = mobius_host.require_tool(module.params["service"], module.params["config_dir"])
         switch = mobius_host.Switch(host, wish.who)
-        plan = switch.run(wish.plan, check=module.check_mode)
+        plan = switch.run(lease.fenced(switch, holder, wish.plan), check=module.check_mode)
         if wish.state == "reverted" and not module.check_mode:
             switch.wait_gone(wish.release)
     except (MobiusError, OSError) as error:

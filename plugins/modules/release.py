@@ -60,6 +60,13 @@ options:
   src:
     description: Where the bundle is on the host. Set by the action plugin after the transfer.
     type: path
+  run:
+    description: Id of the run.
+    type: str
+  lease:
+    description: Refuse with C(fenced) unless O(run) holds the lock of the host (M(mobius.dhash.lease)), which this renews.
+    type: bool
+    default: false
   config_dir:
     description: Where the configuration of C(mobius-host) lies.
     type: path
@@ -98,7 +105,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import durable, manifest, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import durable, lease, manifest, mobius_host
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
 _RESERVE = 16 << 20  # bytes that stay free, for the journal and the state files
@@ -128,6 +135,8 @@ def main() -> None:
                 },
             },
             "src": {"type": "path"},
+            "run": {"type": "str"},
+            "lease": {"type": "bool", "default": False},
             "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
         },
         required_if=[("state", "staged", ("expect", "sha256")), ("state", "absent", ("release",))],
@@ -135,6 +144,9 @@ def main() -> None:
     )
     try:
         host = mobius_host.require_tool(module.params["service"], module.params["config_dir"])
+        if module.params["lease"] and not module.check_mode:
+            switch = mobius_host.Switch(host, mobius_host.Who("ansible", module.params["run"]))
+            lease.require(switch, str(module.params["run"]))
         result = (_staged if module.params["state"] == "staged" else _absent)(module, host)
     except (MobiusError, OSError) as e:
         module.fail_json(**mobius_host.as_failure(e), changed=False)

@@ -85,7 +85,7 @@ class Machine:
         return BIN / "ansible-playbook"
 
     def playbook(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        variables = json.dumps({**VARIABLES, "promote_run": "test"})
+        variables = json.dumps({**VARIABLES, "promote_run": "test", "promote_lease": False})
         return self.call(
             self.ansible_playbook,
             "-i",

@@ -1,0 +1,135 @@
+#!/usr/bin/python
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Takes the lock of a host for a run, or lets go of it."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: lease
+short_description: Takes the lock of a host for a run, or lets go of it
+description:
+  - A lease on the host, judged by the host's own clock. Every module of the run that names it renews it, and is refused
+    (C(fenced)) once another run has it, or a rollback has switched the host.
+  - A run that died holds nobody up for longer than its lease lasts; a reboot ends it, too.
+  - M(mobius.dhash.rollback) takes none and asks for none.
+version_added: "0.2.0"
+author: MOBIUS contributors
+attributes:
+  check_mode:
+    support: full
+    description: Takes nothing. Another run's lease is reported as RV(finding), and no refusal.
+  diff_mode: {support: none, description: A lease is a sign of life and never a change of the host.}
+options:
+  service:
+    description: Name of the service.
+    type: str
+    required: true
+  state:
+    description: V(held) takes or renews it, V(free) lets go of it when it is this run's.
+    type: str
+    choices: [held, free]
+    default: held
+  run:
+    description: Id of the run.
+    type: str
+    required: true
+  actor:
+    description: Who asked for the run, for those who are refused.
+    type: str
+    default: somebody
+  seconds:
+    description: How long it lasts after each sign of life. Above 0, and a day at most.
+    type: float
+    default: 300
+  wait:
+    description:
+      - Seconds to wait for another run's lease that shows no sign of life. One that is renewed meanwhile is alive, and the
+        refusal comes at once.
+    type: float
+    default: 0
+  config_dir:
+    description: Folder of the services' descriptions on the host.
+    type: path
+    default: /etc/mobius-host
+"""
+
+EXAMPLES = r"""
+- name: Take the lock
+  mobius.dhash.lease:
+    service: mobius-dhash
+    run: "{{ mobius_run_id }}"
+    actor: "{{ mobius_run_actor }}"
+"""
+
+RETURN = r"""
+held:
+  description: Whether the run holds the lock now.
+  returned: success
+  type: bool
+finding:
+  description: In check mode, why the run would be refused; empty when it would not.
+  returned: success
+  type: str
+"""
+
+import datetime
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.mobius.dhash.plugins.module_utils import lease, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+
+
+def _take_in_time(switch: mobius_host.Switch, run: str, actor: str, seconds: float, wait: float) -> None:
+    until = switch.clock() + wait
+    seen = lease.read(switch.host)
+    while True:
+        since = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        try:
+            lease.take(switch, run, actor, since, seconds)
+            return
+        except MobiusError as error:
+            # a lease that moves has a living holder
+            if error.outcome != "locked" or switch.clock() >= until or lease.read(switch.host) not in (seen, None):
+                raise
+        time.sleep(0.2)
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "service": {"type": "str", "required": True},
+            "state": {"type": "str", "choices": ["held", "free"], "default": "held"},
+            "run": {"type": "str", "required": True},
+            "actor": {"type": "str", "default": "somebody"},
+            "seconds": {"type": "float", "default": 300.0},
+            "wait": {"type": "float", "default": 0.0},
+            "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
+        },
+        supports_check_mode=True,
+    )
+    given = module.params
+    finding = ""
+    if not 0 < given["seconds"] <= lease.LONGEST:
+        reason = f"seconds is {given['seconds']:g}, which is not above 0 and up to a day."
+        module.fail_json(**mobius_host.as_failure(MobiusError("invalid_input", reason)))
+    try:
+        host = mobius_host.require_tool(given["service"], given["config_dir"])
+        switch = mobius_host.Switch(host, mobius_host.Who("ansible", given["run"]))
+        if given["state"] == "free":
+            lease.release(switch, given["run"], check=module.check_mode)
+        elif module.check_mode:
+            if refused := lease.holder(switch, given["run"]):
+                finding = refused.reason
+                module.warn(f"The run itself would be refused now: {finding}")
+        else:
+            _take_in_time(switch, given["run"], given["actor"], given["seconds"], given["wait"])
+    except (MobiusError, OSError) as error:
+        module.fail_json(**mobius_host.as_failure(error))
+    module.exit_json(changed=False, held=given["state"] == "held" and not module.check_mode, finding=finding)
+
+
+if __name__ == "__main__":
+    main()

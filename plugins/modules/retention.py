@@ -1,0 +1,101 @@
+#!/usr/bin/python
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Removes the releases that a host no longer keeps."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: retention
+short_description: Removes the releases that a host no longer keeps
+description:
+  - Keeps the newest healthy releases by the time of their last confirmation, and removes older ones and those that are marked bad.
+  - Never removes what is confirmed or pending, what a rollback would go to, what is pinned or runs, what the newest whole
+    backup was made under, nor a release that was never tried on this host.
+version_added: "0.2.0"
+author: MOBIUS contributors
+attributes:
+  check_mode: {support: full, description: Predicts from the same comparison that the real run acts on.}
+  diff_mode: {support: full, description: Shows the staged releases before and after.}
+options:
+  service:
+    description: Name of the service.
+    type: str
+    required: true
+  keep:
+    description: How many healthy releases stay, at least one.
+    type: int
+    default: 5
+  confirmed:
+    description: In check mode, the release that earlier tasks of the run have predicted to be confirmed.
+    type: str
+  config_dir:
+    description: Folder of the services' descriptions on the host.
+    type: path
+    default: /etc/mobius-host
+"""
+
+EXAMPLES = r"""
+- name: Keep five healthy releases
+  mobius.dhash.retention:
+    service: mobius-dhash
+    keep: 5
+"""
+
+RETURN = r"""
+removed:
+  description: The releases that were removed, or in check mode would be.
+  returned: success
+  type: list
+  elements: str
+"""
+
+import contextlib
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.mobius.dhash.plugins.module_utils import backup, manifest, mobius_host, retention
+from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+
+
+def _needed(host: mobius_host.Host) -> set[str]:
+    """The release under which the newest whole backup was made; all backups together would keep every release."""
+    releases = [item.release for item in backup.existing(host) if item.damaged is None and item.release is not None]
+    return set(releases[-1:])
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "service": {"type": "str", "required": True},
+            "keep": {"type": "int", "default": 5},
+            "confirmed": {"type": "str"},
+            "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
+        },
+        supports_check_mode=True,
+    )
+    keep = module.params["keep"]
+    if keep < 1:
+        reason = f"keep is {keep}; at least one healthy release stays."
+        module.fail_json(**mobius_host.as_failure(MobiusError("invalid_input", reason)))
+    try:
+        host = mobius_host.require_tool(module.params["service"], module.params["config_dir"])
+        switch = mobius_host.Switch(host, mobius_host.Who("ansible"))
+        with contextlib.nullcontext() if module.check_mode else switch.locked():
+            seen = switch.observe()
+            confirmed = module.params["confirmed"] if module.check_mode else None
+            removed = retention.surplus(seen, keep, needed=_needed(host), confirmed=confirmed)
+            for release in removed if not module.check_mode else ():
+                manifest.unstage(release, host.releases_dir)
+    except (MobiusError, OSError) as error:
+        module.fail_json(**mobius_host.as_failure(error))
+    before, after = sorted(seen.staged), sorted(seen.staged - set(removed))
+    module.exit_json(
+        changed=bool(removed),
+        removed=removed,
+        diff={"before": {"staged": before}, "after": {"staged": after}},
+    )
+
+
+if __name__ == "__main__":
+    main()

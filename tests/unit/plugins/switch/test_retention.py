@@ -1,0 +1,78 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Which releases stay on a host, and which go."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from ansible_collections.mobius.dhash.plugins.module_utils import durable, mobius_host, retention
+
+A, B, C, D = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0", "1.3.0"))
+E = "1.4.0-0123456789ab"
+Module = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def served(rig: Any) -> Any:
+    """A, B and C were confirmed in this order; D is staged and was never tried."""
+    for release in (A, B, C):
+        rig.promote(release)
+    return rig
+
+
+def test_the_newest_healthy_releases_stay_and_check_mode_says_so(served: Any, tool: Module) -> None:
+    assert tool("retention", keep=3)["removed"] == []
+    predicted = tool("retention", keep=2, check=True)
+    assert served.host.release_dir(A).exists()
+    done = tool("retention", keep=2)
+    assert predicted["removed"] == done["removed"] == [A]
+    assert predicted["diff"] == done["diff"]
+    assert mobius_host.staged_releases(served.host) == [B, C, D]
+    assert tool("retention", keep=2)["changed"] is False
+
+
+def test_what_a_rollback_would_go_to_stays_even_when_only_one_is_kept(served: Any, tool: Module) -> None:
+    assert tool("retention", keep=1)["removed"] == [A]
+    assert tool("rollback", run="r9")["confirmed"] == B
+
+
+def test_a_release_that_was_taken_back_goes_when_it_no_longer_runs(served: Any, tool: Module) -> None:
+    tool("rollback", run="r9")
+    assert C not in tool("retention", keep=5)["removed"], "it is still warm"
+    tool("instance", release=C, state="stopped")
+    assert tool("retention", keep=5)["removed"] == [C]
+
+
+def test_pinned_pending_and_needed_releases_stay(served: Any) -> None:
+    seen = served.seen()
+    assert retention.surplus(seen, 1) == [A]
+    assert retention.surplus(seen, 1, needed=[A]) == []
+    pinned = dataclasses.replace(seen, activation=dataclasses.replace(seen.activation, pinned=(A,)))
+    assert retention.surplus(pinned, 1) == []
+    pending = mobius_host.Pending(D, A, "canary", 0.0, "another boot", None, 0, "then")
+    assert retention.surplus(dataclasses.replace(seen, pending=pending), 1) == []
+
+
+def test_a_check_run_counts_what_it_has_predicted_to_be_confirmed(served: Any, tool: Module) -> None:
+    predicted = tool("retention", keep=3, confirmed=D, check=True)
+    assert predicted["removed"] == [A]
+    assert tool("retention", keep=3)["removed"] == [], "the real run looks at the truth alone"
+    served.promote(D)
+    assert tool("retention", keep=3)["removed"] == predicted["removed"]
+
+
+def test_the_newest_backups_release_stays(served: Any, tool: Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    served.stage(E)
+    durable.write_json(served.host.state_dir / "note", {})
+    assert tool("backup")["changed"] is True  # under C
+    served.promote(D)
+    served.promote(E)
+    assert tool("retention", keep=1)["removed"] == [A, B]
+
+
+def test_none_at_all_is_refused(served: Any, tool: Module) -> None:
+    assert tool("retention", keep=0)["mobius_failure"]["outcome"] == "invalid_input"
