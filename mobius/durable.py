@@ -81,8 +81,15 @@ def append_line(path: Path | str, line: str, *, mode: int = 0o644) -> None:
         size = os.fstat(descriptor).st_size
         torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
         data = (("\n" if torn else "") + line.rstrip("\n") + "\n").encode()
-        while data:
-            data = data[os.write(descriptor, data) :]
+        written = 0
+        try:
+            while written < len(data):
+                written += os.write(descriptor, data[written:])
+        except OSError:
+            # a full disk takes a part of the line; nobody else's is behind it
+            if os.fstat(descriptor).st_size == size + written:
+                os.ftruncate(descriptor, size)
+            raise
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

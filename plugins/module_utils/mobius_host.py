@@ -51,7 +51,7 @@ TOOL_SOURCES = ("durable", "errors", "manifest", "mobius_host")
 PACKAGE = "ansible_collections.mobius.dhash.plugins.module_utils"
 
 STATE_TIMEOUT = 1.0  # seconds an instance has to tell its state
-SERVE_TIMEOUT = 5.0  # seconds an instance has to serve
+SERVE_TIMEOUT = 5.0  # seconds an instance has to serve, before it is started afresh
 STANDBY_TIMEOUT = 3.0  # seconds an instance has to stand by, before it is killed
 LOCK_TIMEOUT = 30.0  # seconds to wait for another command; the lock is never held while a release starts
 GUARD_SLICE = 1.0  # seconds after which the guard looks at pending.json again
@@ -60,6 +60,9 @@ TAKEN_BACK = 0.0  # the deadline of a promotion that is being taken back
 ANSWER_BYTES = 8 << 20  # no answer of an instance is longer
 REASON_LENGTH = 500  # characters of a reason that are kept
 FIRST_SHA256 = "0" * 64
+FULL = (errno.ENOSPC, errno.EDQUOT)
+RESERVE = ".reserve"  # beside the truth and the journal: space that is given up to write them on a full disk
+RESERVE_BYTES = 256 << 10
 
 
 # --- The host, as the host role wrote it down -------------------------------------------------------------------------
@@ -80,6 +83,7 @@ class Host:
     health_path: str
     start_timeout: float
     drain_deadline: float
+    cache_dir: Path
     command: Path = Path(COMMAND)
 
     @classmethod
@@ -98,7 +102,9 @@ class Host:
             raise MobiusError("not_provisioned", f"This host is not prepared for {service}: {path} is missing.")
         if _take(path, content, "service", str) != service:
             raise _damaged(path, f"it is about {content['service']!r}")
-        folders = ("root", "run_dir", "state_dir", "config_dir", "backup_dir", "log_dir")
+        folders = ("root", "run_dir", "state_dir", "cache_dir", "config_dir", "backup_dir", "log_dir")
+        # a description that an earlier version wrote has no cache_dir
+        content = {"cache_dir": f"/var/cache/{service}", **content}
         paths = {name: Path(_take(path, content, name, str)) for name in folders}
         if relative := [name for name, value in paths.items() if not value.is_absolute()]:
             raise _damaged(path, f"{relative[0]} is no absolute path")
@@ -164,6 +170,11 @@ class Host:
     def release_dir(self, release: str) -> Path:
         """The folder of a staged release."""
         return self.releases_dir / release
+
+    def leftovers(self, release: str) -> list[Path]:
+        """What instances of a release left outside of its folder: its byte code, and its log with the rotated ones."""
+        cache = self.cache_dir / release
+        return [*([cache] if cache.exists() else []), *sorted(self.log_dir.glob(f"{release}.*"))]
 
     def admin_socket(self, release: str) -> Path:
         """The Unix socket on which the release's own instance answers."""
@@ -1202,6 +1213,10 @@ def plan_mark(seen: Observation, release: str, bad: bool, who: Who) -> Plan:
             f"{release} is what this host serves, so it is not marked bad.",
             do_next="Roll back: that marks it bad and serves the release before.",
         )
+    if bad and draft.now.open is not None and draft.now.open.release == release:
+        # what is bad must not be confirmed by the run that promotes it
+        _revert(draft, release, who, mark_bad=True)
+        return draft.plan(f"{release} is marked bad and was taken back; {activation.confirmed or 'nothing'} serves")
     line = _line("marked_bad" if bad else "marked_good", release, release, activation.token, who)
     truth = activation.marked(release, bad, who.reason, who.run)
     draft.do("truth", value=dataclasses.replace(truth, last=line))
@@ -1417,9 +1432,47 @@ class Switch:
             yield
 
     def perform(self, plan: Plan) -> None:
-        """Perform a plan's actions in their order, under the lock."""
-        for action in plan.actions:
-            self._do(action)
+        """Perform a plan's actions in their order, under the lock.
+
+        Raises:
+            OSError: a state file could not be written. Whoever serves without being named by the truth stands by then,
+                as long as somebody else serves.
+        """
+        try:
+            for action in plan.actions:
+                self._do(action)
+        except OSError:
+            self._obey_the_truth()
+            raise
+        if any(action.verb == "truth" for action in plan.actions):
+            self._keep_reserves()
+
+    def _obey_the_truth(self) -> None:
+        with contextlib.suppress(MobiusError, OSError):
+            draft = _Draft(self.observe())
+            _settle(draft, self.who)
+            for action in draft.actions:
+                if action.verb == "standby":
+                    self._do(action)
+
+    def _keep_reserves(self) -> None:
+        """Have the space that a rollback on a full disk needs; a disk that is full already cannot give it."""
+        for folder in (self.host.root, self.host.state_dir):
+            with contextlib.suppress(OSError):
+                path = folder / RESERVE
+                if not path.exists():
+                    durable.write_bytes(path, os.urandom(RESERVE_BYTES), mode=0o600)
+
+    def _in_any_case(self, folder: Path, write: Callable[[], None]) -> None:
+        """Write a state file, on a full disk in the place of the folder's reserve."""
+        try:
+            write()
+        except OSError as error:
+            reserve = folder / RESERVE
+            if error.errno not in FULL or not reserve.exists():
+                raise
+            reserve.unlink()
+            write()
 
     def wait_gone(self, release: str) -> None:
         """Wait until an instance that was asked to stop has drained and is gone.
@@ -1446,7 +1499,7 @@ class Switch:
             case "stop":
                 self.systemd.stop(host.unit(release))
             case "truth":
-                durable.write_json(host.activation_path, action.value.as_dict())
+                self._in_any_case(host.root, lambda: durable.write_json(host.activation_path, action.value.as_dict()))
             case "pending":
                 durable.write_json(host.pending_path, action.value.as_dict())
             case "forget":
@@ -1460,7 +1513,7 @@ class Switch:
             case "enable":
                 self.systemd.enable(host.socket_unit, host.boot_unit)
             case "log":
-                append_journal(host, action.value)
+                self._in_any_case(host.state_dir, lambda: append_journal(host, action.value))
 
     def _start(self, release: str) -> None:
         unit = self.host.unit(release)
@@ -1504,11 +1557,19 @@ class Switch:
         return found is not None and found.active == "active"
 
     def _serve(self, release: str) -> None:
+        """An instance that hangs in standby is killed and started afresh; it serves nobody yet, so nothing is lost."""
         until = time.monotonic() + SERVE_TIMEOUT
+        afresh = False
         while True:
+            left = max(STATE_TIMEOUT, until - time.monotonic())
             try:
-                status, _, body = admin_request(self.host, release, "POST", "/admin/serve", timeout=SERVE_TIMEOUT)
+                status, _, body = admin_request(self.host, release, "POST", "/admin/serve", timeout=left)
             except OSError as error:
+                if time.monotonic() > until and not afresh and self._active(release):
+                    self.systemd.kill(self.host.unit(release))
+                    self._start(release)
+                    afresh, until = True, time.monotonic() + SERVE_TIMEOUT
+                    continue
                 if time.monotonic() > until or not self._active(release):
                     lines = self.last_lines(release)
                     raise InstanceError(
@@ -1701,7 +1762,7 @@ def understood(error: Exception) -> MobiusError:
     """An error of the operating system as a failure that a person can act on; a MobiusError as it is."""
     if isinstance(error, MobiusError):
         return error
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in FULL:
         return MobiusError("disk_full", f"There is no space left for {error.filename or 'the state of this host'}.")
     if isinstance(error, PermissionError):
         what = f"Not allowed: {error.filename or error}."

@@ -15,7 +15,7 @@ description:
   - A release that is there and whole is left alone. One whose files differ from what was built is put in place anew when nothing uses it
     (RV(repaired) names the differences), and refused with C(tree_damaged) when something does.
   - Refuses with C(bundle_invalid), C(bundle_platform) (another Python or platform than the host's), or C(disk_full), before anything is written.
-  - O(state=absent) removes a release, and refuses with C(release_in_use) one that serves, is pending or pinned, is the one a rollback would go to,
+  - O(state=absent) removes a release with its byte code and its logs, and refuses with C(release_in_use) one that serves, is pending or pinned, is the one a rollback would go to,
     or has an instance running.
 version_added: "0.1.0"
 author: MOBIUS contributors
@@ -100,6 +100,7 @@ repaired:
 
 import contextlib
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -208,17 +209,22 @@ def _absent(module: AnsibleModule, host: mobius_host.Host) -> dict[str, Any]:
     if not manifest.RELEASE_ID.fullmatch(release):
         raise MobiusError("invalid_input", f"{release!r} is not a release id.")
     with contextlib.nullcontext() if module.check_mode else _locked(host):
-        if not (host.releases_dir / release).exists():
+        staged, leftovers = (host.releases_dir / release).exists(), host.leftovers(release)
+        if not staged and not leftovers:
             return {"changed": False, "release": release}
         if user := _user_of(host, release):
             stop = "Stop its instance first (module instance, state stopped)." if "instance" in user else None
             raise MobiusError("release_in_use", f"{release} is not removed: {user}.", do_next=stop)
         if not module.check_mode:
             try:
-                manifest.unstage(release, host.releases_dir)
+                if staged:
+                    manifest.unstage(release, host.releases_dir)
+                for path in leftovers:
+                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
             except OSError as e:
                 raise _from_oserror(e, host) from None
-    before, after = ({"release": release, "state": state} for state in ("staged", "absent"))
+    before = {"release": release, "state": "staged" if staged else "absent", "leftovers": [str(p) for p in leftovers]}
+    after = {"release": release, "state": "absent", "leftovers": []}
     return {"changed": True, "release": release, "diff": {"before": before, "after": after}}
 
 

@@ -206,6 +206,22 @@ def test_a_release_that_nothing_needs_is_removed_and_a_second_time_changes_nothi
     assert host.run("release", check=True, state="absent", release=release)["changed"] is False
 
 
+def test_with_a_release_go_its_byte_code_and_its_logs_and_nobody_elses(host: Any, make_bundle: MakeBundle) -> None:
+    release = stage(host, make_bundle())["release"]
+    cache, logs = host.host.cache_dir, host.host.log_dir
+    (cache / release / "deep").mkdir(parents=True)
+    (cache / "other").mkdir()
+    for name in (f"{release}.log", f"{release}.2026-01-01.log", "other.log"):
+        (logs / name).write_text("a line\n")
+    predicted = host.run("release", check=True, state="absent", release=release)
+    assert (cache / release).exists()
+    assert host.run("release", state="absent", release=release)["diff"] == predicted["diff"]
+    assert sorted(path.name for folder in (cache, logs) for path in folder.iterdir()) == ["other", "other.log"]
+    (logs / f"{release}.log").write_text("an instance's last line, after its release was removed\n")
+    assert host.run("release", state="absent", release=release)["changed"] is True
+    assert host.run("release", state="absent", release=release)["changed"] is False
+
+
 def _confirmed(host: Any, release: str) -> None:
     host.truth(release)
 

@@ -168,7 +168,8 @@ class Rig:
         self.boot_id = "first boot"
         self.config_dir = root / "mobius-host"
         folders = {
-            name: root / name for name in ("root", "run_dir", "state_dir", "config_dir", "backup_dir", "log_dir")
+            name: root / name
+            for name in ("root", "run_dir", "state_dir", "cache_dir", "config_dir", "backup_dir", "log_dir")
         }
         for path in (self.config_dir, root / "root/releases", *folders.values()):
             path.mkdir(parents=True, exist_ok=True)

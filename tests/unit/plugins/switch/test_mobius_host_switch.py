@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mobius.dhash.plugins.module_utils import mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import durable, mobius_host
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import (
     plan_canary,
@@ -518,3 +519,92 @@ def test_a_mark_does_not_disturb_a_promotion(rig: Any) -> None:
     rig.run(plan_mark, C, True)
     rig.run(plan_confirmed, B)
     assert rig.truth.confirmed == B and rig.truth.is_bad(C)
+
+
+@pytest.mark.parametrize("stage", ["canary", "provisional"])
+def test_a_release_that_is_marked_bad_while_it_is_promoted_is_taken_back(rig: Any, stage: str) -> None:
+    rig.promote(A)
+    rig.promote(B, stage)
+    rig.run(plan_mark, B, True, run="r2", reason="wrong colours")
+    assert (rig.serving, rig.running, rig.pending) == ([A], [A], None)
+    assert rig.truth.is_bad(B) and rig.truth.confirmed == A
+    refuses(rig, "nothing_pending", plan_confirmed, B)
+    refuses(rig, "release_bad", plan_canary, B)
+
+
+# --- when the host itself is in trouble -------------------------------------------------------------------------------
+
+
+def test_a_warm_release_that_hangs_is_started_afresh_by_the_rollback_to_it(
+    rig: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mobius_host, "SERVE_TIMEOUT", 0.5)
+    rig.promote(A)
+    rig.promote(B)
+    rig.systemd.instances[A].behaviour = "silent"
+    rig.run(plan_rollback, None)
+    assert (rig.serving, rig.running) == ([A], [A, B])
+    assert rig.truth.confirmed == A and rig.truth.is_bad(B)
+
+
+def test_a_warm_release_that_hangs_for_ever_leaves_what_serves(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mobius_host, "SERVE_TIMEOUT", 0.5)
+    rig.promote(A)
+    rig.promote(B)
+    rig.systemd.instances[A].behaviour = "silent"
+    monkeypatch.setattr(rig.systemd, "kill", lambda unit: None)
+    with pytest.raises(MobiusError):
+        rig.run(plan_rollback, None)
+    assert rig.serving == [B] and rig.truth.confirmed == B and not rig.truth.is_bad(B)
+
+
+class FullDisk:
+    """Refuses what is written into these folders until somebody removes their reserve."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
+        self.folders = folders
+        for name in ("write_bytes", "append_line"):
+            monkeypatch.setattr(durable, name, self.refusing(getattr(durable, name)))
+
+    def refusing(self, real: Any) -> Any:
+        def write(path: Path, *arguments: Any, **more: Any) -> None:
+            folder = Path(path).parent
+            if folder in self.folders and (Path(path).name == ".reserve" or (folder / ".reserve").exists()):
+                raise OSError(errno.ENOSPC, "No space left on device", str(path))
+            real(path, *arguments, **more)
+
+        return write
+
+
+def test_a_rollback_on_a_full_disk_uses_the_space_that_was_kept_for_it(
+    rig: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.promote(A)
+    rig.promote(B)
+    root, state_dir = rig.host.root, rig.host.state_dir
+    assert [(folder / ".reserve").stat().st_size for folder in (root, state_dir)] == [256 << 10] * 2
+    with monkeypatch.context() as full:
+        FullDisk(full, root, state_dir)
+        rig.run(plan_rollback, None)
+    assert rig.serving == [A] and rig.truth.confirmed == A
+    assert rig.events()[-1] == "rollback" and mobius_host.journal_problems(rig.host) == []
+    assert not (root / ".reserve").exists() and not (state_dir / ".reserve").exists()
+    rig.promote(C)
+    assert (root / ".reserve").exists(), "the space is kept again as soon as there is some"
+
+
+def test_a_rollback_whose_truth_cannot_be_written_leaves_one_release_serving(
+    rig: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.promote(A)
+    rig.promote(B)
+    real = durable.write_bytes
+
+    def full(path: Path, *arguments: Any, **more: Any) -> None:
+        if Path(path) == rig.host.activation_path:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        real(path, *arguments, **more)
+
+    monkeypatch.setattr(durable, "write_bytes", full)
+    assert rig.command("rollback") == 5
+    assert rig.serving == [B] and rig.truth.confirmed == B
