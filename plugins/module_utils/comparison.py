@@ -298,3 +298,20 @@ def compare(new: Counting, old: Counting | None) -> list[Finding]:
         Finding(signal, *mine, *theirs, old is not None)
         for signal, mine, theirs in zip(new.signals, new.figures(), before, strict=True)
     ]
+
+
+def selector(metric: str, where: Mapping[str, str]) -> Selector:
+    """The series of a metric whose labels match these regular expressions; raises `ValueError` for one that is none."""
+    try:
+        return Selector(str(metric), {label: re.compile(str(text)) for label, text in where.items()})
+    except re.error as error:
+        raise ValueError(f"{error}") from None
+
+
+def between(signal: Signal, first: Counted, last: Counted) -> tuple[float | None, int]:
+    """The signal's figure of what was counted from one `count` to a later one, and of how many samples.
+
+    Raises:
+        UnreadableError: the counters went back.
+    """
+    return _figure(signal, _since(first, last))

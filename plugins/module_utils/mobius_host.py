@@ -38,7 +38,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ansible_collections.mobius.dhash.plugins.module_utils import durable, errors, manifest
+from ansible_collections.mobius.dhash.plugins.module_utils import durable, errors, manifest, watch
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
 SCHEMA = 1
@@ -47,7 +47,7 @@ COMMAND = "/usr/local/bin/mobius-host"
 RELEASE_ID = re.compile(r"[0-9a-z.]+-[0-9a-f]{12}")
 SERVICE_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 # what the installed command consists of; the digest over them tells one version of it from another
-TOOL_SOURCES = ("durable", "errors", "manifest", "mobius_host")
+TOOL_SOURCES = ("comparison", "durable", "errors", "manifest", "mobius_host", "watch")
 PACKAGE = "ansible_collections.mobius.dhash.plugins.module_utils"
 
 STATE_TIMEOUT = 1.0  # seconds an instance has to tell its state
@@ -85,6 +85,7 @@ class Host:
     drain_deadline: float
     cache_dir: Path
     command: Path = Path(COMMAND)
+    watching: watch.Settings = field(default_factory=watch.Settings)
 
     @classmethod
     def load(cls, service: str, config_dir: str | Path = CONFIG_DIR) -> Host:
@@ -115,6 +116,7 @@ class Host:
             start_timeout=float(_take(path, content, "start_timeout", int, float)),
             drain_deadline=float(_take(path, content, "drain_deadline", int, float)),
             command=Path(content.get("command", COMMAND)),
+            watching=_watching(path, content),
             **paths,
         )
 
@@ -144,6 +146,16 @@ class Host:
         return self.run_dir / "pending.json"
 
     @property
+    def watch_path(self) -> Path:
+        """The monitoring window of the confirmed release; in memory, so that a reboot ends it."""
+        return self.run_dir / "watch.json"
+
+    @property
+    def gates_dir(self) -> Path:
+        """The verdicts of the gate, with what led to them."""
+        return self.root / "gates"
+
+    @property
     def journal_path(self) -> Path:
         """The chained journal of switches."""
         return self.state_dir / "journal.jsonl"
@@ -162,6 +174,11 @@ class Host:
     def guard_unit(self) -> str:
         """The unit that takes an unconfirmed promotion back."""
         return f"{self.service}-guard.service"
+
+    @property
+    def watch_unit(self) -> str:
+        """The unit that watches a confirmed release while the one before is warm."""
+        return f"{self.service}-watch.service"
 
     def unit(self, release: str) -> str:
         """The unit of a release's instance."""
@@ -216,6 +233,15 @@ def _take(path: Path, content: Mapping[str, Any], name: str, *types: type | None
     if (None if value is None else type(value)) not in types:
         raise _damaged(path, f"{name} is {value!r}")
     return value
+
+
+def _watching(path: Path, content: Mapping[str, Any]) -> watch.Settings:
+    if "watch" not in content:
+        return watch.Settings()  # an earlier version wrote it
+    try:
+        return watch.Settings.parse(_take(path, content, "watch", dict))
+    except MobiusError as error:
+        raise _damaged(path, error.reason.rstrip(".")) from None
 
 
 def _take_release(path: Path, content: Mapping[str, Any], name: str, *types: type | None) -> Any:
@@ -313,6 +339,52 @@ class Pending:
     def as_dict(self) -> dict[str, Any]:
         """The content of `pending.json`."""
         return {"schema": SCHEMA, **dataclasses.asdict(self)}
+
+
+@dataclass(frozen=True)
+class Window:
+    """The monitoring window of a release: `began` and `until` in seconds of CLOCK_MONOTONIC of the boot `boot_id`.
+
+    `token` is the truth's as that release was confirmed: with any later switch the window is over.
+    """
+
+    release: str
+    previous: str | None
+    began: float
+    until: float
+    boot_id: str
+    token: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The content of `watch.json`."""
+        return {"schema": SCHEMA, **dataclasses.asdict(self)}
+
+    def is_of(self, activation: Activation, boot: str) -> bool:
+        """Whether it is about what the truth names, in this boot."""
+        mine = (activation.confirmed, activation.token, boot)
+        return (self.release, self.token, self.boot_id) == mine
+
+
+def read_window(host: Host) -> Window | None:
+    """What `watch.json` says, over or not; None when there is none.
+
+    One that cannot be understood counts as none, because a watch that is lost must not stand in the way of a switch.
+    """
+    path = host.watch_path
+    try:
+        content = _read_json(path)
+        if content is None:
+            return None
+        return Window(
+            release=_take_release(path, content, "release", str),
+            previous=_take_release(path, content, "previous", str, None),
+            began=float(_take(path, content, "began", int, float)),
+            until=float(_take(path, content, "until", int, float)),
+            boot_id=_take(path, content, "boot_id", str),
+            token=_take(path, content, "token", int),
+        )
+    except MobiusError:
+        return None
 
 
 def read_activation(host: Host) -> Activation:
@@ -613,6 +685,15 @@ class Observation:
     guarded: bool
     current: str | None
     written: bool
+    window: Window | None = None
+    watched: bool = False
+    window_seconds: float = 0.0
+
+    @property
+    def open_window(self) -> Window | None:
+        """The monitoring window when it is about the confirmed release."""
+        window = self.window
+        return window if window is not None and window.is_of(self.activation, self.boot) else None
 
     @property
     def promoting(self) -> Pending | None:
@@ -644,6 +725,7 @@ class Observation:
             "listening": self.listening,
             "enabled": self.enabled,
             "token": self.activation.token,
+            "watched": self.open_window.release if self.open_window else None,
         }
 
 
@@ -669,6 +751,9 @@ _SENTENCES = {
     "pending": "write pending.json for {release}",
     "forget": "remove pending.json",
     "guard": "start the guard",
+    "window": "write watch.json for {release}",
+    "watch": "start the watch",
+    "unwatch": "remove watch.json",
     "link": "point current at {release}",
     "close": "stop listening",
     "enable": "enable the socket and boot units",
@@ -704,6 +789,12 @@ def _folded(seen: Observation, action: Action) -> Observation:
             return replace(seen, pending=None, live=False)
         case "guard":
             return replace(seen, guarded=True)
+        case "window":
+            return replace(seen, window=action.value, watched=False)
+        case "watch":
+            return replace(seen, watched=True)
+        case "unwatch":
+            return replace(seen, window=None)
         case "link":
             return replace(seen, current=action.release)
         case "close":
@@ -869,6 +960,8 @@ def _settle(draft: _Draft, who: Who) -> None:
         draft.close_if_bare()
     if confirmed is not None and draft.now.current != confirmed:
         draft.do("link", confirmed)
+    if draft.now.open_window is not None and not draft.now.watched:
+        draft.do("watch")
 
 
 def _revert(draft: _Draft, release: str, who: Who, *, mark_bad: bool) -> None:
@@ -1017,6 +1110,11 @@ def plan_confirmed(seen: Observation, release: str | None, who: Who) -> Plan:
     truth = dataclasses.replace(
         activation, token=token, confirmed=release, history=(*activation.history, entry), last=line
     )
+    if draft.now.window_seconds:
+        # before the truth, which makes it count: a kill in between leaves nothing unwatched
+        at = draft.now.at
+        until = at + draft.now.window_seconds
+        draft.do("window", release, Window(release, activation.confirmed, at, until, draft.now.boot, token))
     draft.do("truth", value=truth)
     if activation.confirmed is not None:
         draft.rest(activation.confirmed)
@@ -1024,6 +1122,8 @@ def plan_confirmed(seen: Observation, release: str | None, who: Who) -> Plan:
     draft.do("log", value=line)
     draft.finish()
     _keep_warm(draft)
+    if draft.now.open_window is not None:
+        draft.do("watch")
     return draft.plan(f"{release} is confirmed and serves")
 
 
@@ -1243,9 +1343,42 @@ def plan_guard(seen: Observation, who: Who) -> Plan:
     return draft.plan(f"{seen.open.release} was taken back; {serving} serves" if seen.open else "nothing is overdue")
 
 
+def plan_watched_rollback(seen: Observation, window: Window, who: Who) -> Plan:
+    """The rollback that the watch asks for, and the release that gave cause for it stopped.
+
+    Nothing when another switch came first, nor while a promotion awaits its end: that one replaces the release, or is
+    taken back without having been to blame.
+    """
+    if not window.is_of(seen.activation, seen.boot) or seen.open is not None:
+        return _Draft(seen).plan(f"{window.release} is left alone")
+    plan = plan_rollback(seen, None, who)
+    draft = _Draft(plan.after)
+    draft.stop(window.release)  # it may leak or spin in standby, too
+    if draft.now.window is not None:
+        draft.do("unwatch")
+    return Plan(seen, draft.now, (*plan.actions, *draft.actions), plan.note)
+
+
+def plan_unwatched(seen: Observation, who: Who) -> Plan:
+    """After the monitoring window, nothing is warm but what a promotion needs; before its end, nothing is done."""
+    draft = _Draft(seen)
+    window = seen.open_window
+    if window is not None and seen.at < window.until:
+        return draft.plan(f"{window.release} is watched for {window.until - seen.at:.0f} s more")
+    _settle(draft, who)
+    pending = draft.now.open
+    needed = (draft.now.activation.confirmed, *((pending.release, pending.previous) if pending else ()))
+    if window is not None and window.previous not in (None, *needed):
+        draft.stop(str(window.previous))
+    if seen.window is not None:
+        draft.do("unwatch")
+    return draft.plan(f"{window.release} was watched to the end" if window else "nothing is to be watched")
+
+
 def _keep_warm(draft: _Draft) -> None:
-    """Only the confirmed release and the one to go back to keep running."""
-    keep = (draft.now.activation.confirmed, draft.now.activation.previous(draft.now.staged))
+    """Only the confirmed release and the one to go back to keep running, the latter as long as the window lasts."""
+    over = draft.now.window_seconds and draft.now.open_window is None
+    keep = (draft.now.activation.confirmed, None if over else draft.now.activation.previous(draft.now.staged))
     for release in list(draft.now.instances):
         if release not in keep:
             draft.stop(release)
@@ -1367,7 +1500,7 @@ class Switch:
         """
         host = self.host
         activation, pending = read_activation(host), read_pending(host)
-        units = self.systemd.units(host.socket_unit, host.boot_unit, host.guard_unit, host.unit("*"))
+        units = self.systemd.units(host.socket_unit, host.boot_unit, host.guard_unit, host.watch_unit, host.unit("*"))
         pattern = re.compile(re.escape(host.service) + "@(" + RELEASE_ID.pattern + r")\.service")
         found = {match[1]: unit for name, unit in units.items() if (match := pattern.fullmatch(name))}
         running = [release for release, unit in found.items() if unit.active == "active"]
@@ -1390,6 +1523,9 @@ class Switch:
             guarded=units.get(host.guard_unit, inactive).active in ("active", "activating"),
             current=_current(host),
             written=journal_has(host, activation.last),
+            window=read_window(host),
+            watched=units.get(host.watch_unit, inactive).active in ("active", "activating"),
+            window_seconds=host.watching.seconds,
         )
 
     def run(self, make: Callable[[Observation], Plan], *, check: bool = False) -> Plan:
@@ -1506,6 +1642,13 @@ class Switch:
                 host.pending_path.unlink(missing_ok=True)
             case "guard":
                 self._guard()
+            case "window":
+                durable.write_json(host.watch_path, action.value.as_dict())
+            case "watch":
+                # afresh: one that watches the release before has to look at watch.json again
+                self.systemd.restart(host.watch_unit)
+            case "unwatch":
+                host.watch_path.unlink(missing_ok=True)
             case "link":
                 durable.replace_symlink(host.current_path, f"releases/{release}")
             case "close":
@@ -1625,7 +1768,7 @@ def _current(host: Host) -> str | None:
 
 def status(host: Host, seen: Observation) -> dict[str, Any]:
     """What `release_info` returns and `mobius-host status --json` prints."""
-    pending = seen.promoting
+    pending, window = seen.promoting, seen.open_window
     releases = []
     known = {entry.release for entry in seen.activation.history}
     for release in sorted(seen.staged | known | {name for name, item in seen.instances.items() if item.exists}):
@@ -1654,6 +1797,7 @@ def status(host: Host, seen: Observation) -> dict[str, Any]:
         "previous": seen.activation.previous(seen.staged),
         "token": seen.activation.token,
         "pending": {**pending.as_dict(), "remaining": round(pending.deadline - seen.at, 3)} if pending else None,
+        "watch": {"release": window.release, "remaining": round(window.until - seen.at, 3)} if window else None,
         "serving": sorted(name for name, item in seen.instances.items() if item.state == "serving"),
         "releases": releases,
         "history": [dataclasses.asdict(entry) for entry in seen.activation.history],
@@ -1793,6 +1937,8 @@ def _print_status(facts: Mapping[str, Any]) -> None:
     if facts["pending"]:
         pending = facts["pending"]
         print(f"pending    {pending['release']} ({pending['stage']}), reverts in {pending['remaining']:.0f} s")
+    if facts["watch"]:
+        print(f"watched    {facts['watch']['release']}, for {facts['watch']['remaining']:.0f} s more")
     for item in facts["releases"]:
         bad = f"  bad: {item['reason'] or 'no reason given'}" if item["bad"] else ""
         print(f"  {item['release']:<32} {item['state']:<9} {item['confirmed'] or '-'}{bad}")
@@ -1864,27 +2010,78 @@ def _role(switch: Switch, options: argparse.Namespace) -> int:
 
 
 def _watch(switch: Switch, options: argparse.Namespace) -> int:
-    """Watch the confirmed release for a while, and roll back when it stays unhealthy."""
-    confirmed = read_activation(switch.host).confirmed
-    until = switch.clock() + options.seconds
-    well = switch.clock()
-    while confirmed is not None and switch.clock() < until:
-        try:
-            code, _, _ = admin_request(switch.host, confirmed, "GET", switch.host.health_path, timeout=STATE_TIMEOUT)
-        except OSError:
-            code = 0
-        if code == 200:
-            well = switch.clock()
-        elif switch.clock() - well >= options.grace:
-            if read_activation(switch.host).confirmed != confirmed:
-                break
-            reason = f"unhealthy for {options.grace:g} s while it was watched"
-            switch.who = dataclasses.replace(switch.who, reason=reason)
-            print(switch.run(lambda seen: plan_rollback(seen, None, switch.who)).note)
-            raise MobiusError("rolled_back", f"{confirmed} was {reason}, so this host went back.")
-        time.sleep(min(1.0, options.grace / 4))
-    print(f"{confirmed or 'nothing'} was watched for {options.seconds:g} s")
+    """Watch the confirmed release to the end of its window (or for `--seconds`), and roll back on a trigger.
+
+    The end is absolute, so a watch that was killed and started again lasts no longer than the first would have.
+    """
+    host, activation = switch.host, read_activation(switch.host)
+    settings, window = host.watching, read_window(host)
+    if options.seconds is not None:
+        began, token = switch.clock(), activation.token
+        settings = dataclasses.replace(settings, unhealthy_seconds=options.grace)
+        settings = dataclasses.replace(settings, interval=min(settings.interval, 1.0, options.grace / 4))
+        window = Window(activation.confirmed or "", None, began, began + options.seconds, switch.boot(), token)
+    if activation.confirmed is not None and window is not None and window.is_of(activation, switch.boot()):
+        _watch_window(switch, window, settings, patient=options.seconds is None)
+    if options.seconds is not None:
+        print(f"{activation.confirmed or 'nothing'} was watched for {options.seconds:g} s")
+    else:
+        print(switch.run(lambda seen: plan_unwatched(seen, switch.who)).note)
     return 0
+
+
+def _watch_window(switch: Switch, window: Window, settings: watch.Settings, *, patient: bool) -> None:
+    """Look until the window is over or another switch has ended it; a `patient` one tries again when going back fails.
+
+    Raises:
+        MobiusError: `rolled_back`.
+    """
+    host, release = switch.host, window.release
+    watcher = watch.Watcher(settings, _baseline(host, release))
+    refused: str | None = None
+    while switch.clock() < window.until and window.is_of(read_activation(host), switch.boot()):
+        problem, page = _look(host, release, settings.metrics_path)
+        why = watcher.look(switch.clock(), problem, page)
+        if why is not None:
+            # no run: a rollback of its own, which no repeated question of that run completes
+            switch.who = Who("watch", None, f"{release} {why}")
+            try:
+                plan = switch.run(lambda seen: plan_watched_rollback(seen, window, switch.who))
+            except (MobiusError, OSError) as error:
+                if not patient:
+                    raise
+                said = f"{release} {why}, and going back failed: {understood(error).reason}"
+                if said != refused:
+                    refused = said
+                    print(said, file=sys.stderr, flush=True)
+            else:
+                if plan.changed:
+                    print(plan.note)
+                    raise MobiusError("rolled_back", f"{release} {why}, so this host went back.")
+        time.sleep(max(0.0, min(settings.interval, window.until - switch.clock())))
+
+
+def _look(host: Host, release: str, metrics_path: str) -> tuple[str | None, str | None]:
+    """What is wrong with an instance's health (None: nothing), and its page of metrics (None: it gave none)."""
+    problem = None
+    try:
+        code, _, body = admin_request(host, release, "GET", host.health_path, timeout=STATE_TIMEOUT)
+        if code != 200:
+            problem = f"its health answered {code} with {body[:120].decode(errors='replace')!r}"
+        code, _, body = admin_request(host, release, "GET", metrics_path, timeout=STATE_TIMEOUT)
+    except OSError as error:
+        return problem or f"it does not answer ({type(error).__name__})", None
+    return problem, body.decode(errors="replace") if code == 200 else None
+
+
+def _baseline(host: Host, release: str) -> dict[str, float]:
+    """What the gate measured as it let the release pass, by the name of the signal; empty when it kept nothing."""
+    for path in sorted(host.gates_dir.glob(f"*-{release}.json"), reverse=True):
+        with contextlib.suppress(MobiusError, OSError):
+            content = _read_json(path)
+            if content is not None and content.get("verdict") == "pass":
+                return watch.baseline_of(content)
+    return {}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -1910,9 +2107,9 @@ def _parser() -> argparse.ArgumentParser:
     command("confirm", _confirm, "keep the release that is being promoted")
     checked = command("verify", _verify, "compare the staged files with what was built, and check the journal")
     checked.add_argument("release", metavar="ID", nargs="?", help="only this release")
-    watch = command("watch", _watch, "roll back when the confirmed release stays unhealthy")
-    watch.add_argument("--seconds", type=float, default=60.0, help="how long to watch (default 60)")
-    watch.add_argument("--grace", type=float, default=10.0, help="how long it may be unhealthy (default 10)")
+    watched = command("watch", _watch, "roll back when the confirmed release turns out badly after all")
+    watched.add_argument("--seconds", type=float, help="how long to watch; without it, to the end of its window")
+    watched.add_argument("--grace", type=float, default=10.0, help="with --seconds, how long it may be unhealthy")
     command("boot", _boot, "start what the truth names (for systemd)")
     command("guard", _guard, "take back an unconfirmed promotion at its deadline (for systemd)")
     role = command("role", _role, "tell an instance whether it is to serve (for systemd)")

@@ -59,6 +59,12 @@ pending:
   description: The promotion that is not confirmed, with the seconds C(remaining); null when there is none.
   returned: success
   type: dict
+watch:
+  description: >-
+    The C(release) whose monitoring window is open, with the seconds C(remaining); null when none is. Until its end the release before stays
+    warm, and C(mobius-host watch) goes back to it when the confirmed one turns out badly.
+  returned: success
+  type: dict
 token:
   description: The number of confirmations and rollbacks so far.
   returned: success

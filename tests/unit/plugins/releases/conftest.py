@@ -46,7 +46,9 @@ class HostFolder:
 
     def provision(self) -> None:
         """What the role `host` leaves on a host, as far as these modules look at it."""
-        folders = {name: str(self.root / name) for name in ("run_dir", "state_dir", "cache_dir", "backup_dir", "log_dir")}
+        folders = {
+            name: str(self.root / name) for name in ("run_dir", "state_dir", "cache_dir", "backup_dir", "log_dir")
+        }
         for path in (self.config_dir, self.root / "opt/releases", *map(Path, folders.values())):
             path.mkdir(parents=True)
         content = {

@@ -43,7 +43,7 @@ class _Admin(BaseHTTPRequestHandler):
                 while not instance.released.wait(0.3):
                     self.wfile.write(b" ")
             return
-        status = 200
+        status = 503 if instance.behaviour == "unwell" and self.path == "/health" else 200
         if self.command == "POST":
             if instance.behaviour == "without socket" and self.path == "/admin/serve":
                 status = 409
@@ -94,11 +94,12 @@ class PlayedSystemd(Systemd):
         self.active: dict[str, str] = {}
         self.enabled = False
         self.guards = 0
+        self.watches = 0
         self.behaviours: dict[str, str] = {}
 
     def units(self, *patterns: str) -> dict[str, Unit]:
         host = self.rig.host
-        names = {host.socket_unit, host.boot_unit, *self.active, *map(host.unit, self.instances)}
+        names = {host.socket_unit, host.boot_unit, host.watch_unit, *self.active, *map(host.unit, self.instances)}
         found = {}
         for name in names:
             if any(
@@ -132,6 +133,10 @@ class PlayedSystemd(Systemd):
         return True
 
     def restart(self, unit: str) -> None:
+        if unit == self.rig.host.watch_unit:
+            self.watches += 1
+            self.active[unit] = "active"
+            return
         assert unit == self.rig.host.guard_unit
         if self.behaviours.get("guard") == "broken":
             raise MobiusError("environment_failed", "the guard does not start")
@@ -192,6 +197,13 @@ class Rig:
 
     def stage(self, release: str) -> None:
         (self.host.release_dir(release) / "tree").mkdir(parents=True)
+
+    def watch(self, seconds: float = 600, **changes: Any) -> None:
+        """Have confirmed releases watched, as the role does."""
+        settings = {"seconds": seconds, "interval": 5, "unhealthy_seconds": 30, "metrics_path": "/metrics"}
+        self.config["watch"] = {**settings, "signals": [], "memory": {}, **changes}
+        durable.write_json(self.config_path, self.config)
+        self.host = mobius_host.Host.load(SERVICE, self.config_dir)
 
     def switch(self, who: Who | None = None) -> Switch:
         return mobius_host.Switch(self.host, who or Who("test"))

@@ -117,6 +117,17 @@ def three_confirmed(rig: Any) -> None:
         rig.promote(release)
 
 
+def watched(rig: Any) -> None:
+    rig.watch()
+    provisional(rig)
+
+
+def window_over(rig: Any) -> None:
+    rig.watch()
+    three_confirmed(rig)
+    rig.now += 601
+
+
 def previous_stopped(rig: Any) -> None:
     three_confirmed(rig)
     rig.systemd.stop(rig.host.unit(B))
@@ -141,6 +152,8 @@ COMMANDS = {
     "rollback to a stopped one": (previous_stopped, lambda rig: rig.run(plan_rollback, None)),
     "rollback by name": (three_confirmed, lambda rig: rig.run(plan_rollback, A)),
     "rollback during a promotion": (provisional, lambda rig: rig.run(plan_rollback, None)),
+    "confirmed and watched": (watched, lambda rig: rig.run(plan_confirmed, C)),
+    "the end of the window": (window_over, lambda rig: rig.command("watch")),
     "mark": (three_confirmed, lambda rig: rig.run(plan_mark, A, True)),
 }
 TRUTHS = {"confirmed", "rollback", "marked_bad"}
@@ -149,7 +162,12 @@ TRUTHS = {"confirmed", "rollback", "marked_bad"}
 def state(rig: Any) -> dict[str, Any]:
     seen = rig.seen()
     truths = [event for event in rig.events() if event in TRUTHS]
-    return {**seen.view(), "truths": truths, "guarded": seen.guarded or seen.pending is None}
+    return {
+        **seen.view(),
+        "truths": truths,
+        "guarded": seen.guarded or seen.pending is None,
+        "watching": seen.watched or seen.open_window is None,
+    }
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -199,6 +217,7 @@ NEXT = {
         "canary",
         "provisional",
         "confirmed",
+        "confirmed and watched",
         "reverted",
         "reverted and marked bad",
         "guard",

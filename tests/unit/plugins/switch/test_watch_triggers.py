@@ -1,0 +1,180 @@
+"""What the watch takes for a trigger, and what it does not: builds that break slowly, and good ones that have a bad minute.
+
+The clock is played; the pages are in the form that an instance gives them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.mobius.dhash.plugins.module_utils import watch
+from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+
+CHECKOUT = Path(__file__).parents[4]
+DEFAULTS = yaml.safe_load((CHECKOUT / "roles/host/defaults/main.yml").read_text(encoding="utf-8"))
+ERRORS, FAILURES, P95 = (signal["name"] for signal in DEFAULTS["host_watch_signals"])
+BASELINE = {ERRORS: 0.0, FAILURES: 0.01, P95: 0.05}
+MEGABYTE = 1e6
+
+
+def described(**changes: Any) -> dict[str, Any]:
+    """What the role writes into the host's description by default."""
+    return {
+        "seconds": DEFAULTS["host_watch_seconds"],
+        "interval": DEFAULTS["host_watch_interval"],
+        "unhealthy_seconds": DEFAULTS["host_watch_unhealthy_seconds"],
+        "metrics_path": DEFAULTS["host_metrics_path"],
+        "signals": DEFAULTS["host_watch_signals"],
+        "memory": DEFAULTS["host_watch_memory"],
+        **changes,
+    }
+
+
+class Build:
+    """An instance that is asked ten times a second, and what it has counted so far."""
+
+    def __init__(self) -> None:
+        self.requests = self.errors = self.failures = self.quick = self.slow = 0
+        self.memory = 200 * MEGABYTE
+
+    def work(self, seconds: float, errors: float, failures: float, slow: float, growth: float) -> None:
+        count = int(seconds * 10)
+        self.requests += count
+        self.errors += round(count * errors)
+        self.failures += round(count * failures)
+        self.slow += round(count * slow)
+        self.quick += count - round(count * slow)
+        self.memory += growth * MEGABYTE * seconds / 3600
+
+    def page(self) -> str:
+        hashes = self.quick + self.slow
+        return (
+            f'mobius_http_requests_total{{route="/v1/hash",method="POST",status="200"}} {self.requests - self.errors}\n'
+            f'mobius_http_requests_total{{route="/v1/hash",method="POST",status="500"}} {self.errors}\n'
+            f'mobius_extraction_failures_total{{reason="Broken"}} {self.failures}\n'
+            f'mobius_hash_duration_seconds_bucket{{le="0.05"}} {self.quick}\n'
+            f'mobius_hash_duration_seconds_bucket{{le="0.25"}} {hashes}\n'
+            f'mobius_hash_duration_seconds_bucket{{le="+Inf"}} {hashes}\n'
+            f"mobius_hash_duration_seconds_count {hashes}\n"
+            f"process_resident_memory_bytes {self.memory:.0f}\n"
+        )
+
+
+def watched(
+    behaviour: Callable[[float], dict[str, float]],
+    problem: Callable[[float], str | None] = lambda at: None,
+    seconds: float = 3600,
+    **changes: Any,
+) -> tuple[float, str] | None:
+    """When the watch had enough of a build, and why; None when it never had."""
+    watcher, build = watch.Watcher(watch.Settings.parse(described(**changes)), BASELINE), Build()
+    for step in range(int(seconds / 5)):
+        at = step * 5.0
+        usual = {"errors": 0.0, "failures": 0.01, "slow": 0.02, "growth": 0.0}
+        build.work(5, **{**usual, **behaviour(at)})
+        if why := watcher.look(1000 + at, problem(at), build.page()):
+            return at, why
+    return None
+
+
+def test_a_good_build_is_left_alone() -> None:
+    assert watched(lambda at: {}) is None
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "why", "earliest", "latest"),
+    [
+        ({"errors": 0.1}, "had a error rate", 120, 130),
+        ({"failures": 0.2}, "had a extraction failure rate", 300, 310),
+        ({"slow": 0.5}, "had a p95 hash time", 300, 310),
+        ({"growth": 200}, "grew by 200 MB an hour", 1500, 1510),
+    ],
+)
+def test_a_build_that_stays_worse_goes_for_the_reason_that_it_gives(
+    behaviour: dict[str, float], why: str, earliest: float, latest: float
+) -> None:
+    found = watched(lambda at: behaviour)
+    assert found is not None
+    at, reason = found
+    assert why.replace("a error", "an error").replace("a extraction", "an extraction") in reason
+    assert earliest <= at <= latest, found
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        lambda at: {"errors": 1.0} if 600 <= at < 650 else {},  # a burst, over 5 % of two minutes
+        lambda at: {"errors": 0.04},
+        lambda at: {"failures": 0.025},
+        lambda at: {"slow": 1.0} if 600 <= at < 740 else {},
+        lambda at: {"growth": 50_000} if at < 60 else {},  # caches that fill after the start
+        lambda at: {"growth": 50_000} if 1000 <= at < 1020 else {},  # one large step, which is no leak
+        lambda at: {"growth": 80},
+    ],
+    ids=["burst", "few errors", "few failures", "slow for a while", "warm-up", "step", "grows slowly"],
+)
+def test_a_build_that_has_a_bad_moment_or_stays_within_bounds_may_stay(
+    behaviour: Callable[[float], dict[str, float]],
+) -> None:
+    assert watched(behaviour) is None
+
+
+def test_five_unhealthy_minutes_in_a_row_are_too_many_and_interrupted_ones_are_not() -> None:
+    assert watched(lambda at: {}, lambda at: "it hangs" if at >= 100 else None) == (
+        400.0,
+        "was unhealthy for 300 s: it hangs",
+    )
+    assert watched(lambda at: {}, lambda at: "it hangs" if at % 300 else None) is None
+
+
+def test_without_a_baseline_only_limits_count() -> None:
+    watcher, build = watch.Watcher(watch.Settings.parse(described())), Build()
+    for step in range(200):
+        build.work(5, errors=0.0, failures=0.3, slow=1.0, growth=0.0)
+        assert watcher.look(step * 5.0, None, build.page()) is None
+    for step in range(200, 300):
+        build.work(5, errors=0.5, failures=0.3, slow=1.0, growth=0.0)
+        if watcher.look(step * 5.0, None, build.page()):
+            return
+    pytest.fail("one request in two failed")
+
+
+def test_a_process_that_was_started_again_is_counted_anew() -> None:
+    watcher = watch.Watcher(watch.Settings.parse(described()), BASELINE)
+    build = Build()
+    for step in range(100):
+        if step % 20 == 0:
+            build = Build()
+        build.work(5, errors=0.0, failures=0.01, slow=0.02, growth=0.0)
+        assert watcher.look(step * 5.0, None, build.page()) is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"interval": 0},
+        {"interval": 40},
+        {"seconds": "long"},
+        {"signals": [{"name": "x"}]},
+        {"signals": [{**DEFAULTS["host_watch_signals"][0], "lasting": None}]},
+        {"memory": {"metric": "m"}},
+    ],
+)
+def test_a_watch_that_makes_no_sense_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(MobiusError) as caught:
+        watch.Settings.parse(described(**changes))
+    assert caught.value.outcome == "invalid_input"
+
+
+def test_the_baseline_is_what_the_gate_measured_of_the_release_before_or_else_of_the_new_one() -> None:
+    signals = [
+        {"name": "a", "old": 0.5, "new": 1.0},
+        {"name": "b", "old": None, "new": 2},
+        {"name": "c", "old": None, "new": None},
+    ]
+    assert watch.baseline_of({"evidence": {"values": {"signals": signals}}}) == {"a": 0.5, "b": 2.0}
+    assert watch.baseline_of({"evidence": {}}) == {}
