@@ -73,6 +73,7 @@ class Fleet:
             "host_port": port,
             "deploy_golden": [],
             "promote_probes": [],
+            "promote_signals": [],
             "promote_healthy_seconds": 0.5,
             "promote_gate_deadline": 8,
             "promote_confirm_deadline": 40,
