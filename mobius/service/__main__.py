@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -174,6 +175,9 @@ async def _live(
             channel = _bind_admin(settings.admin_socket)
             admin_server = await loop.create_unix_server(admin.connection, sock=channel)
         await instance.warm_up()
+        # what is loaded by now stays: no later collection need walk over it while every request waits
+        gc.collect()
+        gc.freeze()
         if settings.start == "serving" and instance.public is not None:
             instance.serve()
         logger.info("Ready: {} starts {}", settings.release_id, instance.state)

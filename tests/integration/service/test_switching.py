@@ -21,7 +21,7 @@ OLD, NEW = "1.0.0-aaaaaaaaaaaa", "1.1.0-bbbbbbbbbbbb"
 PICTURE = Path(__file__).parents[3] / "roles/deploy/files/golden/coffee-progressive.jpg"
 
 
-@pytest.mark.parametrize("switches", [20, pytest.param(500, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("switches", [50, pytest.param(500, marks=pytest.mark.soak)])
 def test_switches_under_load_lose_no_request(host: Host, switches: int) -> None:
     serving, warm = host.start(OLD, start="serving"), host.start(NEW)
     with host.load() as result:
