@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """One step of a backup with the role's own code, alone in its process: bench/backup.py measures that from outside.
 
-LIBRARY=STATE/library python bench/backup_step.py create|verify|restore WORK saves STATE to WORK/backups, and brings it
-back to WORK/restored.
+LIBRARY=FOLDER python bench/backup_step.py create|verify|restore WORK saves FOLDER to WORK/backups, and brings it back
+to WORK/restored.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ SERVICE = "bench"
 
 
 def host(work: Path) -> Host:
-    """A host whose folders lie in `work`, but for the state."""
-    folders = {f"{name}_dir": str(work / name) for name in ("config", "log", "run")}
+    """A host whose folders lie in `work`; its library is a link, as to another disk."""
+    folders = {f"{name}_dir": str(work / name) for name in ("state", "config", "log", "run")}
     about = {
         "schema": 1,
         "service": SERVICE,
@@ -33,11 +33,12 @@ def host(work: Path) -> Host:
         "drain_deadline": 30,
         "root": str(work / "root"),
         "backup_dir": str(work / "backups"),
-        "state_dir": str(Path(os.environ["LIBRARY"]).parent),
         **folders,
     }
-    for name in ("config", "log", "run", "root", "backups", "mobius-host"):
+    for name in ("state", "config", "log", "run", "root", "backups", "mobius-host"):
         (work / name).mkdir(exist_ok=True)
+    if not (work / "state" / "library").is_symlink():
+        (work / "state" / "library").symlink_to(os.environ["LIBRARY"])
     (work / "mobius-host" / f"{SERVICE}.json").write_text(json.dumps(about))
     return Host.load(SERVICE, work / "mobius-host")
 
