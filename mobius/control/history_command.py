@@ -39,11 +39,12 @@ def _folder_in(inventory: str, checkout: Path) -> str | None:
     try:
         loader.set_vault_secrets(_vault_secrets())
         sources = InventoryManager(loader=loader, sources=[place])
-        hosts = sources.get_hosts()
-        known = VariableManager(loader=loader, inventory=sources).get_vars(host=hosts[0]) if hosts else {}
-        templar = Templar(loader=loader, variables=known)
-        folder = known.get("mobius_history_dir")
-        return str(templar.template(folder)) if folder else None
+        manager = VariableManager(loader=loader, inventory=sources)
+        for host in sources.get_hosts("mobius") or sources.get_hosts():  # the playbooks' hosts, and not localhost
+            known = manager.get_vars(host=host)
+            if folder := known.get("mobius_history_dir"):
+                return str(Templar(loader=loader, variables=known).template(folder))
+        return None
     except AnsibleError as error:
         why = " ".join(str(error).split())
         raise MobiusError(

@@ -28,7 +28,7 @@ summary{cursor:pointer;overflow-wrap:anywhere}.good{color:var(--good)}.bad{color
 table{border-collapse:collapse;width:100%;font-size:.9rem}
 td,th{border-bottom:1px solid var(--line);padding:.25rem .4rem;
 text-align:left;vertical-align:top;overflow-wrap:anywhere}[hidden]{display:none}
-.wide td,.wide th{overflow-wrap:normal}.wide svg{min-width:34rem}.gate svg{height:.7rem}.gate td{white-space:nowrap}
+.wide td,th{overflow-wrap:normal}.wide svg{min-width:34rem}.gate svg{height:.7rem}.gate td{white-space:nowrap}
 .gate td:first-child{width:3.5rem}.gate td:last-child{width:5rem}
 @media print{form,#seen{display:none}body{max-width:none;padding:0}}
 """
