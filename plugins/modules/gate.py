@@ -44,6 +44,10 @@ options:
     description: Seconds from one sample to the next.
     type: float
     default: 0.5
+  attempts:
+    description: How often it is judged at most, each time to the O(deadline), when the verdict is V(error); the last one counts.
+    type: int
+    default: 1
   probes:
     description: Requests that are sent in turn, one with each sample; one wrong answer is V(fail).
     type: list
@@ -160,6 +164,7 @@ def main() -> None:
                 "default": [],
                 "options": {**gate.PROBE_SPEC, "body_file": {"type": "path"}},
             },
+            "attempts": {"type": "int", "default": 1},
             "metrics_path": {"type": "str", "default": "/metrics"},
             "signals": {"type": "list", "elements": "dict", "default": [], "options": comparison.SIGNAL_SPEC},
             "run": {"type": "str"},
@@ -169,6 +174,9 @@ def main() -> None:
         supports_check_mode=True,
     )
     release = module.params["release"]
+    if module.params["attempts"] < 1:
+        never = MobiusError("invalid_input", "A gate must look at least once: attempts is below 1.")
+        module.fail_json(**mobius_host.as_failure(never), changed=False)
     try:
         settings = gate.Settings(
             module.params["healthy_seconds"],
@@ -188,16 +196,23 @@ def main() -> None:
         began = pending if pending is not None and pending.release == release else None
         compared = confirmed if confirmed not in (None, release) else None
         at = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        said = gate.judge(
-            gate.asker(host, release),
-            release,
-            host.health_path,
-            settings,
-            reference=lambda: None if compared is None else _reference(host, compared),
-            ask_old=None if compared is None else gate.asker(host, compared),
-            ended=lambda: began is not None and gate.taken_back(host, began),
-        )
-        kept = gate.keep_evidence(host, release, said, module.params["run"], at)
+
+        def ended() -> bool:
+            return began is not None and gate.taken_back(host, began)
+
+        for left in reversed(range(module.params["attempts"])):
+            said = gate.judge(
+                gate.asker(host, release),
+                release,
+                host.health_path,
+                settings,
+                reference=lambda: None if compared is None else _reference(host, compared),
+                ask_old=None if compared is None else gate.asker(host, compared),
+                ended=ended,
+            )
+            kept = gate.keep_evidence(host, release, said, module.params["run"], at)
+            if said.verdict != "error" or not left or ended():
+                break
     except (MobiusError, OSError) as e:
         module.fail_json(**mobius_host.as_failure(e), changed=False)
     module.exit_json(

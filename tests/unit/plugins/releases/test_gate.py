@@ -104,6 +104,31 @@ def test_an_instance_that_listens_late_passes(host: Any) -> None:
     assert said["evidence"]["values"]["errors"] > 0
 
 
+def test_a_gate_that_could_not_measure_looks_again_and_the_last_look_counts(
+    host: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, looks = gate_code.judge, []
+
+    def judge(*arguments: Any, **more: Any) -> Any:
+        looks.append(arguments)
+        if len(looks) == 4:
+            host.start(RELEASE)
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(gate_code, "judge", judge)
+    given = {"release": RELEASE, "healthy_seconds": 0.3, "deadline": 5.0, "interval": 0.05}
+    assert host.run("gate", **{**given, "deadline": 0.5}, attempts=2)["verdict"] == "error"
+    assert len(looks) == 2
+    assert host.run("gate", **{**given, "deadline": 3.0}, attempts=20)["verdict"] == "pass"
+    assert len(looks) == 4
+    host.fails("gate", "invalid_input", release=RELEASE, attempts=0)
+
+
+def test_a_release_that_proved_itself_bad_is_not_given_another_chance(host: Any) -> None:
+    host.start(RELEASE, "failing")
+    assert host.run("gate", release=RELEASE, healthy_seconds=0.3, deadline=60.0, attempts=5)["verdict"] == "fail"
+
+
 def test_no_instance_at_all_is_an_error_and_no_pass(host: Any) -> None:
     said = gate(host)
     assert (said["verdict"], said["evidence"]["healthy_seconds"]) == ("error", 0.0)
