@@ -50,7 +50,11 @@ def test_the_service_owns_its_index_and_its_logs_and_nothing_else(bare_machine: 
 
 
 def test_systemd_finds_nothing_wrong_with_the_units_and_rates_the_sandbox(bare_machine: Any) -> None:
-    units = "stand-in.socket stand-in-boot.service stand-in-guard.service stand-in@1.0.0-0123456789ab.service"
+    names = (
+        "stand-in.socket",
+        *(f"stand-in{name}.service" for name in ("-boot", "-guard", "-watch", "@1.0.0-0123456789ab")),
+    )
+    units = " ".join(names)
     verified = bare_machine.shell(f"systemd-analyze verify {units} 2>&1 | grep stand-in || true")
     assert verified.stdout == ""
     rated = bare_machine.shell(
@@ -79,6 +83,7 @@ NONSENSE: list[tuple[str, Any]] = [
     ("host_run_dir", "/srv/run"),
     ("host_port", 70000),
     ("host_drain_deadline", -1),
+    ("host_watch_seconds", -1),
     ("host_service", "Not_A_Name"),
     ("host_environment", {"lower": 1}),
     ("host_environment", {"MOBIUS_RELEASE_ID": "x"}),
