@@ -66,6 +66,8 @@ def needed_packages(cgroups: Path = Path("/sys/fs/cgroup")) -> list[Package]:
         Package("openssh-client", ("ssh",)),
         Package("git", ("git",)),
         Package("curl", ("curl",)),
+        # what copies of backups are encrypted with
+        Package("age", ("age", "age-keygen")),
         # what the tests look at pages with
         Package("chromium", ("chromium", "chromium-browser", "google-chrome")),
     ]

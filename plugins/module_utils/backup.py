@@ -55,7 +55,7 @@ _SETTLED = 2_000_000_000  # nanoseconds after which a file's times tell that it 
 _SHOWN = 20  # differences that are named
 _SQLITE_MAGIC = b"SQLite format 3\0"
 _SQLITE_COMPANIONS = ("-wal", "-shm", "-journal")
-_ID = r"[0-9]{8}T[0-9]{6}Z-(?:full|state)"
+ID = r"[0-9]{8}T[0-9]{6}Z-(?:full|state)"
 _LIBRARY = "state/library"
 
 
@@ -158,7 +158,7 @@ def existing(host: Host) -> list[Backup]:
     Raises:
         MobiusError: not_provisioned, when the backup folder is missing.
     """
-    pattern = re.compile(rf"{re.escape(host.service)}-({_ID})\.tar")
+    pattern = re.compile(rf"{re.escape(host.service)}-({ID})\.tar")
     records = _records(host)
     found = []
     for entry in _folder(host):
@@ -334,6 +334,22 @@ def check(backup: Backup) -> tuple[archive.Manifest, str]:
     return manifest, own
 
 
+def part_of(text: str | None) -> tuple[int, int] | None:
+    """`(k, n)` of `k/n` or `today/n`; None for everything.
+
+    Raises:
+        MobiusError: invalid_input.
+    """
+    if not text:
+        return None
+    match = re.fullmatch(r"(today|[1-9][0-9]{0,2})/([1-9][0-9]{0,2})", text)
+    of = int(match[2]) if match else 0
+    part = datetime.now(UTC).toordinal() % of + 1 if match and match[1] == "today" else int(match[1]) if match else 1
+    if not 1 <= part <= of:
+        raise MobiusError("invalid_input", f"subset is {text!r}, which is neither a part like 1/7 nor today/7.")
+    return part, of
+
+
 def _check_part(host: Host, backup: Backup, part: tuple[int, int]) -> dict[str, Any]:
     if backup.sha256 is None:
         raise DamagedError("its .sha256 is missing or is no line of sha256sum")
@@ -428,7 +444,7 @@ def _leftovers(host: Host) -> list[Path]:
     names = {entry.name for entry in _folder(host)}
     service = re.escape(host.service)
     temporary = re.compile(rf"{re.escape(durable.TEMPORARY_PREFIX)}({service}-)?[a-z0-9_]{{8}}")
-    alone = re.compile(rf"({service}-{_ID}\.tar)\.sha256")
+    alone = re.compile(rf"({service}-{ID}\.tar)\.sha256")
     found = []
     for name in sorted(names):
         match = alone.fullmatch(name)

@@ -1837,10 +1837,10 @@ def verify(host: Host, releases: Sequence[str] = ()) -> dict[str, list[str]]:
 # --- The installed command --------------------------------------------------------------------------------------------
 
 
-def tool_sources() -> dict[str, str]:
-    """The text of each file that the installed command consists of, by file name; read from a module's archive, too."""
+def tool_sources(names: Sequence[str] = TOOL_SOURCES) -> dict[str, str]:
+    """The text of each file that an installed command consists of, by file name; read from a module's archive, too."""
     sources = {}
-    for name in TOOL_SOURCES:
+    for name in names:
         module = sys.modules[f"{PACKAGE}.{name}"] if name != "mobius_host" else sys.modules[__name__]
         loader = module.__spec__.loader if module.__spec__ else None
         text = loader.get_source(module.__name__) if loader and hasattr(loader, "get_source") else None
@@ -1858,16 +1858,16 @@ def tool_digest(sources: Mapping[str, str] | None = None) -> str:
     return digest.hexdigest()[:12]
 
 
-def launcher(lib_dir: str | Path, digest: str) -> str:
-    """The text of the command: it fixes the version of the code, and lets nothing of its surroundings in."""
+def launcher(lib_dir: str | Path, digest: str, entry: str = "mobius_host") -> str:
+    """The text of a command: it fixes the version of the code, and lets nothing of its surroundings in."""
     return f'''#!/usr/bin/python3 -IS
-# Written by the role mobius.dhash.host; changes are lost.
+# Written by Ansible; changes are lost.
 import sys
 
 DIGEST = "{digest}"
 sys.path.insert(0, "{lib_dir}/" + DIGEST)
 
-from {PACKAGE}.mobius_host import main
+from {PACKAGE}.{entry} import main
 
 sys.exit(main())
 '''
@@ -2118,7 +2118,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _only_service(config_dir: str) -> str:
+def only_service(config_dir: str) -> str:
+    """The one service that this host is prepared for.
+
+    Raises:
+        MobiusError: not_provisioned, invalid_input.
+    """
     services = configured_services(config_dir)
     if not services:
         raise MobiusError("not_provisioned", f"This host is not prepared for any service: {config_dir} is empty.")
@@ -2136,7 +2141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(errors.ExitCode.INPUT if stop.code else errors.ExitCode.SUCCESS)
     actor = options.command if options.command in ("guard", "boot", "watch") else _actor()
     try:
-        host = Host.load(options.service or _only_service(options.config_dir), options.config_dir)
+        host = Host.load(options.service or only_service(options.config_dir), options.config_dir)
         who = Who(actor, getattr(options, "run_id", None), getattr(options, "reason", None))
         return int(options.run(Switch(host, who), options))
     except KeyboardInterrupt:

@@ -145,7 +145,7 @@ def _require_swappable(host: Host) -> None:
             raise MobiusError(
                 "environment_failed",
                 f"{fixed[0]} is a link or a file system of its own, so it cannot be exchanged in one step. {_NOTHING}",
-                do_next="Restore by hand, as docs/BACKUP.md says.",
+                do_next="Restore by hand, as docs/backup.md says.",
             )
         for other in (host.backup_dir, host.log_dir, host.root, host.run_dir):
             if other.is_relative_to(top):

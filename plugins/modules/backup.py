@@ -123,8 +123,6 @@ damaged:
   type: dict
 """
 
-import re
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +200,7 @@ def _present(module: AnsibleModule, host: mobius_host.Host) -> dict[str, Any]:
 
 
 def _verified(module: AnsibleModule, host: mobius_host.Host) -> dict[str, Any]:
-    found = backup.verify(host, _part(module.params["subset"]), record=not module.check_mode)
+    found = backup.verify(host, backup.part_of(module.params["subset"]), record=not module.check_mode)
     damaged = {name: why for name, why in found.items() if why is not None}
     whole = [name for name in found if name not in damaged]
     if damaged:
@@ -212,18 +210,6 @@ def _verified(module: AnsibleModule, host: mobius_host.Host) -> dict[str, Any]:
             changed=False, verified=whole, damaged=damaged, msg=failure.reason, mobius_failure=failure.as_dict()
         )
     return {"changed": False, "verified": whole, "damaged": {}}
-
-
-def _part(text: str | None) -> tuple[int, int] | None:
-    """`(k, n)` of `k/n` or `today/n`."""
-    if not text:
-        return None
-    match = re.fullmatch(r"(today|[1-9][0-9]{0,2})/([1-9][0-9]{0,2})", text)
-    of = int(match[2]) if match else 0
-    part = datetime.now(UTC).toordinal() % of + 1 if match and match[1] == "today" else int(match[1]) if match else 1
-    if not 1 <= part <= of:
-        raise MobiusError("invalid_input", f"subset is {text!r}, which is neither a part like 1/7 nor today/7.")
-    return part, of
 
 
 def _pruned(module: AnsibleModule, host: mobius_host.Host) -> dict[str, Any]:

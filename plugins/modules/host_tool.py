@@ -1,13 +1,13 @@
 #!/usr/bin/python
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Installs the command `mobius-host` and tells it of a service."""
+"""Installs the command `mobius-host` or `mobius-backup` and tells it of a service."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: host_tool
-short_description: Installs the command mobius-host, and tells it where a service lives
+short_description: Installs the command mobius-host or mobius-backup, and tells it of a service
 description:
   - Writes the very code that the modules of this collection use to the host, and a launcher that starts it.
   - The launcher is written last and in one step, so the command is always a whole version, the old one or the new one.
@@ -18,18 +18,20 @@ attributes:
   check_mode: {support: full, description: Predicts from the same comparison that the real run acts on.}
   diff_mode: {support: full, description: Shows the version of the command, and the description of the service.}
 options:
+  tool:
+    description: V(host) switches, reverts and watches; V(backup) is what a host's own timers run.
+    type: str
+    choices: [host, backup]
+    default: host
   lib_dir:
-    description: Folder of the code, one folder per version in it.
+    description: Folder of the code, one folder per version in it; C(/usr/local/lib/<tool>) when left out.
     type: path
-    default: /usr/local/lib/mobius-host
   command:
-    description: Path of the command.
+    description: Path of the command; C(/usr/local/bin/<tool>) when left out.
     type: path
-    default: /usr/local/bin/mobius-host
   config_dir:
-    description: Folder of the services' descriptions.
+    description: Folder of the services' descriptions; C(/etc/<tool>) when left out.
     type: path
-    default: /etc/mobius-host
   service:
     description: Name of the service that O(config) describes.
     type: str
@@ -74,11 +76,16 @@ import shutil
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import durable, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import backup_command, durable, mobius_host
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
 PACKAGE = mobius_host.PACKAGE.replace(".", "/")
 # the name of a version's folder: what else lies beside it is somebody else's
+# by tool: the files of its code, and the one that has its `main`
+TOOLS = {
+    "host": (mobius_host.TOOL_SOURCES, "mobius_host"),
+    "backup": (backup_command.SOURCES, "backup_command"),
+}
 VERSION = re.compile(r"[0-9a-f]{12}")
 
 
@@ -90,11 +97,11 @@ def _text(path: Path) -> str | None:
         return None
 
 
-def _wanted(params: dict[str, object], digest: str) -> dict[Path, tuple[str, int]]:
+def _wanted(params: dict[str, object], sources: dict[str, str], digest: str) -> dict[Path, tuple[str, int]]:
     """Every file with its text and mode; the launcher last."""
     folder = Path(str(params["lib_dir"])) / digest / PACKAGE
     command = Path(str(params["command"]))
-    wanted = {folder / name: (text, 0o644) for name, text in mobius_host.tool_sources().items()}
+    wanted = {folder / name: (text, 0o644) for name, text in sources.items()}
     if params["config"] is not None:
         service, config = str(params["service"]), params["config"]
         if not isinstance(config, dict) or not mobius_host.SERVICE_NAME.fullmatch(service):
@@ -102,7 +109,7 @@ def _wanted(params: dict[str, object], digest: str) -> dict[Path, tuple[str, int
         content = {**config, "schema": mobius_host.SCHEMA, "service": service, "command": str(command)}
         path = Path(str(params["config_dir"])) / f"{service}.json"
         wanted[path] = (durable.json_bytes(content).decode(), 0o644)
-    wanted[command] = (mobius_host.launcher(str(params["lib_dir"]), digest), 0o755)
+    wanted[command] = (mobius_host.launcher(str(params["lib_dir"]), digest, TOOLS[str(params["tool"])][1]), 0o755)
     return wanted
 
 
@@ -123,28 +130,33 @@ def _old_versions(lib_dir: Path, digest: str, before: str | None) -> list[Path]:
     return sorted(path for path in versions if path.name not in (digest, before))
 
 
-def _summary(files: dict[Path, str | None], digest: str | None, old: list[Path]) -> dict[str, object]:
+def _summary(name: str, files: dict[Path, str | None], digest: str | None, old: list[Path]) -> dict[str, object]:
     services = {str(path): (text or "").splitlines() for path, text in files.items() if path.suffix == ".json"}
-    return {"mobius-host": digest, "services": services, "old versions": [path.name for path in old]}
+    return {name: digest, "services": services, "old versions": [path.name for path in old]}
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "lib_dir": {"type": "path", "default": "/usr/local/lib/mobius-host"},
-            "command": {"type": "path", "default": mobius_host.COMMAND},
-            "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
+            "tool": {"type": "str", "choices": list(TOOLS), "default": "host"},
+            "lib_dir": {"type": "path"},
+            "command": {"type": "path"},
+            "config_dir": {"type": "path"},
             "service": {"type": "str"},
             "config": {"type": "dict"},
         },
         required_by={"config": ["service"]},
         supports_check_mode=True,
     )
+    name = f"mobius-{module.params['tool']}"
+    for option, folder in (("lib_dir", "/usr/local/lib"), ("command", "/usr/local/bin"), ("config_dir", "/etc")):
+        module.params[option] = module.params[option] or f"{folder}/{name}"
     try:
-        digest = mobius_host.tool_digest()
+        sources = mobius_host.tool_sources(TOOLS[module.params["tool"]][0])
+        digest = mobius_host.tool_digest(sources)
         before = mobius_host.installed_digest(module.params["command"])
-        wanted = _wanted(module.params, digest)
+        wanted = _wanted(module.params, sources, digest)
         present = {path: _text(path) for path in wanted}
         changes = [path for path, (text, mode) in wanted.items() if present[path] != text or _mode(path) != mode]
         old = _old_versions(Path(module.params["lib_dir"]), digest, before)
@@ -160,8 +172,8 @@ def main() -> None:
         digest=digest,
         previous=before or "",
         diff={
-            "before": _summary({path: present[path] for path in wanted}, before, old),
-            "after": _summary({path: text for path, (text, _) in wanted.items()}, digest, []),
+            "before": _summary(name, {path: present[path] for path in wanted}, before, old),
+            "after": _summary(name, {path: text for path, (text, _) in wanted.items()}, digest, []),
         },
     )
 

@@ -1,0 +1,226 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The command `mobius-backup` on a host: what its timers run at night, with no controller in sight.
+
+The same code as the modules', installed by the role backup, with its settings in `/etc/mobius-backup/<service>.json`.
+Every run renews the metrics for Prometheus' node exporter, also one that fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ansible_collections.mobius.dhash.plugins.module_utils import backup, copies, drill, durable, errors, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host
+
+CONFIG_DIR = "/etc/mobius-backup"
+COMMAND = "/usr/local/bin/mobius-backup"
+SOURCES = (
+    *mobius_host.TOOL_SOURCES,
+    *("archive", "backup", "copies", "drill", "gate", "restore", "backup_command"),
+)
+Settings = Mapping[str, Any]
+
+
+def _create(host: Host, settings: Settings, _: argparse.Namespace) -> str:
+    keep = backup.Keep(**settings.get("keep", {}))
+    with tempfile.TemporaryDirectory() as scratch:
+        taken = backup.take(
+            host, scope=settings.get("scope", "full"), keep=keep, scratch=Path(scratch), name=settings.get("name")
+        )
+    newest = taken.backup.id if taken.backup else ""
+    gone = f"; removed: {', '.join(taken.removed)}" if taken.removed else ""
+    return f"{newest} written{gone}." if taken.written else f"Nothing changed since {newest}{gone}."
+
+
+def _verify(host: Host, settings: Settings, options: argparse.Namespace) -> str:
+    found = backup.verify(host, backup.part_of(options.subset or settings.get("subset")))
+    if damaged := {name: why for name, why in found.items() if why is not None}:
+        told = "; ".join(f"{name}: {why}" for name, why in damaged.items())
+        raise MobiusError("backup_damaged", f"{len(damaged)} of {len(found)} backups are damaged: {told}.")
+    return f"{len(found)} backups read, all whole."
+
+
+def _drill(host: Host, settings: Settings, _: argparse.Namespace) -> str:
+    asked = settings.get("drill", {})
+    questions = drill.Questions.parse(asked.get("environment", {}), asked.get("probes", []), asked.get("count"))
+    done = drill.drill(host, questions, name=settings.get("name"))
+    return f"{done.backup.id} with {done.release or 'no release'}: {done.files} files, {done.seconds:g} s."
+
+
+def _list(host: Host, _: Settings, options: argparse.Namespace) -> str:
+    found = [item.as_dict() for item in backup.existing(host)]
+    if options.json:
+        return json.dumps(found, indent=2)
+    return "\n".join(
+        f"{item['id']:<22}  {item['bytes']:>14} bytes  {item['verified'] or 'not verified'}" for item in found
+    )
+
+
+def _push(host: Host, settings: Settings, _: argparse.Namespace) -> str:
+    lines = []
+    for place in _places(settings):
+        pushed = copies.push(host, place, settings.get("name") or os.uname().nodename)
+        lines.append(f"{place.name}: {', '.join(pushed) if pushed else 'has the newest'}.")
+    return "\n".join(lines) or "No place for copies is set."
+
+
+def _pull(host: Host, settings: Settings, options: argparse.Namespace) -> str:
+    places = {place.name: place for place in _places(settings)}
+    chosen = options.place or next(iter(places), "")
+    if chosen not in places:
+        raise MobiusError("invalid_input", f"There is no place for copies {chosen!r}; there are: {', '.join(places)}.")
+    of_host = options.of_host or settings.get("name") or os.uname().nodename
+    return f"{copies.pull(host, places[chosen], options.id, of_host=of_host, identity=options.identity)} is whole."
+
+
+def _metrics(_host: Host, _settings: Settings, _options: argparse.Namespace) -> str:
+    return ""
+
+
+def _places(settings: Settings) -> list[copies.Place]:
+    return [copies.Place.parse(value) for value in settings.get("copies", [])]
+
+
+# --- Metrics ----------------------------------------------------------------------------------------------------------
+
+_HELP = {
+    "mobius_backup_count": "Backups in the backup folder.",
+    "mobius_backup_damaged": "Backups that were not what was written when they were last read.",
+    "mobius_backup_created_timestamp_seconds": "When the newest whole backup was begun.",
+    "mobius_backup_verified_timestamp_seconds": "When the newest whole backup was last read whole; 0: never.",
+    "mobius_backup_bytes": "Size of the newest whole backup.",
+    "mobius_backup_drill_timestamp_seconds": "When the last drill ended; 0: never.",
+    "mobius_backup_drill_success_timestamp_seconds": "When the last successful drill ended; 0: never.",
+    "mobius_backup_copied_timestamp_seconds": "When this place was last seen to hold the newest backups; 0: never.",
+}
+
+
+def metrics(host: Host, places: Sequence[str] = ()) -> str:
+    """What there is, in Prometheus' text format."""
+    found = backup.existing(host)
+    values: dict[str, dict[str, float]] = {name: {} for name in _HELP}
+    for scope in backup.SCOPES:
+        mine = [item for item in found if item.scope == scope]
+        whole = [item for item in mine if item.damaged is None]
+        labels = f'service="{host.service}",scope="{scope}"'
+        values["mobius_backup_count"][labels] = len(mine)
+        values["mobius_backup_damaged"][labels] = len(mine) - len(whole)
+        if whole:
+            values["mobius_backup_created_timestamp_seconds"][labels] = whole[-1].moment.timestamp()
+            values["mobius_backup_verified_timestamp_seconds"][labels] = _seconds(whole[-1].verified)
+            values["mobius_backup_bytes"][labels] = whole[-1].bytes
+    label, drills, copied = f'service="{host.service}"', drill.records(host), copies.copied(host)
+    values["mobius_backup_drill_timestamp_seconds"][label] = _seconds(drills.get("last", {}).get("at"))
+    values["mobius_backup_drill_success_timestamp_seconds"][label] = _seconds(drills.get("success", {}).get("at"))
+    for place in places:
+        values["mobius_backup_copied_timestamp_seconds"][f'{label},place="{place}"'] = _seconds(copied.get(place))
+    lines = []
+    for name, by_labels in values.items():
+        if by_labels:
+            lines += [f"# HELP {name} {_HELP[name]}", f"# TYPE {name} gauge"]
+            lines += [f"{name}{{{labels}}} {value:.0f}" for labels, value in by_labels.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _seconds(moment: Any) -> float:
+    try:
+        return datetime.fromisoformat(moment).astimezone(UTC).timestamp()
+    except (TypeError, ValueError):
+        return 0.0
+
+
+def write_metrics(host: Host, settings: Settings) -> None:
+    """Renew the file for node exporter's textfile collector, in one step; without a folder for it, nothing."""
+    if folder := settings.get("metrics_dir"):
+        text = metrics(host, [place.name for place in _places(settings)])
+        durable.write_bytes(Path(folder) / f"{host.service}-backup.prom", text.encode(), mode=0o644)
+
+
+# --- The command ------------------------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mobius-backup",
+        description="Backs this host's service up, proves the backups, and keeps copies elsewhere.",
+        epilog="examples: mobius-backup verify --subset today/7; mobius-backup pull latest --of-host web1",
+    )
+    parser.add_argument("--service", help="which service; may be left out when the host has only one")
+    parser.add_argument("--config-dir", default=CONFIG_DIR, help=argparse.SUPPRESS)
+    parser.add_argument("--host-config-dir", default=mobius_host.CONFIG_DIR, help=argparse.SUPPRESS)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(
+        name: str, run: Callable[[Host, Settings, argparse.Namespace], str], text: str
+    ) -> argparse.ArgumentParser:
+        found = commands.add_parser(name, help=text, description=text)
+        found.set_defaults(run=run)
+        return found
+
+    command("create", _create, "write a verified backup when anything changed, then rotate")
+    verify = command("verify", _verify, "read the backups again and compare every digest")
+    verify.add_argument("--subset", metavar="K/N", help="only the K-th part of N; today/N: another part each day")
+    command("drill", _drill, "restore the newest backup aside and run its release on it")
+    command("list", _list, "show the backups").add_argument("--json", action="store_true", help="for programs")
+    command("push", _push, "copy the newest backups to the places for copies")
+    pull = command("pull", _pull, "bring a copy back into the backup folder")
+    pull.add_argument("id", metavar="ID", help="the backup, or latest for the newest full one")
+    pull.add_argument("--from", dest="place", metavar="NAME", help="the place; the first one when left out")
+    pull.add_argument("--of-host", metavar="NAME", help="the host whose copy it is; this one when left out")
+    pull.add_argument("--identity", metavar="FILE", help="the age key that opens an encrypted copy")
+    command("metrics", _metrics, "renew the metrics, and do nothing else")
+    return parser
+
+
+def _settings(service: str, config_dir: str) -> Settings:
+    path = Path(config_dir) / f"{service}.json"
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise MobiusError("state_damaged", f"{path} cannot be understood: {error}.") from None
+    if not isinstance(content, dict):
+        raise MobiusError("state_damaged", f"{path} cannot be understood: it holds no object.")
+    return content
+
+
+def _stopped(*_: object) -> NoReturn:
+    raise KeyboardInterrupt  # so that a drill that systemd stops removes what it made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code of the table in errors.py."""
+    try:
+        options = _parser().parse_args(arguments)
+    except SystemExit as stop:
+        return int(errors.ExitCode.INPUT if stop.code else errors.ExitCode.SUCCESS)
+    signal.signal(signal.SIGTERM, _stopped)
+    try:
+        service = options.service or mobius_host.only_service(options.host_config_dir)
+        host = Host.load(service, options.host_config_dir)
+        settings = _settings(service, options.config_dir)
+        try:
+            said = options.run(host, settings, options)
+        finally:
+            write_metrics(host, settings)
+        if said:
+            print(said)
+        return int(errors.ExitCode.SUCCESS)
+    except KeyboardInterrupt:
+        failure = MobiusError("interrupted", "Interrupted.")
+    except (MobiusError, OSError) as error:
+        failure = mobius_host.understood(error)
+    print(f"mobius-backup: {failure.reason}\n{failure.do_next}", file=sys.stderr)
+    return int(failure.code)

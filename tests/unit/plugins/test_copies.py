@@ -1,0 +1,237 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Copies elsewhere and the command that timers run. Only ssh is played, by a program that runs the command here."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.mobius.dhash.plugins.module_utils import backup, backup_command, copies, drill
+from ansible_collections.mobius.dhash.plugins.module_utils.copies import Place
+from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host
+from test_backup import flip, host, names, take, touch_state
+
+__all__ = ["host"]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """A place for copies; `SSH_FAILS` makes the connection break."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    ssh = programs / "ssh"
+    ssh.write_text(
+        '#!/bin/sh\nif test -n "$SSH_FAILS"; then echo "Connection refused" >&2; exit 255; fi\n'
+        'for last; do :; done\nexec sh -c "$last"\n'
+    )
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    return Place("cellar", "keeper@cellar", str(tmp_path / "cellar"), "/key", "/known")
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> tuple[str, Path]:
+    """A key pair of age: the public key, and the file with the private one."""
+    identity = tmp_path / "age.key"
+    done = subprocess.run(["age-keygen", "-o", identity], capture_output=True, text=True, check=True)
+    return done.stderr.split()[-1], identity
+
+
+def there(place: Place) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path(place.folder, "one").iterdir()}
+
+
+def test_a_copy_is_the_backup_with_its_digest_and_is_made_once(host, place):
+    taken = take(host)
+    assert copies.push(host, place, "one") == [taken.backup.id]
+    archive = taken.backup.path
+    sidecar = Path(f"{archive}.sha256")
+    assert there(place) == {archive.name: archive.read_bytes(), sidecar.name: sidecar.read_bytes()}
+    assert subprocess.run(["sha256sum", "--check", "--strict", sidecar.name], cwd=f"{place.folder}/one").returncode == 0
+    assert copies.push(host, place, "one") == []
+    assert set(copies.copied(host)) == {"cellar"}
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_a_copy_comes_back_on_another_host_as_the_very_same_backup(host, place, key, encrypted):
+    place = dataclasses.replace(place, recipient=key[0] if encrypted else "")
+    taken = take(host)
+    content = taken.backup.path.read_bytes()
+    copies.push(host, place, "one")
+    if encrypted:
+        stored = there(place)[f"{taken.backup.path.name}.age"]
+        assert hashlib.sha256(content).hexdigest() != hashlib.sha256(stored).hexdigest()
+        assert content[:4096] not in stored
+    for path in host.backup_dir.iterdir():
+        path.unlink()
+    pulled = copies.pull(host, place, "latest", of_host="one", identity=str(key[1]) if encrypted else None)
+    assert pulled.read_bytes() == content
+    assert backup.find(host, "latest").sha256 == taken.backup.sha256
+    assert backup.verify(host) == {taken.backup.id: None}
+
+
+def test_an_encrypted_copy_wants_its_key(host, place, key):
+    take(host)
+    sealed = dataclasses.replace(place, recipient=key[0])
+    copies.push(host, sealed, "one")
+    with pytest.raises(MobiusError, match="is encrypted"):
+        copies.pull(host, sealed, "latest", of_host="one")
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_a_copy_that_was_changed_there_is_refused_and_nothing_comes_of_it(host, place, key, encrypted):
+    sealed = dataclasses.replace(place, recipient=key[0] if encrypted else "")
+    taken = take(host)
+    copies.push(host, sealed, "one")
+    stored = Path(place.folder, "one", taken.backup.path.name + (".age" if encrypted else ""))
+    flip(stored, 3000)
+    for path in host.backup_dir.glob("svc-*"):
+        path.unlink()
+    before = names(host)
+    with pytest.raises(MobiusError):
+        copies.pull(host, sealed, "latest", of_host="one", identity=str(key[1]))
+    assert names(host) == before
+
+
+def test_a_backup_that_is_damaged_here_is_not_copied(host, place):
+    flip(take(host).backup.path, 3000)
+    with pytest.raises(MobiusError) as caught:
+        copies.push(host, place, "one")
+    assert caught.value.outcome == "backup_damaged"
+    assert copies.listed(host, place, "one") == []
+    assert copies.copied(host) == {}
+
+
+def test_a_copy_that_was_cut_short_has_no_name_and_is_made_again(host, place):
+    taken = take(host)
+    left = Path(place.folder, "one", f".{taken.backup.path.name}.part")
+    left.parent.mkdir(parents=True)
+    left.write_bytes(taken.backup.path.read_bytes()[:2000])
+    assert copies.listed(host, place, "one") == []
+    assert copies.push(host, place, "one") == [taken.backup.id]
+    assert not left.exists()
+
+
+def test_a_place_that_cannot_be_reached_is_named(host, place, monkeypatch):
+    take(host)
+    monkeypatch.setenv("SSH_FAILS", "1")
+    with pytest.raises(MobiusError, match=r"cellar .*Connection refused") as caught:
+        copies.push(host, place, "one")
+    assert caught.value.outcome == "unreachable"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"folder": "relative"},
+        {"folder": "/a/$(id)"},
+        {"destination": "-oProxyCommand=id"},
+        {"recipient": "ssh-rsa"},
+        {"port": "x"},
+        {"more": 1},
+    ],
+)
+def test_settings_that_could_be_taken_for_something_else_are_refused(place, change):
+    with pytest.raises(MobiusError) as caught:
+        Place.parse({**dataclasses.asdict(place), **change})
+    assert caught.value.outcome == "invalid_input"
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "$(id)"])
+def test_a_host_whose_name_no_folder_can_have_is_refused(host, place, name):
+    take(host)
+    with pytest.raises(MobiusError):
+        copies.push(host, place, name)
+
+
+# The command
+
+
+@pytest.fixture
+def command(host: Host, tmp_path: Path, place: Place, capsys: pytest.CaptureFixture[str]) -> Any:
+    settings = {
+        "name": "one",
+        "scope": "full",
+        "keep": {"count": 2},
+        "subset": "today/7",
+        "metrics_dir": str(tmp_path / "metrics"),
+        "copies": [dataclasses.asdict(place)],
+    }
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "mobius-backup").mkdir()
+    (tmp_path / "mobius-backup/svc.json").write_text(json.dumps(settings))
+    folders = ["--config-dir", str(tmp_path / "mobius-backup"), "--host-config-dir", str(tmp_path / "mobius-host")]
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = backup_command.main([*folders, *arguments])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def gauges(tmp_path: Path) -> dict[str, float]:
+    lines = (tmp_path / "metrics/svc-backup.prom").read_text().splitlines()
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
+
+
+def test_the_command_backs_up_verifies_copies_and_tells_prometheus(host, command, tmp_path):
+    code, said, _ = command("create")
+    assert (code, said.endswith("-full written.\n")) == (0, True)
+    assert command("create")[1].startswith("Nothing changed")
+    assert command("verify", "--subset", "1/1")[:2] == (0, "1 backups read, all whole.\n")
+    assert command("push")[0] == 0
+    [item] = json.loads(command("list", "--json")[1])
+    assert item["host"] == "one"
+    found = gauges(tmp_path)
+    labels = '{service="svc",scope="full"}'
+    newest = backup.find(host, "latest")
+    assert found[f"mobius_backup_created_timestamp_seconds{labels}"] == newest.moment.timestamp()
+    assert found[f"mobius_backup_verified_timestamp_seconds{labels}"] >= newest.moment.timestamp()
+    assert found[f"mobius_backup_bytes{labels}"] == newest.bytes
+    assert found['mobius_backup_drill_success_timestamp_seconds{service="svc"}'] == 0
+    assert found['mobius_backup_copied_timestamp_seconds{service="svc",place="cellar"}'] > 0
+
+
+def test_the_command_rotates_as_its_settings_say(host, command):
+    for number in range(4):
+        touch_state(host, number)
+        assert command("create")[0] == 0
+    assert len(backup.existing(host)) == 2
+
+
+def test_a_damaged_backup_ends_the_command_with_its_code_and_shows_in_the_metrics(host, command, tmp_path):
+    command("create")
+    flip(backup.find(host, "latest").path, 3000)
+    code, _, said = command("verify", "--subset", "1/1")
+    assert code == 2
+    assert "is damaged" in said or "are damaged" in said
+    assert gauges(tmp_path)['mobius_backup_damaged{service="svc",scope="full"}'] == 1
+
+
+def test_a_drill_that_fails_shows_in_the_metrics(host, command, tmp_path, monkeypatch):
+    def fail(*_: Any, **__: Any) -> None:
+        drill._note(host, backup.find(host, "latest"), None, failure=MobiusError("drill_failed", "No."))
+        raise MobiusError("drill_failed", "No.")
+
+    command("create")
+    monkeypatch.setattr(drill, "drill", fail)
+    assert command("drill")[0] == 2
+    found = gauges(tmp_path)
+    assert found['mobius_backup_drill_timestamp_seconds{service="svc"}'] > 0
+    assert found['mobius_backup_drill_success_timestamp_seconds{service="svc"}'] == 0
+
+
+def test_a_copy_that_is_not_there_and_settings_that_are_no_json_are_told(command, tmp_path):
+    assert command("pull", "latest", "--of-host", "two")[0] == 1
+    assert "no place for copies 'attic'" in command("pull", "latest", "--from", "attic")[2]
+    (tmp_path / "mobius-backup/svc.json").write_text("{")
+    code, _, said = command("create")
+    assert (code, "cannot be understood" in said) == (3, True)
