@@ -38,6 +38,8 @@ VARIABLES = {
     "host_health_path": "/well",
     "host_start_timeout": 10,
     "host_drain_deadline": 3,
+    # what is watched says so: test_watching.py
+    "host_watch_seconds": 0,
 }
 
 
@@ -260,4 +262,8 @@ def machine(bare_machine: Machine) -> Machine:
     bare_machine.stage("1.2.0")
     bare_machine.stage("2.0.0", crash=True)
     bare_machine.stage("2.1.0", admin_silent_after=4)
+    bare_machine.stage("3.0.0", unwell_after=4)
+    bare_machine.stage("3.1.0", fail_every=20)
+    bare_machine.stage("3.2.0", slow=0.2)
+    bare_machine.stage("3.3.0", leak=4 << 20)
     return bare_machine

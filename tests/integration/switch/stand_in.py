@@ -86,7 +86,7 @@ class Handler(BaseHTTPRequestHandler):
     server: Any
 
     def say(self, status: int, value: Any, *, last: bool = False) -> None:
-        body = json.dumps(value).encode()
+        body = value if isinstance(value, bytes) else json.dumps(value).encode()
         # one write: otherwise the answer waits for the client's delayed acknowledgement
         head = f"HTTP/1.1 {status} OK\r\nContent-Length: {len(body)}\r\nX-Release-Id: {RELEASE}\r\n"
         self.wfile.write((head + ("Connection: close\r\n" if last else "") + "\r\n").encode() + body)
@@ -99,9 +99,38 @@ class Handler(BaseHTTPRequestHandler):
         return
 
 
+COUNTED = {"requests": 0, "errors": 0, "quick": 0}
+LEAKED: list[bytes] = []
+
+
 class Public(Handler):
     def do_GET(self) -> None:
-        self.say(200, {"release": RELEASE}, last=not self.server.serving)
+        time.sleep(BEHAVIOUR.get("slow", 0))
+        with self.server.lock:
+            COUNTED["requests"] += 1
+            COUNTED["quick"] += "slow" not in BEHAVIOUR
+            failed = COUNTED["requests"] % BEHAVIOUR["fail_every"] == 0 if "fail_every" in BEHAVIOUR else False
+            COUNTED["errors"] += failed
+        self.say(500 if failed else 200, {"release": RELEASE}, last=not self.server.serving)
+
+
+def metrics() -> bytes:
+    memory = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    lines = [
+        f"answers_total {COUNTED['requests']}",
+        f"failures_total {COUNTED['errors']}",
+        f'answer_seconds_bucket{{le="0.1"}} {COUNTED["quick"]}',
+        f'answer_seconds_bucket{{le="1"}} {COUNTED["requests"]}',
+        f'answer_seconds_bucket{{le="+Inf"}} {COUNTED["requests"]}',
+        f"memory_bytes {memory}",
+    ]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def leak() -> None:
+    while "leak" in BEHAVIOUR:
+        LEAKED.append(os.urandom(BEHAVIOUR["leak"] // 4))
+        time.sleep(0.25)
 
 
 class Admin(Handler):
@@ -111,7 +140,11 @@ class Admin(Handler):
         if self.path == "/admin/state":
             self.say(200, instance.facts())
         elif self.path == "/well":
-            self.say(503 if BEHAVIOUR.get("unwell") else 200, {"status": "fail" if BEHAVIOUR.get("unwell") else "pass"})
+            after = BEHAVIOUR.get("unwell_after")
+            unwell = BEHAVIOUR.get("unwell") or (after is not None and time.monotonic() - STARTED > after)
+            self.say(503 if unwell else 200, {"status": "fail" if unwell else "pass"})
+        elif self.path == "/counts":
+            self.say(200, metrics())
         else:
             self.say(404, {})
 
@@ -146,6 +179,7 @@ time.sleep(BEHAVIOUR.get("slow_start", 0))
 instance = Instance(socket.socket(fileno=3))
 admin = AdminServer(os.environ["MOBIUS_ADMIN_SOCKET"], Admin)
 threading.Thread(target=admin.serve_forever, daemon=True).start()
+threading.Thread(target=leak, daemon=True).start()
 signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=stop).start())
 instance.turn(os.environ["MOBIUS_START"] == "serving")
 notify("READY=1")
