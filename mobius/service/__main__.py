@@ -12,6 +12,7 @@ import signal
 import socket
 import stat
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from pathlib import Path
@@ -75,6 +76,9 @@ def run(
 
 
 def _run(settings: Settings, listener: socket.socket | None, ready: Callable[[str, int], None] | None) -> int:
+    # What Pillow has to say of a picture is the client's affair: it can be thousands of lines for one, and Python keeps
+    # each for ever, so as not to show it twice.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     disable_created_metrics()  # type: ignore[no-untyped-call]
     notifier = Notifier(os.environ)
     instance = Instance(settings, Metrics(CollectorRegistry(auto_describe=True), settings))

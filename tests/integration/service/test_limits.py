@@ -168,6 +168,19 @@ def test_bad_pictures_get_a_4xx_and_stay_within_the_memory_that_the_limits_allow
     assert peak_memory(instance) < Settings(**limits).most_memory
 
 
+def test_a_picture_with_thousands_of_faults_in_its_metadata_does_not_fill_the_log(host: Host, tmp_path: Path) -> None:
+    tags = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 8, 279: 64}
+    tags |= dict.fromkeys(range(1000, 6000), 1 << 30)  # each lies a gigabyte away, 100 bytes long
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1 if tag < 1000 else 25, value) for tag, value in tags.items())
+    picture = b"II*\0" + struct.pack("<I", 8 + 64) + bytes(64) + struct.pack("<H", len(tags)) + entries + bytes(4)
+    log = tmp_path / "service.log"
+    host.start(RELEASE, start="serving", environment="production", log_file=str(log), log_level="INFO")
+    with host.client() as client:
+        assert client.post("/v1/hash", content=picture).status_code == 200
+        assert client.post("/v1/hash", content=GOOD).status_code == 200
+    assert len(log.read_text().splitlines()) < 20
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own with 6 MB."""
