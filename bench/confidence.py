@@ -20,13 +20,16 @@ from typing import Any, Final
 
 import click
 import numpy
-from library import FOLDER, PACKAGES, fetch, pictures_in
+from pictures import FOLDER, PACKAGES, fetch, pictures_in
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
 from mobius.dhash import HammingIndex, PictureError, hash_bytes, hash_file
 from mobius.dhash._confidence import CONFIDENT, DEFAULT_THRESHOLDS, DOUBTFUL, judge
 
 Pixels = numpy.ndarray[Any, numpy.dtype[numpy.float64]]
+
+KINDS: Final = ("photographs", "stamps", "skies", "scenes")
+"""What is fetched when nothing is said."""
 
 SIDE: Final = 128
 _BLOCK: Final = 32
@@ -188,9 +191,12 @@ def recall(files: list[Path]) -> dict[str, dict[str, float]]:
 
 @click.command()
 @click.option("--folder", type=click.Path(exists=True, path_type=Path), help="Your pictures.  [default: fetched]")
+@click.option(
+    "--kind", "kinds", type=click.Choice(list(PACKAGES)), multiple=True, help="Pictures.  [default: no clip art]"
+)
 @click.option("--sample", default=300, show_default=True, help="So many pictures are altered.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def main(folder: Path | None, sample: int, form: str) -> None:
+def main(folder: Path | None, kinds: tuple[str, ...], sample: int, form: str) -> None:
     """Measure how many matches are right, and how many altered copies are found.
 
     \b
@@ -198,16 +204,14 @@ def main(folder: Path | None, sample: int, form: str) -> None:
     python bench/confidence.py --folder ~/Pictures --sample 100
     """
     if folder is None:
-        for packages in PACKAGES.values():
-            fetch(FOLDER, packages)
-        files = [path for packages in PACKAGES.values() for name in packages for path in pictures_in(FOLDER / name)]
-        photographs = [path for name in PACKAGES["photographs"] for path in pictures_in(FOLDER / name)]
-        photographs += pictures_in(FOLDER / PACKAGES["stamps"][0])
+        names = [name for kind in kinds or KINDS for name in PACKAGES[kind]]
+        fetch(FOLDER, tuple(names))
+        files = [path for name in names for path in pictures_in(FOLDER / name)]
     else:
-        files = photographs = pictures_in(folder)
+        files = pictures_in(folder)
     right = rightness(files)
-    step = max(1, len(photographs) // sample)
-    found = recall(photographs[::step][:sample])
+    step = max(1, len(files) // sample)
+    found = recall(files[::step][:sample])
     if form == "json":
         click.echo(json.dumps({"right": right, "recall": found}))
         return

@@ -24,7 +24,7 @@ import click
 import imagehash
 import numpy
 import pdqhash
-from library import FOLDER, PACKAGES, fetch, pictures_in
+from pictures import FOLDER, PACKAGES, fetch, pictures_in
 from PIL import Image
 
 from mobius.dhash import hash_bytes

@@ -28,6 +28,8 @@ PACKAGES: Final[dict[str, tuple[str, ...]]] = {
         "plasma-workspace-wallpapers", "sway-backgrounds", "ukui-wallpapers",
     ),
     "stamps": ("tuxpaint-stamps-default",),
+    "skies": ("kstars-data", "stellarium-data"),
+    "scenes": ("games-thumbnails",),
     "clip art": ("openclipart-png",),
 }  # fmt: skip
 """Kind of pictures to the packages that have them."""

@@ -25,7 +25,7 @@ import click
 import faiss
 import numpy
 import pybktree
-from library import FOLDER, PACKAGES, fetch, pictures_in
+from pictures import FOLDER, PACKAGES, fetch, pictures_in
 
 from mobius.dhash import HammingIndex, PictureError, hash_file
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import imagehash
 import numpy
+import pillow_heif
 import pytest
 from PIL import Image, ImageOps
 
@@ -31,6 +32,9 @@ from mobius.dhash import (
     thumbnail_of,
 )
 from mobius.errors import ExitCode
+
+Image.init()
+FORMATS_READ = frozenset(Image.OPEN)
 
 
 def encoded(image: Image.Image, form: str, **options: object) -> bytes:
@@ -382,3 +386,21 @@ def test_a_format_that_is_not_allowed_is_no_picture() -> None:
     assert hash_bytes(data, formats=("PNG",)).format == "PNG"
     with pytest.raises(NotAPictureError, match=r"a format that is read here \(JPEG, GIF\)"):
         hash_bytes(data, formats=("JPEG", "GIF"))
+
+
+@pytest.mark.parametrize("form", ["HEIF", "AVIF"])
+def test_heic_and_avif_hash_like_what_their_readers_decode(photographs: dict[str, Path], form: str) -> None:
+    if form == "AVIF" and "AVIF" not in FORMATS_READ:
+        pytest.skip("this Pillow was built without AVIF")
+    pillow_heif.register_heif_opener(thumbnails=False)
+    with Image.open(photographs["coffee"]) as opened:
+        data = encoded(opened.convert("RGB").resize((300, 200)), form, quality=80)
+    with Image.open(io.BytesIO(data)) as image:
+        wanted = peer(image.convert("RGB"))
+    for mode in ("exact", "fast"):
+        found = hash_bytes(data, mode)
+        assert found.dhash.hex == wanted
+        assert (found.format, found.width, found.height) == (form, 300, 200)
+    for share in (0.05, 0.5, 0.9):
+        with pytest.raises((BrokenPictureError, NotAPictureError)):
+            hash_bytes(data[: int(len(data) * share)])
