@@ -3,14 +3,20 @@
 """The second look: whether two pictures with near hashes really are one picture.
 
 A dhash knows only which of two neighbours is brighter, so pictures with little in them (skies, gradients, icons on
-white) come near each other by chance. A *look* is independent of it: the low frequencies of the picture's luma, 119
-coefficients of a cosine transform in one byte each, and its contrast in one more. Two looks are compared by the cosine
-between their coefficients, the higher frequencies raised so that each counts about the same in a natural picture.
+white) come near each other by chance. A *look* is independent of it, and has two parts:
 
-Mirrored and rotated pictures have the same coefficients with other signs and in another order, so the eight transforms
-of a look need no second decode.
+- The *form*: the low frequencies of the picture's luma, 119 coefficients of a cosine transform in one byte each, and
+  its contrast in one more. Two forms are compared by the cosine between their coefficients, the higher frequencies
+  raised so that each counts about the same in a natural picture. It finds what may be one picture.
+- The *grain*: where, on 48 x 48 pixels, the luma is clearly above or below what lies around it. Two cards of one pack,
+  or two things cut out on white, have one form; what they differ in is small and in some place. So grains are compared
+  block by block, and hardly a busy block may disagree.
 
-The thresholds are calibrated on real pictures by `bench/confidence.py`; docs/matching.md has the figures.
+Mirrored and rotated pictures have the same coefficients with other signs and in another order, and a turned grain, so
+the eight transforms of a look need no second decode.
+
+The thresholds were chosen on real pictures; `bench/confidence.py` measures them, docs/matching.md has the figures and
+what they do not show.
 """
 
 from __future__ import annotations
@@ -30,8 +36,14 @@ GRID: Final = 32
 ORDER: Final = 14
 """Highest sum of the two frequencies kept (in half waves a side); 0, the mean, is left out."""
 
-LOOK_BYTES: Final = (ORDER + 1) * (ORDER + 2) // 2
-"""Bytes of a look: one of contrast, then one a coefficient."""
+FORM_BYTES: Final = (ORDER + 1) * (ORDER + 2) // 2
+"""Bytes of the form: one of contrast, then one a coefficient."""
+
+BLOCKS: Final = 6
+"""Blocks a side of the grain, of 8 x 8 pixels each, so that one is a word of 64 bits."""
+
+LOOK_BYTES: Final = FORM_BYTES + 2 * 8 * BLOCKS**2
+"""Bytes of a look: the form, then of the grain a word a block of what is brighter and one a block of what is darker."""
 
 NO_MATCH: Final = 0
 DOUBTFUL: Final = 1
@@ -52,6 +64,9 @@ counter-clockwise, as Pillow's do."""
 
 _BLOCK: Final = 1 << 16
 
+_LEAST: Final = 1.0
+"""Grey levels that a pixel stands out by at least: less is the noise of a coder."""
+
 
 @dataclass(frozen=True)
 class Thresholds:
@@ -63,13 +78,21 @@ class Thresholds:
         confident: smallest cosine of a confident match.
         contrast: standard deviation of the small luma, in grey levels of 255, below which a picture is flat.
         detail: number of coefficients (as if all were equally strong) below which a picture has too little in it.
+        busy: pixels of a block's 64 that stand out, from which the block counts.
+        blocks: number of busy blocks below which a picture has too little in it.
+        agreement: smallest correlation of the grain in the busy blocks of a confident match, but for `odd` of them.
+        odd: share of the busy blocks that may agree less.
     """
 
     radius: int = 32
     doubtful: float = 0.6
-    confident: float = 0.9
+    confident: float = 0.93
     contrast: float = 4.0
     detail: float = 8.0
+    busy: int = 8
+    blocks: int = 8
+    agreement: float = 0.5
+    odd: float = 0.06
 
 
 DEFAULT_THRESHOLDS: Final = Thresholds()
@@ -108,7 +131,7 @@ def look_of(luma: Image.Image) -> bytes:
 
     Returns:
         LOOK_BYTES bytes: the contrast in half grey levels (standard deviation, at most 127.5), then signed
-        coefficients, the strongest brought to 127. All zero for a picture of one grey.
+        coefficients, the strongest brought to 127, then the grain. All zero for a picture of one grey.
     """
     small = numpy.asarray(luma.resize((GRID, GRID), Image.Resampling.BILINEAR), numpy.float32)
     basis = _basis()
@@ -118,7 +141,26 @@ def look_of(luma: Image.Image) -> bytes:
         return bytes(LOOK_BYTES)
     found *= _emphasis()
     signed = numpy.rint(found * (127 / float(numpy.abs(found).max()))).astype(numpy.int8)
-    return bytes([contrast]) + signed.tobytes()
+    return bytes([contrast]) + signed.tobytes() + _grain_of(luma)
+
+
+def _grain_of(luma: Image.Image) -> bytes:
+    """Where the picture stands out from its surroundings of 5 x 5, by half of what it does on average or more."""
+    side = 8 * BLOCKS
+    small = numpy.asarray(luma.resize((side, side), Image.Resampling.BILINEAR), numpy.float32)
+    around = small
+    for axis in (0, 1):
+        padded = numpy.pad(around, [(2, 2) if axis == way else (0, 0) for way in (0, 1)], mode="edge")
+        around = numpy.mean([padded.take(range(start, start + side), axis) for start in range(5)], axis=0)
+    stands = small - around
+    least = max(_LEAST, float(numpy.sqrt((stands * stands).mean())) / 2)
+    return _packed(stands >= least) + _packed(stands <= -least)
+
+
+def _packed(plane: NDArray[numpy.bool_]) -> bytes:
+    """Bits of a plane, shape (8 * BLOCKS, 8 * BLOCKS), block by block."""
+    blocks = plane.reshape(BLOCKS, 8, BLOCKS, 8).swapaxes(1, 2)
+    return numpy.packbits(blocks.reshape(-1)).tobytes()
 
 
 def transformed(look: bytes, transform: str) -> bytes:
@@ -128,8 +170,14 @@ def transformed(look: bytes, transform: str) -> bytes:
         KeyError: `transform` is none of the eight (`TRANSFORMS`).
     """
     order, signs = _transform(transform)
-    signed = numpy.frombuffer(look, numpy.int8)[1:]
-    return look[:1] + (signed[order] * signs).tobytes()
+    signed = numpy.frombuffer(look, numpy.int8)[1:FORM_BYTES]
+    swapped, mirrored, flipped = TRANSFORMS[transform]
+    planes = numpy.unpackbits(numpy.frombuffer(look, numpy.uint8)[FORM_BYTES:]).astype(bool)
+    grain = planes.reshape(2, BLOCKS, BLOCKS, 8, 8).swapaxes(2, 3).reshape(2, 8 * BLOCKS, 8 * BLOCKS)
+    if swapped:
+        grain = grain.swapaxes(1, 2)
+    grain = grain[:, :: -1 if flipped else 1, :: -1 if mirrored else 1]
+    return look[:1] + (signed[order] * signs).tobytes() + _packed(grain[0]) + _packed(grain[1])
 
 
 @functools.cache
@@ -170,8 +218,48 @@ def judge(
         near = numpy.asarray(distances[part]) <= thresholds.radius
         known = _enough(looks_a[part], thresholds) & _enough(looks_b[part], thresholds)
         verdicts[part] += near & (cosines >= thresholds.doubtful)
-        verdicts[part] += near & (cosines >= thresholds.confident) & known
+        alike = numpy.flatnonzero(near & (cosines >= thresholds.confident) & known)
+        agreeing = alike[_agree(looks_a[part][alike], looks_b[part][alike], thresholds)]
+        verdicts[start + agreeing] += 1
     return verdicts
+
+
+def _agree(
+    looks_a: NDArray[numpy.uint8], looks_b: NDArray[numpy.uint8], thresholds: Thresholds
+) -> NDArray[numpy.bool_]:
+    """Whether the grains are of one picture, shape (n,)."""
+    alike, busy = agreement(looks_a, looks_b, thresholds.busy)
+    count = busy.sum(axis=1)
+    odd = (busy & (alike < thresholds.agreement)).sum(axis=1)
+    agree: NDArray[numpy.bool_] = (count >= thresholds.blocks) & (odd <= thresholds.odd * count)
+    return agree
+
+
+def agreement(
+    looks_a: NDArray[numpy.uint8], looks_b: NDArray[numpy.uint8], busy: int
+) -> tuple[NDArray[numpy.float32], NDArray[numpy.bool_]]:
+    """The correlation of two grains block by block, -1 to 1, and whether the block is busy in either.
+
+    Args:
+        looks_a, looks_b: shape (n, LOOK_BYTES).
+        busy: pixels of a block's 64 that stand out, from which it is.
+
+    Returns:
+        Two arrays of shape (n, BLOCKS * BLOCKS).
+    """
+    (up_a, down_a), (up_b, down_b) = _grain(looks_a), _grain(looks_b)
+    count = numpy.bitwise_count
+    same = count(up_a & up_b).astype(numpy.float32) + count(down_a & down_b)
+    other = count(up_a & down_b).astype(numpy.float32) + count(down_a & up_b)
+    many_a, many_b = count(up_a | down_a).astype(numpy.float32), count(up_b | down_b).astype(numpy.float32)
+    alike: NDArray[numpy.float32] = (same - other) / numpy.sqrt(numpy.maximum(many_a * many_b, 1))
+    return alike, numpy.maximum(many_a, many_b) >= busy
+
+
+def _grain(looks: NDArray[numpy.uint8]) -> tuple[NDArray[numpy.uint64], NDArray[numpy.uint64]]:
+    """The words of what is brighter and of what is darker, shape (n, BLOCKS * BLOCKS) each."""
+    words = numpy.ascontiguousarray(looks[:, FORM_BYTES:]).view(numpy.uint64)
+    return words[:, : BLOCKS**2], words[:, BLOCKS**2 :]
 
 
 def similarity(looks_a: NDArray[numpy.uint8], looks_b: NDArray[numpy.uint8]) -> NDArray[numpy.float32]:
@@ -186,7 +274,7 @@ def similarity(looks_a: NDArray[numpy.uint8], looks_b: NDArray[numpy.uint8]) -> 
 
 
 def _coefficients(looks: NDArray[numpy.uint8]) -> NDArray[numpy.float32]:
-    return numpy.ascontiguousarray(looks[:, 1:]).view(numpy.int8).astype(numpy.float32)
+    return numpy.ascontiguousarray(looks[:, 1:FORM_BYTES]).view(numpy.int8).astype(numpy.float32)
 
 
 def _enough(looks: NDArray[numpy.uint8], thresholds: Thresholds) -> NDArray[numpy.bool_]:

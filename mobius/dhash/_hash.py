@@ -155,7 +155,7 @@ class Fingerprint:
         size: of the encoded bytes.
         grids: the 9x8 and the 8x9 pixels that were compared, 72 bytes each, row by row.
         warnings: a sentence for each fault that the picture could be hashed in spite of.
-        look: what the second look compares (`mobius.dhash.look_of`), when it was asked for.
+        look: what the second look compares (`mobius.dhash._confidence`), when it was asked for.
     """
 
     dhash: Dhash

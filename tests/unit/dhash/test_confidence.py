@@ -4,13 +4,23 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy
 import pytest
 from PIL import Image
 
-from mobius.dhash._confidence import LOOK_BYTES, TRANSFORMS, look_of, transformed
+from mobius.dhash._confidence import (
+    CONFIDENT,
+    DOUBTFUL,
+    FORM_BYTES,
+    LOOK_BYTES,
+    TRANSFORMS,
+    judge,
+    look_of,
+    transformed,
+)
 
 PILLOW = {
     "none": None,
@@ -30,7 +40,11 @@ def luma(path: Path) -> Image.Image:
 
 
 def coefficients(look: bytes) -> numpy.ndarray:
-    return numpy.frombuffer(look, numpy.int8)[1:].astype(int)
+    return numpy.frombuffer(look, numpy.int8)[1:FORM_BYTES].astype(int)
+
+
+def grain(look: bytes) -> numpy.ndarray:
+    return numpy.unpackbits(numpy.frombuffer(look, numpy.uint8)[FORM_BYTES:])
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
@@ -43,3 +57,35 @@ def test_a_transformed_look_is_the_look_of_the_transformed_picture(photographs: 
         assert abs(made[0] - seen[0]) <= 1
         # turning by a quarter swaps the two passes of the resize, which round between them
         assert abs(coefficients(made) - coefficients(seen)).max() <= 2
+        # of 4608 bits, those of pixels that hardly stand out may turn over
+        assert (grain(made) != grain(seen)).sum() <= 60
+
+
+def verdict(one: Image.Image, other: Image.Image) -> int:
+    looks = [numpy.frombuffer(look_of(picture), numpy.uint8)[None, :] for picture in (one, other)]
+    return int(judge(numpy.zeros(1, numpy.uint8), *looks)[0])
+
+
+def test_a_copy_is_confident_and_one_in_which_a_part_was_exchanged_is_for_a_person(
+    photographs: dict[str, Path],
+) -> None:
+    for name in ("astronaut", "coffee", "rocket"):
+        picture = luma(photographs[name])
+        small = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        small.save(buffer, "JPEG", quality=40)
+        with Image.open(buffer) as copy:
+            assert verdict(picture, copy.convert("L")) == CONFIDENT
+    picture = luma(photographs["astronaut"])
+    changed = picture.copy()
+    # what a person would see at once, and the form does not: another face
+    box = (160, 40, 260, 140)
+    changed.paste(picture.crop(box).transpose(Image.Transpose.ROTATE_180), box[:2])
+    assert verdict(picture, changed) == DOUBTFUL
+
+
+def test_a_picture_with_nothing_in_it_is_never_confident() -> None:
+    ramp = Image.linear_gradient("L")
+    assert verdict(ramp, ramp) != CONFIDENT
+    grey = Image.new("L", (100, 100), 128)
+    assert verdict(grey, grey) != CONFIDENT
