@@ -17,7 +17,7 @@ setup: ## install what the project needs (virtual environment, podman, mmdebstra
 demo: setup ## release real pictures' service to three lab hosts, upgrade it, refuse a bad one (LIBRARY=dir for your own pictures)
 	@$(BIN)/python -m mobius.control.demo $(if $(LIBRARY),--library "$(LIBRARY)")
 
-test: setup lint ## lint, types, unit, contract, integration, Molecule, end to end (under 30 minutes on two cores)
+test: setup lint ## lint, types, unit, contract, integration, Molecule, end to end (under 40 minutes on two cores)
 	$(PYTEST) -m "not soak" --junitxml=test-results/pytest.xml
 
 test-unit: setup ## the quick part: unit and contract tests
