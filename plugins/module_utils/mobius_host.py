@@ -1858,14 +1858,16 @@ def tool_digest(sources: Mapping[str, str] | None = None) -> str:
     return digest.hexdigest()[:12]
 
 
-def launcher(lib_dir: str | Path, digest: str, entry: str = "mobius_host") -> str:
-    """The text of a command: it fixes the version of the code, and lets nothing of its surroundings in."""
+def launcher(lib_dir: str | Path, digest: str, entry: str = "mobius_host", config_dir: str | Path = CONFIG_DIR) -> str:
+    """The text of a command: it fixes the version of the code and the folder of its settings, and lets nothing of its
+    surroundings in."""
     return f'''#!/usr/bin/python3 -IS
 # Written by Ansible; changes are lost.
 import sys
 
 DIGEST = "{digest}"
 sys.path.insert(0, "{lib_dir}/" + DIGEST)
+sys.argv[1:1] = ["--config-dir", "{config_dir}"]
 
 from {PACKAGE}.{entry} import main
 

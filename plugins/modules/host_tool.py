@@ -109,7 +109,9 @@ def _wanted(params: dict[str, object], sources: dict[str, str], digest: str) -> 
         content = {**config, "schema": mobius_host.SCHEMA, "service": service, "command": str(command)}
         path = Path(str(params["config_dir"])) / f"{service}.json"
         wanted[path] = (durable.json_bytes(content).decode(), 0o644)
-    wanted[command] = (mobius_host.launcher(str(params["lib_dir"]), digest, TOOLS[str(params["tool"])][1]), 0o755)
+    entry = TOOLS[str(params["tool"])][1]
+    text = mobius_host.launcher(str(params["lib_dir"]), digest, entry, str(params["config_dir"]))
+    wanted[command] = (text, 0o755)
     return wanted
 
 
