@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+# four hosts on two cores: about two minutes a test, so all but the first are left to the long series
 pytestmark = pytest.mark.lab
 
 
@@ -38,6 +39,7 @@ def test_a_release_goes_through_its_batches_and_the_decision_is_recorded(fleet: 
     assert (again.code, again.changes) == (0, {})
 
 
+@pytest.mark.soak
 def test_a_host_that_fails_in_the_last_batch_takes_all_hosts_back(fleet: Any, first: str) -> None:
     before = fleet.confirmed()
     path, _ = fleet.bundle("1.2.0")
@@ -51,6 +53,7 @@ def test_a_host_that_fails_in_the_last_batch_takes_all_hosts_back(fleet: Any, fi
     assert fleet.release(path).outcome == "release_bad"
 
 
+@pytest.mark.soak
 def test_a_failed_first_batch_is_the_only_one_that_begins(fleet: Any, first: str) -> None:
     before = fleet.confirmed()
     path, release = fleet.bundle("1.3.0")
@@ -62,6 +65,7 @@ def test_a_failed_first_batch_is_the_only_one_that_begins(fleet: Any, first: str
     assert fleet.confirmed() == fleet.answers() == before
 
 
+@pytest.mark.soak
 def test_a_host_that_falls_silent_after_its_batch_takes_the_others_back_and_comes_back_by_itself(
     fleet: Any, first: str
 ) -> None:
@@ -85,6 +89,7 @@ def test_a_host_that_falls_silent_after_its_batch_takes_the_others_back_and_come
     assert fleet.confirmed() == fleet.answers() == fleet.everywhere(release)
 
 
+@pytest.mark.soak
 def test_a_host_that_misses_the_confirmation_is_diverged_and_the_next_run_brings_it_along(
     fleet: Any, first: str
 ) -> None:
@@ -106,6 +111,7 @@ def test_a_host_that_misses_the_confirmation_is_diverged_and_the_next_run_brings
     assert fleet.confirmed() == fleet.answers() == fleet.everywhere(release)
 
 
+@pytest.mark.soak
 def test_a_decision_that_cannot_be_recorded_is_not_taken(fleet: Any, first: str) -> None:
     before = fleet.confirmed()
     path, _ = fleet.bundle("1.6.0")
@@ -114,6 +120,7 @@ def test_a_decision_that_cannot_be_recorded_is_not_taken(fleet: Any, first: str)
     assert fleet.confirmed() == fleet.answers() == before
 
 
+@pytest.mark.soak
 def test_sizes_that_are_none_are_refused_before_anything_changes(fleet: Any, first: str) -> None:
     done = fleet.mobius("promote", "--release", first, promote_batches=["few"])
     assert (done.code, done.outcome, done.changes) == (1, "invalid_input", {})
