@@ -4,30 +4,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
-from ansible.plugins.action import ActionBase
-
+from mobius.control.action import ControlNodeAction
 from mobius.control.batches import batches
-from mobius.errors import MobiusError
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]
+class ActionModule(ControlNodeAction):
     """The batches of all hosts of the play, whatever became of them; changes nothing and works in check mode."""
 
-    TRANSFERS_FILES = False
-    _requires_connection = False
-    _supports_check_mode = True
-    _supports_async = False
+    arguments: ClassVar = {"sizes": {"type": "list", "elements": "raw", "required": True}}
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        _, arguments = self.validate_argument_spec(
-            argument_spec={"sizes": {"type": "list", "elements": "raw", "required": True}}
-        )
-        hosts = [str(host) for host in (task_vars or {})["ansible_play_hosts_all"]]
-        try:
-            found = batches(hosts, arguments["sizes"])
-        except MobiusError as error:
-            return {**result, "failed": True, "msg": error.reason, "mobius_failure": error.as_dict()}
-        return {**result, "changed": False, "batches": found}
+    def answer(self, given: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        hosts = [str(host) for host in task_vars["ansible_play_hosts_all"]]
+        return {"batches": batches(hosts, given["sizes"])}

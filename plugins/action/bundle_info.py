@@ -4,33 +4,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from ansible.plugins.action import ActionBase
+from typing import Any, ClassVar
 
 from mobius import manifest
+from mobius.control.action import ControlNodeAction
 from mobius.errors import MobiusError
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]
+class ActionModule(ControlNodeAction):
     """The release that a bundle holds; it changes nothing and works in check mode."""
 
-    TRANSFERS_FILES = False
-    _requires_connection = False
-    _supports_check_mode = True
-    _supports_async = False
+    arguments: ClassVar = {"path": {"type": "str", "required": True}, "sha256": {"type": "str"}}
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        _, arguments = self.validate_argument_spec(
-            argument_spec={"path": {"type": "str", "required": True}, "sha256": {"type": "str"}},
-        )
-        try:
-            found = bundle_info(arguments["path"], arguments["sha256"])
-        except MobiusError as error:
-            return {**result, "failed": True, "msg": error.reason, "mobius_failure": error.as_dict()}
-        return {**result, "changed": False, **found}
+    def answer(self, given: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+        return bundle_info(given["path"], given["sha256"])
 
 
 def bundle_info(path: str, sha256: str | None) -> dict[str, Any]:

@@ -4,34 +4,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
-from ansible.plugins.action import ActionBase
-
+from mobius.control.action import ControlNodeAction
 from mobius.control.outcome import failure_from
-from mobius.errors import MobiusError
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]
+class ActionModule(ControlNodeAction):
     """Always fails, in check mode too: what a play refuses, its plan refuses."""
 
-    TRANSFERS_FILES = False
-    _requires_connection = False
-    _supports_check_mode = True
-    _supports_async = False
+    arguments: ClassVar = {
+        "outcome": {"type": "str"},
+        "reason": {"type": "str"},
+        "do_next": {"type": "str"},
+        "failure": {"type": "dict"},
+    }
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        _, arguments = self.validate_argument_spec(
-            argument_spec={
-                "outcome": {"type": "str"},
-                "reason": {"type": "str"},
-                "do_next": {"type": "str"},
-                "failure": {"type": "dict"},
-            },
-        )
-        try:
-            failure = failure_from(**arguments)
-        except MobiusError as error:
-            failure = error.as_dict()
-        return {**result, "changed": False, "failed": True, "msg": failure["reason"], "mobius_failure": failure}
+    def answer(self, given: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+        failure = failure_from(**given)
+        return {"failed": True, "msg": failure["reason"], "mobius_failure": failure}

@@ -83,7 +83,8 @@ def push(host: Host, place: Place, name: str) -> list[str]:
     Raises:
         MobiusError: unreachable, backup_damaged (here or there), missing_dependency without `age`, disk_full.
     """
-    newest = {item.scope: item for item in backup.existing(host) if item.damaged is None}
+    # one that was pulled here from another host has its copies already
+    newest = {item.scope: item for item in backup.existing(host) if item.damaged is None and item.host in (name, None)}
     there = _listed(place, host, name)
     pushed = []
     for item in sorted(newest.values(), key=lambda found: found.id):
@@ -125,6 +126,15 @@ def pull(host: Host, place: Place, wanted: str, *, of_host: str, identity: str |
         )
     with backup.exclusive(host, check_mode=False):
         promised = _digest_there(place, of_host, final.name)
+        if final.exists():
+            # timers run at the same second on all hosts, so another host's backup may well have this one's id
+            if archive.file_sha256(final) == promised:
+                return final
+            raise MobiusError(
+                "invalid_input",
+                f"This host has another backup {fitting[-1]} already, so the copy was not pulled.",
+                do_next="Move that one elsewhere first, with its .sha256, or pull another copy.",
+            )
         sent = promised if stored == final.name else _digest_there(place, of_host, stored)
         descriptor, temporary = tempfile.mkstemp(
             prefix=f"{durable.TEMPORARY_PREFIX}{host.service}-", dir=host.backup_dir

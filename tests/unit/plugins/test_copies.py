@@ -50,7 +50,7 @@ def there(place: Place) -> dict[str, bytes]:
 
 
 def test_a_copy_is_the_backup_with_its_digest_and_is_made_once(host, place):
-    taken = take(host)
+    taken = take(host, name="one")
     assert copies.push(host, place, "one") == [taken.backup.id]
     archive = taken.backup.path
     sidecar = Path(f"{archive}.sha256")
@@ -63,7 +63,7 @@ def test_a_copy_is_the_backup_with_its_digest_and_is_made_once(host, place):
 @pytest.mark.parametrize("encrypted", [False, True])
 def test_a_copy_comes_back_on_another_host_as_the_very_same_backup(host, place, key, encrypted):
     place = dataclasses.replace(place, recipient=key[0] if encrypted else "")
-    taken = take(host)
+    taken = take(host, name="one")
     content = taken.backup.path.read_bytes()
     copies.push(host, place, "one")
     if encrypted:
@@ -78,8 +78,30 @@ def test_a_copy_comes_back_on_another_host_as_the_very_same_backup(host, place, 
     assert backup.verify(host) == {taken.backup.id: None}
 
 
+def test_a_copy_with_the_id_of_a_backup_of_this_host_replaces_nothing(host, place):
+    """Timers run at the same second everywhere, so two hosts' backups may have one id."""
+    copies.push(host, place, take(host, name="one").backup.host)
+    for path in host.backup_dir.glob("svc-*"):
+        path.unlink()
+    touch_state(host)
+    own = take(host, name="two").backup
+    content = own.path.read_bytes()
+    with pytest.raises(MobiusError, match="has another backup"):
+        copies.pull(host, place, own.id, of_host="one")
+    assert own.path.read_bytes() == content
+    assert backup.verify(host) == {own.id: None}
+    copies.push(host, place, "two")
+    assert copies.pull(host, place, own.id, of_host="two") == own.path, "the very same one is there already"
+
+
+def test_what_was_pulled_from_another_host_is_not_pushed_as_ones_own(host, place):
+    take(host, name="one")
+    assert copies.push(host, place, "two") == []
+    assert copies.listed(host, place, "two") == []
+
+
 def test_an_encrypted_copy_wants_its_key(host, place, key):
-    take(host)
+    take(host, name="one")
     sealed = dataclasses.replace(place, recipient=key[0])
     copies.push(host, sealed, "one")
     with pytest.raises(MobiusError, match="is encrypted"):
@@ -89,7 +111,7 @@ def test_an_encrypted_copy_wants_its_key(host, place, key):
 @pytest.mark.parametrize("encrypted", [False, True])
 def test_a_copy_that_was_changed_there_is_refused_and_nothing_comes_of_it(host, place, key, encrypted):
     sealed = dataclasses.replace(place, recipient=key[0] if encrypted else "")
-    taken = take(host)
+    taken = take(host, name="one")
     copies.push(host, sealed, "one")
     stored = Path(place.folder, "one", taken.backup.path.name + (".age" if encrypted else ""))
     flip(stored, 3000)
@@ -102,7 +124,7 @@ def test_a_copy_that_was_changed_there_is_refused_and_nothing_comes_of_it(host, 
 
 
 def test_a_backup_that_is_damaged_here_is_not_copied(host, place):
-    flip(take(host).backup.path, 3000)
+    flip(take(host, name="one").backup.path, 3000)
     with pytest.raises(MobiusError) as caught:
         copies.push(host, place, "one")
     assert caught.value.outcome == "backup_damaged"
@@ -111,7 +133,7 @@ def test_a_backup_that_is_damaged_here_is_not_copied(host, place):
 
 
 def test_a_copy_that_was_cut_short_has_no_name_and_is_made_again(host, place):
-    taken = take(host)
+    taken = take(host, name="one")
     left = Path(place.folder, "one", f".{taken.backup.path.name}.part")
     left.parent.mkdir(parents=True)
     left.write_bytes(taken.backup.path.read_bytes()[:2000])
@@ -121,7 +143,7 @@ def test_a_copy_that_was_cut_short_has_no_name_and_is_made_again(host, place):
 
 
 def test_a_place_that_cannot_be_reached_is_named(host, place, monkeypatch):
-    take(host)
+    take(host, name="one")
     monkeypatch.setenv("SSH_FAILS", "1")
     with pytest.raises(MobiusError, match=r"cellar .*Connection refused") as caught:
         copies.push(host, place, "one")
@@ -147,7 +169,7 @@ def test_settings_that_could_be_taken_for_something_else_are_refused(place, chan
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "$(id)"])
 def test_a_host_whose_name_no_folder_can_have_is_refused(host, place, name):
-    take(host)
+    take(host, name="one")
     with pytest.raises(MobiusError):
         copies.push(host, place, name)
 

@@ -1,0 +1,43 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What the action plugins share that work on the control node alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from ansible.plugins.action import ActionBase
+
+from mobius.errors import MobiusError
+
+
+class ControlNodeAction(ActionBase):  # type: ignore[misc]
+    """Changes no host, asks none, and works in check mode. A `MobiusError` of `answer` is the task's failure.
+
+    Attributes:
+        arguments: the argument specification, as a module has it.
+        required_by: arguments that need others.
+    """
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+    _supports_check_mode = True
+    _supports_async = False
+
+    arguments: ClassVar[dict[str, dict[str, Any]]] = {}
+    required_by: ClassVar[dict[str, tuple[str, ...]]] = {}
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Check the arguments, and put the answer into Ansible's form."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        _, given = self.validate_argument_spec(argument_spec=self.arguments, required_by=self.required_by)
+        try:
+            answer = self.answer(given, task_vars or {})
+        except MobiusError as error:
+            answer = {"failed": True, "msg": error.reason, "mobius_failure": error.as_dict()}
+        return {**result, "changed": False, **answer}
+
+    def answer(self, given: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        """What the task answers; `given` are the checked arguments."""
+        raise NotImplementedError
