@@ -23,7 +23,7 @@ test: setup lint ## lint, types, unit, contract, integration, Molecule, end to e
 test-unit: setup ## the quick part: unit and contract tests
 	$(PYTEST) tests/unit tests/contract
 
-soak: setup ## the long series, whole
+soak: bench ## the long series, whole (with the benchmarks' peers)
 	$(PYTEST) -m soak
 
 bench: setup ## install the peers that bench/ measures beside us (then run bench/NAME.py; --help tells how)

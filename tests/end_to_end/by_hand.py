@@ -77,10 +77,13 @@ class Answer:
     stderr: str
 
     @property
+    def outcome(self) -> str:
+        return str(self.summary["outcome"])
+
+    @property
     def changes(self) -> dict[str, list[str]]:
-        """Names of the changed tasks, in order, by host."""
-        found: dict[str, list[str]] = self.summary["changes"]
-        return found
+        """Names of the changed tasks, in order, by host; hosts that changed nothing are left out."""
+        return {host: tasks for host, tasks in self.summary["changes"].items() if tasks}
 
     def outcomes(self) -> dict[str, str]:
         """Outcome by host."""

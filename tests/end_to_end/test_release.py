@@ -55,7 +55,7 @@ def test_provisioning_does_what_its_check_said(hosts: list[Host]) -> None:
     assert real.code == 0
     assert check.changes == real.changes
     again = mobius("provision")
-    assert {host: tasks for host, tasks in again.changes.items() if tasks} == {}
+    assert again.changes == {}
 
 
 def test_the_first_release_does_what_its_check_said(hosts: list[Host], bundles: Sequence[Bundle]) -> None:
@@ -72,7 +72,7 @@ def test_the_smoke_test_passes_on_sound_hosts_and_names_the_one_that_is_not(host
     sound = mobius("smoke")
     assert sound.code == 0, sound.stderr
     assert {name: report["failed"] for name, report in sound.summary["smoke"].items()} == dict.fromkeys(names(hosts), 0)
-    assert sound.changes == {} or not any(sound.changes.values())
+    assert sound.changes == {}
     release = sound.summary["smoke"][hosts[0].name]["release"]
     log = f"/var/log/mobius-dhash/{release}.log"
     hosts[0].run(f"chmod o+r {log}")
@@ -89,14 +89,14 @@ def test_a_backup_does_what_its_check_said(hosts: list[Host]) -> None:
     assert (check.code, real.code, again.code) == (0, 0, 0)
     assert check.changes == real.changes
     assert set(real.changes) == names(hosts), "the release has changed what there is to back up"
-    assert not any(again.changes.values())
+    assert again.changes == {}
 
 
 def test_the_same_release_again_changes_nothing(hosts: list[Host], bundles: Sequence[Bundle]) -> None:
     for arguments in (("--check",), ()):
         again = mobius("release", "--bundle", bundles[0].path, *arguments)
         assert again.code == 0
-        assert {host: tasks for host, tasks in again.changes.items() if tasks} == {}
+        assert again.changes == {}
 
 
 def test_an_upgrade_and_a_way_back_lose_no_request(
@@ -175,7 +175,7 @@ def test_a_wrong_digest_is_one_sentence_and_changes_nothing(
     answer = mobius("release", "--bundle", str(damaged))
     assert answer.code == 1
     assert answer.summary["outcome"] == "bundle_invalid"
-    assert not any(answer.changes.values())
+    assert answer.changes == {}
     assert {serving_release(host.address) for host in hosts} == {bundles[1].release}
 
 

@@ -9,9 +9,7 @@ gone, and what a kept release needs is there.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,11 +29,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from tests.killing import die_after_writing, killed
+
 RELEASES = ("1.0.0-0123456789ab", "1.1.0-0123456789ab")
 KEPT = RELEASES[:1]
 """Of these the newest backup is needed; the others are gone from the host."""
 START = datetime(2026, 1, 31, 23, 5, 1, tzinfo=UTC)
-CALLS = ("write", "open", "mkdir", "rename", "replace", "unlink", "rmdir", "fsync", "fchmod")
 QUICK = settings(deadline=None, max_examples=15, stateful_step_count=20, suppress_health_check=[HealthCheck.too_slow])
 LONG = settings(QUICK, max_examples=300, stateful_step_count=30)
 NUMBERS = st.integers(0, 2)
@@ -112,14 +111,12 @@ class History(RuleBasedStateMachine):
         self.change()
         self.now += jump
         before = {item.id for item in backup.existing(self.host)}
-        child = os.fork()
-        if child == 0:
-            try:
-                _die_after(number)
-                backup.take(self.host, scope="full", keep=keep, scratch=self.place / "scratch", now=self.now)
-            finally:
-                os._exit(0)
-        os.waitpid(child, 0)
+
+        def work() -> None:
+            die_after_writing(number)
+            backup.take(self.host, scope="full", keep=keep, scratch=self.place / "scratch", now=self.now)
+
+        killed(work)
         for item in backup.existing(self.host):
             if item.id not in before:
                 self.good[item.id] = str(item.sha256)
@@ -163,24 +160,6 @@ class History(RuleBasedStateMachine):
         data = taken.path.read_bytes()
         at = data.index(b"state/note\0") + 512
         return int(data[at : data.index(b"\n", at)])
-
-
-def _die_after(number: int) -> None:
-    left = number
-
-    def mortal(real: Any) -> Any:
-        def call(*arguments: Any, **options: Any) -> Any:
-            nonlocal left
-            found = real(*arguments, **options)
-            left -= 1
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return found
-
-        return call
-
-    for name in CALLS:
-        setattr(os, name, mortal(getattr(os, name)))
 
 
 def test_a_history_of_backups() -> None:

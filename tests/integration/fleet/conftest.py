@@ -13,44 +13,19 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mobius.control.bundle import pack
+from tests.end_to_end.by_hand import Answer
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 BIN = Path(sys.executable).parent
 STAND_IN = CHECKOUT / "tests/integration/switch/stand_in.py"
 SERVICE = "stand-in"
 HOSTS = 4
-
-
-@dataclass(frozen=True)
-class Answer:
-    """How a run of `mobius` ended."""
-
-    code: int
-    summary: dict[str, Any]
-    stderr: str
-
-    @property
-    def outcome(self) -> str:
-        return str(self.summary["outcome"])
-
-    @property
-    def changes(self) -> dict[str, list[str]]:
-        """Names of the changed tasks, in order, by host; hosts that changed nothing are left out."""
-        return {host: tasks for host, tasks in self.summary["changes"].items() if tasks}
-
-    def outcomes(self) -> dict[str, str]:
-        return {item["host"]: item["outcome"] for item in self.summary["failures"]}
-
-    def tasks(self) -> list[str]:
-        """Every task that began, in order."""
-        return [line.split("task", 1)[1].strip() for line in self.stderr.splitlines() if line[10:].startswith("  task")]
 
 
 class Fleet:

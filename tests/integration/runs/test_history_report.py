@@ -5,31 +5,21 @@
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from mobius.cli import run as mobius
 from mobius.control.history import History, Holder
 from mobius.control.history_report import dora
 from mobius.control.history_runs import read_runs
+from tests.browser import browser
+
+__all__ = ["browser"]
 
 ONE, TWO = "1.0.0-aaaaaaaaaaaa", "1.1.0-bbbbbbbbbbbb"
 NASTY = "<script>document.title='sprung'</script>"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    binary = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    assert binary is not None, "there is no Chromium: `make setup` installs it"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=binary, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 def one_run(history: History, monkeypatch, at: str, playbook: str, outcome: str, before: str | None, after: str | None):

@@ -1,6 +1,9 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Each benchmark runs on a tiny sample and gives its table. No figure is asserted: those belong to quiet machines."""
+"""Each benchmark runs on a tiny sample and gives its table. No figure is asserted: those belong to quiet machines.
+
+Those that need peers belong to the long series: `make soak` installs the peers, and fails where one is missing.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,6 @@ def answer(script: str, *options: str | Path) -> object:
     return json.loads(done.stdout)
 
 
-def needs(*modules: str) -> pytest.MarkDecorator:
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
-    return pytest.mark.skipif(bool(missing), reason=f"make bench installs {', '.join(missing)}")
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Photographs, out of the wheel of scikit-image, and a copy of one that is another file."""
@@ -39,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@needs("pdqhash")
+@pytest.mark.soak
 def test_hashing_is_measured_beside_every_peer(folder: Path) -> None:
     rows = answer("dhash.py", "--file", folder / "rocket.jpg", "--sizes", "small", "--rounds", "1")
     assert {row["threads"] for row in rows} == {1, 2}
@@ -48,7 +46,7 @@ def test_hashing_is_measured_beside_every_peer(folder: Path) -> None:
     assert all(row["milliseconds"] > 0 for row in rows)
 
 
-@needs("faiss", "pybktree")
+@pytest.mark.soak
 def test_searching_is_measured_beside_every_peer_and_every_answer_is_exact(folder: Path) -> None:
     rows = answer("search.py", "--folder", folder, "--counts", "2000", "--queries", "5", "--pairs-up-to", "0")
     assert {row["way"] for row in rows} == {"faiss flat", "faiss multi-hash", "BK-tree", "numpy scan", "mobius"}

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mobius.errors import OUTCOMES
+from tests.killing import die_after_writing, die_before_line, killed
 
 START = datetime(2026, 1, 31, 23, 5, 1, tzinfo=UTC)
 PICTURE = bytes(range(256)) * 40
@@ -779,31 +779,12 @@ SOURCES = {backup.__file__, durable.__file__}
 
 def killed_at(host: Host, line: int, **options) -> bool:
     """Take a backup in a child process that is killed before the n-th line it executes; whether it came that far."""
-    child = os.fork()
-    if child == 0:
-        left = line
 
-        def trace(frame, event, _argument):
-            nonlocal left
-            if frame.f_code.co_filename not in SOURCES:
-                return None
-            if event == "line":
-                left -= 1
-                if left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-            return trace
+    def work() -> None:
+        die_before_line(line, SOURCES)
+        backup.take(host, **{"scope": "full", "keep": backup.Keep(2), "scratch": host.root, "now": START, **options})
 
-        try:
-            sys.settrace(trace)
-            backup.take(
-                host, **{"scope": "full", "keep": backup.Keep(2), "scratch": host.root, "now": START, **options}
-            )
-            os._exit(0)
-        finally:
-            os._exit(1)
-    _, status = os.waitpid(child, 0)
-    assert status in (0, signal.SIGKILL), status
-    return status == signal.SIGKILL
+    return killed(work)
 
 
 def test_a_kill_at_any_line_leaves_whole_backups_only_and_the_next_run_cleans_up(host, tmp_path):
@@ -834,42 +815,14 @@ def test_a_kill_at_any_line_leaves_whole_backups_only_and_the_next_run_cleans_up
     assert len(seen) >= 3, "the kills met every stage: before, between and after"
 
 
-WRITING = (
-    *("write", "open", "mkdir", "rename", "replace", "link", "unlink", "rmdir", "fsync"),
-    *("fchmod", "chmod", "chown", "fchown", "utime", "truncate"),
-)
-"""Functions of `os` that are one system call each, and change what is on the disk."""
-
-
 def killed_after_call(host: Host, number: int) -> bool:
     """Take a backup in a child process that is killed right after its n-th system call that writes."""
-    child = os.fork()
-    if child == 0:
-        left = number
 
-        def mortal(real):
-            def call(*arguments, **options):
-                nonlocal left
-                found = real(*arguments, **options)
-                reads = real.__name__ == "open" and not (arguments[1] & (os.O_CREAT | os.O_TMPFILE & ~os.O_DIRECTORY))
-                left -= not reads
-                if left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return found
+    def work() -> None:
+        die_after_writing(number)
+        backup.take(host, scope="full", keep=backup.Keep(2), scratch=host.root, now=START)
 
-            call.__name__ = real.__name__
-            return call
-
-        try:
-            for name in WRITING:
-                setattr(os, name, mortal(getattr(os, name)))
-            backup.take(host, scope="full", keep=backup.Keep(2), scratch=host.root, now=START)
-            os._exit(0)
-        finally:
-            os._exit(1)
-    _, status = os.waitpid(child, 0)
-    assert status in (0, signal.SIGKILL), status
-    return status == signal.SIGKILL
+    return killed(work)
 
 
 def test_a_kill_after_any_system_call_that_writes_lists_no_partial_backup_and_loses_no_good_one(host, tmp_path):

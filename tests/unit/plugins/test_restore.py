@@ -12,7 +12,6 @@ import signal
 import sqlite3
 import stat
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,8 @@ import test_backup
 from ansible_collections.mobius.dhash.plugins.module_utils import archive, backup, mobius_host, restore
 from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host, Switch, Systemd, Who
 from test_backup import CHANGES, PICTURE, everything, host, rewrite, take
+
+from tests.killing import die_before_line, killed
 
 __all__ = ["host"]
 
@@ -346,29 +347,12 @@ def test_only_root_and_the_services_user_own_what_comes_back(host, monkeypatch):
 
 def killed_at(host: Host, line: int, wanted: str) -> bool:
     sources = {backup.__file__, restore.__file__, archive.__file__, test_backup.durable.__file__}
-    child = os.fork()
-    if child == 0:
-        left, me = line, os.getpid()
 
-        def trace(frame, event, _argument):
-            nonlocal left
-            if frame.f_code.co_filename not in sources or os.getpid() != me:  # the child that extracts is another
-                return None
-            if event == "line":
-                left -= 1
-                if left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-            return trace
+    def work() -> None:
+        die_before_line(line, sources)
+        bring_back(host, wanted)
 
-        try:
-            sys.settrace(trace)
-            bring_back(host, wanted)
-            os._exit(0)
-        finally:
-            os._exit(1)
-    _, status = os.waitpid(child, 0)
-    assert status in (0, signal.SIGKILL), status
-    return status == signal.SIGKILL
+    return killed(work)
 
 
 def test_a_restore_that_is_killed_anywhere_loses_nothing_and_the_next_one_finishes(host, tmp_path):
@@ -419,8 +403,7 @@ def test_a_restore_that_is_killed_anywhere_loses_nothing_and_the_next_one_finish
 
 
 def killed_in_exchange(host: Host, number: int, wanted: str) -> bool:
-    child = os.fork()
-    if child == 0:
+    def work() -> None:
         real, done = restore._exchange, 0
 
         def exchange(one: Path, other: Path) -> None:
@@ -431,11 +414,9 @@ def killed_in_exchange(host: Host, number: int, wanted: str) -> bool:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         restore._exchange = exchange
-        try:
-            bring_back(host, wanted)
-        finally:
-            os._exit(1)
-    return os.waitpid(child, 0)[1] == signal.SIGKILL
+        bring_back(host, wanted)
+
+    return killed(work)
 
 
 def test_an_exchange_that_fails_leaves_the_old_state(host, monkeypatch):
