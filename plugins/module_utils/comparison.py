@@ -264,8 +264,8 @@ class Finding:
 
     def sentence(self, release: str) -> str:
         """For people: what was found."""
-        old = "" if self.old is None else f", the release before {self.old:.4g}"
-        return f"{release} has a {self.signal.name} of {self.new or 0:.4g} over {self.new_samples} samples{old}"
+        old = "" if self.old is None else f", and {self.old:.4g} of the release before"
+        return f"The {self.signal.name} of {release} is {self.new or 0:.4g} over {self.new_samples} samples{old}"
 
     def as_dict(self) -> dict[str, Any]:
         """For the evidence."""
