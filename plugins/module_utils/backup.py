@@ -57,6 +57,7 @@ _SQLITE_MAGIC = b"SQLite format 3\0"
 _SQLITE_COMPANIONS = ("-wal", "-shm", "-journal")
 ID = r"[0-9]{8}T[0-9]{6}Z-(?:full|state)"
 _LIBRARY = "state/library"
+_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True)
@@ -152,36 +153,72 @@ class Taken:
         return bool(self.written or self.removed or self.leftovers)
 
 
-def existing(host: Host) -> list[Backup]:
+def folder(host: Host, of_host: str | None = None) -> Path:
+    """Where the service's backups lie: this host's own, or those that were pulled here of another host.
+
+    Raises:
+        MobiusError: invalid_input, when the other one's name cannot be a folder's.
+    """
+    if of_host is None:
+        return host.backup_dir
+    require_plain(of_host)
+    return host.backup_dir / of_host
+
+
+def require_plain(name: str) -> None:
+    """Refuse a host's name that a folder cannot have.
+
+    Raises:
+        MobiusError: invalid_input.
+    """
+    if not _PLAIN.fullmatch(name):
+        raise MobiusError("invalid_input", f"{name!r} is no name of a host that a folder can have.")
+
+
+def existing(host: Host, of_host: str | None = None) -> list[Backup]:
     """All backups of the service, oldest first. Only the few bytes are read that say what each is.
+
+    Args:
+        of_host: those that were pulled here of this other host, instead of this host's own.
 
     Raises:
         MobiusError: not_provisioned, when the backup folder is missing.
     """
     pattern = re.compile(rf"{re.escape(host.service)}-({ID})\.tar")
-    records = _records(host)
+    place = folder(host, of_host)
+    if of_host and not place.is_dir():
+        return []
+    records = {} if of_host else _records(host)
     found = []
-    for entry in _folder(host):
+    for entry in _entries_in(place):
         match = pattern.fullmatch(entry.name)
         if match and entry.is_file(follow_symlinks=False):
             found.append(_described(match[1], Path(entry.path), records.get(match[1], {})))
     return sorted(found, key=lambda backup: backup.id)
 
 
-def find(host: Host, wanted: str) -> Backup:
+def find(host: Host, wanted: str, of_host: str | None = None) -> Backup:
     """The backup of this id, or the newest whole one of scope full for `latest`.
+
+    Args:
+        of_host: look for this other host's instead, among those that were pulled here and among this host's own: it
+            may have had that name before.
 
     Raises:
         MobiusError: backup_missing.
     """
     found = existing(host)
+    if of_host:
+        found = [backup for backup in found if backup.host == of_host] + existing(host, of_host)
+        found.sort(key=lambda backup: backup.id)
     if wanted == "latest":
         chosen = [backup for backup in found if backup.scope == "full" and backup.damaged is None]
     else:
         chosen = [backup for backup in found if backup.id == wanted]
     if not chosen:
         what = "no full backup" if wanted == "latest" else f"no backup {wanted}"
-        raise MobiusError("backup_missing", f"There is {what} of {host.service} in {host.backup_dir}.")
+        whose = f"{of_host}'s {host.service}" if of_host else host.service
+        raise MobiusError("backup_missing", f"There is {what} of {whose} in {host.backup_dir}.")
     return chosen[-1]
 
 
@@ -403,12 +440,12 @@ def _rotate(host: Host, removed: Sequence[Backup]) -> None:
 # --- The folder -------------------------------------------------------------------------------------------------------
 
 
-def _folder(host: Host) -> list[os.DirEntry[str]]:
+def _entries_in(place: Path) -> list[os.DirEntry[str]]:
     try:
-        with os.scandir(host.backup_dir) as entries:
+        with os.scandir(place) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except FileNotFoundError:
-        raise MobiusError("not_provisioned", f"The backup folder {host.backup_dir} is missing.") from None
+        raise MobiusError("not_provisioned", f"The backup folder {place} is missing.") from None
 
 
 def _sidecar(path: Path) -> Path:
@@ -428,7 +465,7 @@ def _promised(path: Path) -> str | None:
 def exclusive(host: Host, check_mode: bool) -> Iterator[None]:
     """One backup or restore of a service at a time. A check run does not make the lock's file when there is none."""
     place = host.backup_dir / f".{host.service}.lock"
-    _folder(host)
+    _entries_in(host.backup_dir)
     if check_mode and not place.exists():
         yield
         return
@@ -441,7 +478,7 @@ def exclusive(host: Host, check_mode: bool) -> Iterator[None]:
 
 def _leftovers(host: Host) -> list[Path]:
     """What killed runs left: temporary names, and a `.sha256` whose archive never got its name or lost it."""
-    names = {entry.name for entry in _folder(host)}
+    names = {entry.name for entry in _entries_in(host.backup_dir)}
     service = re.escape(host.service)
     temporary = re.compile(rf"{re.escape(durable.TEMPORARY_PREFIX)}({service}-)?[a-z0-9_]{{8}}")
     alone = re.compile(rf"({service}-{ID}\.tar)\.sha256")

@@ -59,7 +59,7 @@ def _drill(host: Host, settings: Settings, _: argparse.Namespace) -> str:
 
 
 def _list(host: Host, _: Settings, options: argparse.Namespace) -> str:
-    found = [item.as_dict() for item in backup.existing(host)]
+    found = [item.as_dict() for item in backup.existing(host, options.of_host)]
     if options.json:
         return json.dumps(found, indent=2)
     return "\n".join(
@@ -80,8 +80,15 @@ def _pull(host: Host, settings: Settings, options: argparse.Namespace) -> str:
     chosen = options.place or next(iter(places), "")
     if chosen not in places:
         raise MobiusError("invalid_input", f"There is no place for copies {chosen!r}; there are: {', '.join(places)}.")
-    of_host = options.of_host or settings.get("name") or os.uname().nodename
-    return f"{copies.pull(host, places[chosen], options.id, of_host=of_host, identity=options.identity)} is whole."
+    pulled = copies.pull(
+        host,
+        places[chosen],
+        options.id,
+        name=settings.get("name") or os.uname().nodename,
+        of_host=options.of_host,
+        identity=options.identity,
+    )
+    return f"{pulled} is whole."
 
 
 def _metrics(_host: Host, _settings: Settings, _options: argparse.Namespace) -> str:
@@ -172,7 +179,9 @@ def _parser() -> argparse.ArgumentParser:
     verify = command("verify", _verify, "read the backups again and compare every digest")
     verify.add_argument("--subset", metavar="K/N", help="only the K-th part of N; today/N: another part each day")
     command("drill", _drill, "restore the newest backup aside and run its release on it")
-    command("list", _list, "show the backups").add_argument("--json", action="store_true", help="for programs")
+    listing = command("list", _list, "show the backups")
+    listing.add_argument("--json", action="store_true", help="for programs")
+    listing.add_argument("--of-host", metavar="NAME", help="those that were pulled here of this other host")
     command("push", _push, "copy the newest backups to the places for copies")
     pull = command("pull", _pull, "bring a copy back into the backup folder")
     pull.add_argument("id", metavar="ID", help="the backup, or latest for the newest full one")

@@ -29,7 +29,6 @@ from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusE
 from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host
 
 CONNECT_TIMEOUT = 20
-_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _PATH = re.compile(r"(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+")
 
 
@@ -83,7 +82,7 @@ def push(host: Host, place: Place, name: str) -> list[str]:
     Raises:
         MobiusError: unreachable, backup_damaged (here or there), missing_dependency without `age`, disk_full.
     """
-    # one that was pulled here from another host has its copies already
+    # what this host wrote when it had another name lies under that name
     newest = {item.scope: item for item in backup.existing(host) if item.damaged is None and item.host in (name, None)}
     there = _listed(place, host, name)
     pushed = []
@@ -101,22 +100,29 @@ def listed(host: Host, place: Place, name: str) -> list[str]:
     return sorted({match[1] for entry in _listed(place, host, name) if (match := pattern.fullmatch(entry))})
 
 
-def pull(host: Host, place: Place, wanted: str, *, of_host: str, identity: str | None = None) -> Path:
+def pull(
+    host: Host, place: Place, wanted: str, *, name: str, of_host: str | None = None, identity: str | None = None
+) -> Path:
     """Bring a copy into this host's backup folder, proven by both digests; `latest` is the newest full one.
 
+    Another host's goes to a folder of that host's name in it, apart from this host's own: timers run at the same second
+    on all hosts, so their ids are the same, and rotation must not count them.
+
     Args:
-        of_host: the name of the host whose copy it is.
+        name: this host's own name.
+        of_host: the name of the host whose copy it is; this one's when left out.
         identity: file with the age key that opens an encrypted one.
 
     Raises:
         MobiusError: unreachable, backup_missing, backup_damaged, missing_dependency, invalid_input.
     """
-    names = _listed(place, host, of_host)
-    ids = listed(host, place, of_host)
+    whose = of_host or name
+    names = _listed(place, host, whose)
+    ids = listed(host, place, whose)
     fitting = [found for found in ids if found == wanted or (wanted == "latest" and found.endswith("-full"))]
     if not fitting:
-        raise MobiusError("backup_missing", f"There is no copy {wanted} of {of_host} at {place.name}.")
-    final = host.backup_dir / f"{host.service}-{fitting[-1]}.tar"
+        raise MobiusError("backup_missing", f"There is no copy {wanted} of {whose} at {place.name}.")
+    final = backup.folder(host, None if whose == name else whose) / f"{host.service}-{fitting[-1]}.tar"
     stored = final.name if final.name in names else f"{final.name}.age"
     if stored != final.name and not identity:
         raise MobiusError(
@@ -125,9 +131,8 @@ def pull(host: Host, place: Place, wanted: str, *, of_host: str, identity: str |
             do_next="Give the file with the age key that opens it: --identity FILE.",
         )
     with backup.exclusive(host, check_mode=False):
-        promised = _digest_there(place, of_host, final.name)
+        promised = _digest_there(place, whose, final.name)
         if final.exists():
-            # timers run at the same second on all hosts, so another host's backup may well have this one's id
             if archive.file_sha256(final) == promised:
                 return final
             raise MobiusError(
@@ -135,23 +140,25 @@ def pull(host: Host, place: Place, wanted: str, *, of_host: str, identity: str |
                 f"This host has another backup {fitting[-1]} already, so the copy was not pulled.",
                 do_next="Move that one elsewhere first, with its .sha256, or pull another copy.",
             )
-        sent = promised if stored == final.name else _digest_there(place, of_host, stored)
+        sent = promised if stored == final.name else _digest_there(place, whose, stored)
         descriptor, temporary = tempfile.mkstemp(
             prefix=f"{durable.TEMPORARY_PREFIX}{host.service}-", dir=host.backup_dir
         )
         try:
             with os.fdopen(descriptor, "wb") as target:
                 got = _fetch(
-                    place, f"{place.folder}/{of_host}/{stored}", target, identity if stored != final.name else None
+                    place, f"{place.folder}/{whose}/{stored}", target, identity if stored != final.name else None
                 )
                 target.flush()
                 os.fsync(target.fileno())
             found = archive.file_sha256(Path(temporary))
             if got != sent or found != promised:
                 raise MobiusError("backup_damaged", f"The copy {fitting[-1]} at {place.name} is not what was written.")
+            final.parent.mkdir(mode=0o700, exist_ok=True)
+            durable.fsync_dir(host.backup_dir)
             durable.write_bytes(Path(f"{final}.sha256"), f"{promised}  {final.name}\n".encode(), mode=0o600)
             os.rename(temporary, final)
-            durable.fsync_dir(host.backup_dir)
+            durable.fsync_dir(final.parent)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
@@ -178,10 +185,9 @@ def _note(host: Host, place: Place) -> None:
     durable.write_json(_records_path(host), {"schema": 1, "copies": known}, mode=0o600)
 
 
-def _require_name(name: str) -> str:
-    if not _PLAIN.fullmatch(name):
-        raise MobiusError("invalid_input", f"{name!r} is no name of a host that a folder can have.")
-    return name
+def _folder_there(place: Place, name: str) -> str:
+    backup.require_plain(name)
+    return f"{place.folder}/{name}"
 
 
 def _ssh(place: Place, script: str) -> list[str]:
@@ -232,16 +238,15 @@ def _there(place: Place, what: str, script: str) -> bytes:
 
 
 def _listed(place: Place, host: Host, name: str) -> set[str]:
-    folder = shlex.quote(f"{place.folder}/{_require_name(name)}")
+    folder = shlex.quote(_folder_there(place, name))
     said = _there(place, "Listing", f"if test -d {folder}; then ls -1 {folder}; fi")
     prefix = f"{host.service}-"
     return {line for line in said.decode(errors="replace").splitlines() if line.startswith(prefix)}
 
 
 def _digest_there(place: Place, name: str, stored: str) -> str:
-    said = _there(
-        place, "Reading a digest", f"cat {shlex.quote(f'{place.folder}/{_require_name(name)}/{stored}.sha256')}"
-    )
+    path = f"{_folder_there(place, name)}/{stored}.sha256"
+    said = _there(place, "Reading a digest", f"cat {shlex.quote(path)}")
     match = re.fullmatch(rb"([0-9a-f]{64})  ([^\n]+)\n", said)
     if not match or match[2] != stored.encode():
         raise MobiusError("backup_damaged", f"The digest of {stored} at {place.name} is no line of sha256sum.")
@@ -252,7 +257,7 @@ def _push_one(place: Place, name: str, item: backup.Backup) -> None:
     """Send it under a temporary name, have it read again there, and only then give it its name."""
     if item.sha256 is None:
         raise MobiusError("backup_damaged", f"The backup {item.id} has no .sha256, so it is not copied.")
-    folder = f"{place.folder}/{_require_name(name)}"
+    folder = _folder_there(place, name)
     stored = f"{item.path.name}.age" if place.recipient else item.path.name
     part = shlex.quote(f"{folder}/.{stored}.part")
     begin = f"umask 077 && mkdir -p {shlex.quote(folder)} && cat > {part}"

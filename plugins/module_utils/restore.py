@@ -86,8 +86,9 @@ def restore(
     host = switch.host
     if not check_mode:
         _finish(host)
-    chosen = backup.find(host, wanted)
-    manifest = prove(host, chosen, of_host or name or os.uname().nodename)
+    own = name or os.uname().nodename
+    chosen = backup.find(host, wanted, of_host if of_host and of_host != own else None)
+    manifest = prove(host, chosen, of_host or own)
     _require_swappable(host)
     if switch.observe().open:
         raise MobiusError("fenced", f"A promotion is pending on this host, so nothing is restored. {_NOTHING}")

@@ -72,29 +72,46 @@ def test_a_copy_comes_back_on_another_host_as_the_very_same_backup(host, place, 
         assert content[:4096] not in stored
     for path in host.backup_dir.iterdir():
         path.unlink()
-    pulled = copies.pull(host, place, "latest", of_host="one", identity=str(key[1]) if encrypted else None)
+    pulled = copies.pull(host, place, "latest", name="one", identity=str(key[1]) if encrypted else None)
     assert pulled.read_bytes() == content
     assert backup.find(host, "latest").sha256 == taken.backup.sha256
     assert backup.verify(host) == {taken.backup.id: None}
 
 
-def test_a_copy_with_the_id_of_a_backup_of_this_host_replaces_nothing(host, place):
-    """Timers run at the same second everywhere, so two hosts' backups may have one id."""
+def test_another_hosts_copy_lies_apart_from_this_hosts_own_backup_of_the_same_second(host, place):
     copies.push(host, place, take(host, name="one").backup.host)
     for path in host.backup_dir.glob("svc-*"):
         path.unlink()
     touch_state(host)
     own = take(host, name="two").backup
     content = own.path.read_bytes()
-    with pytest.raises(MobiusError, match="has another backup"):
-        copies.pull(host, place, own.id, of_host="one")
+    pulled = copies.pull(host, place, own.id, name="two", of_host="one")
     assert own.path.read_bytes() == content
+    assert pulled.read_bytes() == Path(place.folder, "one", pulled.name).read_bytes() != content
+    assert [item.host for item in backup.existing(host)] == ["two"]
+    assert [item.host for item in backup.existing(host, "one")] == ["one"]
+    assert backup.find(host, "latest", "one").path == pulled
+    assert backup.find(host, "latest").path == own.path
     assert backup.verify(host) == {own.id: None}
-    copies.push(host, place, "two")
-    assert copies.pull(host, place, own.id, of_host="two") == own.path, "the very same one is there already"
 
 
-def test_what_was_pulled_from_another_host_is_not_pushed_as_ones_own(host, place):
+def test_a_copy_that_is_here_already_is_not_fetched_again_and_another_file_in_its_place_is_kept(host, place):
+    own = take(host, name="one").backup
+    copies.push(host, place, "one")
+    assert copies.pull(host, place, own.id, name="one") == own.path
+    flip(own.path, 3000)
+    content = own.path.read_bytes()
+    with pytest.raises(MobiusError, match="has another backup"):
+        copies.pull(host, place, own.id, name="one")
+    assert own.path.read_bytes() == content
+
+
+def test_a_name_that_leads_out_of_the_folder_is_no_hosts(host):
+    with pytest.raises(MobiusError, match="no name of a host"):
+        backup.find(host, "latest", "../elsewhere")
+
+
+def test_what_a_host_wrote_under_another_name_is_not_pushed_under_its_new_one(host, place):
     take(host, name="one")
     assert copies.push(host, place, "two") == []
     assert copies.listed(host, place, "two") == []
@@ -105,7 +122,7 @@ def test_an_encrypted_copy_wants_its_key(host, place, key):
     sealed = dataclasses.replace(place, recipient=key[0])
     copies.push(host, sealed, "one")
     with pytest.raises(MobiusError, match="is encrypted"):
-        copies.pull(host, sealed, "latest", of_host="one")
+        copies.pull(host, sealed, "latest", name="one")
 
 
 @pytest.mark.parametrize("encrypted", [False, True])
@@ -119,7 +136,7 @@ def test_a_copy_that_was_changed_there_is_refused_and_nothing_comes_of_it(host, 
         path.unlink()
     before = names(host)
     with pytest.raises(MobiusError):
-        copies.pull(host, sealed, "latest", of_host="one", identity=str(key[1]))
+        copies.pull(host, sealed, "latest", name="one", identity=str(key[1]))
     assert names(host) == before
 
 
