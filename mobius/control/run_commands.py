@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The commands that run a playbook: provision, deploy, promote, release, rollback, backup, smoke, status."""
+"""The commands that run a playbook: `mobius provision`, `release`, `rollback`, `backup` and their like."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -111,6 +112,22 @@ def provision(common: Common) -> int:
 
 
 @click.command()
+@click.argument("service", metavar="SERVICE")
+@_common_options
+def decommission(common: Common, service: str) -> int:
+    """Take a service off its hosts for good: it stops, is backed up once more, and is removed. Its backups stay.
+
+    SERVICE is its name, so that the wrong inventory takes nothing away. Other services on the hosts go on.
+
+    \b
+    Examples:
+      mobius decommission mobius-dhash -i inventories/staging --check --diff
+      mobius decommission gallery -e @gallery.yml
+    """
+    return _finish(common, _run(common, "decommission.yml", {"mobius_decommission": service}))
+
+
+@click.command()
 @_bundle_option
 @_common_options
 def deploy(common: Common, bundle: str | None) -> int:
@@ -156,24 +173,46 @@ def release(common: Common, bundle: str | None) -> int:
 @click.option("--to", "release_id", metavar="ID", help="The release to go back to; without it, the last healthy one.")
 @click.option("--reason", metavar="TEXT", help="Why; kept with the release that is taken back.")
 @click.option("--list", "listing", is_flag=True, help="Only show what there is to go back to.")
+@click.option("--backup", "backup_id", metavar="ID", help="Bring the data of this backup back, too; or latest.")
+@click.option("--yes", is_flag=True, help="With --backup, do not ask whether later writes may be lost.")
 @_common_options
-def rollback(common: Common, release_id: str | None, reason: str | None, listing: bool) -> int:
+def rollback(
+    common: Common, release_id: str | None, reason: str | None, listing: bool, backup_id: str | None, yes: bool
+) -> int:
     """Go back to an earlier release, at once. The one that is left is marked bad.
+
+    With --backup the data goes back as well, to what it was when the backup was made: it is said how many later writes
+    are lost by that, and asked. What is there now is saved as a backup first; clients get 503 while it is exchanged.
 
     \b
     Examples:
       mobius rollback --list
       mobius rollback --reason "wrong hashes"
       mobius rollback --to 1.0.0-0123456789ab --limit lab2
+      mobius rollback --backup latest --limit lab2
     """
     if listing:
         return _list_releases(common)
-    variables = {}
+    variables: dict[str, Any] = {}
     if release_id:
         variables["mobius_to"] = _release_id(release_id)
     if reason:
         variables["mobius_reason"] = reason
-    return _finish(common, _run(common, "rollback.yml", variables))
+    if not backup_id:
+        return _finish(common, _run(common, "rollback.yml", variables))
+    variables["mobius_backup"] = backup_id
+    run = functools.partial(_run, playbook="rollback.yml", watched="mobius.dhash.restore")
+    finish = functools.partial(_finish, common, key="restored", lines=_restored_lines)
+    if not (yes or common.check) and sys.stdin.isatty():
+        looked = run(dataclasses.replace(common, check=True), variables=variables)
+        if looked.ending.code != ExitCode.SUCCESS:
+            return finish(looked)
+        for host, result in sorted(looked.results.items()):
+            click.echo(os.linesep.join(_restored_lines(host, result)), err=True)
+        if not click.confirm("Go back, and lose what was written later?", err=True):
+            raise MobiusError("interrupted", "Nothing was changed.")
+        yes = True
+    return finish(run(common, variables={**variables, "mobius_accept_loss": yes}))
 
 
 @click.command()
@@ -440,8 +479,11 @@ def _backup_lines(host: str, result: Mapping[str, Any]) -> list[str]:
 def _restored_lines(host: str, result: Mapping[str, Any]) -> list[str]:
     if not result.get("differences"):
         return [f"{host}  is as {result.get('id')} says"]
-    saved = f"; the state from before is {result['saved']}" if result.get("saved") else ""
-    return [f"{host}  {result['id']}{saved}", *(f"  {name}" for name in result["differences"])]
+    saved = " and ".join(result[key] for key in ("saved", "saved_state") if result.get(key))
+    before = f"; the state from before is {saved}" if saved else ""
+    lost = result.get("lost")
+    later = "" if lost is None else f"; {lost} later writes {'are' if saved else 'would be'} gone from it"
+    return [f"{host}  {result['id']}{later}{before}", *(f"  {name}" for name in result["differences"])]
 
 
 def _drill_lines(host: str, result: Mapping[str, Any]) -> list[str]:

@@ -231,6 +231,7 @@ def take(
     name: str | None = None,
     run: str | None = None,
     check_mode: bool = False,
+    held: bool = False,
     now: datetime | None = None,
 ) -> Taken:
     """Write a verified backup unless nothing changed since the newest whole one of this scope, then rotate.
@@ -241,13 +242,14 @@ def take(
         scratch: a folder for copies of databases in check mode, when the backup folder must stay as it is.
         name: the host's own name, which a restore compares; the kernel's when left out.
         check_mode: change nothing, and say exactly what would be.
+        held: the caller holds `exclusive` and the host's lock already.
 
     Raises:
         MobiusError: disk_full, when there is not enough space (nothing was written then); environment_failed;
             state_damaged for a database that cannot be read; timeout when another backup goes on all the time.
     """
     moment = (now or datetime.now(UTC)).astimezone(UTC)
-    with exclusive(host, check_mode):
+    with contextlib.nullcontext() if held else exclusive(host, check_mode):
         leftovers = _leftovers(host)
         if not check_mode:
             _remove_leftovers(leftovers)
@@ -255,7 +257,7 @@ def take(
         mine = [backup for backup in before if backup.scope == scope]
         with _scratch(host, scratch, check_mode) as place:
             newest, manifest, damaged = _newest_whole(host, mine, check_mode)
-            view = _View.of(host, scope, place)
+            view = _View.of(host, scope, place, held)
             survey = view.survey(_reference(newest, manifest))
             if survey.differences:
                 _require_space(host.backup_dir, survey.needs, f"A backup of {host.service}")
@@ -731,9 +733,9 @@ class _View:
     told: dict[str, None] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, host: Host, scope: str, scratch: Path) -> _View:
-        """Look at a host."""
-        truth, journal = _read_together(host)
+    def of(cls, host: Host, scope: str, scratch: Path, held: bool = False) -> _View:
+        """Look at a host; `held`: its lock is the caller's already."""
+        truth, journal = _read_together(host, held)
         return cls(host, scope, scratch, truth, journal, _confirmed(truth[1] if truth else None))
 
     @property
@@ -883,13 +885,13 @@ def _side_by_side(
             found, before = next(walk, None), next(old, None) if old else None
 
 
-def _read_together(host: Host) -> tuple[tuple[os.stat_result, bytes] | None, tuple[os.stat_result, bytes] | None]:
+def _read_together(
+    host: Host, held: bool
+) -> tuple[tuple[os.stat_result, bytes] | None, tuple[os.stat_result, bytes] | None]:
     """Truth and journal as they belong together: no switch goes on while they are read."""
-    held = (
-        contextlib.nullcontext() if not host.lock_path.exists() else durable.locked(host.lock_path, _HOST_LOCK_TIMEOUT)
-    )
+    free = held or not host.lock_path.exists()
     try:
-        with held:
+        with contextlib.nullcontext() if free else durable.locked(host.lock_path, _HOST_LOCK_TIMEOUT):
             return _read_whole(host.activation_path), _read_whole(host.journal_path)
     except TimeoutError as error:
         raise MobiusError(

@@ -38,7 +38,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ansible_collections.mobius.dhash.plugins.module_utils import durable, errors, manifest, watch
+from ansible_collections.mobius.dhash.plugins.module_utils import durable, errors, manifest, unavailable, watch
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
 SCHEMA = 1
@@ -47,7 +47,7 @@ COMMAND = "/usr/local/bin/mobius-host"
 RELEASE_ID = re.compile(r"[0-9a-z.]+-[0-9a-f]{12}")
 SERVICE_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 # what the installed command consists of; the digest over them tells one version of it from another
-TOOL_SOURCES = ("comparison", "durable", "errors", "manifest", "mobius_host", "watch")
+TOOL_SOURCES = ("comparison", "durable", "errors", "manifest", "mobius_host", "unavailable", "watch")
 PACKAGE = "ansible_collections.mobius.dhash.plugins.module_utils"
 
 STATE_TIMEOUT = 1.0  # seconds an instance has to tell its state
@@ -179,6 +179,11 @@ class Host:
     def watch_unit(self) -> str:
         """The unit that watches a confirmed release while the one before is warm."""
         return f"{self.service}-watch.service"
+
+    @property
+    def unavailable_unit(self) -> str:
+        """The unit that answers while the data is exchanged and no instance runs."""
+        return f"{self.service}-unavailable.service"
 
     def unit(self, release: str) -> str:
         """The unit of a release's instance."""
@@ -632,9 +637,9 @@ class Systemd:
         """Ask units to stop, without waiting: an instance drains first."""
         self.must("systemctl", "stop", "--no-block", *units)
 
-    def kill(self, unit: str) -> None:
-        """Kill a unit's processes at once; systemd starts it again as its Restart= says."""
-        self.must("systemctl", "kill", "--signal=KILL", unit)
+    def kill(self, unit: str, name: str = "KILL") -> None:
+        """Send a unit's processes a signal. One that is killed starts again as its Restart= says."""
+        self.must("systemctl", "kill", f"--signal={name}", unit)
 
     def enable(self, *units: str) -> None:
         """Have units start at boot."""
@@ -2002,6 +2007,12 @@ def _guard(switch: Switch, _: argparse.Namespace) -> int:
             return 0
 
 
+def _unavailable(switch: Switch, _: argparse.Namespace) -> int:
+    """Answer 503 for as long as somebody holds the host's lock."""
+    unavailable.serve(switch.host.lock_path, switch.host.user if os.geteuid() == 0 else None)
+    return 0
+
+
 def _role(switch: Switch, options: argparse.Namespace) -> int:
     """Tell an instance that starts what it is to be. It takes no lock: whoever starts it may hold it."""
     activation, pending = read_activation(switch.host), read_pending(switch.host)
@@ -2114,6 +2125,7 @@ def _parser() -> argparse.ArgumentParser:
     watched.add_argument("--grace", type=float, default=10.0, help="with --seconds, how long it may be unhealthy")
     command("boot", _boot, "start what the truth names (for systemd)")
     command("guard", _guard, "take back an unconfirmed promotion at its deadline (for systemd)")
+    command("unavailable", _unavailable, "answer 503 while the data is exchanged (for systemd)")
     role = command("role", _role, "tell an instance whether it is to serve (for systemd)")
     role.add_argument("release", metavar="ID")
     role.add_argument("--env-file", metavar="FILE", required=True, help="where to write MOBIUS_START")

@@ -14,12 +14,14 @@ old state again.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import json
 import os
 import pwd
 import shutil
+import sqlite3
 import stat
 import tempfile
 from collections.abc import Callable
@@ -38,26 +40,62 @@ _AT_FDCWD = -100
 _PER_FILE = 4096  # bytes that a file may take on disk beside its content
 _MARGIN = 16 << 20
 _NOTHING = "Nothing was touched."
+_UNAVAILABLE_TIMEOUT = 10.0  # seconds until it answers
 
 
 @dataclass(frozen=True)
 class Restored:
     """What a restore did, or in check mode would do.
 
-    `differences`: what on the host is another than in the backup, at most 20 names; `saved`: the id of the backup that
-    holds the state from before, None when it is only predicted; `renamed_owners`: how many files and folders belonged
-    to somebody who may own nothing here, and are root's now.
+    `differences`: what on the host is another than in the backup, at most 20 names; `lost`: how many writes are later
+    than the backup, None when nobody said how they are counted; `saved`: the id of the full backup that holds the state
+    from before, `saved_state` that of the one with what was written while that was made. Both are None when they are
+    only predicted, the second also on a host on which no instance ran. `renamed_owners`: how many files and folders
+    belonged to somebody who may own nothing here, and are root's now.
     """
 
     backup: backup.Backup
     differences: tuple[str, ...]
-    saved: str | None
+    lost: int | None = None
+    saved: str | None = None
+    saved_state: str | None = None
     renamed_owners: int = 0
 
     @property
     def changed(self) -> bool:
         """Whether the host is, or would be, another than before."""
         return bool(self.differences)
+
+
+@dataclass(frozen=True)
+class Writes:
+    """How later writes are counted.
+
+    Attributes:
+        database: path of an SQLite database below the state folder; a missing one holds none.
+        query: gives one row with one number, and may use `:since`, RFC 3339 in UTC.
+    """
+
+    database: str
+    query: str
+
+    def later(self, host: Host, since: str) -> int:
+        """How many are there that were made at `since` or later.
+
+        Raises:
+            MobiusError: invalid_input, when the query cannot be run.
+        """
+        path = host.state_dir / self.database
+        if not path.exists():
+            return 0
+        try:
+            with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=30)) as database:
+                row = database.execute(self.query, {"since": since}).fetchone()
+        except sqlite3.Error as error:
+            raise MobiusError("invalid_input", f"The writes in {path} cannot be counted: {error}.") from error
+        if row is None or len(row) != 1 or not isinstance(row[0], int):
+            raise MobiusError("invalid_input", f"Counting the writes in {path} gave no number.")
+        return row[0]
 
 
 def restore(
@@ -67,16 +105,21 @@ def restore(
     name: str | None = None,
     of_host: str | None = None,
     scratch: Path,
+    writes: Writes | None = None,
     run: str | None = None,
     check_mode: bool = False,
 ) -> Restored:
     """Bring a backup back; nothing is done when the host already is as it says.
+
+    The present state is saved while the service goes on, and what it wrote meanwhile once it has stopped; from then to
+    its start clients are answered 503.
 
     Args:
         wanted: the backup's id, or `latest` for the newest full one.
         name: the host's own name; the kernel's when left out.
         of_host: the name of the host whose backup it may be, when that is another.
         scratch: a folder for copies of databases in check mode.
+        writes: how those are counted that would be lost.
 
     Raises:
         MobiusError: backup_missing; backup_damaged or invalid_input when it is refused; disk_full; fenced while a
@@ -96,18 +139,24 @@ def restore(
         _require_pictures(host, chosen, manifest)
     require_space(host.state_dir.parent, manifest)
     differences = _differences(host, chosen, manifest, scratch)
+    lost = writes.later(host, manifest.head["created"]) if writes else None
     if not differences or check_mode:
-        return Restored(chosen, tuple(differences), None)
-    everything = backup.Keep(count=1_000_000)
-    saved = backup.take(host, scope="full", keep=everything, scratch=scratch, name=name, run=run).backup
+        return Restored(chosen, tuple(differences), lost)
+
+    def save(scope: str, held: bool) -> str | None:
+        kept = backup.Keep(count=1_000_000)
+        saved = backup.take(host, scope=scope, keep=kept, scratch=scratch, name=name, run=run, held=held).backup
+        return saved.id if saved else None
+
+    saved = save("full", held=False)
     with backup.exclusive(host, check_mode=False):
         prepared = _Prepared(host)
         try:
             owners = prepared.fill(chosen, manifest)
-            _publish(switch, prepared, manifest.head["scope"])
+            saved_state = _publish(switch, prepared, manifest.head["scope"], lambda: save("state", held=True))
         finally:
             prepared.remove()
-    return Restored(chosen, tuple(differences), saved.id if saved else None, owners)
+    return Restored(chosen, tuple(differences), lost, saved, saved_state, owners)
 
 
 def prove(host: Host, chosen: backup.Backup, of_host: str) -> archive.Manifest:
@@ -326,47 +375,59 @@ def _dress(source: Path, target: Path) -> None:
 # --- The swap ---------------------------------------------------------------------------------------------------------
 
 
-def _publish(switch: Switch, prepared: _Prepared, scope: str) -> None:
-    """Stop all instances, exchange the folders, start again; back to the old ones when the release does not start."""
-    host = switch.host
+def _publish(switch: Switch, prepared: _Prepared, scope: str, save: Callable[[], str | None]) -> str | None:
+    """Stop all instances, save what they wrote last, exchange the folders, start again; what `save` gave.
+
+    Back to the old folders when the release does not start. All of it under the host's lock: as long as that is held,
+    clients are answered 503, and when it is let go of by a kill, systemd starts what the truth names.
+    """
     running = [release for release, item in switch.observe().instances.items() if item.exists]
+    saved = None
     with switch.locked():
         _stop(switch, running)
         try:
-            _keep_what_stays(host, prepared, scope)
-            _swap(host, prepared)
+            if running:
+                saved = save()
+            _keep_what_stays(switch.host, prepared, scope)
+            _swap(switch.host, prepared)
         except BaseException:
             _start_again(switch, running)
             raise
-    try:
-        _start_again(switch, running)
-    except MobiusError as error:
-        with switch.locked():
+        try:
+            _start_again(switch, running)
+        except MobiusError as error:
             _stop(switch, running)
             for live, other in reversed(prepared.pairs):
                 _exchange(live, other)
-        _start_again(switch, running)
-        reason = f"{error.reason} It did so on what was restored, so the state from before is there again."
-        raise MobiusError(error.outcome, reason) from error
+            _start_again(switch, running)
+            reason = f"{error.reason} It did so on what was restored, so the state from before is there again."
+            raise MobiusError(error.outcome, reason) from error
+    return saved
 
 
 def _stop(switch: Switch, releases: list[str]) -> None:
-    if releases:
-        switch.systemd.stop(*(switch.host.unit(release) for release in releases))
+    if not releases:
+        return
+    seen = switch.observe()
+    if seen.listening and not switch.systemd.start(switch.host.unavailable_unit, _UNAVAILABLE_TIMEOUT):
+        raise MobiusError("environment_failed", f"{switch.host.unavailable_unit} did not start. {_NOTHING}")
+    switch.systemd.stop(*(switch.host.unit(release) for release in releases))
     for release in releases:
         switch.wait_gone(release)
 
 
 def _start_again(switch: Switch, releases: list[str]) -> None:
+    if not releases:
+        return
+    if switch.observe().listening:
+        # new clients wait in the socket's queue from here on
+        switch.systemd.kill(switch.host.unavailable_unit, "USR1")
     for release in releases:
         switch.systemd.start(switch.host.unit(release), switch.host.start_timeout)
-    if releases:
-        confirmed = mobius_host.read_activation(switch.host).confirmed
-        for release in releases:
-            if release == confirmed:
-                switch.run(lambda seen: mobius_host.plan_boot(seen, switch.who))
-        seen = switch.observe()
-        if confirmed in releases and seen.instance(str(confirmed)).unit != "active":
+    confirmed = mobius_host.read_activation(switch.host).confirmed
+    if confirmed in releases:
+        switch.perform(mobius_host.plan_boot(switch.observe(), switch.who))
+        if switch.observe().instance(str(confirmed)).unit != "active":
             raise MobiusError("instance_failed", f"{confirmed} did not start.")
 
 

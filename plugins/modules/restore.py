@@ -11,7 +11,7 @@ short_description: Brings a backup of a service back on its host
 description:
   - Proves the backup by its digest, its manifest and its members before a byte of it is extracted, extracts it without
     privileges beside the present state, reads it again, saves the present state as a backup of its own, and then
-    exchanges the folders while no instance runs.
+    exchanges the folders while no instance runs. What was written in between is saved, too, and clients are answered 503.
   - The configuration and the state folder come back. The truth about releases and the journal of switches stay.
   - A backup that is damaged, another host's or another service's is refused with the reason, and nothing is touched.
   - When the release that served does not start on what was brought back, the state from before is there again.
@@ -36,6 +36,19 @@ options:
   of_host:
     description: Another host's name whose backup may be brought back here.
     type: str
+  writes:
+    description:
+      - How the writes are counted that are later than the backup, and would be lost; without it they are not.
+    type: dict
+    suboptions:
+      database:
+        description: Path of an SQLite database below the state folder.
+        type: str
+        required: true
+      query:
+        description: Gives one row with one number; C(:since) is when the backup was begun, RFC 3339 in UTC.
+        type: str
+        required: true
   run:
     description: The run that asks, for the manifest of the backup that saves the present state.
     type: str
@@ -59,7 +72,15 @@ differences:
   returned: success
   type: list
   elements: str
+lost:
+  description: How many writes were later than the backup; null when O(writes) was left out.
+  returned: success
+  type: int
 saved: {description: "The backup that holds the state from before; empty in check mode, or when nothing was done.", returned: success, type: str}
+saved_state:
+  description: The backup, of scope V(state), with what was written while that one was made; empty when nothing ran.
+  returned: success
+  type: str
 renamed_owners:
   description: How many files and folders belonged to neither root nor the service's user, and are root's now.
   returned: success
@@ -81,6 +102,13 @@ def main() -> None:
             "id": {"type": "str", "required": True},
             "name": {"type": "str"},
             "of_host": {"type": "str"},
+            "writes": {
+                "type": "dict",
+                "options": {
+                    "database": {"type": "str", "required": True},
+                    "query": {"type": "str", "required": True},
+                },
+            },
             "run": {"type": "str"},
             "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
         },
@@ -95,6 +123,7 @@ def main() -> None:
             name=given["name"],
             of_host=given["of_host"],
             scratch=Path(module.tmpdir),
+            writes=restore.Writes(**given["writes"]) if given["writes"] else None,
             run=given["run"],
             check_mode=module.check_mode,
         )
@@ -106,7 +135,9 @@ def main() -> None:
         changed=done.changed,
         id=done.backup.id,
         differences=list(done.differences),
+        lost=done.lost,
         saved=done.saved or "",
+        saved_state=done.saved_state or "",
         renamed_owners=done.renamed_owners,
         diff={
             "before_header": f"{host.service} as it is",

@@ -238,3 +238,33 @@ def test_going_back_on_the_host_itself_needs_no_controller(
     status = hosts[0].status()
     assert status["confirmed"] == bundles[1].release
     assert next(item for item in status["releases"] if item["release"] == next_bundle.release)["bad"]
+
+
+def test_going_back_with_the_data_of_a_backup_says_what_is_lost_and_wants_a_yes(
+    hosts: list[Host], bundles: Sequence[Bundle]
+) -> None:
+    host = hosts[1]
+    index = "/var/lib/mobius-dhash/index/index.sqlite3"
+    later = "INSERT INTO decisions VALUES ('a', 'b', 'same', 'a test', '2999-01-01T00:00:00+00:00')"
+    count = "SELECT count(*) FROM decisions"
+
+    def sql(statement: str) -> str:
+        script = (
+            f"import sqlite3; d = sqlite3.connect('{index}'); print(*d.execute(\"{statement}\"), end=''); d.commit()"
+        )
+        return host.run(f"python3 - <<'END'\n{script}\nEND").stdout
+
+    assert mobius("backup", "create", "--limit", host.name).code == 0
+    sql(later)
+    before = host.status()
+    refused = mobius("rollback", "--backup", "latest", "--limit", host.name)
+    assert (refused.code, refused.outcome) == (1, "invalid_input")
+    assert "1 writes" in refused.summary["reason"]
+    assert host.status() == before
+    check = mobius("rollback", "--backup", "latest", "--limit", host.name, "--check")
+    real = mobius("rollback", "--backup", "latest", "--limit", host.name, "--yes")
+    assert (check.code, real.code) == (0, 0), real.stderr
+    assert check.changes == real.changes
+    assert real.summary["restored"][host.name]["lost"] == 1
+    assert serving_release(host.address) == bundles[1].release
+    assert sql(count) == "(0,)"

@@ -99,10 +99,10 @@ class Machine:
             check=False,
         )
 
-    def module(self, name: str, *arguments: str, **parameters: Any) -> dict[str, Any]:
-        """The result of one module on the host."""
+    def call_module(self, name: str, *arguments: str, **parameters: Any) -> str:
+        """What Ansible says of one module on the host."""
         given = json.dumps({"service": SERVICE, **parameters})
-        done = self.call(
+        return self.call(
             BIN / "ansible",
             "lab1",
             "-i",
@@ -113,8 +113,12 @@ class Machine:
             given,
             *arguments,
             check=False,
-        )
-        return dict(json.loads(done.stdout[done.stdout.index("=> {") + 3 :]))
+        ).stdout
+
+    def module(self, name: str, *arguments: str, **parameters: Any) -> dict[str, Any]:
+        """The result of one module on the host."""
+        said = self.call_module(name, *arguments, **parameters)
+        return dict(json.loads(said[said.index("=> {") + 3 :]))
 
     def host(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """`mobius-host ...` at the console."""

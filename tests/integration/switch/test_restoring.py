@@ -1,0 +1,65 @@
+"""A backup that comes back under a service that runs, with clients that send all the time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+DATABASE = "/var/lib/stand-in/index/notes.sqlite3"
+WRITES = {"database": "index/notes.sqlite3", "query": "SELECT count(*) FROM notes WHERE at >= :since"}
+
+
+def sql(machine: Any, statement: str) -> str:
+    script = (
+        f"import sqlite3; d = sqlite3.connect('{DATABASE}'); print(d.execute(\"{statement}\").fetchall()); d.commit()"
+    )
+    return str(machine.shell(f"python3 - <<'END'\n{script}\nEND").stdout.strip())
+
+
+@pytest.fixture
+def noted(machine: Any) -> Iterator[Any]:
+    """The host, with a backup that holds two notes, and three later ones."""
+    machine.serve_from("1.0.0")
+    sql(machine, "CREATE TABLE notes (at TEXT)")
+    sql(machine, "INSERT INTO notes VALUES ('2020-01-01T00:00:00Z'), ('2020-01-02T00:00:00Z')")
+    machine.backup = machine.module("backup", scope="full")["id"]
+    sql(
+        machine, "INSERT INTO notes VALUES ('2999-01-01T00:00:00Z'), ('2999-01-02T00:00:00Z'), ('2999-01-03T00:00:00Z')"
+    )
+    yield machine
+    machine.shell(f"rm -f {DATABASE}* /var/lib/stand-in/index/large /var/backups/stand-in/stand-in-*")
+
+
+def test_clients_hear_503_while_the_data_goes_back_and_none_of_them_fails(noted: Any) -> None:
+    predicted = noted.module("restore", "--check", id=noted.backup, writes=WRITES)
+    with noted.load() as load:
+        done = noted.module("restore", id=noted.backup, writes=WRITES)
+        noted.until(lambda: noted.answer() == noted.releases["1.0.0"])
+    assert load.failures == []
+    # what has no release's name is the 503
+    assert set(load.answers) == {noted.releases["1.0.0"], "None"}
+    assert (predicted["changed"], predicted["lost"]) == (done["changed"], done["lost"]) == (True, 3)
+    assert sql(noted, "SELECT count(*) FROM notes") == "[(2,)]"
+    assert noted.states() == {"1.0.0": "serving"}
+    noted.until(lambda: "inactive" in noted.shell("systemctl is-active stand-in-unavailable", check=False).stdout)
+    assert done["saved"].endswith("-full")
+    assert done["saved_state"].endswith("-state")
+    assert noted.module("restore", id=done["saved_state"])["changed"]
+    assert sql(noted, "SELECT count(*) FROM notes") == "[(5,)]"
+
+
+def test_a_restore_that_is_killed_leaves_a_service_that_serves(noted: Any) -> None:
+    # so that saving it takes a moment
+    noted.shell("head -c 400M /dev/urandom > /var/lib/stand-in/index/large")
+    restoring = threading.Thread(target=lambda: noted.call_module("restore", id=noted.backup))
+    restoring.start()
+    noted.until(lambda: noted.answer() == "None", seconds=60)
+    noted.shell("kill -KILL $(lslocks -n -o PID,PATH | awk '/stand-in.activation.lock/ {print $1}')")
+    restoring.join()
+    noted.until(lambda: noted.answer() == noted.releases["1.0.0"])
+    assert noted.states() == {"1.0.0": "serving"}
+    assert noted.module("restore", id=noted.backup)["changed"]
+    assert sql(noted, "SELECT count(*) FROM notes") == "[(2,)]"
