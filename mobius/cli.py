@@ -19,6 +19,7 @@ from mobius.errors import ExitCode, MobiusError
 _COMMANDS: dict[str, tuple[str, str]] = {
     "backup": ("mobius.control.run_commands:backup", "Back up the hosts, list or verify their backups."),
     "bundle": ("mobius.control.bundle_command:bundle", "Build a bundle of the service, or verify one."),
+    "decommission": ("mobius.control.run_commands:decommission", "Take a service off its hosts for good."),
     "deploy": ("mobius.control.run_commands:deploy", "Stage a bundle and prove it in standby; nothing public changes."),
     "dhash": ("mobius.dhash.command:dhash", "Hash and compare images, and serve them."),
     "history": ("mobius.control.history_command:history", "Who ran what and how it ended, and the proof of it."),

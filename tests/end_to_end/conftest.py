@@ -10,7 +10,7 @@ import pytest
 from tests.end_to_end.by_hand import CHECKOUT, Bundle, Host, build, lab
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def hosts() -> Iterator[list[Host]]:
     """Three fresh hosts."""
     lab("down")

@@ -79,6 +79,9 @@ class Fleet:
     def unpause(self, host: str) -> None:
         self._call("podman", "unpause", self.container(host), check=False)
 
+    def reboot(self, host: str) -> None:
+        self._call("podman", "restart", "--time", "20", self.container(host))
+
     # --- runs
 
     def bundle(self, version: str, **behaviour: Any) -> tuple[str, str]:

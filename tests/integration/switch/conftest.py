@@ -5,23 +5,22 @@ Everything is real: podman, SSH, Ansible, systemd, the role, the modules and the
 
 from __future__ import annotations
 
-import collections
 import http.client
 import json
 import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mobius.control.bundle import pack
+from tests.clients import Load, sending
 
 COLLECTIONS = str(Path(__file__).resolve().parents[3] / ".ansible/collections")
 if COLLECTIONS not in sys.path:
@@ -206,43 +205,9 @@ class Machine:
             assert time.monotonic() < end, self.host("status").stdout
             time.sleep(0.1)
 
-    @contextmanager
-    def load(self) -> Iterator[Load]:
-        """Clients that send the whole time, one that keeps its connection and one that does not."""
-        load = Load(self.port)
-        for thread in load.threads:
-            thread.start()
-        try:
-            yield load
-        finally:
-            load.stop.set()
-            for thread in load.threads:
-                thread.join()
-
-
-class Load:
-    def __init__(self, port: int) -> None:
-        self.port = port
-        self.stop = threading.Event()
-        self.answers: collections.Counter[str] = collections.Counter()
-        self.failures: list[str] = []
-        self.threads = [threading.Thread(target=self.send, args=(keep,)) for keep in (True, True, False)]
-
-    def send(self, keep: bool) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        while not self.stop.is_set():
-            try:
-                connection.request("GET", "/")
-                answer = connection.getresponse()
-                answer.read()
-                self.answers[str(answer.headers["X-Release-Id"])] += 1
-            except (OSError, http.client.HTTPException) as error:
-                self.failures.append(repr(error))
-                connection.close()
-            if not keep:
-                connection.close()
-            time.sleep(0.001)
-        connection.close()
+    def load(self) -> AbstractContextManager[Load]:
+        """Clients that send the whole time, two that keep their connection and one that does not."""
+        return sending(self.port)
 
 
 @pytest.fixture(scope="package")

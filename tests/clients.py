@@ -1,0 +1,52 @@
+"""Clients that ask a host's public socket all the time, and what became of each request."""
+
+from __future__ import annotations
+
+import collections
+import http.client
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Load:
+    """Two clients that keep their connection and one that does not; `answers` counts by release."""
+
+    def __init__(self, *ports: int) -> None:
+        self.stop = threading.Event()
+        self.answers: collections.Counter[str] = collections.Counter()
+        self.failures: list[str] = []
+        self.threads = [
+            threading.Thread(target=self.send, args=(port, keep)) for port in ports for keep in (True, True, False)
+        ]
+
+    def send(self, port: int, keep: bool) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        while not self.stop.is_set():
+            try:
+                connection.request("GET", "/")
+                answer = connection.getresponse()
+                answer.read()
+                self.answers[str(answer.headers["X-Release-Id"])] += 1
+            except (OSError, http.client.HTTPException) as error:
+                self.failures.append(repr(error))
+                connection.close()
+            if not keep:
+                connection.close()
+            time.sleep(0.001)
+        connection.close()
+
+
+@contextmanager
+def sending(*ports: int) -> Iterator[Load]:
+    """The clients at work on these ports of 127.0.0.1."""
+    load = Load(*ports)
+    for thread in load.threads:
+        thread.start()
+    try:
+        yield load
+    finally:
+        load.stop.set()
+        for thread in load.threads:
+            thread.join()
