@@ -7,6 +7,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
+# much of a test with hosts is waiting; tests/conftest.py says what stays together, and what begins first
+TWO_AT_ONCE := --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,10 +20,10 @@ demo: setup ## release real pictures' service to three lab hosts, upgrade it, re
 	@$(BIN)/python -m mobius.control.demo $(if $(LIBRARY),--library "$(LIBRARY)")
 
 test: setup lint ## lint, types, unit, contract, integration, Molecule, end to end (under 40 minutes on two cores)
-	$(PYTEST) -m "not soak" --junitxml=test-results/pytest.xml
+	$(PYTEST) -m "not soak" $(TWO_AT_ONCE) --junitxml=test-results/pytest.xml
 
 test-unit: setup ## the quick part: unit and contract tests
-	$(PYTEST) tests/unit tests/contract
+	$(PYTEST) -m "not soak" $(TWO_AT_ONCE) tests/unit tests/contract
 
 soak: bench ## the long series, whole (with the benchmarks' peers)
 	$(PYTEST) -m soak

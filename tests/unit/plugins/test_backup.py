@@ -14,6 +14,8 @@ import sqlite3
 import subprocess
 import sys
 import tarfile
+import tempfile
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,13 +34,18 @@ PICTURE = bytes(range(256)) * 40
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Host:
+def host(tmp_path: Path) -> Iterator[Host]:
     """A prepared host on which a release serves, with a library of two pictures and an index in WAL mode."""
-    folders = {
+    # a socket's path has 107 characters at most, and that of `tmp_path` may be long
+    with tempfile.TemporaryDirectory(prefix="mobius-") as run_dir:
+        yield _prepared(tmp_path, Path(run_dir))
+
+
+def _prepared(tmp_path: Path, run_dir: Path) -> Host:
+    folders = {"run_dir": run_dir} | {
         name: tmp_path / place
         for name, place in {
             "root": "opt",
-            "run_dir": "run",
             "state_dir": "state",
             "config_dir": "etc",
             "backup_dir": "backups",
@@ -46,7 +53,7 @@ def host(tmp_path: Path) -> Host:
         }.items()
     }
     for folder in folders.values():
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
     description = {
         "schema": 1,
         "service": "svc",

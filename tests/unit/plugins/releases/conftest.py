@@ -8,6 +8,7 @@ import json
 import platform
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -82,12 +83,12 @@ class HostFolder:
 
     def start(self, release: str, behaviour: str = "well", *, wait: bool = True) -> subprocess.Popen[bytes]:
         """Start an instance; with `wait`, until it listens."""
-        socket = self.host.admin_socket(release)
-        socket.parent.mkdir(parents=True, exist_ok=True)
-        process = subprocess.Popen([sys.executable, "-S", str(SERVER), str(socket), release, behaviour])
+        place = self.host.admin_socket(release)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        process = subprocess.Popen([sys.executable, "-S", str(SERVER), str(place), release, behaviour])
         self.processes.append(process)
         deadline = time.monotonic() + 10
-        while wait and not socket.exists():
+        while wait and not _listens(place):
             assert time.monotonic() < deadline and process.poll() is None
             time.sleep(0.01)
         return process
@@ -117,6 +118,11 @@ class HostFolder:
         reason: str = answer["msg"]
         assert reason.endswith(".") and "\n" not in reason
         return reason
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
 
 
 @pytest.fixture
