@@ -20,7 +20,7 @@ import functools
 import hashlib
 import io
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal, NamedTuple
@@ -30,6 +30,7 @@ import numpy.typing
 from PIL import ExifTags, Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from mobius.dhash._confidence import look_of
+from mobius.dhash._grids import bands, grids
 from mobius.dhash._jpeg import MOST_SCANS, early_scans, mended, too_many_scans
 from mobius.dhash.errors import BrokenPictureError, MislabelledError, NotAPictureError, TooManyPixelsError
 from mobius.errors import MobiusError
@@ -69,9 +70,6 @@ DRAFT_SIDE: Final = 72
 
 _READ_WHOLE: Final = 1 << 26
 """Files of up to so many bytes are read at once; larger ones as their reader asks for them."""
-
-_BAND: Final = 1 << 20
-"""Pixels worked on at a time where several copies of them are needed, so that memory stays within the pixels' own."""
 
 _HEIF_BRANDS: Final = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
 
@@ -212,10 +210,8 @@ class _Decoded:
 
     def grids(self) -> tuple[_Pixels, _Pixels]:
         """The pixels compared by rows, shape (8, 9), and those compared by columns, (9, 8)."""
-        luma, (left, top) = self.luma, self.corner
-        box = (left, top, left + self.span[0], top + self.span[1])
-        wide, tall = (numpy.asarray(luma.resize(size, Image.Resampling.LANCZOS, box=box)) for size in ((9, 8), (8, 9)))
-        return wide, tall
+        left, top = self.corner
+        return grids(self.luma, (left, top, left + self.span[0], top + self.span[1]))
 
 
 def hash_image(image: Image.Image, mode: Mode = "fast", *, max_pixels: int = MAX_PIXELS) -> Dhash:
@@ -481,17 +477,10 @@ def _luma(image: Image.Image) -> Image.Image:
     return image.getchannel("L") if image.mode == "LAB" else image.convert("L")
 
 
-def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """The picture cut across, each band with its first row: whole copies would take several times its own memory."""
-    rows = max(1, _BAND // image.width)
-    for top in range(0, image.height, rows):
-        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
-
-
 def _on_white(image: Image.Image) -> Image.Image:
     """The luma of a transparent picture on white paper."""
     luma = Image.new("L", image.size)
-    for top, band in _bands(image):
+    for top, band in bands(image):
         layered = band.convert("RGBA")
         white = Image.new("RGBA", layered.size, (255, 255, 255, 255))
         luma.paste(Image.alpha_composite(white, layered).convert("L"), (0, top))
@@ -506,7 +495,7 @@ def eight_bits(image: Image.Image) -> Image.Image:
     numbers have no agreed white: they are stretched from their darkest to their brightest finite value.
     """
     extrema: list[float] = []
-    for _, band in _bands(image):
+    for _, band in bands(image):
         values = numpy.asarray(band)
         finite = values[numpy.isfinite(values)]
         if finite.size:
@@ -516,7 +505,7 @@ def eight_bits(image: Image.Image) -> Image.Image:
         low, high = 0.0, float((1 << max(8, int(high).bit_length())) - 1)
     luma = Image.new("L", image.size)
     if high > low:
-        for top, band in _bands(image):
+        for top, band in bands(image):
             values = numpy.nan_to_num(numpy.asarray(band).astype(numpy.float64), nan=low, posinf=high, neginf=low)
             scaled = numpy.rint((values - low) * (255.0 / (high - low))).astype(numpy.uint8)
             luma.paste(Image.fromarray(scaled), (0, top))
