@@ -31,6 +31,7 @@ PACKAGES: Final[dict[str, tuple[str, ...]]] = {
     "skies": ("kstars-data", "stellarium-data"),
     "scenes": ("games-thumbnails",),
     "clip art": ("openclipart-png",),
+    "sprites": ("endless-sky-data",),
 }  # fmt: skip
 """Kind of pictures to the packages that have them."""
 
