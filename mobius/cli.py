@@ -24,6 +24,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "dhash": ("mobius.dhash.command:dhash", "Hash and compare images, and serve them."),
     "history": ("mobius.control.history_command:history", "Who ran what and how it ended, and the proof of it."),
     "lab": ("mobius.control.lab_command:lab", "Start and stop the lab's hosts."),
+    "plan": ("mobius.control.plan_command:plan", "Keep a check run as a file: what would change, to be approved."),
     "promote": ("mobius.control.run_commands:promote", "Let a staged release serve, if it passes its gate."),
     "provision": ("mobius.control.run_commands:provision", "Prepare the hosts for the service."),
     "release": ("mobius.control.run_commands:release", "Backup, deploy and promote in one run."),

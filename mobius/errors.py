@@ -112,6 +112,12 @@ OUTCOMES: dict[str, Outcome] = _table(
         "The backup asked for is not on the host.",
         "Choose one that `mobius backup list` shows, or make one with `mobius backup create`.",
     ),
+    (
+        "plan_invalid",
+        ExitCode.INPUT,
+        "The plan cannot be read, or it was changed after it was made.",
+        "Make a new plan with `mobius plan`, and have that one approved.",
+    ),
     # 2: the work was done and the result is not good enough
     (
         "task_failed",
@@ -184,6 +190,12 @@ OUTCOMES: dict[str, Outcome] = _table(
         ExitCode.PROCESSING,
         "No release runs on the newest backup, or it does not answer from it.",
         "Read the instance's last lines in the reason; make a new backup and drill again: nothing proves the old one.",
+    ),
+    (
+        "plan_mismatch",
+        ExitCode.PROCESSING,
+        "The run has done something else than its plan said.",
+        "Read what is missing and what is extra above; look at the hosts, and make a new plan for what is still to do.",
     ),
     (
         "history_damaged",

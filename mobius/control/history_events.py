@@ -97,6 +97,14 @@ def whence(environment: Mapping[str, str]) -> dict[str, Any]:
     return {"machine": socket.gethostname(), "user": None, "ssh_client": ssh[0] if ssh else None}
 
 
+_CODE = ("playbooks", "roles", "plugins", "mobius", "ansible.cfg")
+
+
+def code_digest(checkout: Path) -> str | None:
+    """SHA-256 over everything of a checkout that decides what a run does."""
+    return tree_digest([str(checkout / name) for name in _CODE])
+
+
 @dataclass(frozen=True)
 class Intent:
     """What a run is about to do, as the action plugin sees it.
@@ -114,6 +122,7 @@ class Intent:
     check: bool
     limit: str | None = None
     tags: tuple[str, ...] = ()
+    skip_tags: tuple[str, ...] = ()
     variables: Mapping[str, Any] = field(default_factory=dict)
     bundle: str = ""
     change: Mapping[str, Any] = field(default_factory=dict)
@@ -136,11 +145,13 @@ class Intent:
             "playbook_sha256": file_digest(playbook),
             "inventory": ", ".join(names),
             "inventory_sha256": tree_digest(self.inventory),
+            "code_sha256": code_digest(self.checkout),
             "bundle": bundle.name if bundle else None,
             "bundle_sha256": file_digest(bundle) if bundle else None,
             "hosts": sorted(self.hosts),
             "limit": self.limit,
             "tags": [tag for tag in self.tags if tag != "all"],
+            "skip_tags": list(self.skip_tags),
             "check": self.check,
             "plan": self.plan or None,
             "plan_sha256": file_digest(Path(self.plan)) if self.plan else None,
@@ -174,12 +185,14 @@ def note_place(environment: Mapping[str, str], process_folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class Note:
-    """An opened run: where its history is, and the head right after its intent."""
+    """An opened run: its history, the head right after its intent, the intent, and its plan's path or empty."""
 
     run: str
     folder: Path
     key: Path | None
     head: dict[str, Any]
+    intent: dict[str, Any]
+    plan: str
 
     @classmethod
     def read(cls, place: Path) -> Note | None:
@@ -189,14 +202,13 @@ class Note:
         except (FileNotFoundError, ValueError):
             return None
         key = value["key"]
-        return cls(value["run"], Path(value["folder"]), Path(key) if key else None, value["head"])
+        head, intent, plan = value["head"], value["intent"], value["plan"]
+        return cls(value["run"], Path(value["folder"]), Path(key) if key else None, head, intent, plan)
 
     def write(self, place: Path) -> None:
         """Leave it for the other processes of the run."""
-        key = str(self.key) if self.key else None
-        durable.write_json(
-            place, {"run": self.run, "folder": str(self.folder), "key": key, "head": self.head}, mode=0o600
-        )
+        value = {**vars(self), "folder": str(self.folder), "key": str(self.key) if self.key else None}
+        durable.write_json(place, value, mode=0o600)
 
     @property
     def history(self) -> History:
@@ -215,7 +227,8 @@ def open_run(intent: Intent, history: History, holder: Holder, environment: Mapp
         return found
     try:
         data = intent.record(history, environment)
-        note = Note(intent.run, history.folder, history.key, history.open(intent.run, holder, data))
+        head = history.open(intent.run, holder, data)
+        note = Note(intent.run, history.folder, history.key, head, data, intent.plan)
         note.write(place)
     except OSError as error:
         raise MobiusError("history_failed", f"The history cannot be written: {error.strerror or error}.") from error
@@ -286,8 +299,22 @@ class RunRecorder:
         sum_up(self._hosts, data)
         self._safely(lambda note: note.history.add(note.run, data))
 
-    def end(self, ending: Ending, counts: Mapping[str, Mapping[str, int]], *, check: bool) -> None:
-        """The run's end, with each host's counts (ok, changed, failures, unreachable, …)."""
+    @property
+    def note(self) -> Note | None:
+        """What the run has opened, None when it has opened nothing."""
+        if self._note is None:
+            self._note = Note.read(self._place())
+        return self._note
+
+    def end(
+        self,
+        ending: Ending,
+        counts: Mapping[str, Mapping[str, int]],
+        *,
+        check: bool,
+        fidelity: Mapping[str, Any] | None = None,
+    ) -> None:
+        """The run's end: each host's counts (ok, changed, failures, unreachable, …), and how it kept to its plan."""
         failed = {failure.host: failure.outcome for failure in ending.failures}
         hosts = {
             host: {
@@ -298,16 +325,16 @@ class RunRecorder:
             for host in sorted(counts)
         }
         took = round((time.monotonic() - self._started) * 1000)
-        data = {"duration_ms": took, "check": check, "hosts": hosts}
+        data: dict[str, Any] = {"duration_ms": took, "check": check, "hosts": hosts}
+        if fidelity is not None:
+            data["fidelity"] = dict(fidelity)
         self._safely(lambda note: note.history.close(note.run, ending.outcome, data))
 
     def _safely(self, write: Callable[[Note], Any]) -> None:
-        if self._note is None:
-            self._note = Note.read(self._place())
-        if self._note is None:
+        if self.note is None:
             return  # a playbook that opens no run has no history
         try:
-            write(self._note)
+            write(self.note)
         except (MobiusError, OSError, ValueError) as error:
             if not self._told:
                 self._told = True

@@ -46,7 +46,7 @@ class Common:
     form: str
 
 
-def _common_options(command: Callable[..., int]) -> Callable[..., int]:
+def common_options(command: Callable[..., int]) -> Callable[..., int]:
     """Adds the shared options; the command gets them as one `Common`."""
     options = (
         click.option(
@@ -93,14 +93,14 @@ def _common_options(command: Callable[..., int]) -> Callable[..., int]:
     return decorated
 
 
-def _bundle_option(command: Callable[..., int]) -> Callable[..., int]:
+def bundle_option(command: Callable[..., int]) -> Callable[..., int]:
     return click.option(
         "--bundle", metavar="FILE", help="The bundle to release; without it, mobius_bundle of the inventory."
     )(command)
 
 
 @click.command()
-@_common_options
+@common_options
 def provision(common: Common) -> int:
     """Prepare the hosts: user, folders, units, and the command mobius-host.
 
@@ -108,12 +108,12 @@ def provision(common: Common) -> int:
     Example:
       mobius provision -i inventories/staging --check --diff
     """
-    return _finish(common, _run(common, "provision.yml", {}))
+    return finish(common, run(common, "provision.yml", {}))
 
 
 @click.command()
 @click.argument("service", metavar="SERVICE")
-@_common_options
+@common_options
 def decommission(common: Common, service: str) -> int:
     """Take a service off its hosts for good: it stops, is backed up once more, and is removed. Its backups stay.
 
@@ -124,12 +124,12 @@ def decommission(common: Common, service: str) -> int:
       mobius decommission mobius-dhash -i inventories/staging --check --diff
       mobius decommission gallery -e @gallery.yml
     """
-    return _finish(common, _run(common, "decommission.yml", {"mobius_decommission": service}))
+    return finish(common, run(common, "decommission.yml", {"mobius_decommission": service}))
 
 
 @click.command()
-@_bundle_option
-@_common_options
+@bundle_option
+@common_options
 def deploy(common: Common, bundle: str | None) -> int:
     """Stage a bundle on the hosts and prove it in standby. Nothing public changes.
 
@@ -137,14 +137,14 @@ def deploy(common: Common, bundle: str | None) -> int:
     Example:
       mobius deploy --bundle dist/mobius-dhash-1.0.0.tar.gz
     """
-    return _finish(common, _run(common, "deploy.yml", _bundle_variables(bundle)))
+    return finish(common, run(common, "deploy.yml", bundle_variables(bundle)))
 
 
 @click.command()
 @click.option(
     "--release", "release_id", required=True, metavar="ID", help="A staged release; `mobius status` lists them."
 )
-@_common_options
+@common_options
 def promote(common: Common, release_id: str) -> int:
     """Let a staged release serve. It is taken back everywhere unless every host passes the gate.
 
@@ -152,12 +152,12 @@ def promote(common: Common, release_id: str) -> int:
     Example:
       mobius promote --release 1.0.0-0123456789ab
     """
-    return _finish(common, _run(common, "promote.yml", {"mobius_release": _release_id(release_id)}))
+    return finish(common, run(common, "promote.yml", {"mobius_release": release_id_of(release_id)}))
 
 
 @click.command()
-@_bundle_option
-@_common_options
+@bundle_option
+@common_options
 def release(common: Common, bundle: str | None) -> int:
     """Backup, deploy and promote in one run.
 
@@ -166,7 +166,7 @@ def release(common: Common, bundle: str | None) -> int:
       mobius release --bundle dist/mobius-dhash-1.0.0.tar.gz --check --diff
       mobius release --bundle dist/mobius-dhash-1.0.0.tar.gz -i inventories/staging
     """
-    return _finish(common, _run(common, "release.yml", _bundle_variables(bundle)))
+    return finish(common, run(common, "release.yml", bundle_variables(bundle)))
 
 
 @click.command()
@@ -175,7 +175,7 @@ def release(common: Common, bundle: str | None) -> int:
 @click.option("--list", "listing", is_flag=True, help="Only show what there is to go back to.")
 @click.option("--backup", "backup_id", metavar="ID", help="Bring the data of this backup back, too; or latest.")
 @click.option("--yes", is_flag=True, help="With --backup, do not ask whether later writes may be lost.")
-@_common_options
+@common_options
 def rollback(
     common: Common, release_id: str | None, reason: str | None, listing: bool, backup_id: str | None, yes: bool
 ) -> int:
@@ -195,28 +195,28 @@ def rollback(
         return _list_releases(common)
     variables: dict[str, Any] = {}
     if release_id:
-        variables["mobius_to"] = _release_id(release_id)
+        variables["mobius_to"] = release_id_of(release_id)
     if reason:
         variables["mobius_reason"] = reason
     if not backup_id:
-        return _finish(common, _run(common, "rollback.yml", variables))
+        return finish(common, run(common, "rollback.yml", variables))
     variables["mobius_backup"] = backup_id
-    run = functools.partial(_run, playbook="rollback.yml", watched="mobius.dhash.restore")
-    finish = functools.partial(_finish, common, key="restored", lines=_restored_lines)
+    going = functools.partial(run, playbook="rollback.yml", watched="mobius.dhash.restore")
+    told = functools.partial(finish, common, key="restored", lines=_restored_lines)
     if not (yes or common.check) and sys.stdin.isatty():
-        looked = run(dataclasses.replace(common, check=True), variables=variables)
+        looked = going(dataclasses.replace(common, check=True), variables=variables)
         if looked.ending.code != ExitCode.SUCCESS:
-            return finish(looked)
+            return told(looked)
         for host, result in sorted(looked.results.items()):
             click.echo(os.linesep.join(_restored_lines(host, result)), err=True)
         if not click.confirm("Go back, and lose what was written later?", err=True):
             raise MobiusError("interrupted", "Nothing was changed.")
         yes = True
-    return finish(run(common, variables={**variables, "mobius_accept_loss": yes}))
+    return told(going(common, variables={**variables, "mobius_accept_loss": yes}))
 
 
 @click.command()
-@_common_options
+@common_options
 def status(common: Common) -> int:
     """Show what every host keeps and serves.
 
@@ -241,14 +241,14 @@ def backup() -> None:
 
 @backup.command("create")
 @click.option("--scope", type=click.Choice(["full", "state"]), help="state leaves the pictures out, but their digests.")
-@_common_options
+@common_options
 def backup_create(common: Common, scope: str | None) -> int:
     """Write a verified backup on each host, unless nothing changed since the newest one."""
     return _show_backups(common, "create", {"backup_scope": scope} if scope else {})
 
 
 @backup.command("list")
-@_common_options
+@common_options
 def backup_list(common: Common) -> int:
     """Show the backups of each host."""
     return _show_backups(common, "list", {})
@@ -256,14 +256,14 @@ def backup_list(common: Common) -> int:
 
 @backup.command("verify")
 @click.option("--subset", metavar="K/N", help="Read the K-th part of N only; today/N: another part each day.")
-@_common_options
+@common_options
 def backup_verify(common: Common, subset: str | None) -> int:
     """Read every backup of each host again and compare every digest."""
     return _show_backups(common, "verify", {"backup_subset": subset} if subset else {})
 
 
 @backup.command("prune")
-@_common_options
+@common_options
 def backup_prune(common: Common) -> int:
     """Remove the backups that the inventory's rules no longer keep."""
     return _show_backups(common, "prune", {})
@@ -272,7 +272,7 @@ def backup_prune(common: Common) -> int:
 @backup.command("restore")
 @click.argument("backup_id", metavar="ID")
 @click.option("--of-host", metavar="NAME", help="Accept the backup of this other host.")
-@_common_options
+@common_options
 def backup_restore(common: Common, backup_id: str, of_host: str | None) -> int:
     """Bring a backup back, after saving the present state. ID as `mobius backup list` shows it, or latest.
 
@@ -282,13 +282,13 @@ def backup_restore(common: Common, backup_id: str, of_host: str | None) -> int:
       mobius backup restore 20260131T230501Z-full --limit lab1
     """
     variables = {"backup_restore_id": backup_id, **({"backup_of_host": of_host} if of_host else {})}
-    summary = _run(common, "backup.yml", variables, tags=("restore",), watched="mobius.dhash.restore")
-    return _finish(common, summary, key="restored", lines=_restored_lines)
+    summary = run(common, "backup.yml", variables, tags=("restore",), watched="mobius.dhash.restore")
+    return finish(common, summary, key="restored", lines=_restored_lines)
 
 
 @click.command()
 @click.argument("topics", nargs=-1, metavar="[service] [logging]", type=click.Choice(["service", "logging"]))
-@_common_options
+@common_options
 def smoke(common: Common, topics: tuple[str, ...]) -> int:
     """Ask the release that every host serves whether it does what it promises, in production mode.
 
@@ -302,9 +302,9 @@ def smoke(common: Common, topics: tuple[str, ...]) -> int:
       mobius smoke logging --limit lab1 --format json
     """
     variables = {"mobius_smoke": [*dict.fromkeys(topics)]} if topics else {}
-    summary = _run(common, "smoke.yml", variables, watched="ansible.builtin.command")
+    summary = run(common, "smoke.yml", variables, watched="ansible.builtin.command")
     reports = {host: report for host, result in summary.results.items() if (report := _report(result))}
-    return _finish(common, dataclasses.replace(summary, results=reports), key="smoke", lines=_smoke_lines)
+    return finish(common, dataclasses.replace(summary, results=reports), key="smoke", lines=_smoke_lines)
 
 
 def _report(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -325,7 +325,7 @@ def _smoke_lines(host: str, report: Mapping[str, Any]) -> list[str]:
 
 
 @backup.command("drill")
-@_common_options
+@common_options
 def backup_drill(common: Common) -> int:
     """Restore each host's newest backup aside, start its release on it until it answers, and remove all of it again.
 
@@ -334,11 +334,11 @@ def backup_drill(common: Common) -> int:
       mobius backup drill --check
       mobius backup drill -i inventories/production --limit host1
     """
-    summary = _run(common, "restore_drill.yml", {}, watched="mobius.dhash.restore_drill")
-    return _finish(common, summary, key="drills", lines=_drill_lines)
+    summary = run(common, "restore_drill.yml", {}, watched="mobius.dhash.restore_drill")
+    return finish(common, summary, key="drills", lines=_drill_lines)
 
 
-def _bundle_variables(bundle: str | None) -> dict[str, Any]:
+def bundle_variables(bundle: str | None) -> dict[str, Any]:
     """`mobius_bundle` as an absolute path, since the playbook is run in the checkout.
 
     Raises:
@@ -356,19 +356,20 @@ def _bundle_variables(bundle: str | None) -> dict[str, Any]:
     return {"mobius_bundle": str(place)}
 
 
-def _release_id(text: str) -> str:
+def release_id_of(text: str) -> str:
     if not manifest.RELEASE_ID.fullmatch(text):
         raise MobiusError("invalid_input", f"{text!r} is not a release id like 1.0.0-0123456789ab.")
     return text
 
 
-def _run(
+def run(
     common: Common,
     playbook: str,
     variables: Mapping[str, Any],
     *,
     tags: tuple[str, ...] = (),
     watched: str | None = None,
+    planning: bool = False,
 ) -> RunSummary:
     """Run one playbook. What is refused before Ansible starts ends as a summary too: programs get their JSON."""
     try:
@@ -386,6 +387,7 @@ def _run(
             verbosity=common.verbosity,
             timeout=common.timeout,
             watched=watched,
+            planning=planning,
         )
         return run_playbook(request, lambda line: click.echo(line, err=True))
     except MobiusError as error:
@@ -394,20 +396,20 @@ def _run(
 
 
 def _show_releases(common: Common) -> int:
-    summary = _run(common, "status.yml", {}, watched="mobius.dhash.release_info")
-    return _finish(common, summary, key="releases", lines=_release_lines)
+    summary = run(common, "status.yml", {}, watched="mobius.dhash.release_info")
+    return finish(common, summary, key="releases", lines=_release_lines)
 
 
 def _list_releases(common: Common) -> int:
     """What there is to go back to: text for people, for programs a list with one object a host and release."""
-    summary = _run(common, "status.yml", {}, watched="mobius.dhash.release_info")
+    summary = run(common, "status.yml", {}, watched="mobius.dhash.release_info")
     if common.form == "json":
         rows = [row for host, result in sorted(summary.results.items()) for row in _kept(host, result)]
         click.echo(json.dumps({**summary.as_dict(), "releases": rows}, indent=2, sort_keys=True))
         if summary.ending.code != ExitCode.SUCCESS:
             click.echo(os.linesep.join(summary.ending.lines(summary.run)), err=True)
         return int(summary.ending.code)
-    return _finish(common, summary, key="releases", lines=_kept_lines)
+    return finish(common, summary, key="releases", lines=_kept_lines)
 
 
 # An instance that starts or drains does not serve; there is no going back to a release that was removed.
@@ -453,8 +455,8 @@ def _age(activated: str | None, now: datetime) -> str:
 
 
 def _show_backups(common: Common, tag: str, variables: Mapping[str, Any]) -> int:
-    summary = _run(common, "backup.yml", variables, tags=(tag,), watched="mobius.dhash.backup")
-    return _finish(common, summary, key="backups", lines=_backup_lines)
+    summary = run(common, "backup.yml", variables, tags=(tag,), watched="mobius.dhash.backup")
+    return finish(common, summary, key="backups", lines=_backup_lines)
 
 
 def _release_lines(host: str, result: Mapping[str, Any]) -> list[str]:
@@ -502,7 +504,7 @@ def _word(item: Mapping[str, Any]) -> str:
     return f"verified {item['verified']}" if item["verified"] else "not verified"
 
 
-def _finish(
+def finish(
     common: Common,
     summary: RunSummary,
     *,

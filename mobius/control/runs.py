@@ -26,8 +26,10 @@ from types import FrameType
 from typing import Any
 
 import mobius
+from mobius.control.changes import judged
 from mobius.control.history_events import NOTE_FOLDER, close_left_open, note_place
 from mobius.control.outcome import Ending, Observer, ending
+from mobius.control.planned_run import PLANNING, read_collected
 from mobius.control.run_id import ENVIRONMENT_NAME, current_run_id
 from mobius.errors import MobiusError
 
@@ -77,6 +79,8 @@ class RunRequest:
     timeout: float = DEFAULT_TIMEOUT
     watched: str | None = None
     """Full name of a module whose last result of each host is kept in the summary."""
+    planning: bool = False
+    """Whether each host is asked for its fingerprint and all changes are collected, for a plan."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,8 @@ class RunSummary:
     changes: dict[str, list[str]]
     seconds: float
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    collected: dict[str, Any] = field(default_factory=dict)
+    """For a plan or of a run with one: `intent`, `hosts`, `fidelity` (`planned_run.settle`)."""
 
     def as_dict(self) -> dict[str, Any]:
         """The object that `--format json` prints, without the results."""
@@ -190,6 +196,7 @@ def run_playbook(request: RunRequest, tell: Callable[[str], None]) -> RunSummary
     try:
         run = current_run_id(os.environ, private)
         environment = {**_environment(request.checkout, bin_folder, run), NOTE_FOLDER: str(private)}
+        environment[PLANNING] = "1" if request.planning else ""
         config = RunnerConfig(
             private_data_dir=str(private),
             project_dir=str(request.checkout),
@@ -213,16 +220,19 @@ def run_playbook(request: RunRequest, tell: Callable[[str], None]) -> RunSummary
             runner.run()
             stop.sweep()
         seconds = time.monotonic() - started
+        collected = read_collected(private)
         end = _ending(request, watcher, stop, int(runner.rc or 0), environment)
+        if fidelity := collected.get("fidelity"):
+            end = judged(end, fidelity["missing"], fidelity["extra"])
         try:
             close_left_open(note_place({}, private), run, end, seconds)
         except MobiusError as error:
             tell(f"warning: {error.reason} The next run closes this one as interrupted.")
     finally:
         shutil.rmtree(private, ignore_errors=True)
-    return RunSummary(
-        run, request.playbook.name, request.check, end, watcher.changed, watcher.changes, seconds, watcher.results
-    )
+    name = request.playbook.name
+    told = (watcher.changed, watcher.changes, seconds, watcher.results, collected)
+    return RunSummary(run, name, request.check, end, *told)
 
 
 def _environment(checkout: Path, bin_folder: Path, run: str) -> dict[str, str]:

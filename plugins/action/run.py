@@ -15,10 +15,13 @@ from ansible.utils.vars import load_extra_vars
 
 from mobius.control import history_events
 from mobius.control.history import History, default_folder
+from mobius.control.plan import fingerprint
+from mobius.control.planned_run import PLANNING
 from mobius.control.run_id import ENVIRONMENT_NAME, actor, current_run_id
 from mobius.errors import MobiusError
 
 _WITNESS = "mobius.dhash.witness"
+_RELEASES = "mobius.dhash.release_info"
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -42,6 +45,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 note = self._open(run_id, who, known, place)
         except MobiusError as error:
             return {**result, "failed": True, "msg": error.reason, "mobius_failure": error.as_dict()}
+        state = None
+        if self._task.check_mode and os.environ.get(PLANNING):
+            asked = self._state(known, task_vars)
+            if asked.get("failed") or asked.get("unreachable"):
+                return {**result, **asked}
+            state = asked["state"]
         arguments = {"head": {**note.head, "run": run_id}, "service": self._known(known, "mobius_service")}
         folder = self._known(known, "mobius_witness_dir")
         if folder:
@@ -51,7 +60,17 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             return {**result, **seen}
         facts = {"mobius_run_id": run_id, "mobius_run_actor": who}
         told = {name: seen.get(name) for name in ("release", "witnessed", "warnings") if name in seen}
+        if state is not None:
+            told["state"] = state
         return {**result, **told, "changed": False, "run": run_id, "actor": who, "ansible_facts": facts}
+
+    def _state(self, known: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
+        """The host's fingerprint as `state`, null when no service is known to it; else the module's failure."""
+        service = self._known(known, "mobius_service")
+        if not service:
+            return {"state": None}
+        asked: dict[str, Any] = self._execute_module(_RELEASES, {"service": service}, task_vars=task_vars)
+        return asked if asked.get("failed") or asked.get("unreachable") else {"state": fingerprint(asked)}
 
     def _open(self, run_id: str, who: str, known: dict[str, Any], place: Path) -> history_events.Note:
         arguments = context.CLIARGS
@@ -74,6 +93,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             check=bool(self._task.check_mode),
             limit=arguments.get("subset"),
             tags=tuple(arguments.get("tags") or ()),
+            skip_tags=tuple(arguments.get("skip_tags") or ()),
             variables=load_extra_vars(self._loader),
             bundle=str(bundle or ""),
             change=change if isinstance(change, dict) else {},

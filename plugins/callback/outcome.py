@@ -11,9 +11,11 @@ from typing import Any
 from ansible import constants, context
 from ansible.plugins.callback import CallbackBase
 
+from mobius.control.changes import Collector
 from mobius.control.history_events import RunRecorder, note_place
 from mobius.control.outcome import Observer
-from mobius.errors import ExitCode
+from mobius.control.planned_run import settle, unsettled
+from mobius.errors import ExitCode, MobiusError
 
 DOCUMENTATION = r"""
 name: outcome
@@ -42,6 +44,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self._observer = Observer()
+        self._collector = Collector()
         self._play = ""
         self._recorder = RunRecorder(
             lambda: note_place(os.environ, Path(constants.DEFAULT_LOCAL_TMP)),
@@ -59,6 +62,10 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         if isinstance(facts, dict) and "mobius_run_id" in facts:
             self._observer.run = str(facts["mobius_run_id"])
         self._record("changed" if result.result.get("changed") else "ok", result)
+        self._collect(result)
+
+    def v2_runner_on_skipped(self, result: Any) -> None:
+        self._collect(result, skipped=True)
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         if not ignore_errors:
@@ -72,15 +79,32 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
     def v2_playbook_on_stats(self, stats: Any) -> None:
         ending = self._observer.end(stats.failures, stats.dark, stats.processed)
         counts = {host: stats.summarize(host) for host in stats.processed}
-        self._recorder.end(ending, counts, check=bool(context.CLIARGS.get("check")))
+        check, diffs = (bool(context.CLIARGS.get(name)) for name in ("check", "diff"))
+        fidelity = None
+        try:
+            fidelity = settle(self._recorder.note, self._collector, os.environ, check=check, diffs=diffs)
+        except (MobiusError, OSError) as error:
+            self._display.warning(f"The run could not be compared with its plan: {error}")
+            ending = unsettled(ending, str(error))
+        if fidelity is not None:
+            ending = fidelity.judge(ending)
+        self._recorder.end(ending, counts, check=check, fidelity=fidelity.record() if fidelity else None)
         color = constants.COLOR_OK if ending.code == ExitCode.SUCCESS else constants.COLOR_ERROR
         self._display.banner("MOBIUS")
-        for line in ending.lines(self._observer.run):
+        for line in [*ending.lines(self._observer.run), *(fidelity.lines() if fidelity else ())]:
             self._display.display(line, color=color)
 
     def _record(self, status: str, result: Any) -> None:
-        task = result.task
-        # the name before its templates are filled in: what they bring may be secret
-        written = task._ds.get("name") if isinstance(getattr(task, "_ds", None), dict) else None
-        action = str(task.resolved_action or task.action)
-        self._recorder.result(result.host.get_name(), action, str(written or action), status, result.result)
+        action, name = _task(result)
+        self._recorder.result(result.host.get_name(), action, name, status, result.result)
+
+    def _collect(self, result: Any, *, skipped: bool = False) -> None:
+        self._collector.result(result.host.get_name(), *_task(result), result.result, skipped=skipped)
+
+
+def _task(result: Any) -> tuple[str, str]:
+    """The module and the name of a result's task; the name before its templates are filled in: that may be secret."""
+    task = result.task
+    written = task._ds.get("name") if isinstance(getattr(task, "_ds", None), dict) else None
+    action = str(task.resolved_action or task.action)
+    return action, str(written or action)
