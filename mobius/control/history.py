@@ -19,7 +19,6 @@ import json
 import os
 import secrets
 import socket
-import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,6 +27,7 @@ from typing import Any
 
 from mobius import durable
 from mobius.control import history_verify as form
+from mobius.control import signatures
 from mobius.errors import OUTCOMES, MobiusError
 
 FOLDER_NAME = "MOBIUS_HISTORY_DIR"
@@ -313,18 +313,6 @@ def _sign(key: Path, message: bytes) -> str:
         MobiusError: history_failed, when the key cannot sign (also one that would ask for a pass phrase).
     """
     try:
-        done = subprocess.run(
-            ["ssh-keygen", "-Y", "sign", "-q", "-n", form.NAMESPACE, "-f", str(key)],
-            input=message,
-            capture_output=True,
-            timeout=30,
-            check=False,
-            start_new_session=True,
-            env={**os.environ, "SSH_ASKPASS": "/bin/false", "SSH_ASKPASS_REQUIRE": "force"},
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise MobiusError("history_failed", f"The history's head cannot be signed: {error}.") from error
-    if done.returncode != 0:
-        why = " ".join(done.stderr.decode(errors="replace").split())
-        raise MobiusError("history_failed", f"The history's head cannot be signed with {key}: {why}.")
-    return done.stdout.decode("ascii")
+        return signatures.sign(key, form.NAMESPACE, message)
+    except MobiusError as error:
+        raise MobiusError("history_failed", f"The history's head cannot be signed: {error.reason}") from error

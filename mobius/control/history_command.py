@@ -17,56 +17,9 @@ from mobius import durable
 from mobius.control import history_report, history_runs
 from mobius.control import history_verify as form
 from mobius.control.history import default_folder
+from mobius.control.inventory_value import inventory_value
 from mobius.control.runs import DEFAULT_INVENTORY, RunRequest, find_checkout, find_inventory, run_playbook
 from mobius.errors import ExitCode, MobiusError
-
-
-def _folder_in(inventory: str, checkout: Path) -> str | None:
-    """`mobius_history_dir` as the inventory's first host has it, its templates filled in; None when it has none.
-
-    Raises:
-        MobiusError: unknown_inventory, when it cannot be read, as with a vault whose password is not at hand.
-    """
-    from ansible.errors import AnsibleError
-    from ansible.inventory.manager import InventoryManager
-    from ansible.parsing.dataloader import DataLoader
-    from ansible.template import Templar
-    from ansible.vars.manager import VariableManager
-
-    place = find_inventory(inventory, checkout)
-    loader = DataLoader()
-    loader.set_basedir(str(checkout))
-    try:
-        loader.set_vault_secrets(_vault_secrets())
-        sources = InventoryManager(loader=loader, sources=[place])
-        manager = VariableManager(loader=loader, inventory=sources)
-        for host in sources.get_hosts("mobius") or sources.get_hosts():  # the playbooks' hosts, and not localhost
-            known = manager.get_vars(host=host)
-            if folder := known.get("mobius_history_dir"):
-                return str(Templar(loader=loader, variables=known).template(folder))
-        return None
-    except AnsibleError as error:
-        why = " ".join(str(error).split())
-        raise MobiusError(
-            "unknown_inventory",
-            f"The inventory {place} does not say where the history is: {why}",
-            do_next="Give the vault's password as for a run, or name the history's folder with --dir.",
-        ) from error
-
-
-@functools.cache  # Ansible takes them once a process
-def _vault_secrets() -> Any:
-    from ansible import constants
-    from ansible.cli import CLI
-    from ansible.parsing.dataloader import DataLoader
-
-    password = os.environ.get("ANSIBLE_VAULT_PASSWORD_FILE") or constants.DEFAULT_VAULT_PASSWORD_FILE
-    return CLI.setup_vault_secrets(
-        DataLoader(),
-        vault_ids=list(constants.DEFAULT_VAULT_IDENTITY_LIST),
-        vault_password_files=[password] if password else [],
-        auto_prompt=False,
-    )
 
 
 def folder_of(folder: str | None, inventory: str) -> Path:
@@ -74,7 +27,7 @@ def folder_of(folder: str | None, inventory: str) -> Path:
     if folder:
         return Path(folder).expanduser().absolute()
     checkout = find_checkout()
-    given = _folder_in(inventory, checkout)
+    given = inventory_value(inventory, checkout, "mobius_history_dir", "Or name the history's folder with --dir.")
     return Path(given).expanduser().resolve() if given else default_folder(os.environ)
 
 

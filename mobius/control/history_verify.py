@@ -305,6 +305,13 @@ def check_signature(verdict: Verdict, head: Mapping[str, Any] | None, signers: P
         verdict.problems.append(
             Problem("signature", f"Record {seq} came after the signed head; no run has signed it.", seq)
         )
+    verdict.signed_by = signer(signature, NAMESPACE, head_message(head), signers)
+    if verdict.signed_by is None:
+        verdict.problems.append(Problem("signature", "The head's signature is not one of the allowed signers'."))
+
+
+def signer(signature: str, namespace: str, message: bytes, signers: Path) -> str | None:
+    """Who signed a message, by the first entry of an `allowed_signers` file that has the key; None when nobody did."""
     with tempfile.NamedTemporaryFile("w", suffix=".sig") as stream:
         stream.write(signature)
         stream.flush()
@@ -316,16 +323,15 @@ def check_signature(verdict: Verdict, head: Mapping[str, Any] | None, signers: P
             check=False,
         )
         who = found.stdout.split("\n")[0].strip()
+        if found.returncode != 0 or not who:
+            return None
         done = subprocess.run(
-            [*base, "verify", "-f", str(signers), "-I", who or "nobody", "-n", NAMESPACE, "-s", stream.name],
-            input=head_message(head),
+            [*base, "verify", "-f", str(signers), "-I", who, "-n", namespace, "-s", stream.name],
+            input=message,
             capture_output=True,
             check=False,
         )
-    if found.returncode != 0 or done.returncode != 0:
-        verdict.problems.append(Problem("signature", "The head's signature is not one of the allowed signers'."))
-    else:
-        verdict.signed_by = who
+    return who if done.returncode == 0 else None
 
 
 def check_witnesses(verdict: Verdict, witnesses: Mapping[str, Any], others: Iterable[str] = ()) -> None:

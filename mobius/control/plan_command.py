@@ -11,8 +11,10 @@ from typing import Any
 
 import click
 
+from mobius.control import approvals
 from mobius.control import plan as plans
 from mobius.control.history import now
+from mobius.control.inventory_value import inventory_values
 from mobius.control.run_commands import Common, bundle_option, bundle_variables, common_options, release_id_of, run
 from mobius.control.runs import RunSummary, find_checkout
 from mobius.errors import ExitCode, MobiusError
@@ -76,6 +78,65 @@ def plan(
     else:
         click.echo("\n".join([*plans.lines(made), f"file     {place}"]))
     return int(ExitCode.SUCCESS)
+
+
+@click.command()
+@click.argument("file", metavar="PLAN", type=click.Path(path_type=Path))
+@click.option("--role", required=True, metavar="ROLE", help=f"{', '.join(approvals.ROLES)}, or author.")
+@click.option(
+    "--key",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Your SSH key; a public one when an SSH agent holds it.",
+)
+@click.option("--signers", type=click.Path(path_type=Path), metavar="FILE", help="allowed_signers to check it against.")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="What stdout gets.")
+def approve(file: Path, role: str, key: Path, signers: Path | None, form: str) -> int:
+    """Sign PLAN in a role. The signature is kept beside the plan.
+
+    Without --signers the list that the plan's inventory names is used, where it is at hand: a key that it does not
+    allow in this role is refused at once. The author signs too (--role author), and that counts as no approval.
+
+    \b
+    Examples:
+      mobius approve release.plan.json --role author --key ~/.ssh/id_ed25519
+      mobius approve release.plan.json --role ops_sre --key ~/.ssh/id_ed25519
+    """
+    place, name = file.expanduser().absolute(), approvals.role_of(role)
+    made = plans.Plan.read(place)
+    rule = _rule_of(made, signers)
+    kept = approvals.approve(place, name, key.expanduser().absolute())
+    counted = None
+    if rule is not None:
+        counted = approvals.tally(place, made.digest, rule)
+        if any(item.who is None and kept.name.endswith(f".{item.role}.{item.key}.sig") for item in counted.void):
+            kept.unlink()
+            raise MobiusError(
+                "invalid_input",
+                f"The key {key} may not sign as {name}: {rule.signers} does not say so.",
+                do_next=f'Add namespaces="{approvals.NAMESPACE}{name}" to its entry there, or use another key.',
+            )
+    if form == "json":
+        told: dict[str, Any] = {"plan": str(place), "digest": made.digest, "signature": str(kept), "role": name}
+        if counted is not None:
+            told |= {"approvals": [item.as_dict() for item in counted.approvals], "missing": list(counted.missing)}
+        click.echo(json.dumps(told, indent=2, sort_keys=True))
+    else:
+        head = [f"signed   {made.digest} as {name}", f"file     {kept}"]
+        click.echo("\n".join([*head, *(counted.lines() if counted else ["not checked: no list of signers is here"])]))
+    return int(ExitCode.SUCCESS)
+
+
+def _rule_of(made: plans.Plan, signers: Path | None) -> approvals.Rule | None:
+    """The rule of the plan's inventory as far as it is at hand; None when there is no list of signers here."""
+    checkout = find_checkout()
+    inventory = str(made.made_from["inventory"])
+    source = checkout / inventory.partition(", ")[0]
+    rule = approvals.Rule.read(inventory_values(str(source), checkout, approvals.VARIABLES) if source.exists() else {})
+    if signers:
+        return dataclasses.replace(rule, signers=signers.expanduser().absolute())
+    return rule if rule.signers and rule.signers.exists() else None
 
 
 def _absolute(extra: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,0 +1,170 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Approvals with real SSH keys: who counts, who does not, and what is still missing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mobius.cli import run as mobius
+from mobius.control import approvals, signatures
+from mobius.control.approvals import Rule, approve, tally
+from mobius.control.plan import MADE_FROM, Plan
+from mobius.errors import MobiusError
+
+PEOPLE = {
+    "ada": "mobius-approval-author,mobius-approval-release_owner",
+    "bob": "mobius-approval-deploy_operator,mobius-approval-ops_sre",
+    "eve": "mobius-approval-media_engineer",
+    "key-of-ci": "mobius-history,mobius-bundle",
+}
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a key for each person, and `allowed_signers`."""
+    folder = tmp_path_factory.mktemp("keys")
+    lines = ["# who may sign what", ""]
+    for name, namespaces in PEOPLE.items():
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(folder / name)]
+        subprocess.run(command, check=True)
+        lines.append(f'{name}@example.org namespaces="{namespaces}" {(folder / f"{name}.pub").read_text().strip()}')
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "stranger")], check=True)
+    (folder / "allowed_signers").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    made = dict.fromkeys(MADE_FROM, "x") | {"variables": {}, "inventory": "nowhere"}
+    plan = Plan("20260131T230501Z-9f3a61c2", "2026-01-31T23:05:00Z", "ada@control", made, {}, (), {})
+    plan.write(tmp_path / "release.plan.json")
+    return tmp_path / "release.plan.json"
+
+
+@pytest.fixture
+def rule(keys: Path) -> Rule:
+    return Rule(required=2, roles=("ops_sre",), signers=keys / "allowed_signers")
+
+
+def missing(place: Path, rule: Rule) -> list[str]:
+    return list(tally(place, Plan.read(place).digest, rule).missing)
+
+
+def test_two_people_one_of_them_ops_and_none_of_them_the_author(place: Path, keys: Path, rule: Rule) -> None:
+    assert len(missing(place, rule)) == 3
+    approve(place, "author", keys / "ada")
+    assert missing(place, rule) == ["2 of 2 approvals", "an approval as ops_sre"]
+    approve(place, "release_owner", keys / "ada")
+    assert missing(place, rule) == ["2 of 2 approvals", "an approval as ops_sre"], "the author's own is none"
+    approve(place, "media_engineer", keys / "eve")
+    assert missing(place, rule) == ["1 of 2 approvals", "an approval as ops_sre"]
+    approve(place, "deploy_operator", keys / "bob")
+    assert missing(place, rule) == ["an approval as ops_sre"]
+    approve(place, "ops_sre", keys / "bob")
+    counted = tally(place, Plan.read(place).digest, rule)
+    assert (counted.missing, counted.author) == ((), "ada@example.org")
+    assert [(item.who, item.role) for item in counted.approvals] == [
+        ("bob@example.org", "deploy_operator"),
+        ("eve@example.org", "media_engineer"),
+        ("bob@example.org", "ops_sre"),
+    ]
+    assert [item.role for item in counted.void] == ["release_owner"]
+
+
+def test_one_person_in_two_roles_is_one_person(place: Path, keys: Path, rule: Rule) -> None:
+    approve(place, "author", keys / "ada")
+    for role in ("deploy_operator", "ops_sre"):
+        approve(place, role, keys / "bob")
+    assert missing(place, rule) == ["1 of 2 approvals"]
+
+
+@pytest.mark.parametrize("who", ["stranger", "eve", "key-of-ci"])
+def test_a_key_counts_only_in_a_role_that_the_list_gives_it(place: Path, keys: Path, rule: Rule, who: str) -> None:
+    approve(place, "ops_sre", keys / who)
+    counted = tally(place, Plan.read(place).digest, rule)
+    assert counted.approvals == ()
+    assert [item.who for item in counted.void] == [None]
+
+
+def test_an_approval_is_of_one_plan_and_one_role(place: Path, keys: Path, rule: Rule) -> None:
+    kept = approve(place, "deploy_operator", keys / "bob")
+    assert approve(place, "deploy_operator", keys / "bob") == kept
+    renamed = kept.with_name(kept.name.replace("deploy_operator", "ops_sre"))
+    renamed.write_bytes(kept.read_bytes())
+    counted = tally(place, Plan.read(place).digest, rule)
+    assert [item.role for item in counted.approvals] == ["deploy_operator"], "another name makes no other role"
+    assert [item.role for item in counted.void] == ["ops_sre"]
+    assert tally(place, "0" * 64, rule).approvals == ()
+    kept.write_bytes(kept.read_bytes()[:-80])
+    assert tally(place, Plan.read(place).digest, rule).approvals == ()
+
+
+def test_an_author_may_count_where_the_inventory_says_so(place: Path, keys: Path, rule: Rule) -> None:
+    own = dataclasses.replace(rule, required=1, roles=(), author_counts=True)
+    approve(place, "author", keys / "ada")
+    assert missing(place, own) == ["1 of 1 approvals"]
+    approve(place, "release_owner", keys / "ada")
+    assert missing(place, own) == []
+
+
+def test_a_list_in_which_a_key_may_sign_for_everything_is_refused(place: Path, keys: Path, tmp_path: Path) -> None:
+    public = (keys / "eve.pub").read_text().strip()
+    for line in (f"eve@example.org {public}", f"eve@example.org cert-authority {public} namespaces=x", "nonsense"):
+        (tmp_path / "signers").write_text(line + "\n")
+        with pytest.raises(MobiusError) as caught:
+            tally(place, "0" * 64, Rule(required=1, signers=tmp_path / "signers"))
+        assert "Line 1" in caught.value.reason
+    with pytest.raises(MobiusError, match="cannot be read"):
+        tally(place, "0" * 64, Rule(required=1, signers=tmp_path / "none"))
+    signatures.check_signers(keys / "allowed_signers")
+
+
+def test_a_rule_is_read_from_variables_and_nonsense_is_refused() -> None:
+    known = {"mobius_approvals_required": "2", "mobius_approvals_roles": ["Ops/SRE", "release-owner"]}
+    assert Rule.read(known).roles == ("ops_sre", "release_owner")
+    assert not Rule.read({}).wants_plan
+    assert Rule.read({"mobius_plan_proven_on": "inventories/staging"}).wants_plan
+    assert missing_of(Rule.read(known)) == ["the inventory names no mobius_approvals_signers"]
+    for name, value in (
+        ("mobius_approvals_required", -1),
+        ("mobius_approvals_required", "two"),
+        ("mobius_approvals_roles", ["king"]),
+        ("mobius_approvals_signers", "here"),
+        ("mobius_plan_max_hours", -1),
+    ):
+        with pytest.raises(MobiusError) as caught:
+            Rule.read({name: value})
+        assert caught.value.code == 1
+
+
+def missing_of(rule: Rule) -> list[str]:
+    return list(tally(Path("/nowhere"), "", rule).missing)
+
+
+def test_the_command_signs_says_what_is_missing_and_refuses_a_key_of_another_role(
+    place: Path, keys: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--signers", str(keys / "allowed_signers"), "--format", "json"]
+    assert mobius(["approve", str(place), "--role", "Ops/SRE", "--key", str(keys / "bob"), *more]) == 0
+    told = json.loads(capfd.readouterr().out)
+    assert [item["who"] for item in told["approvals"]] == ["bob@example.org"]
+    assert Path(told["signature"]).exists()
+    before = sorted(place.parent.iterdir())
+    for arguments, sentence in (
+        (["--role", "ops_sre", "--key", str(keys / "eve"), *more], "may not sign as ops_sre"),
+        (["--role", "king", "--key", str(keys / "eve")], "is not a role"),
+        (["--role", "ops_sre", "--key", str(keys / "none")], "cannot sign"),
+    ):
+        assert mobius(["approve", str(place), *arguments]) == 1
+        assert sentence in capfd.readouterr().err
+    assert sorted(place.parent.iterdir()) == before
+    place.write_text(place.read_text().replace("20260131", "20270131"))
+    assert mobius(["approve", str(place), "--role", "ops_sre", "--key", str(keys / "bob")]) == 1
+    assert "was changed after it was made" in capfd.readouterr().err
+    assert approvals.role_of("Release owner") == "release_owner"
