@@ -17,6 +17,7 @@ from mobius.errors import ExitCode, MobiusError
 
 # name: where the command is, and its line in `mobius --help`, which thus imports none of them
 _COMMANDS: dict[str, tuple[str, str]] = {
+    "apply": ("mobius.control.plan_command:apply", "Run what was planned and approved, and prove that it was that."),
     "approve": ("mobius.control.plan_command:approve", "Sign a plan in a role."),
     "backup": ("mobius.control.run_commands:backup", "Back up the hosts, list or verify their backups."),
     "bundle": ("mobius.control.bundle_command:bundle", "Build a bundle of the service, or verify one."),

@@ -118,6 +118,30 @@ OUTCOMES: dict[str, Outcome] = _table(
         "The plan cannot be read, or it was changed after it was made.",
         "Make a new plan with `mobius plan`, and have that one approved.",
     ),
+    (
+        "plan_missing",
+        ExitCode.INPUT,
+        "This inventory is changed by an approved plan only, and the run has none.",
+        "Make one with `mobius plan`, have it approved, and run `mobius apply`. A rollback needs no plan.",
+    ),
+    (
+        "plan_stale",
+        ExitCode.INPUT,
+        "The plan is too old, or what it was made from has changed: a file, a variable or a host.",
+        "Make a new plan with `mobius plan`, read what is different, and have that one approved.",
+    ),
+    (
+        "plan_unapproved",
+        ExitCode.INPUT,
+        "The plan lacks approvals that the inventory asks for.",
+        "Have it signed by those whom the reason names, with `mobius approve PLAN --role ROLE --key FILE`.",
+    ),
+    (
+        "bundle_unproven",
+        ExitCode.INPUT,
+        "The bundle was not released with success on the inventory that must go before.",
+        "Release it there first, with a history that this inventory can read.",
+    ),
     # 2: the work was done and the result is not good enough
     (
         "task_failed",

@@ -239,6 +239,14 @@ class Fidelity:
             "extra_changes": [difference.as_dict() for difference in self.extra],
         }
 
+    @classmethod
+    def read(cls, data: Mapping[str, Any]) -> Fidelity:
+        """What `as_dict` wrote."""
+        missing, extra = (
+            tuple(Difference(**item) for item in data[f"{word}_changes"]) for word in ("missing", "extra")
+        )
+        return cls(missing, extra)
+
     def record(self) -> dict[str, Any]:
         """For the history: the counts, and where they differ, without values that hosts have made."""
         return {
@@ -307,5 +315,5 @@ def _values(key: tuple[str, str, str]) -> tuple[str, Any, Any]:
 
 
 def _word(value: Any) -> str:
-    text = "nothing" if value is None else str(value)
+    text = "nothing" if value in (None, "") else str(value)
     return text if len(text) <= 80 and "\n" not in text else f"a text of {len(text)} characters"

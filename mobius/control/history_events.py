@@ -67,16 +67,23 @@ def repository(folder: Path) -> dict[str, Any]:
 
 
 def tree_digest(sources: Sequence[str]) -> str | None:
-    """SHA-256 over the names and contents of all files of an inventory; null for a list of hosts."""
+    """SHA-256 over the names and contents of all files of an inventory; null for a list of hosts.
+
+    Of an inventory that is a file, the variables of groups and hosts beside it belong to it.
+    """
     total = hashlib.sha256()
     found = False
     for source in sources:
         place = Path(source)
-        files = sorted(place.rglob("*")) if place.is_dir() else [place]
+        root, files = place, sorted(place.rglob("*"))
+        if not place.is_dir():
+            root = place.parent
+            beside = (path for name in ("group_vars", "host_vars") for path in (root / name).rglob("*"))
+            files = [place, *sorted(beside)] if place.is_file() else []
         for path in files:
             if path.is_file() and "__pycache__" not in path.parts:
                 found = True
-                name = path.relative_to(place).as_posix() if place.is_dir() else path.name
+                name = path.relative_to(root).as_posix()
                 total.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest() if found else None
 
@@ -216,8 +223,18 @@ class Note:
         return History(self.folder, self.key)
 
 
-def open_run(intent: Intent, history: History, holder: Holder, environment: Mapping[str, str], place: Path) -> Note:
+def open_run(
+    intent: Intent,
+    history: History,
+    holder: Holder,
+    environment: Mapping[str, str],
+    place: Path,
+    approval: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda _data: {},
+) -> Note:
     """Record the intent, once a run, and leave the note. The first worker does it; the others find the note.
+
+    Args:
+        approval: from the intent's data, what is recorded of the run's plan and approvals.
 
     Raises:
         MobiusError: the intent cannot be recorded, and then nothing may change on any host.
@@ -227,6 +244,8 @@ def open_run(intent: Intent, history: History, holder: Holder, environment: Mapp
         return found
     try:
         data = intent.record(history, environment)
+        if approved := approval(data):
+            data["approval"] = dict(approved)
         head = history.open(intent.run, holder, data)
         note = Note(intent.run, history.folder, history.key, head, data, intent.plan)
         note.write(place)

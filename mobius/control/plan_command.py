@@ -13,9 +13,22 @@ import click
 
 from mobius.control import approvals
 from mobius.control import plan as plans
+from mobius.control.changes import Fidelity
 from mobius.control.history import now
 from mobius.control.inventory_value import inventory_values
-from mobius.control.run_commands import Common, bundle_option, bundle_variables, common_options, release_id_of, run
+from mobius.control.planned_run import unsettled
+from mobius.control.run_commands import (
+    Common,
+    bundle_option,
+    bundle_variables,
+    common_options,
+    finish,
+    format_option,
+    release_id_of,
+    run,
+    timeout_option,
+    verbose_option,
+)
 from mobius.control.runs import RunSummary, find_checkout
 from mobius.errors import ExitCode, MobiusError
 
@@ -91,7 +104,7 @@ def plan(
     help="Your SSH key; a public one when an SSH agent holds it.",
 )
 @click.option("--signers", type=click.Path(path_type=Path), metavar="FILE", help="allowed_signers to check it against.")
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="What stdout gets.")
+@format_option
 def approve(file: Path, role: str, key: Path, signers: Path | None, form: str) -> int:
     """Sign PLAN in a role. The signature is kept beside the plan.
 
@@ -126,6 +139,59 @@ def approve(file: Path, role: str, key: Path, signers: Path | None, form: str) -
         head = [f"signed   {made.digest} as {name}", f"file     {kept}"]
         click.echo("\n".join([*head, *(counted.lines() if counted else ["not checked: no list of signers is here"])]))
     return int(ExitCode.SUCCESS)
+
+
+@click.command()
+@click.argument("file", metavar="PLAN", type=click.Path(path_type=Path))
+@click.option("--break-glass", metavar="REASON", help="Go on without approvals, proof or window; this is recorded.")
+@click.option("-e", "--extra-vars", "extra", multiple=True, metavar="KEY=VALUE|@FILE", help="What the plan was given.")
+@bundle_option
+@timeout_option
+@verbose_option
+@format_option
+def apply(
+    file: Path,
+    break_glass: str | None,
+    extra: tuple[str, ...],
+    bundle: str | None,
+    timeout: float,
+    verbosity: int,
+    form: str,
+) -> int:
+    """Run PLAN, and compare what happened with what was predicted: missing and extra must both be 0 (else exit code 2).
+
+    Refused before anything changes: a plan that was touched, is too old or lacks approvals; a file, variable or host
+    that has changed since; a closed change window; a bundle that the inventory's proving ground has not confirmed.
+
+    \b
+    Examples:
+      mobius apply release.plan.json
+      mobius apply release.plan.json -e token=VALUE
+      mobius apply release.plan.json --break-glass "OPS-7: clients get wrong hashes"
+    """
+    place = file.expanduser().absolute()
+    made = plans.Plan.read(place)
+    variables = {**made.variables, **bundle_variables(bundle), "mobius_plan": str(place)}
+    if break_glass:
+        variables["mobius_break_glass"] = break_glass
+    limit = made.made_from["limit"]
+    given = (*(name for name in made.files if name not in _absolute(extra)), *extra)
+    common = Common(
+        _inventory_of(made), limit, given, check=False, diff=True, timeout=timeout, verbosity=verbosity, form=form
+    )
+    summary = run(common, Path(made.made_from["playbook"]).name, variables, tags=tuple(made.made_from["tags"]))
+    fidelity = summary.collected.get("fidelity")
+    if fidelity is None:
+        summary = dataclasses.replace(summary, ending=unsettled(summary.ending, "it left no account of its changes."))
+    elif form == "text":
+        click.echo("\n".join(Fidelity.read(fidelity).lines()))
+    return finish(common, summary)
+
+
+def _inventory_of(made: plans.Plan) -> str:
+    """The inventory of a plan: from the checkout when it lies there."""
+    source = find_checkout() / str(made.made_from["inventory"])
+    return str(source if source.exists() else made.made_from["inventory"])
 
 
 def _rule_of(made: plans.Plan, signers: Path | None) -> approvals.Rule | None:

@@ -46,6 +46,20 @@ class Common:
     form: str
 
 
+timeout_option = click.option(
+    "--timeout",
+    type=click.FloatRange(min=1),
+    default=DEFAULT_TIMEOUT,
+    show_default=True,
+    metavar="SECONDS",
+    help="Stop the run after this time (exit code 4).",
+)
+verbose_option = click.option("-v", "--verbose", "verbosity", count=True, help="Show more of Ansible; up to -vvvv.")
+format_option = click.option(
+    "--format", "form", type=click.Choice(["text", "json"]), default="text", help="What stdout gets."
+)
+
+
 def common_options(command: Callable[..., int]) -> Callable[..., int]:
     """Adds the shared options; the command gets them as one `Common`."""
     options = (
@@ -60,16 +74,9 @@ def common_options(command: Callable[..., int]) -> Callable[..., int]:
         click.option("-e", "--extra-vars", "extra", multiple=True, metavar="KEY=VALUE|@FILE", help="Set variables."),
         click.option("--check", is_flag=True, help="Change nothing; say what would change."),
         click.option("--diff", is_flag=True, help="Show each change, before and after."),
-        click.option(
-            "--timeout",
-            type=click.FloatRange(min=1),
-            default=DEFAULT_TIMEOUT,
-            show_default=True,
-            metavar="SECONDS",
-            help="Stop the run after this time (exit code 4).",
-        ),
-        click.option("-v", "--verbose", "verbosity", count=True, help="Show more of Ansible; up to -vvvv."),
-        click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="What stdout gets."),
+        timeout_option,
+        verbose_option,
+        format_option,
     )
 
     @functools.wraps(command)

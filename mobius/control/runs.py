@@ -116,6 +116,7 @@ class RunSummary:
             "changed": self.changed,
             "changes": self.changes,
             "seconds": round(self.seconds, 1),
+            **({"fidelity": fidelity} if (fidelity := self.collected.get("fidelity")) else {}),
         }
 
 

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,10 @@ from ansible.release import __version__ as ansible_version
 from ansible.utils.vars import load_extra_vars
 
 from mobius.control import history_events
+from mobius.control.approvals import VARIABLES, Rule
 from mobius.control.history import History, default_folder
 from mobius.control.plan import fingerprint
+from mobius.control.plan_rule import Asked, Verdict, examine, host_refusal
 from mobius.control.planned_run import PLANNING
 from mobius.control.run_id import ENVIRONMENT_NAME, actor, current_run_id
 from mobius.errors import MobiusError
@@ -25,7 +29,8 @@ _RELEASES = "mobius.dhash.release_info"
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
-    """Records the run's intent or fails; then the host keeps the history's head, and every host knows id and actor."""
+    """Records the run's intent or fails; refuses what the inventory's rule does not allow; then the host keeps the
+    history's head, and every host knows id and actor."""
 
     TRANSFERS_FILES = False
     _supports_check_mode = True
@@ -33,24 +38,37 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
-        self.validate_argument_spec(argument_spec={})
+        _, given = self.validate_argument_spec(argument_spec={"approval": {"type": "bool", "default": True}})
         known = task_vars or {}
         process_folder = Path(constants.DEFAULT_LOCAL_TMP)
+        planning = bool(self._task.check_mode and os.environ.get(PLANNING))
+        state: dict[str, Any] | None = None
+        finding = ""
         try:
             run_id = current_run_id(os.environ, process_folder)
             who = actor(os.environ)
             place = history_events.note_place(os.environ, process_folder)
+            extra = load_extra_vars(self._loader)
+            # a later play of the same run finds the host as this run has left it
+            first = known.get("mobius_run_id") != run_id or "mobius_run_id" in extra
+            asks = given["approval"] and not planning
             note = history_events.Note.read(place)
             if note is None or note.run != run_id:
-                note = self._open(run_id, who, known, place)
+                note = self._open(run_id, who, known, place, extra, asks=asks)
+            verdict = examine(self._asked(known, note, extra)) if asks and first else Verdict(None)
+            refused = verdict.refused
+            if planning or (verdict.plan is not None and refused is None):
+                asked = self._state(known, task_vars)
+                if asked.get("failed") or asked.get("unreachable"):
+                    return {**result, **asked}
+                state = asked["state"]
+            if verdict.plan is not None and refused is None:
+                refused = host_refusal(str(known.get("inventory_hostname")), verdict.plan, state)
+            if refused is not None and not self._task.check_mode:
+                raise refused
+            finding = refused.reason if refused is not None else ""
         except MobiusError as error:
             return {**result, "failed": True, "msg": error.reason, "mobius_failure": error.as_dict()}
-        state = None
-        if self._task.check_mode and os.environ.get(PLANNING):
-            asked = self._state(known, task_vars)
-            if asked.get("failed") or asked.get("unreachable"):
-                return {**result, **asked}
-            state = asked["state"]
         arguments = {"head": {**note.head, "run": run_id}, "service": self._known(known, "mobius_service")}
         folder = self._known(known, "mobius_witness_dir")
         if folder:
@@ -60,9 +78,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             return {**result, **seen}
         facts = {"mobius_run_id": run_id, "mobius_run_actor": who}
         told = {name: seen.get(name) for name in ("release", "witnessed", "warnings") if name in seen}
-        if state is not None:
+        if planning:
             told["state"] = state
-        return {**result, **told, "changed": False, "run": run_id, "actor": who, "ansible_facts": facts}
+        if finding:
+            told["warnings"] = [*(told.get("warnings") or []), f"The run itself would be refused now: {finding}"]
+        answer = {"run": run_id, "actor": who, "finding": finding, "ansible_facts": facts}
+        return {**result, **told, "changed": False, **answer}
 
     def _state(self, known: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
         """The host's fingerprint as `state`, null when no service is known to it; else the module's failure."""
@@ -72,7 +93,27 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         asked: dict[str, Any] = self._execute_module(_RELEASES, {"service": service}, task_vars=task_vars)
         return asked if asked.get("failed") or asked.get("unreachable") else {"state": fingerprint(asked)}
 
-    def _open(self, run_id: str, who: str, known: dict[str, Any], place: Path) -> history_events.Note:
+    def _asked(self, known: dict[str, Any], note: history_events.Note, extra: dict[str, Any]) -> Asked:
+        """What this run is asked to do, by the rule of this host."""
+        text = {
+            name: str(self._known(known, f"mobius_{name}") or "")
+            for name in ("change_window", "break_glass", "release")
+        }
+        return Asked(
+            rule=Rule.read({name: self._known(known, name) for name in VARIABLES}),
+            plan=Path(note.plan) if note.plan else None,
+            intent=note.intent,
+            window=text["change_window"],
+            break_glass=text["break_glass"].strip(),
+            release=text["release"],
+            given=frozenset(extra),
+            history=note.folder,
+            now=datetime.now(UTC),
+        )
+
+    def _open(
+        self, run_id: str, who: str, known: dict[str, Any], place: Path, extra: dict[str, Any], *, asks: bool
+    ) -> history_events.Note:
         arguments = context.CLIARGS
         playbook = str((arguments.get("args") or ("",))[0])
         folder = self._known(known, "mobius_history_dir")
@@ -83,6 +124,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         )
         change = self._known(known, "mobius_change")
         bundle = self._known(known, "mobius_bundle")
+        plan = str(self._known(known, "mobius_plan") or "") if asks else ""
         intent = history_events.Intent(
             run=run_id,
             actor=who,
@@ -94,15 +136,22 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             limit=arguments.get("subset"),
             tags=tuple(arguments.get("tags") or ()),
             skip_tags=tuple(arguments.get("skip_tags") or ()),
-            variables=load_extra_vars(self._loader),
+            variables=extra,
             bundle=str(bundle or ""),
             change=change if isinstance(change, dict) else {},
             reason=str(self._known(known, "mobius_reason") or ""),
-            plan=str(self._known(known, "mobius_plan") or ""),
+            plan=str(Path(plan).expanduser().absolute()) if plan else "",
             via="mobius" if os.environ.get(ENVIRONMENT_NAME) else "ansible-playbook",
             ansible=ansible_version,
         )
-        return history_events.open_run(intent, history, history_events.parent_holder(), os.environ, place)
+
+        def approval(data: Mapping[str, Any]) -> Mapping[str, Any]:
+            note = history_events.Note(run_id, history.folder, history.key, {}, dict(data), intent.plan)
+            asked = self._asked(known, note, extra)
+            return examine(asked).record(asked) if asks else {}
+
+        holder = history_events.parent_holder()
+        return history_events.open_run(intent, history, holder, os.environ, place, approval)
 
     def _known(self, known: dict[str, Any], name: str) -> Any:
         """A variable's value with its templates filled in, None when it is not set."""

@@ -14,6 +14,10 @@ description:
   - Each host then keeps the history's head (M(mobius.dhash.witness)), but not in check mode.
   - The history lies where the variable C(mobius_history_dir) says, else the environment variable E(MOBIUS_HISTORY_DIR), else
     in C(~/.local/state/mobius/history). The variable C(mobius_history_key) names an SSH key that signs its head.
+  - Where the inventory asks for a plan (C(mobius_approvals_required), C(mobius_approvals_roles), C(mobius_plan_proven_on)), the
+    run is refused on a host unless the variable C(mobius_plan) names one that is whole, fresh, approved by that rule, within
+    C(mobius_change_window), and made of the same files, variables and state of the host. A reason in C(mobius_break_glass)
+    waives plan, approvals, age, window and proof, and is recorded. In check mode what would be refused is a finding.
   - C(mobius) hands the id down in the environment variable E(MOBIUS_RUN_ID); a plain C(ansible-playbook) makes one.
   - The actor is E(MOBIUS_ACTOR), else the user who logged in, at the control node.
 version_added: "0.1.0"
@@ -22,6 +26,11 @@ attributes:
   action: {support: full, description: "Records on the control node, then asks the host."}
   check_mode: {support: full, description: Gives the same result in check mode.}
   diff_mode: {support: full, description: Never changes anything, so there is no difference to show.}
+options:
+  approval:
+    description: Whether the inventory's rule for plans holds for this play. A rollback, and what only saves, asks for none.
+    type: bool
+    default: true
 """
 
 EXAMPLES = r"""
@@ -40,6 +49,14 @@ actor:
   returned: success
   type: str
   sample: ada@control
+finding:
+  description: In check mode, why the run would be refused; empty when it would not.
+  returned: success
+  type: str
+state:
+  description: The host's fingerprint for a plan; null when the host knows no service.
+  returned: when C(mobius plan) has started the run
+  type: dict
 release:
   description: The release that the host had confirmed when the run began; null when there is none.
   returned: success

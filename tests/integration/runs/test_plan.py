@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +94,7 @@ def test_a_plan_says_per_host_what_will_change_and_changes_nothing(planned: Plan
     assert place.stat().st_mode & 0o007 == 0
 
 
-def test_there_is_no_plan_of_what_fails_or_opens_no_run_or_is_there_already(planned: Planned) -> None:
+def test_there_is_no_plan_of_what_fails_or_opens_no_run(planned: Planned) -> None:
     planned.checkout.write(
         "fails.yml", "- hosts: here1\n  tasks:\n    - mobius.dhash.run:\n    - ansible.builtin.fail:\n"
     )
@@ -101,19 +103,11 @@ def test_there_is_no_plan_of_what_fails_or_opens_no_run_or_is_there_already(plan
         ("fails.yml", 2, "There is no plan, since the check run failed."),
         ("looks", 1, "This playbook changes no host"),
         ("../write", 1, "There is no playbook ../write."),
-        ("nothing", 1, "There is no playbook nothing."),
     ):
         place = planned.folder / "none.plan.json"
         done = planned.call("plan", playbook, "-i", str(planned.checkout.inventory), "--out", str(place))
         assert (done.returncode, place.exists()) == (code, False)
         assert sentence in done.stderr
-    place = planned.plan()
-    kept = place.read_bytes()
-    done = planned.call(
-        "plan", "write", "-i", str(planned.checkout.inventory), "-e", f"out={planned.out}", "--out", str(place)
-    )
-    assert (done.returncode, place.read_bytes()) == (1, kept)
-    assert "exists already" in done.stderr
 
 
 def test_a_plan_for_programs_is_the_file_with_its_digest_and_one_that_was_touched_is_none(planned: Planned) -> None:
@@ -140,3 +134,115 @@ def test_a_plan_for_programs_is_the_file_with_its_digest_and_one_that_was_touche
         assert "is not a plan" in refused(text)
     place.write_text(json.dumps(whole))
     assert Plan.read(place).digest == whole["digest"]
+    with pytest.raises(MobiusError, match="exists already"):
+        Plan.read(place).write(place)
+
+
+RULE = """
+    mobius_approvals_required: 2
+    mobius_approvals_roles: [ops_sre]
+    mobius_approvals_signers: {signers}
+"""
+PEOPLE = {"ada": "author", "bob": "ops_sre", "eve": "release_owner"}
+
+
+@pytest.fixture
+def ruled(planned: Planned) -> Planned:
+    """An inventory that asks for two approvals, and a key for each person."""
+    lines = []
+    for name, role in PEOPLE.items():
+        key = planned.folder / name
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+        public = key.with_suffix(".pub").read_text().strip()
+        lines.append(f'{name}@example.org namespaces="mobius-approval-{role}" {public}\n')
+    signers = planned.folder / "allowed_signers"
+    signers.write_text("".join(lines))
+    with planned.checkout.inventory.open("a") as stream:
+        stream.write(RULE.format(signers=signers))
+    return planned
+
+
+def approved(planned: Planned, place: Path) -> None:
+    for name, role in PEOPLE.items():
+        done = planned.call("approve", str(place), "--role", role, "--key", str(planned.folder / name))
+        assert done.returncode == 0, done.stderr
+
+
+def test_what_was_approved_by_two_is_what_runs_and_the_record_says_so(ruled: Planned) -> None:
+    place = ruled.plan("-e", "words=s3cr3t")
+    given = ("-e", f"out={ruled.out}", "-e", "words=s3cr3t")
+    refused = ruled.call("apply", str(place), *given, "--format", "json")
+    assert (refused.returncode, json.loads(refused.stdout)["outcome"]) == (1, "plan_unapproved"), refused.stderr
+    approved(ruled, place)
+    refused = ruled.call("apply", str(place), "-e", f"out={ruled.out}", "-e", "words=other")
+    assert (refused.returncode, ruled.written) == (1, [])
+    assert "plan_stale" in refused.stderr
+    assert "the variable words." in refused.stderr
+    done = ruled.call("apply", str(place), *given, "--format", "json")
+    assert done.returncode == 0, done.stderr
+    fidelity = json.loads(done.stdout)["fidelity"]
+    assert (fidelity["missing"], fidelity["extra"]) == (0, 0)
+    assert ruled.written == ["out-here1", "out-here2"]
+    # nothing is left to do, so the same plan is no longer what a run does
+    again = ruled.call("apply", str(place), *given)
+    assert again.returncode == 2
+    assert "plan     missing 4, extra 0" in again.stdout
+    assert "missing  here1: Write: nothing -> s3cr3t" in again.stdout
+    runs = ruled.runs
+    assert [run["outcome"] for run in runs] == ["success", "plan_unapproved", "plan_stale", "success", "plan_mismatch"]
+    approval = runs[3]["intent"]["approval"]
+    assert approval["author"] == "ada@example.org"
+    assert [(item["who"], item["role"]) for item in approval["approvals"]] == [
+        ("bob@example.org", "ops_sre"),
+        ("eve@example.org", "release_owner"),
+    ]
+    assert approval["plan"] == Plan.read(place).digest
+    assert (runs[3]["end"]["fidelity"]["missing"], runs[3]["end"]["fidelity"]["extra"]) == (0, 0)
+    assert runs[4]["end"]["fidelity"]["missing_at"][0] == "here1: Write"
+    assert "s3cr3t" not in (ruled.checkout.inventory.parent / "history/history.jsonl").read_text()
+
+
+def test_a_plain_run_obeys_the_same_rule_and_a_rollback_none(ruled: Planned) -> None:
+    ruled.checkout.write("back.yml", PLAYBOOK.replace("run:", "run: {approval: false}"))
+    place = ruled.plan()
+    approved(ruled, place)
+
+    def ansible(*arguments: str, playbook: str = "write") -> str:
+        command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(ruled.checkout.inventory)]
+        done = subprocess.run(
+            [*command, f"playbooks/{playbook}.yml", *arguments, "-e", f"out={ruled.out}"],
+            cwd=ruled.checkout.folder,
+            env=ruled.checkout.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.stdout + done.stderr
+
+    assert "outcome  plan_missing (exit code 1, team DevOps)" in ansible()
+    assert "The run itself would be refused now" in (checked := ansible("--check"))
+    assert "outcome  success" in checked
+    assert "is data of the inventory" in ansible("-e", "mobius_approvals_required=0")
+    assert ruled.written == []
+    with_plan = ansible("-e", f"mobius_plan={place}")
+    assert "outcome  success" in with_plan
+    assert "plan     missing 0, extra 0" in with_plan
+    assert ruled.written == ["out-here1", "out-here2"]
+    for path in ruled.folder.glob("out-*"):
+        path.unlink()
+    assert "outcome  success" in ansible(playbook="back")
+    assert "outcome  success" in ansible("-e", "mobius_break_glass=OPS-7")
+    assert ruled.written == ["out-here1", "out-here2"]
+    approval = ruled.runs[-1]["intent"]["approval"]
+    assert (approval["break_glass"], approval["waived"]) == ("OPS-7", ["plan_missing"])
+
+
+def test_another_playbook_than_the_planned_one_is_refused(ruled: Planned) -> None:
+    place = ruled.plan()
+    approved(ruled, place)
+    ruled.checkout.write("write.yml", PLAYBOOK + "    - ansible.builtin.debug:\n")
+    done = ruled.call("apply", str(place), "-e", f"out={ruled.out}", "--break-glass", "it burns")
+    assert done.returncode == 1
+    assert "plan_stale" in done.stderr
+    assert "the playbook; the playbooks, roles or plugins" in done.stderr
+    assert ruled.written == []

@@ -1,0 +1,180 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Whether a run may begin: by its plan, its approvals, the clock, and what another inventory has proven."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mobius.control.approvals import Rule
+from mobius.control.changes import Change, HostChanges
+from mobius.control.history import History, Holder
+from mobius.control.plan import MADE_FROM, Plan, fingerprint
+from mobius.control.plan_rule import Asked, examine, host_refusal
+
+MADE = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
+SHA = "0123456789ab" + "0" * 52
+RELEASE = f"1.0.0-{SHA[:12]}"
+STATE = {"provisioned": True, "confirmed": "1", "token": 3, "pending": None, "releases": {"1": "kept"}}
+FIELDS: dict[str, Any] = {
+    **dict.fromkeys(MADE_FROM, "x"),
+    "bundle_sha256": SHA,
+    "tags": [],
+    "skip_tags": [],
+    "variables": {"size": "hmac-sha256:1"},
+}
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Asked:
+    change = Change("Stage the release", "mobius.dhash.release")
+    hosts = {"h1": HostChanges(STATE, [change])}
+    plan = Plan("20260131T120000Z-9f3a61c2", MADE.isoformat(), "ada@control", FIELDS, {}, (), hosts)
+    plan.write(tmp_path / "a.plan.json")
+    variables = {**FIELDS["variables"], "mobius_plan": "hmac-sha256:2", "mobius_bundle": "hmac-sha256:3"}
+    intent = {**FIELDS, "variables": variables, "inventory": "x"}
+    return Asked(
+        rule=Rule(),
+        plan=tmp_path / "a.plan.json",
+        intent=intent,
+        window="",
+        break_glass="",
+        release="",
+        given=frozenset(variables),
+        history=tmp_path / "history",
+        now=MADE + timedelta(hours=1),
+    )
+
+
+def outcome(asked: Asked, **changes: Any) -> str | None:
+    refused = examine(dataclasses.replace(asked, **changes)).refused
+    return refused.outcome if refused else None
+
+
+def test_a_plan_that_holds_is_let_through_where_the_inventory_asks_for_no_more(asked: Asked) -> None:
+    assert outcome(asked) is None
+    assert outcome(asked, plan=None) is None
+
+
+@pytest.mark.parametrize("name", ["playbook_sha256", "inventory_sha256", "inventory", "code_sha256", "bundle_sha256"])
+@pytest.mark.parametrize("glass", ["", "it burns"])
+def test_whatever_has_changed_makes_a_plan_stale_and_no_broken_glass_helps(asked: Asked, name: str, glass: str) -> None:
+    assert outcome(asked, intent={**asked.intent, name: "y"}, break_glass=glass) == "plan_stale"
+
+
+@pytest.mark.parametrize(
+    ("variables", "word"),
+    [({}, "give it again"), ({"size": "hmac-sha256:9"}, "size"), ({"size": "hmac-sha256:1", "b": "x"}, "not in the")],
+)
+def test_variables_are_what_they_were(asked: Asked, variables: dict[str, str], word: str) -> None:
+    refused = examine(dataclasses.replace(asked, intent={**asked.intent, "variables": variables})).refused
+    assert refused is not None
+    assert word in refused.reason
+
+
+def test_limit_and_tags_are_what_they_were(asked: Asked) -> None:
+    for name, value in (("limit", "h1"), ("tags", ["deploy"]), ("skip_tags", ["x"])):
+        assert outcome(asked, intent={**asked.intent, name: value}) == "plan_stale"
+
+
+@pytest.mark.parametrize(
+    ("rule", "more", "wanted"),
+    [
+        (Rule(required=1), {"plan": None}, "plan_missing"),
+        (Rule(proven_on="inventories/staging"), {"plan": None}, "plan_missing"),
+        (Rule(required=1), {}, "plan_unapproved"),
+        (Rule(roles=("ops_sre",)), {}, "plan_unapproved"),
+        (Rule(), {"now": MADE + timedelta(hours=25)}, "plan_stale"),
+        (Rule(), {"now": MADE - timedelta(hours=1)}, "plan_stale"),
+        (Rule(max_hours=1), {"now": MADE + timedelta(hours=2)}, "plan_stale"),
+        (Rule(), {"window": "23:00-00:00"}, "outside_window"),
+        (Rule(proven_on="inventories/staging"), {}, "bundle_unproven"),
+    ],
+)
+def test_what_people_and_clocks_decide_is_refused_and_waived_by_a_reason(
+    asked: Asked, rule: Rule, more: dict[str, Any], wanted: str
+) -> None:
+    assert outcome(asked, rule=rule, **more) == wanted
+    broken = dataclasses.replace(asked, rule=rule, break_glass="it burns", **more)
+    verdict = examine(broken)
+    assert verdict.refused is None
+    assert verdict.record(broken)["waived"] == [wanted]
+    assert verdict.record(broken)["break_glass"] == "it burns"
+
+
+def test_the_rule_is_never_given_with_the_run(asked: Asked) -> None:
+    given = frozenset({"mobius_approvals_required"})
+    assert outcome(asked, given=given, break_glass="it burns") == "invalid_input"
+
+
+def test_a_touched_plan_is_refused_whatever_the_reason(asked: Asked) -> None:
+    assert asked.plan is not None
+    asked.plan.write_text(asked.plan.read_text().replace("h1", "h2"))
+    assert outcome(asked, break_glass="it burns") == "plan_invalid"
+
+
+def released(folder: Path, run: str, **changes: Any) -> None:
+    """A run in a history: a release on staging unless `changes` says otherwise."""
+    about = {"inventory": "inventories/staging", "check": False, "playbook": "playbooks/release.yml"}
+    about |= {"bundle_sha256": SHA, "outcome": "success", "before": None, "after": RELEASE, **changes}
+    history = History(folder)
+    history.open(run, Holder.of(os.getpid()), {name: about[name] for name in ("inventory", "check", "bundle_sha256")})
+    hosts = {"s1": {"from_release": about["before"], "to_release": about["after"]}}
+    history.close(run, str(about["outcome"]), {"hosts": hosts})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"outcome": "rolled_back"},
+        {"check": True},
+        {"inventory": "inventories/local"},
+        {"bundle_sha256": "f" * 64},
+        {"after": "1.0.0-ffffffffffff"},
+    ],
+)
+def test_only_a_success_of_the_same_bundle_there_proves_it(asked: Asked, changes: dict[str, Any]) -> None:
+    rule = Rule(proven_on="inventories/staging")
+    released(asked.history, "20260131T010000Z-00000001", **changes)
+    assert outcome(asked, rule=rule) == "bundle_unproven"
+    released(asked.history, "20260131T020000Z-00000002")
+    assert outcome(asked, rule=rule) is None
+    assert outcome(asked, rule=rule, release=RELEASE) is None
+    assert outcome(asked, rule=rule, release="1.0.0-ffffffffffff") == "bundle_unproven"
+
+
+def test_what_was_taken_back_there_is_no_longer_proven_and_a_damaged_history_proves_nothing(asked: Asked) -> None:
+    rule = Rule(proven_on="inventories/staging")
+    released(asked.history, "20260131T010000Z-00000001")
+    assert examine(dataclasses.replace(asked, rule=rule)).proven_by == "20260131T010000Z-00000001"
+    released(asked.history, "20260131T020000Z-00000002", before=RELEASE, after=None, bundle_sha256=None)
+    assert outcome(asked, rule=rule) == "bundle_unproven"
+    place = asked.history / "history.jsonl"
+    place.write_bytes(place.read_bytes().replace(b"staging", b"elsewhe"))
+    assert outcome(asked, rule=rule) == "history_damaged"
+
+
+def test_a_host_must_be_as_it_was_planned(asked: Asked) -> None:
+    assert asked.plan is not None
+    plan = Plan.read(asked.plan)
+    assert host_refusal("h1", plan, STATE) is None
+    for name, value in (("token", 4), ("confirmed", "2"), ("pending", "2"), ("releases", {}), ("provisioned", False)):
+        refused = host_refusal("h1", plan, {**STATE, name: value})
+        assert refused is not None
+        assert refused.reason.startswith(f"h1 has changed since the plan was made: {name} was ")
+    assert host_refusal("h1", plan, None) is not None
+    assert host_refusal("h2", plan, STATE) is not None
+
+
+def test_a_fingerprint_leaves_out_what_changes_by_itself() -> None:
+    release = {"release": "1", "staged": True, "bad": False, "state": "serving"}
+    facts = {"provisioned": True, "confirmed": "1", "token": 3, "releases": [release], "pending": None}
+    pending = {**facts, "pending": {"release": "2", "remaining": 17.5}, "watch": {"remaining": 3}}
+    assert fingerprint(facts) == STATE
+    assert fingerprint(pending) == {**STATE, "pending": "2"}
