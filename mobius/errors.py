@@ -89,6 +89,12 @@ OUTCOMES: dict[str, Outcome] = _table(
         "Build a corrected release; to try this one again give -e mobius_retry_bad=true.",
     ),
     (
+        "downgrade",
+        ExitCode.INPUT,
+        "The bundle's version is lower than the one that the host has confirmed.",
+        "To go back use `mobius rollback`; to deploy the lower version all the same give -e mobius_downgrade=true.",
+    ),
+    (
         "nothing_to_roll_back",
         ExitCode.INPUT,
         "There is no earlier healthy release on the host.",

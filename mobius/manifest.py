@@ -243,6 +243,19 @@ def needs_bytes(manifest: Manifest, block: int = 4096) -> int:
     return sum(-(-size // block) * block for size in sizes)
 
 
+def expectation(bundle: Bundle) -> dict[str, Any]:
+    """What a host compares itself with before it is sent the bundle: the argument `expect` of modules."""
+    return {
+        "release": bundle.release_id,
+        "service": bundle.manifest.service,
+        "python": bundle.manifest.python,
+        "platform": bundle.manifest.platform,
+        "needs_bytes": needs_bytes(bundle.manifest),
+        "bundle_bytes": bundle.size,
+        "files": len(bundle.manifest.files),
+    }
+
+
 # --- The bundle -------------------------------------------------------------------------------------------------------
 
 

@@ -55,8 +55,8 @@ PHOTOGRAPHS = (
 FAULTS = (
     (
         "mobius/dhash/_hash.py",
-        "luma.resize(size, Image.Resampling.LANCZOS, box=box)",
-        "luma.resize(size, Image.Resampling.BOX, box=box)",
+        "left + self.span[0], top + self.span[1]))",
+        "left + self.span[0], top + self.span[1] / 2))",
     ),
     ("mobius/service/golden.py", "for mode in ALGORITHMS)", "for mode in ())"),
 )

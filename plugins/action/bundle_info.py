@@ -51,4 +51,5 @@ def bundle_info(path: str, sha256: str | None) -> dict[str, Any]:
         "python": described.python,
         "platform": described.platform,
         "tree_sha256": described.tree_sha256,
+        "expect": manifest.expectation(bundle),
     }

@@ -31,7 +31,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         try:
             bundle = self._read(arguments.pop("bundle", None), arguments.get("sha256"))
             arguments["sha256"] = bundle.sha256
-            arguments["expect"] = _expectation(bundle)
+            arguments["expect"] = manifest.expectation(bundle)
             answer = self._execute_module(_MODULE, arguments, task_vars=task_vars)
             if answer.get("failed") or not answer.pop("transfer", False):
                 return {**result, **answer}
@@ -68,16 +68,3 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         # Ansible itself removes the folder at the end of the task, however that ends
         sent: dict[str, Any] = self._execute_module(_MODULE, {**arguments, "src": remote}, task_vars=task_vars)
         return sent
-
-
-def _expectation(bundle: manifest.Bundle) -> dict[str, Any]:
-    """What the host compares itself with, before it is sent anything."""
-    return {
-        "release": bundle.release_id,
-        "service": bundle.manifest.service,
-        "python": bundle.manifest.python,
-        "platform": bundle.manifest.platform,
-        "needs_bytes": manifest.needs_bytes(bundle.manifest),
-        "bundle_bytes": bundle.size,
-        "files": len(bundle.manifest.files),
-    }

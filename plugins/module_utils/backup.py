@@ -257,7 +257,7 @@ def take(
         mine = [backup for backup in before if backup.scope == scope]
         with _scratch(host, scratch, check_mode) as place:
             newest, manifest, damaged = _newest_whole(host, mine, check_mode)
-            view = _View.of(host, scope, place, held)
+            view = _View.of(host, scope, place, held=held)
             survey = view.survey(_reference(newest, manifest))
             if survey.differences:
                 _require_space(host.backup_dir, survey.needs, f"A backup of {host.service}")
@@ -285,6 +285,54 @@ def take(
             files=survey.files,
             size=survey.size,
         )
+
+
+@dataclass(frozen=True)
+class Space:
+    """Bytes that a backup needs at most in the backup folder: `archive` stays, `aside` is only needed meanwhile."""
+
+    archive: int = 0
+    aside: int = 0
+
+    @property
+    def peak(self) -> int:
+        """What is needed at one time."""
+        return self.archive + self.aside
+
+
+def space_needed(host: Host, *, scope: str, scratch: Path, at_hand: int) -> Space:
+    """What a backup of this scope needs now; nothing when nothing changed since the newest whole one.
+
+    Files are measured, not read, as long as they fit: only when there is more than `at_hand` is it compared with the
+    newest backup, which a deploy does anyway.
+
+    Args:
+        scratch: a folder for copies of databases.
+        at_hand: bytes that are free for it.
+
+    Raises:
+        MobiusError: as `take`.
+    """
+    measured = _View.of(host, scope, scratch, sizes_only=True)
+    survey = measured.survey(None)
+    most = Space(survey.needs, measured.aside)
+    if most.peak <= at_hand:
+        return most
+    with exclusive(host, True), _scratch(host, scratch, True) as place:
+        mine = [backup for backup in existing(host) if backup.scope == scope]
+        newest, manifest, _ = _newest_whole(host, mine, True)
+        survey = _View.of(host, scope, place).survey(_reference(newest, manifest))
+    return Space(survey.needs, measured.aside) if survey.differences else Space()
+
+
+def leftover_bytes(host: Host) -> int:
+    """Bytes of what killed runs left in the backup folder: the next backup gives them back first."""
+    return sum(
+        path.stat().st_size
+        for top in _leftovers(host)
+        for path in ((top, *top.rglob("*")) if top.is_dir() else (top,))
+        if path.is_file()
+    )
 
 
 @dataclass(frozen=True)
@@ -731,12 +779,16 @@ class _View:
     confirmed: str | None
     copies: dict[str, tuple[Path, os.stat_result]] = field(default_factory=dict)
     told: dict[str, None] = field(default_factory=dict)
+    sizes_only: bool = False
+    """Databases are not copied; `aside` adds up what their copies may take."""
+    aside: int = 0
 
     @classmethod
-    def of(cls, host: Host, scope: str, scratch: Path, held: bool = False) -> _View:
+    def of(cls, host: Host, scope: str, scratch: Path, *, held: bool = False, sizes_only: bool = False) -> _View:
         """Look at a host; `held`: its lock is the caller's already."""
         truth, journal = _read_together(host, held)
-        return cls(host, scope, scratch, truth, journal, _confirmed(truth[1] if truth else None))
+        confirmed = _confirmed(truth[1] if truth else None)
+        return cls(host, scope, scratch, truth, journal, confirmed, sizes_only=sizes_only)
 
     @property
     def skipped(self) -> list[str]:
@@ -848,6 +900,11 @@ class _View:
     def _file(self, folder: int, name: str, where: Path, path: str, about: os.stat_result) -> Iterator[_Found]:
         if path.startswith(f"{_LIBRARY}/"):  # pictures, which nobody writes to
             yield _Found(_as_entry(path, about, stored=self.scope == "full"), folder, where)
+            return
+        if self.sizes_only:  # what lies in a journal beside a database may come into its copy
+            if name.endswith(_SQLITE_COMPANIONS) or _is_sqlite(name, folder):
+                self.aside += about.st_size
+            yield _Found(_as_entry(path, about), folder, where)
             return
         if name.endswith(_SQLITE_COMPANIONS) and _is_sqlite(name.rpartition("-")[0], folder):
             return

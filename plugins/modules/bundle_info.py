@@ -45,4 +45,5 @@ platform: {description: Platform of the hosts that it fits., returned: success, 
 sha256: {description: SHA-256 of the bundle file., returned: success, type: str}
 tree_sha256: {description: Digest of the tree in it., returned: success, type: str}
 size: {description: Size of the bundle file in bytes., returned: success, type: int}
+expect: {description: What a host compares itself with (M(mobius.dhash.preflight))., returned: success, type: dict}
 """

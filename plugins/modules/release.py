@@ -99,18 +99,13 @@ repaired:
 """
 
 import contextlib
-import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import durable, lease, manifest, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import durable, lease, manifest, mobius_host, staging
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-
-_RESERVE = 16 << 20  # bytes that stay free, for the journal and the state files
-_ASK_PYTHON = "import os, sys; print('%d.%d' % sys.version_info[:2], sys.platform + '_' + os.uname().machine)"
 
 
 def main() -> None:
@@ -123,18 +118,7 @@ def main() -> None:
             "sha256": {"type": "str"},
             "release": {"type": "str"},
             "python": {"type": "path", "default": "/usr/bin/python3"},
-            "expect": {
-                "type": "dict",
-                "options": {
-                    "release": {"type": "str", "required": True},
-                    "service": {"type": "str", "required": True},
-                    "python": {"type": "str", "required": True},
-                    "platform": {"type": "str", "required": True},
-                    "needs_bytes": {"type": "int", "required": True},
-                    "bundle_bytes": {"type": "int", "required": True},
-                    "files": {"type": "int", "required": True},
-                },
-            },
+            "expect": staging.EXPECT,
             "src": {"type": "path"},
             "run": {"type": "str"},
             "lease": {"type": "bool", "default": False},
@@ -163,7 +147,7 @@ def _staged(module: AnsibleModule, host: mobius_host.Host) -> dict[str, Any]:
         raise MobiusError("bundle_invalid", f"The bundle holds {release}, not {module.params['release']}.")
     if expect["service"] != host.service:
         raise MobiusError("bundle_invalid", f"The bundle is of the service {expect['service']}, not of {host.service}.")
-    _check_python(module.params["python"], expect)
+    staging.check_python(module.params["python"], expect)
     before = {"release": release, "state": "absent"}
     problems: list[str] = []
     if (host.releases_dir / release).exists():
@@ -177,7 +161,7 @@ def _staged(module: AnsibleModule, host: mobius_host.Host) -> dict[str, Any]:
                 do_next="Roll back or promote to another release, then deploy this one's bundle again.",
             )
         before = {"release": release, "state": "damaged", "differences": problems}
-    _check_space(host, expect)
+    staging.require_space(staging.tree_need(host, expect))
     after = {"release": release, "state": "staged"}
     result = {"changed": True, "release": release, "diff": {"before": before, "after": after}}
     if problems:
@@ -247,42 +231,6 @@ def _user_of(host: mobius_host.Host, release: str) -> str | None:
     except OSError:
         return "its instance is running, though it does not answer"
     return "its instance is running"
-
-
-def _check_python(python: str, expect: dict[str, Any]) -> None:
-    try:
-        asked = subprocess.run(
-            [python, "-I", "-c", _ASK_PYTHON], capture_output=True, text=True, check=False, timeout=30
-        )
-        said = asked.stdout.split() if asked.returncode == 0 else []
-    except (OSError, subprocess.TimeoutExpired):
-        said = []
-    wanted = [expect["python"], expect["platform"]]
-    if said != wanted:
-        has = f"Python {said[0]} on {said[1]}" if len(said) == 2 else "no Python there that answers"
-        raise MobiusError(
-            "bundle_platform",
-            f"The bundle is for Python {wanted[0]} on {wanted[1]}; this host has {has} ({python}).",
-        )
-
-
-def _check_space(host: mobius_host.Host, expect: dict[str, Any]) -> None:
-    """The tree and the bundle beside it (the transfer's folder is most often on the same disk), and as many inodes."""
-    try:
-        disk = os.statvfs(host.releases_dir)
-    except FileNotFoundError:
-        raise MobiusError("not_provisioned", f"{host.releases_dir} is missing on this host.") from None
-    needs = expect["needs_bytes"] + expect["bundle_bytes"] + _RESERVE
-    free = disk.f_bavail * disk.f_frsize
-    if free < needs:
-        raise MobiusError(
-            "disk_full",
-            f"{host.releases_dir} has {free / 1e6:.0f} MB free; {needs / 1e6:.0f} MB are needed to stage {expect['release']}.",
-        )
-    if disk.f_files and disk.f_favail < expect["files"] * 2:
-        raise MobiusError(
-            "disk_full", f"{host.releases_dir} has {disk.f_favail} inodes free; {expect['files'] * 2} are needed."
-        )
 
 
 def _from_oserror(error: OSError, host: mobius_host.Host) -> MobiusError:

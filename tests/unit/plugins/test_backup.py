@@ -1131,3 +1131,24 @@ def test_memory_does_not_grow_with_the_library(host):
     many = peak()
     assert many - few < 5_000, (few, many)
     assert many < 100_000
+
+
+def test_the_space_asked_for_holds_what_is_written_and_nothing_is_asked_for_when_nothing_changed(host: Host) -> None:
+    scratch = host.root.parent / "scratch"
+    scratch.mkdir()
+
+    def asked(scope: str, at_hand: int) -> backup.Space:
+        found = backup.space_needed(host, scope=scope, scratch=scratch, at_hand=at_hand)
+        assert list(scratch.iterdir()) == []
+        return found
+
+    measured, compared = asked("full", 1 << 40), asked("full", 0)
+    assert measured.aside > 0
+    assert measured.peak >= compared.peak
+    written = take(host).backup
+    assert written is not None
+    assert compared.archive >= written.bytes > asked("state", 0).archive - (1 << 20)
+    assert asked("full", 0) == backup.Space()
+    assert asked("full", 1 << 40).peak > 0, "what fits is measured only"
+    touch_state(host)
+    assert asked("full", 0).archive > 0

@@ -1,0 +1,127 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What a host must have before a bundle is staged on it: the Python that the bundle was built for, and the space.
+
+The preflight of a deploy asks for it before anything changes, and the module that stages asks again.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.mobius.dhash.plugins.module_utils import manifest
+from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host
+
+EXPECT: dict[str, Any] = {
+    "type": "dict",
+    "options": {
+        "release": {"type": "str", "required": True},
+        "service": {"type": "str", "required": True},
+        "python": {"type": "str", "required": True},
+        "platform": {"type": "str", "required": True},
+        "needs_bytes": {"type": "int", "required": True},
+        "bundle_bytes": {"type": "int", "required": True},
+        "files": {"type": "int", "required": True},
+    },
+}
+"""The option of a module that says what a bundle holds, in the form of `mobius.manifest.expectation`."""
+
+_RESERVE = 16 << 20  # bytes that stay free, for the journal and the state files
+_ASK_PYTHON = "import os, sys; print('%d.%d' % sys.version_info[:2], sys.platform + '_' + os.uname().machine)"
+
+
+@dataclass(frozen=True)
+class Need:
+    """Space that something takes below a folder: `size` in bytes, `freed` bytes of leftovers that go before."""
+
+    what: str
+    folder: Path
+    size: int
+    files: int = 0
+    freed: int = 0
+
+
+def tree_need(host: Host, expect: Mapping[str, Any]) -> Need:
+    """The tree and the bundle beside it (the transfer's folder is most often on the same disk), and as many inodes."""
+    folder = host.releases_dir
+    left = sum(
+        path.lstat().st_size
+        for top in (folder.glob(f"{manifest.STAGING_PREFIX}*") if folder.is_dir() else ())
+        for path in top.rglob("*")
+    )
+    size = expect["needs_bytes"] + expect["bundle_bytes"] + _RESERVE
+    return Need(f"the release {expect['release']}", folder, size, expect["files"] * 2, left)
+
+
+def free_bytes(need: Need) -> int:
+    """Bytes that are free for it now."""
+    return _disk(need.folder).f_bavail * _disk(need.folder).f_frsize + need.freed
+
+
+def _disk(folder: Path) -> os.statvfs_result:
+    try:
+        return os.statvfs(folder)
+    except FileNotFoundError:
+        raise MobiusError("not_provisioned", f"{folder} is missing on this host.") from None
+
+
+def require_space(*needs: Need) -> None:
+    """Refuse when a disk has not enough for all that goes to it.
+
+    Raises:
+        MobiusError: disk_full, with what is needed for what, and what there is; not_provisioned for a missing folder.
+    """
+    by_disk: dict[int, list[Need]] = {}
+    for need in needs:
+        disk = _disk(need.folder)
+        if disk.f_files and disk.f_favail < need.files:
+            raise MobiusError(
+                "disk_full",
+                f"{need.folder} has {disk.f_favail} inodes free; {need.what} needs {need.files}.",
+                do_next=f"Remove files from the disk of {need.folder}, then run again; nothing was changed.",
+            )
+        by_disk.setdefault(os.stat(need.folder).st_dev, []).append(need)
+    for together in by_disk.values():
+        folder = together[0].folder
+        wanted = sum(need.size for need in together)
+        free = free_bytes(together[0]) + sum(need.freed for need in together[1:])
+        if free < wanted:
+            parts = " and ".join(f"{need.what} ({_megabytes(need.size)})" for need in together)
+            raise MobiusError(
+                "disk_full",
+                f"The disk of {folder} has {_megabytes(free)} free; {_megabytes(wanted)} are needed for {parts}.",
+                do_next=f"Free or add {_megabytes(wanted - free)} on the disk of {folder}, then run again; "
+                "nothing was changed.",
+            )
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
+
+
+def check_python(python: str, expect: Mapping[str, Any]) -> None:
+    """Refuse a host whose Python or platform is another than the bundle's.
+
+    Raises:
+        MobiusError: bundle_platform.
+    """
+    try:
+        asked = subprocess.run(
+            [python, "-I", "-c", _ASK_PYTHON], capture_output=True, text=True, check=False, timeout=30
+        )
+        said = asked.stdout.split() if asked.returncode == 0 else []
+    except (OSError, subprocess.TimeoutExpired):
+        said = []
+    wanted = [expect["python"], expect["platform"]]
+    if said != wanted:
+        has = f"Python {said[0]} on {said[1]}" if len(said) == 2 else "no Python there that answers"
+        raise MobiusError(
+            "bundle_platform",
+            f"The bundle is for Python {wanted[0]} on {wanted[1]}; this host has {has} ({python}).",
+        )

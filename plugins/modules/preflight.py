@@ -1,0 +1,137 @@
+#!/usr/bin/python
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Module: refuses a host that a bundle cannot or must not be deployed to."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: preflight
+short_description: Refuses a deploy that a host has no room for, or that would go back to a lower version
+description:
+  - Asked before anything changes. Nothing is asked of a host that has confirmed the release already.
+  - Refuses with C(disk_full) when the disks have not the space for the backup and the release together, C(bundle_platform) when the
+    host has another Python or platform, and C(downgrade) when the version is lower than the confirmed one's, in the order of the
+    version specifiers of Python packages. Versions in other forms have no order, and are never refused.
+  - A backup that would write nothing, because nothing changed, needs nothing; a release that is staged needs nothing either.
+version_added: "0.1.0"
+author: MOBIUS contributors
+attributes:
+  check_mode: {support: full, description: Never changes anything.}
+  diff_mode: {support: full, description: Never changes anything, so there is no difference to show.}
+options:
+  service:
+    description: The service, as C(mobius-host) knows it on the host.
+    type: str
+    required: true
+  expect:
+    description: What the bundle holds, as M(mobius.dhash.bundle_info) returns it.
+    type: dict
+    required: true
+    suboptions:
+      release: {description: The release id., type: str, required: true}
+      service: {description: The service., type: str, required: true}
+      python: {description: The version of Python it was built for., type: str, required: true}
+      platform: {description: The platform it was built for., type: str, required: true}
+      needs_bytes: {description: The space that the staged release takes., type: int, required: true}
+      bundle_bytes: {description: The size of the bundle., type: int, required: true}
+      files: {description: How many files it has., type: int, required: true}
+  backup:
+    description: What is backed up before the deploy; V(none) when nothing is.
+    type: str
+    choices: [full, state, none]
+    default: none
+  downgrade:
+    description: Allow a version that is lower than the confirmed one's.
+    type: bool
+    default: false
+  python:
+    description: The Python on the host that will run the release.
+    type: path
+    default: /usr/bin/python3
+  config_dir:
+    description: Where the configuration of C(mobius-host) lies.
+    type: path
+    default: /etc/mobius-host
+"""
+
+EXAMPLES = r"""
+- name: Read the bundle
+  mobius.dhash.bundle_info:
+    path: dist/mobius-dhash-1.2.0.tar.gz
+  register: bundle
+
+- name: Refuse a host that has no room for it
+  mobius.dhash.preflight:
+    service: mobius-dhash
+    expect: "{{ bundle.expect }}"
+    backup: full
+"""
+
+RETURN = r"""
+confirmed: {description: The release that the host has confirmed; null when there is none., returned: success, type: str}
+release_bytes: {description: "Bytes that staging needs, the bundle's own copy and a reserve among them.", returned: success, type: int}
+backup_bytes: {description: Bytes that the backup needs at most., returned: success, type: int}
+"""
+
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.mobius.dhash.plugins.module_utils import backup, mobius_host, staging, version_order
+from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+
+
+def main() -> None:
+    """Read the arguments, ask the host, answer."""
+    module = AnsibleModule(
+        argument_spec={
+            "service": {"type": "str", "required": True},
+            "expect": {**staging.EXPECT, "required": True},
+            "backup": {"type": "str", "choices": [*backup.SCOPES, "none"], "default": "none"},
+            "downgrade": {"type": "bool", "default": False},
+            "python": {"type": "path", "default": "/usr/bin/python3"},
+            "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        host = mobius_host.require_tool(module.params["service"], module.params["config_dir"])
+        answer = _ask(host, module.params, Path(module.tmpdir))
+    except (MobiusError, OSError) as e:
+        module.fail_json(**mobius_host.as_failure(e), changed=False)
+    module.exit_json(changed=False, **answer)
+
+
+def _ask(host: mobius_host.Host, given: dict[str, Any], scratch: Path) -> dict[str, Any]:
+    expect = given["expect"]
+    confirmed = mobius_host.read_activation(host).confirmed
+    if confirmed == expect["release"]:
+        return {"confirmed": confirmed, "release_bytes": 0, "backup_bytes": 0}
+    if confirmed and not given["downgrade"]:
+        _refuse_downgrade(expect["release"], confirmed)
+    staging.check_python(given["python"], expect)
+    tree = [] if (host.releases_dir / expect["release"]).exists() else [staging.tree_need(host, expect)]
+    saved = backup.Space()
+    if given["backup"] != "none":
+        freed = backup.leftover_bytes(host)
+        what = f"a backup of {host.service}"
+        free = staging.free_bytes(staging.Need(what, host.backup_dir, 0, freed=freed))
+        room = free - sum(need.size for need in tree)  # as if all went to one disk: else it is looked at closer
+        saved = backup.space_needed(host, scope=given["backup"], scratch=scratch, at_hand=room)
+        staging.require_space(staging.Need(what, host.backup_dir, saved.peak, freed=freed))
+        tree.append(staging.Need(what, host.backup_dir, saved.archive, freed=freed))
+    staging.require_space(*tree)
+    size = sum(need.size for need in tree if need.folder == host.releases_dir)
+    return {"confirmed": confirmed, "release_bytes": size, "backup_bytes": saved.peak}
+
+
+def _refuse_downgrade(release: str, confirmed: str) -> None:
+    """A rebuild of the same version is none, and a version without an order is not called lower."""
+    version, present = (name.rpartition("-")[0] for name in (release, confirmed))
+    if version_order.is_lower(version, present):
+        raise MobiusError("downgrade", f"{release} is a lower version than {confirmed}, which this host has confirmed.")
+
+
+if __name__ == "__main__":
+    main()
