@@ -22,10 +22,10 @@ PORT = 9191
 VARIABLES: dict[str, Any] = {
     "mobius_service": "stand-in",
     "host_user": "keeper",
-    "host_root": "/srv/stand-in/releases",
-    "host_state_dir": "/srv/stand-in/state",
-    "host_config_dir": "/srv/stand-in/config",
-    "host_log_dir": "/srv/stand-in/log",
+    "host_root": "/srv/stand-in-releases",
+    "host_state_dir": "/srv/stand-in-state",
+    "host_config_dir": "/etc/stand-in-config",
+    "host_log_dir": "/var/log/stand-in-log",
     "host_exec": "/usr/bin/python3 -m stand_in",
     "host_health_path": "/well",
     "host_port": PORT,
@@ -65,7 +65,7 @@ while True:
     time.sleep(0.02)
 """
 # what a run leaves wherever it was, and what a decommissioned service leaves on purpose
-ASIDE = r"^/(tmp|var/tmp|proc|sys|dev|run|root|var/log/journal|var/lib/systemd|var/backups/stand-in|var/lib/mobius-witness)(/|$)"
+ASIDE = r"^/(tmp|var/tmp|proc|sys|dev|run|root|var/log/journal|var/lib/systemd|var/backups/stand-in|var/lib/mobius-witness)([ /]|$)"
 
 
 @contextlib.contextmanager
