@@ -11,11 +11,13 @@ TESTS = Path(__file__).parent
 CHECKOUT_LAB = ("molecule", "end_to_end")
 
 
+# before xdist, which writes the groups into the tests' ids
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A package of tests with hosts, or a file of the others, stays together: it shares what its fixtures made."""
     for item in items:
         parts = item.path.relative_to(TESTS).parts
-        group = "the checkout's lab" if parts[0] in CHECKOUT_LAB else "/".join(parts)
+        group = "checkout_lab" if parts[0] in CHECKOUT_LAB else "/".join(parts)
         if parts[0] == "integration":
             group = "/".join(parts[:2])
         item.add_marker(pytest.mark.xdist_group(group))
