@@ -2,13 +2,11 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit soak bench lint lab lab-down lock clean
+.PHONY: help setup demo test test-checkout-lab test-beside-it test-unit soak bench lint lab lab-down lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
-# much of a test with hosts is waiting; tests/conftest.py says what stays together, and what begins first
-TWO_AT_ONCE := --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,10 +18,17 @@ demo: setup ## release real pictures' service to three lab hosts, upgrade it, re
 	@$(BIN)/python -m mobius.control.demo $(if $(LIBRARY),--library "$(LIBRARY)")
 
 test: setup lint ## lint, types, unit, contract, integration, Molecule, end to end (under 40 minutes on two cores)
-	$(PYTEST) -m "not soak" $(TWO_AT_ONCE) --junitxml=test-results/pytest.xml
+	@$(MAKE) --jobs=2 --keep-going --output-sync=line --no-print-directory test-checkout-lab test-beside-it
+
+# Much of a test with hosts is waiting, so two series run at once: the one with the checkout's own lab, and all else.
+test-checkout-lab:
+	$(PYTEST) -m "not soak" tests/molecule tests/end_to_end --junitxml=test-results/checkout-lab.xml
+
+test-beside-it:
+	$(PYTEST) -m "not soak" tests/unit tests/contract tests/integration tests/fuzz --junitxml=test-results/beside-it.xml
 
 test-unit: setup ## the quick part: unit and contract tests
-	$(PYTEST) -m "not soak" $(TWO_AT_ONCE) tests/unit tests/contract
+	$(PYTEST) -m "not soak" tests/unit tests/contract
 
 soak: bench ## the long series, whole (with the benchmarks' peers)
 	$(PYTEST) -m soak
