@@ -18,14 +18,16 @@ demo: setup ## release real pictures' service to three lab hosts, upgrade it, re
 	@$(BIN)/python -m mobius.control.demo $(if $(LIBRARY),--library "$(LIBRARY)")
 
 test: setup lint ## lint, types, unit, contract, integration, Molecule, end to end (under 40 minutes on two cores)
+	@mkdir -p test-results
+	@echo "Two series at once; each is shown as it ends. To follow them: tail -f test-results/*.log"
 	@$(MAKE) --jobs=2 --keep-going --output-sync=line --no-print-directory test-checkout-lab test-beside-it
 
 # Much of a test with hosts is waiting, so two series run at once: the one with the checkout's own lab, and all else.
 test-checkout-lab:
-	$(PYTEST) -m "not soak" tests/molecule tests/end_to_end --junitxml=test-results/checkout-lab.xml
+	$(PYTEST) -m "not soak" tests/molecule tests/end_to_end --junitxml=test-results/checkout-lab.xml 2>&1 | tee test-results/checkout-lab.log
 
 test-beside-it:
-	$(PYTEST) -m "not soak" tests/unit tests/contract tests/integration tests/fuzz --junitxml=test-results/beside-it.xml
+	$(PYTEST) -m "not soak" tests/unit tests/contract tests/integration tests/fuzz --junitxml=test-results/beside-it.xml 2>&1 | tee test-results/beside-it.log
 
 test-unit: setup ## the quick part: unit and contract tests
 	$(PYTEST) -m "not soak" tests/unit tests/contract
