@@ -68,6 +68,7 @@ def serve(lock: Path, user: str | None) -> None:
         # a poll, not a wait: the others that hold this socket need it as it is
         listener.setblocking(False)
         threading.Thread(target=_accept, args=(listener, closing, free), daemon=True).start()
+    _tell_ready()
     while _held(lock_descriptor):
         time.sleep(_POLL)
     closing.set()
@@ -75,6 +76,13 @@ def serve(lock: Path, user: str | None) -> None:
     until = time.monotonic() + 2 * _PATIENCE
     for _ in range(_AT_ONCE):
         free.acquire(timeout=max(0.0, until - time.monotonic()))
+
+
+def _tell_ready() -> None:
+    """Tell systemd that clients are answered from now on (sd_notify(3))."""
+    if place := os.environ.get("NOTIFY_SOCKET"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+            channel.sendto(b"READY=1", "\0" + place[1:] if place.startswith("@") else place)
 
 
 def _become(user: str) -> None:

@@ -33,8 +33,6 @@ def noted(machine: Any) -> Iterator[Any]:
     machine.shell(f"rm -f {DATABASE}* /var/lib/stand-in/index/large /var/backups/stand-in/stand-in-*")
 
 
-# on a busy machine the process may begin to answer too late for that: its unit does not wait until it is ready
-@pytest.mark.soak
 def test_clients_hear_503_while_the_data_goes_back_and_none_of_them_fails(noted: Any) -> None:
     predicted = noted.module("restore", "--check", id=noted.backup, writes=WRITES)
     with noted.load() as load:
