@@ -216,9 +216,10 @@ def rollback(
             return told(looked)
         for host, result in sorted(looked.results.items()):
             click.echo(os.linesep.join(_restored_lines(host, result)), err=True)
-        if not click.confirm("Go back, and lose what was written later?", err=True):
+        loses = any(result.get("lost") != 0 for result in looked.results.values())
+        if loses and not click.confirm("Go back, and lose what was written later?", err=True):
             raise MobiusError("interrupted", "Nothing was changed.")
-        yes = True
+        yes = loses
     return told(going(common, variables={**variables, "mobius_accept_loss": yes}))
 
 
@@ -491,7 +492,7 @@ def _restored_lines(host: str, result: Mapping[str, Any]) -> list[str]:
     saved = " and ".join(result[key] for key in ("saved", "saved_state") if result.get(key))
     before = f"; the state from before is {saved}" if saved else ""
     lost = result.get("lost")
-    later = "" if lost is None else f"; {lost} later writes {'are' if saved else 'would be'} gone from it"
+    later = "" if lost is None else f"; {lost} later writes {'are' if saved else 'would be'} lost"
     return [f"{host}  {result['id']}{later}{before}", *(f"  {name}" for name in result["differences"])]
 
 

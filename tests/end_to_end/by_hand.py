@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import pty
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -103,6 +105,26 @@ def mobius(*arguments: str, timeout: float = 600) -> Answer:
     )
     assert "Traceback" not in done.stderr, done.stderr
     return Answer(done.returncode, json.loads(done.stdout) if done.stdout.strip() else {}, done.stderr)
+
+
+def answered(answer: str, *arguments: str) -> tuple[int, str]:
+    """Run `mobius …` at a terminal, where a person answers what it asks; its exit code and what it said there."""
+    terminal, side = pty.openpty()
+    try:
+        os.write(terminal, f"{answer}\n".encode())
+        done = subprocess.run(
+            [str(BIN / "mobius"), *arguments],
+            cwd=CHECKOUT,
+            stdin=side,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+        )
+    finally:
+        os.close(terminal)
+        os.close(side)
+    return done.returncode, done.stderr
 
 
 def lab(*arguments: str) -> None:

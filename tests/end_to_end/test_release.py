@@ -11,7 +11,7 @@ import pytest
 
 from mobius.control import demo
 from mobius.control.steady_client import Picture, SteadyClient, serving_release
-from tests.end_to_end.by_hand import Bundle, Host, build, mobius
+from tests.end_to_end.by_hand import Bundle, Host, answered, build, mobius
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 GOLDEN = CHECKOUT / "roles/deploy/files/golden"
@@ -260,6 +260,8 @@ def test_going_back_with_the_data_of_a_backup_says_what_is_lost_and_wants_a_yes(
     refused = mobius("rollback", "--backup", "latest", "--limit", host.name)
     assert (refused.code, refused.outcome) == (1, "invalid_input")
     assert "1 writes" in refused.summary["reason"]
+    code, said = answered("n", "rollback", "--backup", "latest", "--limit", host.name)
+    assert (code, "1 later writes would be lost" in said) == (2, True), said
     assert {**host.status(), "watch": None} == {**before, "watch": None}
     check = mobius("rollback", "--backup", "latest", "--limit", host.name, "--check")
     real = mobius("rollback", "--backup", "latest", "--limit", host.name, "--yes")

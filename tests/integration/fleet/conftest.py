@@ -214,3 +214,13 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     finally:
         if not standing:
             fleet.lab("down")
+
+
+@pytest.fixture(scope="module")
+def served(fleet: Fleet) -> str:
+    """A release that serves on all hosts, which were fresh before."""
+    fleet.fresh()
+    path, release = fleet.bundle("1.0.0")
+    done = fleet.release(path)
+    assert done.code == 0, done.stderr
+    return str(release)

@@ -34,15 +34,6 @@ PHASES = (
 )
 
 
-@pytest.fixture(scope="module")
-def served(fleet: Any) -> str:
-    fleet.fresh()
-    path, release = fleet.bundle("1.0.0")
-    done = fleet.release(path)
-    assert done.code == 0, done.stderr
-    return str(release)
-
-
 def whole(fleet: Any, *releases: str) -> bool:
     """Every host serves what it takes for the truth, one of these, and nothing is pending."""
     answers, statuses = fleet.answers(), fleet.statuses()

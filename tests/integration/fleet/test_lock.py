@@ -13,15 +13,6 @@ import pytest
 pytestmark = [pytest.mark.lab, pytest.mark.soak]
 
 
-@pytest.fixture(scope="module")
-def served(fleet: Any) -> str:
-    fleet.fresh()
-    path, release = fleet.bundle("1.0.0")
-    done = fleet.release(path)
-    assert done.code == 0, done.stderr
-    return str(release)
-
-
 def leases(fleet: Any) -> list[str]:
     return [host for host in fleet.names if fleet.shell(host, "ls /run/stand-in/lease.json", check=False)]
 

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import test_backup
 from ansible_collections.mobius.dhash.plugins.module_utils import archive, backup, mobius_host, restore
+from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host, Switch, Systemd, Who
 from test_backup import CHANGES, PICTURE, everything, host, rewrite, take
 
@@ -118,6 +119,38 @@ def test_check_mode_says_what_would_come_back_and_changes_nothing(host):
     assert {**after, scratch: None} == {**before, scratch: None}
     assert predicted.saved is None
     assert predicted.differences == bring_back(host, taken.backup.id).differences
+
+
+def test_the_writes_that_are_later_than_the_backup_are_counted_before_and_after(host):
+    count = restore.Writes("index/library.sqlite", "select count(*) from images where path >= :since")
+    taken = take(host)
+    with sqlite3.connect(host.state_dir / "index" / "library.sqlite") as database:
+        # the backup's time is what they are compared with
+        database.executemany("insert into images values (?)", [("2026-01-31T23:05:01Z",), ("2026-02-01T00:00:00Z",)])
+        database.execute("insert into images values ('2026-01-31T23:05:00Z')")
+    database.close()
+    lost = count.later(host, "2026-01-31T23:05:01Z")
+    predicted = bring_back(host, taken.backup.id, writes=count, check_mode=True)
+    done = bring_back(host, taken.backup.id, writes=count)
+    # a.jpg of the fixture sorts after every year
+    assert predicted.lost == done.lost == lost == 3
+    assert done.saved is not None and done.saved_state is None, "no instance ran that could have written meanwhile"
+    assert bring_back(host, taken.backup.id).lost is None
+
+
+@pytest.mark.parametrize("query", ["select nothing from nowhere", "select path from images", "select 1, 2"])
+def test_writes_that_cannot_be_counted_are_refused_with_nothing_touched(host, query):
+    taken = take(host)
+    damage(host)
+    with sqlite3.connect(host.state_dir / "index" / "library.sqlite") as database:
+        database.execute("insert into images values ('b.jpg')")
+    database.close()
+    before = state(host)
+    with pytest.raises(MobiusError, match="[Cc]ount") as caught:
+        bring_back(host, taken.backup.id, writes=restore.Writes("index/library.sqlite", query))
+    assert caught.value.outcome == "invalid_input"
+    assert state(host) == before
+    assert len(backup.existing(host)) == 1
 
 
 def test_a_journal_comes_back_on_a_host_that_has_none(host):
