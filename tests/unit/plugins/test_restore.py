@@ -146,7 +146,7 @@ def test_writes_that_cannot_be_counted_are_refused_with_nothing_touched(host, qu
         database.execute("insert into images values ('b.jpg')")
     database.close()
     before = state(host)
-    with pytest.raises(MobiusError, match="[Cc]ount") as caught:
+    with pytest.raises(MobiusError, match=r"[Cc]ount") as caught:
         bring_back(host, taken.backup.id, writes=restore.Writes("index/library.sqlite", query))
     assert caught.value.outcome == "invalid_input"
     assert state(host) == before
