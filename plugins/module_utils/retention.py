@@ -9,19 +9,14 @@ from collections.abc import Collection
 from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Observation
 
 
-def surplus(seen: Observation, keep: int, *, needed: Collection[str] = (), confirmed: str | None = None) -> list[str]:
+def surplus(seen: Observation, keep: int, *, needed: Collection[str] = ()) -> list[str]:
     """The staged releases that may go, sorted: the healthy ones beyond the newest `keep`, and those marked bad.
 
     What is confirmed or pending, what a rollback would go to, what is pinned, runs, or is `needed`, stays whatever the
     number. A release that was never tried on this host is neither healthy nor bad yet, and stays, too.
-
-    Args:
-        confirmed: the release that earlier tasks of a check run have predicted to be confirmed by now.
     """
     truth = seen.activation
     activated = [entry.release for entry in truth.history if entry.confirmed and not truth.is_bad(entry.release)]
-    if confirmed is not None and confirmed != truth.confirmed:
-        activated.append(confirmed)
     newest = list(dict.fromkeys(release for release in reversed(activated) if release in seen.staged))
     known = {entry.release for entry in truth.history}
     stays = {
@@ -31,7 +26,7 @@ def surplus(seen: Observation, keep: int, *, needed: Collection[str] = (), confi
         *(release for release, instance in seen.instances.items() if instance.exists),
         *(release for release in seen.staged if release not in known),
     }
-    for release in (truth.confirmed, confirmed, truth.previous(seen.staged)):
+    for release in (truth.confirmed, truth.previous(seen.staged)):
         if release is not None:
             stays.add(release)
     if seen.pending is not None:

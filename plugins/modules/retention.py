@@ -29,6 +29,10 @@ options:
   confirmed:
     description: In check mode, the release that earlier tasks of the run have predicted to be confirmed.
     type: str
+  assume_staged:
+    description: In check mode, that earlier tasks have predicted that the host is backed up and O(confirmed) staged.
+    type: bool
+    default: false
   config_dir:
     description: Folder of the services' descriptions on the host.
     type: path
@@ -51,6 +55,7 @@ removed:
 """
 
 import contextlib
+import dataclasses
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import backup, manifest, mobius_host, retention
@@ -63,6 +68,13 @@ def _needed(host: mobius_host.Host) -> set[str]:
     return set(releases[-1:])
 
 
+def _as_predicted(seen: mobius_host.Observation, release: str, *, assume_staged: bool) -> mobius_host.Observation:
+    """The host as its promotion will have left it: what stood by is stopped then, and may go."""
+    who = mobius_host.Who("ansible")
+    wish = mobius_host.Promotion(release, "confirmed", who, retry_bad=True, predicted=True, assume_staged=assume_staged)
+    return dataclasses.replace(wish.plan(seen).after, staged=seen.staged | {release})
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -70,6 +82,7 @@ def main() -> None:
             "service": {"type": "str", "required": True},
             "keep": {"type": "int", "default": 5},
             "confirmed": {"type": "str"},
+            "assume_staged": {"type": "bool", "default": False},
             "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
         },
         supports_check_mode=True,
@@ -81,10 +94,19 @@ def main() -> None:
     try:
         host = mobius_host.require_tool(module.params["service"], module.params["config_dir"])
         switch = mobius_host.Switch(host, mobius_host.Who("ansible"))
+        if not module.check_mode:
+            # what the promotion has just told to stop is not yet gone, and no check run knows how long that takes
+            for release in switch.observe().instances:
+                switch.wait_gone(release)
         with contextlib.nullcontext() if module.check_mode else switch.locked():
             seen = switch.observe()
-            confirmed = module.params["confirmed"] if module.check_mode else None
-            removed = retention.surplus(seen, keep, needed=_needed(host), confirmed=confirmed)
+            needed = _needed(host)
+            confirmed = module.params["confirmed"]
+            if module.check_mode and confirmed and confirmed != seen.activation.confirmed:
+                if module.params["assume_staged"]:  # then the newest backup is made under what is confirmed now
+                    needed = {seen.activation.confirmed} - {None}
+                seen = _as_predicted(seen, confirmed, assume_staged=module.params["assume_staged"])
+            removed = retention.surplus(seen, keep, needed=needed)
             for release in removed if not module.check_mode else ():
                 manifest.unstage(release, host.releases_dir)
     except (MobiusError, OSError) as error:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -63,6 +64,32 @@ def test_a_check_run_counts_what_it_has_predicted_to_be_confirmed(served: Any, t
     assert tool("retention", keep=3)["removed"] == [], "the real run looks at the truth alone"
     served.promote(D)
     assert tool("retention", keep=3)["removed"] == predicted["removed"]
+
+
+def test_a_check_run_knows_that_the_promotion_stops_what_stands_by(served: Any, tool: Module) -> None:
+    served.promote(D)
+    tool("rollback", run="r9")
+    served.stage(E)
+    assert served.systemd.instances.keys() >= {D}, "what was taken back is warm still"
+    predicted = tool("retention", keep=5, confirmed=E, check=True)
+    served.promote(E)
+    done = tool("retention", keep=5, confirmed=E)
+    assert predicted["removed"] == done["removed"] == [D]
+    assert predicted["diff"] == done["diff"]
+
+
+def test_a_check_run_counts_a_release_that_is_yet_to_be_staged(
+    served: Any, tool: Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    durable.write_json(served.host.state_dir / "note", {})
+    shutil.rmtree(served.host.release_dir(D))
+    predicted = tool("retention", keep=3, confirmed=D, assume_staged=True, check=True)
+    tool("backup")
+    served.stage(D)
+    served.promote(D)
+    done = tool("retention", keep=3, confirmed=D)
+    assert predicted["removed"] == done["removed"] == [A]
+    assert predicted["diff"] == done["diff"]
 
 
 def test_the_newest_backups_release_stays(served: Any, tool: Module, monkeypatch: pytest.MonkeyPatch) -> None:
