@@ -24,6 +24,7 @@ _COLLECTION = "mobius.dhash."
 _ONE_STATE = frozenset(f"{_COLLECTION}{name}" for name in ("instance", "mark", "promotion", "rollback"))
 # What they write depends on data that a living service goes on changing after the check run.
 _LIVING = {f"{_COLLECTION}backup": "what there is to save is known only then"}
+_WATCHED = "watched"  # the release whose monitoring window is open, in what those modules show
 _LONGEST = 20_000  # characters of a text that are kept; of a longer one its digest
 _SHOWN = 20  # differences that are told; all are counted
 
@@ -306,8 +307,15 @@ def _resources(found: HostChanges, open_tasks: set[str], *, diffs: bool) -> Coun
                 name = f"{change.task}: {delta.path}" if delta.path else change.task
                 resources[name, json.dumps(delta.before), json.dumps(delta.after)] += 1
     for delta in found.net:
-        resources[f"releases: {delta.path}", json.dumps(delta.before), json.dumps(delta.after)] += 1
+        if delta.after is not None or not _ends_by_itself(delta):
+            before = None if delta.path == _WATCHED else delta.before
+            resources[f"releases: {delta.path}", json.dumps(before), json.dumps(delta.after)] += 1
     return resources
+
+
+def _ends_by_itself(delta: Delta) -> bool:
+    """Whether a host's monitoring window ends it: it may be over between the check run and the run."""
+    return delta.path == _WATCHED or (delta.path.startswith("instances.") and delta.before == "standby")
 
 
 def _values(key: tuple[str, str, str]) -> tuple[str, Any, Any]:

@@ -77,6 +77,20 @@ def test_the_releases_of_a_host_are_compared_from_first_to_last() -> None:
     assert compare(check, other).extra == ()
 
 
+def test_a_monitoring_window_that_ends_between_plan_and_run_is_no_difference() -> None:
+    before = {"watched": "b", "instances": {"a": "standby", "b": "serving"}}
+    later = {"watched": None, "instances": {"b": "serving"}}
+    after = {"watched": "c", "instances": {"b": "standby", "c": "serving"}}
+    planned, run = (collected((PROMOTION, "Confirm", switched(state, after))) for state in (before, later))
+    assert compare(planned, run) == compare(planned, planned)
+    unwatched = {**after, "watched": None}
+    found = compare(planned, collected((PROMOTION, "Confirm", switched(later, unwatched))))
+    assert [item.resource for item in found.missing] == ["releases: watched"]
+    gone = {**after, "instances": {"c": "serving"}}
+    found = compare(planned, collected((PROMOTION, "Confirm", switched(later, gone))))
+    assert [item.resource for item in found.missing] == ["releases: instances.b"]
+
+
 def test_a_list_is_compared_by_what_comes_and_goes() -> None:
     module = "mobius.dhash.retention"
     planned = collected((module, "Remove", switched({"staged": ["1", "2"]}, {"staged": ["2"]})))
