@@ -215,10 +215,17 @@ def test_a_silent_host_switches_none_and_is_named(
     assert {serving_release(host.address) for host in hosts} == {bundles[1].release}
 
 
-def test_the_same_release_again_brings_the_silent_host_along(hosts: list[Host], next_bundle: Bundle) -> None:
-    answer = mobius("release", "--bundle", next_bundle.path)
+def test_the_same_release_again_brings_the_silent_host_along_and_keeps_to_its_plan(
+    hosts: list[Host], next_bundle: Bundle, tmp_path: Path
+) -> None:
+    plan = str(tmp_path / "next.plan.json")
+    assert mobius("plan", "release.yml", "--bundle", next_bundle.path, "--out", plan).code == 0
+    answer = mobius("apply", plan, "--bundle", next_bundle.path)
     assert answer.code == 0, answer.stderr
+    assert (answer.summary["fidelity"]["missing"], answer.summary["fidelity"]["extra"]) == (0, 0)
     assert {serving_release(host.address) for host in hosts} == {next_bundle.release}
+    again = mobius("apply", plan, "--bundle", next_bundle.path)
+    assert again.outcomes() == dict.fromkeys(names(hosts), "plan_stale"), "the hosts are others by now"
 
 
 def test_a_reboot_serves_the_confirmed_release(hosts: list[Host], next_bundle: Bundle) -> None:
