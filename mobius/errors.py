@@ -162,6 +162,12 @@ OUTCOMES: dict[str, Outcome] = _table(
         "Read the reason beside each file; mend or remove it and run again, which reads only those anew.",
     ),
     (
+        "hook_failed",
+        ExitCode.PROCESSING,
+        "A task of a hook failed, so its phase did not go on.",
+        "Correct the hook or what it found; mobius_hooks in the inventory names its file.",
+    ),
+    (
         "golden_mismatch",
         ExitCode.PROCESSING,
         "The staged release does not answer the golden requests as it must.",

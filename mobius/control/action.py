@@ -4,12 +4,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from ansible.plugins.action import ActionBase
 
 from mobius.errors import MobiusError
+
+
+def warning(sentences: Sequence[str]) -> dict[str, Any]:
+    """A part of a result that is shown whatever the verbosity.
+
+    The key `warnings` is not: in a play whose hosts do not wait for each other, ansible-runner hears of them within
+    other events only, and `mobius` would not show them.
+    """
+    return {"msg": f"warning: {' '.join(sentences)}", "_ansible_verbose_always": True} if sentences else {}
 
 
 class ControlNodeAction(ActionBase):  # type: ignore[misc]

@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from ansible import constants, context
+from ansible.errors import AnsibleError
 from ansible.plugins.callback import CallbackBase
+from ansible.template import Templar
 
 from mobius.control.changes import Collector
 from mobius.control.history_events import RunRecorder, note_place
+from mobius.control.notifications import Notifier
 from mobius.control.outcome import Observer
 from mobius.control.planned_run import settle, unsettled
 from mobius.errors import ExitCode, MobiusError
+
+_COLLECTION = "mobius.dhash."
 
 DOCUMENTATION = r"""
 name: outcome
@@ -27,6 +32,8 @@ description:
   - Prints one block at the end of a run, with the outcome's name, exit code and team, each failed host and its reason,
     and what to do next.
   - Records results and the end in the history of runs, when M(mobius.dhash.run) has opened the run.
+  - Tells the receivers in the variable C(mobius_notify) of the start and the end of a run that is no check run. What
+    could not be delivered is a warning.
   - The exit code of C(ansible-playbook) stays Ansible's own; C(mobius) ends with the code printed here.
 requirements:
   - enabled as V(mobius.dhash.outcome) in C(callbacks_enabled)
@@ -46,13 +53,19 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._observer = Observer()
         self._collector = Collector()
         self._play = ""
+        self._playing: Any = None
+        self._notifier = Notifier("", self._display.warning)
         self._recorder = RunRecorder(
             lambda: note_place(os.environ, Path(constants.DEFAULT_LOCAL_TMP)),
             lambda text: self._display.warning(text),
         )
 
+    def v2_playbook_on_start(self, playbook: Any) -> None:
+        self._notifier = Notifier(Path(str(playbook._file_name)).stem, self._display.warning)
+
     def v2_playbook_on_play_start(self, play: Any) -> None:
         self._play = play.get_name()
+        self._playing = play
 
     def v2_playbook_on_no_hosts_matched(self) -> None:
         self._observer.no_hosts_matched(self._play)
@@ -61,6 +74,11 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         facts = result.result.get("ansible_facts")
         if isinstance(facts, dict) and "mobius_run_id" in facts:
             self._observer.run = str(facts["mobius_run_id"])
+            if not self._notifier.opened and not context.CLIARGS.get("check"):
+                self._notify(result.host, facts)
+        action, _ = _task(result)
+        if action.startswith(_COLLECTION):
+            self._notifier.heard(action.removeprefix(_COLLECTION), result.result)
         self._record("changed" if result.result.get("changed") else "ok", result)
         self._collect(result)
 
@@ -93,6 +111,31 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._display.banner("MOBIUS")
         for line in [*ending.lines(self._observer.run), *(fidelity.lines() if fidelity else ())]:
             self._display.display(line, color=color)
+        self._notifier.end(ending)
+
+    def _notify(self, host: Any, facts: dict[str, Any]) -> None:
+        """The run was opened: read whom to tell, with the templates and the vaults of the inventory, and say so."""
+        try:
+            known = self._playing.get_variable_manager().get_vars(play=self._playing, host=host)
+            templar = Templar(loader=self._playing._loader, variables=known)
+
+            def value(name: str, otherwise: Any) -> Any:
+                return plain(templar.template(known[name])) if name in known else otherwise
+
+            given = value("mobius_notify", [])
+            about = {
+                "run": str(facts["mobius_run_id"]),
+                "actor": str(facts.get("mobius_run_actor", "")),
+                "service": str(value("mobius_service", "") or ""),
+                "hosts": len(known.get("ansible_play_hosts_all", ())),
+                "bundle": Path(str(value("mobius_bundle", "") or "")).name,
+            }
+        except (AnsibleError, TypeError, ValueError) as error:  # its text may hold a value
+            self._display.warning(
+                f"mobius_notify cannot be read ({type(error).__name__}), so nobody is told of this run."
+            )
+            given, about = [], {"run": "", "actor": "", "service": "", "hosts": 0}
+        self._notifier.open(given, **about)
 
     def _record(self, status: str, result: Any) -> None:
         action, name = _task(result)
@@ -108,3 +151,12 @@ def _task(result: Any) -> tuple[str, str]:
     written = task._ds.get("name") if isinstance(getattr(task, "_ds", None), dict) else None
     action = str(task.resolved_action or task.action)
     return action, str(written or action)
+
+
+def plain(value: Any) -> Any:
+    """A value of Ansible's, with what it does lazily done: mappings, lists and scalars of Python."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, str) else value

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from mobius.control.hooks import NAMES
+
 # four hosts on two cores: about two minutes a test, so all but the first are left to the long series
 pytestmark = pytest.mark.lab
 
@@ -25,18 +27,74 @@ def first(fleet: Any) -> str:
     return str(release)
 
 
+def hooks(fleet: Any, *broken: str) -> dict[str, str]:
+    """All hooks: each leaves the release in a file of its name on the host; those named then fail."""
+    found = {}
+    for name in NAMES:
+        tasks: list[dict[str, Any]] = [
+            {
+                "ansible.builtin.copy": {
+                    "dest": "/run/hook-{{ hook_name }}",
+                    "content": "{{ hook_release }}",
+                    "mode": "0600",
+                }
+            }
+        ]
+        if name in broken:
+            tasks.append({"name": "Break", "ansible.builtin.fail": {"msg": "It is broken."}})
+        place = fleet.root / f"{name}{'-broken' if name in broken else ''}.yml"
+        place.write_text(json.dumps(tasks))
+        found[name] = str(place)
+    return found
+
+
+def hooked(fleet: Any, host: str) -> dict[str, str]:
+    """What the hooks left on a host, by name; forgets it."""
+    said = fleet.shell(host, "cd /run && grep -H '' hook-* || true; rm -f hook-*")
+    return dict(line.removeprefix("hook-").split(":", 1) for line in said.splitlines())
+
+
 def test_a_release_goes_through_its_batches_and_the_decision_is_recorded(fleet: Any, first: str) -> None:
     path, release = fleet.bundle("1.1.0")
-    check, done = fleet.release(path, "--check"), fleet.release(path)
+    mine = {"mobius_hooks": hooks(fleet)}
+    check, done = fleet.release(path, "--check", **mine), fleet.release(path, **mine)
     assert done.code == 0, done.stderr
+    run = ("before_deploy", "after_deploy", "before_promote", "after_promote", "after_confirm")
+    for host in fleet.names:
+        assert hooked(fleet, host) == dict.fromkeys(run, release)
     assert check.changes == done.changes
     began = [line for line in done.stderr.splitlines() if line.endswith("Serve beside the present release")]
     assert len(began) == 3, "1, 25 % and the rest are three batches of four hosts"
     assert fleet.confirmed() == fleet.answers() == fleet.everywhere(release)
     record = json.loads((fleet.state / f"mobius/decisions/{done.summary['run']}.json").read_text())
     assert (record["decision"], record["release"], record["hosts"]) == ("confirm", release, fleet.names)
-    again = fleet.release(path)
+    again = fleet.release(path, **mine)
     assert (again.code, again.changes) == (0, {})
+    lower, _ = fleet.bundle("1.0.9")
+    refused = fleet.release(lower, "--check")
+    assert (refused.code, refused.outcomes()) == (1, dict.fromkeys(fleet.names, "downgrade"))
+
+
+@pytest.mark.soak
+def test_a_hook_that_fails_after_the_promotion_takes_all_hosts_back_and_none_blocks_a_rollback(
+    fleet: Any, first: str
+) -> None:
+    before = fleet.confirmed()
+    path, release = fleet.bundle("1.1.5")
+    done = fleet.release(path, mobius_hooks=hooks(fleet, "after_promote", "after_revert"))
+    assert (done.code, done.outcome) == (2, "hook_failed"), done.stderr
+    assert fleet.confirmed() == fleet.answers() == before
+    left = {host: hooked(fleet, host) for host in fleet.names}
+    assert left[fleet.names[0]]["after_revert"] == release
+    assert "before_promote" not in left[fleet.names[3]], "no further batch begins"
+    refused = fleet.release(path, mobius_hooks=hooks(fleet, "before_deploy"))
+    assert (refused.code, refused.outcomes()) == (2, dict.fromkeys(fleet.names, "hook_failed"))
+    assert fleet.release(path).code == 0
+    back = fleet.mobius("rollback", mobius_hooks={**hooks(fleet, "before_rollback"), "after_rollback": "/nowhere.yml"})
+    assert back.code == 0, back.stderr
+    assert fleet.confirmed() == fleet.answers() == before
+    assert "The hook before_rollback failed in Break" in " ".join(back.stderr.split())
+    assert fleet.release(path, mobius_retry_bad=True).code == 0
 
 
 @pytest.mark.soak

@@ -1,0 +1,70 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Task files of the user's that run around the phases of a release."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mobius.errors import OUTCOMES, MobiusError
+
+NAMES = (
+    "before_deploy",
+    "after_deploy",
+    "before_promote",
+    "after_promote",
+    "after_confirm",
+    "after_revert",
+    "before_rollback",
+    "after_rollback",
+)
+
+
+def find_hooks(given: Any, folder: Path) -> tuple[dict[str, str], list[str]]:
+    """The absolute path of each hook that can be run, and one sentence for each that cannot.
+
+    Args:
+        given: what the user set, as `{name: path}`; an empty path is a hook that is not set.
+        folder: where relative paths begin.
+    """
+    if not isinstance(given, Mapping):
+        return {}, ["The hooks are not a mapping of names to files."]
+    found, problems = {}, []
+    for name, value in given.items():
+        if name not in NAMES:
+            problems.append(f"There is no hook {name}; there are {', '.join(NAMES)}.")
+        elif value:
+            place = folder / Path(str(value)).expanduser()
+            problem = _problem(place)
+            if problem:
+                problems.append(f"The hook {name} cannot be run: {place} {problem}.")
+            else:
+                found[name] = str(place)
+    return found, problems
+
+
+def _problem(place: Path) -> str | None:
+    try:
+        text = place.read_bytes()
+        if text.startswith(b"$ANSIBLE_VAULT;"):
+            return None  # Ansible sees what is in it
+        tasks = yaml.compose(text)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    except yaml.YAMLError:
+        return "is no YAML"
+    return None if isinstance(tasks, yaml.SequenceNode) else "is no list of tasks"
+
+
+def hook_failure(name: str, task: str, result: Mapping[str, Any]) -> MobiusError:
+    """What a failed task of a hook means: what it says itself, else that the hook failed."""
+    carried = result.get("mobius_failure")
+    if isinstance(carried, Mapping) and carried.get("outcome") in OUTCOMES and carried.get("outcome") != "success":
+        reason = f"The hook {name} refused: {carried.get('reason')}"
+        return MobiusError(str(carried["outcome"]), reason, do_next=str(carried.get("do_next") or "") or None)
+    said = " ".join(str(result.get("msg") or "").split()) or "it gave no message."
+    return MobiusError("hook_failed", f"The hook {name} failed in {task or 'a task'}: {said}")

@@ -1,0 +1,31 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Finds the task files of the user's that run around the phases of a release."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mobius.control.action import ControlNodeAction, warning
+from mobius.control.hooks import find_hooks
+from mobius.errors import MobiusError
+
+
+class ActionModule(ControlNodeAction):
+    """Refuses what cannot be run, or where nothing may stand in the way, warns of it and leaves it out."""
+
+    arguments: ClassVar = {
+        "hooks": {"type": "raw", "required": True},
+        "optional": {"type": "bool", "default": False},
+    }
+
+    def answer(self, given: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        folder = Path(str(task_vars.get("inventory_dir") or task_vars.get("playbook_dir") or "."))
+        found, problems = find_hooks(given["hooks"], folder)
+        if problems and not given["optional"]:
+            raise MobiusError(
+                "invalid_input", problems[0], do_next="Correct mobius_hooks or the file; see docs/RELEASING.md."
+            )
+        return {"hooks": found, **warning(problems)}

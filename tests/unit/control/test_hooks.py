@@ -1,0 +1,53 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Which hooks are found, and why others cannot be run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mobius.control.hooks import find_hooks, hook_failure
+
+
+def test_a_relative_path_begins_in_the_folder_and_an_empty_one_is_no_hook(tmp_path: Path) -> None:
+    for name, text in (("mine.yml", "- ping:\n"), ("secret.yml", "$ANSIBLE_VAULT;1.1;AES256\n6162\n")):
+        (tmp_path / name).write_text(text)
+    given = {"before_deploy": "mine.yml", "after_deploy": str(tmp_path / "secret.yml"), "after_confirm": ""}
+    found = {"before_deploy": str(tmp_path / "mine.yml"), "after_deploy": str(tmp_path / "secret.yml")}
+    assert find_hooks(given, tmp_path) == (found, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (None, "cannot be read (No such file or directory)"),
+        ("a: [", "is no YAML"),
+        ("just: this", "is no list of tasks"),
+        ("", "is no list of tasks"),
+    ],
+)
+def test_a_file_that_cannot_be_run_is_one_sentence(tmp_path: Path, text: str | None, problem: str) -> None:
+    place = tmp_path / "mine.yml"
+    if text is not None:
+        place.write_text(text)
+    sentence = f"The hook before_promote cannot be run: {place} {problem}."
+    assert find_hooks({"before_promote": "mine.yml"}, tmp_path) == ({}, [sentence])
+
+
+def test_what_is_no_hook_is_named_and_the_others_are_found(tmp_path: Path) -> None:
+    (tmp_path / "mine.yml").write_text("- ping:\n")
+    found, problems = find_hooks({"before_deply": "mine.yml", "after_revert": "mine.yml"}, tmp_path)
+    assert list(found) == ["after_revert"]
+    assert problems[0].startswith("There is no hook before_deply; there are before_deploy, ")
+    assert find_hooks(["mine.yml"], tmp_path) == ({}, ["The hooks are not a mapping of names to files."])
+
+
+def test_a_failure_without_words_is_still_one_of_the_table() -> None:
+    error = hook_failure("after_promote", "", {})
+    assert (error.outcome, error.reason) == (
+        "hook_failed",
+        "The hook after_promote failed in a task: it gave no message.",
+    )
+    assert hook_failure("after_promote", "", {"mobius_failure": {"outcome": "success"}}).outcome == "hook_failed"
