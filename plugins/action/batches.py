@@ -12,10 +12,14 @@ from mobius.control.batches import batches
 
 
 class ActionModule(ControlNodeAction):
-    """The batches of all hosts of the play, whatever became of them; changes nothing and works in check mode."""
+    """The batches of hosts of the play, whatever became of them; changes nothing and works in check mode."""
 
-    arguments: ClassVar = {"sizes": {"type": "list", "elements": "raw", "required": True}}
+    arguments: ClassVar = {
+        "hosts": {"type": "list", "elements": "str"},
+        "sizes": {"type": "list", "elements": "raw", "required": True},
+    }
 
     def answer(self, given: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        hosts = [str(host) for host in task_vars["ansible_play_hosts_all"]]
+        every = task_vars["ansible_play_hosts_all"]
+        hosts = [str(host) for host in (every if given["hosts"] is None else given["hosts"])]
         return {"batches": batches(hosts, given["sizes"])}

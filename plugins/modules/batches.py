@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 module: batches
 short_description: Puts the hosts of a play into batches
 description:
-  - All hosts of the play, in its order, failed ones too. Unlike the keyword C(serial), the play stays one, so that the
+  - Hosts of the play, in its order, failed ones too. Unlike the keyword C(serial), the play stays one, so that the
     hosts of earlier batches can be kept alive, and a batch that is lost whole ends no play.
 version_added: "0.2.0"
 author: MOBIUS contributors
@@ -17,8 +17,12 @@ attributes:
   check_mode: {support: full, description: Gives the same result in check mode.}
   diff_mode: {support: full, description: Never changes anything, so there is no difference to show.}
 options:
+  hosts:
+    description: The hosts to put into batches; without it, all of the play.
+    type: list
+    elements: str
   sizes:
-    description: Numbers of hosts, or shares of all hosts like V(25%), at least one host each; the last one is repeated.
+    description: Numbers of hosts, or shares of these hosts like V(25%), at least one host each; the last one is repeated.
     type: list
     elements: raw
     required: true
