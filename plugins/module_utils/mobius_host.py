@@ -1682,6 +1682,7 @@ class Switch:
         if not ready:
             found = self.systemd.units(unit).get(unit)
             if found is not None and found.result == "timeout":
+                late = f"{release} was not ready after {self.host.start_timeout:g} s, the unit's own limit."
                 self._give_up("instance_not_ready", release, late)
             self._give_up("instance_failed", release, f"{release} stopped by itself while it started.")
 

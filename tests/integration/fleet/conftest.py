@@ -43,7 +43,7 @@ class Fleet:
             "mobius_service": service,
             "host_exec": "/usr/bin/python3 -m stand_in",
             "host_health_path": "/well",
-            "host_start_timeout": 10,
+            "host_start_timeout": 30,
             "host_drain_deadline": 3,
             "host_port": port,
             "deploy_golden": [],

@@ -107,7 +107,8 @@ class PlayedSystemd(Systemd):
             ):
                 release = name.partition("@")[2].removesuffix(".service")
                 active = "active" if release in self.instances else self.active.get(name, "inactive")
-                found[name] = Unit(name, active, "", "enabled" if self.enabled else "disabled", "")
+                result = "timeout" if self.behaviours.get(release) == "cut off" else ""
+                found[name] = Unit(name, active, "", "enabled" if self.enabled else "disabled", result)
         return found
 
     def start(self, unit: str, timeout: float) -> bool:
@@ -120,7 +121,7 @@ class PlayedSystemd(Systemd):
         if behaviour == "slow":
             self.active[unit] = "activating"
             raise MobiusError("timeout", "too slow")
-        if behaviour == "crashing":
+        if behaviour in ("crashing", "cut off"):
             self.active[unit] = "activating"  # systemd is about to start it again
             return False
         folder = host.run_dir / release

@@ -184,12 +184,15 @@ def test_an_instance_that_crashes_is_not_promoted_and_is_stopped(rig: Any) -> No
     assert rig.serving == [A]
 
 
-@pytest.mark.parametrize("behaviour", ["slow", "silent"])
-def test_an_instance_that_is_not_ready_in_time_is_stopped(rig: Any, behaviour: str) -> None:
+@pytest.mark.parametrize(
+    ("behaviour", "limit"), [("slow", "after 2 s."), ("silent", "after 2 s."), ("cut off", "after 2 s, the unit's own")]
+)
+def test_an_instance_that_is_not_ready_in_time_is_stopped(rig: Any, behaviour: str, limit: str) -> None:
     rig.systemd.behaviours[B] = behaviour
     with pytest.raises(mobius_host.InstanceError) as caught:
         rig.run(plan_instance, B, "standby")
     assert caught.value.outcome == "instance_not_ready"
+    assert limit in caught.value.reason
     assert rig.running == []
 
 
