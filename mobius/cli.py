@@ -20,7 +20,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "apply": ("mobius.control.plan_command:apply", "Run what was planned and approved, and prove that it was that."),
     "approve": ("mobius.control.plan_command:approve", "Sign a plan in a role."),
     "backup": ("mobius.control.run_commands:backup", "Back up the hosts, list or verify their backups."),
-    "bundle": ("mobius.control.bundle_command:bundle", "Build a bundle of the service, or verify one."),
+    "bundle": ("mobius.control.bundle_command:bundle", "Build a bundle of the service, verify or sign one."),
     "decommission": ("mobius.control.run_commands:decommission", "Take a service off its hosts for good."),
     "deploy": ("mobius.control.run_commands:deploy", "Stage a bundle and prove it in standby; nothing public changes."),
     "dhash": ("mobius.dhash.command:dhash", "Hash and compare images, and serve them."),

@@ -77,6 +77,12 @@ OUTCOMES: dict[str, Outcome] = _table(
         "Copy the bundle and its .sha256 again from where it was built, or build it again.",
     ),
     (
+        "bundle_unsigned",
+        ExitCode.INPUT,
+        "The host stages bundles of its own signers only, and this one has no valid signature of any of them.",
+        "Have one of the host's signers sign it with `mobius bundle sign FILE --key KEY`, and run again.",
+    ),
+    (
         "release_missing",
         ExitCode.INPUT,
         "The release asked for is not on the host.",

@@ -58,6 +58,7 @@ _CONTROL_OR_BACKSLASH = re.compile(r"[\x00-\x1f\x7f\\]")
 _BLOCK = 512  # bytes of a tar header, and what every member is padded to
 _CHUNK = 1 << 20
 _MANIFEST_LIMIT = 32 << 20  # bytes; a manifest has about 150 per file
+_SIGNATURE_LIMIT = 16 << 10  # bytes; one by an RSA key of 4096 bits has 1.6 KB
 _TRAILER_LIMIT = 1 << 20  # bytes of zeros after the last member; tar writes at most one record of 10 KiB
 # A gzip header without a time, a name or any flag: the bytes before the deflate stream that no digest covers.
 _GZIP_HEADERS = (b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\xff")
@@ -115,13 +116,17 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle file that was read whole and is what its manifest says; `size` is the file's, in bytes."""
+    """A bundle file that was read whole and is what its manifest says; `size` is the file's, in bytes.
+
+    `signature` is the text of the SSH signature beside it, which nobody has judged yet; None without one.
+    """
 
     path: Path
     sha256: str
     release_id: str
     manifest: Manifest
     size: int
+    signature: str | None = None
 
 
 # --- The manifest -----------------------------------------------------------------------------------------------------
@@ -247,6 +252,8 @@ def expectation(bundle: Bundle) -> dict[str, Any]:
     """What a host compares itself with before it is sent the bundle: the argument `expect` of modules."""
     return {
         "release": bundle.release_id,
+        "sha256": bundle.sha256,
+        "signature": bundle.signature,
         "service": bundle.manifest.service,
         "python": bundle.manifest.python,
         "platform": bundle.manifest.platform,
@@ -268,6 +275,19 @@ def sha256_file(path: Path | str) -> str:
 def sidecar(path: Path | str) -> Path:
     """Where a bundle's digest lies: `<bundle>.sha256`, beside the file itself when `path` is a link to it."""
     return Path(f"{_file_of(path)}.sha256")
+
+
+def signature_path(path: Path | str) -> Path:
+    """Where a bundle's signature lies: `<bundle>.sig`, beside the file itself when `path` is a link to it."""
+    return Path(f"{_file_of(path)}.sig")
+
+
+def _signature(path: Path) -> str | None:
+    try:
+        with open(signature_path(path), "rb") as stream:
+            return stream.read(_SIGNATURE_LIMIT).decode("ascii", "replace")
+    except FileNotFoundError:
+        return None
 
 
 def _file_of(path: Path | str) -> Path:
@@ -327,7 +347,8 @@ def _opened(path: Path | str, expected_sha256: str | None, require_sidecar: bool
 
 
 def _bundle(path: Path, stream: BinaryIO, digest: str, manifest: Manifest) -> Bundle:
-    return Bundle(path, digest, release_id(manifest.version, digest), manifest, os.fstat(stream.fileno()).st_size)
+    size = os.fstat(stream.fileno()).st_size
+    return Bundle(path, digest, release_id(manifest.version, digest), manifest, size, _signature(path))
 
 
 def _read_archive(stream: BinaryIO, out: Path | None) -> Manifest:

@@ -9,6 +9,7 @@ whenever they are made. (A Python that is linked to another zlib may compress th
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import hashlib
 import io
@@ -27,7 +28,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from mobius import durable, manifest
+from mobius import durable, manifest, signer
+from mobius.control import signatures
 from mobius.errors import MobiusError
 
 SERVICE = "mobius-dhash"
@@ -152,6 +154,44 @@ def verify(path: Path, sha256: str | None = None) -> manifest.Bundle:
         raise MobiusError("bundle_invalid", str(e)) from None
     except OSError as e:
         raise MobiusError("invalid_input", f"{path} cannot be read: {e.strerror}.") from None
+
+
+def sign(path: Path, key: Path, sha256: str | None = None) -> manifest.Bundle:
+    """Read a bundle whole, and leave an SSH signature of its digest beside it, which replaces an earlier one.
+
+    Args:
+        key: a private SSH key; or a public one, whose private half an SSH agent holds.
+
+    Raises:
+        MobiusError: as `verify`; `invalid_input`, when the key cannot sign.
+    """
+    made = verify(path, sha256)
+    text = signatures.sign(key, signer.BUNDLE, signer.bundle_message(made.sha256), ask=True)
+    try:
+        durable.write_bytes(manifest.signature_path(path), text.encode())
+    except OSError as e:
+        raise from_oserror(e) from None
+    return dataclasses.replace(made, signature=text)
+
+
+def signed_by(bundle: manifest.Bundle, signers: Path) -> str:
+    """Who signed a bundle, by a list of signers.
+
+    Raises:
+        MobiusError: `bundle_unsigned`, when it is none of them; `invalid_input`, when the list cannot be read or
+            trusted; `missing_dependency`, without ssh-keygen.
+    """
+    if not bundle.signature:
+        raise MobiusError("bundle_unsigned", f"{manifest.signature_path(bundle.path)} is missing or empty.")
+    signatures.check_signers(signers)
+    try:
+        return signer.who_signed(bundle.signature, signer.BUNDLE, signer.bundle_message(bundle.sha256), signers)
+    except signer.NotSigned as e:
+        raise MobiusError(
+            "bundle_unsigned", f"The signature of {bundle.path} is not a valid one of {signers} ({e})."
+        ) from None
+    except FileNotFoundError:
+        raise MobiusError("missing_dependency", "ssh-keygen is not installed.") from None
 
 
 def from_oserror(error: OSError) -> MobiusError:

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""`mobius bundle`: build and verify what a host gets."""
+"""`mobius bundle`: build, verify and sign what a host gets."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from typing import Any
 import click
 
 from mobius.control import bundle as bundles
-from mobius.manifest import Bundle
+from mobius.manifest import Bundle, signature_path
 
 _format = click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
+_sha256 = click.option("--sha256", help="The bundle's SHA-256 from elsewhere; its .sha256 file need not be there then.")
 
 
 @click.group()
 def bundle() -> None:
-    """Build and verify bundles: one file with a whole release of the service."""
+    """Build, verify and sign bundles: one file with a whole release of the service."""
 
 
 @bundle.command()
@@ -52,28 +53,65 @@ def build(version: str | None, out: Path, python: str, platform: str, source: Pa
 
 @bundle.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--sha256", help="The bundle's SHA-256 from elsewhere; its .sha256 file need not be there then.")
+@_sha256
+@click.option(
+    "--signers",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="allowed_signers: refuse a bundle that none of them signed, as a host with that list does.",
+)
 @_format
-def verify(file: Path, sha256: str | None, format_: str) -> None:
+def verify(file: Path, sha256: str | None, signers: Path | None, format_: str) -> None:
     """Read a bundle whole, compare every file with its manifest and print its release id.
 
     \b
     Examples:
       mobius bundle verify dist/mobius-dhash-1.2.0.tar.gz
+      mobius bundle verify dist/mobius-dhash-1.2.0.tar.gz --signers /etc/mobius/allowed_signers
       mobius bundle verify dist/mobius-dhash-1.2.0.tar.gz --format json
     """
-    _show(bundles.verify(file, sha256), format_)
+    made = bundles.verify(file, sha256)
+    _show(made, format_, signed_by=bundles.signed_by(made, signers) if signers else None)
 
 
-def _show(made: Bundle, format_: str) -> None:
+@bundle.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--key",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Your SSH key; a public one when an SSH agent holds it.",
+)
+@_sha256
+@_format
+def sign(file: Path, key: Path, sha256: str | None, format_: str) -> None:
+    """Sign a bundle, for hosts that stage only what their own signers signed.
+
+    The bundle is read whole first. The signature is kept beside it, as FILE.sig, and goes wherever it goes.
+
+    \b
+    Examples:
+      mobius bundle sign dist/mobius-dhash-1.2.0.tar.gz --key ~/.ssh/id_ed25519
+    """
+    made = bundles.sign(file, key, sha256)
     if format_ == "json":
-        click.echo(json.dumps(_as_dict(made), indent=2, sort_keys=True))
+        _show(made, format_)
+    else:
+        click.echo(f"signed   {made.release_id} with {key}; the signature is {signature_path(made.path)}")
+
+
+def _show(made: Bundle, format_: str, signed_by: str | None = None) -> None:
+    if format_ == "json":
+        click.echo(json.dumps({**_as_dict(made), "signed_by": signed_by}, indent=2, sort_keys=True))
         return
     click.echo(f"{made.release_id}  {made.path}")
     click.echo(
         f"commit {made.manifest.commit[:12]} of {made.manifest.built_at}, Python {made.manifest.python} on "
         f"{made.manifest.platform}, {len(made.manifest.files)} files, {made.size / 1e6:.1f} MB"
     )
+    if signed_by:
+        click.echo(f"signed by {signed_by}")
 
 
 def _as_dict(made: Bundle) -> dict[str, Any]:
@@ -85,4 +123,5 @@ def _as_dict(made: Bundle) -> dict[str, Any]:
         "bundle_sha256": made.sha256,
         "bytes": made.size,
         "files": len(made.manifest.files),
+        "signature": str(signature_path(made.path)) if made.signature else None,
     }

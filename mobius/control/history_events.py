@@ -41,7 +41,7 @@ RESULT_FIELDS: dict[str, tuple[str, ...]] = {
     "instance": ("release", "state"),
     "mark": ("release", "bad"),
     "promotion": ("release", "confirmed", "token"),
-    "release": ("release", "bundle_sha256", "tree_sha256"),
+    "release": ("release", "signer"),
     "restore": ("id", "saved"),
     "rollback": ("release", "confirmed", "token"),
     "run": ("release", "witnessed"),

@@ -14,8 +14,8 @@ import shlex
 import subprocess
 from pathlib import Path
 
-from mobius.control import history_verify
 from mobius.errors import MobiusError
+from mobius.signer import NotSigned, who_signed
 
 _MAGIC = b"SSHSIG"
 
@@ -61,7 +61,9 @@ def signer(signature: str, namespace: str, message: bytes, signers: Path) -> str
     """
     check_signers(signers)
     try:
-        return history_verify.signer(signature, namespace, message, signers)
+        return who_signed(signature, namespace, message, signers)
+    except NotSigned:
+        return None
     except FileNotFoundError as error:
         raise MobiusError("missing_dependency", "ssh-keygen is not installed.") from error
 

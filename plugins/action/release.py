@@ -30,7 +30,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             return {**result, **self._execute_module(_MODULE, arguments, task_vars=task_vars)}
         try:
             bundle = self._read(arguments.pop("bundle", None), arguments.get("sha256"))
-            arguments["sha256"] = bundle.sha256
             arguments["expect"] = manifest.expectation(bundle)
             answer = self._execute_module(_MODULE, arguments, task_vars=task_vars)
             if answer.get("failed") or not answer.pop("transfer", False):

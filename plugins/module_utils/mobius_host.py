@@ -70,7 +70,11 @@ RESERVE_BYTES = 256 << 10
 
 @dataclass(frozen=True)
 class Host:
-    """Where one service lives on this host; `start_timeout` and `drain_deadline` in seconds."""
+    """Where one service lives on this host; `start_timeout` and `drain_deadline` in seconds.
+
+    `bundle_signers` are lines of an `allowed_signers` file: only a bundle that one of them signed is staged. Without
+    any, a bundle need not be signed.
+    """
 
     service: str
     user: str
@@ -86,6 +90,7 @@ class Host:
     cache_dir: Path
     command: Path = Path(COMMAND)
     watching: watch.Settings = field(default_factory=watch.Settings)
+    bundle_signers: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, service: str, config_dir: str | Path = CONFIG_DIR) -> Host:
@@ -117,6 +122,7 @@ class Host:
             drain_deadline=float(_take(path, content, "drain_deadline", int, float)),
             command=Path(content.get("command", COMMAND)),
             watching=_watching(path, content),
+            bundle_signers=_signers(path, content),
             **paths,
         )
 
@@ -247,6 +253,15 @@ def _watching(path: Path, content: Mapping[str, Any]) -> watch.Settings:
         return watch.Settings.parse(_take(path, content, "watch", dict))
     except MobiusError as error:
         raise _damaged(path, error.reason.rstrip(".")) from None
+
+
+def _signers(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
+    if "bundle_signers" not in content:
+        return ()  # an earlier version wrote it
+    lines = _take(path, content, "bundle_signers", list)
+    if not all(isinstance(line, str) and line.strip() and line.isprintable() for line in lines):
+        raise _damaged(path, "bundle_signers is no list of lines")
+    return tuple(lines)
 
 
 def _take_release(path: Path, content: Mapping[str, Any], name: str, *types: type | None) -> Any:

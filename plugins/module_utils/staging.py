@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What a host must have before a bundle is staged on it: the Python that the bundle was built for, and the space.
+"""What must hold before a bundle is staged on a host: who signed it, its Python, and the space.
 
 The preflight of a deploy asks for it before anything changes, and the module that stages asks again.
 """
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.mobius.dhash.plugins.module_utils import manifest
+from ansible_collections.mobius.dhash.plugins.module_utils import manifest, signer
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host
 
@@ -22,6 +23,8 @@ EXPECT: dict[str, Any] = {
     "type": "dict",
     "options": {
         "release": {"type": "str", "required": True},
+        "sha256": {"type": "str", "required": True},
+        "signature": {"type": "str"},
         "service": {"type": "str", "required": True},
         "python": {"type": "str", "required": True},
         "platform": {"type": "str", "required": True},
@@ -45,6 +48,34 @@ class Need:
     size: int
     files: int = 0
     freed: int = 0
+
+
+def require_signer(host: Host, expect: Mapping[str, Any]) -> str | None:
+    """Who signed the bundle, by the host's own list of signers; None on a host that has no such list.
+
+    Raises:
+        MobiusError: bundle_unsigned, when it is none of them; missing_dependency, without ssh-keygen.
+    """
+    if not host.bundle_signers:
+        return None
+    release, signature = expect["release"], expect["signature"]
+    if not signature:
+        raise MobiusError("bundle_unsigned", f"{release} is not signed, and this host stages signed bundles only.")
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", prefix="allowed-signers-") as signers:
+        signers.writelines(f"{line}\n" for line in host.bundle_signers)
+        signers.flush()
+        try:
+            return signer.who_signed(signature, signer.BUNDLE, signer.bundle_message(expect["sha256"]), signers.name)
+        except signer.NotSigned as e:
+            raise MobiusError(
+                "bundle_unsigned", f"The signature of {release} is not a valid one of this host's signers ({e})."
+            ) from None
+        except FileNotFoundError:
+            raise MobiusError(
+                "missing_dependency",
+                "ssh-keygen is not installed on this host, so nobody can tell who signed the bundle.",
+                do_next="Install it on the host (Debian: the package openssh-client), and run again.",
+            ) from None
 
 
 def tree_need(host: Host, expect: Mapping[str, Any]) -> Need:

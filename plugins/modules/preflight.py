@@ -9,7 +9,9 @@ DOCUMENTATION = r"""
 module: preflight
 short_description: Refuses a deploy that a host has no room for, or that would go back to a lower version
 description:
-  - Asked before anything changes. Nothing is asked of a host that has confirmed the release already.
+  - Asked before anything changes.
+  - A host that has a list of signers of its own refuses with C(bundle_unsigned) a bundle that none of them signed, whatever it has staged or
+    confirmed already. Nothing else is asked of a host that has confirmed the release.
   - Refuses with C(disk_full) when the disks have not the space for the backup and the release together, C(bundle_platform) when the
     host has another Python or platform, and C(downgrade) when the version is lower than the confirmed one's, in the order of the
     version specifiers of Python packages. Versions in other forms have no order, and are never refused.
@@ -30,6 +32,8 @@ options:
     required: true
     suboptions:
       release: {description: The release id., type: str, required: true}
+      sha256: {description: SHA-256 of the bundle file., type: str, required: true}
+      signature: {description: "The SSH signature beside the bundle, if there is one.", type: str}
       service: {description: The service., type: str, required: true}
       python: {description: The version of Python it was built for., type: str, required: true}
       platform: {description: The platform it was built for., type: str, required: true}
@@ -69,6 +73,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+signer: {description: Who signed the bundle; null on a host that has no list of signers., returned: success, type: str}
 confirmed: {description: The release that the host has confirmed; null when there is none., returned: success, type: str}
 release_bytes: {description: "Bytes that staging needs, the bundle's own copy and a reserve among them.", returned: success, type: int}
 backup_bytes: {description: Bytes that the backup needs at most., returned: success, type: int}
@@ -105,9 +110,10 @@ def main() -> None:
 
 def _ask(host: mobius_host.Host, given: dict[str, Any], scratch: Path) -> dict[str, Any]:
     expect = given["expect"]
+    signed_by = staging.require_signer(host, expect)
     confirmed = mobius_host.read_activation(host).confirmed
     if confirmed == expect["release"]:
-        return {"confirmed": confirmed, "release_bytes": 0, "backup_bytes": 0}
+        return {"signer": signed_by, "confirmed": confirmed, "release_bytes": 0, "backup_bytes": 0}
     if confirmed and not given["downgrade"]:
         _refuse_downgrade(expect["release"], confirmed)
     staging.check_python(given["python"], expect)
@@ -123,7 +129,7 @@ def _ask(host: mobius_host.Host, given: dict[str, Any], scratch: Path) -> dict[s
         tree.append(staging.Need(what, host.backup_dir, saved.archive, freed=freed))
     staging.require_space(*tree)
     size = sum(need.size for need in tree if need.folder == host.releases_dir)
-    return {"confirmed": confirmed, "release_bytes": size, "backup_bytes": saved.peak}
+    return {"signer": signed_by, "confirmed": confirmed, "release_bytes": size, "backup_bytes": saved.peak}
 
 
 def _refuse_downgrade(release: str, confirmed: str) -> None:

@@ -14,6 +14,8 @@ description:
     every file in it, while it writes, and again from the disk.
   - A release that is there and whole is left alone. One whose files differ from what was built is put in place anew when nothing uses it
     (RV(repaired) names the differences), and refused with C(tree_damaged) when something does.
+  - A host that has a list of signers of its own (the role C(host) writes it) stages only what one of them signed, and refuses anything else with
+    C(bundle_unsigned), a release that is staged already as well.
   - Refuses with C(bundle_invalid), C(bundle_platform) (another Python or platform than the host's), or C(disk_full), before anything is written.
   - O(state=absent) removes a release with its byte code and its logs, and refuses with C(release_in_use) one that serves, is pending or pinned, is the one a rollback would go to,
     or has an instance running.
@@ -37,7 +39,7 @@ options:
     description: The bundle on the control node; wanted for O(state=staged). When C(<bundle>.sha256) lies beside it, the two must agree.
     type: path
   sha256:
-    description: The digest that the bundle must have.
+    description: The digest that the bundle must have, compared on the control node.
     type: str
   release:
     description: The release to remove with O(state=absent); with O(state=staged), what the bundle must hold.
@@ -51,6 +53,8 @@ options:
     type: dict
     suboptions:
       release: {description: The release id., type: str, required: true}
+      sha256: {description: SHA-256 of the bundle file., type: str, required: true}
+      signature: {description: "The SSH signature beside the bundle, if there is one.", type: str}
       service: {description: The service., type: str, required: true}
       python: {description: The version of Python it was built for., type: str, required: true}
       platform: {description: The platform it was built for., type: str, required: true}
@@ -91,6 +95,10 @@ release:
   description: The release id.
   returned: success
   type: str
+signer:
+  description: Who signed the bundle, by the host's own list.
+  returned: when the host has a list of signers
+  type: str
 repaired:
   description: What was wrong with the release that was staged before, file by file.
   returned: when there was a damaged one that nothing used
@@ -124,7 +132,7 @@ def main() -> None:
             "lease": {"type": "bool", "default": False},
             "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
         },
-        required_if=[("state", "staged", ("expect", "sha256")), ("state", "absent", ("release",))],
+        required_if=[("state", "staged", ("expect",)), ("state", "absent", ("release",))],
         supports_check_mode=True,
     )
     try:
@@ -147,13 +155,15 @@ def _staged(module: AnsibleModule, host: mobius_host.Host) -> dict[str, Any]:
         raise MobiusError("bundle_invalid", f"The bundle holds {release}, not {module.params['release']}.")
     if expect["service"] != host.service:
         raise MobiusError("bundle_invalid", f"The bundle is of the service {expect['service']}, not of {host.service}.")
+    by = staging.require_signer(host, expect)
+    known = {"release": release, **({"signer": by} if by else {})}
     staging.check_python(module.params["python"], expect)
     before = {"release": release, "state": "absent"}
     problems: list[str] = []
     if (host.releases_dir / release).exists():
         problems = manifest.verify_tree(host.releases_dir / release)
         if not problems:
-            return {"changed": False, "release": release}
+            return {"changed": False, **known}
         if user := _user_of(host, release):
             raise MobiusError(
                 "tree_damaged",
@@ -163,13 +173,13 @@ def _staged(module: AnsibleModule, host: mobius_host.Host) -> dict[str, Any]:
         before = {"release": release, "state": "damaged", "differences": problems}
     staging.require_space(staging.tree_need(host, expect))
     after = {"release": release, "state": "staged"}
-    result = {"changed": True, "release": release, "diff": {"before": before, "after": after}}
+    result = {"changed": True, **known, "diff": {"before": before, "after": after}}
     if problems:
         result["repaired"] = problems
     if module.check_mode:
         return result
     if module.params["src"] is None:
-        return {"changed": False, "release": release, "transfer": True}
+        return {"changed": False, **known, "transfer": True}
     with _locked(host) if problems else contextlib.nullcontext():
         if problems and (user := _user_of(host, release)):
             raise MobiusError("tree_damaged", f"{release} is staged but damaged, and {user} by now.")
@@ -177,7 +187,7 @@ def _staged(module: AnsibleModule, host: mobius_host.Host) -> dict[str, Any]:
             manifest.stage(
                 module.params["src"],
                 host.releases_dir,
-                module.params["sha256"],
+                expect["sha256"],
                 service=host.service,
                 replace_damaged=bool(problems),
             )

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-FOUNDATION = {"mobius", "mobius.errors", "mobius.durable", "mobius.manifest", "mobius.logs"}
-LINKS = ("errors", "durable", "manifest")
+FOUNDATION = {"mobius", "mobius.errors", "mobius.durable", "mobius.manifest", "mobius.signer", "mobius.logs"}
+LINKS = ("errors", "durable", "manifest", "signer")
 MODULE_UTILS = "ansible_collections.mobius.dhash.plugins.module_utils"
 
 

@@ -18,6 +18,7 @@ import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils import mobius_host
 
 from mobius import manifest
+from mobius.control import bundle as bundles
 from mobius.control.bundle import pack
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -146,6 +147,27 @@ def test_what_cannot_be_staged_is_refused_in_check_mode_too(
     assert [each.get("mobius_failure", {}).get("outcome") for each in said] == [outcome for outcome, _ in refusals]
     assert all(each["failed"] and "\n" not in each["msg"] for each in said)
     assert place.staged == []
+
+
+def test_a_host_with_signers_of_its_own_gets_the_signature_with_the_bundle_through_a_link_too(
+    place: Place, bundle: manifest.Bundle, tmp_path: Path
+) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "key")], check=True)
+    description = place.root / "config_dir/mobius-dhash.json"
+    line = f'builder@example.org namespaces="mobius-bundle" {(tmp_path / "key.pub").read_text().strip()}'
+    description.write_text(json.dumps({**json.loads(description.read_text()), "bundle_signers": [line]}))
+    newest = str(bundle.path.with_name("mobius-dhash.tar.gz"))  # a link to it
+    stage = {"release": {"bundle": newest, "python": sys.executable}}
+    for options in (("--check",), ()):
+        (said,) = place.run(stage, options=options)
+        assert (said["failed"], said["mobius_failure"]["outcome"], place.staged) == (True, "bundle_unsigned", [])
+    bundles.sign(Path(newest), tmp_path / "key")
+    assert manifest.signature_path(bundle.path).exists()
+    (predicted,) = place.run(stage, options=("--check",))
+    done, again = place.run(stage, stage)
+    assert [each["changed"] for each in (predicted, done, again)] == [True, True, False]
+    assert {each["signer"] for each in (predicted, done, again)} == {"builder@example.org"}
+    assert place.staged == [bundle.release_id]
 
 
 def test_bodies_of_probes_come_from_files_beside_the_playbook_or_in_a_folder(place: Place) -> None:

@@ -324,6 +324,51 @@ def test_the_command_refuses_a_damaged_bundle(source: Path, cache: Path, tmp_pat
     assert (missing.exception.outcome, missing.exception.code) == ("invalid_input", 1)
 
 
+@pytest.fixture
+def signing(source: Path, cache: Path, tmp_path: Path) -> tuple[Path, Path, Path]:
+    """A bundle, a key, and a list of signers that has the key."""
+    path = bundles.build(source, tmp_path / "dist", cache=cache).path
+    key, signers = tmp_path / "key", tmp_path / "allowed_signers"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    signers.write_text(f'ci@example.org namespaces="mobius-bundle" {key.with_suffix(".pub").read_text()}')
+    return path, key, signers
+
+
+def test_the_command_signs_and_ssh_keygen_itself_accepts_the_signature(signing: tuple[Path, Path, Path]) -> None:
+    path, key, signers = signing
+    unsigned = CliRunner().invoke(command, ["verify", str(path), "--signers", str(signers)])
+    assert isinstance(unsigned.exception, MobiusError)
+    assert unsigned.exception.outcome == "bundle_unsigned"
+    signed = CliRunner().invoke(command, ["sign", str(path), "--key", str(key)])
+    assert signed.exit_code == 0, signed.output
+    assert f"{path}.sig" in signed.stdout
+    said = CliRunner().invoke(command, ["verify", str(path), "--signers", str(signers), "--format", "json"])
+    assert json.loads(said.stdout)["signed_by"] == "ci@example.org"
+    by_hand = (
+        f"cut -c1-64 {path}.sha256 | ssh-keygen -Y verify -f {signers} -I ci@example.org -n mobius-bundle -s {path}.sig"
+    )
+    assert subprocess.run(["bash", "-c", by_hand], capture_output=True).returncode == 0
+    other = key.with_name("other")
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(other)], check=True)
+    assert CliRunner().invoke(command, ["sign", str(path), "--key", str(other)]).exit_code == 0
+    stranger = CliRunner().invoke(command, ["verify", str(path), "--signers", str(signers)])
+    assert isinstance(stranger.exception, MobiusError)
+    assert stranger.exception.outcome == "bundle_unsigned"
+
+
+def test_nothing_is_signed_that_is_damaged_or_with_a_key_that_is_none(signing: tuple[Path, Path, Path]) -> None:
+    path, key, signers = signing
+    for wrong in (signers, path.with_name("none")):
+        said = CliRunner().invoke(command, ["sign", str(path), "--key", str(wrong)])
+        assert isinstance(said.exception, MobiusError)
+        assert said.exception.outcome == "invalid_input"
+    path.write_bytes(path.read_bytes()[:-1])
+    said = CliRunner().invoke(command, ["sign", str(path), "--key", str(key)])
+    assert isinstance(said.exception, MobiusError)
+    assert said.exception.outcome == "bundle_invalid"
+    assert not manifest.signature_path(path).exists()
+
+
 def test_a_digest_from_elsewhere_stands_in_for_the_sha256_file(source: Path, cache: Path, tmp_path: Path) -> None:
     built = bundles.build(source, tmp_path / "dist", cache=cache)
     manifest.sidecar(built.path).unlink()

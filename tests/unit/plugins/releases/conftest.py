@@ -67,6 +67,11 @@ class HostFolder:
         (self.config_dir / "mobius-dhash.json").write_text(json.dumps(content))
         (self.root / "command").write_text(mobius_host.launcher("/nowhere", mobius_host.tool_digest()))
 
+    def sign_bundles_by(self, *lines: str) -> None:
+        """Give the host a list of signers of its own, as the role `host` does; none takes it away."""
+        place = self.config_dir / "mobius-dhash.json"
+        place.write_text(json.dumps({**json.loads(place.read_text()), "bundle_signers": list(lines)}))
+
     def truth(self, confirmed: str | None, *earlier: str, pinned: tuple[str, ...] = ()) -> None:
         """Write `activation.json`: the confirmed release, and those that were confirmed before it, oldest first."""
         at = "2026-01-01T00:00:00Z"

@@ -20,17 +20,8 @@ MakeBundle = Callable[..., manifest.Bundle]
 
 def arguments(bundle: manifest.Bundle, **changes: Any) -> dict[str, Any]:
     """What the action plugin tells the module of a bundle."""
-    expect = {
-        "release": bundle.release_id,
-        "service": bundle.manifest.service,
-        "python": bundle.manifest.python,
-        "platform": bundle.manifest.platform,
-        "needs_bytes": manifest.needs_bytes(bundle.manifest),
-        "bundle_bytes": bundle.size,
-        "files": len(bundle.manifest.files),
-        **changes,
-    }
-    return {"state": "staged", "sha256": bundle.sha256, "expect": expect, "python": sys.executable}
+    expect = {**manifest.expectation(bundle), **changes}
+    return {"state": "staged", "expect": expect, "python": sys.executable}
 
 
 def stage(host: Any, bundle: manifest.Bundle, **more: Any) -> dict[str, Any]:
@@ -80,7 +71,7 @@ def test_check_mode_predicts_what_the_run_then_does(host: Any, make_bundle: Make
 
 def test_another_digest_than_expected_is_refused(host: Any, make_bundle: MakeBundle) -> None:
     bundle = make_bundle()
-    given = {**arguments(bundle), "sha256": "0" * 64, "src": str(bundle.path)}
+    given = {**arguments(bundle, sha256="0" * 64), "src": str(bundle.path)}
     assert "was expected" in host.fails("release", "bundle_invalid", **given)
     assert staged(host) == []
 

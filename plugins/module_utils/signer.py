@@ -1,0 +1,1 @@
+../../mobius/signer.py
