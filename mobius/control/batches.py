@@ -1,16 +1,13 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Which hosts are promoted together, and the record of what was decided for all of them."""
+"""Which hosts are promoted together."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from mobius import durable
 from mobius.errors import MobiusError
 
 
@@ -43,27 +40,3 @@ def _count(size: Any, hosts: int) -> int:
             "invalid_input", f"{size!r} in promote_batches is neither a number of hosts nor a share like 25%."
         )
     return max(1, hosts * int(match[1]) // 100) if match[2] else int(match[1])
-
-
-def record_decision(folder: Path, run: str, content: Mapping[str, Any]) -> Path:
-    """Write down what was decided for a fleet, durably, before any host is told: the commit point of a promotion.
-
-    Returns:
-        The file, `<folder>/<run>.json`, with `content`, the run and the time.
-
-    Raises:
-        MobiusError: environment_failed, when it cannot be written; the decision does not hold then.
-    """
-    path = folder / f"{run}.json"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        durable.write_json(
-            path, {"schema": 1, "run": run, "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}", **content}
-        )
-    except OSError as error:
-        raise MobiusError(
-            "environment_failed",
-            f"The decision could not be recorded in {folder} ({error.strerror or error}), so it was not taken.",
-            do_next="Make the folder writable, or name another one as promote_decisions_dir, and run again.",
-        ) from error
-    return path

@@ -6,7 +6,8 @@ A folder holds `history.jsonl` (one record a line; its form is `history_verify.p
 hash, signed when there is a key), `digest.key` (keys the digests of variables; it never leaves the folder) and `lock`.
 The order is always: record, fsync, head. So a head is never ahead of its records unless somebody cut them off.
 
-The events: `begin` (the chain's name), `intent`, `result`, `end`, `torn` (a line that a kill cut short).
+The events: `begin` (the chain's name), `intent`, `result`, `decision` (for all hosts of a promotion), `end`, `torn` (a
+line that a kill cut short).
 """
 
 from __future__ import annotations
@@ -152,6 +153,19 @@ class History:
         """Record what one task of an open run did on one host."""
         with self._writing():
             self._append("result", run, data)
+
+    def decide(self, run: str, data: Mapping[str, Any]) -> int:
+        """Record what was decided for all hosts of an open run, before any of them is told. Gives the record's number.
+
+        Raises:
+            MobiusError: history_failed or disk_full, when it cannot be written; history_damaged, when the history's end
+                is not what was written last. The decision does not hold then.
+        """
+        with self._writing():
+            events = [record["event"] for record in self._all() if record.get("run") == run]
+            if "intent" not in events or "end" in events:
+                raise MobiusError("history_failed", f"The history in {self.folder} has no open run {run}.")
+            return int(self._append("decision", run, data)["seq"])
 
     def close(self, run: str, outcome: str, data: Mapping[str, Any]) -> bool:
         """Record a run's end, unless it has one or was never opened. Gives whether it was recorded now."""

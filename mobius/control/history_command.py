@@ -116,6 +116,9 @@ def show(folder: Path, inventory: str, run: str, shape: str) -> int:  # noqa: AR
             {**result.get("fields", {}), **({"outcome": result["outcome"]} if "outcome" in result else {})}
         )
         click.echo(f"  {result['at']}  {result['host']}  {result['status']:<11}  {result['task']}  {facts}")
+    for made in found[0]["decisions"]:
+        facts = json.dumps({name: value for name, value in made.items() if name not in ("at", "seq")})
+        click.echo(f"  {made['at']}  decided for all hosts (record {made['seq']})  {facts}")
     return int(ExitCode.SUCCESS)
 
 

@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from mobius import durable
-from mobius.control.history import History, Holder
+from mobius.control.history import History, Holder, plain
 from mobius.control.history_runs import is_opening, sum_up
-from mobius.control.outcome import Ending
+from mobius.control.history_verify import digest
+from mobius.control.outcome import Decision, Ending
 from mobius.errors import OUTCOMES, MobiusError
 
 NOTE_FOLDER = "MOBIUS_RUN_FOLDER"
@@ -48,6 +49,10 @@ RESULT_FIELDS: dict[str, tuple[str, ...]] = {
 }
 CHANGE_FIELDS = ("ticket", "release_owner", "deploy_operator", "media_engineer", "triage_lead", "approvals", "window")
 """The keys of the variable `mobius_change` that are recorded."""
+
+
+DECISION_FIELDS = ("service", "release", "why", "batches")
+"""What a promotion may say about its decision."""
 
 
 def repository(folder: Path) -> dict[str, Any]:
@@ -289,6 +294,31 @@ def result_data(host: str, action: str, task: str, status: str, result: Mapping[
     if not result.get("_ansible_no_log"):
         data["fields"] = {name: result[name] for name in RESULT_FIELDS.get(module, ()) if name in result}
     return data
+
+
+def decision_data(
+    about: Mapping[str, Any], decision: Decision, results: Mapping[str, Mapping[str, Any] | None]
+) -> dict[str, Any]:
+    """The data of a `decision` record.
+
+    Args:
+        about: what the promotion says of itself (`DECISION_FIELDS`).
+        results: by host, what it has noted; its `evidence`, where there is some, is recorded as a digest.
+    """
+    evidence = plain({host: (result or {}).get("evidence") for host, result in results.items()})
+    hosts = {
+        host: {"verdict": decision.verdicts.get(host), "evidence_sha256": digest(found) if found else None}
+        for host, found in evidence.items()
+    }
+    return {
+        **{name: about[name] for name in DECISION_FIELDS if about.get(name)},
+        "decision": decision.decision,
+        "verdict": decision.verdict,
+        "mark_bad": decision.mark_bad,
+        "outcome": decision.failure.get("outcome"),
+        "hosts": hosts,
+        "evidence_sha256": digest({host: said["evidence_sha256"] for host, said in hosts.items()}),
+    }
 
 
 class RunRecorder:

@@ -187,6 +187,7 @@ def _run(run: Mapping[str, Any]) -> str:
         "bundle": f"{intent['bundle']} {intent.get('bundle_sha256')}" if intent.get("bundle") else None,
         "plan": run["plan"],
         "reason": intent.get("reason"),
+        "decided": "; ".join(_decision(made) for made in run["decisions"]),
         **{name.replace("_", " "): value for name, value in (intent.get("change") or {}).items()},
     }
     rows = "".join(f"<tr><th>{_text(name)}<td>{_text(value)}" for name, value in facts.items() if value)
@@ -210,6 +211,14 @@ def _run(run: Mapping[str, Any]) -> str:
         "<h3>Hosts</h3><div class=wide><table><tr><th>host<th>from<th>to<th>backup<th>gate<th>outcome"
         f"{hosts}</table></div>"
         f"{_gates(run)}<h3>Results</h3><div class=wide><table>{results}</table></div></details>"
+    )
+
+
+def _decision(made: Mapping[str, Any]) -> str:
+    """What was decided for all hosts, in one line."""
+    return (
+        f"{made.get('decision')} {made.get('release') or ''} at {made['at']} (record {made['seq']}, "
+        f"evidence {str(made.get('evidence_sha256'))[:12]})"
     )
 
 

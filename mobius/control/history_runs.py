@@ -26,7 +26,7 @@ def read_runs(folder: Path) -> list[dict[str, Any]]:
     """Every run of a history, oldest first, as far as its records can be read.
 
     Beside `COLUMNS` a run has `check`, `hosts` (by host, from its end), `intent` (the data of its first record),
-    `results` and `end`.
+    `results`, `decisions` and `end`.
 
     Raises:
         MobiusError: invalid_input, when the folder holds no history.
@@ -51,9 +51,12 @@ def runs_of(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         if not isinstance(data, dict):
             continue
         if event == "intent":
-            found[name] = {"run": name, "started": record["at"], "intent": data, "results": [], "end": None}
+            begun = {"run": name, "started": record["at"], "intent": data}
+            found[name] = {**begun, "results": [], "decisions": [], "end": None}
         elif name in found and event == "result":
             found[name]["results"].append({"at": record["at"], **data})
+        elif name in found and event == "decision":
+            found[name]["decisions"].append({"at": record["at"], "seq": record["seq"], **data})
         elif name in found and event == "end":
             found[name]["end"] = {"at": record["at"], **data}
     return [_run(run) for run in found.values()]

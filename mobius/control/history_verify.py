@@ -69,7 +69,12 @@ def _check(value: Any) -> None:
 
 def record_hash(record: Mapping[str, Any]) -> str:
     """The SHA-256 that a record's `hash` must be."""
-    return hashlib.sha256(canonical({key: value for key, value in record.items() if key != "hash"})).hexdigest()
+    return digest({key: value for key, value in record.items() if key != "hash"})
+
+
+def digest(value: Any) -> str:
+    """The SHA-256 of a value's canonical form, as a `decision` has it of each host's evidence."""
+    return hashlib.sha256(canonical(value)).hexdigest()
 
 
 def head_message(head: Mapping[str, Any]) -> bytes:
@@ -273,7 +278,8 @@ def _head_differs(records: Sequence[Mapping[str, Any]], head: Mapping[str, Any],
 
 
 def _rule_problems(records: Sequence[Mapping[str, Any]]) -> list[Problem]:
-    """What no recorder writes, whatever its hashes: a run's events without its intent, or after its end."""
+    """What no recorder writes, whatever its hashes: a run's events without its intent or after its end, and a decision
+    on other evidence than the run's gates have given."""
     opened: set[Any] = set()
     ended: set[Any] = set()
     for record in records:
@@ -284,14 +290,36 @@ def _rule_problems(records: Sequence[Mapping[str, Any]]) -> list[Problem]:
             if run in opened:
                 return [Problem("duplicated", f"Record {seq} opens run {run} a second time.", seq)]
             opened.add(run)
-        elif event in ("result", "end"):
+        elif event in ("result", "decision", "end"):
             if run not in opened:
                 return [Problem("never_written", f"Run {run} of record {seq} has no intent.", seq)]
             if run in ended:
                 return [Problem("edited", f"Record {seq} adds to run {run}, which had ended.", seq)]
             if event == "end":
                 ended.add(run)
+            if event == "decision" and (host := _other_evidence(record, records[:seq])):
+                text = f"Record {seq} is a decision on evidence of {host} that the run's gate has not given."
+                return [Problem("edited", text, seq)]
     return []
+
+
+def _other_evidence(decision: Mapping[str, Any], before: Sequence[Mapping[str, Any]]) -> str | None:
+    """The first host whose evidence in a decision is not what its gate was recorded with, or `the fleet`.
+
+    A gate whose result was not recorded (the callback was off) says nothing.
+    """
+    data = decision.get("data") or {}
+    hosts = data.get("hosts") or {}
+    own = {host: said.get("evidence_sha256") for host, said in hosts.items()}
+    if data.get("evidence_sha256") != digest(own):
+        return "the fleet"
+    gates: dict[str, set[str]] = {}
+    for record in before:
+        result = record.get("data") or {}
+        given = (result.get("fields") or {}).get("evidence")
+        if record.get("event") == "result" and record.get("run") == decision.get("run") and given is not None:
+            gates.setdefault(str(result.get("host")), set()).add(digest(given))
+    return next((host for host, sha in sorted(own.items()) if sha and sha not in gates.get(host, {sha})), None)
 
 
 def check_signature(verdict: Verdict, head: Mapping[str, Any] | None, signers: Path) -> None:

@@ -9,7 +9,7 @@ here reads a message to find out what happened: failures are data (`mobius_failu
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mobius.errors import OUTCOMES, TEAMS, ExitCode, MobiusError, Outcome
@@ -204,6 +204,7 @@ class Decision:
     reasons: dict[str, str]
     mark_bad: bool
     failure: dict[str, Any]
+    verdicts: dict[str, str] = field(default_factory=dict)
 
     @property
     def reason(self) -> str:
@@ -214,13 +215,14 @@ class Decision:
         """The decision to revert that takes this one's place when it could not be recorded."""
         if self.decision == "revert":
             return self
-        return Decision("revert", "error", {}, mark_bad=False, failure=error.as_dict())
+        return Decision("revert", "error", {}, mark_bad=False, failure=error.as_dict(), verdicts=self.verdicts)
 
     def as_dict(self) -> dict[str, Any]:
         """The result of the action plugin."""
         return {
             "decision": self.decision,
             "verdict": self.verdict,
+            "verdicts": self.verdicts,
             "reason": self.reason,
             "reasons": self.reasons,
             "mark_bad": self.mark_bad,
@@ -236,12 +238,13 @@ def decide(reports: Sequence[HostReport], *, check_mode: bool) -> Decision:
     if not reports:
         failure = MobiusError("unknown_inventory", "There is no host to decide for.").as_dict()
         return Decision("revert", "error", {}, mark_bad=False, failure=failure)
+    verdicts = {host: found[0] for host, found in judged.items()}
     verdict = max((found[0] for found in judged.values()), key=VERDICTS.index)
     # a host that was only held back says nothing that the host it waited for does not say better
     own = {host: found for host, found in against.items() if found[1]["outcome"] != "held_back"} or against
     reasons = {host: found[1]["reason"] for host, found in own.items()}
     if not against:
-        return Decision("confirm", verdict, reasons, mark_bad=False, failure={})
+        return Decision("confirm", verdict, reasons, mark_bad=False, failure={}, verdicts=verdicts)
     worst = min((found[1] for found in own.values()), key=lambda failure: _ORDER.index(failure["outcome"]))
     return Decision(
         "revert",
@@ -249,6 +252,7 @@ def decide(reports: Sequence[HostReport], *, check_mode: bool) -> Decision:
         reasons,
         mark_bad=any(found[0] == "fail" for found in against.values()),
         failure={**worst, "reason": "; ".join(f"{host}: {reason}" for host, reason in reasons.items())},
+        verdicts=verdicts,
     )
 
 

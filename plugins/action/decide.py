@@ -4,13 +4,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ansible import constants
+
+from mobius.control import history_events
 from mobius.control.action import ControlNodeAction
-from mobius.control.batches import record_decision
-from mobius.control.outcome import HostReport, decide
+from mobius.control.outcome import Decision, HostReport, decide
 from mobius.errors import MobiusError
 
 
@@ -19,27 +23,50 @@ class ActionModule(ControlNodeAction):
 
     arguments: ClassVar = {
         "result": {"type": "str", "required": True},
-        "record_dir": {"type": "path"},
         "run": {"type": "str"},
         "about": {"type": "dict", "default": {}},
     }
-    required_by: ClassVar = {"record_dir": ("run",)}
 
     def answer(self, given: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        record: dict[str, str] = {}
         alive = set(task_vars["ansible_play_hosts"])
         reports = []
         for host in task_vars["ansible_play_hosts_all"]:
             value = task_vars["hostvars"][host].get(given["result"])
             reports.append(HostReport(host, host in alive, value if isinstance(value, dict) else None))
         decision = decide(reports, check_mode=bool(self._task.check_mode))
-        if given["record_dir"] and not self._task.check_mode:
-            about = {**given["about"], "hosts": [report.host for report in reports]}
-            try:
-                folder = Path(given["record_dir"]).expanduser()
-                path = record_decision(folder, given["run"], {**about, **decision.as_dict()})
-            except MobiusError as error:
-                decision = decision.taken_back(error)
-            else:
-                record["record"] = str(path)
-        return {**record, **decision.as_dict()}
+        if not given["run"] or self._task.check_mode:
+            return decision.as_dict()
+        results = {report.host: report.result for report in reports}
+
+        def record(made: Decision) -> int:
+            return _history(given["run"]).decide(
+                given["run"], history_events.decision_data(given["about"], made, results)
+            )
+
+        try:
+            return {"record": record(decision), **decision.as_dict()}
+        except MobiusError as error:
+            decision = decision.taken_back(
+                MobiusError(error.outcome, f"The decision could not be recorded, so it was not taken: {error.reason}")
+            )
+            # it may be in the history all the same, when only what follows it could not be written: the last one holds
+            with contextlib.suppress(MobiusError):
+                record(decision)
+            return decision.as_dict()
+
+
+def _history(run: str) -> history_events.History:
+    """The history that this run was opened in.
+
+    Raises:
+        MobiusError: history_failed, when it was opened in none.
+    """
+    place = history_events.note_place(os.environ, Path(constants.DEFAULT_LOCAL_TMP))
+    note = history_events.Note.read(place)
+    if note is None or note.run != run:
+        raise MobiusError(
+            "history_failed",
+            f"The run {run} was not opened in a history.",
+            do_next="Open it with mobius.dhash.run in the first task of the play.",
+        )
+    return note.history

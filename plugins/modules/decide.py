@@ -21,20 +21,17 @@ attributes:
 options:
   result:
     description:
-      - Name of a variable of each host, with C(verdict) and C(reason) as the module C(gate) returns them.
+      - Name of a variable of each host, with C(verdict), C(reason) and C(evidence) as the module C(gate) returns them.
       - Where a task failed instead, its C(mobius_failure) (also as C(failure)) stands for both.
     type: str
     required: true
-  record_dir:
-    description:
-      - Folder on the control node in which the decision is written down, durably, as C(<run>.json), before any host hears of
-        it. When that fails, the decision is to revert. Nothing is written in check mode.
-    type: path
   run:
-    description: Id of the run; needed with O(record_dir).
+    description:
+      - Id of the run, as M(mobius.dhash.run) opened it. The decision is then recorded in its history, durably, with the digest of each
+        host's evidence, before any host hears of it. When that fails, the decision is to revert. Nothing is recorded in check mode.
     type: str
   about:
-    description: What else the record is to say, for example the release.
+    description: What else the record is to say, of C(service), C(release), C(why) and C(batches).
     type: dict
     default: {}
 """
@@ -54,9 +51,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 record:
-  description: The file that holds the decision.
+  description: The number of the decision's record in the history.
   returned: when it was recorded
-  type: str
+  type: int
 decision:
   description: V(confirm) or V(revert).
   returned: always
@@ -65,6 +62,10 @@ verdict:
   description: The worst verdict, of V(pass), V(unknown) (check mode), V(inconclusive), V(error) and V(fail).
   returned: always
   type: str
+verdicts:
+  description: The verdict on each host.
+  returned: always
+  type: dict
 reason:
   description: All reasons in one sentence; empty when the decision is V(confirm).
   returned: always

@@ -129,6 +129,11 @@ class Fleet:
     def release(self, path: str, *arguments: str, **variables: Any) -> Answer:
         return self.mobius("release", "--bundle", path, *arguments, **variables)
 
+    def history(self, run: str) -> dict[str, Any]:
+        """All that is recorded of a run."""
+        command = (BIN / "mobius", "history", "show", run, "-i", self.inventory, "--format", "json")
+        return dict(json.loads(self._call(*command).stdout))
+
     def begin(self, *arguments: str, **variables: Any) -> subprocess.Popen[str]:
         """Start `mobius` in a session of its own, so that it can be killed with all that it has started."""
         return subprocess.Popen(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mobius.control import history_verify
 from mobius.control.hooks import NAMES
 
 # four hosts on two cores: about two minutes a test, so all but the first are left to the long series
@@ -65,8 +66,16 @@ def test_a_release_goes_through_its_batches_and_the_decision_is_recorded(fleet: 
     began = [line for line in done.stderr.splitlines() if line.endswith("Serve beside the present release")]
     assert len(began) == 3, "1, 25 % and the rest are three batches of four hosts"
     assert fleet.confirmed() == fleet.answers() == fleet.everywhere(release)
-    record = json.loads((fleet.state / f"mobius/decisions/{done.summary['run']}.json").read_text())
-    assert (record["decision"], record["release"], record["hosts"]) == ("confirm", release, fleet.names)
+    told = fleet.history(done.summary["run"])
+    (decision,) = told["decisions"]
+    assert (decision["decision"], decision["release"], decision["verdict"]) == ("confirm", release, "pass")
+    assert [len(batch) for batch in decision["batches"]] == [1, 1, 2]
+    gates = {
+        result["host"]: result["fields"]["evidence"] for result in told["results"] if "evidence" in result["fields"]
+    }
+    assert {host: said["evidence_sha256"] for host, said in decision["hosts"].items()} == {
+        host: history_verify.digest(gates[host]) for host in fleet.names
+    }
     again = fleet.release(path, **mine)
     assert (again.code, again.changes) == (0, {})
     assert "Ask the new instance itself" not in again.stderr, "no host is promoted twice"
@@ -173,8 +182,14 @@ def test_a_host_that_misses_the_confirmation_is_diverged_and_the_next_run_brings
 def test_a_decision_that_cannot_be_recorded_is_not_taken(fleet: Any, first: str) -> None:
     before = fleet.confirmed()
     path, _ = fleet.bundle("1.6.0")
-    done = fleet.release(path, promote_decisions_dir="/proc/nowhere")
-    assert (done.code, done.outcome) == (3, "environment_failed"), done.stderr
+    folder = fleet.root / ".lab/history"
+    away = f"test -f {folder} || (mv {folder} {folder}.away && touch {folder})"
+    hook = fleet.root / "after_promote-without-history.yml"
+    hook.write_text(json.dumps([{"ansible.builtin.shell": away, "delegate_to": "localhost"}]))
+    done = fleet.release(path, mobius_hooks={"after_promote": str(hook)})
+    folder.unlink()
+    folder.with_name("history.away").rename(folder)
+    assert (done.code, done.outcome) == (3, "history_failed"), done.stderr
     assert fleet.confirmed() == fleet.answers() == before
 
 

@@ -107,6 +107,60 @@ def test_on_a_damaged_history_nothing_changes_on_any_host(run, folder, tmp_path)
     assert not list(tmp_path.glob("out-*"))
 
 
+DECIDE = """
+- hosts: here
+  vars: {{history: "{history}"}}
+  tasks:
+    - mobius.dhash.run:
+    - name: Note a verdict
+      ansible.builtin.set_fact:
+        noted: {{verdict: pass, reason: fine, evidence: {{p95: 0.0123456789, samples: 200, of: "{{{{ inventory_hostname }}}}"}}}}
+    - name: Break what is to be broken
+      ansible.builtin.command: "{breaks}"
+      run_once: true
+    - name: Decide
+      mobius.dhash.decide:
+        result: noted
+        run: "{{{{ mobius_run_id }}}}"
+        about: {{service: any, release: 1.0.0-0123456789ab, batches: [[here1], [here2, here3]], password: secret}}
+      register: decision
+      run_once: true
+    - name: Tell the hosts
+      ansible.builtin.copy: {{src: "{{{{ history }}}}/history.jsonl", dest: "{out}-{{{{ inventory_hostname }}}}", remote_src: true}}
+      when: decision.decision == 'confirm'
+    - mobius.dhash.failure: {{failure: "{{{{ decision.failure }}}}"}}
+      when: decision.decision == 'revert'
+"""
+
+
+def test_a_decision_is_in_the_history_before_any_host_is_told(run, folder, tmp_path):
+    text = DECIDE.format(history=folder, breaks="true", out=tmp_path / "out")
+    assert run(text, check=True).ending.outcome == "success"
+    assert read_runs(folder)[0]["decisions"] == [], "a check run decides nothing"
+    assert run(text).ending.outcome == "success"
+    (decision,) = read_runs(folder)[1]["decisions"]
+    about = (decision["decision"], decision["release"], decision["batches"])
+    assert about == ("confirm", "1.0.0-0123456789ab", [["here1"], ["here2", "here3"]])
+    evidence = {"p95": "0.0123457", "samples": 200}
+    assert decision["hosts"] == {
+        host: {"verdict": "pass", "evidence_sha256": form.digest({**evidence, "of": host})}
+        for host in ("here1", "here2", "here3")
+    }
+    for host in decision["hosts"]:
+        told = [form.parse(line) for line in (tmp_path / f"out-{host}").read_bytes().splitlines()]
+        assert [record["seq"] for record in told if record["event"] == "decision"] == [decision["seq"]]
+    assert b"secret" not in (folder / form.FILE_NAME).read_bytes()
+    assert form.verify(folder).problems == []
+
+
+@pytest.mark.parametrize("breaks", ["rm -r {}", "truncate --size=-40 {}/history.jsonl"])
+def test_a_decision_that_cannot_be_recorded_is_not_taken(run, folder, tmp_path, breaks):
+    summary = run(DECIDE.format(history=folder, breaks=breaks.format(folder), out=tmp_path / "out"))
+    assert summary.ending.outcome in ("history_failed", "history_damaged")
+    assert "could not be recorded, so it was not taken" in summary.ending.reason
+    assert not list(tmp_path.glob("out-*"))
+
+
 def test_a_run_over_its_time_is_closed_by_the_command_that_started_it(run, folder, tmp_path):
     run(
         "- hosts: here1\n  tasks:\n    - mobius.dhash.run:\n    - ansible.builtin.command: sleep 4242.007\n",

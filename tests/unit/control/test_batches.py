@@ -1,16 +1,14 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Batches of hosts, the record of a decision, and who is named in it."""
+"""Batches of hosts, a decision for all of them, and who is named in it."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mobius.control.batches import batches, record_decision
+from mobius.control.batches import batches
 from mobius.control.outcome import HostReport, decide
 from mobius.errors import MobiusError
 
@@ -43,19 +41,12 @@ def test_a_size_that_is_none_is_refused(sizes: list[Any]) -> None:
     assert "promote_batches" in refused.value.reason
 
 
-def test_a_decision_is_written_down_with_its_run(tmp_path: Path) -> None:
-    path = record_decision(tmp_path / "new/folder", "20260131T230501Z-9f3a61c2", {"decision": "confirm"})
-    content = json.loads(path.read_text())
-    assert (content["run"], content["decision"], content["schema"]) == ("20260131T230501Z-9f3a61c2", "confirm", 1)
-
-
-def test_a_decision_that_cannot_be_written_is_an_error_and_turns_into_a_revert(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(MobiusError) as refused:
-        record_decision(tmp_path / "file", "run", {})
+def test_a_decision_that_cannot_be_recorded_turns_into_a_revert() -> None:
     confirm = decide([HostReport("a", True, {"verdict": "pass"})], check_mode=False)
-    back = confirm.taken_back(refused.value)
-    assert (back.decision, back.failure["outcome"], back.mark_bad) == ("revert", "environment_failed", False)
+    back = confirm.taken_back(MobiusError("history_failed", "It cannot be written."))
+    assert (back.decision, back.failure["outcome"], back.mark_bad) == ("revert", "history_failed", False)
+    assert (confirm.verdicts, back.verdicts) == ({"a": "pass"}, {"a": "pass"})
+    assert back.taken_back(MobiusError("disk_full", "Full.")) is back
 
 
 def test_a_host_that_was_only_held_back_does_not_hide_the_one_that_failed() -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import itertools
 import json
 import multiprocessing
@@ -18,10 +19,22 @@ import pytest
 
 from mobius.control import history_verify as form
 from mobius.control.history import History, Holder, plain
+from mobius.control.history_events import decision_data
+from mobius.control.outcome import HostReport, decide
 from mobius.errors import MobiusError
 
 ME = Holder.of(os.getpid())
 GONE = Holder(ME.machine, "an earlier boot", 1, 1)
+
+
+EVIDENCE = {"samples": 240, "p95": {"old": 0.0101, "new": 0.0109}}
+
+
+def decided(**result: object) -> dict:
+    """The data of a decision on a host that passed."""
+    noted = {"lab1": {"verdict": "pass", "evidence": EVIDENCE, **result}}
+    decision = decide([HostReport(host, True, said) for host, said in noted.items()], check_mode=False)
+    return decision_data({"service": "mobius-dhash", "release": "1.0.0-0123456789ab", "else": "no"}, decision, noted)
 
 
 def write_runs(history: History, count: int = 3) -> list[dict]:
@@ -30,7 +43,9 @@ def write_runs(history: History, count: int = 3) -> list[dict]:
     for number in range(1, count + 1):
         run = f"run-{number}"
         heads.append({**history.open(run, ME, {"actor": "ada", "hosts": ["lab1"], "check": False}), "run": run})
-        history.add(run, {"host": "lab1", "module": "mobius.dhash.gate", "fields": {"verdict": "pass"}})
+        gate = {"verdict": "pass", "evidence": EVIDENCE}
+        history.add(run, {"host": "lab1", "module": "mobius.dhash.gate", "fields": gate})
+        history.decide(run, decided())
         history.close(run, "success", {"hosts": {"lab1": {"to_release": "1.0.0-0123456789ab"}}})
     return heads
 
@@ -95,7 +110,7 @@ def test_a_history_that_no_host_has_seen_is_unwitnessed_and_never_whole(history)
 def test_records_are_in_canonical_form_and_chained_to_the_first(history):
     write_runs(history)
     found = records(history)
-    assert [record["event"] for record in found] == ["begin", *["intent", "result", "end"] * 3]
+    assert [record["event"] for record in found] == ["begin", *["intent", "result", "decision", "end"] * 3]
     assert found[0]["prev"] == "0" * 64
     assert all(after["prev"] == before["hash"] for before, after in itertools.pairwise(found))
     assert history.path.read_bytes() == b"".join(form.canonical(record) + b"\n" for record in found)
@@ -192,7 +207,7 @@ def test_a_full_disk_fails_the_intent_and_leaves_what_can_be_gone_on_with(histor
     assert caught.value.outcome == "disk_full"
     history.open("next", ME, {})
     assert form.verify(history.folder).status == "unwitnessed"
-    assert [record["event"] for record in form.verify(history.folder).records][4:] == ["torn", "intent"]
+    assert [record["event"] for record in form.verify(history.folder).records][5:] == ["torn", "intent"]
 
 
 def _open_one(folder: str, number: int) -> None:
@@ -226,7 +241,7 @@ def test_a_kill_after_any_byte_of_a_record_is_closed_by_the_next_run(history, tm
         again.close("next", "success", {})
         verdict = form.verify(folder)
         assert verdict.status == "unwitnessed", (length, verdict.lines())
-        events = [record["event"] for record in verdict.records][4:]
+        events = [record["event"] for record in verdict.records][5:]
         if length == len(before):
             assert events == ["intent", "end"]
         elif length < len(after) - 1:
@@ -322,7 +337,7 @@ def test_a_cut_at_each_byte_of_the_last_record_is_caught(history):
     last = content.rindex(b"\n", 0, len(content) - 1) + 1
     for length in range(last, len(content)):
         history.path.write_bytes(content[:length])
-        assert first(history) == ("cut_off", 9), length
+        assert first(history) == ("cut_off", 12), length
         with pytest.raises(MobiusError) as caught:  # and no run goes on as if nothing were missing
             history.open("next", ME, {})
         assert caught.value.outcome == "history_damaged"
@@ -331,12 +346,12 @@ def test_a_cut_at_each_byte_of_the_last_record_is_caught(history):
 
 def test_a_cut_tail_whose_head_was_made_again_is_caught_by_a_host(history):
     heads = write_runs(history)
-    rewrite(history, records(history)[:-3], head=True)
+    rewrite(history, records(history)[:-4], head=True)
     assert form.verify(history.folder).status == "unwitnessed"
-    assert first(history, witnesses=witnessed(heads)) == ("cut_off", 7)
+    assert first(history, witnesses=witnessed(heads)) == ("cut_off", 9)
 
 
-@pytest.mark.parametrize("seq", range(1, 8))
+@pytest.mark.parametrize("seq", range(1, 10))
 def test_a_whole_chain_that_was_rewritten_is_caught_by_a_host(history, seq):
     heads = write_runs(history)
     changed = records(history)
@@ -353,7 +368,7 @@ def test_a_rewritten_chain_that_a_later_run_went_on_with_is_still_caught(history
     changed[2]["data"]["host"] = "elsewhere"
     rewrite(history, changed, rehash=True, head=True)
     heads.append({**history.open("later", ME, {}), "run": "later"})
-    assert first(history, witnesses=witnessed(heads)) == ("edited", 4)
+    assert first(history, witnesses=witnessed(heads)) == ("edited", 5)
 
 
 def test_another_chain_in_its_place_is_caught_by_a_host_unless_both_are_known(history, tmp_path):
@@ -399,7 +414,7 @@ def test_a_hosts_journal_that_was_edited_is_caught(history):
 def test_a_result_without_an_intent_is_a_record_that_was_never_written(history):
     write_runs(history, 1)
     history.add("nobody", {"host": "lab1"})
-    assert first(history) == ("never_written", 4)
+    assert first(history) == ("never_written", 5)
 
 
 # --- Signed -----------------------------------------------------------------------------------------------------------
@@ -437,6 +452,71 @@ def test_a_key_that_cannot_sign_fails_the_intent(history, tmp_path):
     with pytest.raises(MobiusError) as caught:
         History(history.folder, tmp_path / "no-key").open("run-1", ME, {})
     assert caught.value.outcome == "history_failed"
+
+
+# --- Decisions --------------------------------------------------------------------------------------------------------
+
+
+def test_a_decision_names_what_it_rests_on_and_nothing_else(history):
+    write_runs(history, 1)
+    (decision,) = (record["data"] for record in records(history) if record["event"] == "decision")
+    (gate,) = (record["data"] for record in records(history) if record["event"] == "result")
+    digest = hashlib.sha256(form.canonical(gate["fields"]["evidence"])).hexdigest()
+    assert decision == {
+        "service": "mobius-dhash",
+        "release": "1.0.0-0123456789ab",
+        "decision": "confirm",
+        "verdict": "pass",
+        "mark_bad": False,
+        "outcome": None,
+        "hosts": {"lab1": {"verdict": "pass", "evidence_sha256": digest}},
+        "evidence_sha256": hashlib.sha256(form.canonical({"lab1": digest})).hexdigest(),
+    }
+
+
+@pytest.mark.parametrize("evidence", [{"samples": 241}, {"p95": 0.5}])
+def test_a_decision_on_other_evidence_than_the_gates_is_caught_though_everything_was_made_again(history, evidence):
+    write_runs(history, 2)
+    whole = records(history)
+    place = next(number for number, record in enumerate(whole) if record["event"] == "result")
+    data = {**whole[place]["data"], "fields": {"verdict": "pass", "evidence": evidence}}
+    # what the gate has measured is written better, and all that follows from it
+    forged = [{**record, "data": plain(data)} if number == place else record for number, record in enumerate(whole)]
+    rewrite(history, forged, rehash=True, head=True)
+    assert first(history) == ("edited", place + 1)
+
+
+def test_a_digest_of_the_fleet_that_is_not_its_hosts_is_caught(history):
+    write_runs(history, 1)
+    whole = records(history)
+    place = next(number for number, record in enumerate(whole) if record["event"] == "decision")
+    whole[place]["data"]["evidence_sha256"] = "0" * 64
+    rewrite(history, whole, rehash=True, head=True)
+    assert first(history) == ("edited", place)
+
+
+def test_a_decision_on_hosts_without_a_gate_or_whose_gate_was_not_recorded_is_whole(history):
+    history.open("a", ME, {})
+    history.decide("a", decided(evidence=None))
+    history.decide("a", decided())
+    assert form.verify(history.folder).problems == []
+
+
+def test_a_run_that_is_not_open_decides_nothing(history):
+    write_runs(history, 1)
+    for run in ("run-1", "never opened"):
+        with pytest.raises(MobiusError) as refused:
+            history.decide(run, decided())
+        assert refused.value.outcome == "history_failed"
+    assert len([record for record in records(history) if record["event"] == "decision"]) == 1
+
+
+def test_a_decision_is_on_the_disk_before_it_is_taken(history, synced):
+    history.open("a", ME, {})
+    synced.clear()
+    seq = history.decide("a", decided())
+    assert synced, "the record was not synced"
+    assert (records(history)[-1]["seq"], form.read_head(history.folder)["seq"]) == (seq, seq)
 
 
 # --- For an auditor ---------------------------------------------------------------------------------------------------
