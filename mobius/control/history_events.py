@@ -41,11 +41,14 @@ RESULT_FIELDS: dict[str, tuple[str, ...]] = {
     "gate": ("verdict", "reason", "evidence"),
     "instance": ("release", "state"),
     "mark": ("release", "bad"),
-    "promotion": ("release", "confirmed", "token"),
+    "promotion": ("release", "state", "confirmed", "token"),
     "release": ("release", "signer"),
     "restore": ("id", "saved"),
-    "rollback": ("release", "confirmed", "token"),
+    "restore_drill": ("backup", "release", "files"),
+    "retention": ("removed",),
+    "rollback": ("confirmed", "token", "seconds"),
     "run": ("release", "witnessed"),
+    "window": ("window",),
 }
 CHANGE_FIELDS = ("ticket", "release_owner", "deploy_operator", "media_engineer", "triage_lead", "approvals", "window")
 """The keys of the variable `mobius_change` that are recorded."""

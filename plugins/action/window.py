@@ -23,7 +23,8 @@ class ActionModule(ControlNodeAction):
     def answer(self, given: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
         refused = refusal(given["window"], given["break_glass"], datetime.now(UTC))
         if refused is None:
-            return {"finding": ""}
+            return {"finding": "", "window": given["window"]}
         if not self._task.check_mode:
             raise refused
-        return {"finding": refused.reason, "warnings": [f"The run itself would be refused now: {refused.reason}"]}
+        told = {"finding": refused.reason, "window": given["window"]}
+        return {**told, "warnings": [f"The run itself would be refused now: {refused.reason}"]}

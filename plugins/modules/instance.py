@@ -61,6 +61,14 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+release:
+  description: The release.
+  returned: success
+  type: str
+state:
+  description: The state that was asked for.
+  returned: success
+  type: str
 actions:
   description: What is done, or in check mode would be done, one sentence each and in this order.
   returned: success
@@ -121,7 +129,7 @@ def main() -> None:
             switch.wait_gone(release)
     except (MobiusError, OSError) as error:
         module.fail_json(**mobius_host.as_failure(error))
-    module.exit_json(release=release, **plan.result())
+    module.exit_json(release=release, state=state, **plan.result())
 
 
 if __name__ == "__main__":

@@ -55,6 +55,14 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+release:
+  description: The release.
+  returned: success
+  type: str
+bad:
+  description: Whether the release is marked bad now.
+  returned: success
+  type: bool
 actions:
   description: What is done, or in check mode would be done, one sentence each and in this order.
   returned: success
@@ -106,7 +114,7 @@ def main() -> None:
         )
     except (MobiusError, OSError) as error:
         module.fail_json(**mobius_host.as_failure(error))
-    module.exit_json(release=release, **plan.result())
+    module.exit_json(release=release, bad=module.params["bad"], **plan.result())
 
 
 if __name__ == "__main__":

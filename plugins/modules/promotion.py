@@ -94,6 +94,14 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+release:
+  description: The release.
+  returned: success
+  type: str
+state:
+  description: The state that was asked for.
+  returned: success
+  type: str
 actions:
   description: What is done, or in check mode would be done, one sentence each and in this order.
   returned: success
@@ -173,7 +181,7 @@ def main() -> None:
     result = plan.result()
     if wish.state == "renewed":
         result["changed"] = False
-    module.exit_json(release=wish.release, **result)
+    module.exit_json(release=wish.release, state=wish.state, **result)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+window:
+  description: The window, as it was given.
+  returned: success
+  type: str
 finding:
   description: In check mode, why the run would be refused; empty when it would not.
   returned: success

@@ -50,6 +50,8 @@ def test_check_mode_predicts_every_step_exactly_and_changes_nothing(rig: Any, to
         assert comparable(predicted) == comparable(done), (name, arguments)
         assert done["changed"] is True, (name, arguments)
         assert done["diff"]["after"] == rig.seen().view(), (name, arguments)
+        asked = {key: arguments[key] for key in ("release", "state", "bad") if key in arguments}
+        assert asked.items() <= done.items(), "the history records what was asked for from the result"
         if name != "rollback":
             again = tool(name, run="r1", **arguments) if name != "instance" else tool(name, **arguments)
             assert again["changed"] is False and again["diff"]["before"] == again["diff"]["after"], (name, arguments)
