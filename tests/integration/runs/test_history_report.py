@@ -12,8 +12,10 @@ from playwright.sync_api import Browser, Page, expect
 
 from mobius.cli import run as mobius
 from mobius.control.history import History, Holder
+from mobius.control.history_events import decision_data
 from mobius.control.history_report import dora
 from mobius.control.history_runs import read_runs
+from mobius.control.outcome import HostReport, decide
 from tests.browser import browser
 
 __all__ = ["browser"]
@@ -41,6 +43,11 @@ def one_run(history: History, monkeypatch, at: str, playbook: str, outcome: str,
             "fields": fields,
         }
         history.add(run, data)
+    if playbook == "release.yml" and not check:
+        verdict = "pass" if outcome == "success" else "fail"
+        noted = {host: {"verdict": verdict, "reason": "seen", "evidence": evidence} for host in ("lab1", "lab2")}
+        made = decide([HostReport(host, True, said) for host, said in noted.items()], check_mode=False)
+        history.decide(run, decision_data({"release": after}, made, noted))
     monkeypatch.setattr("mobius.control.history.now", lambda: f"2026-01-{at}:10:00.000000Z")
     hosts = {
         host: {"from_release": before, "to_release": after, "gate": "pass", "outcome": "success"}
@@ -112,6 +119,7 @@ def test_the_page_asks_for_nothing_shows_every_run_and_filters_them(browser, pla
     runs.first.locator("summary").click()
     expect(runs.first.locator("table.gate")).to_have_count(4)  # two figures on two hosts
     expect(runs.first).to_contain_text(NASTY)
+    expect(runs.first).to_contain_text(f"confirm {TWO} at 2026-01-05T10")
     assert page.title() == "History of releases"
     assert page.complaints == []
     assert page.asked == [place.as_uri()]
