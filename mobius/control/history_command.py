@@ -18,6 +18,7 @@ from mobius.control import history_report, history_runs
 from mobius.control import history_verify as form
 from mobius.control.history import default_folder
 from mobius.control.inventory_value import inventory_value
+from mobius.control.progress_view import Lines
 from mobius.control.runs import DEFAULT_INVENTORY, RunRequest, find_checkout, find_inventory, run_playbook
 from mobius.errors import ExitCode, MobiusError
 
@@ -225,7 +226,7 @@ def ask_witnesses(inventory: str) -> dict[str, Any]:
         checkout=checkout,
         watched="mobius.dhash.witness_info",
     )
-    summary = run_playbook(request, lambda _line: None)
+    summary = run_playbook(request, Lines(lambda _line: None))
     silent = {failure.host: None for failure in summary.ending.failures}
     answers = {
         host: {name: result.get(name, []) for name in ("heads", "journal")} for host, result in summary.results.items()

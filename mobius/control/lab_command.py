@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 
+from mobius.control.progress_view import showing
 from mobius.control.runs import RunRequest, find_checkout, find_inventory, run_playbook
 from mobius.errors import ExitCode, MobiusError
 
@@ -115,7 +116,8 @@ def _run(variables: dict[str, Any], *, root: str | None, check: bool, form: str)
         diff=check,
         timeout=_UP_TIMEOUT,
     )
-    summary = run_playbook(request, lambda line: click.echo(line, err=True))
+    with showing(lambda line: click.echo(line, err=True), verbose=False) as show:
+        summary = run_playbook(request, show)
     if summary.ending.code != ExitCode.SUCCESS:
         raise MobiusError(summary.ending.outcome, summary.ending.reason, do_next=summary.ending.do_next)
     if form == "json":

@@ -19,6 +19,7 @@ import click
 
 from mobius import manifest
 from mobius.control.outcome import ending
+from mobius.control.progress_view import showing
 from mobius.control.runs import (
     DEFAULT_INVENTORY,
     DEFAULT_TIMEOUT,
@@ -397,7 +398,8 @@ def run(
             watched=watched,
             planning=planning,
         )
-        return run_playbook(request, lambda line: click.echo(line, err=True))
+        with showing(lambda line: click.echo(line, err=True), verbose=common.verbosity > 0) as show:
+            return run_playbook(request, show)
     except MobiusError as error:
         end = ending(error.outcome, error.reason, do_next=error.do_next)
         return RunSummary("", playbook, common.check, end, {}, {}, 0.0)

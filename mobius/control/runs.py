@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,8 @@ from mobius.control.changes import judged
 from mobius.control.history_events import NOTE_FOLDER, close_left_open, note_place
 from mobius.control.outcome import Ending, Observer, ending
 from mobius.control.planned_run import PLANNING, read_collected
+from mobius.control.progress import Progress
+from mobius.control.progress_view import Show
 from mobius.control.run_id import ENVIRONMENT_NAME, current_run_id
 from mobius.errors import MobiusError
 
@@ -174,11 +176,11 @@ def extra_argument(text: str) -> str:
     return text
 
 
-def run_playbook(request: RunRequest, tell: Callable[[str], None]) -> RunSummary:
+def run_playbook(request: RunRequest, show: Show) -> RunSummary:
     """Run a playbook to its end, its time limit, or a signal to stop, whichever comes first.
 
     Args:
-        tell: takes each line of progress, in plain text.
+        show: is told what happens, and where the run is.
 
     Raises:
         MobiusError: missing_dependency, when ansible-runner or ansible-playbook is not installed.
@@ -216,8 +218,13 @@ def run_playbook(request: RunRequest, tell: Callable[[str], None]) -> RunSummary
         config.env["ANSIBLE_CALLBACK_PLUGINS"] = config.env["ANSIBLE_CALLBACK_PLUGINS"].rpartition(":")[2]
         config.env = {**environment, **{name: config.env[name] for name in _OF_RUNNER}}
         with _stop_on_signals(request.timeout) as stop:
-            watcher = _Watcher(request, tell, started)
-            runner = Runner(config, event_handler=watcher.event, cancel_callback=stop.due)
+            watcher = _Watcher(request, show)
+
+            def due() -> bool:
+                show.now(watcher.progress)
+                return stop.due()
+
+            runner = Runner(config, event_handler=watcher.event, cancel_callback=due)
             runner.run()
             stop.sweep()
         seconds = time.monotonic() - started
@@ -228,7 +235,7 @@ def run_playbook(request: RunRequest, tell: Callable[[str], None]) -> RunSummary
         try:
             close_left_open(note_place({}, private), run, end, seconds)
         except MobiusError as error:
-            tell(f"warning: {error.reason} The next run closes this one as interrupted.")
+            show.text(f"warning: {error.reason} The next run closes this one as interrupted.")
     finally:
         shutil.rmtree(private, ignore_errors=True)
     name = request.playbook.name
@@ -300,10 +307,10 @@ def _hosts(request: RunRequest, environment: Mapping[str, str]) -> list[str]:
 class _Watcher:
     """Hears every event of a run: tells progress, and remembers what the outcome needs."""
 
-    def __init__(self, request: RunRequest, tell: Callable[[str], None], started: float) -> None:
+    def __init__(self, request: RunRequest, show: Show) -> None:
         self._request = request
-        self._tell = tell
-        self._started = started
+        self._show = show
+        self.progress = Progress(playbook=request.playbook.stem)
         self._observer = Observer()
         self._play = ""
         self._complaint: list[str] = []
@@ -321,6 +328,9 @@ class _Watcher:
     def event(self, event: Mapping[str, Any]) -> bool:
         """One event of ansible-runner; it is not kept as a file."""
         data: Mapping[str, Any] = event.get("event_data") or {}
+        self.progress, notes = self.progress.after(event)
+        for note in notes:
+            self._show.note(note)
         handler = getattr(self, f"_on_{event.get('event')}", None)
         if handler is not None:
             handler(data)
@@ -333,13 +343,9 @@ class _Watcher:
 
     def _on_playbook_on_play_start(self, data: Mapping[str, Any]) -> None:
         self._play = str(data.get("play", ""))
-        self._progress("play", "", self._play)
 
     def _on_playbook_on_no_hosts_matched(self, _data: Mapping[str, Any]) -> None:
         self._observer.no_hosts_matched(self._play)
-
-    def _on_playbook_on_task_start(self, data: Mapping[str, Any]) -> None:
-        self._progress("task", "", str(data.get("task", "")))
 
     def _on_runner_on_ok(self, data: Mapping[str, Any]) -> None:
         result = data.get("res") or {}
@@ -347,25 +353,15 @@ class _Watcher:
             self.results[str(data.get("host"))] = dict(result)
         if result.get("changed"):
             self.changes.setdefault(str(data.get("host")), []).append(str(data.get("task")))
-        self._host("changed" if result.get("changed") else "ok", data)
         if result.get("_ansible_verbose_always") and not self._request.verbosity and "msg" in result:
             self._lines(str(result["msg"]))
 
-    def _on_runner_on_skipped(self, data: Mapping[str, Any]) -> None:
-        self._host("skipped", data)
-
     def _on_runner_on_failed(self, data: Mapping[str, Any]) -> None:
-        result = data.get("res") or {}
-        if data.get("ignore_errors"):
-            self._host("ignored", data)
-            return
-        self._observer.failed(str(data.get("host")), str(data.get("task")), result)
-        self._host("failed", data, str(result.get("msg") or ""))
+        if not data.get("ignore_errors"):
+            self._observer.failed(str(data.get("host")), str(data.get("task")), data.get("res") or {})
 
     def _on_runner_on_unreachable(self, data: Mapping[str, Any]) -> None:
-        result = data.get("res") or {}
-        self._observer.unreachable(str(data.get("host")), str(data.get("task")), result)
-        self._host("unreachable", data, str(result.get("msg") or ""))
+        self._observer.unreachable(str(data.get("host")), str(data.get("task")), data.get("res") or {})
 
     def _on_playbook_on_stats(self, data: Mapping[str, Any]) -> None:
         processed = data.get("processed") or {}
@@ -373,16 +369,9 @@ class _Watcher:
         counts = data.get("changed") or {}
         self.changed = {host: int(counts.get(host, 0)) for host in sorted(processed)}
 
-    def _host(self, state: str, data: Mapping[str, Any], why: str = "") -> None:
-        self._progress(state, str(data.get("host")), " ".join(why.split()))
-
-    def _progress(self, state: str, host: str, text: str) -> None:
-        seconds = time.monotonic() - self._started
-        self._tell(f"{seconds:7.1f}s  {state:<11}  {f'{host}  ' if host else ''}{text}".rstrip())
-
     def _lines(self, text: str) -> None:
         for line in text.splitlines():
-            self._tell(f"{'':<10}{line.rstrip()}")
+            self._show.text(f"{'':<11}{line.rstrip()}")
 
     def _plain(self, text: str) -> None:
         """Lines that belong to no task: warnings and errors of Ansible itself, wrapped at the width of a terminal."""
@@ -396,7 +385,7 @@ class _Watcher:
             elif self._complaining:
                 self._complaint.append(plain)
             if plain and (self._request.verbosity or plain.startswith(("[", "ERROR!")) or self._complaining):
-                self._tell(f"{'':<10}{plain}")
+                self._show.text(f"{'':<11}{plain}")
 
 
 class _Stop:

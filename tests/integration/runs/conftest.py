@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from mobius.control.progress_view import Lines
 from mobius.control.runs import RunRequest, RunSummary, run_playbook
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -64,7 +65,7 @@ class Runs:
     def request(self, **options: object) -> RunSummary:
         self.lines = []
         given = {"inventory": str(self.inventory), "checkout": CHECKOUT, "timeout": 60.0, **options}
-        return run_playbook(RunRequest(**given), self.lines.append)
+        return run_playbook(RunRequest(**given), Lines(self.lines.append))
 
 
 @pytest.fixture

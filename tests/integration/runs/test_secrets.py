@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from mobius.control.progress_view import Lines
 from mobius.control.runs import RunRequest, run_playbook
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -132,7 +133,7 @@ def test_no_planted_secret_is_left_anywhere_but_where_it_was_planted(inventory, 
                     extra=(f"@{root / 'extra.json'}",),
                     timeout=120,
                 ),
-                lambda line: None,
+                Lines(lambda line: None),
             )
             stop.set()
             watcher.join()

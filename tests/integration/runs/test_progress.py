@@ -1,0 +1,195 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What a person sees of a run while it goes on: at a real terminal, without one, and when it is killed."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+PLAYBOOK = """
+- name: Roll out
+  hosts: here1:here2
+  tasks:
+    - ansible.builtin.import_tasks: tasks/lock.yml
+    - name: Take long
+      ansible.builtin.command: {marker}
+"""
+LOCK = """
+- name: Take it
+  ansible.builtin.command: "true"
+- name: Fail and be rescued
+  block:
+    - name: Break
+      mobius.dhash.failure: {outcome: disk_full, reason: "No [red]space[/red]."}
+      when: inventory_hostname == 'here2'
+  rescue:
+    - ansible.builtin.meta: noop
+"""
+# a view is drawn by going up, erasing lines and colours; a hidden cursor or another screen would outlive a killed process
+HARMLESS = re.compile(r"\x1b\[\d*(;\d+)*[mAKG]|\r")
+SIZE = struct.pack("HHHH", 30, 100, 0, 0)
+
+
+class Terminal:
+    """A command whose standard input and standard error are a terminal, and whose standard output is a pipe."""
+
+    def __init__(self, command: list[str], **options: object) -> None:
+        self._master, self._slave = pty.openpty()
+        fcntl.ioctl(self._slave, termios.TIOCSWINSZ, SIZE)
+        self.before = termios.tcgetattr(self._slave)
+        self.seen = ""
+        self.process = subprocess.Popen(
+            # whoever runs the tests in the background ignores SIGINT, and children inherit that
+            ["env", "--default-signal=INT,TERM", *command],
+            stdin=self._slave,
+            stdout=subprocess.PIPE,
+            stderr=self._slave,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            **options,
+        )
+
+    @property
+    def text(self) -> str:
+        """What was written, without control sequences."""
+        return HARMLESS.sub("", self.seen)
+
+    def read_until(self, done: Callable[[], bool], why: str) -> None:
+        deadline = time.monotonic() + 60
+        while not done():
+            assert time.monotonic() < deadline, f"{why}: {self.text}"
+            if select.select([self._master], [], [], 0.1)[0]:
+                self.seen += os.read(self._master, 65536).decode(errors="replace")
+
+    def read_to_end(self) -> str:
+        self.read_until(lambda: self.process.poll() is not None, "it did not end")
+        while select.select([self._master], [], [], 0)[0]:
+            self.seen += os.read(self._master, 65536).decode(errors="replace")
+        assert self.process.stdout is not None
+        return self.process.stdout.read().decode()
+
+    def press(self, key: bytes) -> None:
+        os.write(self._master, key)
+
+    def is_sane(self) -> bool:
+        return termios.tcgetattr(self._slave) == self.before and "\x1b" not in self.text
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        os.close(self._master)
+        os.close(self._slave)
+
+
+@pytest.fixture
+def at_terminal(checkout) -> Callable[..., object]:
+    @contextmanager
+    def begin(marker: str, *arguments: str) -> Iterator[Terminal]:
+        (checkout.folder / "playbooks/tasks").mkdir()
+        (checkout.folder / "playbooks/tasks/lock.yml").write_text(LOCK)
+        checkout.write("deploy.yml", PLAYBOOK.format(marker=marker))
+        environment = {**checkout.environment, "TERM": "xterm-256color"}
+        command = checkout.command("deploy", "-i", str(checkout.inventory), *arguments)
+        terminal = Terminal(command, cwd=checkout.folder, env=environment)
+        try:
+            yield terminal
+        finally:
+            terminal.close()
+
+    return begin
+
+
+def test_a_terminal_shows_phases_and_hosts_and_keeps_what_must_be_read(at_terminal):
+    with at_terminal("sleep 1.5") as terminal:
+        out = terminal.read_to_end()
+        assert terminal.process.returncode == 0, terminal.text
+        assert "lock › preflight › backup › stage › standby" in terminal.text
+        assert re.search(r"here1 +working", terminal.text), "while it works"
+        assert re.search(r"here1 +changed +2 changed", terminal.text), "the last view stays"
+        assert re.search(r"\d\d:\d\d:\d\dZ  failed       here2  No \[red\]space\[/red\]\.", terminal.text)
+        assert "task  " not in terminal.text
+        assert terminal.is_sane()
+        assert out.splitlines()[0] == "here1: 2 changed, here2: 2 changed"
+        assert out.splitlines()[1] == "outcome  success (exit code 0)"
+
+
+def test_programs_get_nothing_but_the_result_while_a_person_sees_the_view(at_terminal):
+    with at_terminal("sleep 0.1", "--format", "json") as terminal:
+        assert json.loads(terminal.read_to_end())["outcome"] == "success"
+        assert "lock › preflight" in terminal.text
+
+
+def test_with_v_a_terminal_gets_ansibles_own_output(at_terminal):
+    with at_terminal("sleep 0.1", "-v") as terminal:
+        terminal.read_to_end()
+        assert "TASK [Take long]" in terminal.text
+        assert "›" not in terminal.text
+
+
+def kill_all(*markers: str) -> None:
+    """What a killed run leaves behind: nobody was there to end it."""
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            words = place.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if any(marker in words for marker in markers):
+                os.kill(int(place.parent.name), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("how", ["ctrl-c", "SIGTERM", "SIGKILL"])
+def test_a_terminal_is_sane_after_a_run_that_was_stopped(at_terminal, checkout, processes_with, how):
+    marker = f"sleep 4242.{os.getpid()}{len(how)}"
+    with at_terminal(marker) as terminal:
+        terminal.read_until(lambda: len(processes_with(marker)) > 1, "the hosts never began")
+        if how == "ctrl-c":
+            terminal.press(b"\x03")
+        else:
+            terminal.process.send_signal(getattr(signal, how))
+        terminal.read_to_end()
+        assert terminal.is_sane()
+        if how == "SIGKILL":
+            kill_all(marker, str(checkout.inventory))
+            return
+        assert terminal.process.returncode == 2
+        name = "SIGINT" if how == "ctrl-c" else how
+        assert f"The run was stopped by {name}." in " ".join(terminal.text.split())
+        assert processes_with(marker) == []
+
+
+def test_without_a_terminal_there_are_plain_lines_with_their_time(checkout):
+    (checkout.folder / "playbooks/tasks").mkdir()
+    (checkout.folder / "playbooks/tasks/lock.yml").write_text(LOCK)
+    checkout.write("deploy.yml", PLAYBOOK.format(marker="/bin/true"))
+    done = checkout.mobius("deploy", "-i", str(checkout.inventory))
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+    told = [re.sub(r"^\d\d:\d\d:\d\dZ  ", "", line) for line in done.stderr.splitlines()]
+    assert told == [
+        "play         Roll out",
+        "phase        lock",
+        "task         Take it",
+        "changed      here1",
+        "changed      here2",
+        "task         Break",
+        "failed       here2  No [red]space[/red].",
+        "task         Take long",
+        "changed      here1",
+        "changed      here2",
+    ]

@@ -1,0 +1,120 @@
+"""The progress of a run, from the recorded events of real ones (`run_events/record.py` made them)."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from rich.live import Live as RichLive
+
+from mobius.control.progress import EXPECTED, Note, Progress
+from mobius.control.progress_view import Lines, Live, line, view
+
+EVENTS = Path(__file__).parent / "run_events"
+
+
+def events(name: str) -> list[dict]:
+    return [json.loads(text) for text in (EVENTS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def played(name: str, said: list[dict] | None = None) -> list[tuple[dict, Progress, tuple[Note, ...]]]:
+    """Each event of a recorded run, the progress after it, and what was told of it."""
+    progress, steps = Progress("release"), []
+    for event in said or events(name):
+        progress, notes = progress.after(event)
+        steps.append((event, progress, notes))
+    return steps
+
+
+def phases(steps: list) -> list[str]:
+    return [note.text for _, _, notes in steps for note in notes if note.kind == "phase"]
+
+
+def drawn(progress: Progress, width: int = 100, height: int = 30, later: float = 0.0) -> str:
+    console = Console(file=io.StringIO(), width=width, height=height, highlight=False)
+    console.print(view(progress, progress.began + timedelta(seconds=later), height))
+    return console.file.getvalue()
+
+
+def test_a_release_goes_through_the_phases_that_are_expected_of_it_batch_by_batch():
+    steps = played("release")
+    assert tuple(steps[-1][1].phases) == EXPECTED["release"]
+    assert phases(steps) == [
+        *("lock", "preflight", "backup", "stage", "standby", "lock"),
+        *(
+            f"{phase}, batch {number} of 3: lab{number}"
+            for number in (1, 2, 3)
+            for phase in ("canary", "gate", "switch")
+        ),
+        *("decide", "confirm", "clean up"),
+    ]
+
+
+def test_no_phase_depends_on_what_a_task_is_called():
+    renamed = events("release")
+    for number, event in enumerate(renamed):
+        event["event_data"]["task"] = f"Task {number}"
+    assert phases(played("release", renamed)) == phases(played("release"))
+
+
+def test_the_phases_that_are_ahead_become_fewer_until_none_is_left():
+    ahead = [len(progress.ahead) for _, progress, _ in played("release")]
+    assert ahead == sorted(ahead, reverse=True)
+    assert (ahead[0], ahead[-1]) == (len(EXPECTED["release"]), 0)
+
+
+def test_the_gate_tells_its_verdict_and_each_figure_of_both_releases():
+    gates = [note for _, _, notes in played("release") for note in notes if note.kind == "gate"]
+    assert [note.host for note in gates] == ["lab1", "lab2", "lab3"]
+    for note in gates:
+        assert note.text.startswith("pass: 2.0.0-")
+        assert "; error rate 0 (before: 0); " in note.text
+        assert "p95 hash time in seconds 0.0" in note.text
+
+
+def test_a_line_has_the_time_in_utc_and_leaves_out_what_did_nothing():
+    told: list[str] = []
+    lines = Lines(told.append)
+    for _, _, notes in played("release"):
+        for note in notes:
+            lines.note(note)
+    assert all(re.match(r"\d\d:\d\d:\d\dZ  [a-z]", text) for text in told)
+    assert not [text for text in told if text[11:].startswith(("ok ", "skipped "))]
+    assert any(text[11:].startswith("changed      lab1") for text in told)
+
+
+def test_the_view_shows_where_the_run_is_and_where_each_host_is():
+    steps = played("release")
+    at_gate = next(progress for _, progress, _ in steps if progress.phase == "gate" and progress.batch == 2)
+    text = drawn(at_gate, later=75)
+    assert "lock › preflight › backup › stage › standby › canary › gate › switch › decide" in " ".join(text.split())
+    assert "1:15  Ask the new instance itself  batch 2 of 3" in text
+    assert text.index("lab2") < text.index("lab1"), "who works comes first"
+
+
+@pytest.mark.parametrize(("width", "height"), [(40, 10), (80, 24), (200, 60)])
+def test_the_view_of_a_large_fleet_fits_on_the_terminal(width, height):
+    progress = played("release")[-1][1]
+    many = {f"host{number:03}": progress.hosts["lab1"] for number in range(300)}
+    text = drawn(Progress("release", progress.began, phase="backup", hosts=many), width, height)
+    assert len(text.splitlines()) <= height
+    assert all(len(text) <= width for text in text.splitlines())
+    assert "hosts more" in text
+
+
+def test_what_a_host_says_cannot_steer_the_terminal():
+    progress = played("release")[-1][1]
+    evil = "\x1b[2J\x1b]0;title\x07[bold]x[/bold]"
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, width=100, color_system=None)
+    shown = Live(RichLive(console=console, auto_refresh=False))
+    shown.note(Note(progress.began, "failed", "lab1", evil))
+    shown.text(evil)
+    assert file.getvalue().count("[bold]x[/bold]") == 2
+    assert "\x1b" not in file.getvalue() and "\x07" not in file.getvalue()
+    assert "[bold]x[/bold]" in line(Note(progress.began, "failed", "lab1", evil))
