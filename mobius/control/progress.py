@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
@@ -240,6 +240,7 @@ class Progress:
             return self, ()
         gate = replace(
             before.gate,
+            began=at - timedelta(seconds=float(data["elapsed"])),
             deadline=float(data["deadline"]),
             wanted=float(data["wanted"]),
             healthy=None if data.get("healthy") is None else float(data["healthy"]),

@@ -27,6 +27,7 @@ from typing import Any
 
 import mobius
 from mobius.control.changes import judged
+from mobius.control.gate_watch import Samples
 from mobius.control.history_events import NOTE_FOLDER, close_left_open, note_place
 from mobius.control.outcome import Ending, Observer, ending
 from mobius.control.planned_run import PLANNING, read_collected
@@ -220,7 +221,11 @@ def run_playbook(request: RunRequest, show: Show) -> RunSummary:
         with _stop_on_signals(request.timeout) as stop:
             watcher = _Watcher(request, show)
 
+            samples = Samples(private)
+
             def due() -> bool:
+                for event in samples.new():
+                    watcher.hear(event)
                 show.now(watcher.progress)
                 return stop.due()
 
@@ -325,12 +330,16 @@ class _Watcher:
         """Ansible's own last words, where it ended without a result of any task."""
         return " ".join(self._complaint)
 
-    def event(self, event: Mapping[str, Any]) -> bool:
-        """One event of ansible-runner; it is not kept as a file."""
-        data: Mapping[str, Any] = event.get("event_data") or {}
+    def hear(self, event: Mapping[str, Any]) -> None:
+        """Go on with the progress, and tell of it."""
         self.progress, notes = self.progress.after(event)
         for note in notes:
             self._show.note(note)
+
+    def event(self, event: Mapping[str, Any]) -> bool:
+        """One event of ansible-runner; it is not kept as a file."""
+        data: Mapping[str, Any] = event.get("event_data") or {}
+        self.hear(event)
         handler = getattr(self, f"_on_{event.get('event')}", None)
         if handler is not None:
             handler(data)

@@ -5,12 +5,18 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import copy
+import os
+import shlex
 from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
+from mobius.control.gate_watch import following
+from mobius.control.history_events import NOTE_FOLDER
 from mobius.errors import MobiusError
 
 
@@ -31,7 +37,30 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 arguments["probes"] = [self._with_body(probe, folder) for probe in probes]
         except MobiusError as e:
             return {**result, "failed": True, "msg": e.reason, "mobius_failure": e.as_dict()}
-        return {**result, **self._execute_module(self._task.resolved_action, arguments, task_vars=task_vars)}
+        with self._followed(str((task_vars or {}).get("inventory_hostname")), arguments):
+            return {**result, **self._execute_module(self._task.resolved_action, arguments, task_vars=task_vars)}
+
+    def _followed(self, host: str, arguments: dict[str, Any]) -> contextlib.AbstractContextManager[None]:
+        """While a gate looks, `mobius` is told what it has seen so far: read beside it, by commands of its own."""
+        folder = os.environ.get(NOTE_FOLDER)
+        # from -vvv on, each look would be in the output
+        if not folder or self._task.check_mode or self._display.verbosity > 2:
+            return contextlib.nullcontext()
+        if self._task.resolved_action != "mobius.dhash.gate":
+            return contextlib.nullcontext()
+        place = f"{self._make_tmp_path().rstrip('/')}/progress.json"
+        arguments["progress_file"] = place
+        beside = copy.copy(self._connection)  # SSH's own connection below is shared, what is noted of a command is not
+        beside.become = None
+
+        def look() -> str | None:
+            try:
+                code, out, _ = beside.exec_command(f"cat {shlex.quote(place)}", sudoable=False)
+            except (AnsibleError, OSError):
+                return None
+            return out.decode("utf-8", "replace") if code == 0 else None
+
+        return following(folder, host, look)
 
     def _with_body(self, probe: Any, folder: str | None) -> Any:
         if not isinstance(probe, dict) or not probe.get("body_file"):

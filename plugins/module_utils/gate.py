@@ -294,6 +294,7 @@ def judge(
     reference: Callable[[], Any] = lambda: None,
     ask_old: Ask | None = None,
     ended: Callable[[], bool] = lambda: False,
+    watch: Callable[[Mapping[str, Any]], None] = lambda _: None,
 ) -> Verdict:
     """Ask the instance until it was healthy long enough, proved itself bad, or the deadline has passed.
 
@@ -309,6 +310,7 @@ def judge(
         ask_old: one request to the confirmed release's own admin socket; None when there is none to compare with. One
             that cannot be asked is not compared with: it must not keep its own successor out.
         ended: whether the promotion was taken back by now: the instance was stopped then, and proves nothing.
+        watch: is given what was seen so far, after each sample; for whoever follows it, and without a say.
 
     Returns:
         `pass`: healthy, with good probes, for `healthy_seconds` in a row.
@@ -331,6 +333,7 @@ def judge(
             if settings.signals and not seen.silent:
                 both.measure(release, settings, seen, probes)
             seen.series.append(_moment(began, seen))
+            watch(_so_far(began, settings, seen))
             if (
                 seen.streak_seconds >= settings.healthy_seconds
                 and seen.streak_samples >= settings.samples_wanted
@@ -361,6 +364,18 @@ def _moment(began: float, seen: _Seen) -> dict[str, Any]:
             finding.signal.name: [None if figure is None else round(figure, 6) for figure in (finding.new, finding.old)]
             for finding in seen.findings
         },
+    }
+
+
+def _so_far(began: float, settings: Settings, seen: _Seen) -> dict[str, Any]:
+    """What is told while the gate looks: times in seconds, and each signal as in the evidence."""
+    return {
+        "elapsed": round(time.monotonic() - began, 2),
+        "deadline": settings.deadline,
+        "wanted": settings.healthy_seconds,
+        "healthy": round(seen.streak_seconds, 2),
+        "samples": seen.samples,
+        "signals": [finding.as_dict() for finding in seen.findings],
     }
 
 

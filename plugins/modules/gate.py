@@ -99,6 +99,11 @@ options:
   body_dir:
     description: The folder on the control node in which C(body_file) is looked up.
     type: path
+  progress_file:
+    description:
+      - A file on the host that is given what was seen so far after each sample, as a JSON object; what cannot be written is left out.
+      - C(mobius) sets it, to show the figures while the gate looks.
+    type: path
   config_dir:
     description: Where the configuration of C(mobius-host) lies.
     type: path
@@ -140,8 +145,11 @@ predicted:
   type: str
 """
 
+import contextlib
 import datetime
 import json
+import os
+from collections.abc import Mapping
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -169,6 +177,7 @@ def main() -> None:
             "signals": {"type": "list", "elements": "dict", "default": [], "options": comparison.SIGNAL_SPEC},
             "run": {"type": "str"},
             "body_dir": {"type": "path"},
+            "progress_file": {"type": "path"},
             "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
         },
         supports_check_mode=True,
@@ -209,6 +218,7 @@ def main() -> None:
                 reference=lambda: None if compared is None else _reference(host, compared),
                 ask_old=None if compared is None else gate.asker(host, compared),
                 ended=ended,
+                watch=lambda seen: _tell(module.params["progress_file"], seen),
             )
             kept = gate.keep_evidence(host, release, said, module.params["run"], at)
             if said.verdict != "error" or not left or ended():
@@ -218,6 +228,17 @@ def main() -> None:
     module.exit_json(
         changed=False, verdict=said.verdict, reason=said.reason, evidence=said.evidence, evidence_file=str(kept)
     )
+
+
+def _tell(place: str | None, seen: Mapping[str, Any]) -> None:
+    """Write what was seen so far where the account that Ansible logs in with can read it."""
+    if place is None:
+        return
+    with contextlib.suppress(OSError):
+        with open(f"{place}.new", "w", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), 0o644)
+            json.dump(seen, file)
+        os.replace(f"{place}.new", place)
 
 
 def _reference(host: mobius_host.Host, release: str) -> dict[str, Any]:

@@ -77,6 +77,35 @@ def test_the_gate_tells_its_verdict_and_each_figure_of_both_releases():
         assert "p95 hash time in seconds 0.0" in note.text
 
 
+def test_a_gate_that_failed_is_followed_by_no_switch_but_taken_back():
+    steps = played("release_refused")
+    assert phases(steps)[-6:] == [
+        "canary, batch 1 of 3: lab1",
+        "gate, batch 1 of 3: lab1",
+        "canary, batch 2 of 3: lab2",  # where they were held back
+        "canary, batch 3 of 3: lab3",
+        "decide",
+        "take back",
+    ]
+    told = [note.text for _, _, notes in steps for note in notes if note.kind == "gate"]
+    assert len(told) == 1 and told[0].startswith("fail: The p95 hash time in seconds of 2.0.0-")
+
+
+def test_while_a_gate_looks_its_figures_and_the_time_left_are_told_as_they_become_known():
+    samples = [note for _, _, notes in played("release_refused") for note in notes if note.kind == "sample"]
+    assert len(samples) > 5
+    left = [float(note.text.split()[0]) for note in samples]
+    assert left == sorted(left, reverse=True)
+    assert left[0] > left[-1]
+    assert "s left at most; good for " in samples[-1].text
+    assert "too high" in samples[-1].text
+    told: list[str] = []
+    lines = Lines(told.append)
+    for note in samples:
+        lines.note(note)
+    assert 1 < len(told) < len(samples), "one in ten seconds"
+
+
 def test_a_line_has_the_time_in_utc_and_leaves_out_what_did_nothing():
     told: list[str] = []
     lines = Lines(told.append)

@@ -22,12 +22,14 @@ from mobius.control import runs
 CHECKOUT = str(runs.find_checkout())
 OF_EVENT = ("event", "created", "event_data")
 OF_DATA = ("play", "task", "task_path", "task_action", "host", "ignore_errors")
-HEARD = re.compile(r"playbook_on_(play|task)_start|runner_on_(start|ok|skipped|failed|unreachable)")
+HEARD = re.compile(r"playbook_on_(play|task)_start|runner_on_(start|ok|skipped|failed|unreachable)|gate_sample")
 OF_RESULT = ("changed", "failed", "unreachable", "batches", "verdict", "reason", "decision", "_ansible_verbose_always")
 
 
 def kept(event: Mapping[str, Any]) -> dict[str, Any]:
     """The event without what no progress needs, and without a path of this machine."""
+    if event["event"] == "gate_sample":
+        return dict(event)
     data = event.get("event_data") or {}
     short = {name: data[name] for name in OF_DATA if data.get(name) is not None}
     if event["event"] != "playbook_on_play_start":
@@ -43,13 +45,13 @@ def kept(event: Mapping[str, Any]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     place = Path(sys.argv.pop(1))
-    hear = runs._Watcher.event
+    hear = runs._Watcher.hear
 
-    def recorded(watcher: runs._Watcher, event: Mapping[str, Any]) -> bool:
+    def recorded(watcher: runs._Watcher, event: Mapping[str, Any]) -> None:
         if HEARD.fullmatch(str(event.get("event"))):
             with place.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(kept(event), sort_keys=True) + "\n")
-        return hear(watcher, event)
+        hear(watcher, event)
 
-    runs._Watcher.event = recorded  # type: ignore[method-assign]
+    runs._Watcher.hear = recorded  # type: ignore[method-assign]
     main()

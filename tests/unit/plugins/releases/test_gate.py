@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import json
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,6 +57,36 @@ def test_it_takes_as_long_as_it_must_be_healthy_and_no_longer(host: Any) -> None
     started = time.monotonic()
     assert gate(host, deadline=30.0, healthy_seconds=1.0)["verdict"] == "pass"
     assert 1.0 <= time.monotonic() - started < 2.0
+
+
+def test_what_it_has_seen_so_far_can_be_read_while_it_looks(host: Any, tmp_path: Path) -> None:
+    host.start(RELEASE)
+    place = tmp_path / "progress.json"
+    seen: list[dict[str, Any]] = []
+    ended = threading.Event()
+
+    def read() -> None:
+        while not ended.is_set():
+            if place.exists():
+                seen.append(json.loads(place.read_text()))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        said = gate(host, deadline=30.0, progress_file=str(place))
+    finally:
+        ended.set()
+        reader.join()
+    assert said["verdict"] == "pass"
+    assert len({sample["samples"] for sample in seen}) > 1, "it was not written at the end only"
+    assert [sample["elapsed"] for sample in seen] == sorted(sample["elapsed"] for sample in seen)
+    assert (seen[0]["deadline"], seen[0]["wanted"]) == (30.0, 0.6)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("progress")] == ["progress.json"]
+
+
+def test_a_place_that_cannot_be_written_has_no_say_in_the_verdict(host: Any, tmp_path: Path) -> None:
+    host.start(RELEASE)
+    assert gate(host, progress_file=str(tmp_path / "missing/progress.json"))["verdict"] == "pass"
 
 
 @pytest.mark.parametrize(
