@@ -66,6 +66,8 @@ EXPECTED: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """The phases of these playbooks when all goes well; of others what comes is told as it comes."""
 
+_NAME = 80  # characters of a signal's name that are shown
+_MOST = 1e9  # no figure and no time is larger
 _PLACE = re.compile(r"/(?:roles/(?P<role>[^/]+)|playbooks)/tasks/(?P<file>[^/]+)\.ya?ml(?::\d+)?$")
 
 
@@ -177,8 +179,10 @@ class Progress:
     def after(self, event: Mapping[str, Any]) -> tuple[Progress, tuple[Note, ...]]:
         """The progress after one event of ansible-runner (or of `gate_watch`), and what a person is told of it."""
         kind = str(event.get("event") or "")
-        data: Mapping[str, Any] = event.get("event_data") or {}
-        at = _moment(event.get("created"))
+        data = _mapping(event.get("event_data"))
+        if "created" not in event:
+            return self, ()
+        at = _moment(event["created"])
         known = self if self.began else replace(self, began=at)
         host = str(data.get("host") or "")
         if kind == "playbook_on_play_start":
@@ -240,11 +244,11 @@ class Progress:
             return self, ()
         gate = replace(
             before.gate,
-            began=at - timedelta(seconds=float(data["elapsed"])),
-            deadline=float(data["deadline"]),
-            wanted=float(data["wanted"]),
-            healthy=None if data.get("healthy") is None else float(data["healthy"]),
-            samples=int(data.get("samples") or 0),
+            began=at - timedelta(seconds=_number(data.get("elapsed")) or 0.0),
+            deadline=_number(data.get("deadline")),
+            wanted=_number(data.get("wanted")),
+            healthy=_number(data.get("healthy")),
+            samples=int(_number(data.get("samples")) or 0),
             signals=_signals(data.get("signals")),
         )
         now = replace(self, hosts={**self.hosts, host: replace(before, gate=gate)})
@@ -255,8 +259,7 @@ class Progress:
     ) -> tuple[Progress, tuple[Note, ...]]:
         if state not in ("ok", "skipped", "failed", "unreachable"):
             return self, ()
-        result = data.get("res") if isinstance(data.get("res"), Mapping) else None
-        result = result or {}
+        result = _mapping(data.get("res"))
         if state == "ok" and result.get("changed"):
             state = "changed"
         elif state == "failed" and data.get("ignore_errors"):
@@ -272,13 +275,13 @@ class Progress:
         elif module == "decide" and result.get("decision"):
             progress = replace(self, decision=str(result["decision"]))
         elif module == "gate" and before.gate is not None and result.get("verdict"):
-            evidence = result.get("evidence") or {}
+            evidence = _mapping(result.get("evidence"))
             gate = replace(
                 before.gate,
                 verdict=str(result["verdict"]),
                 reason=str(result.get("reason") or ""),
-                samples=int(evidence.get("samples") or 0),
-                signals=_signals((evidence.get("values") or {}).get("signals")),
+                samples=int(_number(evidence.get("samples")) or 0),
+                signals=_signals(_mapping(evidence.get("values")).get("signals")),
             )
             now = replace(now, gate=gate)
             notes.append(Note(at, "gate", host, gate.told(at)))
@@ -297,8 +300,22 @@ def _module(data: Mapping[str, Any]) -> str:
 
 def _signals(found: Any) -> tuple[Signal, ...]:
     return tuple(
-        Signal(str(one.get("name")), one.get("new"), one.get("old"), bool(one.get("over"))) for one in found or ()
+        Signal(str(one.get("name"))[:_NAME], _number(one.get("new")), _number(one.get("old")), one.get("over") is True)
+        for one in (found if isinstance(found, list) else [])
+        if isinstance(one, Mapping)
     )
+
+
+# What a host says of itself may be anything, and must not end the run that shows it.
+def _number(value: Any) -> float | None:
+    """A number that can be shown, also as seconds; None for what is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < _MOST:
+        return None
+    return float(value)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _moment(text: Any) -> datetime:

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
@@ -65,7 +65,7 @@ def line(note: Note) -> str:
     """`23:04:11Z  gate         lab1  pass: ...`"""
     host = f"{note.host}  " if note.host else ""
     kind = "gate" if note.kind == "sample" else note.kind
-    return f"{note.at.astimezone(UTC):%H:%M:%SZ}  {kind:<11}  {host}{note.text}".rstrip()
+    return _printable(f"{note.at.astimezone(UTC):%H:%M:%SZ}  {kind:<11}  {host}{note.text}".rstrip())
 
 
 class Live:
@@ -99,8 +99,30 @@ class Live:
     def _print(self, text: str, style: str | None) -> None:
         from rich.text import Text
 
-        # a host's words are text: neither markup nor control characters of a terminal
-        self._live.console.print(Text("".join(sign if sign.isprintable() else " " for sign in text), style or ""))
+        self._live.console.print(Text(_printable(text), style or ""))
+
+
+class Heedless:
+    """Passes on until that fails: a release must not end because the terminal that showed it is gone."""
+
+    def __init__(self, show: Show) -> None:
+        self._show: Show | None = show
+
+    def note(self, note: Note) -> None:
+        self._pass_on(lambda show: show.note(note))
+
+    def text(self, line: str) -> None:
+        self._pass_on(lambda show: show.text(line))
+
+    def now(self, progress: Progress) -> None:
+        self._pass_on(lambda show: show.now(progress))
+
+    def _pass_on(self, tell: Callable[[Show], None]) -> None:
+        if self._show is not None:
+            try:
+                tell(self._show)
+            except OSError:
+                self._show = None
 
 
 def view(progress: Progress, now: datetime, height: int = 24) -> Any:
@@ -139,6 +161,7 @@ def view(progress: Progress, now: datetime, height: int = 24) -> Any:
 
 
 def _printable(text: str) -> str:
+    """A host's words are text, and no control characters of a terminal."""
     return "".join(sign if sign.isprintable() else " " for sign in text)
 
 
@@ -154,7 +177,7 @@ def showing(tell: Callable[[str], None], *, verbose: bool) -> Iterator[Show]:
     The view hides no cursor and changes no mode of the terminal, so there is nothing to restore when this process dies.
     """
     if verbose or not sys.stderr.isatty() or os.environ.get("TERM", "dumb") in ("dumb", "unknown", ""):
-        yield Lines(tell, verbose=verbose)
+        yield Heedless(Lines(tell, verbose=verbose))
         return
     from rich.console import Console
     from rich.live import Live as RichLive
@@ -164,9 +187,13 @@ def showing(tell: Callable[[str], None], *, verbose: bool) -> Iterator[Show]:
             return False
 
     console = Terminal(file=sys.stderr, highlight=False, markup=False, emoji=False)
-    with RichLive(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live:
-        view_of_run = Live(live)
-        try:
-            yield view_of_run
-        finally:
-            view_of_run.draw()
+    live = RichLive(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
+    shown = Live(live)
+    with suppress(OSError):
+        live.start()
+    try:
+        yield Heedless(shown)
+    finally:
+        with suppress(OSError):
+            shown.draw()
+            live.stop()

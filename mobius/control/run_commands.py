@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -540,7 +541,10 @@ def finish(
             click.echo(", ".join(f"{host}: {count} {word}" for host, count in summary.changed.items()))
     if common.form == "text" or end.code != ExitCode.SUCCESS:
         text = os.linesep.join(end.lines(summary.run))
-        click.echo(text, err=end.code != ExitCode.SUCCESS)
+        failed = end.code != ExitCode.SUCCESS
+        # a terminal that is gone takes the words with it, not the exit code
+        with contextlib.suppress(OSError) if failed else contextlib.nullcontext():
+            click.echo(text, err=failed)
     return int(end.code)
 
 

@@ -19,6 +19,8 @@ from mobius.control.gate_watch import following
 from mobius.control.history_events import NOTE_FOLDER
 from mobius.errors import MobiusError
 
+_MOST = 65_536  # bytes of a gate's progress that are looked at; it writes about a thousand
+
 
 class ActionModule(ActionBase):  # type: ignore[misc]
     """Turns `body_file` into `body_base64` and runs the module of its own name (`probe`, and `gate` by a link)."""
@@ -55,7 +57,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
         def look() -> str | None:
             try:
-                code, out, _ = beside.exec_command(f"cat {shlex.quote(place)}", sudoable=False)
+                code, out, _ = beside.exec_command(f"head -c {_MOST} {shlex.quote(place)}", sudoable=False)
             except (AnsibleError, OSError):
                 return None
             return out.decode("utf-8", "replace") if code == 0 else None

@@ -147,3 +147,28 @@ def test_what_a_host_says_cannot_steer_the_terminal():
     assert file.getvalue().count("[bold]x[/bold]") == 2
     assert "\x1b" not in file.getvalue() and "\x07" not in file.getvalue()
     assert "[bold]x[/bold]" in line(Note(progress.began, "failed", "lab1", evil))
+
+
+ANYTHING = [
+    *(None, True, "x", "\x1b[2J", 10**400, 1e300, -5, float("nan"), float("inf"), [], [7], {}, {"name": []}),
+    *([{"name": {}, "new": "x", "old": float("nan"), "over": 1}], {"signals": 7}, {"values": {"signals": [None]}}),
+]
+
+
+@pytest.mark.parametrize(
+    "key", ["elapsed", "deadline", "wanted", "healthy", "samples", "signals", "evidence", "verdict"]
+)
+def test_whatever_a_host_says_of_its_gate_the_run_goes_on(key):
+    at = "2026-01-31T23:05:01+00:00"
+    about = {"host": "lab1", "task_action": "mobius.dhash.gate", "task_path": "/roles/promote/tasks/begin.yml:1"}
+    sample = {"host": "lab1", "elapsed": 1, "deadline": 60, "wanted": 10, "healthy": 1, "samples": 2, "signals": []}
+    for value in ANYTHING:
+        progress = Progress("release")
+        for event, data in (
+            ("runner_on_start", about),
+            ("gate_sample", {**sample, key: value}),
+            ("runner_on_ok", {**about, "res": {"verdict": "pass", key: value}}),
+        ):
+            progress, notes = progress.after({"event": event, "created": at, "event_data": data})
+            assert all(line(note) for note in notes)
+            assert "\x1b" not in drawn(progress)
