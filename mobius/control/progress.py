@@ -216,7 +216,7 @@ class Progress:
         before = self.hosts.get(host, Host())
         phase = self._phase_of(place, _module(data), before.gate, new_batch=batch != self.batch)
         task = str(data.get("task") or "")
-        gate = Gate(at) if phase == "gate" and _module(data) == "gate" else before.gate
+        gate = Gate(at) if _module(data) == "gate" else before.gate
         hosts = {**self.hosts, host: replace(before, task=task, state="working", gate=gate)}
         return replace(self, hosts=hosts)._entered(phase, batch, at)
 

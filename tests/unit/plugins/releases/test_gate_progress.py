@@ -1,0 +1,43 @@
+"""A gate that looks at a real process, through a real run: what it sees is told while it looks."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from mobius.control.progress_view import Lines
+from mobius.control.runs import RunRequest, find_checkout, run_playbook
+
+RELEASE = "1.2.0-0123456789ab"
+PLAYBOOK = """
+- hosts: here1
+  connection: local
+  tasks:
+    - name: Judge
+      mobius.dhash.gate: &gate
+        service: mobius-dhash
+        release: {release}
+        config_dir: {config_dir}
+        healthy_seconds: 6
+        deadline: 60
+    # nothing is promoted in a check run, so there is nothing to follow
+    - name: Predict
+      mobius.dhash.gate: *gate
+      check_mode: true
+"""
+
+
+def test_what_a_gate_sees_is_told_while_it_looks(host: Any, tmp_path: Path) -> None:
+    host.start(RELEASE)
+    playbook = tmp_path / "playbook.yml"
+    playbook.write_text(PLAYBOOK.format(release=RELEASE, config_dir=host.config_dir))
+    said: list[str] = []
+    request = RunRequest(playbook, "here1,", find_checkout(), timeout=120.0, watched="mobius.dhash.gate")
+    summary = run_playbook(request, Lines(said.append))
+    assert summary.ending.outcome == "success", said
+    told = [line[11:] for line in said if line[11:].startswith("gate ")]
+    assert re.fullmatch(r"gate         here1  5\d s left at most; good for [0-6] of 6 s; \d+ samples", told[0]), told
+    assert told[-2].startswith(f"gate         here1  pass: {RELEASE} was healthy for ")
+    assert told[-1].startswith("gate         here1  unknown: ")
+    assert summary.results["here1"]["invocation"]["module_args"]["progress_file"] is None
