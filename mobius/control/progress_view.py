@@ -171,8 +171,10 @@ def _clock(seconds: float) -> str:
 
 
 @contextmanager
-def showing(tell: Callable[[str], None], *, verbose: bool) -> Iterator[Show]:
+def showing(tell: Callable[[str], None], *, verbose: bool, lasting: bool = True) -> Iterator[Show]:
     """The view on standard error when that is a terminal that can do it, else lines by `tell`; `verbose`: always lines.
+
+    Unless it is `lasting`, the view goes away at the end: what is asked for comes in its place.
 
     The view hides no cursor and changes no mode of the terminal, so there is nothing to restore when this process dies.
     """
@@ -187,7 +189,9 @@ def showing(tell: Callable[[str], None], *, verbose: bool) -> Iterator[Show]:
             return False
 
     console = Terminal(file=sys.stderr, highlight=False, markup=False, emoji=False)
-    live = RichLive(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
+    live = RichLive(
+        console=console, auto_refresh=False, transient=not lasting, redirect_stdout=False, redirect_stderr=False
+    )
     shown = Live(live)
     with suppress(OSError):
         live.start()

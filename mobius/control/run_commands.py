@@ -399,7 +399,8 @@ def run(
             watched=watched,
             planning=planning,
         )
-        with showing(lambda line: click.echo(line, err=True), verbose=common.verbosity > 0) as show:
+        lines = functools.partial(click.echo, err=True)
+        with showing(lines, verbose=common.verbosity > 0, lasting=watched is None) as show:
             return run_playbook(request, show)
     except MobiusError as error:
         end = ending(error.outcome, error.reason, do_next=error.do_next)

@@ -143,6 +143,21 @@ def test_programs_get_nothing_but_the_result_while_a_person_sees_the_view(at_ter
         assert "lock › preflight" in terminal.text
 
 
+def test_a_view_makes_room_for_what_was_asked_for(checkout):
+    checkout.write("status.yml", "- hosts: here1\n  tasks:\n    - ansible.builtin.command: sleep 0.5\n")
+    environment = {**checkout.environment, "TERM": "xterm-256color"}
+    command = checkout.command("status", "-i", str(checkout.inventory))
+    terminal = Terminal(command, cwd=checkout.folder, env=environment)
+    try:
+        out = terminal.read_to_end()
+        assert out.splitlines()[-2].startswith("outcome  success")
+        assert "here1" in terminal.text
+        last_lines = terminal.seen[terminal.seen.rindex("here1") :]
+        assert last_lines.count("\x1b[2K") >= 3, "the lines of the view are erased"
+    finally:
+        terminal.close()
+
+
 def test_with_v_a_terminal_gets_ansibles_own_output(at_terminal):
     with at_terminal("sleep 0.1", "-v") as terminal:
         terminal.read_to_end()
