@@ -32,6 +32,14 @@ PACKAGES: Final[dict[str, tuple[str, ...]]] = {
     "scenes": ("games-thumbnails",),
     "clip art": ("openclipart-png",),
     "sprites": ("endless-sky-data",),
+    "manuals": (
+        "debian-handbook", "gimp-help-en", "gnome-user-docs", "imagemagick-6-doc", "opencv-doc", "python-astropy-doc",
+        "python-skimage-doc", "visp-images-data",
+    ),
+    "game art": (
+        "boswars-data", "flare-game", "freeciv-data", "freecol", "freeorion-data", "hedgewars-data", "lincity-ng-data",
+        "megaglest-data", "naev-data", "supertux-data", "unknown-horizons", "warmux-data", "wesnoth-1.16-data",
+    ),
 }  # fmt: skip
 """Kind of pictures to the packages that have them."""
 

@@ -3,14 +3,17 @@
 """The second look: whether two pictures with near hashes really are one picture.
 
 A dhash knows only which of two neighbours is brighter, so pictures with little in them (skies, gradients, icons on
-white) come near each other by chance. A *look* is independent of it, and has two parts:
+white) come near each other by chance. A *look* is independent of it, and has three parts:
 
 - The *form*: the low frequencies of the picture's luma, 119 coefficients of a cosine transform in one byte each, and
   its contrast in one more. Two forms are compared by the cosine between their coefficients, the higher frequencies
   raised so that each counts about the same in a natural picture. It finds what may be one picture.
 - The *grain*: where, on 48 x 48 pixels, the luma is clearly above or below what lies around it. Two cards of one pack,
   or two things cut out on white, have one form; what they differ in is small and in some place. So grains are compared
-  block by block, and hardly a busy block may disagree.
+  block by block, and no busy block may disagree.
+- The *flatness*: how much of the picture is of exactly one grey with its neighbours. A lens and a sensor leave hardly
+  two pixels alike; pens, fills and cut-outs leave areas. What is drawn comes in families (frames, icons, screenshots)
+  that differ in less than the grain can see, so no match of two drawn pictures is certain, however alike they are.
 
 Mirrored and rotated pictures have the same coefficients with other signs and in another order, and a turned grain, so
 the eight transforms of a look need no second decode.
@@ -42,8 +45,11 @@ FORM_BYTES: Final = (ORDER + 1) * (ORDER + 2) // 2
 BLOCKS: Final = 6
 """Blocks a side of the grain, of 8 x 8 pixels each, so that one is a word of 64 bits."""
 
-LOOK_BYTES: Final = FORM_BYTES + 2 * 8 * BLOCKS**2
-"""Bytes of a look: the form, then of the grain a word a block of what is brighter and one a block of what is darker."""
+_GRAIN_END: Final = FORM_BYTES + 2 * 8 * BLOCKS**2
+
+LOOK_BYTES: Final = _GRAIN_END + 1
+"""Bytes of a look: the form, then of the grain a word a block of what is brighter and one a block of what is darker,
+then the flatness in 255ths."""
 
 NO_MATCH: Final = 0
 DOUBTFUL: Final = 1
@@ -64,6 +70,9 @@ counter-clockwise, as Pillow's do."""
 
 _BLOCK: Final = 1 << 16
 
+_ROWS: Final = 128
+"""Rows that the flatness is measured on at most, so that it costs no more on a large picture."""
+
 _LEAST: Final = 1.0
 """Grey levels that a pixel stands out by at least: less is the noise of a coder."""
 
@@ -80,19 +89,20 @@ class Thresholds:
         detail: number of coefficients (as if all were equally strong) below which a picture has too little in it.
         busy: pixels of a block's 64 that stand out, from which the block counts.
         blocks: number of busy blocks below which a picture has too little in it.
-        agreement: smallest correlation of the grain in the busy blocks of a confident match, but for `odd` of them.
-        odd: share of the busy blocks that may agree less.
+        agreement: smallest correlation of the grain in every busy block of a confident match.
+        flatness: of a picture, in 255ths, from which it counts as drawn. One of a confident match is not: a copy saved
+            with a low quality has flat areas where its original, a photograph, has none.
     """
 
     radius: int = 32
     doubtful: float = 0.6
-    confident: float = 0.93
+    confident: float = 0.998
     contrast: float = 4.0
     detail: float = 8.0
     busy: int = 8
     blocks: int = 8
-    agreement: float = 0.5
-    odd: float = 0.06
+    agreement: float = 0.8
+    flatness: int = 51
 
 
 DEFAULT_THRESHOLDS: Final = Thresholds()
@@ -131,7 +141,8 @@ def look_of(luma: Image.Image) -> bytes:
 
     Returns:
         LOOK_BYTES bytes: the contrast in half grey levels (standard deviation, at most 127.5), then signed
-        coefficients, the strongest brought to 127, then the grain. All zero for a picture of one grey.
+        coefficients, the strongest brought to 127, then the grain, then the flatness. All zero for a picture of one
+        grey.
     """
     small = numpy.asarray(luma.resize((GRID, GRID), Image.Resampling.BILINEAR), numpy.float32)
     basis = _basis()
@@ -141,7 +152,29 @@ def look_of(luma: Image.Image) -> bytes:
         return bytes(LOOK_BYTES)
     found *= _emphasis()
     signed = numpy.rint(found * (127 / float(numpy.abs(found).max()))).astype(numpy.int8)
-    return bytes([contrast]) + signed.tobytes() + _grain_of(luma)
+    return bytes([contrast]) + signed.tobytes() + _grain_of(luma) + bytes([round(255 * _flatness(luma))])
+
+
+def _flatness(luma: Image.Image) -> float:
+    """The share of pixels that are as bright as the one to the right and the one below, 0 to 1."""
+    if min(luma.size) < 2:
+        return 1.0
+    pixels = numpy.asarray(luma)
+    most = min(_ROWS, luma.height - 1)
+    rows = numpy.arange(most) * (luma.height - 1) // most
+    here, below = pixels[rows], pixels[rows + 1]
+    return float(((here[:, :-1] == here[:, 1:]) & (here[:, :-1] == below[:, :-1])).mean())
+
+
+def readable(look: bytes | None) -> bytes | None:
+    """A stored look as one of LOOK_BYTES; None when there is none, or none that this release knows.
+
+    One without its flatness, as earlier releases wrote it, counts as a drawn picture's: it finds what it found, and
+    nothing that it finds is certain until the next scan looks again.
+    """
+    if look is not None and len(look) == _GRAIN_END:
+        return look + b"\xff"
+    return look if look is not None and len(look) == LOOK_BYTES else None
 
 
 def _grain_of(luma: Image.Image) -> bytes:
@@ -172,12 +205,12 @@ def transformed(look: bytes, transform: str) -> bytes:
     order, signs = _transform(transform)
     signed = numpy.frombuffer(look, numpy.int8)[1:FORM_BYTES]
     swapped, mirrored, flipped = TRANSFORMS[transform]
-    planes = numpy.unpackbits(numpy.frombuffer(look, numpy.uint8)[FORM_BYTES:]).astype(bool)
+    planes = numpy.unpackbits(numpy.frombuffer(look, numpy.uint8)[FORM_BYTES:_GRAIN_END]).astype(bool)
     grain = planes.reshape(2, BLOCKS, BLOCKS, 8, 8).swapaxes(2, 3).reshape(2, 8 * BLOCKS, 8 * BLOCKS)
     if swapped:
         grain = grain.swapaxes(1, 2)
     grain = grain[:, :: -1 if flipped else 1, :: -1 if mirrored else 1]
-    return look[:1] + (signed[order] * signs).tobytes() + _packed(grain[0]) + _packed(grain[1])
+    return look[:1] + (signed[order] * signs).tobytes() + _packed(grain[0]) + _packed(grain[1]) + look[_GRAIN_END:]
 
 
 @functools.cache
@@ -192,8 +225,14 @@ def _transform(name: str) -> tuple[NDArray[numpy.intp], NDArray[numpy.int8]]:
 
 
 def trusted(look: bytes, thresholds: Thresholds = DEFAULT_THRESHOLDS) -> bool:
-    """Whether there is enough in the picture for a look to prove anything. If not, its matches are never confident."""
-    return bool(_enough(numpy.frombuffer(look, numpy.uint8)[None, :], thresholds)[0])
+    """Whether a stored look can prove a match: there is enough in the picture, and it is not drawn.
+
+    If not, its matches are never confident; but for those of a drawing with what is none, a copy of a photograph.
+    """
+    found = readable(look)
+    if found is None or found[_GRAIN_END] >= thresholds.flatness:
+        return False
+    return bool(_enough(numpy.frombuffer(found, numpy.uint8)[None, :], thresholds)[0])
 
 
 def judge(
@@ -217,6 +256,7 @@ def judge(
         cosines = similarity(looks_a[part], looks_b[part])
         near = numpy.asarray(distances[part]) <= thresholds.radius
         known = _enough(looks_a[part], thresholds) & _enough(looks_b[part], thresholds)
+        known &= numpy.minimum(looks_a[part, _GRAIN_END], looks_b[part, _GRAIN_END]) < thresholds.flatness
         verdicts[part] += near & (cosines >= thresholds.doubtful)
         alike = numpy.flatnonzero(near & (cosines >= thresholds.confident) & known)
         agreeing = alike[_agree(looks_a[part][alike], looks_b[part][alike], thresholds)]
@@ -229,9 +269,8 @@ def _agree(
 ) -> NDArray[numpy.bool_]:
     """Whether the grains are of one picture, shape (n,)."""
     alike, busy = agreement(looks_a, looks_b, thresholds.busy)
-    count = busy.sum(axis=1)
-    odd = (busy & (alike < thresholds.agreement)).sum(axis=1)
-    agree: NDArray[numpy.bool_] = (count >= thresholds.blocks) & (odd <= thresholds.odd * count)
+    odd = busy & (alike < thresholds.agreement)
+    agree: NDArray[numpy.bool_] = (busy.sum(axis=1) >= thresholds.blocks) & ~odd.any(axis=1)
     return agree
 
 
@@ -258,7 +297,7 @@ def agreement(
 
 def _grain(looks: NDArray[numpy.uint8]) -> tuple[NDArray[numpy.uint64], NDArray[numpy.uint64]]:
     """The words of what is brighter and of what is darker, shape (n, BLOCKS * BLOCKS) each."""
-    words = numpy.ascontiguousarray(looks[:, FORM_BYTES:]).view(numpy.uint64)
+    words = numpy.ascontiguousarray(looks[:, FORM_BYTES:_GRAIN_END]).view(numpy.uint64)
     return words[:, : BLOCKS**2], words[:, BLOCKS**2 :]
 
 

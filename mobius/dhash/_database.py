@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from mobius.dhash._confidence import LOOK_BYTES, trusted
+from mobius.dhash._confidence import LOOK_BYTES, readable, trusted
 from mobius.dhash._hash import Dhash, Fingerprint
 from mobius.dhash._schema import prepare
 from mobius.errors import MobiusError
@@ -56,7 +56,7 @@ class Picture:
 
     @property
     def confidence(self) -> Confidence:
-        """`doubtful` when there is so little detail in it that no match of it is certain."""
+        """`doubtful` when there is so little detail in it, or so much drawn, that it can prove no match."""
         return "confident" if self.look is not None and trusted(self.look) else "doubtful"
 
     @property
@@ -202,7 +202,7 @@ def one_of_each(
             Picture(
                 sha256=row[1], dhash=Dhash(unsigned(row[3]), unsigned(row[4]), row[2]), width=row[5], height=row[6],
                 format=row[7], size=row[8], release=row[9], posted=bool(row[10]), warnings=tuple(row[11].splitlines()),
-                look=row[12] if row[12] is not None and len(row[12]) == LOOK_BYTES else None,
+                look=None if readable(row[12]) is None else row[12],
                 place=row[13], path=None if row[13] is None else shown(row[13]), modified_ns=row[14], copies=row[15],
             ),
         )  # fmt: skip

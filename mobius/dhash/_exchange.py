@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TextIO
 
-from mobius.dhash._confidence import LOOK_BYTES
+from mobius.dhash._confidence import LOOK_BYTES, readable
 from mobius.dhash._database import Database, Picture, signed
 from mobius.dhash._decisions import Decision
 from mobius.errors import MobiusError
@@ -172,7 +172,7 @@ _Checks = dict[str, tuple[Callable[[Any], bool], str]]
 _POSITIVE: Final = (lambda value: _whole(value, 1, (1 << 31) - 1), "a positive whole number")
 _SHA256: Final = (_matches("[0-9a-f]{64}"), "64 hexadecimal digits")
 _HASH: Final = (_matches("[0-9a-f]{16}"), "16 hexadecimal digits")
-_LOOK: Final = _matches(f"[0-9a-f]{{{2 * LOOK_BYTES}}}")
+_BYTES: Final = _matches("(?:[0-9a-f]{2})+")
 _CHECKS: Final[_Checks] = {
     "sha256": _SHA256,
     "dhash": _HASH,
@@ -187,7 +187,10 @@ _CHECKS: Final[_Checks] = {
     "path_hex": (_path_hex, "an absolute path as hexadecimal digits"),
     "modified_ns": (lambda value: value is None or _whole(value, -_MOST, _MOST), "nanoseconds or null"),
     "posted": (lambda value: isinstance(value, bool), "true or false"),
-    "look": (lambda value: value is None or _LOOK(value), f"{2 * LOOK_BYTES} hexadecimal digits or null"),
+    "look": (
+        lambda value: value is None or (_BYTES(value) and readable(bytes.fromhex(value)) is not None),
+        f"{2 * LOOK_BYTES} hexadecimal digits or null",
+    ),
     "warnings": (lambda value: isinstance(value, list) and all(_line(item, 1000) for item in value), "sentences"),
     "decisions": (lambda value: isinstance(value, list) and all(isinstance(item, dict) for item in value), "objects"),
 }

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy
 from numpy.typing import NDArray
 
-from mobius.dhash._confidence import DEFAULT_THRESHOLDS, DOUBTFUL, LOOK_BYTES, NO_MATCH, judge
+from mobius.dhash._confidence import DEFAULT_THRESHOLDS, DOUBTFUL, LOOK_BYTES, NO_MATCH, judge, readable
 from mobius.dhash._database import Database
 from mobius.dhash._search import HammingIndex
 
@@ -75,10 +75,10 @@ def verdicts(distance: Small, looks_a: Small, looks_b: Small, there: NDArray[num
 def read_looks(connection: sqlite3.Connection, ids: Collection[int] | None = None) -> Looks:
     """Looks of the pictures that are searched; of `ids` only, when given."""
     rows = _rows(connection, "look", ids)
-    there = numpy.array([row[1] is not None and len(row[1]) == LOOK_BYTES for row in rows], numpy.bool_)
+    found = [readable(row[1]) for row in rows]
+    there = numpy.array([look is not None for look in found], numpy.bool_)
     blank = bytes(LOOK_BYTES)
-    data = b"".join(row[1] if seen else blank for row, seen in zip(rows, there, strict=True))
-    looks = numpy.frombuffer(data, numpy.uint8).reshape(-1, LOOK_BYTES)
+    looks = numpy.frombuffer(b"".join(look or blank for look in found), numpy.uint8).reshape(-1, LOOK_BYTES)
     return Looks(numpy.array([row[0] for row in rows], numpy.int64), looks, there)
 
 

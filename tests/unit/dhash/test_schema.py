@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import random
 import shutil
 import signal
@@ -17,10 +18,11 @@ from pathlib import Path
 import pytest
 
 from mobius.dhash import Library, hash_file
+from mobius.dhash._confidence import LOOK_BYTES
 from mobius.dhash._database import signed
 from mobius.dhash._schema import APPLICATION, MIGRATIONS, SCHEMA, statements
 from mobius.errors import MobiusError
-from tests.unit.dhash.library_tools import digest, make_folder
+from tests.unit.dhash.library_tools import digest, exported, fill, make_folder
 
 OPEN = "import sys; from mobius.dhash import Library; Library(sys.argv[1]).close()"
 
@@ -80,6 +82,25 @@ def test_what_the_first_schema_held_gets_its_second_look_by_the_next_scan(tmp_pa
         assert None not in {picture.look for picture in library.pictures()}
         assert {picture.release for picture in library.pictures()} == {"new"}
         assert library.scan(folder).hashed == 0
+
+
+def test_a_look_without_its_flatness_keeps_its_matches_as_doubtful_until_the_next_scan(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "library", 3)
+    with Library(tmp_path / "new", release="new") as library:
+        library.scan(folder)
+        library.add(dataclasses.replace(hash_file(folder / "0/0000.jpg", look=True), sha256="f" * 64))
+        images = exported(library)
+        assert [len(group.others) for group in library.duplicates()] == [1]
+    for image in images:
+        image["look"] = image["look"][:-2]
+    with Library(tmp_path / "old", release="new") as library:
+        fill(library, images)
+        assert [image["look"] for image in exported(library)] == [image["look"] for image in images]
+        assert (library.duplicates(), len(library.review())) == ([], 1)
+        assert {picture.confidence for picture in library.pictures()} == {"doubtful"}
+        # the one that is no file of the folder has nothing to be looked at again
+        assert library.scan(folder).hashed == 3
+        assert {len(picture.look or b"") for picture in library.pictures()} == {LOOK_BYTES - 1, LOOK_BYTES}
 
 
 def test_a_migration_killed_anywhere_is_done_or_not(tmp_path: Path) -> None:
