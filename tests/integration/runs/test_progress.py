@@ -137,12 +137,6 @@ def test_a_terminal_shows_phases_and_hosts_and_keeps_what_must_be_read(at_termin
         assert out.splitlines()[1] == "outcome  success (exit code 0)"
 
 
-def test_programs_get_nothing_but_the_result_while_a_person_sees_the_view(at_terminal):
-    with at_terminal("sleep 0.1", "--format", "json") as terminal:
-        assert json.loads(terminal.read_to_end())["outcome"] == "success"
-        assert "lock › preflight" in terminal.text
-
-
 def test_a_view_makes_room_for_what_was_asked_for(checkout):
     checkout.write("status.yml", "- hosts: here1\n  tasks:\n    - ansible.builtin.command: sleep 0.5\n")
     environment = {**checkout.environment, "TERM": "xterm-256color"}
@@ -174,7 +168,7 @@ def kill_all(*markers: str) -> None:
                 os.kill(int(place.parent.name), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("how", ["ctrl-c", "SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize("how", ["ctrl-c", "SIGKILL"])
 def test_a_terminal_is_sane_after_a_run_that_was_stopped(at_terminal, checkout, processes_with, how):
     marker = f"sleep 4242.{os.getpid()}{len(how)}"
     with at_terminal(marker) as terminal:
@@ -182,15 +176,14 @@ def test_a_terminal_is_sane_after_a_run_that_was_stopped(at_terminal, checkout, 
         if how == "ctrl-c":
             terminal.press(b"\x03")
         else:
-            terminal.process.send_signal(getattr(signal, how))
+            terminal.process.kill()
         terminal.read_to_end()
         assert terminal.is_sane()
         if how == "SIGKILL":
             kill_all(marker, str(checkout.inventory))
             return
         assert terminal.process.returncode == 2
-        name = "SIGINT" if how == "ctrl-c" else how
-        assert f"The run was stopped by {name}." in " ".join(terminal.text.split())
+        assert "The run was stopped by SIGINT." in " ".join(terminal.text.split())
         assert processes_with(marker) == []
 
 
@@ -202,6 +195,7 @@ def test_a_run_goes_on_when_its_terminal_goes_away(at_terminal, checkout, proces
         terminal.read_until(lambda: len(processes_with(marker)) > 1, "the hosts never began")
         terminal.hang_up()
         out, _ = terminal.process.communicate(timeout=60)
+        assert "lock › preflight" in terminal.text, "programs get nothing but the result, and a person sees the view"
         assert json.loads(out)["outcome"] == "instance_not_ready", "it was still heard what happened"
         assert terminal.process.returncode == 4
 
