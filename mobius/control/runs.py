@@ -210,10 +210,10 @@ def run_playbook(request: RunRequest, show: Show) -> RunSummary:
             tags=",".join(request.tags) or None,
             verbosity=request.verbosity or None,
             cmdline=_command_line(request, private) or None,
-            settings={"pexpect_timeout": _POLL},
             quiet=True,
         )
         config.prepare()
+        config.pexpect_timeout = _POLL  # given as a setting it is lost: without a file of settings there are none
         config.command[0] = ansible
         # the last entry is ansible-runner's own; one before it came from the caller's environment
         config.env["ANSIBLE_CALLBACK_PLUGINS"] = config.env["ANSIBLE_CALLBACK_PLUGINS"].rpartition(":")[2]
@@ -335,6 +335,7 @@ class _Watcher:
         self.progress, notes = self.progress.after(event)
         for note in notes:
             self._show.note(note)
+        self._show.now(self.progress)
 
     def event(self, event: Mapping[str, Any]) -> bool:
         """One event of ansible-runner; it is not kept as a file."""
