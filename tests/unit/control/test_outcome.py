@@ -224,6 +224,7 @@ def test_a_fleet_is_confirmed_when_every_host_passed():
     assert decision.as_dict() == {
         "decision": "confirm",
         "verdict": "pass",
+        "verdicts": {"lab1": "pass", "lab2": "pass"},
         "reason": "",
         "reasons": {},
         "mark_bad": False,
