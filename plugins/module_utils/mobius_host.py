@@ -1818,7 +1818,9 @@ def status(host: Host, seen: Observation) -> dict[str, Any]:
         "previous": seen.activation.previous(seen.staged),
         "token": seen.activation.token,
         "pending": {**pending.as_dict(), "remaining": round(pending.deadline - seen.at, 3)} if pending else None,
-        "watch": {"release": window.release, "remaining": round(window.until - seen.at, 3)} if window else None,
+        "watch": {"release": window.release, "remaining": max(0.0, round(window.until - seen.at, 3))}
+        if window
+        else None,
         "serving": sorted(name for name, item in seen.instances.items() if item.state == "serving"),
         "releases": releases,
         "history": [dataclasses.asdict(entry) for entry in seen.activation.history],
@@ -2062,13 +2064,19 @@ def _watch(switch: Switch, options: argparse.Namespace) -> int:
 def _watch_window(switch: Switch, window: Window, settings: watch.Settings, *, patient: bool) -> None:
     """Look until the window is over or another switch has ended it; a `patient` one tries again when going back fails.
 
+    It also looks on while a run holds the host: the release before, which the window's end would stop, may be just what
+    that run has found warm and is about to ask or to promote.
+
     Raises:
         MobiusError: `rolled_back`.
     """
     host, release = switch.host, window.release
     watcher = watch.Watcher(settings, _baseline(host, release))
     refused: str | None = None
-    while switch.clock() < window.until and window.is_of(read_activation(host), switch.boot()):
+    while window.is_of(read_activation(host), switch.boot()):
+        over = switch.clock() >= window.until
+        if over and not (patient and _held(switch)):
+            return
         problem, page = _look(host, release, settings.metrics_path)
         why = watcher.look(switch.clock(), problem, page)
         if why is not None:
@@ -2087,7 +2095,16 @@ def _watch_window(switch: Switch, window: Window, settings: watch.Settings, *, p
                 if plan.changed:
                     print(plan.note)
                     raise MobiusError("rolled_back", f"{release} {why}, so this host went back.")
-        time.sleep(max(0.0, min(settings.interval, window.until - switch.clock())))
+        time.sleep(settings.interval if over else max(0.0, min(settings.interval, window.until - switch.clock())))
+
+
+def _held(switch: Switch) -> bool:
+    """Whether a run holds the lock of the host (lease.py); a file that is none could not keep anybody out."""
+    try:
+        content = json.loads((switch.host.run_dir / "lease.json").read_bytes())
+        return bool(content["boot_id"] == switch.boot() and switch.clock() < content["expires"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _look(host: Host, release: str, metrics_path: str) -> tuple[str | None, str | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -72,6 +73,14 @@ def test_a_good_release_is_watched_to_the_end_and_then_the_one_before_stops(
     assert watched.run(plan_confirmed, B).actions == ()
     watched.run(plan_rollback, None)
     assert watched.serving == [A], "it can be gone back to all the same"
+
+
+def test_what_is_warm_is_not_stopped_while_a_run_holds_the_host(watched: Any) -> None:
+    lease = {"run": "r9", "boot_id": watched.boot_id, "expires": 1700.0}
+    (watched.host.run_dir / "lease.json").write_text(json.dumps(lease))
+    assert watched.command("watch") == 0
+    assert watched.now >= 1700.0, "that run may have found the release before ready, and be about to ask it"
+    assert (watched.running, window(watched)) == ([B], None)
 
 
 @pytest.mark.parametrize("behaviour", ["unwell", "silent"])
