@@ -2,64 +2,29 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The lock between runs: a lease on each host, judged by that host's own clock.
 
-`lease.json` lies in the run folder, in memory, so that a reboot ends it, and changes only under the lock that the
-switch holds, too. So whoever checks a lease and then switches does both in one step: a run that wakes up late is
-refused by the switch itself. A lease remembers the token of the truth; a rollback takes no lease, but it raises the
-token, and thereby fences the run that holds one.
+`lease.json` (`mobius_host` reads it) lies in the run folder, in memory, so that a reboot ends it, and changes only
+under the lock that the switch holds, too. So whoever checks a lease and then switches does both in one step: a run that
+wakes up late is refused by the switch itself. A lease remembers the token of the truth; a rollback takes no lease, but
+it raises the token, and thereby fences the run that holds one.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 from ansible_collections.mobius.dhash.plugins.module_utils import durable
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import (
-    Host,
+    Lease,
     Observation,
     Plan,
     Switch,
     read_activation,
+    read_lease,
 )
 
 LONGEST = 86_400.0  # seconds
-
-
-@dataclass(frozen=True)
-class Lease:
-    """Who holds the lock. `expires` in seconds of CLOCK_MONOTONIC of the boot `boot_id`; `seconds`: its length."""
-
-    run: str
-    actor: str
-    since: str
-    seconds: float
-    expires: float
-    boot_id: str
-    token: int
-
-    def live(self, now: float, boot: str) -> bool:
-        """Whether it still keeps others out."""
-        return self.boot_id == boot and now < self.expires
-
-
-def path_of(host: Host) -> Path:
-    """Where the lease of a host lies."""
-    return host.run_dir / "lease.json"
-
-
-def read(host: Host) -> Lease | None:
-    """The lease, live or run out; None when there is none, or a file that is none: it could not keep anybody out."""
-    try:
-        content = json.loads(path_of(host).read_bytes())
-        return Lease(**{field.name: content[field.name] for field in dataclasses.fields(Lease)})
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError):
-        return None
 
 
 def refusal(lease: Lease, now: float) -> MobiusError:
@@ -73,7 +38,7 @@ def refusal(lease: Lease, now: float) -> MobiusError:
 
 def holder(switch: Switch, run: str) -> MobiusError | None:
     """The refusal that `run` would meet now; None when it would get the lock, or has it."""
-    found = read(switch.host)
+    found = read_lease(switch.host)
     if found is None or found.run == run or not found.live(switch.clock(), switch.boot()):
         return None
     return refusal(found, switch.clock())
@@ -86,7 +51,7 @@ def take(switch: Switch, run: str, actor: str, since: str, seconds: float) -> bo
         MobiusError: `locked`, when another run holds it; `fenced`, when this run held it and lost it to a rollback.
     """
     with switch.locked():
-        found = read(switch.host)
+        found = read_lease(switch.host)
         if refused := holder(switch, run):
             raise refused
         if found is not None and found.run == run:
@@ -94,18 +59,18 @@ def take(switch: Switch, run: str, actor: str, since: str, seconds: float) -> bo
             return False
         token = read_activation(switch.host).token
         new = Lease(run, actor, since, seconds, switch.clock() + seconds, switch.boot(), token)
-        durable.write_json(path_of(switch.host), dataclasses.asdict(new))
+        durable.write_json(switch.host.lease_path, dataclasses.asdict(new))
         return True
 
 
 def release(switch: Switch, run: str, *, check: bool = False) -> bool:
     """Let go of the lock; whether this run held it. Another's is left alone."""
     with switch.locked():
-        found = read(switch.host)
+        found = read_lease(switch.host)
         if found is None or found.run != run:
             return False
         if not check:
-            path_of(switch.host).unlink(missing_ok=True)
+            switch.host.lease_path.unlink(missing_ok=True)
         return True
 
 
@@ -136,7 +101,7 @@ def fenced(switch: Switch, run: str | None, plan: Callable[[Observation], Plan])
 
 def _renew(switch: Switch, run: str, seconds: float | None = None) -> None:
     """Prove that the run holds the lock, and count its time anew. A lease that ran out unclaimed is still its own."""
-    found = read(switch.host)
+    found = read_lease(switch.host)
     if found is None or found.run != run:
         who = f"the run {found.run} of {found.actor} has it" if found else "nobody has it"
         raise MobiusError("fenced", f"The run {run} no longer holds the lock of this host: {who}.")
@@ -147,4 +112,4 @@ def _renew(switch: Switch, run: str, seconds: float | None = None) -> None:
     renewed = dataclasses.replace(
         found, seconds=lasting, expires=switch.clock() + lasting, boot_id=switch.boot(), token=truth.token
     )
-    durable.write_json(path_of(switch.host), dataclasses.asdict(renewed))
+    durable.write_json(switch.host.lease_path, dataclasses.asdict(renewed))

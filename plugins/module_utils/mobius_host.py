@@ -157,6 +157,11 @@ class Host:
         return self.run_dir / "watch.json"
 
     @property
+    def lease_path(self) -> Path:
+        """The lock between runs; in memory, so that a reboot ends it."""
+        return self.run_dir / "lease.json"
+
+    @property
     def gates_dir(self) -> Path:
         """The verdicts of the gate, with what led to them."""
         return self.root / "gates"
@@ -404,6 +409,37 @@ def read_window(host: Host) -> Window | None:
             token=_take(path, content, "token", int),
         )
     except MobiusError:
+        return None
+
+
+@dataclass(frozen=True)
+class Lease:
+    """Who holds the lock between runs (`lease.py` has its rules).
+
+    `expires` in seconds of CLOCK_MONOTONIC of the boot `boot_id`; `seconds`: its length.
+    """
+
+    run: str
+    actor: str
+    since: str
+    seconds: float
+    expires: float
+    boot_id: str
+    token: int
+
+    def live(self, now: float, boot: str) -> bool:
+        """Whether it still keeps others out."""
+        return self.boot_id == boot and now < self.expires
+
+
+def read_lease(host: Host) -> Lease | None:
+    """The lease, live or run out; None when there is none, or a file that is none: it could not keep anybody out."""
+    try:
+        content = json.loads(host.lease_path.read_bytes())
+        return Lease(**{item.name: content[item.name] for item in dataclasses.fields(Lease)})
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
         return None
 
 
@@ -708,6 +744,17 @@ class Observation:
     window: Window | None = None
     watched: bool = False
     window_seconds: float = 0.0
+    lease: Lease | None = None
+
+    @property
+    def overtime(self) -> bool:
+        """Whether the monitoring window is over, and is kept open because a run holds the host.
+
+        What is warm, and would be stopped at its end, may be just what that run has found ready and is about to ask.
+        """
+        window, lease = self.open_window, self.lease
+        held = lease is not None and lease.live(self.at, self.boot)
+        return window is not None and self.at >= window.until and held
 
     @property
     def open_window(self) -> Window | None:
@@ -1385,6 +1432,8 @@ def plan_unwatched(seen: Observation, who: Who) -> Plan:
     window = seen.open_window
     if window is not None and seen.at < window.until:
         return draft.plan(f"{window.release} is watched for {window.until - seen.at:.0f} s more")
+    if seen.overtime:
+        return draft.plan("the host is held by a run, so nothing that is warm is stopped")
     _settle(draft, who)
     pending = draft.now.open
     needed = (draft.now.activation.confirmed, *((pending.release, pending.previous) if pending else ()))
@@ -1546,6 +1595,7 @@ class Switch:
             window=read_window(host),
             watched=units.get(host.watch_unit, inactive).active in ("active", "activating"),
             window_seconds=host.watching.seconds,
+            lease=read_lease(host),
         )
 
     def run(self, make: Callable[[Observation], Plan], *, check: bool = False) -> Plan:
@@ -2046,26 +2096,30 @@ def _watch(switch: Switch, options: argparse.Namespace) -> int:
     The end is absolute, so a watch that was killed and started again lasts no longer than the first would have.
     """
     host, activation = switch.host, read_activation(switch.host)
-    settings, window = host.watching, read_window(host)
     if options.seconds is not None:
         began, token = switch.clock(), activation.token
-        settings = dataclasses.replace(settings, unhealthy_seconds=options.grace)
+        settings = dataclasses.replace(host.watching, unhealthy_seconds=options.grace)
         settings = dataclasses.replace(settings, interval=min(settings.interval, 1.0, options.grace / 4))
         window = Window(activation.confirmed or "", None, began, began + options.seconds, switch.boot(), token)
-    if activation.confirmed is not None and window is not None and window.is_of(activation, switch.boot()):
-        _watch_window(switch, window, settings, patient=options.seconds is None)
-    if options.seconds is not None:
+        if activation.confirmed is not None:
+            _watch_window(switch, window, settings, patient=False)
         print(f"{activation.confirmed or 'nothing'} was watched for {options.seconds:g} s")
-    else:
-        print(switch.run(lambda seen: plan_unwatched(seen, switch.who)).note)
-    return 0
+        return 0
+    while True:
+        opened = read_window(host)
+        if opened is not None and opened.is_of(read_activation(host), switch.boot()):
+            _watch_window(switch, opened, host.watching, patient=True)
+        # a run may have taken the host since that last look: plan and lease are made under the same lock
+        plan = switch.run(lambda seen: plan_unwatched(seen, switch.who))
+        if not plan.after.overtime:
+            print(plan.note)
+            return 0
 
 
 def _watch_window(switch: Switch, window: Window, settings: watch.Settings, *, patient: bool) -> None:
-    """Look until the window is over or another switch has ended it; a `patient` one tries again when going back fails.
+    """Look until the window is over or another switch has ended it.
 
-    It also looks on while a run holds the host: the release before, which the window's end would stop, may be just what
-    that run has found warm and is about to ask or to promote.
+    A `patient` one tries again when going back fails, and looks on after the end while a run holds the host.
 
     Raises:
         MobiusError: `rolled_back`.
@@ -2074,8 +2128,8 @@ def _watch_window(switch: Switch, window: Window, settings: watch.Settings, *, p
     watcher = watch.Watcher(settings, _baseline(host, release))
     refused: str | None = None
     while window.is_of(read_activation(host), switch.boot()):
-        over = switch.clock() >= window.until
-        if over and not (patient and _held(switch)):
+        left = window.until - switch.clock()
+        if left <= 0 and not (patient and _held(switch)):
             return
         problem, page = _look(host, release, settings.metrics_path)
         why = watcher.look(switch.clock(), problem, page)
@@ -2095,16 +2149,13 @@ def _watch_window(switch: Switch, window: Window, settings: watch.Settings, *, p
                 if plan.changed:
                     print(plan.note)
                     raise MobiusError("rolled_back", f"{release} {why}, so this host went back.")
-        time.sleep(settings.interval if over else max(0.0, min(settings.interval, window.until - switch.clock())))
+        left = window.until - switch.clock()
+        time.sleep(min(settings.interval, left) if left > 0 else settings.interval)
 
 
 def _held(switch: Switch) -> bool:
-    """Whether a run holds the lock of the host (lease.py); a file that is none could not keep anybody out."""
-    try:
-        content = json.loads((switch.host.run_dir / "lease.json").read_bytes())
-        return bool(content["boot_id"] == switch.boot() and switch.clock() < content["expires"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    lease = read_lease(switch.host)
+    return lease is not None and lease.live(switch.clock(), switch.boot())
 
 
 def _look(host: Host, release: str, metrics_path: str) -> tuple[str | None, str | None]:

@@ -83,7 +83,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusE
 
 def _take_in_time(switch: mobius_host.Switch, run: str, actor: str, seconds: float, wait: float) -> None:
     until = switch.clock() + wait
-    seen = lease.read(switch.host)
+    seen = mobius_host.read_lease(switch.host)
     while True:
         since = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         try:
@@ -91,7 +91,11 @@ def _take_in_time(switch: mobius_host.Switch, run: str, actor: str, seconds: flo
             return
         except MobiusError as error:
             # a lease that moves has a living holder
-            if error.outcome != "locked" or switch.clock() >= until or lease.read(switch.host) not in (seen, None):
+            if (
+                error.outcome != "locked"
+                or switch.clock() >= until
+                or mobius_host.read_lease(switch.host) not in (seen, None)
+            ):
                 raise
         time.sleep(0.2)
 

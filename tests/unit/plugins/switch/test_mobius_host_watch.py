@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from ansible_collections.mobius.dhash.plugins.module_utils import mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import lease, mobius_host
 from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import (
     plan_canary,
     plan_confirmed,
@@ -76,11 +75,30 @@ def test_a_good_release_is_watched_to_the_end_and_then_the_one_before_stops(
 
 
 def test_what_is_warm_is_not_stopped_while_a_run_holds_the_host(watched: Any) -> None:
-    lease = {"run": "r9", "boot_id": watched.boot_id, "expires": 1700.0}
-    (watched.host.run_dir / "lease.json").write_text(json.dumps(lease))
+    lease.take(watched.switch(), "r9", "somebody", "now", 700)  # till 1700, and the window till 1600
     assert watched.command("watch") == 0
     assert watched.now >= 1700.0, "that run may have found the release before ready, and be about to ask it"
     assert (watched.running, window(watched)) == ([B], None)
+
+
+def test_a_run_that_takes_the_host_at_the_last_moment_finds_what_it_saw(
+    watched: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the watch's last look and its last step."""
+    look, looks = mobius_host._watch_window, 0
+
+    def then_a_run_comes(*arguments: Any, **more: Any) -> None:
+        nonlocal looks
+        look(*arguments, **more)
+        looks += 1
+        if looks == 1:
+            lease.take(watched.switch(), "r9", "somebody", "now", 60)
+        else:
+            assert watched.running == [A, B]
+
+    monkeypatch.setattr(mobius_host, "_watch_window", then_a_run_comes)
+    assert watched.command("watch") == 0
+    assert (looks, watched.running, window(watched)) == (2, [B], None)
 
 
 @pytest.mark.parametrize("behaviour", ["unwell", "silent"])
