@@ -11,9 +11,9 @@ from typing import Any
 import click
 
 from mobius.control import bundle as bundles
+from mobius.control.options import format_option, key_option
 from mobius.manifest import Bundle, signature_path
 
-_format = click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
 _sha256 = click.option("--sha256", help="The bundle's SHA-256 from elsewhere; its .sha256 file need not be there then.")
 
 
@@ -33,8 +33,8 @@ def bundle() -> None:
     default=bundles.CHECKOUT,
     help="The checkout whose commit is built; this one when left out.",
 )
-@_format
-def build(version: str | None, out: Path, python: str, platform: str, source: Path, format_: str) -> None:
+@format_option
+def build(version: str | None, out: Path, python: str, platform: str, source: Path, form: str) -> None:
     """Build the bundle of the commit that is checked out.
 
     What is not committed is not in it. Two builds of one commit are the same file, byte for byte.
@@ -48,7 +48,7 @@ def build(version: str | None, out: Path, python: str, platform: str, source: Pa
     made = bundles.build(
         source, out, version=version, python=python, platform=platform, tell=lambda line: click.echo(line, err=True)
     )
-    _show(made, format_)
+    _show(made, form)
 
 
 @bundle.command()
@@ -60,8 +60,8 @@ def build(version: str | None, out: Path, python: str, platform: str, source: Pa
     metavar="FILE",
     help="allowed_signers: refuse a bundle that none of them signed, as a host with that list does.",
 )
-@_format
-def verify(file: Path, sha256: str | None, signers: Path | None, format_: str) -> None:
+@format_option
+def verify(file: Path, sha256: str | None, signers: Path | None, form: str) -> None:
     """Read a bundle whole, compare every file with its manifest and print its release id.
 
     \b
@@ -71,21 +71,15 @@ def verify(file: Path, sha256: str | None, signers: Path | None, format_: str) -
       mobius bundle verify dist/mobius-dhash-1.2.0.tar.gz --format json
     """
     made = bundles.verify(file, sha256)
-    _show(made, format_, signed_by=bundles.signed_by(made, signers) if signers else None)
+    _show(made, form, signed_by=bundles.signed_by(made, signers) if signers else None)
 
 
 @bundle.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option(
-    "--key",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Your SSH key; a public one when an SSH agent holds it.",
-)
+@key_option
 @_sha256
-@_format
-def sign(file: Path, key: Path, sha256: str | None, format_: str) -> None:
+@format_option
+def sign(file: Path, key: Path, sha256: str | None, form: str) -> None:
     """Sign a bundle, for hosts that stage only what their own signers signed.
 
     The bundle is read whole first. The signature is kept beside it, as FILE.sig, and goes wherever it goes.
@@ -95,14 +89,14 @@ def sign(file: Path, key: Path, sha256: str | None, format_: str) -> None:
       mobius bundle sign dist/mobius-dhash-1.2.0.tar.gz --key ~/.ssh/id_ed25519
     """
     made = bundles.sign(file, key, sha256)
-    if format_ == "json":
-        _show(made, format_)
+    if form == "json":
+        _show(made, form)
     else:
         click.echo(f"signed   {made.release_id} with {key}; the signature is {signature_path(made.path)}")
 
 
-def _show(made: Bundle, format_: str, signed_by: str | None = None) -> None:
-    if format_ == "json":
+def _show(made: Bundle, form: str, signed_by: str | None = None) -> None:
+    if form == "json":
         click.echo(json.dumps({**_as_dict(made), "signed_by": signed_by}, indent=2, sort_keys=True))
         return
     click.echo(f"{made.release_id}  {made.path}")

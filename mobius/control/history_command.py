@@ -14,10 +14,10 @@ from typing import Any
 import click
 
 from mobius import durable
-from mobius.control import history_report, history_runs
-from mobius.control import history_verify as form
+from mobius.control import history_report, history_runs, history_verify
 from mobius.control.history import default_folder
 from mobius.control.inventory_value import inventory_value
+from mobius.control.options import format_option
 from mobius.control.progress_view import Lines
 from mobius.control.runs import DEFAULT_INVENTORY, RunRequest, find_checkout, find_inventory, run_playbook
 from mobius.errors import ExitCode, MobiusError
@@ -55,9 +55,6 @@ def _where(command: Callable[..., int]) -> Callable[..., int]:
     return decorated
 
 
-_form = click.option("--format", "shape", type=click.Choice(["text", "json"]), default="text", help="What stdout gets.")
-
-
 @click.group()
 def history() -> None:
     """What was run, by whom, and how it ended; and the proof that nobody changed the record.
@@ -73,8 +70,8 @@ def history() -> None:
 
 @history.command("list")
 @_where
-@_form
-def list_runs(folder: Path, inventory: str, shape: str) -> int:  # noqa: ARG001
+@format_option
+def list_runs(folder: Path, inventory: str, form: str) -> int:  # noqa: ARG001
     """List the runs, oldest first.
 
     \b
@@ -82,7 +79,7 @@ def list_runs(folder: Path, inventory: str, shape: str) -> int:  # noqa: ARG001
       mobius history list -i inventories/production --format json
     """
     runs = history_runs.read_runs(folder)
-    if shape == "json":
+    if form == "json":
         _print_json([history_runs.listed(run) for run in runs])
         return int(ExitCode.SUCCESS)
     for run in runs:
@@ -93,8 +90,8 @@ def list_runs(folder: Path, inventory: str, shape: str) -> int:  # noqa: ARG001
 @history.command("show")
 @click.argument("run", metavar="RUN")
 @_where
-@_form
-def show(folder: Path, inventory: str, run: str, shape: str) -> int:  # noqa: ARG001
+@format_option
+def show(folder: Path, inventory: str, run: str, form: str) -> int:  # noqa: ARG001
     """Show everything that is recorded of one run. RUN is its id or the beginning of it.
 
     \b
@@ -105,7 +102,7 @@ def show(folder: Path, inventory: str, run: str, shape: str) -> int:  # noqa: AR
     if len(found) != 1:
         what = "No run begins" if not found else f"{len(found)} runs begin"
         raise MobiusError("invalid_input", f"{what} with {run}.", do_next="Take an id from `mobius history list`.")
-    if shape == "json":
+    if form == "json":
         _print_json(found[0])
         return int(ExitCode.SUCCESS)
     click.echo(_line(found[0]))
@@ -133,7 +130,7 @@ def show(folder: Path, inventory: str, run: str, shape: str) -> int:  # noqa: AR
 @click.option(
     "--other-chain", "others", multiple=True, metavar="ID", help="Another history that these hosts have seen."
 )
-@_form
+@format_option
 def verify(
     folder: Path,
     inventory: str,
@@ -143,7 +140,7 @@ def verify(
     require_witness: bool,
     signers: str | None,
     others: tuple[str, ...],
-    shape: str,
+    form: str,
 ) -> int:
     """Prove that the history is whole, with itself and with what each host has seen.
 
@@ -155,7 +152,7 @@ def verify(
       mobius history verify -i inventories/production --signers /etc/mobius/allowed_signers
       mobius history verify --dir ./audit --witnesses ./audit/witnesses.json
     """
-    if not (folder / form.FILE_NAME).exists():
+    if not (folder / history_verify.FILE_NAME).exists():
         history_runs.read_runs(folder)  # says so
     if witnesses:
         seen = _read_witnesses(Path(witnesses))
@@ -167,8 +164,8 @@ def verify(
         durable.write_json(Path(save_witnesses), seen)
     if signers and not Path(signers).is_file():
         raise MobiusError("invalid_input", f"There is no file {signers}.")
-    verdict = form.verify(folder, witnesses=seen, signers=Path(signers) if signers else None, others=others)
-    if shape == "json":
+    verdict = history_verify.verify(folder, witnesses=seen, signers=Path(signers) if signers else None, others=others)
+    if form == "json":
         _print_json(verdict.as_dict())
     else:
         click.echo("\n".join(verdict.lines()))
@@ -181,8 +178,8 @@ def verify(
 @click.option("--from", "begin", metavar="DAY", help="Runs that started on this day or later (UTC).")
 @click.option("--to", "end", metavar="DAY", help="Runs that started before this day (UTC).")
 @click.option("--all", "everything", is_flag=True, help="Check runs too; without it only what could change a host.")
-@click.option("--format", "shape", type=click.Choice(["csv", "json"]), default="csv", help="What stdout gets.")
-def export(folder: Path, inventory: str, begin: str | None, end: str | None, everything: bool, shape: str) -> int:  # noqa: ARG001
+@click.option("--format", "form", type=click.Choice(["csv", "json"]), default="csv", help="What stdout gets.")
+def export(folder: Path, inventory: str, begin: str | None, end: str | None, everything: bool, form: str) -> int:  # noqa: ARG001
     """Write all changes of a period: the population that an auditor draws a sample from.
 
     \b
@@ -191,7 +188,7 @@ def export(folder: Path, inventory: str, begin: str | None, end: str | None, eve
     """
     runs = history_runs.in_period(history_runs.read_runs(folder), begin, end)
     runs = [run for run in runs if everything or not run["check"]]
-    if shape == "json":
+    if form == "json":
         _print_json(runs)
     else:
         click.echo(history_runs.csv_text(runs), nl=False)
@@ -210,7 +207,7 @@ def report(folder: Path, inventory: str, output: str, offline: bool) -> int:
       mobius history report -i inventories/production --output history.html
     """
     runs = history_runs.read_runs(folder)
-    verdict = form.verify(folder, witnesses={} if offline else ask_witnesses(inventory))
+    verdict = history_verify.verify(folder, witnesses={} if offline else ask_witnesses(inventory))
     place = Path(output).absolute()
     durable.write_bytes(place, history_report.page(runs, verdict).encode())
     click.echo(place)

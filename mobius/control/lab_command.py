@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 
+from mobius.control.options import format_option
 from mobius.control.progress_view import showing
 from mobius.control.runs import RunRequest, find_checkout, find_inventory, run_playbook
 from mobius.errors import ExitCode, MobiusError
@@ -130,9 +131,6 @@ _root = click.option(
     type=click.Path(file_okay=False, exists=True),
     help="The checkout whose lab is meant.  [default: this one]",
 )
-_format = click.option(
-    "--format", "form", type=click.Choice(["text", "json"]), default="text", help="What stdout gets."
-)
 _check = click.option("--check", is_flag=True, help="Change nothing; show what would change.")
 
 
@@ -161,7 +159,7 @@ def lab() -> None:
 @click.option("--publish", type=click.IntRange(1, 65535), multiple=True, help="Publish this port of the hosts, too.")
 @_check
 @_root
-@_format
+@format_option
 def up(*, hosts: int, debian: str, publish: tuple[int, ...], check: bool, root: str | None, form: str) -> int:
     """Bring the lab to this many running hosts.
 
@@ -178,7 +176,7 @@ def up(*, hosts: int, debian: str, publish: tuple[int, ...], check: bool, root: 
 @click.option("--images", is_flag=True, help="Remove the base images, too, unless another checkout's hosts use them.")
 @_check
 @_root
-@_format
+@format_option
 def down(*, images: bool, check: bool, root: str | None, form: str) -> int:
     """Remove the lab's hosts, what killed runs left of them, and their state in .lab."""
     variables = {"lab_state": "absent", "lab_images": "absent" if images else "present"}
@@ -187,7 +185,7 @@ def down(*, images: bool, check: bool, root: str | None, form: str) -> int:
 
 @lab.command()
 @_root
-@_format
+@format_option
 def status(*, root: str | None, form: str) -> int:
     """Show the lab's hosts. The exit code is 0 when there are some and all run, else 3."""
     found = read_status(_place(root))

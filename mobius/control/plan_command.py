@@ -16,6 +16,7 @@ from mobius.control import plan as plans
 from mobius.control.changes import Fidelity
 from mobius.control.history import now
 from mobius.control.inventory_value import inventory_values
+from mobius.control.options import format_option, key_option
 from mobius.control.planned_run import unsettled
 from mobius.control.run_commands import (
     Common,
@@ -23,7 +24,6 @@ from mobius.control.run_commands import (
     bundle_variables,
     common_options,
     finish,
-    format_option,
     release_id_of,
     run,
     timeout_option,
@@ -96,13 +96,7 @@ def plan(
 @click.command()
 @click.argument("file", metavar="PLAN", type=click.Path(path_type=Path))
 @click.option("--role", required=True, metavar="ROLE", help=f"{', '.join(approvals.ROLES)}, or author.")
-@click.option(
-    "--key",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Your SSH key; a public one when an SSH agent holds it.",
-)
+@key_option
 @click.option("--signers", type=click.Path(path_type=Path), metavar="FILE", help="allowed_signers to check it against.")
 @format_option
 def approve(file: Path, role: str, key: Path, signers: Path | None, form: str) -> int:

@@ -19,6 +19,7 @@ from typing import Any
 import click
 
 from mobius import manifest
+from mobius.control.options import format_option
 from mobius.control.outcome import ending
 from mobius.control.progress_view import showing
 from mobius.control.runs import (
@@ -57,9 +58,6 @@ timeout_option = click.option(
     help="Stop the run after this time (exit code 4).",
 )
 verbose_option = click.option("-v", "--verbose", "verbosity", count=True, help="Show more of Ansible; up to -vvvv.")
-format_option = click.option(
-    "--format", "form", type=click.Choice(["text", "json"]), default="text", help="What stdout gets."
-)
 
 
 def common_options(command: Callable[..., int]) -> Callable[..., int]:

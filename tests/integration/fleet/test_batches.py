@@ -21,8 +21,9 @@ def first(fleet: Any) -> str:
     """A release that serves on all hosts."""
     fleet.fresh()
     path, release = fleet.bundle("1.0.0")
-    done = fleet.release(path)
-    assert done.code == 0, done.stderr
+    check, done = fleet.release(path, "--check"), fleet.release(path)
+    assert (check.code, done.code) == (0, 0), check.stderr + done.stderr
+    assert check.changes == done.changes
     assert fleet.answers() == fleet.everywhere(release)
     return str(release)
 
@@ -52,6 +53,12 @@ def hooked(fleet: Any, host: str) -> dict[str, str]:
     """What the hooks left on a host, by name; forgets it."""
     said = fleet.shell(host, "cd /run && grep -H '' hook-* || true; rm -f hook-*")
     return dict(line.removeprefix("hook-").split(":", 1) for line in said.splitlines())
+
+
+def moody(host: str) -> str:
+    """Probes: what one host asks holds in standby and no longer when it serves, so its gate is what refuses."""
+    asked = {"name": "moody", "path": "/admin/state", "json": {"state": "standby"}}
+    return f"{{{{ [{asked}] if inventory_hostname == '{host}' else [] }}}}"
 
 
 def test_a_release_goes_through_its_batches_and_the_decision_is_recorded(fleet: Any, first: str) -> None:
@@ -110,9 +117,7 @@ def test_a_hook_that_fails_after_the_promotion_takes_all_hosts_back_and_none_blo
 def test_a_host_that_fails_in_the_last_batch_takes_all_hosts_back(fleet: Any, first: str) -> None:
     before = fleet.confirmed()
     path, _ = fleet.bundle("1.2.0")
-    # what the last host asks holds in standby and no longer when it serves, so its gate is what refuses
-    probes = "{{ [{'name': 'moody', 'path': '/admin/state', 'json': {'state': 'standby'}}] if inventory_hostname == 'lab4' else [] }}"
-    done = fleet.release(path, promote_probes=probes)
+    done = fleet.release(path, promote_probes=moody("lab4"))
     assert (done.code, done.outcome) == (2, "rolled_back"), done.stderr
     assert set(done.outcomes()) == set(fleet.names)
     assert fleet.confirmed() == fleet.answers() == before
@@ -124,8 +129,7 @@ def test_a_host_that_fails_in_the_last_batch_takes_all_hosts_back(fleet: Any, fi
 def test_a_failed_first_batch_is_the_only_one_that_begins(fleet: Any, first: str) -> None:
     before = fleet.confirmed()
     path, release = fleet.bundle("1.3.0")
-    probes = "{{ [{'name': 'moody', 'path': '/admin/state', 'json': {'state': 'standby'}}] if inventory_hostname == 'lab1' else [] }}"
-    done = fleet.release(path, promote_probes=probes)
+    done = fleet.release(path, promote_probes=moody("lab1"))
     assert (done.code, done.outcome) == (2, "rolled_back"), done.stderr
     canaries = [f'grep -c \'"event":"canary".*{release}\' /var/lib/stand-in/journal.jsonl || true']
     assert [fleet.shell(host, canaries[0]).strip() for host in fleet.names] == ["1", "0", "0", "0"]

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import http.server
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.receiver import serving
 
 SECRET = "B000-hush-hush"
 PLAY = """
@@ -53,13 +54,8 @@ class Receiver(http.server.ThreadingHTTPServer):
 @pytest.fixture
 def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    server = Receiver()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(Receiver()) as server:
+        yield server
 
 
 def texts(receiver: Receiver) -> list[str]:

@@ -8,7 +8,6 @@ import http.server
 import json
 import socket
 import socketserver
-import threading
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -16,6 +15,7 @@ import pytest
 
 from mobius.control.notifications import Message, Notifier, Receiver, delivery, parse
 from mobius.control.outcome import SUCCESS, HostFailure, ending
+from tests.receiver import serving
 
 ABOUT = {"run": "20260131T230501Z-9f3a61c2", "actor": "ada@control", "service": "mobius-dhash", "hosts": 3}
 RELEASE = "1.4.0-0123456789ab"
@@ -100,23 +100,16 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
-def serving(server: Any) -> Iterator[Any]:
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
 @pytest.fixture
 def web() -> Iterator[WebReceiver]:
-    yield from serving(WebReceiver())
+    with serving(WebReceiver()) as server:
+        yield server
 
 
 @pytest.fixture
 def mail() -> Iterator[MailReceiver]:
-    yield from serving(MailReceiver())
+    with serving(MailReceiver()) as server:
+        yield server
 
 
 def whole_run(given: Any, end: Any = SUCCESS, *, playbook: str = "release", back: bool = False) -> list[str]:
