@@ -568,7 +568,10 @@ def _hidden_folder(releases: Path) -> Iterator[Path]:
     """A hidden folder beside the releases, held by a lock on the folder itself: one that nobody holds is a leftover."""
     while True:
         hidden = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=releases))
-        descriptor = os.open(hidden, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            descriptor = os.open(hidden, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # another run took it for a leftover before it was open
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         if hidden.exists():
             break

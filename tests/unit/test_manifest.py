@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import hashlib
 import io
@@ -370,6 +371,28 @@ def test_two_runs_that_stage_the_same_release_at_once_both_succeed(bundle: Path,
     assert [run.returncode for run in runs] == [0] * 4
     assert len(set(said)) == 1
     assert [path.name for path in releases.iterdir()] == [said[0].decode().strip()]
+
+
+@pytest.mark.parametrize("taken_before", ["os.open", "fcntl.flock"])
+def test_a_folder_that_another_run_takes_for_a_leftover_is_made_again(
+    bundle: Path, releases: Path, monkeypatch: pytest.MonkeyPatch, taken_before: str
+) -> None:
+    module, name = {"os.open": (os, "open"), "fcntl.flock": (fcntl, "flock")}[taken_before]
+    original = getattr(module, name)
+    taken = []
+
+    def step(first: Any, *args: Any, **kwargs: Any) -> Any:
+        hidden = list(releases.glob(".staging-*"))
+        if hidden and not taken:
+            taken.extend(hidden)
+            manifest.remove_leftovers(releases)
+            assert not hidden[0].exists()
+        return original(first, *args, **kwargs)
+
+    monkeypatch.setattr(module, name, step)
+    release = manifest.stage(bundle, releases)
+    assert taken and manifest.verify_tree(releases / release) == []
+    assert [path.name for path in releases.iterdir()] == [release]
 
 
 def test_a_bundle_of_another_service_is_refused(bundle: Path, releases: Path) -> None:
