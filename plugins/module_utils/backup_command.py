@@ -14,22 +14,28 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from ansible_collections.mobius.dhash.plugins.module_utils import backup, copies, drill, durable, errors, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import (
+    backup,
+    backup_metrics,
+    backup_settings,
+    copies,
+    drill,
+    errors,
+    mobius_host,
+)
+from ansible_collections.mobius.dhash.plugins.module_utils.backup_settings import Settings
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host
 
-CONFIG_DIR = "/etc/mobius-backup"
 COMMAND = "/usr/local/bin/mobius-backup"
 SOURCES = (
     *mobius_host.TOOL_SOURCES,
-    *("archive", "backup", "copies", "drill", "gate", "restore", "backup_command"),
+    *("archive", "backup", "copies", "drill", "gate", "restore", "backup_settings", "backup_metrics", "backup_command"),
 )
-Settings = Mapping[str, Any]
 
 
 def _create(host: Host, settings: Settings, _: argparse.Namespace) -> str:
@@ -69,14 +75,14 @@ def _list(host: Host, _: Settings, options: argparse.Namespace) -> str:
 
 def _push(host: Host, settings: Settings, _: argparse.Namespace) -> str:
     lines = []
-    for place in _places(settings):
+    for place in backup_settings.places(settings):
         pushed = copies.push(host, place, settings.get("name") or os.uname().nodename)
         lines.append(f"{place.name}: {', '.join(pushed) if pushed else 'has the newest'}.")
     return "\n".join(lines) or "No place for copies is set."
 
 
 def _pull(host: Host, settings: Settings, options: argparse.Namespace) -> str:
-    places = {place.name: place for place in _places(settings)}
+    places = {place.name: place for place in backup_settings.places(settings)}
     chosen = options.place or next(iter(places), "")
     if chosen not in places:
         raise MobiusError("invalid_input", f"There is no place for copies {chosen!r}; there are: {', '.join(places)}.")
@@ -95,65 +101,6 @@ def _metrics(_host: Host, _settings: Settings, _options: argparse.Namespace) -> 
     return ""
 
 
-def _places(settings: Settings) -> list[copies.Place]:
-    return [copies.Place.parse(value) for value in settings.get("copies", [])]
-
-
-# --- Metrics ----------------------------------------------------------------------------------------------------------
-
-_HELP = {
-    "mobius_backup_count": "Backups in the backup folder.",
-    "mobius_backup_damaged": "Backups that were not what was written when they were last read.",
-    "mobius_backup_created_timestamp_seconds": "When the newest whole backup was begun.",
-    "mobius_backup_verified_timestamp_seconds": "When the newest whole backup was last read whole; 0: never.",
-    "mobius_backup_bytes": "Size of the newest whole backup.",
-    "mobius_backup_drill_timestamp_seconds": "When the last drill ended; 0: never.",
-    "mobius_backup_drill_success_timestamp_seconds": "When the last successful drill ended; 0: never.",
-    "mobius_backup_copied_timestamp_seconds": "When this place was last seen to hold the newest backups; 0: never.",
-}
-
-
-def metrics(host: Host, places: Sequence[str] = ()) -> str:
-    """What there is, in Prometheus' text format."""
-    found = backup.existing(host)
-    values: dict[str, dict[str, float]] = {name: {} for name in _HELP}
-    for scope in backup.SCOPES:
-        mine = [item for item in found if item.scope == scope]
-        whole = [item for item in mine if item.damaged is None]
-        labels = f'service="{host.service}",scope="{scope}"'
-        values["mobius_backup_count"][labels] = len(mine)
-        values["mobius_backup_damaged"][labels] = len(mine) - len(whole)
-        if whole:
-            values["mobius_backup_created_timestamp_seconds"][labels] = whole[-1].moment.timestamp()
-            values["mobius_backup_verified_timestamp_seconds"][labels] = _seconds(whole[-1].verified)
-            values["mobius_backup_bytes"][labels] = whole[-1].bytes
-    label, drills, copied = f'service="{host.service}"', drill.records(host), copies.copied(host)
-    values["mobius_backup_drill_timestamp_seconds"][label] = _seconds(drills.get("last", {}).get("at"))
-    values["mobius_backup_drill_success_timestamp_seconds"][label] = _seconds(drills.get("success", {}).get("at"))
-    for place in places:
-        values["mobius_backup_copied_timestamp_seconds"][f'{label},place="{place}"'] = _seconds(copied.get(place))
-    lines = []
-    for name, by_labels in values.items():
-        if by_labels:
-            lines += [f"# HELP {name} {_HELP[name]}", f"# TYPE {name} gauge"]
-            lines += [f"{name}{{{labels}}} {value:.0f}" for labels, value in by_labels.items()]
-    return "\n".join(lines) + "\n"
-
-
-def _seconds(moment: Any) -> float:
-    try:
-        return datetime.fromisoformat(moment).astimezone(UTC).timestamp()
-    except (TypeError, ValueError):
-        return 0.0
-
-
-def write_metrics(host: Host, settings: Settings) -> None:
-    """Renew the file for node exporter's textfile collector, in one step; without a folder for it, nothing."""
-    if folder := settings.get("metrics_dir"):
-        text = metrics(host, [place.name for place in _places(settings)])
-        durable.write_bytes(Path(folder) / f"{host.service}-backup.prom", text.encode(), mode=0o644)
-
-
 # --- The command ------------------------------------------------------------------------------------------------------
 
 
@@ -164,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="examples: mobius-backup verify --subset today/7; mobius-backup pull latest --of-host web1",
     )
     parser.add_argument("--service", help="which service; may be left out when the host has only one")
-    parser.add_argument("--config-dir", default=CONFIG_DIR, help=argparse.SUPPRESS)
+    parser.add_argument("--config-dir", default=backup_settings.CONFIG_DIR, help=argparse.SUPPRESS)
     parser.add_argument("--host-config-dir", default=mobius_host.CONFIG_DIR, help=argparse.SUPPRESS)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -192,19 +139,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _settings(service: str, config_dir: str) -> Settings:
-    path = Path(config_dir) / f"{service}.json"
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise MobiusError("state_damaged", f"{path} cannot be understood: {error}.") from None
-    if not isinstance(content, dict):
-        raise MobiusError("state_damaged", f"{path} cannot be understood: it holds no object.")
-    return content
-
-
 def _stopped(*_: object) -> NoReturn:
     raise KeyboardInterrupt  # so that a drill that systemd stops removes what it made
 
@@ -219,11 +153,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         service = options.service or mobius_host.only_service(options.host_config_dir)
         host = Host.load(service, options.host_config_dir)
-        settings = _settings(service, options.config_dir)
+        settings = backup_settings.read(service, options.config_dir)
         try:
             said = options.run(host, settings, options)
         finally:
-            write_metrics(host, settings)
+            backup_metrics.write(host, settings)
         if said:
             print(said)
         return int(errors.ExitCode.SUCCESS)

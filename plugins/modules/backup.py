@@ -74,6 +74,12 @@ options:
     description: Where the configuration of C(mobius-host) lies.
     type: path
     default: /etc/mobius-host
+  command_config_dir:
+    description:
+      - Where the settings of C(mobius-backup) lie. They name the folder whose metrics for Prometheus are renewed with
+        every backup, verification and drill; without them, there are none.
+    type: path
+    default: /etc/mobius-backup
 """
 
 EXAMPLES = r"""
@@ -127,7 +133,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import backup, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import backup, backup_metrics, backup_settings, mobius_host
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
 
@@ -144,12 +150,16 @@ def main() -> None:
             "name": {"type": "str"},
             "run": {"type": "str"},
             "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
+            "command_config_dir": {"type": "path", "default": backup_settings.CONFIG_DIR},
         },
         supports_check_mode=True,
     )
     try:
         host = mobius_host.require_tool(module.params["service"], module.params["config_dir"])
-        result = STATES[module.params["state"]](module, host)
+        with backup_metrics.renewed(
+            host, module.params["command_config_dir"], module.warn, check_mode=module.check_mode
+        ):
+            result = STATES[module.params["state"]](module, host)
     except (MobiusError, OSError) as e:
         module.fail_json(**mobius_host.as_failure(e))
     found = [item.as_dict() for item in backup.existing(host)]

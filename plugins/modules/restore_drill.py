@@ -67,6 +67,12 @@ options:
     description: Where the configuration of C(mobius-host) lies.
     type: path
     default: /etc/mobius-host
+  command_config_dir:
+    description:
+      - Where the settings of C(mobius-backup) lie. They name the folder whose metrics for Prometheus are renewed with
+        every backup, verification and drill; without them, there are none.
+    type: path
+    default: /etc/mobius-backup
 """
 
 EXAMPLES = r"""
@@ -105,7 +111,13 @@ journal:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import drill, gate, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import (
+    backup_metrics,
+    backup_settings,
+    drill,
+    gate,
+    mobius_host,
+)
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
 
@@ -122,6 +134,7 @@ def main() -> None:
             "probes": {"type": "list", "elements": "dict", "default": [], "options": gate.PROBE_SPEC},
             "count": {"type": "dict", "options": dict.fromkeys(("database", "query", "path", "key"), text)},
             "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
+            "command_config_dir": {"type": "path", "default": backup_settings.CONFIG_DIR},
         },
         required_if=[("state", "recent", ["max_age_days"])],
         supports_check_mode=True,
@@ -132,7 +145,8 @@ def main() -> None:
         if given["state"] == "recent":
             module.exit_json(changed=False, last=drill.require_recent(host, given["max_age_days"]) or "")
         questions = drill.Questions.parse(given["environment"], given["probes"], given["count"])
-        done = drill.drill(host, questions, name=given["name"], check_mode=module.check_mode)
+        with backup_metrics.renewed(host, given["command_config_dir"], module.warn, check_mode=module.check_mode):
+            done = drill.drill(host, questions, name=given["name"], check_mode=module.check_mode)
     except (MobiusError, OSError) as error:
         module.fail_json(**mobius_host.as_failure(error))
     module.exit_json(

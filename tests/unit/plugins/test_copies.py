@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mobius.dhash.plugins.module_utils import backup, backup_command, copies, drill
+from ansible_collections.mobius.dhash.plugins.module_utils import backup, backup_command, backup_metrics, copies, drill
 from ansible_collections.mobius.dhash.plugins.module_utils.copies import Place
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host
@@ -237,6 +237,24 @@ def test_the_command_backs_up_verifies_copies_and_tells_prometheus(host, command
     assert found[f"mobius_backup_bytes{labels}"] == newest.bytes
     assert found['mobius_backup_drill_success_timestamp_seconds{service="svc"}'] == 0
     assert found['mobius_backup_copied_timestamp_seconds{service="svc",place="cellar"}'] > 0
+
+
+def test_what_a_module_does_renews_the_metrics_too_however_it_ends(host, command, tmp_path):
+    settings, told = tmp_path / "mobius-backup", []
+    with backup_metrics.renewed(host, str(settings), told.append, check_mode=True):
+        pass
+    assert list((tmp_path / "metrics").iterdir()) == []
+    with (
+        pytest.raises(MobiusError, match="damaged"),
+        backup_metrics.renewed(host, str(settings), told.append, check_mode=False),
+    ):
+        raise MobiusError("backup_damaged", "One is damaged.")
+    assert gauges(tmp_path)['mobius_backup_count{service="svc",scope="full"}'] == 0
+    assert told == []
+    (settings / "svc.json").write_text("{")
+    with backup_metrics.renewed(host, str(settings), told.append, check_mode=False):
+        pass
+    assert len(told) == 1 and "were not renewed" in told[0] and "svc.json cannot be understood" in told[0]
 
 
 def test_the_command_rotates_as_its_settings_say(host, command):
