@@ -69,11 +69,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             finding = refused.reason if refused is not None else ""
         except MobiusError as error:
             return {**result, "failed": True, "msg": error.reason, "mobius_failure": error.as_dict()}
-        arguments = {"head": {**note.head, "run": run_id}, "service": self._known(known, "mobius_service")}
-        folder = self._known(known, "mobius_witness_dir")
-        if folder:
-            arguments["dir"] = folder
-        seen = self._execute_module(_WITNESS, arguments, task_vars=task_vars)
+        # the head is the run's own, so a host that keeps it has nothing to learn in a later play
+        seen = self._witness(note, run_id, known, task_vars) if first else {}
         if seen.get("failed") or seen.get("unreachable"):
             return {**result, **seen}
         facts = {"mobius_run_id": run_id, "mobius_run_actor": who}
@@ -84,6 +81,16 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             told["warnings"] = [*(told.get("warnings") or []), f"The run itself would be refused now: {finding}"]
         answer = {"run": run_id, "actor": who, "finding": finding, "ansible_facts": facts}
         return {**result, **told, "changed": False, **answer}
+
+    def _witness(
+        self, note: history_events.Note, run_id: str, known: dict[str, Any], task_vars: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        arguments = {"head": {**note.head, "run": run_id}, "service": self._known(known, "mobius_service")}
+        folder = self._known(known, "mobius_witness_dir")
+        if folder:
+            arguments["dir"] = folder
+        seen: dict[str, Any] = self._execute_module(_WITNESS, arguments, task_vars=task_vars)
+        return seen
 
     def _state(self, known: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
         """The host's fingerprint as `state`, null when no service is known to it; else the module's failure."""
