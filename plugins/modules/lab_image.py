@@ -109,6 +109,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils.podman import (
 WORK_FOLDER = Path("/var/cache/mobius-lab")
 
 PACKAGES = (
+    "age",
     "ca-certificates",
     "curl",
     "dbus",
