@@ -1265,7 +1265,8 @@ class Promotion:
         seen = plan_instance(seen, self.release, "standby", assume_staged=self.assume_staged).after
         if self.state == "canary":
             return seen
-        seen = self._canary(seen).after
+        # whether a release that was marked bad may be tried again is asked once, at the first stage
+        seen = dataclasses.replace(self, retry_bad=True)._canary(seen).after
         if self.state == "provisional":
             return seen
         return plan_provisional(seen, self.release, self.who, deadline=self.deadline).after

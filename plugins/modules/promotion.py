@@ -59,7 +59,7 @@ options:
     type: bool
     default: false
   retry_bad:
-    description: Promote a release though it is marked bad on this host.
+    description: With O(state=canary), promote a release though it is marked bad on this host. No later stage asks.
     type: bool
     default: false
   assume_staged:

@@ -71,7 +71,7 @@ def _needed(host: mobius_host.Host) -> set[str]:
 def _as_predicted(seen: mobius_host.Observation, release: str, *, assume_staged: bool) -> mobius_host.Observation:
     """The host as its promotion will have left it: what stood by is stopped then, and may go."""
     who = mobius_host.Who("ansible")
-    wish = mobius_host.Promotion(release, "confirmed", who, retry_bad=True, predicted=True, assume_staged=assume_staged)
+    wish = mobius_host.Promotion(release, "confirmed", who, predicted=True, assume_staged=assume_staged)
     return dataclasses.replace(wish.plan(seen).after, staged=seen.staged | {release})
 
 

@@ -118,7 +118,10 @@ def test_an_upgrade_and_a_way_back_lose_no_request(
         assert check.changes == real.changes
         assert {serving_release(host.address) for host in hosts} == {first.release}
         assert mobius("release", "--bundle", second.path).code == 1, "a release that was taken back is refused"
-        assert mobius("release", "--bundle", second.path, "-e", "mobius_retry_bad=true").code == 0
+        again = ("release", "--bundle", second.path, "-e", "mobius_retry_bad=true")
+        check, real = mobius(*again, "--check"), mobius(*again)
+        assert (check.code, real.code) == (0, 0)
+        assert check.changes == real.changes
     assert client.failures() == []
     assert client.failed == client.wrong == 0
     for count in client.counts.values():
@@ -215,9 +218,10 @@ def test_a_silent_host_switches_none_and_is_named(
     assert {serving_release(host.address) for host in hosts} == {bundles[1].release}
 
 
-def test_the_same_release_again_brings_the_silent_host_along_and_keeps_to_its_plan(
+def test_the_same_release_again_brings_all_hosts_along_and_keeps_to_its_plan_with_one_deployed_to_before(
     hosts: list[Host], next_bundle: Bundle, tmp_path: Path
 ) -> None:
+    assert mobius("deploy", "--bundle", next_bundle.path, "--limit", hosts[1].name).code == 0
     plan = str(tmp_path / "next.plan.json")
     assert mobius("plan", "release.yml", "--bundle", next_bundle.path, "--out", plan).code == 0
     answer = mobius("apply", plan, "--bundle", next_bundle.path)

@@ -57,12 +57,18 @@ def test_check_mode_predicts_every_step_exactly_and_changes_nothing(rig: Any, to
             assert again["changed"] is False and again["diff"]["before"] == again["diff"]["after"], (name, arguments)
 
 
-def test_a_check_run_of_a_whole_release_predicts_what_the_run_then_does(rig: Any, tool: Module) -> None:
+@pytest.mark.parametrize("bad", [False, True])
+def test_a_check_run_of_a_whole_release_predicts_what_the_run_then_does(rig: Any, tool: Module, bad: bool) -> None:
     rig.promote(A)
-    whole = [LIFE[4], LIFE[5], *LIFE[10:12]]
-    predicted = [comparable(tool(name, check=True, assume_staged=True, **arguments)) for name, arguments in whole]
+    tool("mark", release=B, bad=bad, reason="slow")
+    stages = [
+        ("instance", {"state": "standby"}),
+        ("promotion", {"state": "canary", "retry_bad": bad}),
+        *(("promotion", {"state": state}) for state in ("provisional", "renewed", "confirmed")),
+    ]
+    predicted = [comparable(tool(name, check=True, release=B, assume_staged=True, **given)) for name, given in stages]
     assert rig.running == [A]
-    assert [comparable(tool(name, **arguments)) for name, arguments in whole] == predicted
+    assert [comparable(tool(name, release=B, **given)) for name, given in stages] == predicted
 
 
 def test_a_check_run_takes_a_release_as_staged_that_an_earlier_task_predicted(rig: Any, tool: Module) -> None:
