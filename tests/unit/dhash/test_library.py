@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -157,14 +158,14 @@ def test_what_cannot_be_an_index_is_refused(folder: Path, tmp_path: Path) -> Non
     with pytest.raises(MobiusError, match="is not an index"):
         Library(text)
     other = tmp_path / "other.sqlite"
-    with sqlite3.connect(other) as database:
+    with contextlib.closing(sqlite3.connect(other)) as database, database:
         database.execute("CREATE TABLE customers (name)")
     database.close()
     with pytest.raises(MobiusError, match="database of something else"):
         Library(other)
     newer = tmp_path / "newer.sqlite"
     Library(newer).close()
-    with sqlite3.connect(newer) as database:
+    with contextlib.closing(sqlite3.connect(newer)) as database, database:
         database.execute("PRAGMA user_version=99")
     database.close()
     with pytest.raises(MobiusError, match="schema 99"):

@@ -76,7 +76,7 @@ def _prepared(tmp_path: Path, run_dir: Path) -> Host:
     (host.state_dir / "library" / "a.jpg").write_bytes(PICTURE)
     (host.state_dir / "library" / "deep" / "b.jpg").write_bytes(PICTURE * 2)
     (host.state_dir / "index").mkdir()
-    with sqlite3.connect(host.state_dir / "index" / "library.sqlite") as database:
+    with contextlib.closing(sqlite3.connect(host.state_dir / "index" / "library.sqlite")) as database, database:
         database.execute("pragma journal_mode=wal")
         database.execute("create table images (path text)")
         database.execute("insert into images values ('a.jpg')")
@@ -251,7 +251,7 @@ def secret(host: Host) -> Path:
     (folder / "deep").mkdir(parents=True)
     for name in ("key", "deep/key"):
         (folder / name).write_bytes(SECRET)
-    with sqlite3.connect(folder / "library.sqlite") as database:
+    with contextlib.closing(sqlite3.connect(folder / "library.sqlite")) as database, database:
         database.execute("pragma journal_mode=wal")
         database.execute("create table images (path text)")
         database.execute("insert into images values (?)", (SECRET.decode(),))

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
@@ -73,7 +74,7 @@ def damage(host: Host) -> None:
     shutil.rmtree(host.state_dir / "library" / "deep")
     (host.config_dir / "settings.env").write_text("A=spoilt\n")
     (host.config_dir / "settings.env").chmod(0o600)
-    with sqlite3.connect(host.state_dir / "index" / "library.sqlite") as database:
+    with contextlib.closing(sqlite3.connect(host.state_dir / "index" / "library.sqlite")) as database, database:
         database.execute("delete from images")
     database.close()
 
@@ -124,7 +125,7 @@ def test_check_mode_says_what_would_come_back_and_changes_nothing(host):
 def test_the_writes_that_are_later_than_the_backup_are_counted_before_and_after(host):
     count = restore.Writes("index/library.sqlite", "select count(*) from images where path >= :since")
     taken = take(host)
-    with sqlite3.connect(host.state_dir / "index" / "library.sqlite") as database:
+    with contextlib.closing(sqlite3.connect(host.state_dir / "index" / "library.sqlite")) as database, database:
         # the backup's time is what they are compared with
         database.executemany("insert into images values (?)", [("2026-01-31T23:05:01Z",), ("2026-02-01T00:00:00Z",)])
         database.execute("insert into images values ('2026-01-31T23:05:00Z')")
@@ -142,7 +143,7 @@ def test_the_writes_that_are_later_than_the_backup_are_counted_before_and_after(
 def test_writes_that_cannot_be_counted_are_refused_with_nothing_touched(host, query):
     taken = take(host)
     damage(host)
-    with sqlite3.connect(host.state_dir / "index" / "library.sqlite") as database:
+    with contextlib.closing(sqlite3.connect(host.state_dir / "index" / "library.sqlite")) as database, database:
         database.execute("insert into images values ('b.jpg')")
     database.close()
     before = state(host)
@@ -165,7 +166,7 @@ def test_a_journal_comes_back_on_a_host_that_has_none(host):
 def test_of_a_state_backup_the_library_stays_when_it_has_every_picture(host):
     taken = take(host, scope="state")
     (host.state_dir / "library" / "later.jpg").write_bytes(b"later")
-    with sqlite3.connect(host.state_dir / "index" / "library.sqlite") as database:
+    with contextlib.closing(sqlite3.connect(host.state_dir / "index" / "library.sqlite")) as database, database:
         database.execute("delete from images")
     database.close()
     library = everything(host.state_dir / "library")
