@@ -102,13 +102,11 @@ class Database:
         self.path = path
         self._locks = (threading.RLock(), threading.RLock())
         try:
-            self._writer = self._connect()
-            try:
+            with contextlib.ExitStack() as opened:
+                self._writer = self._connect(opened)
                 prepare(self._writer, str(path))
-                self._reader = self._connect()
-            except BaseException:
-                self._writer.close()
-                raise
+                self._reader = self._connect(opened)
+                opened.pop_all()
         except sqlite3.OperationalError as error:
             raise _told(
                 error, path, MobiusError("invalid_input", f"The index {path} cannot be opened: {error}.")
@@ -116,8 +114,9 @@ class Database:
         except sqlite3.Error as error:
             raise MobiusError("invalid_input", f"{path} is not an index of pictures: {error}.") from error
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, opened: contextlib.ExitStack) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+        opened.callback(connection.close)
         # FULL: what was answered for is there after a power cut, too
         connection.execute("PRAGMA synchronous=FULL")
         return connection

@@ -155,19 +155,18 @@ def test_a_file_is_one_file_whichever_folder_above_it_is_scanned(folder: Path, t
 def test_what_cannot_be_an_index_is_refused(folder: Path, tmp_path: Path) -> None:
     text = tmp_path / "text"
     text.write_text("this is no database, whatever its name may be" * 100)
-    with pytest.raises(MobiusError, match="is not an index"):
+    with pytest.raises(MobiusError, match="is not an index") as refused:
         Library(text)
+    assert text not in [place.resolve() for place in Path("/proc/self/fd").iterdir()], refused
     other = tmp_path / "other.sqlite"
     with contextlib.closing(sqlite3.connect(other)) as database, database:
         database.execute("CREATE TABLE customers (name)")
-    database.close()
     with pytest.raises(MobiusError, match="database of something else"):
         Library(other)
     newer = tmp_path / "newer.sqlite"
     Library(newer).close()
     with contextlib.closing(sqlite3.connect(newer)) as database, database:
         database.execute("PRAGMA user_version=99")
-    database.close()
     with pytest.raises(MobiusError, match="schema 99"):
         Library(newer)
     with pytest.raises(MobiusError, match="cannot be opened"):
