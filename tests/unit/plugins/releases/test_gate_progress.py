@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-
 from mobius.control.progress_view import Lines
 from mobius.control.runs import RunRequest, find_checkout, run_playbook
 
