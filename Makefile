@@ -2,9 +2,10 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-checkout-lab test-beside-it test-unit soak bench lint lab lab-down lock clean
+.PHONY: help setup demo test test-checkout-lab test-beside-it test-unit test-newest soak bench lint lab lab-down lock clean
 
 PYTHON ?= python3
+NEWEST ?= python3.13
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
@@ -31,6 +32,13 @@ test-beside-it:
 
 test-unit: setup ## the quick part: unit and contract tests
 	$(PYTEST) -m "not soak" tests/unit tests/contract
+
+test-newest: setup ## the same and the runs, with the newest dependencies that pyproject.toml allows (NEWEST=python3.13)
+	$(NEWEST) -m venv .cache/newest
+	.cache/newest/bin/python -m pip install --quiet --upgrade pip
+	.cache/newest/bin/python -m pip install --quiet --upgrade --editable ".[service,control,heic]" --group development
+	.cache/newest/bin/python -m pip list | grep -E "^(ansible|molecule|numpy|pillow)"
+	.cache/newest/bin/python -m pytest -m "not soak" tests/unit tests/contract tests/integration/runs
 
 soak: bench ## the long series, whole (with the benchmarks' peers)
 	$(PYTEST) -m soak
