@@ -34,7 +34,7 @@ test-unit: setup ## the quick part: unit and contract tests
 	$(PYTEST) -m "not soak" tests/unit tests/contract
 
 test-newest: setup ## the same and the runs, with the newest dependencies that pyproject.toml allows (NEWEST=python3.13)
-	$(NEWEST) -m venv .cache/newest
+	$(NEWEST) -m venv --clear .cache/newest
 	.cache/newest/bin/python -m pip install --quiet --upgrade pip
 	.cache/newest/bin/python -m pip install --quiet --upgrade --editable ".[service,control,heic]" --group development
 	.cache/newest/bin/python -m pip list | grep -E "^(ansible|molecule|numpy|pillow)"

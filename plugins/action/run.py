@@ -70,10 +70,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         except MobiusError as error:
             return {**result, "failed": True, "msg": error.reason, "mobius_failure": error.as_dict()}
         # the head is the run's own, so a host that keeps it has nothing to learn in a later play
-        seen = self._witness(note, run_id, known, task_vars) if first else {}
+        done = not first and (self._task.check_mode or bool(known.get("mobius_run_witnessed")))
+        seen = {} if done else self._witness(note, run_id, known, task_vars)
         if seen.get("failed") or seen.get("unreachable"):
             return {**result, **seen}
-        facts = {"mobius_run_id": run_id, "mobius_run_actor": who}
+        witnessed = done or bool(seen.get("witnessed"))
+        facts = {"mobius_run_id": run_id, "mobius_run_actor": who, "mobius_run_witnessed": witnessed}
         told = {name: seen.get(name) for name in ("release", "witnessed", "warnings") if name in seen}
         if planning:
             told["state"] = state

@@ -97,7 +97,8 @@ def _pull(host: Host, settings: Settings, options: argparse.Namespace) -> str:
     return f"{pulled} is whole."
 
 
-def _metrics(_host: Host, _settings: Settings, _options: argparse.Namespace) -> str:
+def _metrics(host: Host, settings: Settings, _options: argparse.Namespace) -> str:
+    backup_metrics.write(host, settings)
     return ""
 
 
@@ -139,6 +140,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _warn(text: str) -> None:
+    print(f"mobius-backup: {text}", file=sys.stderr)
+
+
 def _stopped(*_: object) -> NoReturn:
     raise KeyboardInterrupt  # so that a drill that systemd stops removes what it made
 
@@ -154,10 +159,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         service = options.service or mobius_host.only_service(options.host_config_dir)
         host = Host.load(service, options.host_config_dir)
         settings = backup_settings.read(service, options.config_dir)
-        try:
+        only_read = options.command in ("list", "metrics")
+        with backup_metrics.renewed(host, options.config_dir, _warn, only_read=only_read):
             said = options.run(host, settings, options)
-        finally:
-            backup_metrics.write(host, settings)
         if said:
             print(said)
         return int(errors.ExitCode.SUCCESS)

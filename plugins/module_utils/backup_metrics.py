@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """What a host's backups are, for Prometheus: a file for the textfile collector of its node exporter.
 
-Whoever backs up, verifies or drills renews it, a timer as well as a playbook, also when that fails.
+Whoever backs up, verifies, restores or drills renews it, a timer as well as a playbook, also when that fails.
 """
 
 from __future__ import annotations
@@ -79,12 +79,12 @@ def write(host: Host, settings: Settings) -> None:
 
 
 @contextlib.contextmanager
-def renewed(host: Host, config_dir: str, warn: Callable[[str], None], *, check_mode: bool) -> Iterator[None]:
-    """Renew the file after what a module does, however it ends; metrics that cannot be written fail no backup."""
+def renewed(host: Host, config_dir: str, warn: Callable[[str], None], *, only_read: bool) -> Iterator[None]:
+    """Renew the file after what is done, however it ends, unless it `only_read`s; metrics never fail a backup."""
     try:
         yield
     finally:
-        if not check_mode:
+        if not only_read:
             try:
                 write(host, backup_settings.read(host.service, config_dir))
             except (MobiusError, OSError) as error:

@@ -77,7 +77,7 @@ options:
   command_config_dir:
     description:
       - Where the settings of C(mobius-backup) lie. They name the folder whose metrics for Prometheus are renewed with
-        every backup, verification and drill; without them, there are none.
+        every backup, verification and drill; without them, there are none. With O(state=listed) nothing is renewed.
     type: path
     default: /etc/mobius-backup
 """
@@ -154,14 +154,16 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    state = module.params["state"]
+    only_read = module.check_mode or state == "listed"
     try:
         host = mobius_host.require_tool(module.params["service"], module.params["config_dir"])
-        with backup_metrics.renewed(
-            host, module.params["command_config_dir"], module.warn, check_mode=module.check_mode
-        ):
-            result = STATES[module.params["state"]](module, host)
+        with backup_metrics.renewed(host, module.params["command_config_dir"], module.warn, only_read=only_read):
+            result = STATES[state](module, host)
     except (MobiusError, OSError) as e:
         module.fail_json(**mobius_host.as_failure(e))
+    if "mobius_failure" in result:
+        module.fail_json(**result)
     found = [item.as_dict() for item in backup.existing(host)]
     module.exit_json(folder=str(host.backup_dir), backups=found, **result)
 
@@ -213,13 +215,12 @@ def _verified(module: AnsibleModule, host: mobius_host.Host) -> dict[str, Any]:
     found = backup.verify(host, backup.part_of(module.params["subset"]), record=not module.check_mode)
     damaged = {name: why for name, why in found.items() if why is not None}
     whole = [name for name in found if name not in damaged]
+    result = {"changed": False, "verified": whole, "damaged": damaged}
     if damaged:
         told = "; ".join(f"{name}: {why}" for name, why in damaged.items())
         failure = MobiusError("backup_damaged", f"{len(damaged)} of {len(found)} backups are damaged: {told}.")
-        module.fail_json(
-            changed=False, verified=whole, damaged=damaged, msg=failure.reason, mobius_failure=failure.as_dict()
-        )
-    return {"changed": False, "verified": whole, "damaged": {}}
+        result |= {"msg": failure.reason, "mobius_failure": failure.as_dict()}
+    return result
 
 
 def _pruned(module: AnsibleModule, host: mobius_host.Host) -> dict[str, Any]:

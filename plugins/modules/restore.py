@@ -56,6 +56,12 @@ options:
     description: Where the configuration of C(mobius-host) lies.
     type: path
     default: /etc/mobius-host
+  command_config_dir:
+    description:
+      - Where the settings of C(mobius-backup) lie. They name the folder whose metrics for Prometheus are renewed, because
+        a restore saves what was there before; without them, there are none.
+    type: path
+    default: /etc/mobius-backup
 """
 
 EXAMPLES = r"""
@@ -90,7 +96,12 @@ renamed_owners:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import mobius_host, restore
+from ansible_collections.mobius.dhash.plugins.module_utils import (
+    backup_metrics,
+    backup_settings,
+    mobius_host,
+    restore,
+)
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
 
@@ -111,22 +122,24 @@ def main() -> None:
             },
             "run": {"type": "str"},
             "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
+            "command_config_dir": {"type": "path", "default": backup_settings.CONFIG_DIR},
         },
         supports_check_mode=True,
     )
     given = module.params
     try:
         host = mobius_host.require_tool(given["service"], given["config_dir"])
-        done = restore.restore(
-            mobius_host.Switch(host, mobius_host.Who("ansible", given["run"])),
-            given["id"],
-            name=given["name"],
-            of_host=given["of_host"],
-            scratch=Path(module.tmpdir),
-            writes=restore.Writes(**given["writes"]) if given["writes"] else None,
-            run=given["run"],
-            check_mode=module.check_mode,
-        )
+        with backup_metrics.renewed(host, given["command_config_dir"], module.warn, only_read=module.check_mode):
+            done = restore.restore(
+                mobius_host.Switch(host, mobius_host.Who("ansible", given["run"])),
+                given["id"],
+                name=given["name"],
+                of_host=given["of_host"],
+                scratch=Path(module.tmpdir),
+                writes=restore.Writes(**given["writes"]) if given["writes"] else None,
+                run=given["run"],
+                check_mode=module.check_mode,
+            )
     except (MobiusError, OSError) as error:
         module.fail_json(**mobius_host.as_failure(error))
     if done.renamed_owners:

@@ -145,7 +145,7 @@ def main() -> None:
         if given["state"] == "recent":
             module.exit_json(changed=False, last=drill.require_recent(host, given["max_age_days"]) or "")
         questions = drill.Questions.parse(given["environment"], given["probes"], given["count"])
-        with backup_metrics.renewed(host, given["command_config_dir"], module.warn, check_mode=module.check_mode):
+        with backup_metrics.renewed(host, given["command_config_dir"], module.warn, only_read=module.check_mode):
             done = drill.drill(host, questions, name=given["name"], check_mode=module.check_mode)
     except (MobiusError, OSError) as error:
         module.fail_json(**mobius_host.as_failure(error))

@@ -59,10 +59,10 @@ state:
   type: dict
 release:
   description: The release that the host had confirmed when the run began; null when there is none.
-  returned: success
+  returned: in the run's first play on the host
   type: str
 witnessed:
-  description: Whether the host keeps the history's head; in check mode always false.
-  returned: success
+  description: Whether the host keeps the history's head, also a fact for the run's later plays; in check mode always false.
+  returned: in each play until it does; in check mode in the first
   type: bool
 """

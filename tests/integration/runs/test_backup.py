@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,32 @@ def test_a_damaged_backup_fails_verification_with_its_name(run, place):
     summary = run(HOST.format(place=place) + "    - mobius.dhash.backup: {state: verified}\n")
     assert (summary.ending.outcome, summary.ending.code) == ("backup_damaged", 2)
     assert first.results["here1"]["id"] in summary.ending.reason
+
+
+def test_what_a_playbook_does_shows_in_the_metrics_and_what_only_looks_renews_nothing(run, place):
+    def gauge(name: str) -> str:
+        return next(line.split()[-1] for line in metrics.read_text().splitlines() if line.startswith(name))
+
+    metrics, settings = place / "metrics/svc-backup.prom", place / "backup-conf/svc.json"
+    settings.parent.mkdir()
+    metrics.parent.mkdir()
+    settings.write_text(json.dumps({"metrics_dir": str(metrics.parent)}))
+    given = f"command_config_dir: {settings.parent}"
+    first = run(HOST.format(place=place) + f"    - mobius.dhash.backup: {{{given}}}\n", watched="mobius.dhash.backup")
+    assert gauge('mobius_backup_count{service="svc",scope="full"}') == "1"
+    metrics.unlink()
+    run(HOST.format(place=place) + f"    - mobius.dhash.backup: {{state: listed, {given}}}\n")
+    run(HOST.format(place=place) + f"    - mobius.dhash.backup: {{scope: state, {given}}}\n", check=True)
+    assert not metrics.exists()
+    archive = Path(first.results["here1"]["path"])
+    archive.write_bytes(archive.read_bytes()[:-700] + b"x" * 700)
+    verify = HOST.format(place=place) + f"    - mobius.dhash.backup: {{state: verified, {given}}}\n"
+    assert run(verify).ending.outcome == "backup_damaged"
+    assert gauge('mobius_backup_damaged{service="svc",scope="full"}') == "1"
+    settings.write_text("{")
+    summary = run(verify)
+    assert summary.ending.outcome == "backup_damaged"
+    assert any("metrics of the backups were not renewed" in line for line in run.lines), run.lines
 
 
 def test_a_host_that_was_not_prepared_is_named_as_such(run, tmp_path):

@@ -325,6 +325,28 @@ def test_all_hosts_and_plays_of_a_run_have_one_id(run, tmp_path):
     assert ids == {summary.run + "\n"}
 
 
+def test_a_host_is_asked_to_keep_the_head_in_each_play_until_it_does(run, tmp_path):
+    """here1 cannot in the first play; from here2 it is taken in between, and nobody asks again."""
+    (tmp_path / "witness").mkdir()
+    (tmp_path / "witness/here1").write_text("no folder")
+    summary = run(
+        f"""
+        - hosts: here1:here2
+          tasks:
+            - mobius.dhash.run:
+            - ansible.builtin.file: {{path: "{tmp_path}/witness/{{{{ inventory_hostname }}}}", state: absent}}
+        - hosts: here1:here2
+          tasks: [mobius.dhash.run: ]
+        - hosts: here1:here2
+          tasks: [mobius.dhash.run: ]
+        """,
+    )
+    assert summary.ending.outcome == "success", run.lines
+    heads = (tmp_path / "witness/here1/heads.jsonl").read_text().splitlines()
+    assert [json.loads(line)["run"] for line in heads] == [summary.run]
+    assert not (tmp_path / "witness/here2").exists()
+
+
 def test_the_watched_results_are_kept_by_host(run):
     summary = run(
         "- hosts: here1:here2\n  tasks: [{ansible.builtin.ping: {data: x}}]\n", watched="ansible.builtin.ping"

@@ -241,20 +241,32 @@ def test_the_command_backs_up_verifies_copies_and_tells_prometheus(host, command
 
 def test_what_a_module_does_renews_the_metrics_too_however_it_ends(host, command, tmp_path):
     settings, told = tmp_path / "mobius-backup", []
-    with backup_metrics.renewed(host, str(settings), told.append, check_mode=True):
+    with backup_metrics.renewed(host, str(settings), told.append, only_read=True):
         pass
     assert list((tmp_path / "metrics").iterdir()) == []
     with (
         pytest.raises(MobiusError, match="damaged"),
-        backup_metrics.renewed(host, str(settings), told.append, check_mode=False),
+        backup_metrics.renewed(host, str(settings), told.append, only_read=False),
     ):
         raise MobiusError("backup_damaged", "One is damaged.")
     assert gauges(tmp_path)['mobius_backup_count{service="svc",scope="full"}'] == 0
     assert told == []
     (settings / "svc.json").write_text("{")
-    with backup_metrics.renewed(host, str(settings), told.append, check_mode=False):
+    with backup_metrics.renewed(host, str(settings), told.append, only_read=False):
         pass
     assert len(told) == 1 and "were not renewed" in told[0] and "svc.json cannot be understood" in told[0]
+
+
+def test_metrics_that_cannot_be_written_fail_the_command_that_is_there_for_them_only(host, command, tmp_path):
+    (tmp_path / "metrics").rmdir()
+    (tmp_path / "metrics").write_text("no folder")
+    code, said, warned = command("create")
+    assert (code, said.endswith("-full written.\n"), "were not renewed" in warned) == (0, True, True)
+    assert command("list")[2] == ""
+    assert command("metrics")[0] == 3
+    flip(backup.find(host, "latest").path, 3000)
+    code, _, said = command("verify", "--subset", "1/1")
+    assert (code, "damaged" in said) == (2, True)
 
 
 def test_the_command_rotates_as_its_settings_say(host, command):
