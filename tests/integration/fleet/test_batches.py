@@ -166,10 +166,10 @@ def test_a_host_that_misses_the_confirmation_is_diverged_and_the_next_run_brings
 ) -> None:
     before = fleet.confirmed()
     path, release = fleet.bundle("1.5.0")
-    # lab2 keeps the lock, which the next run waits for until its lease has run out
     # from the commit point on nobody answers at lab2's address
     gone = "{{ 9 if inventory_hostname == 'lab2' and (__promote_decision | default({})).decision is defined else ansible_port_of[inventory_hostname] }}"
     ports = {item["name"]: item["ssh_port"] for item in fleet.hosts()}
+    # lab2 keeps the lock, which the next run waits for until its lease has run out
     done = fleet.release(
         path, ansible_port=gone, ansible_port_of=ports, promote_confirm_deadline=20, mobius_lease_seconds=20
     )

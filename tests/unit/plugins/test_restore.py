@@ -76,7 +76,6 @@ def damage(host: Host) -> None:
     (host.config_dir / "settings.env").chmod(0o600)
     with contextlib.closing(sqlite3.connect(host.state_dir / "index" / "library.sqlite")) as database, database:
         database.execute("delete from images")
-    database.close()
 
 
 def nothing_left(host: Host) -> bool:
@@ -129,7 +128,6 @@ def test_the_writes_that_are_later_than_the_backup_are_counted_before_and_after(
         # the backup's time is what they are compared with
         database.executemany("insert into images values (?)", [("2026-01-31T23:05:01Z",), ("2026-02-01T00:00:00Z",)])
         database.execute("insert into images values ('2026-01-31T23:05:00Z')")
-    database.close()
     lost = count.later(host, "2026-01-31T23:05:01Z")
     predicted = bring_back(host, taken.backup.id, writes=count, check_mode=True)
     done = bring_back(host, taken.backup.id, writes=count)
@@ -145,7 +143,6 @@ def test_writes_that_cannot_be_counted_are_refused_with_nothing_touched(host, qu
     damage(host)
     with contextlib.closing(sqlite3.connect(host.state_dir / "index" / "library.sqlite")) as database, database:
         database.execute("insert into images values ('b.jpg')")
-    database.close()
     before = state(host)
     with pytest.raises(MobiusError, match=r"[Cc]ount") as caught:
         bring_back(host, taken.backup.id, writes=restore.Writes("index/library.sqlite", query))
@@ -168,7 +165,6 @@ def test_of_a_state_backup_the_library_stays_when_it_has_every_picture(host):
     (host.state_dir / "library" / "later.jpg").write_bytes(b"later")
     with contextlib.closing(sqlite3.connect(host.state_dir / "index" / "library.sqlite")) as database, database:
         database.execute("delete from images")
-    database.close()
     library = everything(host.state_dir / "library")
     bring_back(host, taken.backup.id)
     assert everything(host.state_dir / "library") == library
