@@ -182,6 +182,16 @@ def test_a_wrong_digest_is_one_sentence_and_changes_nothing(
     assert {serving_release(host.address) for host in hosts} == {bundles[1].release}
 
 
+def test_a_deadline_shorter_than_the_gate_is_refused_before_anything_is_backed_up_or_staged(
+    hosts: list[Host], next_bundle: Bundle
+) -> None:
+    answer = mobius("release", "--bundle", next_bundle.path, "-e", "promote_confirm_deadline=1")
+    assert (answer.code, answer.outcome) == (1, "invalid_input"), answer.stderr
+    assert answer.changes == {}
+    assert "promote_confirm_deadline" in answer.summary["do_next"]
+    assert {host.status()["pending"] for host in hosts} == {None}
+
+
 def test_an_unknown_inventory_is_one_sentence() -> None:
     answer = mobius("release", "-i", "inventories/nowhere")
     assert answer.code == 1
