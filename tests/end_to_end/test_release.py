@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mobius.control import demo
+from mobius.control import demo, history_verify
 from mobius.control.steady_client import Picture, SteadyClient, serving_release
 from tests.end_to_end.by_hand import Bundle, Host, answered, build, mobius
 
@@ -110,6 +110,7 @@ def test_an_upgrade_and_a_way_back_lose_no_request(
         assert real.code == 0, real.stderr
         assert check.changes == real.changes
         assert {serving_release(host.address) for host in hosts} == {second.release}
+        upgrade = real
 
         check = mobius("rollback", "--reason", "a test", "--check")
         assert {serving_release(host.address) for host in hosts} == {second.release}
@@ -126,6 +127,18 @@ def test_an_upgrade_and_a_way_back_lose_no_request(
     assert client.failed == client.wrong == 0
     for count in client.counts.values():
         assert set(count.by_release) == {first.release, second.release}
+    told = mobius("history", "show", upgrade.summary["run"]).summary
+    (decision,) = told["decisions"]
+    assert (decision["decision"], decision["release"], decision["verdict"]) == ("confirm", second.release, "pass")
+    assert decision["batches"] == [[host.name] for host in hosts], (
+        "1, 25 % and the rest are three batches of three hosts"
+    )
+    gates = {
+        result["host"]: result["fields"]["evidence"] for result in told["results"] if "evidence" in result["fields"]
+    }
+    assert {host: said["evidence_sha256"] for host, said in decision["hosts"].items()} == {
+        host.name: history_verify.digest(gates[host.name]) for host in hosts
+    }
 
 
 def test_wrong_hashes_are_refused_before_any_client_meets_them(

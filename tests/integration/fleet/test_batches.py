@@ -12,8 +12,8 @@ import pytest
 from mobius.control import history_verify
 from mobius.control.hooks import NAMES
 
-# four hosts on two cores: about two minutes a test, so all but the first are left to the long series
-pytestmark = pytest.mark.lab
+# four hosts on two cores: about two minutes a test; tests/end_to_end has three hosts in three batches
+pytestmark = [pytest.mark.lab, pytest.mark.soak]
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,6 @@ def test_a_release_goes_through_its_batches_and_the_decision_is_recorded(fleet: 
     assert (refused.code, refused.outcomes()) == (1, dict.fromkeys(fleet.names, "downgrade"))
 
 
-@pytest.mark.soak
 def test_a_hook_that_fails_after_the_promotion_takes_all_hosts_back_and_none_blocks_a_rollback(
     fleet: Any, first: str
 ) -> None:
@@ -113,7 +112,6 @@ def test_a_hook_that_fails_after_the_promotion_takes_all_hosts_back_and_none_blo
     assert fleet.release(path, mobius_retry_bad=True).code == 0
 
 
-@pytest.mark.soak
 def test_a_host_that_fails_in_the_last_batch_takes_all_hosts_back(fleet: Any, first: str) -> None:
     before = fleet.confirmed()
     path, _ = fleet.bundle("1.2.0")
@@ -125,7 +123,6 @@ def test_a_host_that_fails_in_the_last_batch_takes_all_hosts_back(fleet: Any, fi
     assert fleet.release(path).outcome == "release_bad"
 
 
-@pytest.mark.soak
 def test_a_failed_first_batch_is_the_only_one_that_begins(fleet: Any, first: str) -> None:
     before = fleet.confirmed()
     path, release = fleet.bundle("1.3.0")
@@ -136,7 +133,6 @@ def test_a_failed_first_batch_is_the_only_one_that_begins(fleet: Any, first: str
     assert fleet.confirmed() == fleet.answers() == before
 
 
-@pytest.mark.soak
 def test_a_host_that_falls_silent_after_its_batch_takes_the_others_back_and_comes_back_by_itself(
     fleet: Any, first: str
 ) -> None:
@@ -160,7 +156,6 @@ def test_a_host_that_falls_silent_after_its_batch_takes_the_others_back_and_come
     assert fleet.confirmed() == fleet.answers() == fleet.everywhere(release)
 
 
-@pytest.mark.soak
 def test_a_host_that_misses_the_confirmation_is_diverged_and_the_next_run_brings_it_along(
     fleet: Any, first: str
 ) -> None:
@@ -185,7 +180,6 @@ def test_a_host_that_misses_the_confirmation_is_diverged_and_the_next_run_brings
     assert fleet.confirmed() == fleet.answers() == fleet.everywhere(release)
 
 
-@pytest.mark.soak
 def test_a_decision_that_cannot_be_recorded_is_not_taken(fleet: Any, first: str) -> None:
     before = fleet.confirmed()
     path, _ = fleet.bundle("1.6.0")
@@ -200,7 +194,6 @@ def test_a_decision_that_cannot_be_recorded_is_not_taken(fleet: Any, first: str)
     assert fleet.confirmed() == fleet.answers() == before
 
 
-@pytest.mark.soak
 def test_sizes_that_are_none_are_refused_before_anything_changes(fleet: Any, first: str) -> None:
     done = fleet.mobius("promote", "--release", first, promote_batches=["few"])
     assert (done.code, done.outcome, done.changes) == (1, "invalid_input", {})
