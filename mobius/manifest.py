@@ -327,6 +327,16 @@ def read_bundle(path: Path | str, *, expected_sha256: str | None = None, require
         return _bundle(Path(path), stream, digest, _read_archive(stream, None))
 
 
+def expect_digest(name: str, digest: str, expected: str | None) -> None:
+    """Refuse the bundle `name` when its digest is another than the one that is expected, if one is.
+
+    Raises:
+        ManifestError: it is.
+    """
+    if expected is not None and digest != expected:
+        raise ManifestError(f"{name} has SHA-256 {digest}, but {expected} was expected.")
+
+
 @contextlib.contextmanager
 def _opened(path: Path | str, expected_sha256: str | None, require_sidecar: bool) -> Iterator[tuple[BinaryIO, str]]:
     """The open file at its start, and its digest: what is read afterwards is what was digested."""
@@ -334,8 +344,7 @@ def _opened(path: Path | str, expected_sha256: str | None, require_sidecar: bool
     with open(path, "rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
         stream.seek(0)
-        if expected_sha256 is not None and digest != expected_sha256:
-            raise ManifestError(f"{name} has SHA-256 {digest}, but {expected_sha256} was expected.")
+        expect_digest(name, digest, expected_sha256)
         if require_sidecar or sidecar(path).exists():
             try:
                 promised = read_sidecar(path)

@@ -7,10 +7,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ansible import constants
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
 from mobius import manifest
+from mobius.control.bundle_reading import read_once
 from mobius.errors import MobiusError
 
 _MODULE = "mobius.dhash.release"
@@ -41,13 +43,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def _read(self, path: Any, sha256: str | None) -> manifest.Bundle:
         if not isinstance(path, str) or not path:
             raise MobiusError("invalid_input", "No bundle was given.")
-        place = Path(path).expanduser().absolute()
-        try:
-            return manifest.read_bundle(place, expected_sha256=sha256 or None)
-        except manifest.ManifestError as e:
-            raise MobiusError("bundle_invalid", str(e)) from None
-        except OSError as e:
-            raise MobiusError("bundle_invalid", f"The bundle {place} cannot be read: {e.strerror}.") from None
+        return read_once(path, sha256, Path(constants.DEFAULT_LOCAL_TMP))
 
     def _send(
         self, bundle: manifest.Bundle, arguments: dict[str, Any], task_vars: dict[str, Any] | None

@@ -1,0 +1,119 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A run reads its bundle once, for all of its hosts, and again when it is no longer the file that was read."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+
+from mobius import manifest
+from mobius.control.bundle import pack
+from mobius.control.bundle_reading import read_once
+from mobius.errors import MobiusError
+
+READ = manifest.read_bundle
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "program.py").write_bytes(os.urandom(4096))
+    packed = pack(
+        [tree],
+        tmp_path / "dist",
+        service="mobius-dhash",
+        version="1.0.0",
+        commit="0" * 40,
+        built_at="2026-01-01T00:00:00Z",
+        python="3.11",
+        platform="linux_x86_64",
+    )
+    return Path(packed.path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "run"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+def reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A line for each time that the bundle was unpacked, by whichever process."""
+    log = tmp_path / "reads"
+    log.touch()
+
+    def reading(path: Path, **options: str | None) -> manifest.Bundle:
+        with log.open("a") as stream:
+            stream.write("read\n")
+        return READ(path, **options)
+
+    monkeypatch.setattr(manifest, "read_bundle", reading)
+    return log
+
+
+def count(reads: Path) -> int:
+    return len(reads.read_text().splitlines())
+
+
+def refusal(*arguments: object) -> str:
+    with pytest.raises(MobiusError) as caught:
+        read_once(*arguments)
+    assert caught.value.outcome == "bundle_invalid"
+    return caught.value.reason
+
+
+def test_processes_that_ask_at_once_read_it_once_and_hear_the_same(bundle: Path, folder: Path, reads: Path) -> None:
+    expected = READ(bundle)
+    with ProcessPoolExecutor(4, mp_context=get_context("fork")) as pool:
+        heard = list(pool.map(read_once, [str(bundle)] * 8, [None] * 8, [folder] * 8))
+    assert heard == [expected] * 8
+    assert count(reads) == 1
+
+
+def test_what_is_expected_is_compared_with_what_was_read_before(bundle: Path, folder: Path, reads: Path) -> None:
+    found = read_once(str(bundle), "", folder)
+    assert read_once(str(bundle), found.sha256.upper(), folder) == found
+    assert "was expected" in refusal(str(bundle), "0" * 64, folder)
+    assert count(reads) == 1
+
+
+@pytest.mark.parametrize("what", ["content", "sidecar", "signature"])
+def test_a_bundle_that_is_no_longer_the_same_is_read_again(bundle: Path, folder: Path, reads: Path, what: str) -> None:
+    before = read_once(str(bundle), None, folder)
+    seen = bundle.stat()
+    if what == "content":
+        content = bytearray(bundle.read_bytes())
+        content[len(content) // 2] ^= 1
+        bundle.write_bytes(content)
+        os.utime(bundle, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+        assert "its .sha256 says" in refusal(str(bundle), None, folder)
+    elif what == "sidecar":
+        manifest.sidecar(bundle).write_text(f"{'0' * 64}  {bundle.name}\n")
+        assert "its .sha256 says" in refusal(str(bundle), None, folder)
+    else:
+        manifest.signature_path(bundle).write_text("signed")
+        assert (before.signature, read_once(str(bundle), None, folder).signature) == (None, "signed")
+    assert count(reads) == 2
+
+
+def test_half_a_note_is_none(bundle: Path, folder: Path, reads: Path) -> None:
+    found = read_once(str(bundle), None, folder)
+    (note,) = folder.glob("*.json")
+    note.write_bytes(note.read_bytes()[:-9])
+    assert read_once(str(bundle), None, folder) == found
+    assert count(reads) == 2
+
+
+def test_a_bundle_that_is_not_there_is_one_sentence(folder: Path) -> None:
+    assert (
+        refusal("/nowhere/x.tar.gz", None, folder)
+        == "The bundle /nowhere/x.tar.gz cannot be read: No such file or directory."
+    )
