@@ -15,14 +15,11 @@ description:
   - Works on a prepared host on which no release was ever installed.
 version_added: "0.1.0"
 author: MOBIUS contributors
+extends_documentation_fragment: [mobius.dhash.mobius_host]
 attributes:
   check_mode: {support: full, description: "Reads and compares everything, and says what would be written and removed."}
   diff_mode: {support: full, description: Shows the backups before and after.}
 options:
-  service:
-    description: The service, as C(mobius-host) knows it on the host.
-    type: str
-    required: true
   state:
     description:
       - V(present) writes a backup when anything changed, and then rotates.
@@ -70,10 +67,6 @@ options:
   run:
     description: The run that asks, for the backup's manifest.
     type: str
-  config_dir:
-    description: Where the configuration of C(mobius-host) lies.
-    type: path
-    default: /etc/mobius-host
   command_config_dir:
     description:
       - Where the settings of C(mobius-backup) lie. They name the folder whose metrics for Prometheus are renewed with
@@ -133,7 +126,13 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import backup, backup_metrics, backup_settings, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import (
+    arguments,
+    backup,
+    backup_metrics,
+    backup_settings,
+    mobius_host,
+)
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
 
@@ -141,7 +140,7 @@ def main() -> None:
     """Read the arguments, do it, answer."""
     module = AnsibleModule(
         argument_spec={
-            "service": {"type": "str", "required": True},
+            **arguments.SERVICE,
             "state": {"type": "str", "choices": list(STATES), "default": "present"},
             "scope": {"type": "str", "choices": list(backup.SCOPES), "default": "full"},
             "keep": {"type": "int", "default": 5},
@@ -149,7 +148,6 @@ def main() -> None:
             "subset": {"type": "str"},
             "name": {"type": "str"},
             "run": {"type": "str"},
-            "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
             "command_config_dir": {"type": "path", "default": backup_settings.CONFIG_DIR},
         },
         supports_check_mode=True,

@@ -20,14 +20,11 @@ description:
   - The verdict is kept on the host with all that led to it, in C(gates) beside the releases; the newest 20 are.
 version_added: "0.1.0"
 author: MOBIUS contributors
+extends_documentation_fragment: [mobius.dhash.mobius_host]
 attributes:
   check_mode: {support: full, description: "Asks nothing, because nothing has been promoted; the verdict is V(unknown)."}
   diff_mode: {support: full, description: Never changes anything, so there is no difference to show.}
 options:
-  service:
-    description: The service, as C(mobius-host) knows it on the host.
-    type: str
-    required: true
   release:
     description: The release whose instance is judged.
     type: str
@@ -104,10 +101,6 @@ options:
       - A file on the host that is given what was seen so far after each sample, as a JSON object; what cannot be written is left out.
       - C(mobius) sets it, to show the figures while the gate looks.
     type: path
-  config_dir:
-    description: Where the configuration of C(mobius-host) lies.
-    type: path
-    default: /etc/mobius-host
 """
 
 EXAMPLES = r"""
@@ -153,7 +146,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import comparison, gate, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, comparison, gate, mobius_host
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
 
@@ -161,7 +154,7 @@ def main() -> None:
     """Read the arguments, judge, answer."""
     module = AnsibleModule(
         argument_spec={
-            "service": {"type": "str", "required": True},
+            **arguments.SERVICE,
             "release": {"type": "str", "required": True},
             "healthy_seconds": {"type": "float", "default": 10.0},
             "deadline": {"type": "float", "default": 60.0},
@@ -178,7 +171,6 @@ def main() -> None:
             "run": {"type": "str"},
             "body_dir": {"type": "path"},
             "progress_file": {"type": "path"},
-            "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
         },
         supports_check_mode=True,
     )

@@ -13,14 +13,11 @@ description:
   - An instance asks the host's truth when it starts, so that of the release which is to serve is left alone.
 version_added: "0.1.0"
 author: MOBIUS contributors
+extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.run, mobius.dhash.mobius_host.lease]
 attributes:
   check_mode: {support: full, description: Predicts from the same comparison that the real run acts on.}
   diff_mode: {support: full, description: Shows the host's instances before and after.}
 options:
-  service:
-    description: Name of the service.
-    type: str
-    required: true
   release:
     description: Release id.
     type: str
@@ -39,17 +36,6 @@ options:
     description: In check mode, take the release as staged, because an earlier task of the same run has predicted so.
     type: bool
     default: false
-  run:
-    description: Id of the run.
-    type: str
-  lease:
-    description: Refuse with C(fenced) unless O(run) holds the lock of the host (M(mobius.dhash.lease)), which this renews.
-    type: bool
-    default: false
-  config_dir:
-    description: Folder of the services' descriptions on the host.
-    type: path
-    default: /etc/mobius-host
 """
 
 EXAMPLES = r"""
@@ -94,7 +80,7 @@ journal:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import lease, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, lease, mobius_host
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
 
@@ -102,14 +88,13 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "service": {"type": "str", "required": True},
+            **arguments.SERVICE,
+            **arguments.RUN,
+            **arguments.LEASE,
             "release": {"type": "str", "required": True},
             "state": {"type": "str", "choices": ["standby", "stopped"], "default": "standby"},
             "timeout": {"type": "float"},
             "assume_staged": {"type": "bool", "default": False},
-            "run": {"type": "str"},
-            "lease": {"type": "bool", "default": False},
-            "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
         },
         supports_check_mode=True,
     )

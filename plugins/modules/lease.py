@@ -15,16 +15,13 @@ description:
   - M(mobius.dhash.rollback) takes none and asks for none.
 version_added: "0.2.0"
 author: MOBIUS contributors
+extends_documentation_fragment: [mobius.dhash.mobius_host]
 attributes:
   check_mode:
     support: full
     description: Takes nothing. Another run's lease is reported as RV(finding), and no refusal.
   diff_mode: {support: none, description: A lease is a sign of life and never a change of the host.}
 options:
-  service:
-    description: Name of the service.
-    type: str
-    required: true
   state:
     description: V(held) takes or renews it, V(free) lets go of it when it is this run's.
     type: str
@@ -48,10 +45,6 @@ options:
         refusal comes at once.
     type: float
     default: 0
-  config_dir:
-    description: Folder of the services' descriptions on the host.
-    type: path
-    default: /etc/mobius-host
 """
 
 EXAMPLES = r"""
@@ -77,7 +70,7 @@ import datetime
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import lease, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, lease, mobius_host
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
 
@@ -104,13 +97,12 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "service": {"type": "str", "required": True},
+            **arguments.SERVICE,
             "state": {"type": "str", "choices": ["held", "free"], "default": "held"},
             "run": {"type": "str", "required": True},
             "actor": {"type": "str", "default": "somebody"},
             "seconds": {"type": "float", "default": 300.0},
             "wait": {"type": "float", "default": 0.0},
-            "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
         },
         supports_check_mode=True,
     )

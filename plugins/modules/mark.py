@@ -13,14 +13,11 @@ description:
   - A release that was refused before it ever served is recorded in the history as well.
 version_added: "0.1.0"
 author: MOBIUS contributors
+extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.run, mobius.dhash.mobius_host.lease]
 attributes:
   check_mode: {support: full, description: Predicts from the same comparison that the real run acts on.}
   diff_mode: {support: full, description: Shows the releases that are marked bad, before and after.}
 options:
-  service:
-    description: Name of the service.
-    type: str
-    required: true
   release:
     description: Release id; it need not be staged.
     type: str
@@ -32,17 +29,6 @@ options:
   reason:
     description: Why, for the host's journal and history.
     type: str
-  run:
-    description: Id of the run.
-    type: str
-  lease:
-    description: Refuse with C(fenced) unless O(run) holds the lock of the host (M(mobius.dhash.lease)), which this renews.
-    type: bool
-    default: false
-  config_dir:
-    description: Folder of the services' descriptions on the host.
-    type: path
-    default: /etc/mobius-host
 """
 
 EXAMPLES = r"""
@@ -83,7 +69,7 @@ token:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import lease, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, lease, mobius_host
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
 
@@ -91,13 +77,12 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "service": {"type": "str", "required": True},
+            **arguments.SERVICE,
+            **arguments.RUN,
+            **arguments.LEASE,
             "release": {"type": "str", "required": True},
             "bad": {"type": "bool", "default": True},
             "reason": {"type": "str"},
-            "run": {"type": "str"},
-            "lease": {"type": "bool", "default": False},
-            "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
         },
         supports_check_mode=True,
     )

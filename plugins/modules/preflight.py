@@ -18,14 +18,11 @@ description:
   - A backup that would write nothing, because nothing changed, needs nothing; a release that is staged needs nothing either.
 version_added: "0.1.0"
 author: MOBIUS contributors
+extends_documentation_fragment: [mobius.dhash.mobius_host]
 attributes:
   check_mode: {support: full, description: Never changes anything.}
   diff_mode: {support: full, description: Never changes anything, so there is no difference to show.}
 options:
-  service:
-    description: The service, as C(mobius-host) knows it on the host.
-    type: str
-    required: true
   expect:
     description: What the bundle holds, as M(mobius.dhash.bundle_info) returns it.
     type: dict
@@ -53,10 +50,6 @@ options:
     description: The Python on the host that will run the release.
     type: path
     default: /usr/bin/python3
-  config_dir:
-    description: Where the configuration of C(mobius-host) lies.
-    type: path
-    default: /etc/mobius-host
 """
 
 EXAMPLES = r"""
@@ -83,7 +76,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import backup, mobius_host, staging, version_order
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, backup, mobius_host, staging, version_order
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
 
@@ -91,12 +84,11 @@ def main() -> None:
     """Read the arguments, ask the host, answer."""
     module = AnsibleModule(
         argument_spec={
-            "service": {"type": "str", "required": True},
+            **arguments.SERVICE,
             "expect": {**staging.EXPECT, "required": True},
             "backup": {"type": "str", "choices": [*backup.SCOPES, "none"], "default": "none"},
             "downgrade": {"type": "bool", "default": False},
             "python": {"type": "path", "default": "/usr/bin/python3"},
-            "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
         },
         supports_check_mode=True,
     )

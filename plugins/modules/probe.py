@@ -13,14 +13,11 @@ description:
   - An observation, so it never changes anything. In check mode, where the instance may not be running yet, it says so and predicts nothing.
 version_added: "0.1.0"
 author: MOBIUS contributors
+extends_documentation_fragment: [mobius.dhash.mobius_host]
 attributes:
   check_mode: {support: full, description: "Asks an instance that is running; says C(predicted=unknown) when it is not."}
   diff_mode: {support: full, description: Never changes anything, so there is no difference to show.}
 options:
-  service:
-    description: The service, as C(mobius-host) knows it on the host.
-    type: str
-    required: true
   release:
     description: The release whose instance is asked.
     type: str
@@ -50,10 +47,6 @@ options:
     description: Seconds that one answer may take.
     type: float
     default: 10
-  config_dir:
-    description: Where the configuration of C(mobius-host) lies.
-    type: path
-    default: /etc/mobius-host
 """
 
 EXAMPLES = r"""
@@ -86,7 +79,7 @@ predicted:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import gate, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, gate, mobius_host
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
 
@@ -94,7 +87,7 @@ def main() -> None:
     """Read the arguments, ask, answer."""
     module = AnsibleModule(
         argument_spec={
-            "service": {"type": "str", "required": True},
+            **arguments.SERVICE,
             "release": {"type": "str", "required": True},
             "probes": {
                 "type": "list",
@@ -104,7 +97,6 @@ def main() -> None:
             },
             "body_dir": {"type": "path"},
             "timeout": {"type": "float", "default": 10.0},
-            "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
         },
         supports_check_mode=True,
     )

@@ -14,6 +14,7 @@ description:
   - A release that is confirmed and serves is left alone by the first three states.
 version_added: "0.1.0"
 author: MOBIUS contributors
+extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.lease]
 attributes:
   check_mode:
     support: full
@@ -22,10 +23,6 @@ attributes:
       - The earlier stages of the same promotion are taken as done, since the tasks before have predicted them.
   diff_mode: {support: full, description: Shows the truth, what is pending and the instances, before and after.}
 options:
-  service:
-    description: Name of the service.
-    type: str
-    required: true
   release:
     description: Release id.
     type: str
@@ -66,14 +63,6 @@ options:
     description: In check mode, take the release as staged, because an earlier task of the same run has predicted so.
     type: bool
     default: false
-  lease:
-    description: Refuse with C(fenced) unless O(run) holds the lock of the host (M(mobius.dhash.lease)), which this renews.
-    type: bool
-    default: false
-  config_dir:
-    description: Folder of the services' descriptions on the host.
-    type: path
-    default: /etc/mobius-host
 """
 
 EXAMPLES = r"""
@@ -127,7 +116,7 @@ journal:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import lease, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, lease, mobius_host
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
 LONGEST = 86_400  # seconds
@@ -137,7 +126,8 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "service": {"type": "str", "required": True},
+            **arguments.SERVICE,
+            **arguments.LEASE,
             "release": {"type": "str", "required": True},
             "state": {
                 "type": "str",
@@ -150,8 +140,6 @@ def main() -> None:
             "mark_bad": {"type": "bool", "default": False},
             "retry_bad": {"type": "bool", "default": False},
             "assume_staged": {"type": "bool", "default": False},
-            "lease": {"type": "bool", "default": False},
-            "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
         },
         supports_check_mode=True,
     )

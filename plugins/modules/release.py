@@ -21,15 +21,12 @@ description:
     or has an instance running.
 version_added: "0.1.0"
 author: MOBIUS contributors
+extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.run, mobius.dhash.mobius_host.lease]
 attributes:
   action: {support: full, description: The bundle is read on the control node and transferred when needed.}
   check_mode: {support: full, description: "Makes every check that the real run makes before it writes, and predicts; transfers nothing."}
   diff_mode: {support: full, description: Shows the release and its state before and after.}
 options:
-  service:
-    description: The service, as C(mobius-host) knows it on the host.
-    type: str
-    required: true
   state:
     description: What the release is to be.
     type: str
@@ -64,17 +61,6 @@ options:
   src:
     description: Where the bundle is on the host. Set by the action plugin after the transfer.
     type: path
-  run:
-    description: Id of the run.
-    type: str
-  lease:
-    description: Refuse with C(fenced) unless O(run) holds the lock of the host (M(mobius.dhash.lease)), which this renews.
-    type: bool
-    default: false
-  config_dir:
-    description: Where the configuration of C(mobius-host) lies.
-    type: path
-    default: /etc/mobius-host
 """
 
 EXAMPLES = r"""
@@ -112,7 +98,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import durable, lease, manifest, mobius_host, staging
+from ansible_collections.mobius.dhash.plugins.module_utils import (
+    arguments,
+    durable,
+    lease,
+    manifest,
+    mobius_host,
+    staging,
+)
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
 
@@ -120,7 +113,9 @@ def main() -> None:
     """Read the arguments, compare, act, answer."""
     module = AnsibleModule(
         argument_spec={
-            "service": {"type": "str", "required": True},
+            **arguments.SERVICE,
+            **arguments.RUN,
+            **arguments.LEASE,
             "state": {"type": "str", "default": "staged", "choices": ["staged", "absent"]},
             "bundle": {"type": "path"},
             "sha256": {"type": "str"},
@@ -128,9 +123,6 @@ def main() -> None:
             "python": {"type": "path", "default": "/usr/bin/python3"},
             "expect": staging.EXPECT,
             "src": {"type": "path"},
-            "run": {"type": "str"},
-            "lease": {"type": "bool", "default": False},
-            "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
         },
         required_if=[("state", "staged", ("expect",)), ("state", "absent", ("release",))],
         supports_check_mode=True,

@@ -12,18 +12,10 @@ description:
   - Reads the truth, what is pending, the staged releases and their instances. A host that is not prepared is told as such.
 version_added: "0.1.0"
 author: MOBIUS contributors
+extends_documentation_fragment: [mobius.dhash.mobius_host]
 attributes:
   check_mode: {support: full, description: Never changes anything.}
   diff_mode: {support: full, description: Never changes anything, so there is no difference to show.}
-options:
-  service:
-    description: Name of the service.
-    type: str
-    required: true
-  config_dir:
-    description: Folder of the services' descriptions on the host.
-    type: path
-    default: /etc/mobius-host
 """
 
 EXAMPLES = r"""
@@ -89,7 +81,7 @@ history:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, mobius_host
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
 NOTHING: dict[str, Any] = {
@@ -107,8 +99,7 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "service": {"type": "str", "required": True},
-            "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
+            **arguments.SERVICE,
         },
         supports_check_mode=True,
     )

@@ -18,14 +18,11 @@ description:
   - Nothing is done when the host already is as the backup says.
 version_added: "0.2.0"
 author: MOBIUS contributors
+extends_documentation_fragment: [mobius.dhash.mobius_host]
 attributes:
   check_mode: {support: full, description: Proves the backup and says what on the host is another than in it.}
   diff_mode: {support: full, description: Names what is another than in the backup.}
 options:
-  service:
-    description: The service, as C(mobius-host) knows it on the host.
-    type: str
-    required: true
   id:
     description: The backup, as M(mobius.dhash.backup) lists it; V(latest) for the newest full one that is not damaged.
     type: str
@@ -52,10 +49,6 @@ options:
   run:
     description: The run that asks, for the manifest of the backup that saves the present state.
     type: str
-  config_dir:
-    description: Where the configuration of C(mobius-host) lies.
-    type: path
-    default: /etc/mobius-host
   command_config_dir:
     description:
       - Where the settings of C(mobius-backup) lie. They name the folder whose metrics for Prometheus are renewed, because
@@ -97,6 +90,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import (
+    arguments,
     backup_metrics,
     backup_settings,
     mobius_host,
@@ -109,7 +103,7 @@ def main() -> None:
     """Read the arguments, do it, answer."""
     module = AnsibleModule(
         argument_spec={
-            "service": {"type": "str", "required": True},
+            **arguments.SERVICE,
             "id": {"type": "str", "required": True},
             "name": {"type": "str"},
             "of_host": {"type": "str"},
@@ -121,7 +115,6 @@ def main() -> None:
                 },
             },
             "run": {"type": "str"},
-            "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
             "command_config_dir": {"type": "path", "default": backup_settings.CONFIG_DIR},
         },
         supports_check_mode=True,

@@ -16,14 +16,11 @@ description:
   - An observation, so it is never reported as a change.
 version_added: "0.2.0"
 author: MOBIUS contributors
+extends_documentation_fragment: [mobius.dhash.mobius_host]
 attributes:
   check_mode: {support: full, description: "Proves the backup, says which release would be started, and predicts no more (C(predicted=unknown))."}
   diff_mode: {support: full, description: "Nothing that lasts is changed, so there is no difference to show."}
 options:
-  service:
-    description: The service, as C(mobius-host) knows it on the host.
-    type: str
-    required: true
   state:
     description:
       - V(drilled) makes a drill.
@@ -63,10 +60,6 @@ options:
       query: {description: Gives one row with the number., type: str, required: true}
       path: {description: Where the instance tells it., type: str, required: true}
       key: {description: The member of the JSON object there., type: str, required: true}
-  config_dir:
-    description: Where the configuration of C(mobius-host) lies.
-    type: path
-    default: /etc/mobius-host
   command_config_dir:
     description:
       - Where the settings of C(mobius-backup) lie. They name the folder whose metrics for Prometheus are renewed with
@@ -112,6 +105,7 @@ journal:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import (
+    arguments,
     backup_metrics,
     backup_settings,
     drill,
@@ -126,14 +120,13 @@ def main() -> None:
     text = {"type": "str", "required": True}
     module = AnsibleModule(
         argument_spec={
-            "service": {"type": "str", "required": True},
+            **arguments.SERVICE,
             "state": {"type": "str", "choices": ["drilled", "recent"], "default": "drilled"},
             "max_age_days": {"type": "float"},
             "name": {"type": "str"},
             "environment": {"type": "dict", "default": {}},
             "probes": {"type": "list", "elements": "dict", "default": [], "options": gate.PROBE_SPEC},
             "count": {"type": "dict", "options": dict.fromkeys(("database", "query", "path", "key"), text)},
-            "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
             "command_config_dir": {"type": "path", "default": backup_settings.CONFIG_DIR},
         },
         required_if=[("state", "recent", ["max_age_days"])],

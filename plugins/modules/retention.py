@@ -14,14 +14,11 @@ description:
     backup was made under, nor a release that was never tried on this host.
 version_added: "0.2.0"
 author: MOBIUS contributors
+extends_documentation_fragment: [mobius.dhash.mobius_host]
 attributes:
   check_mode: {support: full, description: Predicts from the same comparison that the real run acts on.}
   diff_mode: {support: full, description: Shows the staged releases before and after.}
 options:
-  service:
-    description: Name of the service.
-    type: str
-    required: true
   keep:
     description: How many healthy releases stay, at least one.
     type: int
@@ -33,10 +30,6 @@ options:
     description: In check mode, that earlier tasks have predicted that the host is backed up and O(confirmed) staged.
     type: bool
     default: false
-  config_dir:
-    description: Folder of the services' descriptions on the host.
-    type: path
-    default: /etc/mobius-host
 """
 
 EXAMPLES = r"""
@@ -58,7 +51,7 @@ import contextlib
 import dataclasses
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import backup, manifest, mobius_host, retention
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, backup, manifest, mobius_host, retention
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
 
@@ -79,11 +72,10 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "service": {"type": "str", "required": True},
+            **arguments.SERVICE,
             "keep": {"type": "int", "default": 5},
             "confirmed": {"type": "str"},
             "assume_staged": {"type": "bool", "default": False},
-            "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
         },
         supports_check_mode=True,
     )

@@ -15,27 +15,17 @@ description:
   - A rollback that was killed is completed, and not counted as another step.
 version_added: "0.1.0"
 author: MOBIUS contributors
+extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.run]
 attributes:
   check_mode: {support: full, description: Predicts from the same comparison that the real run acts on.}
   diff_mode: {support: full, description: Shows the truth, what is pending and the instances, before and after.}
 options:
-  service:
-    description: Name of the service.
-    type: str
-    required: true
   to:
     description: The release to go back to, any kept one, also one that was marked bad; when left out, the one before.
     type: str
   reason:
     description: Why, for the host's journal and history.
     type: str
-  run:
-    description: Id of the run.
-    type: str
-  config_dir:
-    description: Folder of the services' descriptions on the host.
-    type: path
-    default: /etc/mobius-host
 """
 
 EXAMPLES = r"""
@@ -72,7 +62,7 @@ seconds:
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, mobius_host
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
 
@@ -80,11 +70,10 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "service": {"type": "str", "required": True},
+            **arguments.SERVICE,
+            **arguments.RUN,
             "to": {"type": "str"},
             "reason": {"type": "str"},
-            "run": {"type": "str"},
-            "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
         },
         supports_check_mode=True,
     )
