@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ansible import constants, context
 from ansible.plugins.action import ActionBase
@@ -36,9 +36,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     _supports_check_mode = True
     _supports_async = False
 
+    arguments: ClassVar = {"approval": {"type": "bool", "default": True}}
+
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
-        _, given = self.validate_argument_spec(argument_spec={"approval": {"type": "bool", "default": True}})
+        _, given = self.validate_argument_spec(argument_spec=self.arguments)
         known = task_vars or {}
         process_folder = Path(constants.DEFAULT_LOCAL_TMP)
         planning = bool(self._task.check_mode and os.environ.get(PLANNING))
