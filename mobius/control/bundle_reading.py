@@ -9,11 +9,14 @@ import fcntl
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mobius import manifest
 from mobius.errors import MobiusError
+
+_State = list[list[int] | None]
 
 
 def read_once(path: str, sha256: str | None, folder: Path) -> manifest.Bundle:
@@ -31,17 +34,13 @@ def read_once(path: str, sha256: str | None, folder: Path) -> manifest.Bundle:
     expected = (sha256 or "").lower() or None
     note = folder / f"bundle-{hashlib.sha256(os.fsencode(place)).hexdigest()[:16]}.json"
     try:
-        with note.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with _alone(note.with_suffix(".lock")):
             state = _state(place)
             bundle = _noted(note, place, state)
             if bundle is None:
-                bundle = manifest.read_bundle(place, expected_sha256=expected)
-                # what has changed meanwhile is read again by the next
-                if _state(place) == state:
-                    _note(note, bundle, state)
-            manifest.expect_digest(place.name, bundle.sha256, expected)
-            return bundle
+                bundle = _read(place, expected, note, state)
+        manifest.expect_digest(place.name, bundle.sha256, expected)
+        return bundle
     except manifest.ManifestError as error:
         raise MobiusError("bundle_invalid", str(error)) from None
     except OSError as error:
@@ -52,9 +51,39 @@ def read_once(path: str, sha256: str | None, folder: Path) -> manifest.Bundle:
         ) from None
 
 
-def _state(place: Path) -> list[list[int] | None]:
+@contextlib.contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """One process of the run at a time; where that cannot be had, each reads for itself."""
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):
+            fcntl.flock(held.enter_context(lock.open("w")), fcntl.LOCK_EX)
+        yield
+
+
+def _read(place: Path, expected: str | None, note: Path, state: _State) -> manifest.Bundle:
+    try:
+        bundle = manifest.read_bundle(place, expected_sha256=expected)
+    except manifest.ManifestError as error:
+        if expected is None:
+            _note(note, {"state": state, "refused": str(error)})
+        raise
+    known = {
+        "state": state,
+        "sha256": bundle.sha256,
+        "release_id": bundle.release_id,
+        "manifest": manifest.json_bytes(bundle.manifest.as_dict()).decode(),
+        "size": bundle.size,
+        "signature": bundle.signature,
+    }
+    # what has changed meanwhile is read again by the next
+    if _state(place) == state:
+        _note(note, known)
+    return bundle
+
+
+def _state(place: Path) -> _State:
     """What tells that the bundle and the files beside it are still those that were read: no ctime can be set back."""
-    found: list[list[int] | None] = []
+    found: _State = []
     for path in (place, manifest.sidecar(place), manifest.signature_path(place)):
         try:
             seen = path.stat()
@@ -65,25 +94,19 @@ def _state(place: Path) -> list[list[int] | None]:
     return found
 
 
-def _noted(note: Path, place: Path, state: list[list[int] | None]) -> manifest.Bundle | None:
+def _noted(note: Path, place: Path, state: _State) -> manifest.Bundle | None:
     try:
         known: dict[str, Any] = json.loads(note.read_bytes())
-    except (FileNotFoundError, ValueError):  # a process that was killed leaves half a note
+    except (OSError, ValueError):  # a process that was killed leaves half a note
         return None
     if known["state"] != state:
         return None
+    if "refused" in known:
+        raise manifest.ManifestError(known["refused"])
     described = manifest.parse_manifest(known["manifest"].encode())
     return manifest.Bundle(place, known["sha256"], known["release_id"], described, known["size"], known["signature"])
 
 
-def _note(note: Path, bundle: manifest.Bundle, state: list[list[int] | None]) -> None:
-    known = {
-        "state": state,
-        "sha256": bundle.sha256,
-        "release_id": bundle.release_id,
-        "manifest": manifest.json_bytes(bundle.manifest.as_dict()).decode(),
-        "size": bundle.size,
-        "signature": bundle.signature,
-    }
+def _note(note: Path, known: dict[str, Any]) -> None:
     with contextlib.suppress(OSError):  # then every host's process reads it for itself
         note.write_text(json.dumps(known), encoding="utf-8")

@@ -37,7 +37,6 @@ PHASES: Mapping[str, str | Mapping[str, str]] = MappingProxyType(
         "deploy/preflight": "preflight",
         "deploy/stage": "stage",
         "deploy/standby": "standby",
-        "promote/preflight": "preflight",
         # two tasks promote: the one after a good verdict ends the canary
         "promote/begin": {"": "canary", "gate": "gate", "promotion": "switch"},
         "promote/finish": {"decide": "decide", "promotion": "confirm", "retention": "clean up"},

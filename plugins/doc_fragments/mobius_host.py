@@ -6,7 +6,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """`mobius.dhash.mobius_host`, with the parts `run`, `lease` and `settings`."""
+    """`mobius.dhash.mobius_host`, with the parts `run` and `lease`."""
 
     DOCUMENTATION = r"""
 options:

@@ -196,9 +196,12 @@ def test_a_wrong_digest_is_one_sentence_and_changes_nothing(
 
 
 def test_a_deadline_shorter_than_the_gate_is_refused_before_anything_is_backed_up_or_staged(
-    hosts: list[Host], next_bundle: Bundle
+    hosts: list[Host], next_bundle: Bundle, tmp_path: Path
 ) -> None:
-    answer = mobius("release", "--bundle", next_bundle.path, "-e", "promote_confirm_deadline=1")
+    hook = tmp_path / "hook.yml"
+    hook.write_text("- ansible.builtin.fail: {msg: no hook comes before the refusals}\n")
+    given = {"promote_confirm_deadline": 1, "mobius_hooks": {"before_deploy": str(hook)}}
+    answer = mobius("release", "--bundle", next_bundle.path, "-e", json.dumps(given))
     assert (answer.code, answer.outcome) == (1, "invalid_input"), answer.stderr
     assert answer.changes == {}
     assert "promote_confirm_deadline" in answer.summary["do_next"]

@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -135,7 +137,7 @@ class Fleet:
         return dict(json.loads(self._call(*command).stdout))
 
     def begin(self, *arguments: str, **variables: Any) -> subprocess.Popen[str]:
-        """Start `mobius` in a session of its own, so that it can be killed with all that it has started."""
+        """Start `mobius` in a session of its own; `kill` ends it."""
         return subprocess.Popen(
             self.command(*arguments, **variables),
             cwd=CHECKOUT,
@@ -146,6 +148,20 @@ class Fleet:
             text=True,
             start_new_session=True,
         )
+
+    def kill(self, process: subprocess.Popen[str]) -> None:
+        """Kill `mobius` and all that it has started: Ansible and each of its workers have sessions of their own."""
+        listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+        parents = [tuple(map(int, line.split())) for line in listed.splitlines()]
+        family = {process.pid}
+        while more := {pid for pid, parent in parents if parent in family} - family:
+            family |= more
+        assert len(family) > 1, "Ansible runs"
+        for pid in family:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
 
     # --- what the hosts are
 

@@ -4,9 +4,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import subprocess
 from typing import Any
 
@@ -81,9 +79,7 @@ def test_a_controller_that_is_killed_in_any_task_leaves_whole_hosts_and_no_step_
         doomed = fleet.begin("release", "--bundle", path, **SHORT)
         task = until_task(doomed, number=number)
         assert task == on_hosts[number]
-        os.killpg(doomed.pid, signal.SIGKILL)
-        doomed.communicate()
-        assert doomed.returncode == -signal.SIGKILL
+        fleet.kill(doomed)
         fleet.until(lambda: whole(fleet, *before, release))
         done = fleet.release(path, **SHORT)
         assert done.code == 0, f"killed in {task}: {done.stderr}"

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from typing import Any
 
 import pytest
@@ -48,8 +46,7 @@ def test_a_killed_runs_lock_ends_by_itself_and_a_rollback_does_not_wait_for_it(f
     for line in doomed.stderr:
         if line.rstrip().endswith("Serve beside the present release"):
             break
-    os.killpg(doomed.pid, signal.SIGKILL)
-    doomed.communicate()
+    fleet.kill(doomed)
     assert leases(fleet) == fleet.names
     back = fleet.mobius("rollback", "--reason", "the controller died")
     assert back.code == 0, back.stderr

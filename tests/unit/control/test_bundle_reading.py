@@ -104,6 +104,19 @@ def test_a_bundle_that_is_no_longer_the_same_is_read_again(bundle: Path, folder:
     assert count(reads) == 2
 
 
+def test_a_damaged_bundle_is_read_once_too(bundle: Path, folder: Path, reads: Path) -> None:
+    bundle.write_bytes(bundle.read_bytes()[:-9])
+    manifest.sidecar(bundle).unlink()
+    assert refusal(str(bundle), None, folder) == refusal(str(bundle), None, folder)
+    assert count(reads) == 1
+
+
+def test_without_a_place_for_notes_each_process_reads_for_itself(bundle: Path, folder: Path, reads: Path) -> None:
+    folder.rmdir()
+    assert read_once(str(bundle), None, folder) == read_once(str(bundle), None, folder) == READ(bundle)
+    assert count(reads) == 2
+
+
 def test_half_a_note_is_none(bundle: Path, folder: Path, reads: Path) -> None:
     found = read_once(str(bundle), None, folder)
     (note,) = folder.glob("*.json")
