@@ -29,10 +29,7 @@ class ControlNodeAction(ActionBase):  # type: ignore[misc]
         required_by: arguments that need others.
     """
 
-    TRANSFERS_FILES = False
     _requires_connection = False
-    _supports_check_mode = True
-    _supports_async = False
 
     arguments: ClassVar[dict[str, dict[str, Any]]] = {}
     required_by: ClassVar[dict[str, tuple[str, ...]]] = {}

@@ -67,6 +67,7 @@ def _read(place: Path, expected: str | None, note: Path, state: _State) -> manif
         if expected is None:
             _note(note, {"state": state, "refused": str(error)})
         raise
+    # as it was before it was read: what has changed meanwhile is read again by the next
     known = {
         "state": state,
         "sha256": bundle.sha256,
@@ -75,9 +76,7 @@ def _read(place: Path, expected: str | None, note: Path, state: _State) -> manif
         "size": bundle.size,
         "signature": bundle.signature,
     }
-    # what has changed meanwhile is read again by the next
-    if _state(place) == state:
-        _note(note, known)
+    _note(note, known)
     return bundle
 
 

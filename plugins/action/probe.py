@@ -25,10 +25,6 @@ _MOST = 65_536  # bytes of a gate's progress that are looked at; it writes about
 class ActionModule(ActionBase):  # type: ignore[misc]
     """Turns `body_file` into `body_base64` and runs the module of its own name (`probe`, and `gate` by a link)."""
 
-    TRANSFERS_FILES = False
-    _supports_check_mode = True
-    _supports_async = False
-
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
         arguments = dict(self._task.args)

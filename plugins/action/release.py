@@ -21,10 +21,6 @@ _MODULE = "mobius.dhash.release"
 class ActionModule(ActionBase):  # type: ignore[misc]
     """Asks the host first what it would do with the bundle; in check mode that answer is the prediction."""
 
-    TRANSFERS_FILES = False
-    _supports_check_mode = True
-    _supports_async = False
-
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
         arguments = dict(self._task.args)

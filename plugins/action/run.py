@@ -32,10 +32,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     """Records the run's intent or fails; refuses what the inventory's rule does not allow; then the host keeps the
     history's head, and every host knows id and actor."""
 
-    TRANSFERS_FILES = False
-    _supports_check_mode = True
-    _supports_async = False
-
     arguments: ClassVar = {"approval": {"type": "bool", "default": True}}
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:

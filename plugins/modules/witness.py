@@ -14,6 +14,7 @@ description:
   - A host that cannot keep it is told as not witnessed and does not fail, so that a rollback can always run.
 version_added: "0.1.0"
 author: MOBIUS contributors
+extends_documentation_fragment: [mobius.dhash.mobius_host]
 attributes:
   check_mode: {support: full, description: Writes nothing in check mode.}
   diff_mode: {support: full, description: Never reports a change, so there is no difference to show.}
@@ -28,11 +29,7 @@ options:
     default: /var/lib/mobius-witness
   service:
     description: Name of the service whose confirmed release is told.
-    type: str
-  config_dir:
-    description: Folder of the services' descriptions on the host.
-    type: path
-    default: /etc/mobius-host
+    required: false
 """
 
 EXAMPLES = r"""
@@ -59,7 +56,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import durable, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, durable, mobius_host
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
 FIELDS = ("chain", "seq", "hash", "run")
@@ -71,8 +68,8 @@ def main() -> None:
         argument_spec={
             "head": {"type": "dict", "required": True},
             "dir": {"type": "path", "default": "/var/lib/mobius-witness"},
+            **arguments.SERVICE,
             "service": {"type": "str"},
-            "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
         },
         supports_check_mode=True,
     )

@@ -12,6 +12,7 @@ description:
   - Reads the heads that M(mobius.dhash.witness) kept, and the host's own journal of switches.
 version_added: "0.1.0"
 author: MOBIUS contributors
+extends_documentation_fragment: [mobius.dhash.mobius_host]
 attributes:
   check_mode: {support: full, description: Never changes anything.}
   diff_mode: {support: full, description: Never changes anything, so there is no difference to show.}
@@ -22,11 +23,7 @@ options:
     default: /var/lib/mobius-witness
   service:
     description: Name of the service whose journal is read.
-    type: str
-  config_dir:
-    description: Folder of the services' descriptions on the host.
-    type: path
-    default: /etc/mobius-host
+    required: false
 """
 
 EXAMPLES = r"""
@@ -54,7 +51,7 @@ import json
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, mobius_host
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
 
@@ -63,8 +60,8 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "dir": {"type": "path", "default": "/var/lib/mobius-witness"},
+            **arguments.SERVICE,
             "service": {"type": "str"},
-            "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
         },
         supports_check_mode=True,
     )
