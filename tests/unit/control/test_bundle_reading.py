@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -53,6 +54,7 @@ def reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def reading(path: Path, **options: str | None) -> manifest.Bundle:
         with log.open("a") as stream:
             stream.write("read\n")
+        time.sleep(0.2)  # as a large one takes: whoever does not wait for this reads it, too
         return READ(path, **options)
 
     monkeypatch.setattr(manifest, "read_bundle", reading)
