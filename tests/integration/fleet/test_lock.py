@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -55,3 +56,18 @@ def test_a_killed_runs_lock_ends_by_itself_and_a_rollback_does_not_wait_for_it(f
     done = fleet.release(other)
     assert done.code == 0, done.stderr
     assert fleet.confirmed() == fleet.answers() == fleet.everywhere(newer)
+
+
+def test_a_host_that_is_switched_between_deploy_and_promotion_keeps_all_hosts_from_it(fleet: Any, served: str) -> None:
+    path, release = fleet.bundle("1.5.0")
+    assert fleet.release(path).code == 0
+    *others, last = fleet.names
+    hook = fleet.root / "switched.yml"
+    back = f"mobius-host --service {fleet.service} rollback --reason 'by hand'"
+    hook.write_text(json.dumps([{"ansible.builtin.command": back, "when": f"inventory_hostname == '{last}'"}]))
+    newer, _ = fleet.bundle("1.6.0")
+    done = fleet.release(newer, mobius_hooks={"after_deploy": str(hook)})
+    assert done.outcomes() == {last: "fenced", **dict.fromkeys(others, "held_back")}, done.stderr
+    assert "Serve beside the present release" not in done.stderr, "no client met the release"
+    assert {host: fleet.confirmed()[host] for host in others} == dict.fromkeys(others, release)
+    assert leases(fleet) == []
