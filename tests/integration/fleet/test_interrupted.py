@@ -14,7 +14,7 @@ from tests.clients import sending
 
 pytestmark = [pytest.mark.lab, pytest.mark.soak]
 
-TASKS = 100  # a release of four hosts in three batches has fewer
+TASKS = 130  # a release of four hosts in three batches has fewer
 TASK = re.compile(r"Z  task +(\S.*)$")
 RAN = re.compile(r"Z  (ok|changed) +lab\d")
 # so that a host takes an unconfirmed promotion back, and lets go of a dead run's lock, within the test
