@@ -13,7 +13,8 @@ from contextlib import contextmanager
 class Load:
     """Two clients that keep their connection and one that does not; `answers` counts by release."""
 
-    def __init__(self, *ports: int) -> None:
+    def __init__(self, *ports: int, pause: float) -> None:
+        self.pause = pause
         self.stop = threading.Event()
         self.answers: collections.Counter[str] = collections.Counter()
         self.failures: list[str] = []
@@ -34,14 +35,14 @@ class Load:
                 connection.close()
             if not keep:
                 connection.close()
-            time.sleep(0.001)
+            time.sleep(self.pause)
         connection.close()
 
 
 @contextmanager
-def sending(*ports: int) -> Iterator[Load]:
-    """The clients at work on these ports of 127.0.0.1."""
-    load = Load(*ports)
+def sending(*ports: int, pause: float = 0.001) -> Iterator[Load]:
+    """The clients at work on these ports of 127.0.0.1, each with a pause in seconds after an answer."""
+    load = Load(*ports, pause=pause)
     for thread in load.threads:
         thread.start()
     try:
