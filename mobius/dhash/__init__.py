@@ -19,16 +19,18 @@ from mobius.dhash._hash import (
     hash_file,
     hash_image,
 )
-from mobius.dhash._library import Found, Library
+from mobius.dhash._library import LOOKED_AT, Found, Library
+from mobius.dhash._proof import Room
 from mobius.dhash._scan import ScanReport, Unreadable
 from mobius.dhash._search import HammingIndex, Neighbours, Pairs
-from mobius.dhash._thumbnail import thumbnail_of
+from mobius.dhash._thumbnail import Seen, see, thumbnail_of
 from mobius.dhash.errors import BrokenPictureError, MislabelledError, NotAPictureError, PictureError, TooManyPixelsError
 
 __all__ = [
     "ALGORITHMS",
     "CONTENT_TYPES",
     "FORMATS",
+    "LOOKED_AT",
     "MAX_PIXELS",
     "BrokenPictureError",
     "Confidence",
@@ -51,12 +53,15 @@ __all__ = [
     "Pairs",
     "Picture",
     "PictureError",
+    "Room",
     "ScanReport",
+    "Seen",
     "TooManyPixelsError",
     "Transform",
     "Unreadable",
     "hash_bytes",
     "hash_file",
     "hash_image",
+    "see",
     "thumbnail_of",
 ]

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The second look: whether two pictures with near hashes really are one picture.
+"""The second look: which of the pictures with near hashes may be one picture, from memory alone.
 
 A dhash knows only which of two neighbours is brighter, so pictures with little in them (skies, gradients, icons on
 white) come near each other by chance. A *look* is independent of it, and has three parts:
@@ -10,10 +10,11 @@ white) come near each other by chance. A *look* is independent of it, and has th
   raised so that each counts about the same in a natural picture. It finds what may be one picture.
 - The *grain*: where, on 48 x 48 pixels, the luma is clearly above or below what lies around it. Two cards of one pack,
   or two things cut out on white, have one form; what they differ in is small and in some place. So grains are compared
-  block by block, and no busy block may disagree.
-- The *flatness*: how much of the picture is of exactly one grey with its neighbours. A lens and a sensor leave hardly
-  two pixels alike; pens, fills and cut-outs leave areas. What is drawn comes in families (frames, icons, screenshots)
-  that differ in less than the grain can see, so no match of two drawn pictures is certain, however alike they are.
+  block by block.
+- The *flatness*: how much of the picture is of exactly one grey with its neighbours. It decides nothing here; releases
+  of schema 2, which work on the same index, go by it, and hash again what lacks it.
+
+A look proves nothing: it says what is no match, and which matches are worth a look at their pixels (`_proof`).
 
 Mirrored and rotated pictures have the same coefficients with other signs and in another order, and a turned grain, so
 the eight transforms of a look need no second decode.
@@ -53,7 +54,7 @@ then the flatness in 255ths."""
 
 NO_MATCH: Final = 0
 DOUBTFUL: Final = 1
-CONFIDENT: Final = 2
+NOMINATED: Final = 2
 
 TRANSFORMS: Final[dict[str, tuple[bool, bool, bool]]] = {
     "none": (False, False, False),
@@ -79,30 +80,27 @@ _LEAST: Final = 1.0
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Where a match begins and where it is certain.
+    """Where a match begins, and what is worth a look at its pixels.
 
     Attributes:
         radius: largest distance of two hashes, of 128 bits, at which their looks are compared at all.
         doubtful: smallest cosine of a match.
-        confident: smallest cosine of a confident match.
+        nominated: smallest cosine of a match that may be proven.
         contrast: standard deviation of the small luma, in grey levels of 255, below which a picture is flat.
         detail: number of coefficients (as if all were equally strong) below which a picture has too little in it.
         busy: pixels of a block's 64 that stand out, from which the block counts.
         blocks: number of busy blocks below which a picture has too little in it.
-        agreement: smallest correlation of the grain in every busy block of a confident match.
-        flatness: of a picture, in 255ths, from which it counts as drawn. One of a confident match is not: a copy saved
-            with a low quality has flat areas where its original, a photograph, has none.
+        agreement: smallest correlation of the grain in every busy block of a match that may be proven.
     """
 
     radius: int = 32
     doubtful: float = 0.6
-    confident: float = 0.998
+    nominated: float = 0.95
     contrast: float = 4.0
     detail: float = 8.0
     busy: int = 8
-    blocks: int = 8
-    agreement: float = 0.8
-    flatness: int = 51
+    blocks: int = 4
+    agreement: float = 0.0
 
 
 DEFAULT_THRESHOLDS: Final = Thresholds()
@@ -169,8 +167,7 @@ def _flatness(luma: Image.Image) -> float:
 def readable(look: bytes | None) -> bytes | None:
     """A stored look as one of LOOK_BYTES; None when there is none, or none that this release knows.
 
-    One without its flatness, as earlier releases wrote it, counts as a drawn picture's: it finds what it found, and
-    nothing that it finds is certain until the next scan looks again.
+    One without its flatness, as early releases wrote it, finds what it found; the next scan looks again.
     """
     if look is not None and len(look) == _GRAIN_END:
         return look + b"\xff"
@@ -225,14 +222,9 @@ def _transform(name: str) -> tuple[NDArray[numpy.intp], NDArray[numpy.int8]]:
 
 
 def trusted(look: bytes, thresholds: Thresholds = DEFAULT_THRESHOLDS) -> bool:
-    """Whether a stored look can prove a match: there is enough in the picture, and it is not drawn.
-
-    If not, its matches are never confident; but for those of a drawing with what is none, a copy of a photograph.
-    """
+    """Whether there is enough in a picture for a match to be proven, by its stored look."""
     found = readable(look)
-    if found is None or found[_GRAIN_END] >= thresholds.flatness:
-        return False
-    return bool(_enough(numpy.frombuffer(found, numpy.uint8)[None, :], thresholds)[0])
+    return found is not None and bool(_enough(numpy.frombuffer(found, numpy.uint8)[None, :], thresholds)[0])
 
 
 def judge(
@@ -248,7 +240,7 @@ def judge(
         looks_a, looks_b: their looks, shape (n, LOOK_BYTES) each.
 
     Returns:
-        Shape (n,): 0 no match, 1 doubtful, 2 confident.
+        Shape (n,): 0 no match, 1 doubtful, 2 doubtful until their pixels have been looked at.
     """
     verdicts = numpy.zeros(len(distances), numpy.uint8)
     for start in range(0, len(distances), _BLOCK):
@@ -256,9 +248,8 @@ def judge(
         cosines = similarity(looks_a[part], looks_b[part])
         near = numpy.asarray(distances[part]) <= thresholds.radius
         known = _enough(looks_a[part], thresholds) & _enough(looks_b[part], thresholds)
-        known &= numpy.minimum(looks_a[part, _GRAIN_END], looks_b[part, _GRAIN_END]) < thresholds.flatness
         verdicts[part] += near & (cosines >= thresholds.doubtful)
-        alike = numpy.flatnonzero(near & (cosines >= thresholds.confident) & known)
+        alike = numpy.flatnonzero(near & (cosines >= thresholds.nominated) & known)
         agreeing = alike[_agree(looks_a[part][alike], looks_b[part][alike], thresholds)]
         verdicts[start + agreeing] += 1
     return verdicts

@@ -56,7 +56,7 @@ class Picture:
 
     @property
     def confidence(self) -> Confidence:
-        """`doubtful` when there is so little detail in it, or so much drawn, that it can prove no match."""
+        """`doubtful` when there is so little detail in it that no match of it can be proven."""
         return "confident" if self.look is not None and trusted(self.look) else "doubtful"
 
     @property
@@ -216,6 +216,18 @@ def places(connection: sqlite3.Connection, ids: Iterable[int]) -> dict[int, list
     return {number: sorted(pictures, key=lambda picture: picture.worth) for number, pictures in found.items()}
 
 
+def unchanged(picture: Picture) -> Path | None:
+    """The picture's file, when it is there and as it was indexed."""
+    if picture.place is None:
+        return None
+    path = Path(os.fsdecode(picture.place))
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return path if (status.st_size, status.st_mtime_ns) == (picture.size, picture.modified_ns) else None
+
+
 USABLE: Final = f"(NOT quarantined AND length(look) IS {LOOK_BYTES})"
 """Of `pictures`: what need not be hashed again."""
 
@@ -225,17 +237,16 @@ def store(connection: sqlite3.Connection, fingerprints: Iterable[Fingerprint], r
     when `anew`, of another algorithm."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     connection.executemany(
-        "INSERT INTO pictures (sha256, size, algorithm, rows, columns, look, width, height, format, warnings,"
+        "INSERT INTO pictures (sha256, size, algorithm, rows, columns, look, width, height, format, warnings,"  # noqa: S608
         " release, written_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (sha256) DO UPDATE SET (algorithm, rows, columns, look, width, height, format, warnings,"
         " quarantined, release, written_at) = (excluded.algorithm, excluded.rows, excluded.columns, excluded.look,"
         " excluded.width, excluded.height, excluded.format, excluded.warnings, 0, excluded.release,"
-        " excluded.written_at) WHERE quarantined OR length(look) IS NOT ? OR (? AND algorithm != excluded.algorithm)",
+        f" excluded.written_at) WHERE NOT {USABLE} OR (? AND algorithm != excluded.algorithm)",
         (
             (
                 found.sha256, found.size, found.dhash.algorithm, signed(found.dhash.rows), signed(found.dhash.columns),
-                found.look, found.width, found.height, found.format, "\n".join(found.warnings), release, now,
-                LOOK_BYTES, anew,
+                found.look, found.width, found.height, found.format, "\n".join(found.warnings), release, now, anew,
             )
             for found in fingerprints
         ),

@@ -12,11 +12,12 @@ from typing import Final
 
 import numpy
 
-from mobius.dhash._confidence import CONFIDENT, similarity
+from mobius.dhash._confidence import NOMINATED, similarity
 from mobius.dhash._database import Confidence, Database, Picture, Worth, one_of_each, places
 from mobius.dhash._decisions import decisions, pair_id, pair_of
 from mobius.dhash._groups import Match, members, questions, star
 from mobius.dhash._matches import Matches
+from mobius.dhash._proving import keys, proven
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ class Duplicates:
         said = decisions(self._database)
         with self._database.reading() as connection:
             decided = _ids(connection, {digest for decision in said for digest in (decision.first, decision.second)})
+            certain = (edges.verdict == NOMINATED) & numpy.isin(keys(edges.first, edges.second), proven(connection))
             several = {row[0] for row in connection.execute(_WITH_COPIES)}
             worth = _worth(connection, {*several, *decided.values(), *edges.first.tolist(), *edges.second.tolist()})
         ordered = sorted(worth, key=lambda number: worth[number])
@@ -151,13 +153,13 @@ class Duplicates:
                 pairs[decision.decision].add((min(first, second), max(first, second)))
         closed = pairs["same"] | pairs["different"]
         matches = []
-        for one, other, distance, verdict in zip(
-            edges.first.tolist(), edges.second.tolist(), edges.distance.tolist(), edges.verdict.tolist(), strict=True
+        for one, other, distance, sure in zip(
+            edges.first.tolist(), edges.second.tolist(), edges.distance.tolist(), certain.tolist(), strict=True
         ):
             if one in rank and other in rank:
                 first, second = min(rank[one], rank[other]), max(rank[one], rank[other])
                 if (first, second) not in closed:
-                    matches.append(Match(verdict != CONFIDENT, distance, first, second))
+                    matches.append(Match(not sure, distance, first, second))
         owner = star(len(ordered), matches, pairs["same"], pairs["different"])
         asked = []
         for match in questions(owner, matches, pairs["different"]):

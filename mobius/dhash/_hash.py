@@ -466,6 +466,12 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) else 1
 
 
+def upright(image: Image.Image, small: Image.Image) -> Image.Image:
+    """A small copy turned as the tag of `image`, which is loaded, says."""
+    turn = _ORIENTATIONS.get(_orientation(image))
+    return small if turn is None else small.transpose(turn.method)
+
+
 def _luma(image: Image.Image) -> Image.Image:
     """The picture in Pillow's mode L."""
     if image.mode == "L" and not image.has_transparency_data:

@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,21 +15,36 @@ from typing import Final, TextIO
 
 import numpy
 
-from mobius.dhash._confidence import CONFIDENT, DEFAULT_THRESHOLDS, DOUBTFUL, LOOK_BYTES, NO_MATCH, transformed
-from mobius.dhash._database import USABLE, Confidence, Database, Picture, one_of_each, places, shown, store
+from mobius.dhash._confidence import DEFAULT_THRESHOLDS, DOUBTFUL, LOOK_BYTES, NO_MATCH, NOMINATED, transformed
+from mobius.dhash._database import (
+    USABLE,
+    Confidence,
+    Database,
+    Picture,
+    one_of_each,
+    places,
+    shown,
+    store,
+    unchanged,
+)
 from mobius.dhash._decisions import Decided, Decision, decide, decisions
 from mobius.dhash._duplicates import Doubtful, Duplicates, Group
 from mobius.dhash._exchange import Form, ImportReport, read, write
 from mobius.dhash._hash import MAX_PIXELS, Dhash, Fingerprint, Mode, Transform
 from mobius.dhash._matches import Matches, read_looks, verdicts
+from mobius.dhash._proof import CLOSE, Room, proves
+from mobius.dhash._proving import Proofs, verdicts_on
 from mobius.dhash._scan import Progress, Scan, ScanReport
 from mobius.dhash._schema import SCHEMA
-from mobius.dhash._thumbnail import SIDE, thumbnail_of
+from mobius.dhash._thumbnail import SIDE, Seen, thumbnail_of
 from mobius.dhash.errors import PictureError
 from mobius.errors import MobiusError
 
 _CANDIDATES: Final = 1000
 """Near hashes that a search looks at a second time, at least."""
+
+LOOKED_AT: Final = 8
+"""Of what a search nominates, the nearest so many are looked at while it waits."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +74,7 @@ class Library:
         self.release = release
         self._database = Database(self.index)
         self._matches = Matches(self._database)
+        self._proofs = Proofs(self._database, self._matches)
         self._duplicates = Duplicates(self._database, self._matches)
 
     def close(self) -> None:
@@ -126,12 +143,9 @@ class Library:
             if row is not None:
                 return bytes(row[0]) if side >= SIDE else thumbnail_of(row[0], side)
             for picture in sorted(found, key=lambda picture: picture.worth):
-                if picture.place is not None:
+                if (path := unchanged(picture)) is not None:
                     with contextlib.suppress(OSError):
-                        path = Path(os.fsdecode(picture.place))
-                        status = path.stat()
-                        if (status.st_size, status.st_mtime_ns) == (picture.size, picture.modified_ns):
-                            return thumbnail_of(path, side)
+                        return thumbnail_of(path, side)
         return None
 
     # -- how it changes ------------------------------------------------------------------------------------------------
@@ -157,6 +171,7 @@ class Library:
         Raises:
             MobiusError: the folder does not exist or cannot be listed.
         """
+        self._proofs.retry()
         return Scan(
             self._database, folder,
             release=self.release, mode=mode, threads=threads, max_pixels=max_pixels, progress=progress,
@@ -209,8 +224,9 @@ class Library:
 
     def quarantine(self, release: str) -> int:
         """Set aside what a bad release wrote: nothing finds it until the next scan has hashed it again, or it is posted
-        again. Returns the number of pictures."""
+        again. What that release proved is forgotten. Returns the number of pictures."""
         with self._database.writing() as connection:
+            connection.execute("DELETE FROM proofs WHERE release=?", (release,))
             return connection.execute(
                 "UPDATE pictures SET quarantined=1 WHERE release=? AND NOT quarantined", (release,)
             ).rowcount
@@ -228,6 +244,35 @@ class Library:
         """
         return read(self._database, stream, form)
 
+    def prove(
+        self,
+        *,
+        threads: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+        seconds: float | None = None,
+        room: Room | None = None,
+        progress: Progress | None = None,
+    ) -> int:
+        """Look at the pixels of pairs that may be certain and were not looked at yet; until then they are doubtful.
+
+        What was found is kept, so later calls look at what is new. Work is committed every few seconds.
+
+        Args:
+            threads: pairs looked at at a time; the number of CPUs when not given.
+            max_pixels: larger pictures are not opened.
+            seconds: begin no pair after this time.
+            room: entered for each decoding, with the picture's pixels or a third of its file's bytes, if that is more,
+                and for each close comparison.
+            progress: called with pairs done and pairs in all.
+
+        Returns:
+            The number of pairs left: not reached, or of a picture that is gone, changed, damaged or was only posted.
+        """
+        threads = threads or len(os.sched_getaffinity(0))
+        return self._proofs.run(
+            self.release, max_pixels=max_pixels, threads=threads, seconds=seconds, room=room, progress=progress
+        )
+
     # -- what is alike -------------------------------------------------------------------------------------------------
 
     def search(
@@ -237,6 +282,9 @@ class Library:
         max_distance: int | None = None,
         limit: int = 20,
         transforms: bool = False,
+        picture: Callable[[int], Seen | None] | None = None,
+        max_pixels: int = MAX_PIXELS,
+        room: Room | None = None,
     ) -> list[Found]:
         """Find pictures like one; confident matches first, then the nearest.
 
@@ -246,6 +294,10 @@ class Library:
                 matches.
             limit: at most so many.
             transforms: mirrored and rotated copies as well; needs a fingerprint.
+            picture: gives the query as `see` does, for a side in pixels; None when it cannot be seen. Called when there
+                is something that may be certain, the nearest `LOOKED_AT` of which are then looked at. Without, only
+                what is proven already is certain.
+            max_pixels, room: as in `prove`.
 
         Raises:
             MobiusError: mirrored copies of a mere hash were asked for.
@@ -264,27 +316,64 @@ class Library:
             looks = read_looks(connection, set(near.key.tolist()))
             # what another process removed a moment ago
             chosen = numpy.isin(near.key, looks.ids)
-            turned, key, distance = near.query[chosen], near.key[chosen], near.distance[chosen]
+            turn, key, distance = near.query[chosen], near.key[chosen], near.distance[chosen]
             place = numpy.searchsorted(looks.ids, key)
             own = [bytes(LOOK_BYTES) if look is None else transformed(look, name) for name in names]
             mine = numpy.frombuffer(b"".join(own), numpy.uint8).reshape(-1, LOOK_BYTES)
             seen = looks.there[place] & (look is not None)
-            verdict = verdicts(distance, mine[turned], looks.looks[place], seen)
-            if max_distance is not None or look is None:
-                verdict = numpy.maximum(verdict, DOUBTFUL)
-            best: dict[int, tuple[int, int, int]] = {}
-            for at in numpy.lexsort((turned, distance, -verdict.astype(numpy.int8))):
-                if verdict[at] != NO_MATCH and len(best) < limit:
-                    best.setdefault(int(key[at]), (int(verdict[at]), int(distance[at]), int(turned[at])))
+            verdict = verdicts(distance, mine[turn], looks.looks[place], seen)
+            known = {} if isinstance(query, Dhash) else verdicts_on(connection, query.sha256)
+        if max_distance is not None or look is None:
+            verdict = numpy.maximum(verdict, DOUBTFUL)
+        sure, order = numpy.zeros(len(key), numpy.bool_), numpy.lexsort((turn, distance))
+        order = order[verdict[order] == NOMINATED]
+        pairs = [(int(key[at]), names[turn[at]]) for at in order]
+        sure[order] = self._sure(pairs, known, picture, max_pixels, room)
+        best: dict[int, tuple[bool, int, int]] = {}
+        for at in numpy.lexsort((turn, distance, ~sure)):
+            if verdict[at] != NO_MATCH and len(best) < limit:
+                best.setdefault(int(key[at]), (bool(sure[at]), int(distance[at]), int(turn[at])))
+        with self._database.reading() as connection:
             pictures = places(connection, best)
         found = []
-        for number, (judged, apart, turn) in best.items():
-            picture = pictures[number][0]
-            certain = judged == CONFIDENT
-            if isinstance(query, Fingerprint) and picture.sha256 == query.sha256:
-                certain, apart, turn = True, 0, 0
-            found.append(Found(picture, apart, names[turn], "confident" if certain else "doubtful"))
+        for number, (certain, apart, turning) in best.items():
+            # what another process removed meanwhile is not there
+            for kept in pictures.get(number, ())[:1]:
+                if isinstance(query, Fingerprint) and kept.sha256 == query.sha256:
+                    certain, apart, turning = True, 0, 0
+                found.append(Found(kept, apart, names[turning], "confident" if certain else "doubtful"))
         return sorted(found, key=lambda one: (one.confidence, one.distance, one.picture.worth))
+
+    def _sure(
+        self,
+        pairs: list[tuple[int, Transform]],
+        known: dict[int, bool],
+        picture: Callable[[int], Seen | None] | None,
+        max_pixels: int,
+        room: Room | None,
+    ) -> list[bool]:
+        """Which pictures are proven to be the query, once that is turned: by what is known of them, else by a look."""
+        own: dict[int, Seen | None] = {}
+
+        def seen(number: int, name: Transform, side: int) -> tuple[Seen | None, Seen | None]:
+            if side not in own:
+                own[side] = None if picture is None else picture(side)
+            mine = own[side]
+            if mine is None:
+                return None, None
+            return mine.turned(name), self._proofs.seen(number, side, max_pixels=max_pixels, room=room)
+
+        found, left = [], LOOKED_AT
+        for number, name in pairs:
+            if name == "none" and number in known:
+                found.append(known[number])
+            elif left and picture is not None:
+                left -= 1
+                closer = functools.partial(seen, number, name, CLOSE)
+                found.append(bool(proves(*seen(number, name, SIDE), closer, room)))
+            else:
+                found.append(False)
+        return found
 
     def duplicates(self) -> list[Group]:
         """Every group of duplicates: the same on every run, and every member matches the kept copy itself.

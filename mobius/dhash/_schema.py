@@ -8,7 +8,7 @@ Two releases work on one index while one takes over from the other, so a migrati
 release needs and leaves what the old one uses, and says in `compatible` which is the oldest schema whose releases may
 go on. A later one *contracts*: it drops the old form when no release that is kept needs it any more, and raises that
 figure. All statements name their columns, so that added ones do not disturb them. Schema 2 does both at once: schema 1
-knew neither `compatible` nor a release that was ever kept.
+knew neither `compatible` nor a release that was ever kept. Schema 3 only adds, and releases of schema 2 go on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Final
 
 from mobius.errors import MobiusError
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 """`PRAGMA user_version` of the indexes written here."""
 
 APPLICATION: Final = 1836016233
@@ -116,7 +116,32 @@ END;
 PRAGMA application_id = 1836016233;
 """
 
-MIGRATIONS: Final = {1: _FIRST, 2: _SECOND}
+# What was found of pairs of pictures by their pixels. Releases of different rules work on one index, so each keeps its
+# own verdicts. Those of schema 2 know nothing of them: what goes with a picture or a bad release goes by itself.
+_THIRD: Final = """
+CREATE TABLE proofs (
+    first INTEGER NOT NULL, second INTEGER NOT NULL, -- ids of pictures
+    rule INTEGER NOT NULL, -- what decided
+    proven INTEGER NOT NULL,
+    release TEXT NOT NULL,
+    PRIMARY KEY (first, second, rule), CHECK (first < second)
+) WITHOUT ROWID;
+CREATE INDEX proofs_by_second ON proofs(second);
+CREATE INDEX proofs_by_release ON proofs(release);
+CREATE TRIGGER picture_removed_with_proofs AFTER DELETE ON pictures BEGIN
+    DELETE FROM proofs WHERE first = OLD.id;
+    DELETE FROM proofs WHERE second = OLD.id;
+END;
+CREATE TRIGGER picture_changed_with_proofs AFTER UPDATE OF sha256, quarantined ON pictures
+WHEN NEW.quarantined OR NEW.sha256 != OLD.sha256 BEGIN
+    DELETE FROM proofs WHERE first = OLD.id;
+    DELETE FROM proofs WHERE second = OLD.id;
+    DELETE FROM proofs WHERE NEW.quarantined AND release = OLD.release;
+END;
+INSERT INTO compatible VALUES (3, 2);
+"""
+
+MIGRATIONS: Final = {1: _FIRST, 2: _SECOND, 3: _THIRD}
 """Schema to the statements that make it out of the one before."""
 
 

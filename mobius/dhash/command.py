@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, TextIO, get_args
 
 import click
 
-from mobius.dhash import ALGORITHMS, Decided, Dhash, Doubtful, Fingerprint, Form, Library, Mode, hash_file
+from mobius.dhash import ALGORITHMS, Decided, Dhash, Doubtful, Fingerprint, Form, Library, Mode, Seen, hash_file, see
 from mobius.dhash._page import count, page, size
+from mobius.dhash.errors import PictureError
 from mobius.durable import write_bytes
 from mobius.errors import MobiusError
 
@@ -107,7 +108,8 @@ def scan(folder: Path, index: Path, release: str, threads: int | None, mode: Mod
     """Bring an index in line with a folder of pictures, which is only read.
 
     Unchanged and renamed files are not read again. A scan that was stopped goes on where it was. What cannot be read is
-    listed with the reason; the exit code is then 2, and everything else was done.
+    listed with the reason; the exit code is then 2, and everything else was done. Pairs that may be duplicates are
+    looked at on their pixels at the end.
 
     \b
     mobius dhash scan ~/Pictures
@@ -117,6 +119,7 @@ def scan(folder: Path, index: Path, release: str, threads: int | None, mode: Mod
     with Library(index, release=release) as library, _progress() as progress:
         report = library.scan(folder, mode=mode, threads=threads, progress=progress)
         total = len(library)
+        _prove(library, threads)
     if form == "json":
         answer: dict[str, Any] = {**dataclasses.asdict(report), "algorithm": ALGORITHMS[mode], "in_index": total}
         click.echo(json.dumps({**answer, "seconds": round(time.monotonic() - started, 3)}))
@@ -152,6 +155,7 @@ def duplicates(index: Path, html_file: Path | None, form: str) -> None:
     mobius dhash duplicates --index photos.sqlite --format json
     """
     with _existing(index) as library:
+        _prove(library)
         groups, (asked, doubtful) = library.duplicates(), _to_review(library, html_file is not None)
         if html_file is not None:
             write_bytes(html_file, page(groups, doubtful, library.thumbnail))
@@ -205,7 +209,10 @@ def search(
     """
     with _existing(index) as library:
         query = _query(picture, mode)
-        found = library.search(query, max_distance=max_distance, limit=limit, transforms=transforms)
+        found = library.search(
+            query, max_distance=max_distance, limit=limit, transforms=transforms,
+            picture=lambda side: _seen(Path(picture), query, side),
+        )  # fmt: skip
     if form == "json":
         click.echo(
             json.dumps(
@@ -263,6 +270,7 @@ def review(
             made = [dataclasses.asdict(library.decide(identity, decision, name)) for identity, decision in decided]
             click.echo(json.dumps(made) if form == "json" else f"{len(made)} decided by {name}")
             return
+        _prove(library)
         if ask:
             _ask(library, name)
             return
@@ -348,6 +356,15 @@ def _existing(index: Path) -> Library:
     return Library(index)
 
 
+def _prove(library: Library, threads: int | None = None) -> None:
+    """Look at what may be certain. When that cannot be written down, what is known so far is still good."""
+    try:
+        with _progress("pairs") as progress:
+            library.prove(threads=threads, progress=progress)
+    except MobiusError as error:
+        click.echo(f"Not all pairs could be looked at, so some are doubtful that need not be: {error.reason}", err=True)
+
+
 def _query(picture: str, mode: Mode) -> Fingerprint | Dhash:
     if re.fullmatch(r"[0-9a-fA-F]{32}", picture) and not os.path.exists(picture):
         return Dhash.from_hex(picture.lower(), ALGORITHMS[mode])
@@ -355,6 +372,14 @@ def _query(picture: str, mode: Mode) -> Fingerprint | Dhash:
         return hash_file(picture, mode, look=True)
     except OSError as error:
         raise MobiusError("invalid_input", f"{_line(picture)} cannot be read: {error.strerror}.") from error
+
+
+def _seen(path: Path, query: Fingerprint | Dhash, side: int) -> Seen | None:
+    """As `Library.search` looks at it; None of a mere hash, and of what is damaged and was hashed in spite of it."""
+    if isinstance(query, Fingerprint) and not query.warnings:
+        with contextlib.suppress(PictureError, OSError):
+            return see(path.read_bytes(), side)
+    return None
 
 
 def _to_review(library: Library, whole: bool) -> tuple[int, list[Doubtful]]:
@@ -413,8 +438,8 @@ def _reading(file: Path) -> Iterator[TextIO]:
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on standard error, with rate and time left; nothing when that is no terminal."""
+def _progress(what: str = "pictures") -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on standard error, with rate of `what` and time left; nothing when that is no terminal."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -438,6 +463,6 @@ def _progress() -> Iterator[Callable[[int, int], None] | None]:
 
         def rate(done: int | None) -> str | None:
             seconds = time.monotonic() - started
-            return None if done is None or seconds < 1 else f"{(done - first) / seconds:.0f} pictures/s"
+            return None if done is None or seconds < 1 else f"{(done - first) / seconds:.0f} {what}/s"
 
         yield progress

@@ -24,6 +24,7 @@ from mobius.dhash import (
     MislabelledError,
     Mode,
     NotAPictureError,
+    Seen,
     TooManyPixelsError,
 )
 from mobius.errors import MobiusError
@@ -122,9 +123,18 @@ class Api:
         async with self._body(request) as data:
             query: Fingerprint | Dhash
             query = _hash_of(data) if kind == "application/json" else await self._hash(data, "fast", kind, look=True)
-        found = await self.instance.index.run(
-            lambda library: library.search(query, max_distance=distance, limit=limit, transforms=transforms)
-        )
+            index = self.instance.index
+
+            def seen(side: int) -> Seen | None:
+                return self.instance.see(data, query, side)
+
+            found = await index.run(
+                lambda library: library.search(
+                    query, max_distance=distance, limit=limit, transforms=transforms,
+                    picture=seen,
+                    max_pixels=index.max_pixels, room=index.room,
+                )
+            )  # fmt: skip
         dhash = query.dhash if isinstance(query, Fingerprint) else query
         asked = {"dhash": dhash.hex[:16], "dhash_vertical": dhash.hex[16:], "algorithm": dhash.algorithm}
         return Json({"query": asked, "matches": [_match(entry) for entry in found]})
@@ -132,6 +142,7 @@ class Api:
     async def duplicates(self, request: Request) -> Response:
         _only(request, "after", "limit")
         after, limit = _cursor(request, SHA256), _whole(request, "limit", 1, MOST, PAGE)
+        self.instance.index.count()
         groups = await self.instance.index.run(lambda library: library.duplicates())
         # by name, so that a page goes on where the one before ended even when the library changed in between
         groups = sorted((group for group in groups if group.kept.sha256 > (after or "")), key=lambda g: g.kept.sha256)
@@ -148,6 +159,7 @@ class Api:
     async def review(self, request: Request) -> Response:
         _only(request, "after", "limit")
         after, limit = _cursor(request, _PAIR), _whole(request, "limit", 1, MOST, PAGE)
+        self.instance.index.count()
         found = await self.instance.index.run(lambda library: library.review(after=after, limit=limit + 1), refused=400)
         pairs = [
             {"id": pair.id, "first": pair.first.as_dict(), "second": pair.second.as_dict(),

@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 
 from loguru import logger
 
-from mobius.dhash import Library
+from mobius.dhash import Library, Room
 from mobius.errors import MobiusError
 from mobius.service.problems import ProblemError
 
@@ -26,6 +26,8 @@ RETRY_SECONDS: Final = 2.0
 """An index that could not be opened is tried again after this time."""
 REST: Final = 10
 """Counting rests for so many times as long as it took, so that it takes a tenth of a CPU at most."""
+PROVING_SECONDS: Final = 1.0
+"""Pairs are looked at for so long at a time."""
 _T = TypeVar("_T")
 
 
@@ -35,11 +37,16 @@ class Index:
     Args:
         path: the SQLite file; made when it is missing. None when the instance is to keep no index.
         release: recorded with every row written.
+        max_pixels, room: as in `Library.prove`.
     """
 
-    def __init__(self, path: Path | None, release: str) -> None:
+    def __init__(self, path: Path | None, release: str, *, max_pixels: int, room: Room | None = None) -> None:
         self.path = path
         self.release = release
+        self.max_pixels = max_pixels
+        self.room = room
+        self.proving = False
+        """Whether `count` looks at pairs, too. A release that stands by leaves that to the one that serves."""
         self.figures: dict[str, int] = {}
         """Counts of the library as of the last `count`; empty before."""
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="index")
@@ -92,8 +99,8 @@ class Index:
         return self._closed[1].detail if self._library is None and self._closed is not None else ""
 
     def count(self) -> None:
-        """Have the figures renewed in the background, unless that is being done or was done just now: pairing a large
-        library takes its time, and nobody who asks for health is to wait for it."""
+        """Have the figures renewed in the background, and some pairs looked at, unless that is being done or was done
+        just now: pairing a large library takes its time, and nobody who asks is to wait for it."""
         busy = self._counting is not None and not self._counting.done()
         if self.path is not None and not busy and time.monotonic() >= self._count_after:
             self._counting = self._pool.submit(self._count)
@@ -101,6 +108,8 @@ class Index:
     def _count(self) -> None:
         begun = time.monotonic()
         try:
+            if self.proving:
+                self.library().prove(threads=1, max_pixels=self.max_pixels, seconds=PROVING_SECONDS, room=self.room)
             self.figures = self.library().figures()
         except (ProblemError, MobiusError, sqlite3.Error) as error:
             logger.warning("The library cannot be counted: {}", error)

@@ -18,7 +18,17 @@ from typing import Any, Final, Literal, TypeVar
 
 from loguru import logger
 
-from mobius.dhash import Dhash, Fingerprint, Mode, PictureError, TooManyPixelsError, hash_bytes, thumbnail_of
+from mobius.dhash import (
+    Dhash,
+    Fingerprint,
+    Mode,
+    PictureError,
+    Seen,
+    TooManyPixelsError,
+    hash_bytes,
+    see,
+    thumbnail_of,
+)
 from mobius.errors import MobiusError
 from mobius.logs import losses
 from mobius.service import golden
@@ -65,9 +75,9 @@ class Instance:
         self.settings = settings
         self.metrics = metrics
         self.tokens = Tokens(settings.tokens)
-        self.index = Index(settings.index, settings.release_id)
         self.bodies = Bodies(settings.bodies_bytes)
         self._decodes = Decodes(settings.decode_pixels, settings.threads)
+        self.index = Index(settings.index, settings.release_id, max_pixels=settings.max_pixels, room=self._decodes.room)
         self.public: PublicSocket | None = None
         self.started = time.monotonic()
         self.stopping = False
@@ -150,6 +160,7 @@ class Instance:
             logger.bind(**{"mobius.state": state, "mobius.state.previous": self._state}).info("Now {}", state)
             self._state = state
         self.metrics.serving.set(state == "serving")
+        self.index.proving = state == "serving"
 
     def close(self) -> bool:
         """Give the threads up. Returns whether one of them is still at work."""
@@ -239,6 +250,14 @@ class Instance:
             return await self._decode(self.settings.max_pixels, lambda: thumbnail_of(data, max_pixels=most))
         except PictureError as error:
             raise ProblemError(422, error.reason) from error
+
+    def see(self, data: bytes, found: Fingerprint | Dhash, side: int) -> Seen | None:
+        """A picture as `Library.search` looks at it; None of a mere hash, and of what is damaged and could be hashed in
+        spite of it. Blocks: for threads."""
+        if isinstance(found, Fingerprint) and not found.warnings:
+            with self._decodes.room(found.width * found.height), contextlib.suppress(PictureError):
+                return see(data, side, max_pixels=self.settings.max_pixels)
+        return None
 
     async def stored_thumbnail(self, sha256: str, side: int) -> bytes | None:
         """A small copy of a picture of the index; None when there is none, or it has more pixels than allowed."""

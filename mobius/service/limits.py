@@ -64,16 +64,18 @@ class Room:
 class Decodes:
     """Pixels decoded at the same time, by several threads.
 
-    Each thread may have pictures of its share in work; a larger one is worked on alone. So the common picture costs
-    nothing, and the sum never passes the limit.
+    As many as there are threads for requests may have pictures of a share each in work, whoever they are; a larger one
+    is worked on alone. So the common picture costs nothing, and the sum never passes the limit. Nobody may ask for
+    room while he has some.
 
     Args:
         most: pixels of all pictures in work.
-        threads: that work.
+        threads: that work on requests.
     """
 
     def __init__(self, most: int, threads: int) -> None:
         self.share = most // threads
+        self._threads = threads
         self._changed = threading.Condition()
         self._shared = 0
         self._alone = False
@@ -87,7 +89,7 @@ class Decodes:
     def _among_others(self) -> Iterator[None]:
         with self._changed:
             # one that waits to be alone goes first, or a stream of small ones would keep it out for ever
-            self._changed.wait_for(lambda: not self._alone and not self._waiting)
+            self._changed.wait_for(lambda: not self._alone and not self._waiting and self._shared < self._threads)
             self._shared += 1
         try:
             yield

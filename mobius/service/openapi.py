@@ -15,7 +15,7 @@ import json
 import sys
 from typing import Any, Final
 
-from mobius.dhash import CONTENT_TYPES, Mode, Transform
+from mobius.dhash import CONTENT_TYPES, LOOKED_AT, Mode, Transform
 from mobius.service.api import MOST, PAGE, SHA256, WIDEST
 from mobius.service.problems import MEDIA_TYPE
 
@@ -325,7 +325,10 @@ _PATHS: Final[dict[str, Any]] = {
     "/v1/search": {
         "post": _operation(
             "search",
-            "Find images like one, given as an image or by its hash. By a mere hash nothing is more than doubtful.",
+            "Find images like one, given as an image or by its hash. By a mere hash nothing is more than doubtful. "
+            f"What is confident was proven on pixels: of what may be, the nearest {LOOKED_AT} files are looked at, the "
+            "others are doubtful unless the index knows them proven. An image that was only posted has no file, and is "
+            "doubtful unless its bytes are the same.",
             {200: _json("Matches", "The matches: confident ones first, then the nearest.")},
             (400, 401, 404, *_BODY, 503),
             parameters=(
@@ -341,13 +344,17 @@ _PATHS: Final[dict[str, Any]] = {
     },
     "/v1/duplicates": {
         "get": _operation(
-            "listDuplicates", "The groups of duplicates, by the SHA-256 of the copy worth keeping.",
+            "listDuplicates",
+            "The groups of duplicates, by the SHA-256 of the copy worth keeping: files that are proven to be one on "
+            "their pixels, and what a person said. Images that were only posted are not proven.",
             {200: _json("Groups", "A page.")}, _READ, parameters=(_after(_DIGEST), _LIMIT), token=False,
         )
     },
     "/v1/review": {
         "get": _operation(
-            "listReview", "Doubtful matches that wait for a person, the nearest first.",
+            "listReview",
+            "Doubtful matches that wait for a person or, of files, for the service to look at their pixels; the "
+            "nearest first.",
             {200: _json("Pairs", "A page.")}, _READ, parameters=(_after(_PAIR), _LIMIT), token=False,
         )
     },

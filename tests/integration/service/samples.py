@@ -29,6 +29,12 @@ def smaller(data: bytes, quality: int = 60) -> bytes:
         return encoded(image.convert("RGB").resize((image.width * 3 // 4, image.height * 3 // 4)), quality=quality)
 
 
+def again(data: bytes) -> bytes:
+    """The same picture, saved once more."""
+    with Image.open(io.BytesIO(data)) as image:
+        return encoded(image.convert("RGB"), quality=90)
+
+
 def noisy(seed: int) -> bytes:
     """One of many pictures that have nothing in common."""
     levels = numpy.random.default_rng(seed).integers(0, 256, (12, 12, 3), dtype=numpy.uint8)

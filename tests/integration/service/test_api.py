@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
+import sqlite3
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +17,9 @@ import httpx
 import pytest
 from PIL import Image
 
+from mobius.dhash import Library
 from mobius.service.tokens import line_for, new_token
-from tests.integration.service.samples import GOLDEN, PICTURE, SHA256, bearer, encoded, flat, noisy, smaller
+from tests.integration.service.samples import GOLDEN, PICTURE, SHA256, again, bearer, encoded, flat, noisy, smaller
 
 if TYPE_CHECKING:
     from conftest import Host, Running
@@ -80,7 +83,7 @@ def test_search_finds_copies_by_image_by_hash_and_turned(host: Host, index: dict
             assert client.post("/v1/images", content=picture, headers=bearer(token)).status_code == 201
         found = client.post("/v1/search", content=smaller(PICTURE)).json()
         assert [match["image"]["sha256"] for match in found["matches"]] == [SHA256]
-        assert (found["matches"][0]["transform"], found["matches"][0]["confidence"]) == ("none", "confident")
+        assert (found["matches"][0]["transform"], found["matches"][0]["confidence"]) == ("none", "doubtful")
 
         query = {key: found["query"][key] for key in ("dhash", "dhash_vertical")}
         by_hash = client.post("/v1/search?max_distance=4&limit=1", json=query).json()
@@ -117,13 +120,22 @@ def test_search_finds_copies_by_image_by_hash_and_turned(host: Host, index: dict
         assert is_problem(answer, 422, "found by a picture, not by a hash")
 
 
-def test_duplicates_are_told_in_pages(host: Host, index: dict[str, str], token: str) -> None:
-    host.start(OLD, **index)
+def scanned(tmp_path: Path, *pictures: bytes) -> None:
+    """An index of these files."""
+    (tmp_path / "library").mkdir()
+    for number, data in enumerate(pictures):
+        (tmp_path / f"library/{number}.jpg").write_bytes(data)
+    with Library(tmp_path / "index.sqlite") as library:
+        library.scan(tmp_path / "library")
+
+
+def test_duplicates_are_told_in_pages(host: Host, index: dict[str, str], tmp_path: Path) -> None:
     originals = [noisy(seed) for seed in (0, 2, 3, 6, 11)]  # each of one certain copy
+    scanned(tmp_path, *originals, *map(again, originals))
+    instance = host.start(OLD, **index)
     with host.client() as client:
-        for picture in originals:
-            for copy in (picture, smaller(picture, 80)):
-                assert client.post("/v1/images", content=copy, headers=bearer(token)).status_code == 201
+        # the pixels are looked at in the background, so that nobody waits for it
+        instance.wait_until(lambda said: said["images"] == 10 and said["doubtful_queue"] == 0)
         whole = client.get("/v1/duplicates").json()
         assert {group["kept"]["sha256"] for group in whole["groups"]} == {
             hashlib.sha256(picture).hexdigest() for picture in originals
@@ -138,6 +150,41 @@ def test_duplicates_are_told_in_pages(host: Host, index: dict[str, str], token: 
             after = page["next"]
         assert seen == whole["groups"]
         assert is_problem(client.get("/v1/duplicates?after=x"), 400, "`next` of the page before")
+
+
+def test_a_pair_is_doubtful_until_the_release_that_serves_has_seen_it(
+    host: Host, index: dict[str, str], tmp_path: Path
+) -> None:
+    scanned(tmp_path, PICTURE, again(PICTURE))
+    waiting = host.start(OLD, **{**index, "start": "standby"})
+    waiting.wait_until(lambda said: said["images"] == 2)
+    for path in ("/v1/duplicates", "/v1/review"):
+        said = waiting.admin.get(path).json()
+        assert [len(said[key]) for key in ("groups", "pairs") if key in said] == [path == "/v1/review"]
+    found = waiting.admin.post("/v1/search", content=again(again(PICTURE))).json()["matches"]
+    assert [match["confidence"] for match in found] == ["confident"] * 2, "of one picture the pixels are seen at once"
+    with contextlib.closing(sqlite3.connect(tmp_path / "index.sqlite")) as database:
+        assert database.execute("SELECT count(*) FROM proofs").fetchone() == (0,), "that is the other release's work"
+        serving = host.start(NEW, **index)
+        serving.wait_until(lambda said: said["images"] == 2 and said["doubtful_queue"] == 0)
+        assert database.execute("SELECT proven, release FROM proofs").fetchall() == [(1, NEW)]
+    for instance in (waiting, serving):
+        (group,) = instance.admin.get("/v1/duplicates").json()["groups"]
+        assert [other["confidence"] for other in group["others"]] == ["confident"]
+        assert instance.admin.get("/v1/review").json()["pairs"] == []
+
+
+def test_what_was_only_posted_stays_doubtful(host: Host, index: dict[str, str], token: str, tmp_path: Path) -> None:
+    instance = host.start(OLD, **index)
+    with host.client() as client:
+        for data in (PICTURE, smaller(PICTURE)):
+            assert client.post("/v1/images", content=data, headers=bearer(token)).status_code == 201
+        found = client.post("/v1/search", content=smaller(PICTURE, 70)).json()["matches"]
+        assert [match["confidence"] for match in found] == ["doubtful"] * 2
+        instance.wait_until(lambda said: said["doubtful_queue"] == 1)
+        assert client.get("/v1/duplicates").json()["groups"] == []
+    with contextlib.closing(sqlite3.connect(tmp_path / "index.sqlite")) as database:
+        assert database.execute("SELECT count(*) FROM proofs").fetchone() == (0,)
 
 
 def test_a_doubtful_match_is_reviewed_once(host: Host, index: dict[str, str], token: str) -> None:

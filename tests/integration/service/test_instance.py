@@ -141,7 +141,7 @@ def test_health_says_who_it_is_and_how_it_is(host: Host, tmp_path: Path) -> None
     assert answer.headers["content-type"] == "application/health+json"
     assert (answer.status_code, health["status"], health["warnings"]) == (200, "pass", [])
     assert (health["version"], health["releaseId"], health["serviceId"]) == ("1.0.0", OLD, "mobius-dhash")
-    assert health["checks"]["index:schema"][0] == {"status": "pass", "observedValue": 2, "observedUnit": "version"}
+    assert health["checks"]["index:schema"][0] == {"status": "pass", "observedValue": 3, "observedUnit": "version"}
     assert health["checks"]["index:writable"][0]["observedValue"] is True
     assert health["checks"]["hash:golden"][0] == {"status": "pass", "observedValue": 0, "observedUnit": "bits"}
     assert health["checks"]["disk:free"][0]["observedValue"] > 0

@@ -56,8 +56,10 @@ def test_searching_is_measured_beside_every_peer_and_every_answer_is_exact(folde
 
 def test_the_calibration_finds_the_copy_and_says_where_copies_are_lost(folder: Path) -> None:
     found = answer("confidence.py", "--folder", folder, "--sample", "2")
-    assert (found["right"]["pictures"], found["right"]["confident"], found["right"]["proven"]) == (5, 1, 1)
-    assert found["recall"]["JPEG q30"]["confident"] == 1
+    natural = found["right"]["natural"]
+    assert (found["right"]["pictures"], natural["confident"], natural["right"]) == (5, 1, 1)
+    assert {shares["confident"] for shares in found["changed"].values()} == {0}
+    assert found["recall"]["aspect 4:3"]["confident"] == 1
     assert found["recall"]["mirrored"]["confident"] == 0
     assert found["recall"]["mirrored"]["transforms"] == 1
 

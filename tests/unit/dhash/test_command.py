@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from mobius.dhash import ALGORITHMS, Library, hash_file
 from mobius.dhash.command import dhash
 from mobius.errors import MobiusError
-from tests.unit.dhash.library_tools import entry, exported, fill, look, make_folder, picture
+from tests.unit.dhash.library_tools import believed, entry, exported, fill, look, make_folder, picture
 
 
 def call(*arguments: object, stdin: str | None = None) -> Result:
@@ -53,6 +53,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 entry("maybe", 1 << 60, 2, width=50), entry("other", 3 << 60, 2) | {"look": almost.hex()},
             ],
         )  # fmt: skip
+        believed(library)
     return tmp_path / "dhash.sqlite"
 
 

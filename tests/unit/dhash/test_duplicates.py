@@ -15,10 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mobius.dhash import Dhash, Library, hash_bytes, hash_file, thumbnail_of
+from mobius.dhash import Dhash, Found, Library, hash_bytes, hash_file, see, thumbnail_of
 from mobius.dhash._confidence import transformed
 from mobius.errors import MobiusError
-from tests.unit.dhash.library_tools import digest, entry, exported, fill, fingerprint, look, picture, posted
+from tests.unit.dhash.library_tools import believed, digest, entry, exported, fill, fingerprint, look, picture, posted
 
 
 @pytest.fixture
@@ -63,6 +63,7 @@ def test_groups_and_questions_do_not_depend_on_the_order_of_insertion(
             fill(other, [found])
             if chance.random() < 0.3:
                 other.duplicates()  # so that the rest is followed step by step
+        believed(one), believed(other)
         assert grouped(one) == grouped(other)
         assert [pair.id for pair in one.review()] == [pair.id for pair in other.review()]
         assert one.figures() == other.figures()
@@ -79,7 +80,7 @@ def test_the_copy_worth_keeping_is_the_largest_then_the_oldest_then_by_path(libr
             entry("copy of old", 7, modified=3, path="/library/zz.jpg") | {"sha256": digest("old")},
         ],
     )
-    (group,) = grouped(library)
+    (group,) = grouped(believed(library))
     assert group == [
         ("/library/zz.jpg", 0),
         ("/library/old.jpg", 0),
@@ -92,7 +93,7 @@ def test_the_copy_worth_keeping_is_the_largest_then_the_oldest_then_by_path(libr
 def test_a_posted_or_damaged_picture_is_not_kept_before_a_good_file(library: Library) -> None:
     library.add(fingerprint("posted", 0, width=1000))
     fill(library, [entry("damaged", 1, width=500) | {"warnings": ["No end."]}, entry("file", 3)])
-    (group,) = grouped(library)
+    (group,) = grouped(believed(library))
     assert group == [("/library/file.jpg", 0), ("/library/damaged.jpg", 1), (None, 2)]
 
 
@@ -157,7 +158,7 @@ def test_what_is_called_different_is_never_asked_again(library: Library) -> None
 
 def test_a_certain_duplicate_can_be_called_different_too(library: Library) -> None:
     fill(library, [entry("one", 0), entry("two", 1)])
-    ((member,),) = [group.others for group in library.duplicates()]
+    ((member,),) = [group.others for group in believed(library).duplicates()]
     library.decide(str(member.pair), "different", "Ada")
     assert library.duplicates() == []
     assert library.review() == []
@@ -170,6 +171,7 @@ def test_decisions_outlive_the_pictures(library: Library, tmp_path: Path) -> Non
     (folder / "one.jpg").write_bytes(data)
     (folder / "two.jpg").write_bytes(data + b"\0")
     library.scan(folder)
+    assert library.prove() == 0
     ((member,),) = [group.others for group in library.duplicates()]
     library.decide(str(member.pair), "different", "Ada")
     (folder / "one.jpg").rename(tmp_path / "one.jpg")
@@ -177,6 +179,7 @@ def test_decisions_outlive_the_pictures(library: Library, tmp_path: Path) -> Non
     assert len(library.decisions()) == 1
     (tmp_path / "one.jpg").rename(folder / "back.jpg")
     library.scan(folder)
+    library.prove()
     assert library.duplicates() == [], "the picture came back, and what was said of it still holds"
 
 
@@ -233,11 +236,14 @@ def test_search_finds_matches_confident_ones_first(library: Library) -> None:
         ],
     )
     query = fingerprint("query", 0, seed=1)
-    found = [(Path(str(one.picture.path)).stem, one.distance, one.confidence) for one in library.search(query)]
+    library.add(query)
+    assert {one.confidence for one in library.search(query)[1:]} == {"doubtful"}, "nobody has looked at them"
+    believed(library)
+    found = [(Path(str(one.picture.path)).stem, one.distance, one.confidence) for one in library.search(query)[1:]]
     assert found == [("same", 2, "confident"), ("far", 8, "confident"), ("doubt", 1, "doubtful")]
     assert len(library.search(query, limit=1)) == 1
     everything = library.search(query, max_distance=2)
-    assert [(Path(str(one.picture.path)).stem, one.confidence) for one in everything] == [
+    assert [(Path(str(one.picture.path)).stem, one.confidence) for one in everything[1:]] == [
         ("same", "confident"),
         ("stranger", "doubtful"),
         ("doubt", "doubtful"),
@@ -251,15 +257,23 @@ def test_search_finds_matches_confident_ones_first(library: Library) -> None:
 def test_turned_copies_are_found_when_asked_for(library: Library, photographs: dict[str, Path], tmp_path: Path) -> None:
     from PIL import Image
 
+    folder = tmp_path / "turned"
+    folder.mkdir()
     with Image.open(photographs["chelsea"]) as image:
         for name in ("FLIP_LEFT_RIGHT", "ROTATE_90", "TRANSVERSE"):
-            image.transpose(Image.Transpose[name]).save(tmp_path / f"{name}.png")
-            library.add(hash_file(tmp_path / f"{name}.png", look=True))
-    query = hash_file(photographs["chelsea"], look=True)
+            path = folder / f"{name}.jpg"
+            image.transpose(Image.Transpose[name]).save(path, quality=90)
+            library.add(hash_file(path, look=True), thumbnail=thumbnail_of(path))
+    query, data = hash_file(photographs["chelsea"], look=True), photographs["chelsea"].read_bytes()
     assert library.search(query) == []
-    found = library.search(query, transforms=True)
-    assert {one.transform for one in found} == {"mirror", "rotate90", "transverse"}
-    assert {one.confidence for one in found} == {"confident"}
+
+    def found() -> list[Found]:
+        return library.search(query, transforms=True, picture=lambda side: see(data, side))
+
+    assert {one.confidence for one in found()} == {"doubtful"}, "a thumbnail proves nothing"
+    library.scan(folder)
+    assert {one.transform for one in found()} == {"mirror", "rotate90", "transverse"}
+    assert {one.confidence for one in found()} == {"confident"}
     assert transformed(look(1), "none") == look(1)
 
 
@@ -389,7 +403,7 @@ def test_a_follower_that_fell_far_behind_reads_everything_anew(library: Library,
         with other._database.writing() as connection:
             connection.execute("DELETE FROM changes WHERE number < (SELECT max(number) FROM changes)")
     assert {one.picture.sha256 for one in library.search(fingerprint("query", 0))} == {digest("two"), digest("three")}
-    assert len(library.duplicates()) == 1
+    assert len(believed(library).duplicates()) == 1
 
 
 def test_matches_found_step_by_step_are_those_found_at_once(library: Library, tmp_path: Path) -> None:
@@ -405,6 +419,7 @@ def test_matches_found_step_by_step_are_those_found_at_once(library: Library, tm
             names.append(step)
         if step % 3:
             library.figures()
+    believed(library)
     with Library(library.index) as fresh:
         assert grouped(fresh) == grouped(library)
         assert {(g.kept.sha256, *(o.picture.sha256 for o in g.others)) for g in fresh.duplicates()} == {

@@ -15,7 +15,7 @@ from PIL import Image
 
 from mobius.dhash import BrokenPictureError, Library, NotAPictureError, TooManyPixelsError, _page, thumbnail_of
 from mobius.dhash._page import count, page, size
-from tests.unit.dhash.library_tools import entry, fill, picture
+from tests.unit.dhash.library_tools import believed, entry, fill, picture
 
 
 class Reader(HTMLParser):
@@ -75,6 +75,7 @@ def test_a_page_stays_small_enough_to_look_at(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(_page, "MOST_MEMBERS", 3)
     with Library(tmp_path / "index") as library:
         fill(library, [entry((seed, number), 0, seed) for seed in range(3) for number in range(6)])
+        believed(library)
         reader = read(library)
     assert len(reader.all("figure")) == 2 * 4
     assert "… and 1 more groups" in reader.text

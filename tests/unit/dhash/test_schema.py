@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import random
 import shutil
 import signal
@@ -18,11 +17,10 @@ from pathlib import Path
 import pytest
 
 from mobius.dhash import Library, hash_file
-from mobius.dhash._confidence import LOOK_BYTES
 from mobius.dhash._database import signed
 from mobius.dhash._schema import APPLICATION, MIGRATIONS, SCHEMA, statements
 from mobius.errors import MobiusError
-from tests.unit.dhash.library_tools import digest, exported, fill, make_folder
+from tests.unit.dhash.library_tools import digest, exported, fill, make_folder, picture
 
 OPEN = "import sys; from mobius.dhash import Library; Library(sys.argv[1]).close()"
 
@@ -60,7 +58,12 @@ def test_the_first_schema_becomes_this_one_and_keeps_every_picture(tmp_path: Pat
         ("/photos/a.jpg", digest("a"), "old"),
         ("/photos/deep/b.jpg", digest("b"), "old"),
     ], "a file is one, whichever folder above it was scanned"
-    assert (figures["schema"], figures["pictures"], figures["unreadable"], figures["to_hash_again"]) == (2, 2, 1, 2)
+    assert (figures["schema"], figures["pictures"], figures["unreadable"], figures["to_hash_again"]) == (
+        SCHEMA,
+        2,
+        1,
+        2,
+    )
 
 
 def test_what_the_first_schema_held_gets_its_second_look_by_the_next_scan(tmp_path: Path) -> None:
@@ -84,23 +87,64 @@ def test_what_the_first_schema_held_gets_its_second_look_by_the_next_scan(tmp_pa
         assert library.scan(folder).hashed == 0
 
 
-def test_a_look_without_its_flatness_keeps_its_matches_as_doubtful_until_the_next_scan(tmp_path: Path) -> None:
-    folder = make_folder(tmp_path / "library", 3)
+def second_schema(path: Path) -> Path:
+    """An index as releases of schema 2 made it."""
+    with contextlib.closing(sqlite3.connect(first_schema(path, []))) as database, database:
+        for statement in statements(MIGRATIONS[2]):
+            database.execute(statement)
+        database.execute("PRAGMA user_version=2")
+    return path
+
+
+def test_matches_of_the_second_schema_are_doubtful_until_they_are_looked_at(tmp_path: Path) -> None:
+    folder = tmp_path / "library"
+    folder.mkdir()
+    (folder / "one.jpg").write_bytes(picture(1, 256))
+    (folder / "two.jpg").write_bytes(picture(1, 256) + b"\0")
     with Library(tmp_path / "new", release="new") as library:
         library.scan(folder)
-        library.add(dataclasses.replace(hash_file(folder / "0/0000.jpg", look=True), sha256="f" * 64))
         images = exported(library)
-        assert [len(group.others) for group in library.duplicates()] == [1]
-    for image in images:
-        image["look"] = image["look"][:-2]
-    with Library(tmp_path / "old", release="new") as library:
+    with Library(second_schema(tmp_path / "old"), release="new") as library:
         fill(library, images)
-        assert [image["look"] for image in exported(library)] == [image["look"] for image in images]
         assert (library.duplicates(), len(library.review())) == ([], 1)
-        assert {picture.confidence for picture in library.pictures()} == {"doubtful"}
-        # the one that is no file of the folder has nothing to be looked at again
-        assert library.scan(folder).hashed == 3
-        assert {len(picture.look or b"") for picture in library.pictures()} == {LOOK_BYTES - 1, LOOK_BYTES}
+        assert library.scan(folder).hashed == 0, "what they saw is as good"
+        assert library.prove() == 0
+        assert (len(library.duplicates()), library.review()) == (1, [])
+    with contextlib.closing(sqlite3.connect(tmp_path / "old")) as database:
+        oldest = database.execute("SELECT oldest FROM compatible WHERE schema=?", (SCHEMA,)).fetchone()
+        assert oldest == (2,), "they may go on beside this one"
+
+
+def test_what_a_release_of_the_second_schema_does_to_pictures_takes_their_proofs_along(tmp_path: Path) -> None:
+    folder = tmp_path / "library"
+    folder.mkdir()
+    for number in range(4):
+        (folder / f"{number}.jpg").write_bytes(picture(number // 2, 256) + bytes(number))
+    with Library(tmp_path / "index", release="good") as library:
+        library.scan(folder)
+        library.release = "bad"
+        library.prove()
+        (folder / "4.jpg").write_bytes(picture(4, 256))
+        library.scan(folder)
+        (folder / "5.jpg").write_bytes(picture(0, 256) + b"\0\0\0\0")
+        library.release = "good"
+        library.scan(folder)
+        assert library.prove() == 0
+        ids = {Path(str(one.path)).stem: one.sha256 for one in library.pictures()}
+
+        def proofs() -> list[tuple[str, ...]]:
+            with library._database.reading() as connection:
+                return connection.execute("SELECT release FROM proofs ORDER BY release").fetchall()
+
+        assert proofs() == [("bad",), ("bad",), ("good",), ("good",)]
+        with contextlib.closing(sqlite3.connect(tmp_path / "index")) as old, old:
+            # the very statements of that release: quarantine, and of a file that is gone
+            old.execute("UPDATE pictures SET quarantined=1 WHERE release=? AND NOT quarantined", ("bad",))
+        assert proofs() == [("good",), ("good",)], "a picture of the bad release is gone, and all that it proved"
+        with contextlib.closing(sqlite3.connect(tmp_path / "index")) as old, old:
+            old.execute("UPDATE pictures SET release='third' WHERE sha256=?", (ids["1"],))
+            old.execute("UPDATE pictures SET quarantined=1 WHERE release='third'")
+        assert proofs() == [("good",)], "of the other pair"
 
 
 def test_a_migration_killed_anywhere_is_done_or_not(tmp_path: Path) -> None:
@@ -121,12 +165,13 @@ def test_a_migration_killed_anywhere_is_done_or_not(tmp_path: Path) -> None:
             version = database.execute("PRAGMA user_version").fetchone()[0]
             tables = {name for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type='table'")}
         assert ({"images", "unreadable"} <= tables) == (version == 1)
-        assert ({"pictures", "files"} <= tables) == (version == SCHEMA)
+        assert ({"pictures", "files"} <= tables) == (version >= 2)
+        assert ("proofs" in tables) == (version == SCHEMA)
         seen.add(version)
         with Library(index) as library:
             assert len(library) == len(rows)
             assert sum(1 for _ in library.pictures()) == len(rows)
-    assert seen <= {1, SCHEMA}
+    assert seen <= {1, 2, SCHEMA}
 
 
 def test_many_processes_open_an_old_and_a_missing_index_at_the_same_time(tmp_path: Path) -> None:
@@ -144,19 +189,19 @@ def test_a_newer_schema_is_refused_unless_it_says_that_this_release_may_go_on(tm
     with contextlib.closing(sqlite3.connect(index)) as database, database:
         database.execute("ALTER TABLE pictures ADD COLUMN later TEXT")
         database.execute("PRAGMA user_version=99")
-    with pytest.raises(MobiusError, match="has schema 99; this release knows schemas up to 2"):
+    with pytest.raises(MobiusError, match="has schema 99; this release knows schemas up to 3"):
         Library(index)
     with contextlib.closing(sqlite3.connect(index)) as database, database:
-        database.execute("INSERT INTO compatible VALUES (99, 3)")
+        database.execute("INSERT INTO compatible VALUES (99, 4)")
     with pytest.raises(MobiusError, match="schema 99"):
         Library(index)
     with contextlib.closing(sqlite3.connect(index)) as database, database:
-        database.execute("UPDATE compatible SET oldest=2 WHERE schema=99")
+        database.execute("UPDATE compatible SET oldest=3 WHERE schema=99")
     with Library(index) as library:
         assert library.scan(make_folder(tmp_path / "library", 3)).hashed == 3, "added columns are in nobody's way"
 
 
-@pytest.mark.parametrize("version", [0, 1, 2, 3])
+@pytest.mark.parametrize("version", [0, 1, 2, 3, 4])
 def test_the_database_of_another_program_is_left_alone(tmp_path: Path, version: int) -> None:
     other = tmp_path / "other.sqlite"
     with contextlib.closing(sqlite3.connect(other)) as database, database:

@@ -1,0 +1,293 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The proof on pixels: what is done to a whole picture is accepted, what is done in one place is not."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
+
+from mobius.dhash import see
+from mobius.dhash._proof import CLOSE, FEW, proves, remainder
+from mobius.dhash._thumbnail import SIDE
+
+NAMES = ("astronaut", "camera", "chelsea", "coffee", "rocket")
+
+
+def opened(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
+def saved(image: Image.Image, form: str = "JPEG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def proven(one: Image.Image | bytes, other: Image.Image | bytes) -> bool:
+    """Whether two pictures (saved without loss, unless they are saved) are proven to be one, whichever comes first."""
+    first, second = (picture if isinstance(picture, bytes) else saved(picture, "PNG") for picture in (one, other))
+    far, near = ([see(picture, side) for picture in (first, second)] for side in (SIDE, CLOSE))
+    found = proves(*far, lambda: (near[0], near[1]))
+    assert proves(*far[::-1], lambda: (near[1], near[0])) == found
+    return bool(found)
+
+
+COPIES: dict[str, Callable[[Image.Image], bytes]] = {
+    "JPEG q85": lambda image: saved(image, quality=85),
+    "smaller": lambda image: saved(image.resize((image.width * 2 // 3, image.height * 2 // 3)), quality=85),
+    "darker": lambda image: saved(ImageEnhance.Brightness(image).enhance(0.7), quality=92),
+    "harder": lambda image: saved(ImageEnhance.Contrast(image).enhance(1.1), quality=92),
+    "blurred": lambda image: saved(image.filter(ImageFilter.GaussianBlur(0.5)), quality=92),
+    "wider": lambda image: saved(image.resize((image.width, image.height * 3 // 4)), quality=90),
+    "WebP": lambda image: saved(image, "WEBP", quality=90),
+}
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_a_copy_of_a_photograph_is_proven(photographs: dict[str, Path], name: str) -> None:
+    for photograph in NAMES:
+        image = opened(photographs[photograph])
+        assert proven(image, COPIES[name](image)), photograph
+
+
+def test_what_a_brighter_copy_lost_in_white_is_no_difference(photographs: dict[str, Path]) -> None:
+    mask = Image.new("L", (300, 300))
+    ImageDraw.Draw(mask).ellipse((60, 60, 240, 240), fill=255)
+    paper = Image.new("RGB", mask.size, "white")
+    for photograph in NAMES:
+        image = ImageEnhance.Brightness(opened(photographs[photograph]).resize(mask.size)).enhance(0.5)
+        cut = Image.composite(image, paper, mask.filter(ImageFilter.GaussianBlur(25)))
+        assert proven(cut, saved(ImageEnhance.Brightness(cut).enhance(1.3), quality=85)), photograph
+
+
+def test_a_turned_copy_is_proven_once_it_is_turned_back(photographs: dict[str, Path]) -> None:
+    image = opened(photographs["chelsea"])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert proven(image, saved(image.transpose(Image.Transpose.ROTATE_90), quality=90, exif=exif))
+    assert not proven(image, saved(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), quality=90))
+
+
+def eye_closed(image: Image.Image) -> None:
+    """One of the astronaut's."""
+    ImageDraw.Draw(image).ellipse((200, 104, 220, 118), fill=image.getpixel((205, 92)))
+
+
+def marked(image: Image.Image) -> None:
+    ImageDraw.Draw(image).ellipse((300, 300, 312, 312), fill="red")
+
+
+def another_word(image: Image.Image) -> None:
+    ImageDraw.Draw(image).text((300, 20), "SALE", fill="white", font=ImageFont.load_default(24))
+
+
+def a_part_exchanged(image: Image.Image) -> None:
+    box = (160, 40, 260, 140)
+    image.paste(image.crop(box).transpose(Image.Transpose.ROTATE_180), box[:2])
+
+
+@pytest.mark.parametrize("change", [eye_closed, marked, another_word, a_part_exchanged])
+@pytest.mark.parametrize("quality", [30, 85])
+def test_a_photograph_changed_in_one_place_is_refused(
+    photographs: dict[str, Path], change: Callable[[Image.Image], None], quality: int
+) -> None:
+    image = opened(photographs["astronaut"])
+    changed = image.copy()
+    change(changed)
+    assert not proven(image, saved(changed, quality=quality))
+
+
+def test_photographs_of_other_things_and_other_colours_are_refused(photographs: dict[str, Path]) -> None:
+    images = {name: opened(photographs[name]).resize((300, 300)) for name in (*NAMES, "grass", "brick")}
+    for one, first in images.items():
+        for other, second in images.items():
+            assert proven(first, second) == (one == other)
+    red, green, blue = images["astronaut"].split()
+    assert not proven(images["astronaut"], Image.merge("RGB", (blue, green, red)))
+
+
+def sprite(seed: int) -> Image.Image:
+    """A planet on white: the silhouette is always the same, the surface is each seed's own."""
+    values = numpy.random.default_rng(seed).normal(90, 5, (24, 24)).clip(0, 255).astype(numpy.uint8)
+    surface = Image.fromarray(values).resize((280, 280), Image.Resampling.BICUBIC)
+    mask = Image.new("L", surface.size)
+    ImageDraw.Draw(mask).ellipse((20, 20, 260, 260), fill=255)
+    return Image.composite(surface, Image.new("L", surface.size, 255), mask)
+
+
+def page(word: str) -> Image.Image:
+    """A screenshot of text, as a manual has it, in which one word is `word`."""
+    image = Image.new("RGB", (640, 480), "white")
+    pen, font = ImageDraw.Draw(image), ImageFont.load_default(22)
+    for line in range(14):
+        pen.text((20, 20 + 32 * line), f"{line}. Choose the partition of the disk to be formatted", "black", font=font)
+    pen.rectangle((560, 430, 630, 470), fill="silver", outline="black")
+    pen.text((575, 437), word, fill="black", font=font)
+    return image
+
+
+@pytest.mark.parametrize("drawing", [page("Yes"), sprite(1)])
+@pytest.mark.parametrize(
+    ("form", "options"),
+    [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("WEBP", {"lossless": True}), ("GIF", {}), ("JPEG", {"quality": 95})],
+)
+def test_a_drawing_in_another_format_is_proven(drawing: Image.Image, form: str, options: dict[str, Any]) -> None:
+    assert proven(drawing, saved(drawing, form, **options))
+
+
+def test_drawings_that_differ_inside_one_silhouette_or_in_a_word_are_refused() -> None:
+    assert not proven(sprite(1), sprite(2))
+    for form, options in (("PNG", {}), ("JPEG", {"quality": 85})):
+        assert not proven(page("Yes"), saved(page("No"), form, **options))
+
+
+def legend(colour: tuple[int, int, int]) -> Image.Image:
+    image = Image.new("RGB", (300, 300), "white")
+    pen, font = ImageDraw.Draw(image), ImageFont.load_default(20)
+    for line in range(14):
+        pen.text((8, 20 * line), "the colours of the legend", colour, font=font)
+    return image
+
+
+def test_the_same_lines_in_another_colour_of_the_same_brightness_are_refused() -> None:
+    assert proven(legend((90, 50, 20)), saved(legend((90, 50, 20)), quality=90))
+    assert not proven(legend((90, 50, 20)), legend((40, 75, 20)))
+
+
+def test_where_nothing_else_differs_a_faint_mark_is_enough_to_refuse(photographs: dict[str, Path]) -> None:
+    image = opened(photographs["astronaut"])
+    other = image.copy()
+    red, green, blue = image.getpixel((300, 300))
+    ImageDraw.Draw(other).ellipse((297, 297, 303, 303), fill=(red + 20, green + 20, blue + 20))
+    assert not proven(saved(image, quality=100), other)
+    assert proven(image, saved(image, quality=80)), "what a coder does everywhere is more than that"
+
+
+def test_small_pictures_are_compared_pixel_for_pixel(photographs: dict[str, Path]) -> None:
+    icon = opened(photographs["coffee"]).resize((FEW - 1, FEW - 1))
+    assert proven(icon, saved(icon, "BMP"))
+    other = icon.copy()
+    red, green, blue = icon.getpixel((40, 40))
+    other.putpixel((40, 40), (red ^ 16, green, blue))
+    assert not proven(icon, other)
+    assert not proven(icon, icon.resize((64, 64)))
+    assert not proven(icon, saved(icon, quality=30))
+
+
+def test_pictures_with_nothing_in_them_prove_nothing() -> None:
+    for image in (Image.new("RGB", (300, 300), "white"), Image.new("RGB", (300, 300)), Image.new("RGB", (3, 300))):
+        assert not proven(image, saved(image.resize((200, 200))))
+
+
+def screenshot(size: tuple[int, int], number: str) -> Image.Image:
+    """A screen full of text of 14 pixels, in which one number is `number`."""
+    image = Image.new("RGB", size, (245, 246, 248))
+    pen, font = ImageDraw.Draw(image), ImageFont.load_default(14)
+    pen.rectangle((0, 0, size[0], 40), fill=(45, 55, 72))
+    chance = numpy.random.default_rng(4)
+    for top in range(60, size[1] - 30, 24):
+        for left in range(20, size[0] - 200, 380):
+            pen.text((left, top), f"{chance.integers(1000, 9999)} files copied in {top} s", (30, 30, 30), font=font)
+    pen.rectangle((600, 400, 1100, 700), fill="white", outline="gray")
+    pen.text((620, 500), "Invoice 3   total", "black", font=font)
+    pen.text((800, 500), number, "black", font=font)
+    return image
+
+
+@pytest.mark.parametrize("size", [(1280, 800), (1920, 1080), (3840, 2160)])
+def test_another_number_in_a_screenshot_is_refused_and_its_copy_is_proven(size: tuple[int, int]) -> None:
+    image, other = saved(screenshot(size, "1438.00"), "PNG"), screenshot(size, "1433.00")
+    assert see(image).pixels != see(saved(other, "PNG")).pixels
+    assert not proven(image, saved(other, quality=85))
+    assert not proven(image, other.crop((0, 0, size[0], size[1] - 1))), "and of another size"
+    assert proven(image, saved(screenshot(size, "1438.00"), quality=85))
+
+
+def test_what_is_too_large_to_be_seen_closely_is_refused() -> None:
+    image = Image.new("RGB", (2 * CLOSE + 1, 400), "white")
+    ImageDraw.Draw(image).text((20, 20), "the same text on both\n" * 6, "black", font=ImageFont.load_default(40))
+    assert not proven(image, saved(image, quality=95))
+    assert proven(image, saved(image, "BMP")), "every pixel is the same"
+    assert proven(image.crop((0, 0, 2 * CLOSE, 400)), saved(image.crop((0, 0, 2 * CLOSE, 400)), quality=95))
+
+
+def test_frames_of_an_animation_are_refused(photographs: dict[str, Path]) -> None:
+    frame = opened(photographs["chelsea"])
+    after = frame.copy()
+    red, green, blue = frame.getpixel((200, 150))
+    after.putpixel((200, 150), (red + 3, green, blue))
+    assert proven(frame, saved(frame, "BMP"))
+    for form, options in (("PNG", {}), ("TIFF", {}), ("BMP", {}), ("WEBP", {"lossless": True})):
+        assert not proven(frame, saved(after, form, **options)), form
+
+
+def sea(share: float) -> Image.Image:
+    """Waves, by `share` on their way to the next ones."""
+    chance, size = numpy.random.default_rng(3), (512, 256)
+    before, after = (
+        Image.fromarray(chance.normal(100, 25, (32, 64, 3)).clip(0, 255).astype(numpy.uint8)).resize(size) for _ in "12"
+    )
+    return Image.blend(before, after, share)
+
+
+def test_frames_of_an_animation_in_two_sizes_are_refused() -> None:
+    assert proven(sea(0), sea(0).resize((384, 192)))
+    assert not proven(sea(0), sea(0.06).resize((384, 192)))
+
+
+@pytest.mark.parametrize("form", ["GIF", "PNG", "TIFF", "WEBP"])
+def test_a_file_of_several_pictures_proves_nothing(form: str) -> None:
+    frames = [page("Yes"), page("No")]
+    several = saved(
+        frames[0], form, save_all=True, append_images=frames[1:], **({"lossless": True} if form == "WEBP" else {})
+    )
+    with Image.open(io.BytesIO(several)) as image:
+        assert image.n_frames == 2
+    assert not proven(frames[0], several)
+    assert proven(frames[0], saved(frames[0], form, **({"lossless": True} if form == "WEBP" else {})))
+
+
+def cut_out(mark: str | None, background: str = "gray") -> Image.Image:
+    """Grey words on a clear ground, and a white mark on it, which is nothing on white paper."""
+    image = Image.new("RGBA", (400, 300), (255, 255, 255, 0))
+    pen, font = ImageDraw.Draw(image), ImageFont.load_default(24)
+    for line in range(8):
+        pen.text((10, 35 * line), "words on a clear ground", background, font=font)
+    if mark is not None:
+        pen.text((320, 200), mark, "white", font=font)
+    return image
+
+
+def test_what_is_white_on_a_clear_ground_counts() -> None:
+    image, options = cut_out("A"), {"quality": 95, "exact": True}
+    assert proven(image, saved(image, "WEBP", **options))
+    assert not proven(image, saved(cut_out("B"), "WEBP", **options))
+    assert not proven(image, saved(cut_out(None), "WEBP", **options))
+    tiny = (100, 75)
+    for other, same in ((cut_out("A"), True), (cut_out("B"), False), (cut_out(None), False)):
+        lossy = saved(other.resize(tiny), "WEBP", quality=100, exact=True)
+        with Image.open(io.BytesIO(lossy)) as read:
+            assert proven(lossy, read.convert("RGBA"))
+        with Image.open(io.BytesIO(saved(image.resize(tiny), "WEBP", quality=100, exact=True))) as read:
+            assert proven(lossy, read.convert("RGBA")) == same
+    hidden = image.copy()
+    hidden.putpixel((399, 299), (9, 9, 9, 0))
+    assert proven(image, hidden), "what nobody can see"
+
+
+@pytest.mark.parametrize("size", [(400, 300), (384, 216)])
+def test_all_three_colours_are_fitted_at_every_aspect(photographs: dict[str, Path], size: tuple[int, int]) -> None:
+    image = opened(photographs["coffee"]).resize(size)
+    _, green, blue = image.split()
+    flat = Image.new("L", size, 128)
+    darker = ImageEnhance.Brightness(Image.merge("RGB", (flat, green, blue))).enhance(0.6)
+    found = remainder(see(saved(Image.merge("RGB", (flat, green, blue)), "PNG")), see(saved(darker, "PNG")))
+    assert found.gain == pytest.approx(1 / 0.6, rel=0.1), "red alone would tell nothing"

@@ -1,0 +1,364 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Verdicts on pixels in an index: found once, kept, never doubled, and doubtful is what nobody could see."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageDraw
+
+from mobius.dhash import Library, Seen, _proving, hash_bytes, hash_file, see, thumbnail_of
+from tests.unit.dhash.library_tools import picture
+
+Row = tuple[str, str, int, bool]
+
+
+def verdicts(library: Library) -> list[Row]:
+    """SHA-256 of both, rule and verdict."""
+    with library._database.reading() as connection:
+        rows = connection.execute(
+            "SELECT one.sha256, other.sha256, rule, proven FROM proofs"
+            " JOIN pictures AS one ON one.id=first JOIN pictures AS other ON other.id=second"
+        ).fetchall()
+    return sorted((min(one, other), max(one, other), rule, bool(proven)) for one, other, rule, proven in rows)
+
+
+def copies(root: Path, count: int) -> Path:
+    """A folder of pictures, each with a copy and with one that differs in one place."""
+    root.mkdir()
+    for seed in range(count):
+        (root / f"{seed}.jpg").write_bytes(picture(seed, 256))
+        with Image.open(root / f"{seed}.jpg") as image:
+            image.save(root / f"{seed}-copy.jpg", quality=85)
+            ImageDraw.Draw(image).rectangle((100, 100, 118, 118), fill="red")
+            image.save(root / f"{seed}-other.jpg", quality=90)
+    return root
+
+
+def names(library: Library) -> set[frozenset[str]]:
+    """The groups of duplicates, by the names of their files."""
+    return {
+        frozenset(Path(str(one.path)).name for one in (group.kept, *(other.picture for other in group.others)))
+        for group in library.duplicates()
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return copies(tmp_path / "library", 6)
+
+
+def test_what_may_be_certain_is_doubtful_until_its_pixels_are_seen(folder: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    with Library(tmp_path / "index") as library:
+        library.scan(folder)
+        assert (library.duplicates(), library.figures()["review"]) == ([], 12)
+        assert library.prove(progress=lambda done, total: seen.append((done, total))) == 0
+        assert names(library) == {frozenset({f"{seed}.jpg", f"{seed}-copy.jpg"}) for seed in range(6)}
+        assert library.figures()["review"] == 6
+        assert len(verdicts(library)) == 18
+    assert seen[-1] == (18, 18)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+def forbid(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compare(*pair: object) -> bool:
+        raise AssertionError("nothing is to be compared")
+
+    monkeypatch.setattr(_proving, "proves", compare)
+
+
+def test_a_pair_is_seen_once_and_a_new_picture_only_with_its_likes(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Library(tmp_path / "index") as library:
+        library.scan(folder)
+        library.prove()
+        with monkeypatch.context() as patch:
+            forbid(patch)
+            assert library.prove() == 0
+        (folder / "new.jpg").write_bytes(picture(2, 256) + b"\0")
+        library.scan(folder)
+        before = verdicts(library)
+        assert library.prove() == 0
+        assert len(set(verdicts(library)) - set(before)) == 3
+        assert frozenset({"2.jpg", "2-copy.jpg", "new.jpg"}) in names(library)
+
+
+PROVE = """
+import sys
+from mobius.dhash import Library, _proving
+_proving._BATCH_SECONDS = 0
+with Library(sys.argv[1]) as library:
+    left = library.prove(threads=2, progress=lambda done, total: print(done, flush=True))
+print("finished", left, flush=True)
+"""
+
+
+def start(index: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", PROVE, str(index)], stdout=subprocess.PIPE, text=True)
+
+
+def test_killed_again_and_again_it_ends_like_one_that_was_not(tmp_path: Path) -> None:
+    folder = copies(tmp_path / "library", 14)
+    with Library(tmp_path / "whole") as library:
+        library.scan(folder)
+        library.prove()
+        wanted, groups = verdicts(library), names(library)
+    with Library(tmp_path / "index") as library:
+        library.scan(folder)
+    kills, kept = 0, 0
+    while kept < 25:
+        with start(tmp_path / "index") as process:
+            assert process.stdout is not None
+            for _ in range(9):
+                assert not process.stdout.readline().startswith("finished")
+            process.send_signal(signal.SIGKILL)
+        kills += 1
+        with Library(tmp_path / "index") as library:
+            found = verdicts(library)
+        assert len(found) > kept, "what was seen stays seen"
+        assert set(found) < set(wanted)
+        kept = len(found)
+    assert kills >= 2
+    with Library(tmp_path / "index") as library:
+        todo: list[int] = []
+        assert library.prove(progress=lambda done, total: todo.append(total)) == 0
+        assert todo[0] == len(wanted) - kept, "and is not looked at again"
+        assert (verdicts(library), names(library)) == (wanted, groups)
+
+
+def test_two_processes_at_once_keep_one_verdict_of_each_pair(folder: Path, tmp_path: Path) -> None:
+    with Library(tmp_path / "index") as library:
+        library.scan(folder)
+        for process in [start(tmp_path / "index") for _ in range(2)]:
+            with process:
+                assert process.stdout is not None
+                assert process.stdout.read().endswith("finished 0\n")
+            assert process.returncode == 0
+        assert len(verdicts(library)) == 18 == len({row[:3] for row in verdicts(library)})
+        assert len(names(library)) == 6
+
+
+def test_what_is_gone_changed_damaged_or_too_large_stays_doubtful(folder: Path, tmp_path: Path) -> None:
+    data = (folder / "3.jpg").read_bytes()
+    (folder / "3.jpg").write_bytes(data[:-2])  # hashed in spite of its missing end
+    with Library(tmp_path / "index") as library:
+        library.scan(folder)
+        (folder / "0.jpg").unlink()
+        (folder / "1.jpg").write_bytes(picture(77, 256))
+        assert library.prove(max_pixels=256 * 256 - 1) == 18
+        assert verdicts(library) == []
+    with Library(tmp_path / "index") as library:
+        assert library.prove() == 6
+        assert names(library) == {frozenset({f"{seed}.jpg", f"{seed}-copy.jpg"}) for seed in (2, 4, 5)}
+        assert library.prove() == 6
+        (folder / "0.jpg").write_bytes(picture(0, 256))
+        (folder / "3.jpg").write_bytes(data)
+        library.scan(folder)
+        assert library.prove() == 0
+        assert {frozenset({f"{seed}.jpg", f"{seed}-copy.jpg"}) for seed in (0, 2, 3, 4, 5)} <= names(library)
+
+
+def test_what_was_only_posted_stays_doubtful(tmp_path: Path) -> None:
+    with Library(tmp_path / "index") as library:
+        for size in (300, 280):
+            data = picture(1, size)
+            assert library.add(hash_bytes(data, look=True), thumbnail=thumbnail_of(data))
+        assert library.prove() == 1, "a thumbnail proves nothing"
+        assert (library.duplicates(), verdicts(library)) == ([], [])
+        assert len(library.review()) == 1
+
+
+def test_what_is_not_the_indexed_bytes_gives_no_verdict(tmp_path: Path) -> None:
+    folder = copies(tmp_path / "library", 1)
+    (folder / "0-other.jpg").unlink()
+    with Library(tmp_path / "index") as library:
+        library.scan(folder)
+        path, other = folder / "0-copy.jpg", picture(7, 128)
+        data, status = path.read_bytes(), path.stat()
+        assert len(other) < len(data)
+        path.write_bytes(other + bytes(len(data) - len(other)))
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert library.prove() == 1
+        assert verdicts(library) == []
+        path.write_bytes(data)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert library.prove() == 1, "it was tried just now"
+        library.scan(folder)
+        assert library.prove() == 0
+        assert len(verdicts(library)) == 1
+
+
+def test_a_picture_that_was_hashed_in_spite_of_a_fault_gives_no_verdict(tmp_path: Path) -> None:
+    folder = copies(tmp_path / "library", 1)
+    with Library(tmp_path / "index") as library:
+        library.scan(folder)
+        with library._database.writing() as connection:
+            connection.execute("UPDATE pictures SET warnings='Its end is missing.' WHERE id=1")
+        assert library.prove() == 2
+        assert len(verdicts(library)) == 1, "of the two others"
+
+
+def test_a_pair_that_fails_every_time_stops_none_of_those_behind_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, asked = _proving.proves, []
+
+    def proves(*pair: Any) -> bool | None:
+        asked.append(pair)
+        if len(asked) == 1:
+            raise RuntimeError("the first of all")
+        return real(*pair)
+
+    monkeypatch.setattr(_proving, "proves", proves)
+    with Library(tmp_path / "index") as library:
+        library.scan(folder)
+        assert library.prove(threads=1) == 1
+        assert len(verdicts(library)) == 17
+        assert library.prove(threads=1) == 1
+        assert len(asked) == 18, "and is left alone for a while"
+        library.scan(folder)
+        assert library.prove(threads=1) == 0
+
+
+def test_a_time_limit_leaves_the_rest_to_the_next_time_pair_by_pair(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = _proving.proves
+
+    def slow(*pair: Any) -> bool | None:
+        time.sleep(1)
+        return real(*pair)
+
+    with Library(tmp_path / "index") as library:
+        library.scan(folder)
+        assert library.prove(seconds=0) == 18
+        with monkeypatch.context() as patch:
+            patch.setattr(_proving, "proves", slow)
+            assert library.prove(threads=1, seconds=0.9) == 17
+        assert library.prove(seconds=3600) == 0
+
+
+def test_every_decoding_has_its_room(folder: Path, tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    @contextlib.contextmanager
+    def room(pixels: int) -> object:
+        asked.append(pixels)
+        yield
+
+    with Library(tmp_path / "index") as library:
+        library.scan(folder)
+        assert library.prove(threads=1, room=room) == 0
+    assert asked == [256 * 256] * 18, "each picture once"
+
+
+def test_a_large_file_of_few_pixels_takes_room_for_its_bytes_and_one_too_large_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copies(tmp_path / "library", 1)
+    (folder / "0-other.jpg").unlink()
+    with (folder / "0.jpg").open("ab") as file:
+        file.write(bytes(900_000))
+    asked: list[int] = []
+
+    @contextlib.contextmanager
+    def room(pixels: int) -> object:
+        asked.append(pixels)
+        yield
+
+    with Library(tmp_path / "index") as library:
+        library.scan(folder)
+        monkeypatch.setattr(_proving, "MOST_BYTES", 900_000)
+        assert library.prove(threads=1, room=room) == 1
+        assert max(asked, default=0) <= 256 * 256
+        library.scan(folder)
+        monkeypatch.setattr(_proving, "MOST_BYTES", 1_000_000)
+        assert library.prove(threads=1, room=room) == 0
+        assert max(asked) == (folder / "0.jpg").stat().st_size // 3
+
+
+def test_another_rule_looks_again_and_leaves_the_verdicts_of_the_first(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Library(tmp_path / "index") as library:
+        library.scan(folder)
+        library.prove()
+        before = verdicts(library)
+        monkeypatch.setattr(_proving, "RULE", _proving.RULE + 1)
+        with Library(tmp_path / "index") as newer:
+            assert newer.duplicates() == []
+            assert newer.prove() == 0
+            assert len(names(newer)) == 6
+        assert set(before) < set(verdicts(library))
+        assert len(verdicts(library)) == 36
+
+
+def test_verdicts_go_with_their_pictures_and_with_a_bad_release(folder: Path, tmp_path: Path) -> None:
+    with Library(tmp_path / "index", release="bad") as library:
+        library.scan(folder)
+        library.release = "worse"
+        library.prove()
+        (folder / "0.jpg").unlink()
+        library.scan(folder)
+        (folder / "1-copy.jpg").unlink()
+        library.scan(folder)
+        with library._database.reading() as connection:
+            assert connection.execute("SELECT count(*) FROM proofs").fetchone() == (14,), "first or second of a pair"
+        library.quarantine("worse")
+        assert verdicts(library) == []
+        assert library.duplicates() == []
+        library.prove()
+        assert len(names(library)) == 4
+
+
+def test_drawings_are_certain_when_they_are_one_and_doubtful_when_a_detail_differs(tmp_path: Path) -> None:
+    from tests.unit.dhash.test_proof import page, sprite
+
+    folder = tmp_path / "library"
+    folder.mkdir()
+    for number, drawing in enumerate((page("Yes"), page("No"), sprite(1), sprite(2))):
+        drawing.save(folder / f"{number}.png")
+    page("Yes").save(folder / "0.bmp")
+    sprite(1).save(folder / "2.webp", lossless=True)
+    with Library(tmp_path / "index") as library:
+        library.scan(folder)
+        assert library.prove() == 0
+        assert names(library) == {frozenset({"0.png", "0.bmp"}), frozenset({"2.png", "2.webp"})}
+        assert len(library.review()) == 2
+
+
+def test_a_search_is_certain_of_what_it_could_see(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "query.jpg").write_bytes(picture(4, 400))
+    query, data = hash_file(tmp_path / "query.jpg", look=True), (tmp_path / "query.jpg").read_bytes()
+    asked: list[int] = []
+
+    def seen(side: int) -> Seen:
+        asked.append(side)
+        return see(data, side)
+
+    def found(**options: object) -> dict[str, str]:
+        return {Path(str(one.picture.path)).name: one.confidence for one in library.search(query, **options)}
+
+    with Library(tmp_path / "index") as library:
+        library.scan(folder)
+        certain = {"4.jpg": "confident", "4-copy.jpg": "confident", "4-other.jpg": "doubtful"}
+        assert found() == dict.fromkeys(certain, "doubtful")
+        assert found(picture=seen) == certain
+        assert asked == [256], "once, as the pictures are no larger"
+        assert found(picture=lambda side: None) == dict.fromkeys(certain, "doubtful"), "the query cannot be seen"
+        assert found(picture=seen, max_pixels=100) == dict.fromkeys(certain, "doubtful")
+        (tmp_path / "query.jpg").rename(folder / "query.jpg")
+        library.scan(folder)
+        library.prove()
+        assert found() == {"query.jpg": "confident", **certain}, "of what the index knows, as its duplicates say"
