@@ -1,4 +1,4 @@
-"""The lab's hosts and the command, as a person uses them."""
+"""A lab's hosts and the command, as a person uses them: the lab is this package's own, beside the checkout's."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,10 @@ from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
+# The checkout's own lab is Molecule's, which runs at the same time.
+ROOT = CHECKOUT / ".cache" / "end_to_end"
+INVENTORY = ROOT / "inventories" / "local"
+_HAVE_NO_INVENTORY = ("apply", "bundle")
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class Host:
 
     def run(self, command: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a shell command on the host as root."""
-        lab = CHECKOUT / ".lab"
+        lab = ROOT / ".lab"
         options = [
             "-o",
             "BatchMode=yes",
@@ -92,10 +97,16 @@ class Answer:
         return {item["host"]: item["outcome"] for item in self.summary["failures"]}
 
 
+def command(*arguments: str) -> list[str]:
+    """The command line of `mobius …` against this lab, unless the arguments name another inventory."""
+    given = "-i" in arguments or arguments[0] in _HAVE_NO_INVENTORY
+    return [str(BIN / "mobius"), *arguments, *(() if given else ("-i", str(INVENTORY)))]
+
+
 def mobius(*arguments: str, timeout: float = 600) -> Answer:
     """Run `mobius … --format json`."""
     done = subprocess.run(
-        [str(BIN / "mobius"), *arguments, "--format", "json"],
+        [*command(*arguments), "--format", "json"],
         cwd=CHECKOUT,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -113,7 +124,7 @@ def answered(answer: str, *arguments: str) -> tuple[int, str]:
     try:
         os.write(terminal, f"{answer}\n".encode())
         done = subprocess.run(
-            [str(BIN / "mobius"), *arguments],
+            command(*arguments),
             cwd=CHECKOUT,
             stdin=side,
             capture_output=True,
@@ -128,8 +139,14 @@ def answered(answer: str, *arguments: str) -> tuple[int, str]:
 
 
 def lab(*arguments: str) -> None:
+    """Run `mobius lab …` for this package's own lab."""
+    shutil.copytree(CHECKOUT / "inventories/local", INVENTORY, dirs_exist_ok=True)
     done = subprocess.run(
-        [str(BIN / "mobius"), "lab", *arguments], cwd=CHECKOUT, capture_output=True, text=True, check=False
+        [str(BIN / "mobius"), "lab", *arguments, "--root", str(ROOT)],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from tests.end_to_end.by_hand import CHECKOUT, Bundle, Host, build, lab
+from tests.end_to_end.by_hand import ROOT, Bundle, Host, build, lab
 
 
 @pytest.fixture(scope="package")
@@ -15,7 +15,7 @@ def hosts() -> Iterator[list[Host]]:
     """Three fresh hosts."""
     lab("down")
     lab("up")
-    state = json.loads((CHECKOUT / ".lab/lab.json").read_text(encoding="utf-8"))
+    state = json.loads((ROOT / ".lab/lab.json").read_text(encoding="utf-8"))
     yield [Host(item["name"], item["ssh_port"], item["http_port"], item["container"]) for item in state["hosts"]]
     lab("down")
 
