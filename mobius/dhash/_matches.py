@@ -21,7 +21,8 @@ from mobius.dhash._search import HammingIndex
 NEAR: Final = 10
 """Differing bits, of 128, up to which pictures are a doubtful match when one of them has no look (yet)."""
 
-_JUDGED_AT_ONCE: Final = 1 << 16
+_JUDGED_AT_ONCE: Final = 1 << 14
+"""Candidate pairs whose looks are read together: some 20 MB of them, where all those of a million are 700."""
 
 Keys = NDArray[numpy.int64]
 Small = NDArray[numpy.uint8]
@@ -141,43 +142,41 @@ class Matches:
             hashes, known, stale = self._hashes, self._edges, self._stale
             self._stale = set()
             if known is None or stale is None or len(stale) > max(1000, len(hashes) // 10):
-                stale, looks = None, read_looks(connection)
+                stale = None
             elif stale:
                 changed, words = _read_hashes(connection, stale)
                 found = hashes.search(words, DEFAULT_THRESHOLDS.radius)
-                looks = read_looks(connection, {*changed.tolist(), *found.key.tolist()})
             else:
                 return known
         if known is None or stale is None:
-            pairs = ((part.first, part.second, part.distance) for part in hashes.pairs(DEFAULT_THRESHOLDS.radius))
-            return Edges.joined(_judged(pairs, looks))
+            pairs = hashes.pairs(DEFAULT_THRESHOLDS.radius)
+            return Edges.joined(self._judged((part.first, part.second, part.distance) for part in pairs))
         first, second = changed[found.query], found.key
         # a pair of two changed ones was found from both sides
         once = (first < second) | ((first != second) & ~numpy.isin(second, changed))
         first, second, distance = first[once], second[once], found.distance[once]
-        new = _judged([(numpy.minimum(first, second), numpy.maximum(first, second), distance)], looks)
+        new = self._judged([(numpy.minimum(first, second), numpy.maximum(first, second), distance)])
         gone = numpy.fromiter(stale, numpy.int64)
         return Edges.joined([known.at(~numpy.isin(known.first, gone) & ~numpy.isin(known.second, gone)), *new])
 
+    def _judged(self, pairs: Iterable[tuple[Keys, Keys, Small]]) -> Iterator[Edges]:
+        """What matches among candidate pairs. A picture that was removed meanwhile matches nothing, and one that was
+        changed is looked at again the next time."""
+        for first, second, distance in _blocks(pairs):
+            with self._database.reading() as connection:
+                looks = read_looks(connection, {*first.tolist(), *second.tolist()})
+            there = numpy.isin(first, looks.ids) & numpy.isin(second, looks.ids)
+            near = Edges(first, second, distance, distance).at(there)
+            verdict = looks.judged(near.first, near.second, near.distance)
+            yield Edges(near.first, near.second, near.distance, verdict).at(verdict != NO_MATCH)
 
-def _judged(pairs: Iterable[tuple[Keys, Keys, Small]], looks: Looks) -> Iterator[Edges]:
-    """What matches among candidate pairs. Pictures added after `looks` were read are left to the next time."""
 
-    def judged() -> Edges:
-        near = Edges.joined(waiting)
-        near = near.at(numpy.isin(near.first, looks.ids) & numpy.isin(near.second, looks.ids))
-        verdict = looks.judged(near.first, near.second, near.distance)
-        return Edges(near.first, near.second, near.distance, verdict).at(verdict != NO_MATCH)
-
-    waiting: list[Edges] = []
-    length = 0
+def _blocks(pairs: Iterable[tuple[Keys, Keys, Small]]) -> Iterator[tuple[Keys, Keys, Small]]:
+    """The same pairs, in blocks of at most _JUDGED_AT_ONCE."""
     for first, second, distance in pairs:
-        waiting.append(Edges(first, second, distance, distance))
-        length += len(first)
-        if length >= _JUDGED_AT_ONCE:
-            yield judged()
-            waiting, length = [], 0
-    yield judged()
+        for start in range(0, len(first), _JUDGED_AT_ONCE):
+            part = slice(start, start + _JUDGED_AT_ONCE)
+            yield first[part], second[part], distance[part]
 
 
 def _read_hashes(

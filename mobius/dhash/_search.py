@@ -579,12 +579,16 @@ def _neighbours(state: _State, hashes: Words, find: Callable[[Words], Iterator[H
 
 def _pairs(state: _State, radius: int) -> Iterator[Pairs]:
     waiting: list[Hits] = []
+    length = 0
     for hits in state.pairs(radius):
-        waiting.append(hits)
-        if sum(len(apart) for _, _, apart in waiting) >= _BLOCK:
+        # where little is near there are ten thousands of empty ones on the way to a block
+        if len(hits[2]):
+            waiting.append(hits)
+            length += len(hits[2])
+        if length >= _BLOCK:
             yield _as_pairs(state, _joined(waiting))
-            waiting = []
-    if any(len(apart) for _, _, apart in waiting):
+            waiting, length = [], 0
+    if waiting:
         yield _as_pairs(state, _joined(waiting))
 
 

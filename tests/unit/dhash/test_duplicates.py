@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mobius.dhash import Dhash, Found, Library, hash_bytes, hash_file, see, thumbnail_of
+from mobius.dhash import Dhash, Found, Library, _matches, hash_bytes, hash_file, see, thumbnail_of
 from mobius.dhash._confidence import transformed
 from mobius.errors import MobiusError
 from tests.unit.dhash.library_tools import believed, digest, entry, exported, fill, fingerprint, look, picture, posted
@@ -427,6 +428,31 @@ def test_matches_found_step_by_step_are_those_found_at_once(library: Library, tm
         }
         assert fresh.review() == library.review()
         assert len(fresh.duplicates()) > 1
+
+
+def test_looks_are_read_a_few_at_a_time_and_only_those_of_pictures_with_a_near_one(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(library, [entry(number, number, number // 3) for number in range(9)])
+    fill(library, [entry("stranger", 0xFFFF_FFFF_FFFF_0000, 9)])
+    together = library._matches.edges()
+    asked: list[set[int]] = []
+
+    def spied(connection: sqlite3.Connection, ids: set[int]) -> _matches.Looks:
+        asked.append(ids)
+        return read_looks(connection, ids)
+
+    read_looks = _matches.read_looks
+    monkeypatch.setattr(_matches, "read_looks", spied)
+    monkeypatch.setattr(_matches, "_JUDGED_AT_ONCE", 5)
+    with Library(library.index) as fresh:
+        found = fresh._matches.edges()
+    assert len(together.first) == 9
+    for name in ("first", "second", "distance", "verdict"):
+        assert getattr(found, name).tolist() == getattr(together, name).tolist()
+    assert len(asked) == 8, "36 pairs are near each other"
+    assert max(len(ids) for ids in asked) <= 10
+    assert len(set.union(*asked)) == 9
 
 
 def test_many_threads_add_search_and_remove(library: Library) -> None:
