@@ -91,7 +91,7 @@ def _run(settings: Settings, listener: socket.socket | None, ready: Callable[[st
         print(f"mobius.service: It ends by a fault of the program: {error!r}.", file=sys.stderr)
         return int(ExitCode.PROCESSING)
     if instance.close():
-        logger.warning("A picture is still being worked on at the end; it is given up")
+        logger.warning("A picture or the index is still being worked on at the end; that is given up")
         logger.complete()
         os._exit(0)  # the interpreter would wait for that thread, past the deadline
     return int(ExitCode.SUCCESS)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from loguru import logger
 
@@ -54,6 +54,7 @@ class Index:
         self._library: Library | None = None
         self._closed: tuple[float, ProblemError] | None = None
         self._counting: Future[None] | None = None
+        self._working: set[Future[Any]] = set()
         self._count_after = 0.0
 
     async def run(self, work: Callable[[Library], _T], *, refused: int = 422) -> _T:
@@ -67,11 +68,15 @@ class Index:
         """
         context = contextvars.copy_context()
         try:
-            return await asyncio.get_running_loop().run_in_executor(
-                self._pool, context.run, lambda: work(self.library())
-            )
+            return await asyncio.wrap_future(self._submit(lambda: context.run(lambda: work(self.library()))))
         except MobiusError as error:
             raise problem_of(error, refused) from error
+
+    def _submit(self, work: Callable[[], _T]) -> Future[_T]:
+        future = self._pool.submit(work)
+        self._working.add(future)
+        future.add_done_callback(self._working.discard)
+        return future
 
     def library(self) -> Library:
         """The open library. Blocks: for threads.
@@ -103,7 +108,7 @@ class Index:
         just now: pairing a large library takes its time, and nobody who asks is to wait for it."""
         busy = self._counting is not None and not self._counting.done()
         if self.path is not None and not busy and time.monotonic() >= self._count_after:
-            self._counting = self._pool.submit(self._count)
+            self._counting = self._submit(self._count)
 
     def _count(self) -> None:
         begun = time.monotonic()
@@ -142,9 +147,10 @@ class Index:
         assert self.path is not None
         return sqlite3.connect(f"{self.path.as_uri()}?mode={mode}", uri=True, timeout=0.1, isolation_level=None)
 
-    def close(self) -> None:
-        """Give the threads up."""
+    def close(self) -> bool:
+        """Give the threads up. Returns whether one of them is still at work."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        return bool(self._working)
 
 
 def problem_of(error: MobiusError, refused: int) -> ProblemError:

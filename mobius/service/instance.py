@@ -165,8 +165,7 @@ class Instance:
     def close(self) -> bool:
         """Give the threads up. Returns whether one of them is still at work."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self.index.close()
-        return bool(self._running)
+        return self.index.close() or bool(self._running)
 
     # -- work ------------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import socketserver
@@ -21,6 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+
+from mobius.dhash import Library
+from mobius.dhash._confidence import LOOK_BYTES
 
 if TYPE_CHECKING:
     from conftest import Host
@@ -192,6 +196,25 @@ def test_systemd_hears_of_readiness_the_watchdog_and_the_end(host: Host) -> None
     instance.heard.clear()
     instance.process.send_signal(signal.SIGTERM)
     instance.listen_for("STOPPING=1", seconds=5)
+
+
+def test_an_instance_ends_although_it_is_just_pairing_a_library_that_takes_it_minutes(
+    host: Host, tmp_path: Path
+) -> None:
+    place = tmp_path / "index.sqlite"
+    chance = random.Random(1)
+    Library(place, release="test").close()
+    with contextlib.closing(sqlite3.connect(place)) as database, database:
+        # all near each other by their hashes, and no two alike: thirty million pairs to look at
+        database.executemany(
+            "INSERT INTO pictures (sha256, size, algorithm, rows, columns, look, width, height, format, posted, release,"
+            " written_at) VALUES (?, 1, 'fast-2', 0, 0, ?, 1, 1, 'JPEG', 1, 'test', '2026-01-01T00:00:00+00:00')",
+            ((f"{number:064x}", chance.randbytes(LOOK_BYTES)) for number in range(8000)),
+        )
+    instance = host.start(OLD, index=str(place))
+    assert instance.admin.get("/health").json()["checks"]["index:pictures"][0]["observedValue"] is None
+    assert instance.stop() == 0
+    assert "is given up" in "".join(instance.process.communicate())
 
 
 def test_production_logs_go_to_a_file_and_the_console_is_silent(host: Host, tmp_path: Path) -> None:
