@@ -46,7 +46,7 @@ RESULT_FIELDS: dict[str, tuple[str, ...]] = {
     "restore": ("id", "saved"),
     "restore_drill": ("backup", "release", "files"),
     "retention": ("removed",),
-    "rollback": ("confirmed", "token", "seconds"),
+    "rollback": ("left", "confirmed", "token", "seconds", "witnessed"),
     "run": ("release", "witnessed"),
     "window": ("window",),
 }

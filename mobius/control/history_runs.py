@@ -105,6 +105,9 @@ def sum_up(hosts: dict[str, dict[str, Any]], result: Mapping[str, Any]) -> None:
     if result.get("status") not in ("ok", "changed"):
         return
     name = module.rpartition(".")[2]
+    if name == "rollback" and "left" in fields:
+        # its hosts were not asked when the run was opened
+        host.setdefault("from_release", fields["left"])
     if name in ("promotion", "rollback") and "confirmed" in fields:
         host["to_release"] = fields["confirmed"]
     elif name == "backup" and fields.get("id"):

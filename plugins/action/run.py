@@ -32,7 +32,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     """Records the run's intent or fails; refuses what the inventory's rule does not allow; then the host keeps the
     history's head, and every host knows id and actor."""
 
-    arguments: ClassVar = {"approval": {"type": "bool", "default": True}}
+    arguments: ClassVar = {
+        "approval": {"type": "bool", "default": True},
+        "witness": {"type": "bool", "default": True},
+    }
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
@@ -67,13 +70,19 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             finding = refused.reason if refused is not None else ""
         except MobiusError as error:
             return {**result, "failed": True, "msg": error.reason, "mobius_failure": error.as_dict()}
+        head = {**note.head, "run": run_id}
         # the head is the run's own, so a host that keeps it has nothing to learn in a later play
         done = not first and (self._task.check_mode or bool(known.get("mobius_run_witnessed")))
-        seen = {} if done else self._witness(note, run_id, known, task_vars)
+        seen = self._witness(head, known, task_vars) if given["witness"] and not done else {}
         if seen.get("failed") or seen.get("unreachable"):
             return {**result, **seen}
         witnessed = done or bool(seen.get("witnessed"))
-        facts = {"mobius_run_id": run_id, "mobius_run_actor": who, "mobius_run_witnessed": witnessed}
+        facts = {
+            "mobius_run_id": run_id,
+            "mobius_run_actor": who,
+            "mobius_run_head": head,
+            "mobius_run_witnessed": witnessed,
+        }
         told = {name: seen.get(name) for name in ("release", "witnessed", "warnings") if name in seen}
         if planning:
             told["state"] = state
@@ -82,10 +91,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         answer = {"run": run_id, "actor": who, "finding": finding, "ansible_facts": facts}
         return {**result, **told, "changed": False, **answer}
 
-    def _witness(
-        self, note: history_events.Note, run_id: str, known: dict[str, Any], task_vars: dict[str, Any] | None
-    ) -> dict[str, Any]:
-        arguments = {"head": {**note.head, "run": run_id}, "service": self._known(known, "mobius_service")}
+    def _witness(self, head: dict[str, Any], known: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
+        arguments = {"head": head, "service": self._known(known, "mobius_service")}
         folder = self._known(known, "mobius_witness_dir")
         if folder:
             arguments["dir"] = folder

@@ -26,6 +26,15 @@ options:
   reason:
     description: Why, for the host's journal and history.
     type: str
+  head:
+    description:
+      - Head of the history of runs (the fact C(mobius_run_head)), which the host keeps once it has gone back, or has failed to.
+      - A host that cannot keep it warns.
+    type: dict
+  witness_dir:
+    description: Folder of the heads on the host.
+    type: path
+    default: /var/lib/mobius-witness
 """
 
 EXAMPLES = r"""
@@ -53,6 +62,14 @@ token:
   description: The number of confirmations and rollbacks so far.
   returned: success
   type: int
+left:
+  description: The release that the host had confirmed before; null when there was none.
+  returned: success
+  type: str
+witnessed:
+  description: Whether the host keeps the head; in check mode always false.
+  returned: when O(head) is given
+  type: bool
 seconds:
   description: How long it took on the host.
   returned: success
@@ -60,9 +77,10 @@ seconds:
 """
 
 import time
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import arguments, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, mobius_host, witness
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
 
@@ -74,20 +92,34 @@ def main() -> None:
             **arguments.RUN,
             "to": {"type": "str"},
             "reason": {"type": "str"},
+            "head": {"type": "dict"},
+            "witness_dir": {"type": "path", "default": witness.DIR},
         },
         supports_check_mode=True,
     )
     who = mobius_host.Who("ansible", module.params["run"] or None, module.params["reason"] or None)
     started = time.monotonic()
+    told: dict[str, Any] = {}
+    failure: dict[str, Any] | None = None
     try:
         # no version of the installed command stands in the way of going back: the state files say what they are
         switch = mobius_host.Switch(mobius_host.Host.load(module.params["service"], module.params["config_dir"]), who)
         plan = switch.run(
             lambda seen: mobius_host.plan_rollback(seen, module.params["to"] or None, who), check=module.check_mode
         )
+        told = {"left": plan.before.activation.confirmed, "seconds": round(time.monotonic() - started, 3)}
+        told.update(plan.result())
     except (MobiusError, OSError) as error:
-        module.fail_json(**mobius_host.as_failure(error))
-    module.exit_json(seconds=round(time.monotonic() - started, 3), **plan.result())
+        failure = mobius_host.as_failure(error)
+    if module.params["head"]:
+        # only now: nothing is done on a host before it goes back
+        problem = None if module.check_mode else witness.keep(module.params["witness_dir"], module.params["head"])
+        if problem is not None:
+            module.warn(problem)
+        told["witnessed"] = not module.check_mode and problem is None
+    if failure is not None:
+        module.fail_json(**told, **failure)
+    module.exit_json(**told)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,12 @@ options:
     description: Whether the inventory's rule for plans holds for this play. A rollback, and what only saves, asks for none.
     type: bool
     default: true
+  witness:
+    description:
+      - Whether hosts keep the head now.
+      - M(mobius.dhash.rollback) has them keep the fact C(mobius_run_head) itself, so its play asks no host before it goes back.
+    type: bool
+    default: true
 """
 
 EXAMPLES = r"""

@@ -50,16 +50,11 @@ release:
   type: str
 """
 
-import json
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import arguments, durable, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, mobius_host, witness
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-
-FIELDS = ("chain", "seq", "hash", "run")
 
 
 def main() -> None:
@@ -67,39 +62,17 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "head": {"type": "dict", "required": True},
-            "dir": {"type": "path", "default": "/var/lib/mobius-witness"},
+            "dir": {"type": "path", "default": witness.DIR},
             **arguments.SERVICE,
             "service": {"type": "str"},
         },
         supports_check_mode=True,
     )
-    head = module.params["head"]
-    witnessed = False
-    if not module.check_mode:
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        try:
-            keep(Path(module.params["dir"]), {**{name: head.get(name) for name in FIELDS}, "at": now})
-            witnessed = True
-        except (OSError, TimeoutError) as error:
-            module.warn(f"This host cannot keep the head of the history: {error}.")
+    problem = None if module.check_mode else witness.keep(module.params["dir"], module.params["head"])
+    if problem is not None:
+        module.warn(problem)
+    witnessed = not module.check_mode and problem is None
     module.exit_json(changed=False, witnessed=witnessed, release=confirmed(module.params))
-
-
-def keep(folder: Path, head: dict[str, Any]) -> None:
-    """Add the head to the list, unless it is the last one there."""
-    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-    place = folder / "heads.jsonl"
-    with durable.locked(folder / "lock"):
-        try:
-            lines = place.read_text(encoding="utf-8", errors="replace").splitlines()
-        except FileNotFoundError:
-            lines = []
-        try:
-            last = json.loads(lines[-1]) if lines else {}
-        except ValueError:
-            last = {}
-        if any(last.get(name) != head[name] for name in FIELDS):
-            durable.append_line(place, json.dumps(head, sort_keys=True))
 
 
 def confirmed(params: dict[str, Any]) -> str | None:

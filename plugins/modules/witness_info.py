@@ -51,7 +51,7 @@ import json
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import arguments, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, mobius_host, witness
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
 
@@ -59,7 +59,7 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "dir": {"type": "path", "default": "/var/lib/mobius-witness"},
+            "dir": {"type": "path", "default": witness.DIR},
             **arguments.SERVICE,
             "service": {"type": "str"},
         },
@@ -67,7 +67,7 @@ def main() -> None:
     )
     try:
         heads = []
-        for line in _lines(Path(module.params["dir"]) / "heads.jsonl"):
+        for line in _lines(witness.heads_path(module.params["dir"])):
             with contextlib.suppress(ValueError):
                 heads.append(json.loads(line))
         journal: list[str] = []

@@ -115,6 +115,10 @@ def test_an_upgrade_and_a_way_back_lose_no_request(
         assert (check.code, real.code) == (0, 0)
         assert check.changes == real.changes
         assert {serving_release(host.address) for host in hosts} == {first.release}
+        recorded = mobius("history", "show", real.summary["run"]).summary
+        assert (recorded["from_release"], recorded["to_release"]) == (second.release, first.release)
+        heads = [json.loads(host.run("tail -n 1 /var/lib/mobius-witness/heads.jsonl").stdout) for host in hosts]
+        assert {head["run"] for head in heads} == {real.summary["run"]}
         assert mobius("release", "--bundle", second.path).code == 1, "a release that was taken back is refused"
         again = ("release", "--bundle", second.path, "-e", "mobius_retry_bad=true")
         check, real = mobius(*again, "--check"), mobius(*again)

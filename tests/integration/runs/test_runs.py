@@ -347,6 +347,22 @@ def test_a_host_is_asked_to_keep_the_head_in_each_play_until_it_does(run, tmp_pa
     assert not (tmp_path / "witness/here2").exists()
 
 
+def test_a_play_that_has_hosts_keep_the_head_later_asks_none_of_them_before(run, tmp_path):
+    summary = run(
+        f"""
+        - hosts: here1
+          tasks:
+            - mobius.dhash.run: {{witness: false}}
+            - ansible.builtin.copy: {{dest: "{tmp_path}/head", content: "{{{{ mobius_run_head | to_json }}}}"}}
+        """,
+    )
+    assert summary.ending.outcome == "success", run.lines
+    assert not (tmp_path / "witness").exists()
+    head = json.loads((tmp_path / "head").read_text())
+    assert head["run"] == summary.run
+    assert {"chain", "seq", "hash"} < set(head)
+
+
 def test_the_watched_results_are_kept_by_host(run):
     summary = run(
         "- hosts: here1:here2\n  tasks: [{ansible.builtin.ping: {data: x}}]\n", watched="ansible.builtin.ping"

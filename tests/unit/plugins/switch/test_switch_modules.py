@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -135,6 +136,36 @@ def test_no_version_of_the_tool_stands_in_the_way_of_a_rollback(rig: Any, tool: 
     command = rig.host.command
     command.write_text(command.read_text().replace(mobius_host.tool_digest(), "0" * 12))
     assert tool("rollback", reason="slow")["confirmed"] == A
+    assert rig.serving == [A]
+
+
+HEAD = {"chain": "c", "seq": 4, "hash": "h", "run": "r1"}
+
+
+def test_a_host_keeps_the_head_of_the_history_once_it_went_back_or_could_not(
+    rig: Any, tool: Module, tmp_path: Path
+) -> None:
+    rig.promote(A)
+    rig.promote(B)
+    place = tmp_path / "witness/heads.jsonl"
+    given = {"head": HEAD, "witness_dir": str(place.parent)}
+    assert tool("rollback", check=True, **given)["witnessed"] is False
+    assert not place.parent.exists()
+    done = tool("rollback", **given)
+    assert (done["witnessed"], done["left"], done["confirmed"]) == (True, B, A)
+    refused = tool("rollback", to="9.9.9-0123456789ab", head={**HEAD, "run": "r2"}, witness_dir=str(place.parent))
+    assert (refused["failed"], refused["witnessed"]) == (True, True)
+    assert [json.loads(line)["run"] for line in place.read_text().splitlines()] == ["r1", "r2"]
+    assert "witnessed" not in tool("rollback", to=B), "nobody asked for it"
+
+
+def test_a_host_that_cannot_keep_the_head_goes_back_all_the_same(rig: Any, tool: Module, tmp_path: Path) -> None:
+    rig.promote(A)
+    rig.promote(B)
+    (tmp_path / "witness").write_text("no folder")
+    done = tool("rollback", head=HEAD, witness_dir=str(tmp_path / "witness"))
+    assert (done["confirmed"], done["witnessed"]) == (A, False)
+    assert "cannot keep the head" in str(done["warnings"])
     assert rig.serving == [A]
 
 
