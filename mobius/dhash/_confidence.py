@@ -7,7 +7,9 @@ white) come near each other by chance. A *look* is independent of it, and has th
 
 - The *form*: the low frequencies of the picture's luma, 119 coefficients of a cosine transform in one byte each, and
   its contrast in one more. Two forms are compared by the cosine between their coefficients, the higher frequencies
-  raised so that each counts about the same in a natural picture. It finds what may be one picture.
+  raised so that each counts about the same in a natural picture. It finds what may be one picture. Not so a smooth one
+  under a watermark, whose letters have most of the higher frequencies; so where the forms disagree and the hashes are
+  near, both are drawn again from their forms and compared without what differs most.
 - The *grain*: where, on 48 x 48 pixels, the luma is clearly above or below what lies around it. Two cards of one pack,
   or two things cut out on white, have one form; what they differ in is small and in some place. So grains are compared
   block by block.
@@ -69,10 +71,16 @@ TRANSFORMS: Final[dict[str, tuple[bool, bool, bool]]] = {
 """What was done to a picture: swap its axes, then mirror left and right, then turn upside down. Rotations turn
 counter-clockwise, as Pillow's do."""
 
-_BLOCK: Final = 1 << 16
+_BLOCK: Final = 1 << 14
+
+_SMALL: Final = 16
+"""Pixels a side of the picture that a form is drawn as again."""
 
 _ROWS: Final = 128
 """Rows that the flatness is measured on at most, so that it costs no more on a large picture."""
+
+_LEAST_COVERED: Final = 6
+"""Contrast, in half grey levels, of a picture of which enough is left to see under what was put over it."""
 
 _LEAST: Final = 1.0
 """Grey levels that a pixel stands out by at least: less is the noise of a coder."""
@@ -85,6 +93,10 @@ class Thresholds:
     Attributes:
         radius: largest distance of two hashes, of 128 bits, at which their looks are compared at all.
         doubtful: smallest cosine of a match.
+        covered_radius: largest distance of two hashes, of 128 bits, at which one picture may be the other with
+            something put over it, although their cosine is less.
+        uncovered: smallest share of the pixels of such a match that differ by no more than half a standard deviation.
+        likeness: smallest correlation of such a match, without the eighth of the pixels that differs most.
         nominated: smallest cosine of a match that may be proven.
         contrast: standard deviation of the small luma, in grey levels of 255, below which a picture is flat.
         detail: number of coefficients (as if all were equally strong) below which a picture has too little in it.
@@ -95,6 +107,9 @@ class Thresholds:
 
     radius: int = 32
     doubtful: float = 0.6
+    covered_radius: int = 20
+    uncovered: float = 0.75
+    likeness: float = 0.98
     nominated: float = 0.95
     contrast: float = 4.0
     detail: float = 8.0
@@ -115,13 +130,22 @@ def _frequencies() -> tuple[NDArray[numpy.intp], NDArray[numpy.intp]]:
 
 
 @functools.cache
-def _basis() -> NDArray[numpy.float32]:
-    """The orthonormal cosine transform (DCT-II), shape (ORDER + 1, GRID)."""
-    frequency, place = numpy.arange(ORDER + 1)[:, None], numpy.arange(GRID)[None, :]
-    waves = numpy.cos(math.pi / GRID * (place + 0.5) * frequency) * math.sqrt(2 / GRID)
+def _basis(side: int) -> NDArray[numpy.float32]:
+    """The orthonormal cosine transform (DCT-II), shape (ORDER + 1, side)."""
+    frequency, place = numpy.arange(ORDER + 1)[:, None], numpy.arange(side)[None, :]
+    waves = numpy.cos(math.pi / side * (place + 0.5) * frequency) * math.sqrt(2 / side)
     waves[0] /= math.sqrt(2)
     basis: NDArray[numpy.float32] = waves.astype(numpy.float32)
     return basis
+
+
+@functools.cache
+def _waves() -> NDArray[numpy.float32]:
+    """Each stored coefficient's wave over a small picture, shape (FORM_BYTES - 1, _SMALL * _SMALL)."""
+    vertical, horizontal = _frequencies()
+    basis = _basis(_SMALL)
+    waves: NDArray[numpy.float32] = numpy.einsum("ki,kj->kij", basis[vertical], basis[horizontal])
+    return waves.reshape(len(vertical), -1)
 
 
 @functools.cache
@@ -143,7 +167,7 @@ def look_of(luma: Image.Image) -> bytes:
         grey.
     """
     small = numpy.asarray(luma.resize((GRID, GRID), Image.Resampling.BILINEAR), numpy.float32)
-    basis = _basis()
+    basis = _basis(GRID)
     found = (basis @ small @ basis.T)[_frequencies()]
     contrast = min(255, round(2 * math.sqrt(float(found @ found)) / GRID))
     if contrast == 0:
@@ -249,10 +273,45 @@ def judge(
         near = numpy.asarray(distances[part]) <= thresholds.radius
         known = _enough(looks_a[part], thresholds) & _enough(looks_b[part], thresholds)
         verdicts[part] += near & (cosines >= thresholds.doubtful)
+        verdicts[start + _covered(distances[part], cosines, looks_a[part], looks_b[part], thresholds)] += 1
         alike = numpy.flatnonzero(near & (cosines >= thresholds.nominated) & known)
         agreeing = alike[_agree(looks_a[part][alike], looks_b[part][alike], thresholds)]
         verdicts[start + agreeing] += 1
     return verdicts
+
+
+def _covered(
+    distances: NDArray[Any],
+    cosines: NDArray[numpy.float32],
+    looks_a: NDArray[numpy.uint8],
+    looks_b: NDArray[numpy.uint8],
+    thresholds: Thresholds,
+) -> NDArray[numpy.intp]:
+    """The places of pairs whose forms disagree, and of which one may be the other with something put over it."""
+    least = numpy.minimum(looks_a[:, 0], looks_b[:, 0])
+    near = numpy.asarray(distances) <= thresholds.covered_radius
+    asked = numpy.flatnonzero(near & (cosines < thresholds.doubtful) & (least >= _LEAST_COVERED))
+    a, b = _drawn(looks_a[asked]), _drawn(looks_b[asked])
+    apart = b - a
+    apart = numpy.abs(apart - numpy.median(apart, axis=1, keepdims=True))
+    # the contrast is in half grey levels, and half a standard deviation is asked for
+    uncovered = (apart <= least[asked, None] / 4).mean(axis=1) >= thresholds.uncovered
+    asked, a, b, apart = asked[uncovered], a[uncovered], b[uncovered], apart[uncovered]
+    kept = numpy.argsort(apart, axis=1)[:, : _SMALL**2 * 7 // 8]
+    a, b = numpy.take_along_axis(a, kept, 1), numpy.take_along_axis(b, kept, 1)
+    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
+    lengths = numpy.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
+    found: NDArray[numpy.intp] = asked[(a * b).sum(axis=1) >= thresholds.likeness * numpy.maximum(lengths, 1)]
+    return found
+
+
+def _drawn(looks: NDArray[numpy.uint8]) -> NDArray[numpy.float32]:
+    """The forms as pictures in grey levels around their mean, shape (n, _SMALL * _SMALL)."""
+    found = _coefficients(looks) / _emphasis()
+    lengths = numpy.maximum(numpy.sqrt(numpy.einsum("ij,ij->i", found, found)), 1e-6)
+    strength = looks[:, 0].astype(numpy.float32) / 2 * _SMALL / lengths
+    drawn: NDArray[numpy.float32] = (found * strength[:, None]) @ _waves()
+    return drawn
 
 
 def _agree(

@@ -9,16 +9,19 @@ from pathlib import Path
 
 import numpy
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from mobius.dhash._confidence import (
+    DOUBTFUL,
     FORM_BYTES,
     LOOK_BYTES,
+    NO_MATCH,
     NOMINATED,
     TRANSFORMS,
     judge,
     look_of,
     readable,
+    similarity,
     transformed,
     trusted,
 )
@@ -63,9 +66,12 @@ def test_a_transformed_look_is_the_look_of_the_transformed_picture(photographs: 
         assert (grain(made) != grain(seen)).sum() <= 60
 
 
-def verdict(one: Image.Image, other: Image.Image) -> int:
-    looks = [numpy.frombuffer(look_of(picture), numpy.uint8)[None, :] for picture in (one, other)]
-    return int(judge(numpy.zeros(1, numpy.uint8), *looks)[0])
+def looks_of(*pictures: Image.Image) -> list[numpy.ndarray]:
+    return [numpy.frombuffer(look_of(picture), numpy.uint8)[None, :] for picture in pictures]
+
+
+def verdict(one: Image.Image, other: Image.Image, distance: int = 0) -> int:
+    return int(judge(numpy.array([distance], numpy.uint8), *looks_of(one, other))[0])
 
 
 def test_a_copy_is_worth_a_look_at_its_pixels(photographs: dict[str, Path]) -> None:
@@ -84,6 +90,30 @@ def test_a_picture_with_nothing_in_it_is_not() -> None:
     grey = Image.new("L", (100, 100), 128)
     assert verdict(grey, grey) != NOMINATED
     assert not trusted(look_of(ramp))
+
+
+def test_a_smooth_picture_is_a_match_under_a_watermark_that_has_most_of_the_form() -> None:
+    down, across = numpy.mgrid[:400, :600] / 400
+
+    def smooth(bend: float = 1.0, strength: float = 1.0, waves: float = 0.0) -> Image.Image:
+        levels = 14 * numpy.sin(2 * across + down) + 10 * numpy.cos(3 * down - bend * across)
+        levels += waves * numpy.sin(9 * across) * numpy.cos(9 * down)
+        return Image.fromarray((90 + strength * levels).astype(numpy.uint8))
+
+    def marked(picture: Image.Image, fill: int = 255) -> Image.Image:
+        copy = picture.copy()
+        ImageDraw.Draw(copy).text((330, 340), "© MOBIUS", fill=fill, font=ImageFont.load_default(28))
+        return copy
+
+    one = smooth()
+    assert float(similarity(*looks_of(one, marked(one)))[0]) < 0.5
+    assert verdict(one, marked(one), 8) == DOUBTFUL
+    assert verdict(marked(one), one, 20) == DOUBTFUL
+    assert verdict(one, marked(one), 21) == NO_MATCH
+    assert verdict(one, marked(smooth(bend=1.6)), 8) == NO_MATCH
+    assert verdict(one, marked(smooth(strength=1.5)), 8) == NO_MATCH, "it differs everywhere"
+    assert verdict(one, marked(smooth(waves=4)), 8) == NO_MATCH, "it differs a little, and has another form"
+    assert verdict(smooth(strength=0.2), marked(smooth(strength=0.2), 130), 8) == NO_MATCH, "too little is to be seen"
 
 
 def test_a_look_has_the_byte_by_which_releases_of_schema_2_go_and_is_read_without_it(
