@@ -33,7 +33,7 @@ from mobius.dhash._exchange import Form, ImportReport, read, write
 from mobius.dhash._hash import MAX_PIXELS, Dhash, Fingerprint, Mode, Transform
 from mobius.dhash._matches import Matches, read_looks, verdicts
 from mobius.dhash._proof import CLOSE, Room, proves
-from mobius.dhash._proving import Proofs, verdicts_on
+from mobius.dhash._proving import Proofs, attempted, verdicts_on
 from mobius.dhash._scan import Progress, Scan, ScanReport
 from mobius.dhash._schema import SCHEMA
 from mobius.dhash._thumbnail import SIDE, Seen, thumbnail_of
@@ -363,14 +363,16 @@ class Library:
                 return None, None
             return mine.turned(name), self._proofs.seen(number, side, max_pixels=max_pixels, room=room)
 
+        def sure(number: int, name: Transform) -> bool | None:
+            return proves(*seen(number, name, SIDE), functools.partial(seen, number, name, CLOSE), room)
+
         found, left = [], LOOKED_AT
         for number, name in pairs:
             if name == "none" and number in known:
                 found.append(known[number])
             elif left and picture is not None:
                 left -= 1
-                closer = functools.partial(seen, number, name, CLOSE)
-                found.append(bool(proves(*seen(number, name, SIDE), closer, room)))
+                found.append(bool(attempted(functools.partial(sure, number, name), number)))
             else:
                 found.append(False)
         return found

@@ -7,7 +7,9 @@ blur, a shift by part of a pixel) is one filter of 3 x 3 weights and an offset, 
 blind to what differs in a few. What is then left is looked at in windows of 8 x 8 pixels, and the worst window
 decides: a coder's noise and a coarser scale leave something everywhere, another word, a marker or a closed eye leaves
 much in one place. That is done twice, first at no more than `SIDE` pixels a side, which refuses most pairs and costs
-little, then at no more than `CLOSE`, where a letter of a screenshot is more than a speck.
+little, then at no more than `CLOSE`, where a letter of a screenshot is more than a speck. Then also what only the paler
+one shows, because the other is cut off at white or black there, counts as left: a soft edge may be lost so, a line of
+text may not.
 
 Two pictures of one size that are both stored without loss are one when every pixel is the same: whoever copies so
 changes nothing, and the frames of an animation differ in little. Pictures of few pixels (icons, sprites, small flags)
@@ -32,14 +34,15 @@ from PIL import Image, ImageFilter
 
 from mobius.dhash._thumbnail import SIDE, Seen
 
-RULE: Final = 2
+RULE: Final = 3
 """Written beside each verdict; those of another rule do not count."""
 
 CLOSE: Final = 2048
 """Pixels a side at which what passed at `SIDE` is looked at again."""
 
 FAR: Final = 2.0
-"""How much larger than `CLOSE` both may be: text of 14 pixels is then still seven high."""
+"""How much larger than `CLOSE` both may be: text of 14 pixels is then still seven high, of which a word is seen, though
+not every digit."""
 
 FEW: Final = 256
 """Pixels of the longer side below which two pictures are compared pixel for pixel."""
@@ -77,11 +80,14 @@ _FLOOR: Final = 12.0
 _CELL: Final = 4
 """Half the side of a window, by which they overlap."""
 
+_CUT: Final = 0.35
+"""What counts of what was cut off: a copy that is a little harder loses some of its texture."""
 _STRIP: Final = 32 * _CELL
 _SAMPLES: Final = 1 << 14
 _STEADY: Final = 0.3
 """Pull of the fit towards no change, a pixel, so that pictures in black and white do not run away."""
 _LUMA: Final = numpy.array([0.299, 0.587, 0.114], numpy.float32)
+_BLUR: Final = ImageFilter.BoxBlur(_CELL)
 _SOFT: Final = ImageFilter.Kernel((3, 3), (1, 2, 1, 2, 4, 2, 1, 2, 1))
 
 Room = Callable[[int], AbstractContextManager[None]]
@@ -108,6 +114,14 @@ class Remainder(NamedTuple):
     colour: float
 
 
+class _Fit(NamedTuple):
+    """What makes the one picture of the other, all in all and pixel by pixel."""
+
+    gain: float
+    offset: float
+    kernel: ImageFilter.Kernel
+
+
 def proves(
     one: Seen | None,
     other: Seen | None,
@@ -121,31 +135,40 @@ def proves(
         closer: gives both at `CLOSE`; asked when that can change the answer.
         room: entered for the comparison of those, which takes the memory of a picture of so many pixels.
     """
-    verdict = _alike(one, other)
-    if not verdict or one is None or other is None or _smaller(one, other) <= SIDE:
+    if one is None or other is None:
+        return None
+    whole = _smaller(one, other) <= SIDE or _stored_alike(one, other)
+    verdict = _alike(one, other, last=whole)
+    if whole or not verdict:
         return verdict
     pictures = closer()
     with contextlib.nullcontext() if room is None else room(2 * CLOSE**2):
-        return _alike(*pictures)
+        return _alike(*pictures, last=True)
 
 
 def _smaller(one: Seen, other: Seen) -> int:
+    """Pixels of the longer side of the smaller one."""
     return min(one.size[0], other.size[0])
 
 
-def _alike(one: Seen | None, other: Seen | None) -> bool | None:
+def _stored_alike(one: Seen, other: Seen) -> bool:
+    """Whether every pixel decides: both are of one size, and stored without loss."""
+    return bool(one.pixels and other.pixels) and one.size == other.size
+
+
+def _alike(one: Seen | None, other: Seen | None, *, last: bool) -> bool | None:
     if one is None or other is None:
         return None
     if not (one.alone and other.alone):
         return False
-    if one.pixels and other.pixels and one.size == other.size:
+    if _stored_alike(one, other):
         return one.pixels == other.pixels
     if _smaller(one, other) > FAR * CLOSE:
         return False
     size = _common(one, other)
     if max(size) < FEW or min(size) < NARROW:
         return one.colours.size == other.colours.size and max(_largest(one, other)) <= ROUNDED
-    left = remainder(one, other)
+    left = remainder(one, other, cut_off=last)
     steady = left.busy >= BUSY and left.gain <= HARDER and left.colour <= 1
     most = SCALED if one.pixels and other.pixels else WORST
     return steady and left.worst <= min(most, SURE + SLOPE * left.typical)
@@ -170,16 +193,21 @@ def _alpha(seen: Seen) -> Image.Image:
     return Image.new("L", seen.colours.size, 255) if seen.alpha is None else seen.alpha
 
 
-def remainder(one: Seen, other: Seen) -> Remainder:
-    """What no change of the whole picture explains."""
+def remainder(one: Seen, other: Seen, *, cut_off: bool = True) -> Remainder:
+    """What no change of the whole picture explains.
+
+    Args:
+        cut_off: count what one of them shows where the other is cut off at white or black. Of a picture made small that
+            is too much: an edge is steep there that was soft.
+    """
     size = _common(one, other)
     low, high = sorted((_softened(seen.colours, size) for seen in (one, other)), key=_contrast)
-    gain, made = _fitted(low, high)
-    if gain < 1:
+    made = _fitted(low, high)
+    if made.gain < 1:
         # what the brighter or harder one cut off at black and white, only a filter that makes it cuts off as well
         low, high = high, low
-        gain, made = _fitted(low, high)
-    planes = [low.filter(made), high]
+        made = _fitted(low, high)
+    planes = [low.filter(made.kernel), high, *(_cut_off(low, made) if cut_off else ())]
     if one.alpha is not None or other.alpha is not None:
         planes += (_softened(_alpha(seen), size) for seen in (one, other))
     cells = numpy.concatenate([_measured(planes, top) for top in range(0, size[1], _STRIP)])
@@ -190,21 +218,29 @@ def remainder(one: Seen, other: Seen) -> Remainder:
     shares, busy = left / (contrast + _FLOOR), contrast >= 4
     typical = float(numpy.median(shares[busy])) if busy.any() else 0.0
     colour = float(numpy.sqrt((cells[:, :, 1:4] ** 2).mean())) / allowed
-    return Remainder(float(shares.max()), typical, int(busy.sum()), gain, colour)
+    return Remainder(float(shares.max()), typical, int(busy.sum()), made.gain, colour)
 
 
 def _measured(planes: list[Image.Image], top: int) -> _Pixels:
-    """Of each cell of a strip of both pictures and their alphas, as `remainder` has them: the square of what differs
-    in luma and alpha, what differs in the three colours, luma and its square, and the three colours; shape (rows,
-    columns, 9). Strip by strip, as all of it at once would be forty times the picture."""
-    made, high, *alphas = (
+    """Of each cell of a strip of both pictures, and of planes that should be the same by twos: the square of what
+    differs in luma and in those, what differs in the three colours, luma and its square, and the three colours; shape
+    (rows, columns, 9). Strip by strip, as all of it at once would be forty times the picture."""
+    made, high, *others = (
         numpy.asarray(plane)[2:-2, 2:-2][top : top + _STRIP].astype(numpy.float32) for plane in planes
     )
     apart, luma = made - high, high @ _LUMA
     squares = (apart @ _LUMA) ** 2
-    if alphas:
-        squares += (alphas[0] - alphas[1]) ** 2
+    for one, other in zip(others[::2], others[1::2], strict=True):
+        squares += (one - other) ** 2
     return numpy.dstack([_cells(squares), _colours(apart), _cells(luma), _cells(luma * luma), _colours(high)])
+
+
+def _cut_off(low: Image.Image, made: _Fit) -> list[Image.Image]:
+    """By how much the filter takes a picture past white and black, and the same without any detail; both mode L, none
+    when it stays between them."""
+    lost = [max(0.0, level - 255, -level) for level in (made.gain * grey + made.offset for grey in range(256))]
+    plane = low.convert("L").point([min(255, round(_CUT * much)) for much in lost])
+    return [plane, plane.filter(_BLUR)] if plane.getextrema()[1] else []
 
 
 def _softened(image: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -225,9 +261,8 @@ def _colours(pixels: _Pixels) -> _Pixels:
     return numpy.stack([_cells(pixels[:, :, channel] - luma) for channel in range(3)], axis=2)
 
 
-def _fitted(source: Image.Image, target: Image.Image) -> tuple[float, ImageFilter.Kernel]:
-    """The filter that makes the one out of the other, by least squares over the pixels that it can be right for, and
-    how much it raises the contrast."""
+def _fitted(source: Image.Image, target: Image.Image) -> _Fit:
+    """The filter that makes the one out of the other, by least squares over the pixels that it can be right for."""
     low, high = (numpy.asarray(image)[1:-1, 1:-1] for image in (source, target))
     step = max(1, math.isqrt(low.size // _SAMPLES))  # whole pixels, in both directions
 
@@ -258,7 +293,7 @@ def _fitted(source: Image.Image, target: Image.Image) -> tuple[float, ImageFilte
         *(blur - across, gain - 4 * blur, blur + across),
         *(0.0, blur + down, 0.0),
     )
-    return gain, ImageFilter.Kernel((3, 3), weights, 1, offset)
+    return _Fit(gain, offset, ImageFilter.Kernel((3, 3), weights, 1, offset))
 
 
 def _cells(values: _Pixels) -> _Pixels:

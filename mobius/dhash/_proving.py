@@ -16,7 +16,7 @@ import functools
 import hashlib
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Final
 
@@ -80,14 +80,7 @@ class Proofs:
                 one, other = (self.seen(number, CLOSE, max_pixels=max_pixels, room=room) for number in pair)
                 return one, other
 
-            try:
-                return *pair, proves(small(pair[0]), small(pair[1]), closer, room)
-            except (MobiusError, sqlite3.Error):
-                raise  # the index, and not the pictures
-            except Exception:  # noqa: BLE001
-                # whatever two pictures do to the comparison, the pairs behind them are looked at
-                logger.exception("The pictures {} and {} cannot be compared", *pair)
-                return *pair, None
+            return *pair, attempted(lambda: proves(small(pair[0]), small(pair[1]), closer, room), *pair)
 
         running: set[Future[_Verdict]] = set()
         batch: list[_Verdict] = []
@@ -166,6 +159,18 @@ class Proofs:
                     rows,
                 )
         return len(rows)
+
+
+def attempted(compare: Callable[[], bool | None], *ids: int) -> bool | None:
+    """What a comparison of the pictures with these ids says; None when they make it fail, by too little memory or
+    whatever else: the others are looked at all the same."""
+    try:
+        return compare()
+    except (MobiusError, sqlite3.Error):
+        raise  # the index, and not the pictures
+    except Exception:  # noqa: BLE001
+        logger.exception("Pictures {} cannot be compared", ids)
+        return None
 
 
 def proven(connection: sqlite3.Connection) -> NDArray[numpy.int64]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
+import numpy
 from PIL import Image
 
 from mobius.dhash._grids import bands
@@ -42,7 +43,7 @@ class Seen:
         colours: a small copy, upright, on white, mode RGB.
         alpha: of the small copy, mode L; None when the picture has none.
         size: of the whole picture in pixels, the longer side first.
-        pixels: a digest of all its pixels, when they are stored without loss; else "".
+        pixels: a digest of all its pixels as they are shown, when they are stored without loss; else "".
         alone: whether it is all that its file holds: no animation, no further pages.
     """
 
@@ -58,7 +59,9 @@ class Seen:
             return self
         way = _TURNS[transform]
         alpha = None if self.alpha is None else self.alpha.transpose(way)
-        return replace(self, colours=self.colours.transpose(way), alpha=alpha, pixels=f"{transform} {self.pixels}")
+        return replace(
+            self, colours=self.colours.transpose(way), alpha=alpha, pixels=self.pixels and f"{transform} {self.pixels}"
+        )
 
 
 def thumbnail_of(picture: bytes | Path, side: int = SIDE, *, max_pixels: int = MAX_PIXELS) -> bytes:
@@ -132,8 +135,13 @@ def _reduced(image: Image.Image, side: int, box: _Box | None) -> Image.Image:
 
 def _plain(image: Image.Image) -> Image.Image:
     """As RGB, or RGBA when it may be transparent."""
-    if image.mode.startswith("I") or image.mode == "F":
+    if _is_deep(image):
+        clear = _clear(image)
+        shown = None if clear is None else Image.fromarray(numpy.asarray(image) != clear)
         image = eight_bits(image)
+        if shown is not None:
+            image = image.convert("RGB")
+            image.putalpha(shown.convert("L"))
     mode = "RGBA" if image.has_transparency_data else "RGB"
     return image if image.mode == mode else image.convert(mode)
 
@@ -145,8 +153,22 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _pixels(image: Image.Image) -> str:
-    """A digest of all pixels, however they are stored; the colour under a clear one does not count."""
-    digest = hashlib.sha256()
-    for _, band in bands(_plain(image)):
-        digest.update(band.convert("RGBA").convert("RGBa").tobytes())
+    """A digest of all pixels, upright, however they are stored; the colour under a clear one does not count.
+
+    More than eight bits a channel count all."""
+    deep = _is_deep(image)
+    shown = upright(image, image if deep else _plain(image))
+    digest = hashlib.sha256(f"{shown.mode if deep else ''} {shown.size} {_clear(image) if deep else ''}".encode())
+    for _, band in bands(shown):
+        digest.update((band if deep else band.convert("RGBA").convert("RGBa")).tobytes())
     return digest.hexdigest()
+
+
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode.startswith("I") or image.mode == "F"
+
+
+def _clear(image: Image.Image) -> int | None:
+    """The one grey that is transparent in a picture of more than eight bits."""
+    value = image.info.get("transparency")
+    return value if isinstance(value, int) else None

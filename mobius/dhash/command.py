@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import getpass
+import hashlib
 import io
 import json
 import os
@@ -21,6 +22,7 @@ import click
 
 from mobius.dhash import ALGORITHMS, Decided, Dhash, Doubtful, Fingerprint, Form, Library, Mode, Seen, hash_file, see
 from mobius.dhash._page import count, page, size
+from mobius.dhash._proving import MOST_BYTES
 from mobius.dhash.errors import PictureError
 from mobius.durable import write_bytes
 from mobius.errors import MobiusError
@@ -375,10 +377,13 @@ def _query(picture: str, mode: Mode) -> Fingerprint | Dhash:
 
 
 def _seen(path: Path, query: Fingerprint | Dhash, side: int) -> Seen | None:
-    """As `Library.search` looks at it; None of a mere hash, and of what is damaged and was hashed in spite of it."""
-    if isinstance(query, Fingerprint) and not query.warnings:
+    """As `Library.search` looks at it; None of a mere hash, of what is damaged and was hashed in spite of it, and of
+    what is too large to be read at once."""
+    if isinstance(query, Fingerprint) and not query.warnings and query.size <= MOST_BYTES:
         with contextlib.suppress(PictureError, OSError):
-            return see(path.read_bytes(), side)
+            data = path.read_bytes()
+            # another picture may have taken its place meanwhile
+            return see(data, side) if hashlib.sha256(data).hexdigest() == query.sha256 else None
     return None
 
 

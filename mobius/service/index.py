@@ -113,12 +113,20 @@ class Index:
     def _count(self) -> None:
         begun = time.monotonic()
         try:
+            library = self.library()
             if self.proving:
-                self.library().prove(threads=1, max_pixels=self.max_pixels, seconds=PROVING_SECONDS, room=self.room)
-            self.figures = self.library().figures()
+                self._prove(library)
+            self.figures = library.figures()
         except (ProblemError, MobiusError, sqlite3.Error) as error:
             logger.warning("The library cannot be counted: {}", error)
         self._count_after = time.monotonic() + max(0.5, REST * (time.monotonic() - begun))
+
+    def _prove(self, library: Library) -> None:
+        try:
+            library.prove(threads=1, max_pixels=self.max_pixels, seconds=PROVING_SECONDS, room=self.room)
+        except (MobiusError, sqlite3.Error) as error:
+            # a full disk keeps nothing, and can be counted all the same
+            logger.warning("What pairs of pictures prove cannot be kept: {}", error)
 
     def look(self) -> tuple[int | None, str]:
         """The schema on the disk (None before there is an index) and why it cannot be read."""

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 import sqlite3
 import subprocess
@@ -15,8 +16,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from mobius.dhash import Dhash, Found, Library, _matches, hash_bytes, hash_file, see, thumbnail_of
+from mobius.dhash import Dhash, Found, Library, _matches, _proof, hash_bytes, hash_file, see, thumbnail_of
 from mobius.dhash._confidence import transformed
 from mobius.errors import MobiusError
 from tests.unit.dhash.library_tools import believed, digest, entry, exported, fill, fingerprint, look, picture, posted
@@ -255,9 +257,14 @@ def test_search_finds_matches_confident_ones_first(library: Library) -> None:
         library.search(Dhash(0, 0), transforms=True)
 
 
-def test_turned_copies_are_found_when_asked_for(library: Library, photographs: dict[str, Path], tmp_path: Path) -> None:
-    from PIL import Image
+def jpeg_of(path: Path) -> bytes:
+    buffer = io.BytesIO()
+    with Image.open(path) as image:
+        image.convert("RGB").save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
 
+
+def test_turned_copies_are_found_when_asked_for(library: Library, photographs: dict[str, Path], tmp_path: Path) -> None:
     folder = tmp_path / "turned"
     folder.mkdir()
     with Image.open(photographs["chelsea"]) as image:
@@ -275,7 +282,29 @@ def test_turned_copies_are_found_when_asked_for(library: Library, photographs: d
     library.scan(folder)
     assert {one.transform for one in found()} == {"mirror", "rotate90", "transverse"}
     assert {one.confidence for one in found()} == {"confident"}
+    (folder / "PNG.png").write_bytes(data)
+    library.scan(folder)
+    query = hash_file(folder / "ROTATE_90.jpg", look=True)
+    data = (folder / "ROTATE_90.jpg").read_bytes()
+    stored = next(one for one in found() if one.picture.format == "PNG")
+    assert (stored.transform, stored.confidence) == ("rotate270", "confident"), "what is turned is not stored so"
     assert transformed(look(1), "none") == look(1)
+
+
+def test_a_comparison_that_fails_leaves_a_match_doubtful(
+    library: Library, photographs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "one.png").write_bytes(photographs["chelsea"].read_bytes())
+    library.scan(tmp_path)
+    data = jpeg_of(photographs["chelsea"])
+    query = hash_bytes(data, look=True)
+    assert [one.confidence for one in library.search(query, picture=lambda side: see(data, side))] == ["confident"]
+
+    def too_little(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(_proof, "remainder", too_little)
+    assert [one.confidence for one in library.search(query, picture=lambda side: see(data, side))] == ["doubtful"]
 
 
 def test_an_index_without_pictures_answers_everything(library: Library) -> None:

@@ -68,6 +68,52 @@ def test_what_a_brighter_copy_lost_in_white_is_no_difference(photographs: dict[s
         assert proven(cut, saved(ImageEnhance.Brightness(cut).enhance(1.3), quality=85)), photograph
 
 
+def form(lines: str, level: int, photograph: Image.Image) -> Image.Image:
+    """A dark photograph with white paper on it, and words in grey on that."""
+    image = ImageEnhance.Brightness(photograph.resize((1024, 1024))).enhance(0.45)
+    mask = Image.new("L", image.size)
+    ImageDraw.Draw(mask).rounded_rectangle((380, 620, 930, 960), 60, fill=255)
+    image.paste("white", mask=mask.filter(ImageFilter.GaussianBlur(22)))
+    ImageDraw.Draw(image).text((450, 720), lines, fill=(level,) * 3, font=ImageFont.load_default(26))
+    return image
+
+
+@pytest.mark.parametrize("level", [150, 200, 230])
+def test_words_that_the_other_picture_lost_in_white_are_a_difference(photographs: dict[str, Path], level: int) -> None:
+    photograph = opened(photographs["astronaut"])
+    filled = saved(form("CONTRACT\n4000 EUR\nsigned A. B.", level, photograph), quality=92)
+    for words in ("WEDDING\nof Ann & Bo", ""):
+        brighter = ImageEnhance.Brightness(form(words, 185, photograph)).enhance(1.4)
+        assert min(low for low, _ in brighter.crop((450, 720, 800, 880)).getextrema()) == 255
+        assert not proven(filled, saved(brighter, quality=85))
+    assert proven(saved(form("", 0, photograph), quality=92), saved(brighter, quality=85))
+
+
+def test_two_pictures_of_the_same_stored_pixels_that_are_shown_in_another_way_are_two(
+    photographs: dict[str, Path],
+) -> None:
+    image = opened(photographs["chelsea"])
+    mirrored = Image.Exif()
+    mirrored[0x0112] = 2
+    assert not proven(image, saved(image, "PNG", exif=mirrored))
+    assert proven(image, saved(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), "PNG", exif=mirrored))
+
+
+def test_every_bit_of_a_deep_picture_counts_and_its_clear_grey_is_clear() -> None:
+    levels = numpy.random.default_rng(2).integers(256, 65536, (300, 400)).astype(numpy.uint16)
+    finer = levels.copy()
+    finer[100:140, 100:200] ^= 1
+    one, other = (Image.fromarray(pixels) for pixels in (levels, finer))
+    assert proven(one, saved(one, "TIFF"))
+    assert not proven(one, other)
+    levels[50:250, 50:350] = 0
+    holed = saved(Image.fromarray(levels), "PNG", transparency=0)
+    alpha = see(holed).alpha
+    assert alpha is not None
+    assert (alpha.getpixel((100, 100)), alpha.getpixel((5, 5))) == (0, 255)
+    assert not proven(Image.fromarray(levels), holed)
+
+
 def test_a_turned_copy_is_proven_once_it_is_turned_back(photographs: dict[str, Path]) -> None:
     image = opened(photographs["chelsea"])
     exif = Image.Exif()
