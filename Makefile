@@ -25,7 +25,7 @@ test: setup lint ## lint, types, unit, contract, integration, Molecule, end to e
 
 # Much of a test with hosts is waiting, so two series of equal length run at once. No two tests share a lab: the
 # checkout's own is Molecule's.
-WITH_MOLECULE := tests/molecule tests/integration/lab tests/integration/switch
+WITH_MOLECULE := $(addprefix tests/,molecule integration/lab integration/switch integration/service integration/bundle)
 test-with-molecule:
 	$(PYTEST) -m "not soak" $(WITH_MOLECULE) --junitxml=test-results/with-molecule.xml 2>&1 | tee test-results/with-molecule.log
 
