@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mobius.dhash import ALGORITHMS, Library, hash_file
+from mobius.dhash import command as dhash_command
 from mobius.dhash.command import dhash
 from mobius.errors import MobiusError
 from tests.unit.dhash.library_tools import believed, entry, exported, fill, look, make_folder, picture
@@ -219,6 +220,18 @@ def test_search_takes_a_picture_or_a_hash(index: Path, tmp_path: Path) -> None:
     assert failure(call("search", tmp_path / "none.jpg"))[0] == "invalid_input"
     assert failure(call("search", folder / "broken.png"))[0] == "invalid_input"
     assert answer("search", "f" * 32) == []
+
+
+def test_a_query_is_seen_as_the_bytes_that_were_hashed_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_folder(tmp_path / "pictures", 2)
+    one, other = folder / "0/0000.jpg", folder / "1/0001.jpg"
+    query = hash_file(one, look=True)
+    assert dhash_command._seen(one, query, 64) is not None
+    assert dhash_command._seen(other, query, 64) is None, "another picture has taken its place"
+    monkeypatch.setattr(dhash_command, "MOST_BYTES", query.size - 1)
+    assert dhash_command._seen(one, query, 64) is None, "it would be read at once"
 
 
 # -- review ------------------------------------------------------------------------------------------------------------
