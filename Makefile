@@ -66,6 +66,7 @@ lock: setup ## renew the hashed lock files from pyproject.toml
 	$(BIN)/python -m mobius.control.locks
 
 clean: ## remove the lab, its base images, the virtual environment and all that was built
+	@test ! -d .cache/end_to_end || test ! -x $(BIN)/mobius || $(BIN)/mobius lab down --root .cache/end_to_end
 	@test ! -x $(BIN)/mobius || $(BIN)/mobius lab down --images
 	rm -rf .venv .ansible .lab .cache dist demo build test-results *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -99,15 +99,14 @@ def sum_up(hosts: dict[str, dict[str, Any]], result: Mapping[str, Any]) -> None:
     """Bring `hosts` up to date with one result: each host's from_release, to_release, backup and gate."""
     host = hosts.setdefault(str(result.get("host")), {})
     module, fields = str(result.get("module")), result.get("fields") or {}
-    if is_opening(module) and "release" in fields:
-        host.setdefault("from_release", fields["release"])
-        host.setdefault("to_release", fields["release"])
+    name = module.rpartition(".")[2]
+    # a rollback's hosts are not asked when the run is opened
+    before = "left" if name == "rollback" else "release" if is_opening(module) else ""
+    if before in fields:
+        host.setdefault("from_release", fields[before])
+        host.setdefault("to_release", fields[before])
     if result.get("status") not in ("ok", "changed"):
         return
-    name = module.rpartition(".")[2]
-    if name == "rollback" and "left" in fields:
-        # its hosts were not asked when the run was opened
-        host.setdefault("from_release", fields["left"])
     if name in ("promotion", "rollback") and "confirmed" in fields:
         host["to_release"] = fields["confirmed"]
     elif name == "backup" and fields.get("id"):

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from ansible_collections.mobius.dhash.plugins.module_utils import durable
+from ansible_collections.mobius.dhash.plugins.module_utils import durable, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
 DIR: Final = "/var/lib/mobius-witness"
 FIELDS: Final = ("chain", "seq", "hash", "run")
@@ -45,3 +46,17 @@ def keep(folder: str | Path, head: Mapping[str, Any]) -> str | None:
     except (OSError, TimeoutError) as error:
         return f"This host cannot keep the head of the history: {error}."
     return None
+
+
+def confirmed(params: Mapping[str, Any]) -> str | None:
+    """The release that the host serves after any reboot, None when it has none or is not prepared.
+
+    Args:
+        params: `service`, which may be None, and `config_dir`.
+    """
+    if not params["service"]:
+        return None
+    try:
+        return mobius_host.read_activation(mobius_host.Host.load(params["service"], params["config_dir"])).confirmed
+    except (MobiusError, OSError):
+        return None

@@ -64,7 +64,7 @@ token:
   type: int
 left:
   description: The release that the host had confirmed before; null when there was none.
-  returned: success
+  returned: always
   type: str
 witnessed:
   description: Whether the host keeps the head; in check mode always false.
@@ -99,7 +99,7 @@ def main() -> None:
     )
     who = mobius_host.Who("ansible", module.params["run"] or None, module.params["reason"] or None)
     started = time.monotonic()
-    told: dict[str, Any] = {}
+    told: dict[str, Any] = {"left": witness.confirmed(module.params)}
     failure: dict[str, Any] | None = None
     try:
         # no version of the installed command stands in the way of going back: the state files say what they are

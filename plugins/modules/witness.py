@@ -50,11 +50,8 @@ release:
   type: str
 """
 
-from typing import Any
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import arguments, mobius_host, witness
-from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, witness
 
 
 def main() -> None:
@@ -72,17 +69,7 @@ def main() -> None:
     if problem is not None:
         module.warn(problem)
     witnessed = not module.check_mode and problem is None
-    module.exit_json(changed=False, witnessed=witnessed, release=confirmed(module.params))
-
-
-def confirmed(params: dict[str, Any]) -> str | None:
-    """The release that the host serves after any reboot, None when it has none or is not prepared."""
-    if not params["service"]:
-        return None
-    try:
-        return mobius_host.read_activation(mobius_host.Host.load(params["service"], params["config_dir"])).confirmed
-    except (MobiusError, OSError):
-        return None
+    module.exit_json(changed=False, witnessed=witnessed, release=witness.confirmed(module.params))
 
 
 if __name__ == "__main__":

@@ -298,6 +298,7 @@ def test_going_back_with_the_data_of_a_backup_says_what_is_lost_and_wants_a_yes(
     refused = mobius("rollback", "--backup", "latest", "--limit", host.name)
     assert (refused.code, refused.outcome) == (1, "invalid_input")
     assert "1 writes" in refused.summary["reason"]
+    assert json.loads(host.run("tail -n 1 /var/lib/mobius-witness/heads.jsonl").stdout)["run"] == refused.summary["run"]
     code, said = answered("n", "rollback", "--backup", "latest", "--limit", host.name)
     assert (code, "1 later writes would be lost" in said) == (2, True), said
     assert {**host.status(), "watch": None} == {**before, "watch": None}

@@ -154,7 +154,7 @@ def test_a_host_keeps_the_head_of_the_history_once_it_went_back_or_could_not(
     done = tool("rollback", **given)
     assert (done["witnessed"], done["left"], done["confirmed"]) == (True, B, A)
     refused = tool("rollback", to="9.9.9-0123456789ab", head={**HEAD, "run": "r2"}, witness_dir=str(place.parent))
-    assert (refused["failed"], refused["witnessed"]) == (True, True)
+    assert (refused["failed"], refused["witnessed"], refused["left"]) == (True, True, A)
     assert [json.loads(line)["run"] for line in place.read_text().splitlines()] == ["r1", "r2"]
     assert "witnessed" not in tool("rollback", to=B), "nobody asked for it"
 
