@@ -354,7 +354,11 @@ def recall(files: list[Path]) -> tuple[int, dict[str, dict[str, float]], dict[st
 @click.command()
 @click.option("--folder", type=click.Path(exists=True, path_type=Path), help="Your pictures.  [default: fetched]")
 @click.option(
-    "--kind", "kinds", type=click.Choice(list(PACKAGES)), multiple=True, help="Pictures.  [default: no clip art]"
+    "--kind",
+    "kinds",
+    type=click.Choice(list(PACKAGES)),
+    multiple=True,
+    help=f"Pictures.  [default: {', '.join(KINDS)}]",
 )
 @click.option(
     "--half",

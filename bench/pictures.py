@@ -40,7 +40,7 @@ PACKAGES: Final[dict[str, tuple[str, ...]]] = {
         "boswars-data", "flare-game", "freeciv-data", "freecol", "freeorion-data", "hedgewars-data", "lincity-ng-data",
         "megaglest-data", "naev-data", "supertux-data", "unknown-horizons", "warmux-data", "wesnoth-1.16-data",
     ),
-    "library": tuple((CHECKOUT / "bench" / "library.txt").read_text().split()),
+    "library": tuple((CHECKOUT / "bench" / "library_packages.txt").read_text().split()),
 }  # fmt: skip
 """Kind of pictures to the packages that have them. `library` is for a library as large as can be had: of Debian 12 all
 packages of 300 pictures or ten JPEGs and more, but for fonts, icons, themes, translations of one manual and packages of
