@@ -4,9 +4,8 @@
 
 Pillow resizes in whole numbers: weights of 22 bits, first along the rows, rounded to 8 bits, then along the columns.
 Nearly all of the time goes into the rows, and each grid goes over all of them. Here they are one product of matrices
-for both grids: the weights are cut into a high and a low part, so small that no sum of theirs over a strip leaves the
-24 bits in which a float32 is a whole number, and so BLAS adds them up exactly, in whatever order. The columns are left
-to Pillow. Source: `Resample.c` of Pillow (`precompute_coeffs`, `normalize_coeffs_8bpc`).
+for both grids. A float64 holds each weight and each sum of theirs to the last bit, so BLAS may add them up in any
+order. Source: `Resample.c` of Pillow (`precompute_coeffs`, `normalize_coeffs_8bpc`).
 """
 
 from __future__ import annotations
@@ -22,25 +21,25 @@ from PIL import Image
 Box = tuple[float, float, float, float]
 Grids = tuple[NDArray[numpy.uint8], NDArray[numpy.uint8]]
 
+_SIZES: Final = numpy.repeat((9, 8), (9, 8))
+"""Of each of the 17 pixels that a row or a column becomes, how many its grid has."""
+
 _BITS: Final = 22
 """Fixed point of Pillow's weights."""
 
-_LOW: Final = 7
-"""Bits of the low part: 255 * 2^6 * _STRIP stays below 2^24, and so does 255 * 2^(22-7) times the positive weights."""
-
 _STRIP: Final = 128
-_ROWS: Final = 64
+_ROWS: Final = 120
 """Pixels across and down of one product. A larger one would be shared out to threads by OpenBLAS, of which a scan has
-its own (2^18 multiplications and 2^19 are its bounds)."""
+its own (2^18 multiplications are its bound)."""
 
-_LEAST: Final = 1 << 16
-"""Pixels from which the product is quicker."""
+_LEAST: Final = 64
+"""Pixels of a side from which the product is quicker, and from which Pillow's order is known up to `_TALLEST`."""
 
-_TALLEST: Final = 1.5
+_TALLEST: Final = 1.8
 """Height to width up to which Pillow, from 13.0 on, goes over the rows first. Before, it always did."""
 
-_WIDEST: Final = 1 << 13
-"""Columns up to which weights are kept: 1.1 MB at most for each of the few widths that are remembered."""
+_LONGEST: Final = 1 << 13
+"""Pixels of a side up to which weights are kept: 1.1 MB at most for each of the few lengths that are remembered."""
 
 _BAND: Final = 1 << 20
 
@@ -60,29 +59,27 @@ def grids(luma: Image.Image, box: Box) -> Grids:
         box: what of it is meant: left, top, right, bottom, in pixels and parts of them.
     """
     width, height = luma.size
-    quicker = width * height >= _LEAST and width <= _WIDEST and height <= _TALLEST * width
+    quicker = _LEAST <= min(luma.size) and max(luma.size) <= _LONGEST and height <= _TALLEST * width
     return _product(luma, box) if quicker and _pillow_is_as_known() else _plain(luma, box)
 
 
 def _plain(luma: Image.Image, box: Box) -> Grids:
-    return _resized(luma, (9, 8), box), _resized(luma, (8, 9), box)
+    wide, tall = (luma.resize(size, Image.Resampling.LANCZOS, box=box) for size in ((9, 8), (8, 9)))
+    return numpy.asarray(wide), numpy.asarray(tall)
 
 
 def _product(luma: Image.Image, box: Box) -> Grids:
     across = _across(luma, _weights(luma.width, box[0], box[2]))
-    wide, tall = (Image.fromarray(numpy.ascontiguousarray(part)) for part in (across[:, :9], across[:, 9:]))
-    return _resized(wide, (9, 8), (0, box[1], 9, box[3])), _resized(tall, (8, 9), (0, box[1], 8, box[3]))
-
-
-def _resized(luma: Image.Image, size: tuple[int, int], box: Box) -> NDArray[numpy.uint8]:
-    return numpy.asarray(luma.resize(size, Image.Resampling.LANCZOS, box=box))
+    down = _weights(luma.height, box[1], box[3]).T
+    wide, tall = _rounded(down[9:] @ across[:, :9]), _rounded(down[:9] @ across[:, 9:])
+    return wide.astype(numpy.uint8), tall.astype(numpy.uint8)
 
 
 @functools.cache
 def _pillow_is_as_known() -> bool:
     """Whether this Pillow resizes as the one that the product was written after, by two pictures of noise."""
-    for width, height in ((240, 240 * _TALLEST), (1000, 20)):
-        size = width * int(height)
+    for width, height in ((240, 432), (1000, 64)):
+        size = width * height
         noise = (numpy.arange(size, dtype=numpy.uint32) * 2654435761 >> 24).astype(numpy.uint8)
         luma = Image.fromarray(noise.reshape(-1, width))
         box = (0.25, 0.0, width - 0.5, float(luma.height))
@@ -91,44 +88,41 @@ def _pillow_is_as_known() -> bool:
     return True
 
 
-def _across(luma: Image.Image, weights: NDArray[numpy.float32]) -> NDArray[numpy.uint8]:
-    """The rows resized to 9 and to 8 pixels, beside each other: shape (height, 17)."""
-    strips = len(weights)
-    found = numpy.empty((luma.height, 17), numpy.uint8)
-    block = numpy.zeros((_ROWS, strips * _STRIP), numpy.float32)
-    stripes = block.reshape(_ROWS, strips, _STRIP).swapaxes(0, 1)
-    for top, band in bands(luma):
-        pixels = numpy.asarray(band)
-        for start in range(0, len(pixels), _ROWS):
-            rows = pixels[start : start + _ROWS]
-            block[: len(rows), : luma.width] = rows
-            high, low = numpy.split(numpy.matmul(stripes, weights).sum(0, dtype=numpy.float64)[: len(rows)], 2, axis=1)
-            rounded = numpy.floor((high * (1 << _LOW) + low) / (1 << _BITS) + 0.5)
-            found[top + start : top + start + len(rows)] = numpy.clip(rounded, 0, 255)
-    return found
+def _across(luma: Image.Image, weights: NDArray[numpy.float64]) -> NDArray[numpy.float64]:
+    """The rows resized to 9 and to 8 pixels, beside each other: shape (height, 17), whole numbers."""
+    width, height = luma.size
+    rows, strips = min(_ROWS, height), -(-width // _STRIP)
+    strip = -(-width // strips)
+    found = numpy.empty((height, 17))
+    block = numpy.zeros((rows, strips * strip))
+    stripes = block.reshape(rows, strips, strip).swapaxes(0, 1)
+    parts = numpy.zeros((strips * strip, 17))
+    parts[:width] = weights
+    for top in range(0, height, rows):
+        below = min(top + rows, height)
+        block[: below - top, :width] = luma.crop((0, top, width, below))
+        products = numpy.matmul(stripes[:, : below - top], parts.reshape(strips, strip, 17))
+        products.sum(0, out=found[top:below])
+    return _rounded(found)
 
 
-@functools.lru_cache(16)
-def _weights(width: int, left: float, right: float) -> NDArray[numpy.float32]:
-    """High and low parts of the weights of each of the 17 pixels: shape (strips, _STRIP, 34)."""
-    whole = numpy.hstack([_lanczos(width, left, right, size) for size in (9, 8)])
-    high = whole + (1 << _LOW >> 1) >> _LOW
-    weights = numpy.zeros((-(-width // _STRIP) * _STRIP, 34), numpy.float32)
-    weights[:width] = numpy.hstack([high, whole - (high << _LOW)])
-    return weights.reshape(-1, _STRIP, 34)
+def _rounded(sums: NDArray[numpy.float64]) -> NDArray[numpy.float64]:
+    """Pillow's `clip8`."""
+    return numpy.clip(numpy.floor(sums + 0.5), 0, 255)
 
 
-def _lanczos(width: int, left: float, right: float, size: int) -> NDArray[numpy.int64]:
-    """What each of `width` pixels counts in each of `size`, in 2^-22, shape (width, size)."""
-    first_place, last_place = numpy.float32(left), numpy.float32(right)  # Pillow's box is of these
-    scale = float(last_place - first_place) / size
-    stretch = max(scale, 1.0)
-    centres = float(first_place) + (numpy.arange(size) + 0.5) * scale
+@functools.lru_cache(32)
+def _weights(length: int, start: float, end: float) -> NDArray[numpy.float64]:
+    """What each of `length` pixels counts in each of the 17 that `start` to `end` become: shape (length, 17)."""
+    first_place, last_place = numpy.float32(start), numpy.float32(end)  # Pillow's box is of these
+    scale = float(last_place - first_place) / _SIZES
+    stretch = numpy.maximum(scale, 1.0)
+    centres = float(first_place) + (numpy.hstack([numpy.arange(9), numpy.arange(8)]) + 0.5) * scale
     first = numpy.maximum(0, (centres - 3 * stretch + 0.5).astype(int))
-    end = numpy.minimum(width, (centres + 3 * stretch + 0.5).astype(int))
-    places = numpy.arange(width)[:, None]
+    last = numpy.minimum(length, (centres + 3 * stretch + 0.5).astype(int))
+    places = numpy.arange(length)[:, None]
     x = (places - centres + 0.5) * (1 / stretch)
-    values = numpy.where((places >= first) & (places < end) & (x >= -3) & (x < 3), numpy.sinc(x) * numpy.sinc(x / 3), 0)
+    values = numpy.where((places >= first) & (places < last) & (x >= -3) & (x < 3), numpy.sinc(x) * numpy.sinc(x / 3), 0)
     values /= values.sum(axis=0)
-    fixed: NDArray[numpy.int64] = numpy.trunc(values * (1 << _BITS) + numpy.copysign(0.5, values)).astype(numpy.int64)
+    fixed: NDArray[numpy.float64] = numpy.trunc(values * (1 << _BITS) + numpy.copysign(0.5, values)) / (1 << _BITS)
     return fixed
