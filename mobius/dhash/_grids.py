@@ -59,7 +59,7 @@ def grids(luma: Image.Image, box: Box) -> Grids:
         box: what of it is meant: left, top, right, bottom, in pixels and parts of them.
     """
     width, height = luma.size
-    quicker = _LEAST <= min(luma.size) and max(luma.size) <= _LONGEST and height <= _TALLEST * width
+    quicker = min(luma.size) >= _LEAST and max(luma.size) <= _LONGEST and height <= _TALLEST * width
     return _product(luma, box) if quicker and _pillow_is_as_known() else _plain(luma, box)
 
 
@@ -122,7 +122,8 @@ def _weights(length: int, start: float, end: float) -> NDArray[numpy.float64]:
     last = numpy.minimum(length, (centres + 3 * stretch + 0.5).astype(int))
     places = numpy.arange(length)[:, None]
     x = (places - centres + 0.5) * (1 / stretch)
-    values = numpy.where((places >= first) & (places < last) & (x >= -3) & (x < 3), numpy.sinc(x) * numpy.sinc(x / 3), 0)
+    counted = (places >= first) & (places < last) & (x >= -3) & (x < 3)
+    values = numpy.where(counted, numpy.sinc(x) * numpy.sinc(x / 3), 0)
     values /= values.sum(axis=0)
     fixed: NDArray[numpy.float64] = numpy.trunc(values * (1 << _BITS) + numpy.copysign(0.5, values)) / (1 << _BITS)
     return fixed
