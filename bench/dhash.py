@@ -11,9 +11,11 @@ counts. One thread is timed by the processor time that it took, several by the c
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import math
 import os
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +30,7 @@ import pdqhash
 from pictures import FOLDER, PACKAGES, fetch, pictures_in
 from PIL import Image
 
-from mobius.dhash import hash_bytes
+from mobius.dhash import Library, hash_bytes
 
 SIZES: Final = {"small": 640, "medium": 1600, "large": 4000}
 """Name to pixels of the longer side."""
@@ -43,6 +45,9 @@ FORMATS: Final[dict[str, dict[str, Any]]] = {
 TURN: Final = 0.1
 """Seconds that the decode alone takes in a way's turn, at least: in less, what the way before left in the processor's
 caches counts, which a scan of a hundred thousand pictures meets once."""
+
+SCANNED: Final = 4000
+"""Pictures in a folder that is scanned."""
 
 Way = Callable[[bytes], object]
 
@@ -196,6 +201,31 @@ def scaling(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
+def scans(pictures: dict[str, list[bytes]], threads: Sequence[int], rounds: int) -> list[str]:
+    """Scan a folder of `SCANNED` baseline JPEGs of each size: what the index and the second look cost as well."""
+    lines = []
+    for kind, data in pictures.items():
+        form, size = kind.split(", ")
+        if form != "baseline" or size == "large":
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            for number, one in zip(range(SCANNED), itertools.cycle(data), strict=False):
+                (Path(folder) / f"{number}.jpg").write_bytes(one + str(number).encode())  # each its own picture
+            best = dict.fromkeys(threads, float("inf"))
+            for turn, number in itertools.product(range(rounds), threads):
+                with Library(Path(folder) / f"index {turn} {number}") as library:
+                    started = time.perf_counter()
+                    library.scan(folder, threads=number)
+                    best[number] = min(best[number], time.perf_counter() - started)
+        alone = best[threads[0]]
+        lines += [
+            f"scan, {kind}: {SCANNED / seconds:,.0f} pictures/s with {number} at a time,"
+            f" {alone / seconds:.2f} of {threads[0]}"
+            for number, seconds in best.items()
+        ]
+    return lines
+
+
 @click.command()
 @click.option("--pictures", "count", default=12, show_default=True, help="Photographs.")
 @click.option("--rounds", default=7, show_default=True, help="Each way has so many turns.")
@@ -213,15 +243,15 @@ def main(count: int, rounds: int, threads: str, sizes: str, files: tuple[Path, .
     wanted = {name: SIZES[name] for name in sizes.split(",")}
     chosen = list(files) or photographs(count, max(wanted.values()))
     pictures = prepare(chosen, wanted, copies=max(1, 4 // len(chosen)))
-    rows = []
-    for number in map(int, threads.split(",")):
+    rows, numbers = [], [int(number) for number in threads.split(",")]
+    for number in numbers:
         rows += measure(pictures, number, rounds, WAYS)
     if form == "json":
         click.echo(json.dumps([asdict(row) for row in rows]))
         return
     click.echo(f"{len(chosen)} photographs, {rounds} rounds, {os.cpu_count()} CPUs, Pillow {Image.__version__}\n")
     click.echo(table(rows))
-    click.echo("\n" + "\n".join(scaling(rows)))
+    click.echo("\n" + "\n".join([*scaling(rows), *scans(pictures, numbers, rounds)]))
 
 
 if __name__ == "__main__":

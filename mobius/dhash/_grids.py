@@ -100,7 +100,7 @@ def _across(luma: Image.Image, weights: NDArray[numpy.float64]) -> NDArray[numpy
     parts[:width] = weights
     for top in range(0, height, rows):
         below = min(top + rows, height)
-        block[: below - top, :width] = luma.crop((0, top, width, below))
+        block[: below - top, :width] = numpy.asarray(luma.crop((0, top, width, below)))
         products = numpy.matmul(stripes[:, : below - top], parts.reshape(strips, strip, 17))
         products.sum(0, out=found[top:below])
     return _rounded(found)

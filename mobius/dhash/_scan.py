@@ -19,13 +19,15 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import PIL
 
 from mobius.dhash._database import USABLE, Database, shown, signed, store
-from mobius.dhash._hash import ALGORITHMS, Fingerprint, Mode, hash_file
+from mobius.dhash._hash import ALGORITHMS, Fingerprint, Mode
+from mobius.dhash._hashing import Hashers, Unread
 from mobius.errors import MobiusError
 
 SUFFIXES: Final = frozenset(
@@ -110,13 +112,7 @@ class _Known(NamedTuple):
     holds: bool
 
 
-class _Unreadable(NamedTuple):
-    reason: str
-    again: bool
-    """Whether to try again although the file has not changed: what hindered may be gone."""
-
-
-_Result = Fingerprint | str | _Unreadable
+_Result = Fingerprint | str | Unread
 """A new picture, the SHA-256 of a known one, or why it is none."""
 
 
@@ -272,21 +268,24 @@ class Scan:
     def _read_all(self, todo: dict[bytes, _Status], done: int) -> tuple[int, int]:
         """Hash and store; returns the number of pictures hashed, and of those whose bytes were known."""
         total, kinds = done + len(todo), Counter[type]()
-        waiting = iter(todo)
-        running: dict[Future[tuple[_Status, _Result]], bytes] = {}
+        waiting = iter(todo.items())
+        running: set[Future[list[tuple[bytes, _Status, _Result]]]] = set()
         batch: list[tuple[bytes, _Status, _Result]] = []
         stored = time.monotonic()
-        with ThreadPoolExecutor(self._threads, thread_name_prefix="scan") as pool:
+        with (
+            Hashers(self._mode, self._max_pixels, threads=self._threads, files=len(todo)) as hashers,
+            ThreadPoolExecutor(self._threads, thread_name_prefix="scan") as pool,
+        ):
             try:
                 while True:
-                    while len(running) < self._threads * 4 and (place := next(waiting, None)) is not None:
-                        running[pool.submit(self._read, place, todo[place])] = place
+                    while len(running) < self._threads * 4 and (some := list(islice(waiting, hashers.at_once))):
+                        running.add(pool.submit(self._read, hashers, some))
                     if not running:
                         break
-                    for future in wait(running, return_when=FIRST_COMPLETED).done:
-                        status, result = future.result()
-                        batch.append((running.pop(future), status, result))
-                        kinds[type(result)] += 1
+                    finished, running = wait(running, return_when=FIRST_COMPLETED)
+                    for result in chain.from_iterable(future.result() for future in finished):
+                        batch.append(result)
+                        kinds[type(result[-1])] += 1
                         done += 1
                         if self._progress is not None:
                             self._progress(done, total)
@@ -298,32 +297,44 @@ class Scan:
                 self._store(batch)
         return kinds[Fingerprint], kinds[str]
 
-    def _read(self, place: bytes, status: _Status) -> tuple[_Status, _Result]:
-        """What is in a file, and the status that it had then."""
-        path = os.fsdecode(place)
-        try:
-            for _ in range(_TRIES):
-                result = self._read_once(path, status.size)
-                now = _Status.of(os.stat(path, follow_symlinks=False))
+    def _read(self, hashers: Hashers, files: list[tuple[bytes, _Status]]) -> list[tuple[bytes, _Status, _Result]]:
+        """What is in each file, and the status that it had then."""
+        done: list[tuple[bytes, _Status, _Result]] = []
+        for _ in range(_TRIES):
+            again = []
+            for (place, status), result in zip(files, self._read_once(hashers, files), strict=True):
+                try:
+                    now = _Status.of(os.stat(place, follow_symlinks=False))
+                except OSError as error:
+                    result, now = error, status
+                if isinstance(result, OSError):
+                    result = Unread(f"It cannot be read: {result.strerror}.", again=True)
                 if now == status:
-                    return status, result
-                status = now
-        except OSError as error:
-            return status, _Unreadable(f"It cannot be read: {error.strerror}.", again=True)
-        return status, _Unreadable("It changed each time while it was read.", again=True)
+                    done.append((place, status, result))
+                else:
+                    again.append((place, now))
+            files = again
+        changing = Unread("It changed each time while it was read.", again=True)
+        return done + [(place, status, changing) for place, status in files]
 
-    def _read_once(self, path: str, size: int) -> _Result:
+    def _read_once(self, hashers: Hashers, files: list[tuple[bytes, _Status]]) -> list[_Result | OSError]:
+        paths = [os.fsdecode(place) for place, _ in files]
+        found = [self._known_digest(path, status.size) for path, (_, status) in zip(paths, files, strict=True)]
+        hashed = iter(hashers.hash([path for path, digest in zip(paths, found, strict=True) if digest is None]))
+        return [next(hashed) if digest is None else digest for digest in found]
+
+    def _known_digest(self, path: str, size: int) -> str | OSError | None:
+        """The SHA-256 of a file whose bytes the index knows, None when it does not."""
+        if size not in self._sizes:
+            return None
         try:
-            if size in self._sizes:
-                with open(path, "rb") as stream:
-                    digest = hashlib.file_digest(stream, "sha256").hexdigest()
-                with self._database.reading() as connection:
-                    statement = f"SELECT 1 FROM pictures WHERE sha256=? AND {self._usable}"  # noqa: S608
-                    if connection.execute(statement, (digest,)).fetchone():
-                        return digest
-            return hash_file(path, self._mode, max_pixels=self._max_pixels, look=True)
-        except MobiusError as error:
-            return _Unreadable(error.reason, again=error.outcome != "invalid_input")
+            with open(path, "rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            return error
+        with self._database.reading() as connection:
+            statement = f"SELECT 1 FROM pictures WHERE sha256=? AND {self._usable}"  # noqa: S608
+            return digest if connection.execute(statement, (digest,)).fetchone() else None
 
     def _store(self, batch: list[tuple[bytes, _Status, _Result]]) -> None:
         if not batch:
@@ -332,7 +343,7 @@ class Scan:
         with self._database.writing() as connection:
             store(connection, fingerprints, self._release, anew=True)
             for place, status, result in batch:
-                if isinstance(result, _Unreadable):
+                if isinstance(result, Unread):
                     row = (place, *status, None, result.reason, None if result.again else self._readers)
                     connection.execute(_WRITE_UNREADABLE, row)
                 else:

@@ -18,27 +18,29 @@ from pathlib import Path
 import pytest
 
 from mobius.dhash import Library, hash_file
+from mobius.dhash import _hashing as hashing_module
 from mobius.dhash import _scan as scan_module
 from mobius.errors import MobiusError
 from tests.unit.dhash.library_tools import exported, make_folder, picture
 
 SCAN = """
 import sys
-from mobius.dhash import Library, _scan
+from mobius.dhash import Library, _hashing, _scan
 _scan._BATCH = int(sys.argv[3])
+_hashing.WORTH_PROCESSES = int(sys.argv[4])
 with Library(sys.argv[1]) as library:
     report = library.scan(sys.argv[2], threads=2, progress=lambda done, total: print(done, flush=True))
 print("finished", report.images, flush=True)
 """
 
 
-def start(index: Path, folder: Path, batch: int = 7) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", SCAN, str(index), str(folder), str(batch)]
+def start(index: Path, folder: Path, batch: int = 7, *, processes: bool = False) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", SCAN, str(index), str(folder), str(batch), "0" if processes else "1000"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_a_scan_killed_again_and_again_ends_like_one_that_was_not(tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize(("seed", "processes"), [(1, False), (2, True)], ids=["threads", "processes"])
+def test_a_scan_killed_again_and_again_ends_like_one_that_was_not(tmp_path: Path, seed: int, processes: bool) -> None:
     folder = make_folder(tmp_path / "library", 120)
     with Library(tmp_path / "whole.sqlite") as library:
         whole = library.scan(folder)
@@ -46,7 +48,7 @@ def test_a_scan_killed_again_and_again_ends_like_one_that_was_not(tmp_path: Path
     chance, kills, kept = random.Random(seed), 0, 0
     index = tmp_path / "killed.sqlite"
     while kept < 100:
-        with start(index, folder) as process:
+        with start(index, folder, processes=processes) as process:
             assert process.stdout is not None
             for _ in range(chance.randint(10, 50)):
                 if process.stdout.readline().startswith("finished"):
@@ -70,7 +72,7 @@ def test_two_processes_scan_the_same_folder_into_one_index(tmp_path: Path) -> No
     with Library(tmp_path / "alone.sqlite") as library:
         library.scan(folder)
         wanted = exported(library)
-    processes = [start(tmp_path / "index.sqlite", folder, 3) for _ in range(3)]
+    processes = [start(tmp_path / "index.sqlite", folder, 3, processes=number > 0) for number in range(3)]
     for process in processes:
         with process:
             assert process.stdout is not None
@@ -85,7 +87,7 @@ def forbid_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     def decode(*arguments: object, **options: object) -> None:
         raise AssertionError("nothing is to be decoded")
 
-    monkeypatch.setattr(scan_module, "hash_file", decode)
+    monkeypatch.setattr(hashing_module, "hash_file", decode)
 
 
 def test_a_renamed_file_is_not_even_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +155,7 @@ def test_a_file_that_changes_while_it_is_read_is_indexed_as_it_is_in_the_end(
             restless.write_bytes(picture(random.randint(1000, 1 << 30)))
         return found
 
-    monkeypatch.setattr(scan_module, "hash_file", changing)
+    monkeypatch.setattr(hashing_module, "hash_file", changing)
     with Library(tmp_path / "index.sqlite") as library:
         report = library.scan(folder)
         monkeypatch.undo()
@@ -178,7 +180,7 @@ def test_a_file_that_vanishes_before_it_is_read_is_told_and_forgotten(
             victim.unlink(missing_ok=True)
             return hash_file(path, *arguments, **options)
 
-        monkeypatch.setattr(scan_module, "hash_file", vanish)
+        monkeypatch.setattr(hashing_module, "hash_file", vanish)
         report = library.scan(folder)
         assert "It cannot be read: No such file or directory." in {entry.reason for entry in report.unreadable}
         assert library.scan(folder).images == 2
@@ -263,7 +265,7 @@ def test_unreadable_files_are_tried_again_when_what_reads_them_changes(
     with Library(tmp_path / "index.sqlite") as library:
         assert {entry.path for entry in library.scan(folder).unreadable} == {"broken.png", "phone.heic"}
         seen = []
-        monkeypatch.setattr(scan_module, "hash_file", lambda path, *_, **__: seen.append(path) or hash_file(path))
+        monkeypatch.setattr(hashing_module, "hash_file", lambda path, *_, **__: seen.append(path) or hash_file(path))
         library.scan(folder)
         assert seen == []
         monkeypatch.setattr(scan_module, "_readers", lambda: "better ones")

@@ -1,0 +1,145 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A large scan hashes in processes: the same comes out, whatever becomes of them, and none is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mobius.dhash import Library, Unreadable, _hashing
+from mobius.errors import OUTCOMES
+from tests.unit.dhash.library_tools import exported, make_folder
+
+SLOW_SCAN = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which whoever runs the tests may have ignored
+from mobius.dhash import _hashing
+_hashing.WORTH_PROCESSES = 0
+slow = "import time; from mobius.dhash import _hashing as h; f = h.hash_file; print(end='.', flush=True); "
+slow += "h.hash_file = lambda *a, **k: time.sleep(0.02) or f(*a, **k); "
+_hashing._PROGRAM = slow + _hashing._PROGRAM
+from mobius.cli import main
+main()
+"""
+
+
+@pytest.fixture(autouse=True)
+def processes_for_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_hashing, "WORTH_PROCESSES", 0)
+
+
+def children_of(process: int) -> list[int]:
+    of_threads = Path(f"/proc/{process}/task").glob("*/children")
+    return [int(child) for children in of_threads for child in children.read_text().split()]
+
+
+def at_work(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def until_none_is_left(processes: list[int]) -> None:
+    deadline = time.monotonic() + 30
+    while any(at_work(process) for process in processes):
+        assert time.monotonic() < deadline, f"{processes} are left behind"
+        time.sleep(0.02)
+
+
+def in_threads(folder: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
+    with monkeypatch.context() as patch, Library(index) as library:
+        patch.setattr(_hashing, "WORTH_PROCESSES", 1 << 30)
+        library.scan(folder, threads=2)
+        return exported(library)
+
+
+def test_processes_find_what_threads_find_and_are_gone_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_folder(tmp_path / "library", 60)
+    wanted = in_threads(folder, tmp_path / "threads", monkeypatch)
+    seen: set[int] = set()
+    with Library(tmp_path / "index") as library:
+        report = library.scan(folder, threads=3, progress=lambda *_: seen.update(children_of(os.getpid())))
+        assert exported(library) == wanted
+    assert (report.hashed, [file.path for file in report.unreadable]) == (len(wanted), ["broken.png"])
+    assert len(seen) >= 3
+    assert not any(at_work(process) for process in seen)
+
+
+def test_one_thread_needs_no_process(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "library", 10)
+    with Library(tmp_path / "index") as library:
+        library.scan(folder, threads=1, progress=lambda *_: pytest.fail("one") if children_of(os.getpid()) else None)
+
+
+def test_processes_that_are_killed_cost_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_folder(tmp_path / "library", 60)
+    wanted = in_threads(folder, tmp_path / "threads", monkeypatch)
+    killed = []
+
+    def kill(done: int, _total: int) -> None:
+        if done in (1, 17, 40):
+            killed.extend([child for child in children_of(os.getpid()) if at_work(child)][:1])
+            os.kill(killed[-1], signal.SIGKILL)
+            until_none_is_left(killed)
+
+    with Library(tmp_path / "index") as library:
+        report = library.scan(folder, threads=2, progress=kill)
+        assert exported(library) == wanted
+    assert len(set(killed)) == 3
+    assert [file.path for file in report.unreadable] == ["broken.png"]
+
+
+def test_a_picture_that_brings_its_reader_down_is_told_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_folder(tmp_path / "library", 30)
+    (folder / "broken.png").unlink()
+    crash = "import os; from mobius.dhash import _hashing as h; f = h.hash_file\n" \
+        "h.hash_file = lambda path, *a, **k: os._exit(139) if path.endswith('0001.jpg') else f(path, *a, **k)\n"  # fmt: skip
+    with Library(tmp_path / "index") as library:
+        with monkeypatch.context() as patch:
+            patch.setattr(_hashing, "_PROGRAM", crash + _hashing._PROGRAM)
+            report = library.scan(folder, threads=2)
+        assert report.unreadable == (Unreadable("1/0001.jpg", "It brought down the process that read it."),)
+        assert report.hashed == 29
+        again = library.scan(folder, threads=2)
+        assert (again.hashed, again.unreadable) == (1, ())
+
+
+def test_where_no_process_can_be_had_threads_do_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_folder(tmp_path / "library", 20)
+    monkeypatch.setattr(_hashing, "_PROGRAM", "raise SystemExit(1)")
+    with Library(tmp_path / "index") as library:
+        assert library.scan(folder, threads=2).hashed == 20
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with Library(tmp_path / "another") as library:
+        assert library.scan(folder, threads=2).hashed == 20
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=lambda number: number.name)
+def test_a_scan_that_is_ended_leaves_no_process_behind(tmp_path: Path, number: signal.Signals) -> None:
+    folder = make_folder(tmp_path / "library", 600)
+    command = [sys.executable, "-c", SLOW_SCAN, "dhash", "scan", folder, "--index", tmp_path / "i", "--threads", "2"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(2) == "..", "both have begun"
+        children = children_of(process.pid)
+        os.killpg(process.pid, number)  # as the terminal does it
+        said = process.communicate()[1]
+    assert len(children) == 2
+    assert process.returncode == {signal.SIGKILL: -9, signal.SIGINT: OUTCOMES["interrupted"].code}[number]
+    assert "Traceback" not in said
+    until_none_is_left(children)
+    with Library(tmp_path / "i") as library:
+        assert library.scan(folder, threads=1).images == 600
