@@ -8,11 +8,11 @@ file: `early_scans` keeps that, so that libjpeg need not read the rest. `mended`
 
 from __future__ import annotations
 
+import functools
 import io
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from PIL import Image, ImageChops
 
@@ -38,15 +38,13 @@ _FILLER: Final = bytes((number * 151 + 73) % 251 for number in range(64))
 """Coded data that means nothing, without a marker in it."""
 
 
-@dataclass(frozen=True)
-class _Component:
+class _Component(NamedTuple):
     name: int
     across: int
     down: int
 
 
-@dataclass(frozen=True)
-class _Scan:
+class _Scan(NamedTuple):
     """Coefficients `first` to `last` of some components, down to bit `low`; `high` is 0 or the bit known before."""
 
     components: bytes
@@ -56,8 +54,7 @@ class _Scan:
     low: int
 
 
-@dataclass(frozen=True)
-class _Segment:
+class _Segment(NamedTuple):
     """A marker with what belongs to it, the coded data of a scan included: bytes `start` to `end` of the file."""
 
     marker: int
@@ -182,7 +179,8 @@ def early_scans(data: bytes, denominator: int) -> bytes | None:
             continue
         kept += [*tables, content]
         tables.clear()
-    return b"".join((*kept, *_empty_scans(jpeg), _EOI)) if len(kept) > 1 and bit == 0 else None
+    empty = _empty_scans(jpeg.width, jpeg.height, jpeg.components)
+    return b"".join((*kept, empty, _EOI)) if len(kept) > 1 and bit == 0 else None
 
 
 def _starts_with_luma(data: bytes, jpeg: _Jpeg) -> bool:
@@ -193,19 +191,20 @@ def _starts_with_luma(data: bytes, jpeg: _Jpeg) -> bool:
     return len(names) == 1 or (len(names) == 3 and names != b"RGB" and not plain_rgb)
 
 
-def _empty_scans(jpeg: _Jpeg) -> Iterator[bytes]:
+@functools.lru_cache(64)
+def _empty_scans(width: int, height: int, components: tuple[_Component, ...]) -> bytes:
     """Scans that say of every component: no other coefficients in any block.
 
     Without them libjpeg takes the picture for an unfinished one and spends as much time again on guessing the missing
     coefficients from neighbouring blocks, which moves the means as well.
     """
     runs = bytes(length << 4 for length in range(15))  # "the next 2^length + (so many bits more) blocks are done"
-    yield bytes([0xFF, 0xC4, 0, 19 + len(runs), 0x13, 0, 0, 0, len(runs), *bytes(12)]) + runs  # codes of four bits
-    across = max(component.across for component in jpeg.components)
-    down = max(component.down for component in jpeg.components)
-    for component in jpeg.components:
-        columns = -(-jpeg.width * component.across // (across * 8))
-        rows = -(-jpeg.height * component.down // (down * 8))
+    scans = [bytes([0xFF, 0xC4, 0, 19 + len(runs), 0x13, 0, 0, 0, len(runs), *bytes(12)]), runs]  # codes of four bits
+    across = max(component.across for component in components)
+    down = max(component.down for component in components)
+    for component in components:
+        columns = -(-width * component.across // (across * 8))
+        rows = -(-height * component.down // (down * 8))
         left, bits = columns * rows, []
         while left:
             run = min(left, (1 << 15) - 1)
@@ -215,7 +214,8 @@ def _empty_scans(jpeg: _Jpeg) -> Iterator[bytes]:
         text = "".join(bits)
         text += "1" * (-len(text) % 8)
         coded = int(text, 2).to_bytes(len(text) // 8, "big").replace(b"\xff", b"\xff\0")
-        yield bytes([0xFF, 0xDA, 0, 8, 1, component.name, 0x03, 1, 63, 0]) + coded
+        scans += [bytes([0xFF, 0xDA, 0, 8, 1, component.name, 0x03, 1, 63, 0]), coded]
+    return b"".join(scans)
 
 
 def mended(data: bytes) -> bytes | None:
