@@ -166,7 +166,8 @@ class Library:
         committed every few seconds, so a scan that was stopped or killed goes on where it was.
 
         Args:
-            threads: pictures decoded at a time; the number of CPUs when not given.
+            threads: pictures decoded at a time; the number of CPUs when not given. More than one of them, and a
+                thousand files to read, and each is a process (of some 50 MB).
 
         Raises:
             MobiusError: the folder does not exist or cannot be listed.

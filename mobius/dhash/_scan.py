@@ -27,7 +27,7 @@ import PIL
 
 from mobius.dhash._database import USABLE, Database, shown, signed, store
 from mobius.dhash._hash import ALGORITHMS, Fingerprint, Mode
-from mobius.dhash._hashing import Hashers, Unread
+from mobius.dhash._hashers import Hashers, Unread
 from mobius.errors import MobiusError
 
 SUFFIXES: Final = frozenset(

@@ -18,16 +18,16 @@ from pathlib import Path
 import pytest
 
 from mobius.dhash import Library, hash_file
-from mobius.dhash import _hashing as hashing_module
+from mobius.dhash import _hashers as hashers_module
 from mobius.dhash import _scan as scan_module
 from mobius.errors import MobiusError
 from tests.unit.dhash.library_tools import exported, make_folder, picture
 
 SCAN = """
 import sys
-from mobius.dhash import Library, _hashing, _scan
+from mobius.dhash import Library, _hashers, _scan
 _scan._BATCH = int(sys.argv[3])
-_hashing.WORTH_PROCESSES = int(sys.argv[4])
+_hashers.WORTH_PROCESSES = int(sys.argv[4])
 with Library(sys.argv[1]) as library:
     report = library.scan(sys.argv[2], threads=2, progress=lambda done, total: print(done, flush=True))
 print("finished", report.images, flush=True)
@@ -87,7 +87,7 @@ def forbid_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     def decode(*arguments: object, **options: object) -> None:
         raise AssertionError("nothing is to be decoded")
 
-    monkeypatch.setattr(hashing_module, "hash_file", decode)
+    monkeypatch.setattr(hashers_module, "hash_file", decode)
 
 
 def test_a_renamed_file_is_not_even_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +155,7 @@ def test_a_file_that_changes_while_it_is_read_is_indexed_as_it_is_in_the_end(
             restless.write_bytes(picture(random.randint(1000, 1 << 30)))
         return found
 
-    monkeypatch.setattr(hashing_module, "hash_file", changing)
+    monkeypatch.setattr(hashers_module, "hash_file", changing)
     with Library(tmp_path / "index.sqlite") as library:
         report = library.scan(folder)
         monkeypatch.undo()
@@ -180,7 +180,7 @@ def test_a_file_that_vanishes_before_it_is_read_is_told_and_forgotten(
             victim.unlink(missing_ok=True)
             return hash_file(path, *arguments, **options)
 
-        monkeypatch.setattr(hashing_module, "hash_file", vanish)
+        monkeypatch.setattr(hashers_module, "hash_file", vanish)
         report = library.scan(folder)
         assert "It cannot be read: No such file or directory." in {entry.reason for entry in report.unreadable}
         assert library.scan(folder).images == 2
@@ -265,7 +265,7 @@ def test_unreadable_files_are_tried_again_when_what_reads_them_changes(
     with Library(tmp_path / "index.sqlite") as library:
         assert {entry.path for entry in library.scan(folder).unreadable} == {"broken.png", "phone.heic"}
         seen = []
-        monkeypatch.setattr(hashing_module, "hash_file", lambda path, *_, **__: seen.append(path) or hash_file(path))
+        monkeypatch.setattr(hashers_module, "hash_file", lambda path, *_, **__: seen.append(path) or hash_file(path))
         library.scan(folder)
         assert seen == []
         monkeypatch.setattr(scan_module, "_readers", lambda: "better ones")

@@ -13,18 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from mobius.dhash import Library, Unreadable, _hashing
+from mobius.dhash import Library, Unreadable, _hashers
 from mobius.errors import OUTCOMES
 from tests.unit.dhash.library_tools import exported, make_folder
 
 SLOW_SCAN = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which whoever runs the tests may have ignored
-from mobius.dhash import _hashing
-_hashing.WORTH_PROCESSES = 0
-slow = "import time; from mobius.dhash import _hashing as h; f = h.hash_file; print(end='.', flush=True); "
+from mobius.dhash import _hashers
+_hashers.WORTH_PROCESSES = 0
+slow = "import time; from mobius.dhash import _hashers as h; f = h.hash_file; print(end='.', flush=True); "
 slow += "h.hash_file = lambda *a, **k: time.sleep(0.02) or f(*a, **k); "
-_hashing._PROGRAM = slow + _hashing._PROGRAM
+_hashers._PROGRAM = slow + _hashers._PROGRAM
 from mobius.cli import main
 main()
 """
@@ -32,7 +32,7 @@ main()
 
 @pytest.fixture(autouse=True)
 def processes_for_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_hashing, "WORTH_PROCESSES", 0)
+    monkeypatch.setattr(_hashers, "WORTH_PROCESSES", 0)
 
 
 def children_of(process: int) -> list[int]:
@@ -56,7 +56,7 @@ def until_none_is_left(processes: list[int]) -> None:
 
 def in_threads(folder: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
     with monkeypatch.context() as patch, Library(index) as library:
-        patch.setattr(_hashing, "WORTH_PROCESSES", 1 << 30)
+        patch.setattr(_hashers, "WORTH_PROCESSES", 1 << 30)
         library.scan(folder, threads=2)
         return exported(library)
 
@@ -104,11 +104,11 @@ def test_a_picture_that_brings_its_reader_down_is_told_and_tried_again(
 ) -> None:
     folder = make_folder(tmp_path / "library", 30)
     (folder / "broken.png").unlink()
-    crash = "import os; from mobius.dhash import _hashing as h; f = h.hash_file\n" \
+    crash = "import os; from mobius.dhash import _hashers as h; f = h.hash_file\n" \
         "h.hash_file = lambda path, *a, **k: os._exit(139) if path.endswith('0001.jpg') else f(path, *a, **k)\n"  # fmt: skip
     with Library(tmp_path / "index") as library:
         with monkeypatch.context() as patch:
-            patch.setattr(_hashing, "_PROGRAM", crash + _hashing._PROGRAM)
+            patch.setattr(_hashers, "_PROGRAM", crash + _hashers._PROGRAM)
             report = library.scan(folder, threads=2)
         assert report.unreadable == (Unreadable("1/0001.jpg", "It brought down the process that read it."),)
         assert report.hashed == 29
@@ -118,7 +118,7 @@ def test_a_picture_that_brings_its_reader_down_is_told_and_tried_again(
 
 def test_where_no_process_can_be_had_threads_do_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_folder(tmp_path / "library", 20)
-    monkeypatch.setattr(_hashing, "_PROGRAM", "raise SystemExit(1)")
+    monkeypatch.setattr(_hashers, "_PROGRAM", "raise SystemExit(1)")
     with Library(tmp_path / "index") as library:
         assert library.scan(folder, threads=2).hashed == 20
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
