@@ -238,15 +238,17 @@ def measure(hosts: int, rounds: int, work: Path, roles: Path, *, peer: bool, hos
     """Every way in turn, `rounds` times, on so many hosts."""
     best: dict[tuple[str, str], Row] = {}
 
-    def used() -> tuple[float, float, float]:
+    def used() -> tuple[float, float]:
         children = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return time.perf_counter(), children.ru_utime + children.ru_stime, fleet.processor_seconds()
+        return time.perf_counter(), children.ru_utime + children.ru_stime
 
     @contextmanager
     def timed(step: str, way: str) -> Iterator[None]:
+        on_hosts = fleet.processor_seconds()
         before = used()
         yield
-        row = Row(hosts, step, way, *(now - then for now, then in zip(used(), before, strict=True)))
+        seconds, command = (now - then for now, then in zip(used(), before, strict=True))
+        row = Row(hosts, step, way, seconds, command, fleet.processor_seconds() - on_hosts)
         click.echo(
             f"{hosts} hosts: {step}, {way}: {row.seconds:.2f} s; processor time {row.command:.2f} s here and"
             f" {row.on_hosts:.2f} s on the hosts",

@@ -29,8 +29,9 @@ _BITS: Final = 22
 
 _STRIP: Final = 128
 _ROWS: Final = 120
-"""Pixels across and down of one product. A larger one would be shared out to threads by OpenBLAS, of which a scan has
-its own (2^18 multiplications are its bound)."""
+_TALL: Final = 3000
+"""Pixels across and down of one product with all 17, and down of one with 8 and 9. A larger one would be shared out to
+threads by OpenBLAS, of which a scan has its own (2^18 multiplications are its bound)."""
 
 _LEAST: Final = 64
 """Pixels of a side from which the product is quicker, and from which Pillow's order is known up to `_TALLEST`."""
@@ -39,7 +40,9 @@ _TALLEST: Final = 1.8
 """Height to width up to which Pillow, from 13.0 on, goes over the rows first. Before, it always did."""
 
 _LONGEST: Final = 1 << 13
-"""Pixels of a side up to which weights are kept: 1.1 MB at most for each of the few lengths that are remembered."""
+_SHORT: Final = 160
+"""Pixels of a side up to which weights are kept: of the 32 lengths used last, 1.1 MB each at most, and of 1,024 short
+ones, 22 kB each, since making them takes longer than the product does on a picture that small."""
 
 _BAND: Final = 1 << 20
 
@@ -71,8 +74,12 @@ def _plain(luma: Image.Image, box: Box) -> Grids:
 def _product(luma: Image.Image, box: Box) -> Grids:
     across = _across(luma, _weights(luma.width, box[0], box[2]))
     down = _weights(luma.height, box[1], box[3]).T
-    wide, tall = _rounded(down[9:] @ across[:, :9]), _rounded(down[:9] @ across[:, 9:])
-    return wide.astype(numpy.uint8), tall.astype(numpy.uint8)
+    wide, tall = numpy.zeros((8, 9)), numpy.zeros((9, 8))
+    for top in range(0, luma.height, _TALL):
+        rows = slice(top, top + _TALL)
+        wide += down[9:, rows] @ across[rows, :9]
+        tall += down[:9, rows] @ across[rows, 9:]
+    return _rounded(wide).astype(numpy.uint8), _rounded(tall).astype(numpy.uint8)
 
 
 @functools.cache
@@ -111,9 +118,12 @@ def _rounded(sums: NDArray[numpy.float64]) -> NDArray[numpy.float64]:
     return numpy.clip(numpy.floor(sums + 0.5), 0, 255)
 
 
-@functools.lru_cache(32)
 def _weights(length: int, start: float, end: float) -> NDArray[numpy.float64]:
     """What each of `length` pixels counts in each of the 17 that `start` to `end` become: shape (length, 17)."""
+    return (_weights_of_short if length <= _SHORT else _weights_of_long)(length, start, end)
+
+
+def _made_weights(length: int, start: float, end: float) -> NDArray[numpy.float64]:
     first_place, last_place = numpy.float32(start), numpy.float32(end)  # Pillow's box is of these
     scale = float(last_place - first_place) / _SIZES
     stretch = numpy.maximum(scale, 1.0)
@@ -127,3 +137,7 @@ def _weights(length: int, start: float, end: float) -> NDArray[numpy.float64]:
     values /= values.sum(axis=0)
     fixed: NDArray[numpy.float64] = numpy.trunc(values * (1 << _BITS) + numpy.copysign(0.5, values)) / (1 << _BITS)
     return fixed
+
+
+_weights_of_short: Final = functools.lru_cache(1024)(_made_weights)
+_weights_of_long: Final = functools.lru_cache(32)(_made_weights)

@@ -6,21 +6,26 @@ Threads share one interpreter, and of a small picture's time half is the interpr
 a scan of such, a second process nearly doubles it. And a picture that brings its reader down takes a process along,
 not the scan.
 
-A process is this module, run. It reads its orders from a socket that it is started with and ends when nobody is at the
-other end of it any more, however that came about.
+A process runs this module, from the same place. It reads its orders from a socket that it is started with and ends,
+after the file that it is at, when nobody is at the other end of it any more, however that came about. What a decoder
+says to standard error is not shown: a process in the background that wrote to a terminal could be stopped for it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Final, NamedTuple, Self
+
+from PIL import Image
 
 from mobius.dhash._hash import Fingerprint, Mode, hash_file
 from mobius.errors import MobiusError
@@ -28,12 +33,11 @@ from mobius.errors import MobiusError
 WORTH_PROCESSES: Final = 1000
 """Files from which the start of processes, a quarter of a second each, is repaid."""
 
-
 _AT_ONCE: Final = 8
 """Files that a process is given at a time, so that it need not wait for the scan after each."""
 
-_STARTS: Final = 3
-"""Times that a process is started in place of one that came to its end."""
+_PAUSES: Final = (0.0, 0.2, 2.0)
+"""Seconds before each attempt to start a process in place of one that came to its end."""
 
 
 class Unread(NamedTuple):
@@ -62,6 +66,7 @@ class Hashers:
     def __init__(self, mode: Mode, max_pixels: int, *, threads: int, files: int) -> None:
         self._mode: Mode = mode
         self._max_pixels = max_pixels
+        self._stopped = False
         self._idle: queue.SimpleQueue[_Process] = queue.SimpleQueue()
         self._all = _started(threads) if threads > 1 and files >= WORTH_PROCESSES else []
         for process in self._all:
@@ -76,27 +81,52 @@ class Hashers:
         for process in self._all:
             process.end()
 
+    def stop(self) -> None:
+        """Give up what the processes are at. Every later call of `hash`, and those that wait, raise MobiusError."""
+        self._stopped = True
+        for process in self._all:
+            process.kill()
+
     def hash(self, paths: Sequence[str]) -> list[Hashed]:
-        """What each of the files is."""
+        """What each of the files is.
+
+        Raises:
+            MobiusError: no process could be started in place of one that came to its end, or `stop` was called.
+        """
         if not self._all:
-            return _hashed(paths, self._mode, self._max_pixels)
+            return [_hashed(path, self._mode, self._max_pixels) for path in paths]
+        if not paths:
+            return []
         process = self._idle.get()
         try:
-            # a file alone is tried once more: what ended the process need not have been the file
-            for _ in range(2 if len(paths) == 1 else 1):
-                try:
-                    return process.hash(paths, self._mode, self._max_pixels)
-                except (EOFError, OSError):
-                    process.restart()
+            found = self._asked(process, paths)
+        except BaseException:
+            process.end()  # or the next to use it would be given an answer to this question
+            raise
         finally:
             self._idle.put(process)
+        if found is not None:
+            return found
         if len(paths) == 1:
             return [Unread("It brought down the process that read it.", again=True)]
-        return [found for path in paths for found in self.hash([path])]
+        return [one for path in paths for one in self.hash([path])]
+
+    def _asked(self, process: _Process, paths: Sequence[str]) -> list[Hashed] | None:
+        """The process's answer; None when it came to its end over them. Another has taken its place then."""
+        # a file alone is tried once more: what ended the process need not have been the file
+        for _ in range(2 if len(paths) == 1 else 1):
+            if self._stopped:
+                raise MobiusError("interrupted", "The scan was stopped.")
+            try:
+                return process.hash(paths, self._mode, self._max_pixels)
+            except (EOFError, OSError):
+                if not self._stopped:
+                    process.restart()
+        return None
 
 
 def _started(count: int) -> list[_Process]:
-    """So many processes; none where they cannot be had, as in an interpreter that has this module from elsewhere."""
+    """So many processes; none where they cannot be had."""
     processes: list[_Process] = []
     try:
         for _ in range(count):
@@ -115,12 +145,16 @@ class _Process:
         self._start()
 
     def _start(self) -> None:
+        if not sys.executable:
+            raise OSError("It is not known which Python this is.")
         self._connection, theirs = Pipe()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _PROGRAM, str(theirs.fileno())],
+                [sys.executable, "-c", f"{_as_here()}\n{_PROGRAM}", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # it would start one for each processor
                 process_group=0,  # Ctrl-C is for the scan, which ends it
             )
 
@@ -128,9 +162,12 @@ class _Process:
         self._connection.recv()
 
     def hash(self, paths: Sequence[str], mode: Mode, max_pixels: int) -> list[Hashed]:
-        self._connection.send((paths, mode, max_pixels))
+        self._connection.send(([os.fsencode(path) for path in paths], mode, max_pixels))
         found: list[Hashed] = self._connection.recv()
         return found
+
+    def kill(self) -> None:
+        self._process.kill()
 
     def end(self) -> None:
         self._connection.close()
@@ -138,13 +175,29 @@ class _Process:
         self._process.wait()
 
     def restart(self) -> None:
-        for _ in range(_STARTS):
+        reason = ""
+        for pause in _PAUSES:
+            time.sleep(pause)
             self.end()
-            with contextlib.suppress(EOFError, OSError):
+            try:
                 self._start()
                 self.wait_until_ready()
                 return
-        raise MobiusError("out_of_memory", "No other process could be started to hash pictures.")
+            except (EOFError, OSError) as error:
+                reason = str(error) or "it came to its end at once"
+        raise MobiusError(
+            "out_of_memory",
+            f"No other process could be started to hash pictures: {reason}.",
+            do_next="Run again, with --threads 1 if need be: what is done is kept.",
+        )
+
+
+def _as_here() -> str:
+    """A program that finds the modules of this interpreter and lets Pillow read what it reads here."""
+    return (
+        f"import sys; sys.path[:] = {sys.path!r}; "
+        f"from PIL import Image; Image.MAX_IMAGE_PIXELS = {Image.MAX_IMAGE_PIXELS!r}"
+    )
 
 
 _PROGRAM: Final = f"import sys; from {__name__} import serve; serve(int(sys.argv[1]))"
@@ -155,16 +208,21 @@ def serve(descriptor: int) -> None:
     with contextlib.suppress(EOFError, ConnectionError), Connection(descriptor) as connection:
         connection.send("ready")
         while True:
-            connection.send(_hashed(*connection.recv()))
+            paths, mode, max_pixels = connection.recv()
+            found = []
+            for path in paths:
+                found.append(_hashed(os.fsdecode(path), mode, max_pixels))
+                if connection.poll():
+                    return  # nothing is asked before the answer is there: nobody waits for it
+            connection.send(found)
 
 
-def _hashed(paths: Sequence[str], mode: Mode, max_pixels: int) -> list[Hashed]:
-    found: list[Hashed] = []
-    for path in paths:
-        try:
-            found.append(hash_file(path, mode, max_pixels=max_pixels, look=True))
-        except MobiusError as error:
-            found.append(Unread(error.reason, again=error.outcome != "invalid_input"))
-        except OSError as error:
-            found.append(error)
-    return found
+def _hashed(path: str, mode: Mode, max_pixels: int) -> Hashed:
+    try:
+        return hash_file(path, mode, max_pixels=max_pixels, look=True)
+    except MobiusError as error:
+        return Unread(error.reason, again=error.outcome != "invalid_input")
+    except OSError as error:
+        return error
+    except MemoryError:
+        return Unread("There was not enough memory to read it.", again=True)

@@ -292,6 +292,9 @@ class Scan:
                     if len(batch) >= _BATCH or time.monotonic() - stored >= _BATCH_SECONDS:
                         self._store(batch)
                         batch, stored = [], time.monotonic()
+            except BaseException:
+                hashers.stop()
+                raise
             finally:
                 pool.shutdown(cancel_futures=True)
                 self._store(batch)

@@ -4,16 +4,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mobius.dhash import Library, Unreadable, _hashers
+from mobius.dhash import Fingerprint, Library, Unreadable, _hashers
 from mobius.errors import OUTCOMES
 from tests.unit.dhash.library_tools import exported, make_folder
 
@@ -22,9 +24,16 @@ import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which whoever runs the tests may have ignored
 from mobius.dhash import _hashers
 _hashers.WORTH_PROCESSES = 0
-slow = "import time; from mobius.dhash import _hashers as h; f = h.hash_file; print(end='.', flush=True); "
-slow += "h.hash_file = lambda *a, **k: time.sleep(0.02) or f(*a, **k); "
-_hashers._PROGRAM = slow + _hashers._PROGRAM
+_hashers._PROGRAM = '''
+import time
+from mobius.dhash import _hashers
+hash_file = _hashers.hash_file
+def slowly(*arguments, **options):
+    print(end=".", flush=True)
+    time.sleep(0.3)
+    return hash_file(*arguments, **options)
+_hashers.hash_file = slowly
+''' + _hashers._PROGRAM
 from mobius.cli import main
 main()
 """
@@ -116,14 +125,70 @@ def test_a_picture_that_brings_its_reader_down_is_told_and_tried_again(
         assert (again.hashed, again.unreadable) == (1, ())
 
 
-def test_where_no_process_can_be_had_threads_do_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("executable", [sys.executable, "/nowhere/python", "", None])
+def test_where_no_process_can_be_had_threads_do_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], executable: str | None
+) -> None:
     folder = make_folder(tmp_path / "library", 20)
-    monkeypatch.setattr(_hashers, "_PROGRAM", "raise SystemExit(1)")
+    monkeypatch.setattr(_hashers, "_PROGRAM", "import a_module_that_is_not_there")
+    monkeypatch.setattr(sys, "executable", executable)
     with Library(tmp_path / "index") as library:
         assert library.scan(folder, threads=2).hashed == 20
-    monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    with Library(tmp_path / "another") as library:
-        assert library.scan(folder, threads=2).hashed == 20
+    assert capfd.readouterr().err == ""
+
+
+def test_processes_find_the_modules_that_the_scan_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "only_found_by_this_path.py").touch()
+    monkeypatch.setattr(_hashers, "_PROGRAM", f"import only_found_by_this_path\n{_hashers._PROGRAM}")
+    with _hashers.Hashers("fast", 10_000, threads=2, files=9) as hashers:
+        assert not children_of(os.getpid())
+        assert hashers.at_once == 1
+    monkeypatch.syspath_prepend(tmp_path)
+    with _hashers.Hashers("fast", 10_000, threads=2, files=9) as hashers:
+        assert hashers.at_once > 1
+
+
+def test_an_answer_that_was_not_heard_is_not_taken_for_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_folder(tmp_path / "library", 100)
+    ask, asked, unheard = _hashers._Process.hash, iter(range(1000)), []
+
+    def deaf(process: _hashers._Process, *arguments: Any) -> object:
+        if next(asked) == 3:
+            monkeypatch.setattr(process._connection, "recv", fail)
+        return ask(process, *arguments)
+
+    def fail() -> None:
+        monkeypatch.undo()
+        raise MemoryError
+
+    monkeypatch.setattr(_hashers._Process, "hash", deaf)
+    with _hashers.Hashers("fast", 1 << 20, threads=2, files=100) as hashers:
+        for path in sorted(folder.glob("*/*.jpg")):
+            try:
+                (found,) = hashers.hash([str(path)])
+            except MemoryError:
+                unheard.append(path)
+                continue
+            assert isinstance(found, Fingerprint)
+            assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert len(unheard) == 1
+
+
+def test_a_file_that_there_is_no_memory_for_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_folder(tmp_path / "library", 10)
+    (folder / "broken.png").unlink()
+
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    with Library(tmp_path / "index") as library:
+        with monkeypatch.context() as patch:
+            patch.setattr(_hashers, "hash_file", fail)
+            reasons = {file.reason for file in library.scan(folder, threads=1).unreadable}
+        assert reasons == {"There was not enough memory to read it."}
+        assert library.scan(folder, threads=1).hashed == 10
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=lambda number: number.name)
@@ -136,10 +201,11 @@ def test_a_scan_that_is_ended_leaves_no_process_behind(tmp_path: Path, number: s
         assert process.stdout.read(2) == "..", "both have begun"
         children = children_of(process.pid)
         os.killpg(process.pid, number)  # as the terminal does it
-        said = process.communicate()[1]
+        told, said = process.communicate()  # which the children end, too
     assert len(children) == 2
     assert process.returncode == {signal.SIGKILL: -9, signal.SIGINT: OUTCOMES["interrupted"].code}[number]
     assert "Traceback" not in said
+    assert told.count(".") < 8, "none went on with what it had been given"
     until_none_is_left(children)
     with Library(tmp_path / "i") as library:
         assert library.scan(folder, threads=1).images == 600
