@@ -45,8 +45,16 @@ def processes_for_few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def children_of(process: int) -> list[int]:
+    """Those that hash. Whoever runs the tests may have others."""
     of_threads = Path(f"/proc/{process}/task").glob("*/children")
-    return [int(child) for children in of_threads for child in children.read_text().split()]
+    return [int(child) for children in of_threads for child in children.read_text().split() if hashes(child)]
+
+
+def hashes(process: str) -> bool:
+    try:
+        return b"import serve; serve(" in Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def at_work(process: int) -> bool:
