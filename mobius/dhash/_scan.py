@@ -45,6 +45,8 @@ Progress = Callable[[int, int], None]
 _BATCH: Final = 500
 _BATCH_SECONDS: Final = 2.0
 _TRIES: Final = 3
+_AWAKE: Final = 0.2
+"""Seconds after which the scan looks up: Python does not hear a Ctrl-C that comes just before it begins to wait."""
 
 
 @dataclass(frozen=True)
@@ -282,7 +284,7 @@ class Scan:
                         running.add(pool.submit(self._read, hashers, some))
                     if not running:
                         break
-                    finished, running = wait(running, return_when=FIRST_COMPLETED)
+                    finished, running = wait(running, timeout=_AWAKE, return_when=FIRST_COMPLETED)
                     for result in chain.from_iterable(future.result() for future in finished):
                         batch.append(result)
                         kinds[type(result[-1])] += 1

@@ -23,14 +23,14 @@ SLOW_SCAN = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which whoever runs the tests may have ignored
 from mobius.dhash import _hashers
-_hashers.WORTH_PROCESSES = 0
+_hashers.WORTH_PROCESSES, _hashers._AT_ONCE = 0, 50
 _hashers._PROGRAM = '''
 import time
 from mobius.dhash import _hashers
 hash_file = _hashers.hash_file
 def slowly(*arguments, **options):
     print(end=".", flush=True)
-    time.sleep(0.3)
+    time.sleep(0.1)
     return hash_file(*arguments, **options)
 _hashers.hash_file = slowly
 ''' + _hashers._PROGRAM
@@ -202,6 +202,7 @@ def test_a_file_that_there_is_no_memory_for_is_tried_again(tmp_path: Path, monke
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=lambda number: number.name)
 def test_a_scan_that_is_ended_leaves_no_process_behind(tmp_path: Path, number: signal.Signals) -> None:
     folder = make_folder(tmp_path / "library", 600)
+    (folder / "broken.png").unlink()  # which would end with the same code
     command = [sys.executable, "-c", SLOW_SCAN, "dhash", "scan", folder, "--index", tmp_path / "i", "--threads", "2"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as process:
@@ -213,7 +214,7 @@ def test_a_scan_that_is_ended_leaves_no_process_behind(tmp_path: Path, number: s
     assert len(children) == 2
     assert process.returncode == {signal.SIGKILL: -9, signal.SIGINT: OUTCOMES["interrupted"].code}[number]
     assert "Traceback" not in said
-    assert told.count(".") < 8, "none went on with what it had been given"
+    assert told.count(".") < 50, "none went on with what it had been given"
     until_none_is_left(children)
     with Library(tmp_path / "i") as library:
         assert library.scan(folder, threads=1).images == 600
