@@ -236,6 +236,8 @@ def scans(pictures: dict[str, list[bytes]], threads: Sequence[int], rounds: int)
 def main(count: int, rounds: int, threads: str, sizes: str, files: tuple[Path, ...], form: str) -> None:
     """Time hashing beside imagehash, imagededup's algorithm, pdqhash and the decode alone.
 
+    As text it also tells what a second thread brings, and how fast a folder of baseline JPEGs is scanned.
+
     \b
     python bench/dhash.py
     python bench/dhash.py --file holiday.jpg --sizes small --rounds 3

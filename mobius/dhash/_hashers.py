@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Hash files in processes of their own, for a scan of many.
 
-Threads share one interpreter, and of a small picture's time half is the interpreter's: a second thread adds a fifth to
-a scan of such, a second process nearly doubles it. And a picture that brings its reader down takes a process along,
-not the scan.
+Threads share one interpreter, and much of a small picture's time is the interpreter's: a second thread adds little to a
+scan of such, a second process nearly doubles it (`bench/dhash.py`). And a picture that brings its reader down takes a
+process along, not the scan.
 
 A process runs this module, from the same place. It reads its orders from a socket that it is started with and ends,
 after the file that it is at, when nobody is at the other end of it any more, however that came about. What a decoder

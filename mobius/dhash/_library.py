@@ -167,7 +167,7 @@ class Library:
 
         Args:
             threads: pictures decoded at a time; the number of CPUs when not given. More than one of them, and a
-                thousand files to read, and each is a process (of 50 to 100 MB).
+                thousand files to read, and each is a process (of 50 to 100 MB, the picture itself not counted).
 
         Raises:
             MobiusError: the folder does not exist or cannot be listed.

@@ -103,7 +103,12 @@ def hash_command(files: tuple[Path, ...], mode: Mode, form: str) -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 @_index
 @click.option("--release", default="none", help="The release id recorded with every row written.")
-@click.option("--threads", type=click.IntRange(1, 256), help="At most so many pictures at a time.  [default: CPUs]")
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 256),
+    help="At most so many pictures at a time; where a thousand or more are new, each in a process of 50 to 100 MB, the"
+    " picture itself not counted.  [default: CPUs]",
+)
 @_mode
 @_format
 def scan(folder: Path, index: Path, release: str, threads: int | None, mode: Mode, form: str) -> None:
