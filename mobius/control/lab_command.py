@@ -88,7 +88,7 @@ def _container_states(lab: str) -> dict[str, str]:
     """podman's state of each container of a lab, by container name."""
     podman = shutil.which("podman")
     if podman is None:
-        raise MobiusError("missing_dependency", "podman is not installed.", do_next="Run `make setup`.")
+        raise MobiusError("missing_dependency", "podman is not installed.", do_next="Run `apt-get install podman`, or `make setup` in a checkout of MOBIUS.")
     sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
     command = [*sudo, podman, "ps", "--all", "--format", "json", "--filter", f"label=org.mobius.lab.id={lab}"]
     try:

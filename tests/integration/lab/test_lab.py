@@ -282,7 +282,7 @@ def test_two_labs_that_start_at_once_do_not_disturb_each_other(lab: Lab, tmp_pat
     assert not [row for row in everything_of_podman() - before if any(name in row for name in ids_of(others))]
 
 
-def test_without_podman_the_sentence_names_it_and_setup(tmp_path: Path) -> None:
+def test_without_podman_the_message_names_it_and_how_to_install_it(tmp_path: Path) -> None:
     lab = Lab(tmp_path)
     # podman is found through PATH; everything else that the run needs is linked into this one
     (tmp_path / "bin").mkdir()
@@ -297,7 +297,7 @@ def test_without_podman_the_sentence_names_it_and_setup(tmp_path: Path) -> None:
     assert done.returncode == 3, done.stderr
     assert done.stderr.splitlines()[-2:] == [
         "mobius: missing_dependency: podman is not installed.",
-        "do next: Run `make setup`.",
+        "do next: Run `apt-get install podman`, or `make setup` in a checkout of MOBIUS.",
     ]
     assert not (tmp_path / ".lab").exists()
 

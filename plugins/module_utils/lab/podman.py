@@ -1,9 +1,8 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What the lab's modules ask of podman and of the machine it runs on.
+"""podman and the limits of the machine it runs on, for the lab's modules.
 
-The lab works on restricted machines as on others; everything that differs between them is found out here, by looking.
-Standard library only.
+The lab also works on restricted machines: this module detects what differs between machines. Standard library only.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ IMAGE_REPOSITORY = "localhost/mobius-lab"
 IMAGE_LABEL = "org.mobius.lab"
 LAB_LABEL = "org.mobius.lab.id"
 SPEC_LABEL = "org.mobius.lab.spec"
-# Only root may write here, unlike /tmp and /run/lock, so nobody can put another file in the lock's place.
+# Only root may write here, unlike /tmp and /run/lock, so nobody can replace the lock file.
 LOCK_FOLDER = Path("/run/mobius-lab")
 
 # Above the first, a process may not ask for more than its own hard limit; above the second, conmon refuses.
-WANTED_NOFILE = 65536
-WANTED_NPROC = 32768
+NOFILE_LIMIT = 65536
+NPROC_LIMIT = 32768
 
 
 def find_program(name: str) -> str:
@@ -39,10 +38,15 @@ def find_program(name: str) -> str:
         MobiusError: `missing_dependency`, when it is not installed.
     """
     folders = os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
-    found = shutil.which(name, path=folders)
-    if found is None:
-        raise MobiusError("missing_dependency", f"{name} is not installed.", do_next="Run `make setup`.")
-    return found
+    program = shutil.which(name, path=folders)
+    if program is None:
+        package = "openssh-client" if name.startswith("ssh") else name
+        raise MobiusError(
+            "missing_dependency",
+            f"{name} is not installed.",
+            do_next=f"Run `apt-get install {package}`, or `make setup` in a checkout of MOBIUS.",
+        )
+    return program
 
 
 def image_lock_file() -> Path:
@@ -68,20 +72,20 @@ def cgroup_version(root: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def limits() -> dict[str, int]:
-    """The RLIMITs to give a host: as high as is of use, no higher than this machine allows."""
+    """The RLIMITs to give a host: high enough for a host, not higher than this machine allows."""
 
-    def at_most(kind: int, wanted: int) -> int:
+    def at_most(kind: int, expected: int) -> int:
         hard = resource.getrlimit(kind)[1]
-        return wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+        return expected if hard == resource.RLIM_INFINITY else min(hard, expected)
 
     return {
-        "nofile": at_most(resource.RLIMIT_NOFILE, WANTED_NOFILE),
-        "nproc": at_most(resource.RLIMIT_NPROC, WANTED_NPROC),
+        "nofile": at_most(resource.RLIMIT_NOFILE, NOFILE_LIMIT),
+        "nproc": at_most(resource.RLIMIT_NPROC, NPROC_LIMIT),
     }
 
 
 class PodmanError(Exception):
-    """A podman command failed; the text is what it said."""
+    """A podman command failed; the text is its error output."""
 
 
 class Podman:
@@ -115,15 +119,15 @@ class Podman:
         except subprocess.TimeoutExpired as error:
             raise MobiusError("timeout", f"podman {arguments[0]} did not end in {timeout:.0f} seconds.") from error
         if done.returncode != 0:
-            said = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
-            raise PodmanError(f"podman {arguments[0]}: {said}")
+            message = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
+            raise PodmanError(f"podman {arguments[0]}: {message}")
         return done.stdout.decode(errors="replace")
 
     def json(self, *arguments: str) -> list[dict[str, Any]]:
-        """The rows of a podman command that was asked for JSON (it prints `null`, or nothing, for no rows)."""
+        """The rows of a podman command that prints JSON (`null`, or nothing, means no rows)."""
         rows = json.loads(self.run(*arguments) or "null") or []
         if not isinstance(rows, list):
-            raise PodmanError(f"podman {arguments[0]}: unexpected answer")
+            raise PodmanError(f"podman {arguments[0]}: unexpected output")
         return rows
 
     def image_exists(self, reference: str) -> bool:
@@ -139,7 +143,7 @@ class Podman:
             try:
                 rows += self.json("container", "inspect", identity)
             except PodmanError:
-                # Another lab may remove its container between the two questions.
+                # Another lab may remove its container between the two commands.
                 if self._exists(identity):
                     raise
         return rows
@@ -148,7 +152,7 @@ class Podman:
         return identity in self.run("ps", "--all", "--quiet", "--no-trunc").split()
 
     def remove(self, identity: str) -> None:
-        """Remove a container and its volumes at once, in whatever state it is; one that is gone is well."""
+        """Remove a container and its volumes at once, in any state; one that does not exist is no error."""
         self.run("rm", "--force", "--volumes", "--ignore", "--time", "0", identity)
 
 
