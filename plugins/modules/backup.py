@@ -18,7 +18,7 @@ author: MOBIUS contributors
 extends_documentation_fragment: [mobius.dhash.mobius_host]
 attributes:
   check_mode: {support: full, description: "Reads and compares everything, and says what would be written and removed."}
-  diff_mode: {support: full, description: Shows the backups before and after.}
+  diff_mode: {support: full, description: "Shows the backups before and after."}
 options:
   state:
     description:
@@ -94,7 +94,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-folder: {description: The folder of the backups., returned: success, type: str}
+folder: {description: "The folder of the backups.", returned: success, type: str}
 backups:
   description: >-
     All backups afterwards, oldest first, each with C(id), C(scope), C(host), C(created), C(release), C(bytes), C(sha256),
@@ -102,20 +102,20 @@ backups:
   returned: success
   type: list
   elements: dict
-id: {description: "The newest backup of this scope, just written or found whole; in check mode, empty when it would be written.", returned: with O(state=present), type: str}
-path: {description: Its file., returned: with O(state=present), type: str}
-sha256: {description: Its SHA-256., returned: with O(state=present), type: str}
-bytes: {description: Its size., returned: with O(state=present), type: int}
+id: {description: "The newest backup of this scope, just written or found whole; in check mode, empty when it would be written.", returned: "with O(state=present)", type: str}
+path: {description: "Its file.", returned: "with O(state=present)", type: str}
+sha256: {description: "Its SHA-256.", returned: "with O(state=present)", type: str}
+bytes: {description: "Its size.", returned: "with O(state=present)", type: int}
 verified:
   description:
     - With O(state=present), whether that backup was read back whole in this run.
     - With O(state=verified), the ids of the backups that are whole.
   returned: with O(state=present) and O(state=verified)
   type: raw
-removed: {description: Ids of the backups that rotation removed., returned: with O(state=present) and O(state=pruned), type: list, elements: str}
-leftovers: {description: Names of what killed runs had left and this one removed., returned: with O(state=present), type: list, elements: str}
-differences: {description: "What is another than in the backup before, at most 20 names.", returned: with O(state=present), type: list, elements: str}
-skipped: {description: "What was not saved, since it is neither a file nor a folder.", returned: with O(state=present), type: list, elements: str}
+removed: {description: "Ids of the backups that rotation removed.", returned: "with O(state=present) and O(state=pruned)", type: list, elements: str}
+leftovers: {description: "Names of what killed runs had left and this one removed.", returned: "with O(state=present)", type: list, elements: str}
+differences: {description: "What is another than in the backup before, at most 20 names.", returned: "with O(state=present)", type: list, elements: str}
+skipped: {description: "What was not saved, since it is neither a file nor a folder.", returned: "with O(state=present)", type: list, elements: str}
 damaged:
   description: By id, what is wrong with the backups that are not what was written.
   returned: with O(state=verified)

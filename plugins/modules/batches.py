@@ -13,9 +13,9 @@ description:
 version_added: "0.2.0"
 author: MOBIUS contributors
 attributes:
-  action: {support: full, description: Runs on the control node.}
-  check_mode: {support: full, description: Gives the same result in check mode.}
-  diff_mode: {support: full, description: Never changes anything, so there is no difference to show.}
+  action: {support: full, description: "Runs on the control node."}
+  check_mode: {support: full, description: "Gives the same result in check mode."}
+  diff_mode: {support: full, description: "Never changes anything, so there is no difference to show."}
 options:
   hosts:
     description: The hosts to put into batches; without it, all of the play.

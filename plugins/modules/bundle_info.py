@@ -13,9 +13,9 @@ description:
 version_added: "0.1.0"
 author: MOBIUS contributors
 attributes:
-  action: {support: full, description: Runs on the control node.}
-  check_mode: {support: full, description: Gives the same result in check mode.}
-  diff_mode: {support: full, description: Never changes anything, so there is no difference to show.}
+  action: {support: full, description: "Runs on the control node."}
+  check_mode: {support: full, description: "Gives the same result in check mode."}
+  diff_mode: {support: full, description: "Never changes anything, so there is no difference to show."}
 options:
   path:
     description: The bundle, relative to the folder in which the run was started.
@@ -35,15 +35,15 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-path: {description: Absolute path of the bundle., returned: success, type: str}
-release: {description: Release id., returned: success, type: str, sample: 1.0.0-0123456789ab}
-service: {description: The service that the bundle holds., returned: success, type: str}
-version: {description: Its version., returned: success, type: str}
-commit: {description: The commit it was built from., returned: success, type: str}
-python: {description: Python of the hosts that it fits., returned: success, type: str, sample: "3.11"}
-platform: {description: Platform of the hosts that it fits., returned: success, type: str, sample: linux_x86_64}
-sha256: {description: SHA-256 of the bundle file., returned: success, type: str}
-tree_sha256: {description: Digest of the tree in it., returned: success, type: str}
-size: {description: Size of the bundle file in bytes., returned: success, type: int}
-expect: {description: What a host compares itself with (M(mobius.dhash.preflight))., returned: success, type: dict}
+path: {description: "Absolute path of the bundle.", returned: success, type: str}
+release: {description: "Release id.", returned: success, type: str, sample: 1.0.0-0123456789ab}
+service: {description: "The service that the bundle holds.", returned: success, type: str}
+version: {description: "Its version.", returned: success, type: str}
+commit: {description: "The commit it was built from.", returned: success, type: str}
+python: {description: "Python of the hosts that it fits.", returned: success, type: str, sample: "3.11"}
+platform: {description: "Platform of the hosts that it fits.", returned: success, type: str, sample: linux_x86_64}
+sha256: {description: "SHA-256 of the bundle file.", returned: success, type: str}
+tree_sha256: {description: "Digest of the tree in it.", returned: success, type: str}
+size: {description: "Size of the bundle file in bytes.", returned: success, type: int}
+expect: {description: "What a host compares itself with (M(mobius.dhash.preflight)).", returned: success, type: dict}
 """

@@ -15,9 +15,9 @@ description:
 version_added: "0.1.0"
 author: MOBIUS contributors
 attributes:
-  action: {support: full, description: Runs on the control node, once with C(run_once) or on each host alike.}
-  check_mode: {support: full, description: Predicts that a verdict which is unknown in check mode will be good.}
-  diff_mode: {support: full, description: Never changes anything, so there is no difference to show.}
+  action: {support: full, description: "Runs on the control node, once with C(run_once) or on each host alike."}
+  check_mode: {support: full, description: "Predicts that a verdict which is unknown in check mode will be good."}
+  diff_mode: {support: full, description: "Never changes anything, so there is no difference to show."}
 options:
   result:
     description:

@@ -13,9 +13,9 @@ description:
 version_added: "0.1.0"
 author: MOBIUS contributors
 attributes:
-  action: {support: full, description: Runs on the control node.}
-  check_mode: {support: full, description: Fails in check mode as well, what a play refuses its plan refuses.}
-  diff_mode: {support: full, description: Never changes anything, so there is no difference to show.}
+  action: {support: full, description: "Runs on the control node."}
+  check_mode: {support: full, description: "Fails in check mode as well, what a play refuses its plan refuses."}
+  diff_mode: {support: full, description: "Never changes anything, so there is no difference to show."}
 options:
   outcome:
     description: Name of the outcome. Needed unless O(failure) carries one.
@@ -54,8 +54,8 @@ mobius_failure:
   returned: always
   type: dict
   contains:
-    code: {description: Exit code 1 to 5., type: int, returned: always}
-    outcome: {description: Name in the table., type: str, returned: always}
-    reason: {description: One sentence., type: str, returned: always}
-    do_next: {description: What a person does now., type: str, returned: always}
+    code: {description: "Exit code 1 to 5.", type: int, returned: always}
+    outcome: {description: "Name in the table.", type: str, returned: always}
+    reason: {description: "One sentence.", type: str, returned: always}
+    do_next: {description: "What a person does now.", type: str, returned: always}
 """

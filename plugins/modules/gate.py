@@ -23,7 +23,7 @@ author: MOBIUS contributors
 extends_documentation_fragment: [mobius.dhash.mobius_host]
 attributes:
   check_mode: {support: full, description: "Asks nothing, because nothing has been promoted; the verdict is V(unknown)."}
-  diff_mode: {support: full, description: Never changes anything, so there is no difference to show.}
+  diff_mode: {support: full, description: "Never changes anything, so there is no difference to show."}
 options:
   release:
     description: The release whose instance is judged.
@@ -51,15 +51,15 @@ options:
     elements: dict
     default: []
     suboptions:
-      name: {description: What a person calls it., type: str, required: true}
-      method: {description: The HTTP method., type: str, choices: [GET, POST], default: GET}
+      name: {description: "What a person calls it.", type: str, required: true}
+      method: {description: "The HTTP method.", type: str, choices: [GET, POST], default: GET}
       path: {description: "The path, with its query.", type: str, required: true}
-      content_type: {description: The type of the body., type: str}
-      body_base64: {description: The body., type: str}
+      content_type: {description: "The type of the body.", type: str}
+      body_base64: {description: "The body.", type: str}
       body_file:
         description: A file on the control node with the body, beside the playbook, in the role's C(files) or under O(body_dir).
         type: path
-      status: {description: The status that must come., type: int, default: 200}
+      status: {description: "The status that must come.", type: int, default: 200}
       json:
         description: What the answer's JSON object must hold; keys that are not named here do not matter.
         type: dict
@@ -81,15 +81,15 @@ options:
         type: list
         elements: dict
         suboptions:
-          metric: {description: The name of the metric., type: str, required: true}
-          where: {description: A regular expression for each label that matters; it must match the whole value., type: dict, default: {}}
+          metric: {description: "The name of the metric.", type: str, required: true}
+          where: {description: "A regular expression for each label that matters; it must match the whole value.", type: dict, default: {}}
       whole: *selectors
       histogram: *selectors
-      quantile: {description: Which quantile of the histogram., type: float, default: 0.95}
-      times: {description: How many times the confirmed release's figure is allowed., type: float, default: 1.0}
+      quantile: {description: "Which quantile of the histogram.", type: float, default: 0.95}
+      times: {description: "How many times the confirmed release's figure is allowed.", type: float, default: 1.0}
       floor: {description: "A figure up to this one is always allowed, so that three times nothing is still nothing.", type: float, default: 0.0}
       limit: {description: "A figure over this one is never allowed, whatever the confirmed release has.", type: float}
-      samples: {description: How much both must have counted before the figure says anything., type: int, default: 200}
+      samples: {description: "How much both must have counted before the figure says anything.", type: int, default: 200}
   run:
     description: The run that asks, for the evidence.
     type: str

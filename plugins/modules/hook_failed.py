@@ -12,9 +12,9 @@ description:
 version_added: "0.1.0"
 author: MOBIUS contributors
 attributes:
-  action: {support: full, description: Runs on the control node alone.}
-  check_mode: {support: full, description: Gives the same result in check mode.}
-  diff_mode: {support: full, description: Never changes anything, so there is no difference to show.}
+  action: {support: full, description: "Runs on the control node alone."}
+  check_mode: {support: full, description: "Gives the same result in check mode."}
+  diff_mode: {support: full, description: "Never changes anything, so there is no difference to show."}
 options:
   hook:
     description: Name of the hook.
@@ -35,4 +35,11 @@ EXAMPLES = r"""
     - name: Refuse the release
       mobius.dhash.hook_failed:
         hook: after_promote
+"""
+
+RETURN = r"""
+mobius_failure:
+  description: What failed, for programs, as M(mobius.dhash.failure) returns it.
+  returned: when O(optional=false)
+  type: dict
 """

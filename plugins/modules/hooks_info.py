@@ -12,9 +12,9 @@ description:
 version_added: "0.1.0"
 author: MOBIUS contributors
 attributes:
-  action: {support: full, description: Runs on the control node alone.}
-  check_mode: {support: full, description: Gives the same result in check mode.}
-  diff_mode: {support: full, description: Never changes anything, so there is no difference to show.}
+  action: {support: full, description: "Runs on the control node alone."}
+  check_mode: {support: full, description: "Gives the same result in check mode."}
+  diff_mode: {support: full, description: "Never changes anything, so there is no difference to show."}
 options:
   hooks:
     description:
@@ -38,5 +38,5 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-hooks: {description: The absolute path of each hook that is set., returned: success, type: dict}
+hooks: {description: "The absolute path of each hook that is set.", returned: success, type: dict}
 """

@@ -15,8 +15,8 @@ description:
 version_added: "0.1.0"
 author: MOBIUS contributors
 attributes:
-  check_mode: {support: full, description: Predicts from the same comparison that the real run acts on.}
-  diff_mode: {support: full, description: Shows the version of the command, and the description of the service.}
+  check_mode: {support: full, description: "Predicts from the same comparison that the real run acts on."}
+  diff_mode: {support: full, description: "Shows the version of the command, and the description of the service."}
 options:
   tool:
     description: V(host) switches, reverts and watches; V(backup) is what a host's own timers run.

@@ -20,7 +20,7 @@ attributes:
   check_mode:
     support: full
     description: Takes nothing. Another run's lease is reported as RV(finding), and no refusal.
-  diff_mode: {support: none, description: A lease is a sign of life and never a change of the host.}
+  diff_mode: {support: none, description: "A lease is a sign of life and never a change of the host."}
 options:
   state:
     description: V(held) takes or renews it, V(free) lets go of it when it is this run's.

@@ -15,8 +15,8 @@ version_added: "0.1.0"
 author: MOBIUS contributors
 extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.run, mobius.dhash.mobius_host.lease]
 attributes:
-  check_mode: {support: full, description: Predicts from the same comparison that the real run acts on.}
-  diff_mode: {support: full, description: Shows the releases that are marked bad, before and after.}
+  check_mode: {support: full, description: "Predicts from the same comparison that the real run acts on."}
+  diff_mode: {support: full, description: "Shows the releases that are marked bad, before and after."}
 options:
   release:
     description: Release id; it need not be staged.

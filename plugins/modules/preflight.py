@@ -20,23 +20,23 @@ version_added: "0.1.0"
 author: MOBIUS contributors
 extends_documentation_fragment: [mobius.dhash.mobius_host]
 attributes:
-  check_mode: {support: full, description: Never changes anything.}
-  diff_mode: {support: full, description: Never changes anything, so there is no difference to show.}
+  check_mode: {support: full, description: "Never changes anything."}
+  diff_mode: {support: full, description: "Never changes anything, so there is no difference to show."}
 options:
   expect:
     description: What the bundle holds, as M(mobius.dhash.bundle_info) returns it.
     type: dict
     required: true
     suboptions:
-      release: {description: The release id., type: str, required: true}
-      sha256: {description: SHA-256 of the bundle file., type: str, required: true}
+      release: {description: "The release id.", type: str, required: true}
+      sha256: {description: "SHA-256 of the bundle file.", type: str, required: true}
       signature: {description: "The SSH signature beside the bundle, if there is one.", type: str}
-      service: {description: The service., type: str, required: true}
-      python: {description: The version of Python it was built for., type: str, required: true}
-      platform: {description: The platform it was built for., type: str, required: true}
-      needs_bytes: {description: The space that the staged release takes., type: int, required: true}
-      bundle_bytes: {description: The size of the bundle., type: int, required: true}
-      files: {description: How many files it has., type: int, required: true}
+      service: {description: "The service.", type: str, required: true}
+      python: {description: "The version of Python it was built for.", type: str, required: true}
+      platform: {description: "The platform it was built for.", type: str, required: true}
+      needs_bytes: {description: "The space that the staged release takes.", type: int, required: true}
+      bundle_bytes: {description: "The size of the bundle.", type: int, required: true}
+      files: {description: "How many files it has.", type: int, required: true}
   backup:
     description: What is backed up before the deploy; V(none) when nothing is.
     type: str
@@ -66,10 +66,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-signer: {description: Who signed the bundle; null on a host that has no list of signers., returned: success, type: str}
-confirmed: {description: The release that the host has confirmed; null when there is none., returned: success, type: str}
+signer: {description: "Who signed the bundle; null on a host that has no list of signers.", returned: success, type: str}
+confirmed: {description: "The release that the host has confirmed; null when there is none.", returned: success, type: str}
 release_bytes: {description: "Bytes that staging needs, the bundle's own copy and a reserve among them.", returned: success, type: int}
-backup_bytes: {description: Bytes that the backup needs at most., returned: success, type: int}
+backup_bytes: {description: "Bytes that the backup needs at most.", returned: success, type: int}
 """
 
 from pathlib import Path

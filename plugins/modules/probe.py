@@ -16,7 +16,7 @@ author: MOBIUS contributors
 extends_documentation_fragment: [mobius.dhash.mobius_host]
 attributes:
   check_mode: {support: full, description: "Asks an instance that is running; says C(predicted=unknown) when it is not."}
-  diff_mode: {support: full, description: Never changes anything, so there is no difference to show.}
+  diff_mode: {support: full, description: "Never changes anything, so there is no difference to show."}
 options:
   release:
     description: The release whose instance is asked.
@@ -28,15 +28,15 @@ options:
     elements: dict
     required: true
     suboptions:
-      name: {description: What a person calls it., type: str, required: true}
-      method: {description: The HTTP method., type: str, choices: [GET, POST], default: GET}
+      name: {description: "What a person calls it.", type: str, required: true}
+      method: {description: "The HTTP method.", type: str, choices: [GET, POST], default: GET}
       path: {description: "The path, with its query.", type: str, required: true}
-      content_type: {description: The type of the body., type: str}
-      body_base64: {description: The body., type: str}
+      content_type: {description: "The type of the body.", type: str}
+      body_base64: {description: "The body.", type: str}
       body_file:
         description: A file on the control node with the body, beside the playbook, in the role's C(files) or under O(body_dir).
         type: path
-      status: {description: The status that must come., type: int, default: 200}
+      status: {description: "The status that must come.", type: int, default: 200}
       json:
         description: What the answer's JSON object must hold; keys that are not named here do not matter.
         type: dict

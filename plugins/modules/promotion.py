@@ -21,7 +21,7 @@ attributes:
     description:
       - Predicts from the same comparison that the real run acts on.
       - The earlier stages of the same promotion are taken as done, since the tasks before have predicted them.
-  diff_mode: {support: full, description: Shows the truth, what is pending and the instances, before and after.}
+  diff_mode: {support: full, description: "Shows the truth, what is pending and the instances, before and after."}
 options:
   release:
     description: Release id.

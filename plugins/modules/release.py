@@ -23,9 +23,9 @@ version_added: "0.1.0"
 author: MOBIUS contributors
 extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.run, mobius.dhash.mobius_host.lease]
 attributes:
-  action: {support: full, description: The bundle is read on the control node and transferred when needed.}
+  action: {support: full, description: "The bundle is read on the control node and transferred when needed."}
   check_mode: {support: full, description: "Makes every check that the real run makes before it writes, and predicts; transfers nothing."}
-  diff_mode: {support: full, description: Shows the release and its state before and after.}
+  diff_mode: {support: full, description: "Shows the release and its state before and after."}
 options:
   state:
     description: What the release is to be.
@@ -49,15 +49,15 @@ options:
     description: What the bundle holds. Set by the action plugin.
     type: dict
     suboptions:
-      release: {description: The release id., type: str, required: true}
-      sha256: {description: SHA-256 of the bundle file., type: str, required: true}
+      release: {description: "The release id.", type: str, required: true}
+      sha256: {description: "SHA-256 of the bundle file.", type: str, required: true}
       signature: {description: "The SSH signature beside the bundle, if there is one.", type: str}
-      service: {description: The service., type: str, required: true}
-      python: {description: The version of Python it was built for., type: str, required: true}
-      platform: {description: The platform it was built for., type: str, required: true}
-      needs_bytes: {description: The space that the staged release takes., type: int, required: true}
-      bundle_bytes: {description: The size of the bundle., type: int, required: true}
-      files: {description: How many files it has., type: int, required: true}
+      service: {description: "The service.", type: str, required: true}
+      python: {description: "The version of Python it was built for.", type: str, required: true}
+      platform: {description: "The platform it was built for.", type: str, required: true}
+      needs_bytes: {description: "The space that the staged release takes.", type: int, required: true}
+      bundle_bytes: {description: "The size of the bundle.", type: int, required: true}
+      files: {description: "How many files it has.", type: int, required: true}
   src:
     description: Where the bundle is on the host. Set by the action plugin after the transfer.
     type: path

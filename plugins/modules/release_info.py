@@ -14,8 +14,8 @@ version_added: "0.1.0"
 author: MOBIUS contributors
 extends_documentation_fragment: [mobius.dhash.mobius_host]
 attributes:
-  check_mode: {support: full, description: Never changes anything.}
-  diff_mode: {support: full, description: Never changes anything, so there is no difference to show.}
+  check_mode: {support: full, description: "Never changes anything."}
+  diff_mode: {support: full, description: "Never changes anything, so there is no difference to show."}
 """
 
 EXAMPLES = r"""

@@ -20,8 +20,8 @@ version_added: "0.2.0"
 author: MOBIUS contributors
 extends_documentation_fragment: [mobius.dhash.mobius_host]
 attributes:
-  check_mode: {support: full, description: Proves the backup and says what on the host is another than in it.}
-  diff_mode: {support: full, description: Names what is another than in the backup.}
+  check_mode: {support: full, description: "Proves the backup and says what on the host is another than in it."}
+  diff_mode: {support: full, description: "Names what is another than in the backup."}
 options:
   id:
     description: The backup, as M(mobius.dhash.backup) lists it; V(latest) for the newest full one that is not damaged.
@@ -65,7 +65,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-id: {description: The backup., returned: success, type: str}
+id: {description: "The backup.", returned: success, type: str}
 differences:
   description: What on the host was another than in the backup, at most 20 names.
   returned: success

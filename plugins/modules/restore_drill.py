@@ -45,21 +45,21 @@ options:
     elements: dict
     default: []
     suboptions:
-      name: {description: What a person calls it., type: str, required: true}
-      method: {description: The HTTP method., type: str, choices: [GET, POST], default: GET}
+      name: {description: "What a person calls it.", type: str, required: true}
+      method: {description: "The HTTP method.", type: str, choices: [GET, POST], default: GET}
       path: {description: "The path, with its query.", type: str, required: true}
-      content_type: {description: The type of the body., type: str}
-      body_base64: {description: The body., type: str}
-      status: {description: The status that must come., type: int, default: 200}
-      json: {description: What the answer's JSON object must hold., type: dict}
+      content_type: {description: "The type of the body.", type: str}
+      body_base64: {description: "The body.", type: str}
+      status: {description: "The status that must come.", type: int, default: 200}
+      json: {description: "What the answer's JSON object must hold.", type: dict}
   count:
     description: A number that the restored database holds and the instance must tell.
     type: dict
     suboptions:
-      database: {description: An SQLite database below the state folder., type: str, required: true}
-      query: {description: Gives one row with the number., type: str, required: true}
-      path: {description: Where the instance tells it., type: str, required: true}
-      key: {description: The member of the JSON object there., type: str, required: true}
+      database: {description: "An SQLite database below the state folder.", type: str, required: true}
+      query: {description: "Gives one row with the number.", type: str, required: true}
+      path: {description: "Where the instance tells it.", type: str, required: true}
+      key: {description: "The member of the JSON object there.", type: str, required: true}
   command_config_dir:
     description:
       - Where the settings of C(mobius-backup) lie. They name the folder whose metrics for Prometheus are renewed with
@@ -89,13 +89,13 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-backup: {description: The backup., returned: with O(state=drilled), type: str}
-release: {description: The release that was started on it; empty on a host that has none., returned: with O(state=drilled), type: str}
-files: {description: How many files came back., returned: with O(state=drilled), type: int}
-counted: {description: The number that the database holds and the instance told., returned: with O(state=drilled) and O(count), type: int}
-seconds: {description: What the drill took., returned: with O(state=drilled), type: float}
-predicted: {description: V(unknown)., returned: in check mode with O(state=drilled), type: str}
-last: {description: "When the last successful drill was, RFC 3339; empty when there was none.", returned: with O(state=recent), type: str}
+backup: {description: "The backup.", returned: "with O(state=drilled)", type: str}
+release: {description: "The release that was started on it; empty on a host that has none.", returned: "with O(state=drilled)", type: str}
+files: {description: "How many files came back.", returned: "with O(state=drilled)", type: int}
+counted: {description: "The number that the database holds and the instance told.", returned: "with O(state=drilled) and O(count)", type: int}
+seconds: {description: "What the drill took.", returned: "with O(state=drilled)", type: float}
+predicted: {description: "V(unknown).", returned: "in check mode with O(state=drilled)", type: str}
+last: {description: "When the last successful drill was, RFC 3339; empty when there was none.", returned: "with O(state=recent)", type: str}
 journal:
   description: The last lines that the instance wrote.
   returned: when the instance failed or did not answer

@@ -16,8 +16,8 @@ version_added: "0.2.0"
 author: MOBIUS contributors
 extends_documentation_fragment: [mobius.dhash.mobius_host]
 attributes:
-  check_mode: {support: full, description: Predicts from the same comparison that the real run acts on.}
-  diff_mode: {support: full, description: Shows the staged releases before and after.}
+  check_mode: {support: full, description: "Predicts from the same comparison that the real run acts on."}
+  diff_mode: {support: full, description: "Shows the staged releases before and after."}
 options:
   keep:
     description: How many healthy releases stay, at least one.

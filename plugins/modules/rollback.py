@@ -17,8 +17,8 @@ version_added: "0.1.0"
 author: MOBIUS contributors
 extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.run]
 attributes:
-  check_mode: {support: full, description: Predicts from the same comparison that the real run acts on.}
-  diff_mode: {support: full, description: Shows the truth, what is pending and the instances, before and after.}
+  check_mode: {support: full, description: "Predicts from the same comparison that the real run acts on."}
+  diff_mode: {support: full, description: "Shows the truth, what is pending and the instances, before and after."}
 options:
   to:
     description: The release to go back to, any kept one, also one that was marked bad; when left out, the one before.

@@ -24,8 +24,8 @@ version_added: "0.1.0"
 author: MOBIUS contributors
 attributes:
   action: {support: full, description: "Records on the control node, then asks the host."}
-  check_mode: {support: full, description: Gives the same result in check mode.}
-  diff_mode: {support: full, description: Never changes anything, so there is no difference to show.}
+  check_mode: {support: full, description: "Gives the same result in check mode."}
+  diff_mode: {support: full, description: "Never changes anything, so there is no difference to show."}
 options:
   approval:
     description: Whether the inventory's rule for plans holds for this play. A rollback, and what only saves, asks for none.

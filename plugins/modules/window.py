@@ -12,9 +12,9 @@ description:
 version_added: "0.2.0"
 author: MOBIUS contributors
 attributes:
-  action: {support: full, description: Runs on the control node.}
+  action: {support: full, description: "Runs on the control node."}
   check_mode: {support: full, description: "Refuses nothing; what the run would be refused for is RV(finding)."}
-  diff_mode: {support: full, description: Never changes anything, so there is no difference to show.}
+  diff_mode: {support: full, description: "Never changes anything, so there is no difference to show."}
 options:
   window:
     description: Two times in UTC, V(23:00-00:00), the second one not included; empty allows any time.

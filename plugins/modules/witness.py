@@ -16,8 +16,8 @@ version_added: "0.1.0"
 author: MOBIUS contributors
 extends_documentation_fragment: [mobius.dhash.mobius_host]
 attributes:
-  check_mode: {support: full, description: Writes nothing in check mode.}
-  diff_mode: {support: full, description: Never reports a change, so there is no difference to show.}
+  check_mode: {support: full, description: "Writes nothing in check mode."}
+  diff_mode: {support: full, description: "Never reports a change, so there is no difference to show."}
 options:
   head:
     description: The head, with its C(chain), C(seq), C(hash) and the C(run) that it opened.
