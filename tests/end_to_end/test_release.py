@@ -14,7 +14,7 @@ from mobius.control.steady_client import Picture, SteadyClient, serving_release
 from tests.end_to_end.by_hand import Bundle, Host, answered, build, mobius
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-GOLDEN = CHECKOUT / "roles/deploy/files/golden"
+GOLDEN = CHECKOUT / "playbooks/files/golden"
 pytestmark = pytest.mark.lab
 
 

@@ -22,7 +22,7 @@ import httpx
 import pytest
 
 ROOT = Path(__file__).parents[3]
-GOLDEN = ROOT / "roles" / "deploy" / "files" / "golden"
+GOLDEN = ROOT / "playbooks" / "files" / "golden"
 OLD, NEW = "1.0.0-aaaaaaaaaaaa", "1.1.0-bbbbbbbbbbbb"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy
 from PIL import Image
 
-GOLDEN = Path(__file__).parents[3] / "roles/deploy/files/golden"
+GOLDEN = Path(__file__).parents[3] / "playbooks/files/golden"
 PICTURE = (GOLDEN / "astronaut-baseline.jpg").read_bytes()
 SHA256 = hashlib.sha256(PICTURE).hexdigest()
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from conftest import Host
 
 OLD, NEW = "1.0.0-aaaaaaaaaaaa", "1.1.0-bbbbbbbbbbbb"
-GOLDEN = Path(__file__).parents[3] / "roles/deploy/files/golden"
+GOLDEN = Path(__file__).parents[3] / "playbooks/files/golden"
 
 
 def series(page: str) -> dict[tuple[str, str], float]:
@@ -60,7 +60,7 @@ def test_http_answers_with_the_keys_of_the_command(host: Host) -> None:
     host.start(OLD, start="serving")
     path = GOLDEN / "rocket-orientation-6.jpg"
     call = [sys.executable, "-c", "from mobius.dhash.command import dhash; dhash()", "hash", "--format", "json", path]
-    printed = json.loads(subprocess.run(call, check=True, capture_output=True, cwd=GOLDEN.parents[3]).stdout)
+    printed = json.loads(subprocess.run(call, check=True, capture_output=True, cwd=GOLDEN.parents[2]).stdout)
     assert printed.pop("path") == str(path)
     with host.client() as client:
         assert client.post("/v1/hash", content=path.read_bytes()).json() == printed

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from conftest import Host, Running
 
 RELEASE = "1.0.0-aaaaaaaaaaaa"
-GOLDEN = Path(__file__).parents[3] / "roles/deploy/files/golden"
+GOLDEN = Path(__file__).parents[3] / "playbooks/files/golden"
 GOOD = (GOLDEN / "camera-grey.png").read_bytes()
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from conftest import Host
 
 OLD, NEW = "1.0.0-aaaaaaaaaaaa", "1.1.0-bbbbbbbbbbbb"
-PICTURE = Path(__file__).parents[3] / "roles/deploy/files/golden/coffee-progressive.jpg"
+PICTURE = Path(__file__).parents[3] / "playbooks/files/golden/coffee-progressive.jpg"
 
 
 @pytest.mark.parametrize("switches", [50, pytest.param(500, marks=pytest.mark.soak)])

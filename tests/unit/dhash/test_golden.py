@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from mobius.dhash import ALGORITHMS, CONTENT_TYPES, Dhash, Mode, hash_file
 
-GOLDEN = Path(__file__).parents[3] / "roles" / "deploy" / "files" / "golden"
+GOLDEN = Path(__file__).parents[3] / "playbooks" / "files" / "golden"
 ENTRIES: list[dict[str, Any]] = json.loads((GOLDEN / "golden.json").read_text())
 PICTURES = sorted(path.name for path in GOLDEN.iterdir() if path.suffix in (".jpg", ".png"))
 
