@@ -15,12 +15,13 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 # they do a little between two phases, or in several: a run stays in the phase in which it is
 NO_PHASE = {
     "backup/remove_timers",
+    "hook/main",
     "playbooks/unlock",
     "promote/batch",
     "promote/batches",
     "promote/preflight",
     "promote/renew",
-} | {f"{role}/hook" for role in ("deploy", "promote", "rollback")}
+}
 
 
 def places() -> dict[str, Path]:

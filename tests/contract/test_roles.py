@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,18 +46,56 @@ def test_every_variable_carries_the_roles_name(role: str) -> None:
     assert not strangers
 
 
+def own_variables(role: str) -> set[str]:
+    """The variables that a role declares, and what its tasks note or register."""
+    names = set(load(CHECKOUT / "roles" / role / "defaults/main.yml"))
+    for path in (CHECKOUT / "roles" / role / "tasks").glob("*.yml"):
+        for task in tasks(load(path) or []):
+            names |= set(task.get("ansible.builtin.set_fact", {})) | {task.get("register", "")}
+    return {name for name in names if name.removeprefix("__").startswith(f"{role}_")}
+
+
+def tasks(items: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Every task in a list of tasks, those in blocks too."""
+    for item in items:
+        yield item
+        for part in ("block", "rescue", "always"):
+            yield from tasks(item.get(part, []))
+
+
+def read_text(path: Path) -> str:
+    """What a file of a role reads; of the variables that it passes to a role which it includes, only the values."""
+    if path.suffix != ".yml":
+        return path.read_text(encoding="utf-8")
+    content = load(path)
+    for task in tasks(content) if isinstance(content, list) else []:
+        if "ansible.builtin.include_role" in task:
+            task["vars"] = list(task.get("vars", {}).values())
+    return str(content)
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_a_role_reads_no_variable_of_another_role(role: str) -> None:
-    others = [
-        name for other in ROLES if other != role for name in load(CHECKOUT / "roles" / other / "defaults/main.yml")
+    others = {name for other in ROLES if other != role for name in own_variables(other)}
+    files = [
+        path
+        for folder in ("defaults", "handlers", "tasks", "templates", "vars")
+        for path in (CHECKOUT / "roles" / role / folder).rglob("*")
+        if path.suffix in {".yml", ".j2"}
     ]
-    text = "\n".join(
-        path.read_text(encoding="utf-8")
-        for path in (CHECKOUT / "roles" / role).rglob("*")
-        if path.suffix in {".yml", ".j2"} and path.is_file()
-    )
-    words = set(text.replace("{", " ").replace("}", " ").replace("|", " ").replace(":", " ").split())
-    assert not words & set(others)
+    words = {word for path in files for word in re.findall(r"\w+", read_text(path))}
+    assert not words & others
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_reaches_into_no_other_role(role: str) -> None:
+    folder = CHECKOUT / "roles" / role
+    for path in folder.rglob("*"):
+        assert path.resolve().is_relative_to(folder), f"{path.relative_to(CHECKOUT)} leads out of the role"
+        if path.is_file() and path.suffix in {".yml", ".j2"}:
+            for other in set(ROLES) - {role}:
+                text = path.read_text(encoding="utf-8")
+                assert f"../{other}/" not in text, f"{path.relative_to(CHECKOUT)} reads a file of {other}"
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -20,8 +20,7 @@ PLAY = """
       register: found
     - name: Run the hook
       ansible.builtin.include_role:
-        name: mobius.dhash.rollback
-        tasks_from: hook
+        name: mobius.dhash.hook
       vars:
         hook_name: before_rollback
         hook_file: "{{{{ found.hooks.before_rollback }}}}"
