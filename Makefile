@@ -13,10 +13,10 @@ help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: ## install what the project needs (virtual environment, podman, mmdebstrap, SSH client)
-	@$(PYTHON) mobius/control/setup.py
+	@$(PYTHON) tools/setup.py
 
 demo: setup ## release real pictures' service to three lab hosts, upgrade it, refuse a bad one (LIBRARY=dir for your own pictures)
-	@$(BIN)/python -m mobius.control.demo $(if $(LIBRARY),--library "$(LIBRARY)")
+	@$(BIN)/python -m tools.demo $(if $(LIBRARY),--library "$(LIBRARY)")
 
 test: setup lint ## lint, types, unit, contract, integration, Molecule, end to end (under 30 minutes on two cores)
 	@mkdir -p test-results
@@ -46,7 +46,7 @@ soak: bench ## the long series, whole (with the benchmarks' peers)
 	$(PYTEST) -m soak
 
 bench: setup ## install the peers that bench/ measures beside us (then run bench/NAME.py; --help tells how)
-	$(BIN)/python -m pip install --quiet --require-hashes --requirement mobius/control/locks/bench.txt
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement tools/locks/bench.txt
 	@ls bench/*.py
 
 lint: setup ## ruff, mypy, yamllint, ansible-lint, syntax checks
@@ -63,7 +63,7 @@ lab-down: ## remove the lab's hosts and their state
 	@if test -x $(BIN)/mobius; then $(BIN)/mobius lab down; else echo "Nothing was set up here, so there is no lab."; fi
 
 lock: setup ## renew the hashed lock files from pyproject.toml
-	$(BIN)/python -m mobius.control.locks
+	$(BIN)/python -m tools.lock
 
 clean: ## remove the lab, its base images, the virtual environment and all that was built
 	@test ! -d .cache/end_to_end || test ! -x $(BIN)/mobius || $(BIN)/mobius lab down --root .cache/end_to_end

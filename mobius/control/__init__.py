@@ -1,1 +1,1 @@
-"""The control node: bundles, runs, the lab."""
+"""The control node: runs, plans, history, bundles and messages."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from mobius.control.action import ControlNodeAction
-from mobius.control.batches import batches
+from mobius.control.run.action import ControlNodeAction
+from mobius.control.run.batches import batches
 
 
 class ActionModule(ControlNodeAction):

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ansible import constants
+from mobius.control.bundle.builder.reading import read_once
 
 from mobius import manifest
-from mobius.control.action import ControlNodeAction
-from mobius.control.bundle_reading import read_once
+from mobius.control.run.action import ControlNodeAction
 
 
 class ActionModule(ControlNodeAction):

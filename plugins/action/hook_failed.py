@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from mobius.control.action import ControlNodeAction, warning
-from mobius.control.hooks import hook_failure
+from mobius.control.run.action import ControlNodeAction, warning
+from mobius.control.run.hooks import hook_failure
 
 
 class ActionModule(ControlNodeAction):

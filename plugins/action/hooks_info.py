@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mobius.control.action import ControlNodeAction, warning
-from mobius.control.hooks import find_hooks
+from mobius.control.run.action import ControlNodeAction, warning
+from mobius.control.run.hooks import find_hooks
 from mobius.errors import MobiusError
 
 

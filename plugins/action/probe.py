@@ -14,9 +14,9 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
+from mobius.control.history.writer.recorder import NOTE_FOLDER
 
-from mobius.control.gate_watch import following
-from mobius.control.history_events import NOTE_FOLDER
+from mobius.control.run.gate_samples import following
 from mobius.errors import MobiusError
 
 _MOST = 65_536  # bytes of a gate's progress that are looked at; it writes about a thousand

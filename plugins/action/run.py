@@ -14,14 +14,14 @@ from ansible import constants, context
 from ansible.plugins.action import ActionBase
 from ansible.release import __version__ as ansible_version
 from ansible.utils.vars import load_extra_vars
+from mobius.control.history.writer.writer import History, default_folder
+from mobius.control.plan.plan.approvals import VARIABLES, Rule
+from mobius.control.plan.plan.plan import fingerprint
+from mobius.control.plan.plan.planned_run import PLANNING
+from mobius.control.plan.plan.rule import Asked, Verdict, examine, host_refusal
 
-from mobius.control import history_events
-from mobius.control.approvals import VARIABLES, Rule
-from mobius.control.history import History, default_folder
-from mobius.control.plan import fingerprint
-from mobius.control.plan_rule import Asked, Verdict, examine, host_refusal
-from mobius.control.planned_run import PLANNING
-from mobius.control.run_id import ENVIRONMENT_NAME, actor, current_run_id
+from mobius.control.history.writer import recorder as history_events
+from mobius.control.run.run_id import ENVIRONMENT_NAME, actor, current_run_id
 from mobius.errors import MobiusError
 
 _WITNESS = "mobius.dhash.witness"

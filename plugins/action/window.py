@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-from mobius.control.action import ControlNodeAction
-from mobius.control.window import refusal
+from mobius.control.plan.plan.window import refusal
+
+from mobius.control.run.action import ControlNodeAction
 
 
 class ActionModule(ControlNodeAction):

@@ -12,12 +12,12 @@ from ansible import constants, context
 from ansible.errors import AnsibleError
 from ansible.plugins.callback import CallbackBase
 from ansible.template import Templar
+from mobius.control.history.writer.recorder import RunRecorder, note_place
+from mobius.control.plan.plan.changes import Collector
+from mobius.control.plan.plan.planned_run import settle, unsettled
 
-from mobius.control.changes import Collector
-from mobius.control.history_events import RunRecorder, note_place
-from mobius.control.notifications import Notifier
-from mobius.control.outcome import Observer
-from mobius.control.planned_run import settle, unsettled
+from mobius.control.notify.notifier import Notifier
+from mobius.control.run.outcome import Observer
 from mobius.errors import ExitCode, MobiusError
 
 _COLLECTION = "mobius.dhash."

@@ -10,8 +10,8 @@ import click
 import pytest
 
 from mobius.cli import cli
-from mobius.control.exit_codes_page import page
 from mobius.errors import OUTCOMES, TEAMS, ExitCode
+from tools.exit_codes_page import page
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/*.md"), *CHECKOUT.glob("roles/*/README.md")])

@@ -20,4 +20,7 @@ def test_make_help_has_one_line_for_each_target() -> None:
 
 def test_ci_runs_setup_and_test() -> None:
     script = (CHECKOUT / ".ci/run").read_text(encoding="utf-8")
-    assert [line for line in script.splitlines() if line.startswith("make ")] == ["make setup", "make test"]
+    assert [line for line in script.splitlines() if line.startswith("make ")] == [
+        "make setup PYTHON=/usr/bin/python3",
+        "make test PYTHON=/usr/bin/python3",
+    ]

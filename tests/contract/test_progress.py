@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mobius.control.progress import EXPECTED, PHASES
+from mobius.control.run.progress import EXPECTED, PHASES
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 # they do a little between two phases, or in several: a run stays in the phase in which it is

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from mobius.control import demo, history_verify
-from mobius.control.steady_client import Picture, SteadyClient, serving_release
+from mobius.control.history.writer import verifier as history_verify
 from tests.end_to_end.by_hand import Bundle, Host, answered, build, mobius
+from tools import demo
+from tools.steady_client import Picture, SteadyClient, serving_release
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 GOLDEN = CHECKOUT / "playbooks/files/golden"

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from mobius.control import bundle
-from mobius.control.steady_client import serving_release
+from mobius.control.bundle.builder import builder as bundle
 from tests.end_to_end.by_hand import CHECKOUT, Bundle, Host, mobius
+from tools.steady_client import serving_release
 
 # five releases and two decommissions take some minutes
 pytestmark = [pytest.mark.lab, pytest.mark.soak]

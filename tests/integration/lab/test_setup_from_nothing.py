@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from mobius.control import setup
+from tools import setup
 
 # The smallest build backend there can be: pip asks it for an editable wheel of the checkout.
 BACKEND = """
@@ -61,7 +61,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def start(checkout: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "mobius/control/setup.py"]
+    command = [sys.executable, "tools/setup.py"]
     return subprocess.Popen(command, cwd=checkout, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mobius.control.runs import extra_argument
+from mobius.control.run.runner import extra_argument
 from mobius.errors import MobiusError
 
 RUN_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from mobius.control.progress_view import Lines
-from mobius.control.runs import RunRequest, run_playbook
+from mobius.cli.render.progress import Lines
+from mobius.control.run.runner import RunRequest, run_playbook
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 BIN = Path(sys.executable).parent

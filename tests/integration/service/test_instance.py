@@ -59,7 +59,7 @@ def test_the_golden_answers_come_over_http(host: Host) -> None:
 def test_http_answers_with_the_keys_of_the_command(host: Host) -> None:
     host.start(OLD, start="serving")
     path = GOLDEN / "rocket-orientation-6.jpg"
-    call = [sys.executable, "-c", "from mobius.dhash.command import dhash; dhash()", "hash", "--format", "json", path]
+    call = [sys.executable, "-c", "from mobius.cli.dhash import dhash; dhash()", "hash", "--format", "json", path]
     printed = json.loads(subprocess.run(call, check=True, capture_output=True, cwd=GOLDEN.parents[2]).stdout)
     assert printed.pop("path") == str(path)
     with host.client() as client:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from mobius.control.batches import batches
-from mobius.control.outcome import HostReport, decide
+from mobius.control.run.batches import batches
+from mobius.control.run.outcome import HostReport, decide
 from mobius.errors import MobiusError
 
 TEN = [f"web{number}" for number in range(10)]

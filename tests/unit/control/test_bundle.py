@@ -22,12 +22,12 @@ from click.testing import CliRunner
 from packaging.requirements import Requirement
 
 from mobius import manifest
-from mobius.control import bundle as bundles
-from mobius.control.bundle_command import bundle as command
+from mobius.cli.bundle import bundle as command
+from mobius.control.bundle.builder import builder as bundles
 from mobius.errors import MobiusError
 
 CHECKOUT = Path(__file__).resolve().parents[3]
-LOCKS = CHECKOUT / "mobius/control/locks"
+LOCKS = CHECKOUT / "tools/locks"
 SOURCES = {
     "pyproject.toml": '[project]\nname = "mobius-dhash"\nversion = "0.7.1"\n',
     "mobius/__init__.py": "",

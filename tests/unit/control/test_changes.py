@@ -7,9 +7,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from mobius.control.plan.plan.changes import Collector, HostChanges, compare, judged
 
-from mobius.control.changes import Collector, HostChanges, compare, judged
-from mobius.control.outcome import SUCCESS, ending
+from mobius.control.run.outcome import SUCCESS, ending
 from mobius.errors import OUTCOMES
 
 COPY, PROMOTION = "ansible.builtin.copy", "mobius.dhash.promotion"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import threading
 
-from mobius.control import gate_watch
-from mobius.control.gate_watch import Samples, following
-from mobius.control.progress import Progress
+from mobius.control.run import gate_samples as gate_watch
+from mobius.control.run.gate_samples import Samples, following
+from mobius.control.run.progress import Progress
 
 SEEN = {"elapsed": 4.0, "deadline": 30.0, "wanted": 3.0, "healthy": 1.5, "samples": 8, "signals": []}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mobius.control.hooks import find_hooks, hook_failure
+from mobius.control.run.hooks import find_hooks, hook_failure
 
 
 def test_a_relative_path_begins_in_the_folder_and_an_empty_one_is_no_hook(tmp_path: Path) -> None:

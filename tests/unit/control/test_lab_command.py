@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from mobius.control import lab_command
-from mobius.control.lab_command import HostStatus, LabStatus
+from mobius.cli import lab as lab_command
+from mobius.cli.lab import HostStatus, LabStatus
 from mobius.errors import MobiusError
 
 

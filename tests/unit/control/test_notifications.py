@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from mobius.control.notifications import Message, Notifier, Receiver, delivery, parse
-from mobius.control.outcome import SUCCESS, HostFailure, ending
+from mobius.control.notify.notifier import Message, Notifier, Receiver, delivery, parse
+from mobius.control.run.outcome import SUCCESS, HostFailure, ending
 from tests.receiver import serving
 
 ABOUT = {"run": "20260131T230501Z-9f3a61c2", "actor": "ada@control", "service": "mobius-dhash", "hosts": 3}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mobius.control.outcome import (
+from mobius.control.run.outcome import (
     HostReport,
     Observer,
     decide,

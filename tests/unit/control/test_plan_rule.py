@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from mobius.control.approvals import Rule
-from mobius.control.changes import Change, HostChanges
-from mobius.control.history import History, Holder
-from mobius.control.plan import MADE_FROM, Plan, fingerprint
-from mobius.control.plan_rule import Asked, examine, host_refusal
+from mobius.control.history.writer.writer import History, Holder
+from mobius.control.plan.plan.approvals import Rule
+from mobius.control.plan.plan.changes import Change, HostChanges
+from mobius.control.plan.plan.plan import MADE_FROM, Plan, fingerprint
+from mobius.control.plan.plan.rule import Asked, examine, host_refusal
 
 MADE = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 SHA = "0123456789ab" + "0" * 52

@@ -12,8 +12,8 @@ import pytest
 from rich.console import Console
 from rich.live import Live as RichLive
 
-from mobius.control.progress import EXPECTED, Note, Progress
-from mobius.control.progress_view import Lines, Live, line, view
+from mobius.cli.render.progress import Lines, Live, line, view
+from mobius.control.run.progress import EXPECTED, Note, Progress
 
 EVENTS = Path(__file__).parent / "run_events"
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from mobius.control.run_commands import _age, _kept, _kept_lines
+from mobius.cli.release import _age, _kept, _kept_lines
 
 A, B, C, D, E = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0", "1.3.0", "1.4.0"))
 

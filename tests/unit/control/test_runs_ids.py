@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from mobius.control.run_id import PATTERN, actor, current_run_id, new_run_id
+from mobius.control.run.run_id import PATTERN, actor, current_run_id, new_run_id
 from mobius.errors import MobiusError
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mobius.control import setup
+from tools import setup
 
 LOCK_TEXT = """\
 # made by a tool

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from mobius.control import demo
-from mobius.control.steady_client import Picture, SteadyClient, serving_release
+from tools import demo
+from tools.steady_client import Picture, SteadyClient, serving_release
 
 PICTURES = [Picture("a picture", b"bytes", "image/jpeg", "aa"), Picture("another", b"more", "image/png", None)]
 

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from mobius.cli import dhash as dhash_command
+from mobius.cli.dhash import dhash
 from mobius.dhash import ALGORITHMS, Library, hash_file
-from mobius.dhash import command as dhash_command
-from mobius.dhash.command import dhash
 from mobius.errors import MobiusError
 from tests.unit.dhash.library_tools import believed, entry, exported, fill, look, make_folder, picture
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mobius.dhash import BrokenPictureError, Library, NotAPictureError, TooManyPixelsError, _page, thumbnail_of
-from mobius.dhash._page import count, page, size
+from mobius.cli.render import page as duplicates_page
+from mobius.cli.render.page import count, page, size
+from mobius.dhash import BrokenPictureError, Library, NotAPictureError, TooManyPixelsError, thumbnail_of
 from tests.unit.dhash.library_tools import believed, entry, fill, picture
 
 
@@ -71,8 +72,8 @@ def test_the_page_shows_each_group_with_the_kept_copy_marked(tmp_path: Path) -> 
 
 
 def test_a_page_stays_small_enough_to_look_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_page, "MOST_GROUPS", 2)
-    monkeypatch.setattr(_page, "MOST_MEMBERS", 3)
+    monkeypatch.setattr(duplicates_page, "MOST_GROUPS", 2)
+    monkeypatch.setattr(duplicates_page, "MOST_MEMBERS", 3)
     with Library(tmp_path / "index") as library:
         fill(library, [entry((seed, number), 0, seed) for seed in range(3) for number in range(6)])
         believed(library)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mobius.cli import main
-from mobius.control import runs
+from mobius.control.run import runner as runs
 
 CHECKOUT = str(runs.find_checkout())
 OF_EVENT = ("event", "created", "event_data")

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mobius.control.progress_view import Lines
-from mobius.control.runs import RunRequest, find_checkout, run_playbook
+from mobius.cli.render.progress import Lines
+from mobius.control.run.runner import RunRequest, find_checkout, run_playbook
 
 RELEASE = "1.2.0-0123456789ab"
 PLAYBOOK = """

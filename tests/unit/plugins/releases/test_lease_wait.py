@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils import mobius_host
 
-from mobius.control.progress_view import Lines
-from mobius.control.runs import RunRequest, find_checkout, run_playbook
+from mobius.cli.render.progress import Lines
+from mobius.control.run.runner import RunRequest, find_checkout, run_playbook
 
 PLAYBOOK = """
 - hosts: here1

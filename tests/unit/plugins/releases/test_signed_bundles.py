@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from mobius import manifest
-from mobius.control import bundle as bundles
 from mobius.control import signatures
+from mobius.control.bundle.builder import builder as bundles
 
 MakeBundle = Callable[..., manifest.Bundle]
 NAMES = ("builder", "stranger")

@@ -1,0 +1,129 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The command `mobius`: its groups, imported only when they are used, and the one place where failures become codes."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from mobius.errors import ExitCode, MobiusError
+
+# name: where the command is, and its line in `mobius --help`, which thus imports none of them
+_COMMANDS: dict[str, tuple[str, str]] = {
+    "apply": ("mobius.cli.plan:apply", "Run what was planned and approved, and prove that it was that."),
+    "approve": ("mobius.cli.plan:approve", "Sign a plan in a role."),
+    "backup": ("mobius.cli.release:backup", "Back up the hosts, list or verify their backups."),
+    "bundle": ("mobius.cli.bundle:bundle", "Build a bundle of the service, verify or sign one."),
+    "decommission": ("mobius.cli.release:decommission", "Take a service off its hosts for good."),
+    "deploy": ("mobius.cli.release:deploy", "Stage a bundle and prove it in standby; nothing public changes."),
+    "dhash": ("mobius.cli.dhash:dhash", "Hash and compare images, and serve them."),
+    "history": ("mobius.cli.history:history", "Who ran what and how it ended, and the proof of it."),
+    "lab": ("mobius.cli.lab:lab", "Start and stop the lab's hosts."),
+    "plan": ("mobius.cli.plan:plan", "Keep a check run as a file: what would change, to be approved."),
+    "promote": ("mobius.cli.release:promote", "Let a staged release serve, if it passes its gate."),
+    "provision": ("mobius.cli.release:provision", "Prepare the hosts for the service."),
+    "release": ("mobius.cli.release:release", "Backup, deploy and promote in one run."),
+    "rollback": ("mobius.cli.release:rollback", "Go back to an earlier release, or list what there is."),
+    "smoke": ("mobius.cli.release:smoke", "Ask the serving releases whether they do what they promise."),
+    "status": ("mobius.cli.release:status", "Show what every host keeps and serves."),
+}
+# Commands of a group that stand in a storey above the group's own: group, name, where.
+_FROM_ABOVE: tuple[tuple[str, str, str], ...] = (
+    ("dhash", "serve", "mobius.cli.service:serve"),
+    ("dhash", "token", "mobius.cli.service:token"),
+)
+
+
+class _LazyGroup(click.Group):
+    """A group whose commands are imported when one of them is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        try:
+            command = _load(_COMMANDS[cmd_name][0])
+            for group, name, place in _FROM_ABOVE:
+                if group == cmd_name:
+                    assert isinstance(command, click.Group)
+                    command.add_command(_load(place), name)
+        except ModuleNotFoundError as error:
+            raise MobiusError(
+                "missing_dependency",
+                f"`mobius {cmd_name}` needs the Python package {error.name}, which is not installed.",
+                do_next="Run `make setup` in the checkout, or install mobius-dhash[control].",
+            ) from error
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in sorted(_COMMANDS.items())])
+
+
+def _load(place: str) -> click.Command:
+    """The command at `module:name`."""
+    module, _, name = place.partition(":")
+    command = getattr(importlib.import_module(module), name)
+    assert isinstance(command, click.Command)
+    return command
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="mobius-dhash", prog_name="mobius")
+def cli() -> None:
+    """Ships a service to a fleet of hosts and can always take it back.
+
+    \b
+    Exit codes: 0 success, 1 input, 2 processing or a failed gate, 3 environment,
+    4 time-out, 5 resources. docs/EXIT_CODES.md says who is woken by which.
+
+    \b
+    Examples:
+      mobius bundle build
+      mobius release --bundle dist/mobius-dhash-1.0.0.tar.gz --check --diff
+      mobius release --bundle dist/mobius-dhash-1.0.0.tar.gz
+      mobius rollback --reason "wrong hashes"
+    """
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and say how it ended: a code of `ExitCode`, whatever happened. Failures are told on stderr."""
+    try:
+        result: Any = cli.main(args=arguments, prog_name="mobius", standalone_mode=False)
+    except MobiusError as error:
+        return _fail(error)
+    except click.ClickException as error:
+        error.show()
+        return int(ExitCode.INPUT)
+    except (click.Abort, KeyboardInterrupt):
+        return _fail(MobiusError("interrupted", "Stopped."))
+    except MemoryError:
+        return _fail(MobiusError("out_of_memory", "There was not enough memory."))
+    except OSError as error:
+        outcome = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "environment_failed"
+        return _fail(
+            MobiusError(outcome, f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}.")
+        )
+    except Exception:  # noqa: BLE001 - a defect of ours: everything about it is told, and it is not the input's fault
+        traceback.print_exc()
+        return _fail(MobiusError("task_failed", "This is a defect in mobius.", do_next="Report the lines above."))
+    return result if isinstance(result, int) else int(ExitCode.SUCCESS)
+
+
+def _fail(error: MobiusError) -> int:
+    click.echo(f"mobius: {error.outcome}: {error.reason}\ndo next: {error.do_next}", err=True)
+    return int(error.code)
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run())

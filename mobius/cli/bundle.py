@@ -1,0 +1,121 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""`mobius bundle`: build, verify and sign what a host gets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mobius.cli.options import format_option, key_option
+from mobius.control.bundle.builder import builder as bundles
+from mobius.manifest import Bundle, signature_path
+
+_sha256 = click.option("--sha256", help="The bundle's SHA-256 from elsewhere; its .sha256 file need not be there then.")
+
+
+@click.group()
+def bundle() -> None:
+    """Build, verify and sign bundles: one file with a whole release of the service."""
+
+
+@bundle.command()
+@click.option("--version", help="What the release is called; the version in pyproject.toml when left out.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default="dist", show_default=True)
+@click.option("--python", default="3.11", show_default=True, help="The Python of the hosts.")
+@click.option("--platform", default="linux_x86_64", show_default=True, help="linux_x86_64 or linux_aarch64.")
+@click.option(
+    "--source",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default=bundles.CHECKOUT,
+    help="The checkout whose commit is built; this one when left out.",
+)
+@format_option
+def build(version: str | None, out: Path, python: str, platform: str, source: Path, form: str) -> None:
+    """Build the bundle of the commit that is checked out.
+
+    What is not committed is not in it. Two builds of one commit are the same file, byte for byte.
+
+    \b
+    Examples:
+      mobius bundle build
+      mobius bundle build --version 1.2.0 --out /srv/bundles
+      mobius bundle build --python 3.13 --platform linux_aarch64
+    """
+    made = bundles.build(
+        source, out, version=version, python=python, platform=platform, tell=lambda line: click.echo(line, err=True)
+    )
+    _show(made, form)
+
+
+@bundle.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@_sha256
+@click.option(
+    "--signers",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="allowed_signers: refuse a bundle that none of them signed, as a host with that list does.",
+)
+@format_option
+def verify(file: Path, sha256: str | None, signers: Path | None, form: str) -> None:
+    """Read a bundle whole, compare every file with its manifest and print its release id.
+
+    \b
+    Examples:
+      mobius bundle verify dist/mobius-dhash-1.2.0.tar.gz
+      mobius bundle verify dist/mobius-dhash-1.2.0.tar.gz --signers /etc/mobius/allowed_signers
+      mobius bundle verify dist/mobius-dhash-1.2.0.tar.gz --format json
+    """
+    made = bundles.verify(file, sha256)
+    _show(made, form, signed_by=bundles.signed_by(made, signers) if signers else None)
+
+
+@bundle.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@key_option
+@_sha256
+@format_option
+def sign(file: Path, key: Path, sha256: str | None, form: str) -> None:
+    """Sign a bundle, for hosts that stage only what their own signers signed.
+
+    The bundle is read whole first. The signature is kept beside it, as FILE.sig, and goes wherever it goes.
+
+    \b
+    Examples:
+      mobius bundle sign dist/mobius-dhash-1.2.0.tar.gz --key ~/.ssh/id_ed25519
+    """
+    made = bundles.sign(file, key, sha256)
+    if form == "json":
+        _show(made, form)
+    else:
+        click.echo(f"signed   {made.release_id} with {key}; the signature is {signature_path(made.path)}")
+
+
+def _show(made: Bundle, form: str, signed_by: str | None = None) -> None:
+    if form == "json":
+        click.echo(json.dumps({**_as_dict(made), "signed_by": signed_by}, indent=2, sort_keys=True))
+        return
+    click.echo(f"{made.release_id}  {made.path}")
+    click.echo(
+        f"commit {made.manifest.commit[:12]} of {made.manifest.built_at}, Python {made.manifest.python} on "
+        f"{made.manifest.platform}, {len(made.manifest.files)} files, {made.size / 1e6:.1f} MB"
+    )
+    if signed_by:
+        click.echo(f"signed by {signed_by}")
+
+
+def _as_dict(made: Bundle) -> dict[str, Any]:
+    described = {name: value for name, value in made.manifest.as_dict().items() if name != "files"}
+    return {
+        **described,
+        "release": made.release_id,
+        "bundle": str(made.path),
+        "bundle_sha256": made.sha256,
+        "bytes": made.size,
+        "files": len(made.manifest.files),
+        "signature": str(signature_path(made.path)) if made.signature else None,
+    }

@@ -1,0 +1,213 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""`mobius plan`, `mobius approve`, `mobius apply`: what was approved is what runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mobius.cli.options import format_option, key_option
+from mobius.cli.release import (
+    Common,
+    bundle_option,
+    bundle_variables,
+    common_options,
+    finish,
+    release_id_of,
+    run,
+    timeout_option,
+    verbose_option,
+)
+from mobius.control.history.writer.writer import now
+from mobius.control.plan.plan import approvals
+from mobius.control.plan.plan import plan as plans
+from mobius.control.plan.plan.changes import Fidelity
+from mobius.control.plan.plan.planned_run import unsettled
+from mobius.control.run.inventory import inventory_values
+from mobius.control.run.runner import RunSummary, find_checkout
+from mobius.errors import ExitCode, MobiusError
+
+
+def _playbook(name: str) -> str:
+    """The file's name of a playbook of the checkout: `release`, `release.yml` or `playbooks/release.yml`.
+
+    Raises:
+        MobiusError: invalid_input, when the checkout has no such playbook.
+    """
+    place = Path(name if name.endswith((".yml", ".yaml")) else f"{name}.yml")
+    folder = find_checkout() / "playbooks"
+    found = folder / place.name
+    if place.parent.name in ("", "playbooks") and found.is_file():
+        return place.name
+    there = ", ".join(path.stem for path in sorted(folder.glob("*.yml")))
+    raise MobiusError("invalid_input", f"There is no playbook {name}.", do_next=f"Name one of these: {there}.")
+
+
+@click.command()
+@click.argument("playbook", metavar="PLAYBOOK")
+@bundle_option
+@click.option("--release", "release_id", metavar="ID", help="The staged release, for promote.yml.")
+@click.option("--tags", multiple=True, metavar="TAG", help="Only the tasks with this tag.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Where the plan goes.")
+@common_options
+def plan(
+    common: Common,
+    playbook: str,
+    bundle: str | None,
+    release_id: str | None,
+    tags: tuple[str, ...],
+    out: Path | None,
+) -> int:
+    """Run PLAYBOOK in check mode and keep what it says: per host what will change, before and after.
+
+    The file holds the digests of everything that it was made from, and each host's fingerprint; `mobius apply` runs it
+    only while they hold. What cannot be known beforehand is marked. Values of -e are not kept (a file of them is, by
+    its name): give them again when it is applied.
+
+    \b
+    Examples:
+      mobius plan release.yml --bundle dist/mobius-dhash-1.4.0.tar.gz -i inventories/production
+      mobius plan provision.yml --limit lab1 --out provision.plan.json
+    """
+    name = _playbook(playbook)
+    variables: dict[str, Any] = bundle_variables(bundle)
+    if release_id:
+        variables["mobius_release"] = release_id_of(release_id)
+    moment = now()
+    checked = dataclasses.replace(common, check=True, diff=True)
+    summary = run(checked, name, variables, tags=tags, planning=True)
+    if summary.ending.code != ExitCode.SUCCESS:
+        return _failed(common, summary)
+    made = plans.make(summary.collected, variables, _absolute(common.extra), summary.run, moment)
+    place = (out or Path(f"{Path(name).stem}-{summary.run}{plans.SUFFIX}")).expanduser().absolute()
+    made.write(place)
+    if common.form == "json":
+        click.echo(json.dumps({**made.as_dict(), "digest": made.digest, "file": str(place)}, indent=2, sort_keys=True))
+    else:
+        click.echo("\n".join([*plans.lines(made), f"file     {place}"]))
+    return int(ExitCode.SUCCESS)
+
+
+@click.command()
+@click.argument("file", metavar="PLAN", type=click.Path(path_type=Path))
+@click.option("--role", required=True, metavar="ROLE", help=f"{', '.join(approvals.ROLES)}, or author.")
+@key_option
+@click.option("--signers", type=click.Path(path_type=Path), metavar="FILE", help="allowed_signers to check it against.")
+@format_option
+def approve(file: Path, role: str, key: Path, signers: Path | None, form: str) -> int:
+    """Sign PLAN in a role. The signature is kept beside the plan.
+
+    Without --signers the list that the plan's inventory names is used, where it is at hand: a key that it does not
+    allow in this role is refused at once. The author signs too (--role author), and that counts as no approval.
+
+    \b
+    Examples:
+      mobius approve release.plan.json --role author --key ~/.ssh/id_ed25519
+      mobius approve release.plan.json --role ops_sre --key ~/.ssh/id_ed25519
+    """
+    place, name = file.expanduser().absolute(), approvals.role_of(role)
+    made = plans.Plan.read(place)
+    rule = _rule_of(made, signers)
+    kept = approvals.approve(place, name, key.expanduser().absolute())
+    counted = None
+    if rule is not None:
+        counted = approvals.tally(place, made.digest, rule)
+        if any(item.who is None and kept.name.endswith(f".{item.role}.{item.key}.sig") for item in counted.void):
+            kept.unlink()
+            raise MobiusError(
+                "invalid_input",
+                f"The key {key} may not sign as {name}: {rule.signers} does not say so.",
+                do_next=f'Add namespaces="{approvals.NAMESPACE}{name}" to its entry there, or use another key.',
+            )
+    if form == "json":
+        told: dict[str, Any] = {"plan": str(place), "digest": made.digest, "signature": str(kept), "role": name}
+        if counted is not None:
+            told |= {"approvals": [item.as_dict() for item in counted.approvals], "missing": list(counted.missing)}
+        click.echo(json.dumps(told, indent=2, sort_keys=True))
+    else:
+        head = [f"signed   {made.digest} as {name}", f"file     {kept}"]
+        click.echo("\n".join([*head, *(counted.lines() if counted else ["not checked: no list of signers is here"])]))
+    return int(ExitCode.SUCCESS)
+
+
+@click.command()
+@click.argument("file", metavar="PLAN", type=click.Path(path_type=Path))
+@click.option("--break-glass", metavar="REASON", help="Go on without approvals, proof or window; this is recorded.")
+@click.option("-e", "--extra-vars", "extra", multiple=True, metavar="KEY=VALUE|@FILE", help="What the plan was given.")
+@bundle_option
+@timeout_option
+@verbose_option
+@format_option
+def apply(
+    file: Path,
+    break_glass: str | None,
+    extra: tuple[str, ...],
+    bundle: str | None,
+    timeout: float,
+    verbosity: int,
+    form: str,
+) -> int:
+    """Run PLAN, and compare what happened with what was predicted: missing and extra must both be 0 (else exit code 2).
+
+    Refused before anything changes: a plan that was touched, is too old or lacks approvals; a file, variable or host
+    that has changed since; a closed change window; a bundle that the inventory's proving ground has not confirmed.
+
+    \b
+    Examples:
+      mobius apply release.plan.json
+      mobius apply release.plan.json -e token=VALUE
+      mobius apply release.plan.json --break-glass "OPS-7: clients get wrong hashes"
+    """
+    place = file.expanduser().absolute()
+    made = plans.Plan.read(place)
+    variables = {**made.variables, **bundle_variables(bundle), "mobius_plan": str(place)}
+    if break_glass:
+        variables["mobius_break_glass"] = break_glass
+    limit = made.made_from["limit"]
+    given = (*(name for name in made.files if name not in _absolute(extra)), *extra)
+    common = Common(
+        _inventory_of(made), limit, given, check=False, diff=True, timeout=timeout, verbosity=verbosity, form=form
+    )
+    summary = run(common, Path(made.made_from["playbook"]).name, variables, tags=tuple(made.made_from["tags"]))
+    fidelity = summary.collected.get("fidelity")
+    if fidelity is None:
+        summary = dataclasses.replace(summary, ending=unsettled(summary.ending, "it left no account of its changes."))
+    elif form == "text":
+        click.echo("\n".join(Fidelity.read(fidelity).lines()))
+    return finish(common, summary)
+
+
+def _inventory_of(made: plans.Plan) -> str:
+    """The inventory of a plan: from the checkout when it lies there."""
+    source = find_checkout() / str(made.made_from["inventory"])
+    return str(source if source.exists() else made.made_from["inventory"])
+
+
+def _rule_of(made: plans.Plan, signers: Path | None) -> approvals.Rule | None:
+    """The rule of the plan's inventory as far as it is at hand; None when there is no list of signers here."""
+    checkout = find_checkout()
+    inventory = str(made.made_from["inventory"])
+    source = checkout / inventory.partition(", ")[0]
+    rule = approvals.Rule.read(inventory_values(str(source), checkout, approvals.VARIABLES) if source.exists() else {})
+    if signers:
+        return dataclasses.replace(rule, signers=signers.expanduser().absolute())
+    return rule if rule.signers and rule.signers.exists() else None
+
+
+def _absolute(extra: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"@{Path(text[1:]).expanduser().absolute()}" for text in extra if text.startswith("@"))
+
+
+def _failed(common: Common, summary: RunSummary) -> int:
+    """Tell why there is no plan: the check run itself did not end well."""
+    if common.form == "json":
+        click.echo(json.dumps(summary.as_dict(), indent=2, sort_keys=True))
+    click.echo(
+        "\n".join(["There is no plan, since the check run failed.", *summary.ending.lines(summary.run)]), err=True
+    )
+    return int(summary.ending.code)

@@ -1,0 +1,394 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Build a bundle from a commit: the service's own packages and its locked dependencies in one file.
+
+Everything that goes in comes from the commit (the sources, the lock, the version) or from wheels whose SHA-256 the lock
+names, and every time stamp is the commit's: two builds of one commit are the same file, byte for byte, wherever and
+whenever they are made. (A Python that is linked to another zlib may compress the same content to other bytes.)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from mobius import durable, manifest, signer
+from mobius.control import signatures
+from mobius.errors import MobiusError
+
+SERVICE = "mobius-dhash"
+LOCK = "tools/locks/service.txt"
+CHECKOUT = Path(__file__).resolve().parents[3]
+
+# What a host gets: the shared files, dhash, its service, and of the command what `mobius dhash` needs. What runs on the
+# control node stays there.
+_SOURCES = re.compile(
+    r"mobius/([a-z_]+\.py|py\.typed|(dhash|service)/.+"
+    r"|cli/((__init__|__main__|dhash|options|service)\.py|render/(__init__|page)\.py))"
+)
+_ENTRY_POINT = "mobius/service/__main__.py"
+# What pip writes about the installation rather than about the package: its own name, digests with local paths.
+_INSTALLER_RECORDS = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
+_MACHINES = ("x86_64", "aarch64")
+_OLDEST_GLIBC = (5, 28)  # wheels for glibc 2.5 up to 2.28, which Debian 10 and everything younger has
+_COMPRESSION = 4  # level 6 takes twice as long and saves 4 % of 26 MB
+
+Tell = Callable[[str], None]
+
+
+def build(
+    source: Path = CHECKOUT,
+    out: Path = Path("dist"),
+    *,
+    version: str | None = None,
+    python: str = "3.11",
+    platform: str = "linux_x86_64",
+    cache: Path | None = None,
+    tell: Tell = lambda _: None,
+) -> manifest.Bundle:
+    """Build the bundle of the commit that `source` has checked out.
+
+    Args:
+        source: a checkout of MOBIUS; changes that are not committed stay out, and `tell` says so.
+        out: where the bundle and its `.sha256` are put; made when missing.
+        version: what the release is called; the version in the commit's `pyproject.toml` when left out.
+        python: the hosts' Python, `3.<minor>`.
+        platform: the hosts' platform, `linux_<machine>`.
+        cache: where installed dependencies are kept from one build to the next; `.cache/bundle` of this checkout.
+        tell: called with one line for a person at each step that takes time.
+
+    Returns:
+        the bundle, read back and verified.
+
+    Raises:
+        MobiusError: `invalid_input` (arguments, source), `missing_dependency` (git, pip), `environment_failed` (the
+            wheels could not be had), `disk_full`.
+    """
+    _check_target(python, platform)
+    commit = _git(source, "rev-parse", "--verify", "HEAD^{commit}").decode().strip()
+    if _git(source, "status", "--porcelain"):
+        tell(f"{source} has changes that are not committed: they are not in this bundle, which is of {commit[:12]}.")
+    built_at = datetime.fromtimestamp(int(_git(source, "show", "-s", "--format=%ct", commit)), UTC)
+    name = version or _version(_git(source, "show", f"{commit}:pyproject.toml"))
+    if not manifest.VERSION.fullmatch(name):
+        raise MobiusError(
+            "invalid_input", f"The version {name!r} is not made of digits, small letters and single dots."
+        )
+    lock = _git(source, "show", f"{commit}:{LOCK}").decode()
+    try:
+        with tempfile.TemporaryDirectory(prefix="mobius-bundle-") as folder:
+            _export(source, commit, Path(folder))
+            dependencies = _dependencies(lock, python, platform, cache or CHECKOUT / ".cache" / "bundle", tell)
+            return pack(
+                [Path(folder), dependencies],
+                out,
+                service=SERVICE,
+                version=name,
+                commit=commit,
+                built_at=built_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+                python=python,
+                platform=platform,
+            )
+    except OSError as e:
+        raise from_oserror(e) from None
+
+
+def pack(roots: Iterable[Path], out: Path, **fields: str) -> manifest.Bundle:
+    """Write `<out>/<service>-<version>.tar.gz` and its `.sha256` from the files under `roots`.
+
+    `<out>/<service>.tar.gz` is then a link to it: the last one built, which the lab releases when none is named.
+
+    Args:
+        roots: folders whose contents together are the tree; no path may be in two of them.
+        fields: service, version, commit, built_at, python, platform, as the manifest has them.
+
+    Raises:
+        MobiusError: `invalid_input` for what the format does not carry (links, two files of one path, long paths).
+        OSError: nothing but whole files is left then.
+    """
+    sources: dict[str, Path] = {}
+    for root in roots:
+        for path, file in _files(root):
+            if path in sources:
+                raise MobiusError("invalid_input", f"The tree would hold {path} twice.")
+            sources[path] = file
+    contents = {path: file.read_bytes() for path, file in sources.items()}
+    try:
+        described = manifest.make_manifest(
+            {path: _entry(contents[path], sources[path]) for path in sorted(sources)}, **fields
+        )
+        data = _archive(described, contents)
+    except ValueError as e:
+        raise MobiusError("invalid_input", str(e)) from None
+    out.mkdir(parents=True, exist_ok=True)
+    bundle = out / f"{described.service}-{described.version}.tar.gz"
+    durable.write_bytes(bundle, data)
+    line = f"{hashlib.sha256(data).hexdigest()}  {bundle.name}\n"
+    durable.write_bytes(manifest.sidecar(bundle), line.encode())
+    made = manifest.read_bundle(bundle, require_sidecar=True)
+    durable.replace_symlink(out / f"{described.service}.tar.gz", bundle.name)
+    return made
+
+
+def verify(path: Path, sha256: str | None = None) -> manifest.Bundle:
+    """Read a bundle whole; its `.sha256` beside it, or the digest given, vouches for it.
+
+    Raises:
+        MobiusError: `bundle_invalid` with the first thing that is wrong, `invalid_input` when it cannot be read.
+    """
+    try:
+        return manifest.read_bundle(path, expected_sha256=sha256, require_sidecar=sha256 is None)
+    except manifest.ManifestError as e:
+        raise MobiusError("bundle_invalid", str(e)) from None
+    except OSError as e:
+        raise MobiusError("invalid_input", f"{path} cannot be read: {e.strerror}.") from None
+
+
+def sign(path: Path, key: Path, sha256: str | None = None) -> manifest.Bundle:
+    """Read a bundle whole, and leave an SSH signature of its digest beside it, which replaces an earlier one.
+
+    Args:
+        key: a private SSH key; or a public one, whose private half an SSH agent holds.
+
+    Raises:
+        MobiusError: as `verify`; `invalid_input`, when the key cannot sign.
+    """
+    made = verify(path, sha256)
+    text = signatures.sign(key, signer.BUNDLE, signer.bundle_message(made.sha256), ask=True)
+    try:
+        durable.write_bytes(manifest.signature_path(path), text.encode())
+    except OSError as e:
+        raise from_oserror(e) from None
+    return dataclasses.replace(made, signature=text)
+
+
+def signed_by(bundle: manifest.Bundle, signers: Path) -> str:
+    """Who signed a bundle, by a list of signers.
+
+    Raises:
+        MobiusError: `bundle_unsigned`, when it is none of them; `invalid_input`, when the list cannot be read or
+            trusted; `missing_dependency`, without ssh-keygen.
+    """
+    if not bundle.signature:
+        raise MobiusError("bundle_unsigned", f"{manifest.signature_path(bundle.path)} is missing or empty.")
+    signatures.check_signers(signers)
+    try:
+        return signer.who_signed(bundle.signature, signer.BUNDLE, signer.bundle_message(bundle.sha256), signers)
+    except signer.NotSigned as e:
+        raise MobiusError(
+            "bundle_unsigned", f"The signature of {bundle.path} is not a valid one of {signers} ({e})."
+        ) from None
+    except FileNotFoundError:
+        raise MobiusError("missing_dependency", "ssh-keygen is not installed.") from None
+
+
+def from_oserror(error: OSError) -> MobiusError:
+    """`disk_full` for a full disk or quota, `environment_failed` for everything else."""
+    return MobiusError(
+        "disk_full" if error.errno in manifest.FULL else "environment_failed",
+        f"{error.filename or 'The bundle'} could not be written: {error.strerror or error}.",
+    )
+
+
+# --- What goes in -----------------------------------------------------------------------------------------------------
+
+
+def _check_target(python: str, platform: str) -> None:
+    if not re.fullmatch(r"3\.\d{1,2}", python) or int(python[2:]) < 11:
+        raise MobiusError("invalid_input", f"Python {python!r} is not a version from 3.11 on, such as 3.11.")
+    if platform not in {f"linux_{machine}" for machine in _MACHINES}:
+        known = " and ".join(f"linux_{machine}" for machine in _MACHINES)
+        raise MobiusError("invalid_input", f"The platform {platform!r} is not known; {known} are.")
+
+
+def _git(source: Path, *arguments: str) -> bytes:
+    try:
+        done = subprocess.run(["git", "-C", str(source), *arguments], capture_output=True, check=False)
+    except FileNotFoundError:
+        raise MobiusError("missing_dependency", "git is not installed; a bundle is built from a commit.") from None
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
+        raise MobiusError("invalid_input", f"git {arguments[0]} in {source} failed: {said[-1].rstrip('.')}.")
+    return done.stdout
+
+
+def _version(pyproject: bytes) -> str:
+    version = tomllib.loads(pyproject.decode()).get("project", {}).get("version")
+    if not isinstance(version, str):
+        raise MobiusError("invalid_input", "The commit's pyproject.toml has no version; give one with --version.")
+    return version
+
+
+def goes_into_a_bundle(name: str) -> bool:
+    """Whether a bundle holds this file of the checkout, `mobius/…`."""
+    return _SOURCES.fullmatch(name) is not None
+
+
+def _export(source: Path, commit: str, folder: Path) -> None:
+    """Write the committed sources of the service's storeys under `folder`."""
+    listed = _git(source, "ls-tree", "-r", "-z", "--name-only", "--full-tree", commit, "mobius/").decode().split("\0")
+    names = [name for name in listed if goes_into_a_bundle(name)]
+    if _ENTRY_POINT not in names:
+        raise MobiusError("invalid_input", f"The commit {commit[:12]} of {source} has no {_ENTRY_POINT}.")
+    top = _git(source, "rev-parse", "--show-toplevel").decode().rstrip("\n")
+    archive = _git(Path(top), "archive", "--format=tar", commit, "--", *names)
+    # written member by member: the extraction filter that would keep this safe is newer than Debian 12's Python
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        for member in tar:
+            if member.isdir():
+                continue
+            if member.name not in names or not member.isreg():
+                raise MobiusError("invalid_input", f"{member.name} is no plain file, which is all a bundle carries.")
+            content = tar.extractfile(member)
+            assert content is not None  # a regular file has content
+            path = folder / member.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content.read())
+            path.chmod(0o755 if member.mode & 0o100 else 0o644)
+
+
+def _dependencies(lock: str, python: str, platform: str, cache: Path, tell: Tell) -> Path:
+    """The folder with everything the lock names for that Python and platform, installed once and kept.
+
+    What is kept is compared with the digests taken when it was made, and made again when it differs.
+    """
+    wanted = locked_for(lock, python, platform)
+    key = hashlib.sha256(f"{python} {platform} {_OLDEST_GLIBC}\n{wanted}".encode()).hexdigest()[:24]
+    kept, tree = cache / key / "digests.json", cache / key / "tree"
+    if kept.exists() and tree.is_dir() and kept.read_text() == _digests(tree):
+        return tree
+    cache.mkdir(parents=True, exist_ok=True)
+    tell(f"Installing the {wanted.count('==')} dependencies for Python {python} on {platform} (kept in {cache}).")
+    with tempfile.TemporaryDirectory(prefix=".installing-", dir=cache) as folder:
+        fresh = Path(folder) / key
+        fresh.mkdir()
+        requirements = Path(folder) / "requirements.txt"
+        requirements.write_text(wanted)
+        _pip_install(requirements, fresh / "tree", python, platform)
+        _only_packages(fresh / "tree")
+        (fresh / "digests.json").write_text(_digests(fresh / "tree"))
+        shutil.rmtree(cache / key, ignore_errors=True)
+        try:
+            fresh.rename(cache / key)
+        except OSError:
+            if not kept.exists():  # else another build was faster: both made the same
+                raise
+    return tree
+
+
+def locked_for(lock: str, python: str, platform: str) -> str:
+    """The lines of a universal lock that hold for one target, without their markers.
+
+    pip judges markers by the Python it runs under, not by the one it installs for, so they are judged here.
+    """
+    machine = platform.removeprefix("linux_")
+    target = {
+        "implementation_name": "cpython",
+        "implementation_version": f"{python}.0",
+        "os_name": "posix",
+        "platform_machine": machine,
+        "platform_python_implementation": "CPython",
+        "platform_release": "",
+        "platform_system": "Linux",
+        "platform_version": "",
+        "python_full_version": f"{python}.0",
+        "python_version": python,
+        "sys_platform": "linux",
+    }
+    lines = []
+    for line in re.sub(r"\\\n", " ", re.sub(r"(?m)^\s*#.*\n?", "", lock)).splitlines():
+        requirement, *hashes = line.split("--hash=")
+        if not requirement.strip():
+            continue
+        parsed = Requirement(requirement.strip())
+        if parsed.marker is None or parsed.marker.evaluate(target):
+            lines.append(
+                " ".join([f"{parsed.name}{parsed.specifier}", *(f"--hash={value.strip()}" for value in hashes)])
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _pip_install(requirements: Path, target: Path, python: str, platform: str) -> None:
+    machine = platform.removeprefix("linux_")
+    oldest, newest = _OLDEST_GLIBC
+    tags = [f"manylinux_2_{minor}_{machine}" for minor in range(newest, oldest - 1, -1)]
+    tags += [f"manylinux{legacy}_{machine}" for legacy in ("2014", "2010", "1")]
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
+    command += ["--root-user-action=ignore", "--no-warn-conflicts", "--no-compile", "--no-deps", "--require-hashes"]
+    command += ["--only-binary=:all:", "--implementation=cp", f"--python-version={python}"]
+    command += [f"--abi=cp{python.replace('.', '')}", *(f"--platform={tag}" for tag in tags)]
+    command += [f"--target={target}", f"--requirement={requirements}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PIP_USER": "0"})
+    if done.returncode == 0:
+        return
+    if "No module named pip" in done.stderr:
+        raise MobiusError("missing_dependency", f"{sys.executable} has no pip, which installs what the lock names.")
+    said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["ERROR: it gave no reason"]
+    raise MobiusError(
+        "environment_failed",
+        f"pip could not install the locked dependencies: {said[-1].removeprefix('ERROR:').strip().rstrip('.')}.",
+    )
+
+
+def _only_packages(tree: Path) -> None:
+    """Leave out scripts (they carry this machine's paths) and what pip noted about the installation."""
+    shutil.rmtree(tree / "bin", ignore_errors=True)
+    for record in tree.glob("*.dist-info/*"):
+        if record.name in _INSTALLER_RECORDS:
+            record.unlink()
+
+
+def _digests(tree: Path) -> str:
+    return json.dumps({path: manifest.sha256_file(file) for path, file in sorted(_files(tree))}, indent=0)
+
+
+# --- The file ---------------------------------------------------------------------------------------------------------
+
+
+def _files(root: Path) -> Iterable[tuple[str, Path]]:
+    for file in root.rglob("*"):
+        if file.is_symlink():
+            raise MobiusError("invalid_input", f"{file} is a symbolic link, which a bundle does not carry.")
+        if file.is_file() and "__pycache__" not in file.parts:
+            yield file.relative_to(root).as_posix(), file
+
+
+def _entry(content: bytes, file: Path) -> manifest.FileEntry:
+    mode = "0755" if file.stat().st_mode & 0o100 else "0644"
+    return manifest.FileEntry(hashlib.sha256(content).hexdigest(), len(content), mode)
+
+
+def _archive(described: manifest.Manifest, contents: Mapping[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    # no name and no time in the gzip header; plain ustar headers, so that a member is always one header and its data
+    with (
+        gzip.GzipFile(filename="", fileobj=buffer, mode="wb", compresslevel=_COMPRESSION, mtime=0) as zipped,
+        tarfile.open(fileobj=zipped, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+    ):
+        _add(tar, manifest.MANIFEST_NAME, manifest.json_bytes(described.as_dict()), 0o644, described.timestamp)
+        for path in sorted(described.files):
+            mode = manifest.MODES[described.files[path].mode]
+            _add(tar, f"{manifest.TREE}/{path}", contents[path], mode, described.timestamp)
+    return buffer.getvalue()
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes, mode: int, mtime: int) -> None:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode, info.mtime = len(content), mode, mtime
+    tar.addfile(info, io.BytesIO(content))

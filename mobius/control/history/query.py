@@ -1,0 +1,169 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""From records to runs: what `mobius history list|show|export` and the report show."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mobius.control.history.writer import verifier as form
+from mobius.errors import MobiusError
+
+COLUMNS = (
+    *("run", "started", "finished", "actor", "playbook", "inventory", "outcome", "exit_code"),
+    *("from_release", "to_release", "plan", "backups"),
+)
+"""The keys of a run in `mobius history list --format json`, in the order of the CSV's columns."""
+
+
+def read_runs(folder: Path) -> list[dict[str, Any]]:
+    """Every run of a history, oldest first, as far as its records can be read.
+
+    Beside `COLUMNS` a run has `check`, `hosts` (by host, from its end), `intent` (the data of its first record),
+    `results`, `decisions` and `end`.
+
+    Raises:
+        MobiusError: invalid_input, when the folder holds no history.
+    """
+    place = folder / form.FILE_NAME
+    try:
+        lines = place.read_bytes().split(b"\n")
+    except FileNotFoundError as error:
+        raise MobiusError(
+            "invalid_input",
+            f"There is no history in {folder}.",
+            do_next="Run a playbook first, or name the folder with --dir or the inventory with -i.",
+        ) from error
+    return runs_of(record for record in map(form.parse, lines) if record is not None)
+
+
+def runs_of(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The runs that these records tell of."""
+    found: dict[str, dict[str, Any]] = {}
+    for record in records:
+        event, name, data = record.get("event"), str(record.get("run")), record.get("data")
+        if not isinstance(data, dict):
+            continue
+        if event == "intent":
+            begun = {"run": name, "started": record["at"], "intent": data}
+            found[name] = {**begun, "results": [], "decisions": [], "end": None}
+        elif name in found and event == "result":
+            found[name]["results"].append({"at": record["at"], **data})
+        elif name in found and event == "decision":
+            found[name]["decisions"].append({"at": record["at"], "seq": record["seq"], **data})
+        elif name in found and event == "end":
+            found[name]["end"] = {"at": record["at"], **data}
+    return [_run(run) for run in found.values()]
+
+
+def _run(run: dict[str, Any]) -> dict[str, Any]:
+    intent, end = run["intent"], run["end"] or {}
+    hosts = end.get("hosts") or _hosts_so_far(run["results"])
+    return {
+        **run,
+        "finished": end.get("at"),
+        "actor": intent.get("actor"),
+        "playbook": intent.get("playbook"),
+        "inventory": intent.get("inventory"),
+        "outcome": end.get("outcome"),
+        "exit_code": end.get("exit_code"),
+        "from_release": _one_or_by_host({host: facts.get("from_release") for host, facts in hosts.items()}),
+        "to_release": _one_or_by_host({host: facts.get("to_release") for host, facts in hosts.items()}),
+        "plan": intent.get("plan"),
+        "backups": {host: facts["backup"] for host, facts in hosts.items() if facts.get("backup")},
+        "check": bool(intent.get("check")),
+        "hosts": hosts,
+    }
+
+
+def _hosts_so_far(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What is known of the hosts of a run that died before it could sum up."""
+    hosts: dict[str, dict[str, Any]] = {}
+    for result in results:
+        sum_up(hosts, result)
+    return hosts
+
+
+def is_opening(module: str) -> bool:
+    """Whether this is the module that opens a run."""
+    return module == "mobius.dhash.run"
+
+
+def sum_up(hosts: dict[str, dict[str, Any]], result: Mapping[str, Any]) -> None:
+    """Bring `hosts` up to date with one result: each host's from_release, to_release, backup and gate."""
+    host = hosts.setdefault(str(result.get("host")), {})
+    module, fields = str(result.get("module")), result.get("fields") or {}
+    name = module.rpartition(".")[2]
+    # a rollback's hosts are not asked when the run is opened
+    before = "left" if name == "rollback" else "release" if is_opening(module) else ""
+    if before in fields:
+        host.setdefault("from_release", fields[before])
+        host.setdefault("to_release", fields[before])
+    if result.get("status") not in ("ok", "changed"):
+        return
+    if name in ("promotion", "rollback") and "confirmed" in fields:
+        host["to_release"] = fields["confirmed"]
+    elif name == "backup" and fields.get("id"):
+        host["backup"] = {"id": fields["id"], "sha256": fields.get("sha256")}
+    elif name == "gate" and "verdict" in fields:
+        host["gate"] = fields["verdict"]
+
+
+def _one_or_by_host(releases: Mapping[str, Any]) -> Any:
+    """The one release of all hosts, else an object by host."""
+    values = set(releases.values())
+    return (values.pop() if values else None) if len(values) < 2 else dict(releases)
+
+
+def listed(run: Mapping[str, Any]) -> dict[str, Any]:
+    """A run as `mobius history list` shows it."""
+    return {name: run[name] for name in COLUMNS}
+
+
+def in_period(runs: Iterable[dict[str, Any]], begin: str | None, end: str | None) -> list[dict[str, Any]]:
+    """The runs that started from `begin` on and before `end`, each a day or a moment as ISO 8601 writes it; in UTC.
+
+    Raises:
+        MobiusError: invalid_input, when one of them is neither.
+    """
+    first, last = _moment(begin), _moment(end)
+    return [
+        run
+        for run in runs
+        if (first is None or _moment(run["started"]) >= first) and (last is None or _moment(run["started"]) < last)  # type: ignore[operator]
+    ]
+
+
+def _moment(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        value = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise MobiusError("invalid_input", f"{text!r} is not a day like 2026-01-31 or a moment in ISO 8601.") from error
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def csv_text(runs: Iterable[Mapping[str, Any]]) -> str:
+    """The runs as CSV; lists and objects as JSON, and no cell that a spreadsheet would take for a formula."""
+    stream = io.StringIO()
+    writer = csv.writer(stream)
+    writer.writerow((*COLUMNS, "check", "ticket", "commit", "clean"))
+    for run in runs:
+        change = run["intent"].get("change") or {}
+        more = (run["check"], change.get("ticket"), run["intent"].get("commit"), run["intent"].get("clean"))
+        writer.writerow([_cell(value) for value in (*(run[name] for name in COLUMNS), *more)])
+    return stream.getvalue()
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    text = json.dumps(value, sort_keys=True) if isinstance(value, bool | dict | list) else str(value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

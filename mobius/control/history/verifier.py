@@ -1,0 +1,488 @@
+#!/usr/bin/env python3
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Verifies a history of runs. One file to hand to an auditor: it needs Python 3.11 and, for signatures, ssh-keygen.
+
+    python3 verifier.py FOLDER [--witnesses FILE] [--signers FILE] [--format json]
+
+FOLDER holds `history.jsonl` and `head.json`. A record is one line of canonical JSON (RFC 8785); records hold strings,
+integers, booleans, null, lists and objects with ASCII keys only, for which that form is: keys sorted, no spaces, only
+what must be escaped is escaped. `hash` is the SHA-256 of the record's canonical form without `hash`; `prev` is the
+`hash` of the record before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+FILE_NAME = "history.jsonl"
+HEAD_NAME = "head.json"
+NAMESPACE = "mobius-history"
+FIRST = "0" * 64
+_LARGEST = 2**53 - 1  # what every JSON reader keeps exactly
+
+
+class NotCanonical(ValueError):  # noqa: N818 - it says what the value is
+    """A value that has no place in a record."""
+
+
+def canonical(value: Any) -> bytes:
+    """The canonical JSON (RFC 8785) of a value without floats.
+
+    Raises:
+        NotCanonical: a float, a huge integer, a key that is not ASCII text, text that is not Unicode, or another type.
+    """
+    _check(value)
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise NotCanonical("a text is not Unicode") from error
+
+
+def _check(value: Any) -> None:
+    if value is None or isinstance(value, str | bool):
+        return
+    if isinstance(value, int) and abs(value) <= _LARGEST:
+        return
+    if isinstance(value, list | tuple):
+        for item in value:
+            _check(item)
+        return
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str) or not key.isascii():
+                raise NotCanonical(f"the key {key!r} is not ASCII text")
+            _check(item)
+        return
+    raise NotCanonical(f"{value!r} is neither text, integer, boolean, null, list nor object")
+
+
+def record_hash(record: Mapping[str, Any]) -> str:
+    """The SHA-256 that a record's `hash` must be."""
+    return digest({key: value for key, value in record.items() if key != "hash"})
+
+
+def digest(value: Any) -> str:
+    """The SHA-256 of a value's canonical form, as a `decision` has it of each host's evidence."""
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def head_message(head: Mapping[str, Any]) -> bytes:
+    """What a head's signature is made over."""
+    return canonical({key: head.get(key) for key in ("chain", "hash", "seq")})
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong, and with which record.
+
+    `kind`: edited, deleted, reordered, duplicated, cut_off, never_written, signature, journal. `seq`: the first record
+    concerned; None when it is not one record. `line`: its line in the file, from 1.
+    """
+
+    kind: str
+    text: str
+    seq: int | None = None
+    line: int | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """`{kind, text, seq, line}`."""
+        return {"kind": self.kind, "text": self.text, "seq": self.seq, "line": self.line}
+
+
+@dataclass
+class Verdict:
+    """What was found. `status`: whole, unwitnessed (whole in itself, and no host was asked), or damaged."""
+
+    records: list[dict[str, Any]] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    witnesses: list[str] = field(default_factory=list)
+    signed_by: str | None = None
+
+    @property
+    def status(self) -> str:
+        if self.problems:
+            return "damaged"
+        return "whole" if self.witnesses else "unwitnessed"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object that `--format json` prints."""
+        head = self.records[-1] if self.records else {}
+        return {
+            "status": self.status,
+            "records": len(self.records),
+            "runs": sum(record.get("event") == "intent" for record in self.records),
+            "head": {"seq": head.get("seq"), "hash": head.get("hash"), "chain": chain_id(self.records)},
+            "first": self.problems[0].as_dict() if self.problems else None,
+            "problems": [problem.as_dict() for problem in self.problems],
+            "notes": self.notes,
+            "witnesses": self.witnesses,
+            "signed_by": self.signed_by,
+        }
+
+    def lines(self) -> list[str]:
+        """The same for people."""
+        facts = self.as_dict()
+        by = f"witnessed by {', '.join(self.witnesses)}" if self.witnesses else "no host was asked"
+        signed = f"head signed by {self.signed_by}" if self.signed_by else "signature not checked"
+        lines = [f"{self.status}  {facts['records']} records, {facts['runs']} runs; {by}; {signed}"]
+        lines += [f"{problem.kind}: {problem.text}" for problem in self.problems]
+        return lines + [f"note: {note}" for note in self.notes]
+
+
+def chain_id(records: Sequence[Mapping[str, Any]]) -> str | None:
+    """The random name that the first record gave to the chain."""
+    data = records[0].get("data") if records else None
+    return str(data.get("chain")) if isinstance(data, dict) and data.get("chain") else None
+
+
+def parse(line: bytes) -> dict[str, Any] | None:
+    """The record of one line (without its end), None when it is not one in canonical form."""
+    try:
+        record = json.loads(line.decode("utf-8"))
+        if isinstance(record, dict) and isinstance(record.get("seq"), int) and canonical(record) == line:
+            return record
+    except (ValueError, RecursionError):
+        pass
+    return None
+
+
+def closes_torn(record: Mapping[str, Any] | None, line: bytes) -> bool:
+    """Whether this record tells of what stands before it and was cut short by a kill."""
+    if record is None or record.get("event") != "torn" or not isinstance(record.get("data"), dict):
+        return False
+    data = record["data"]
+    return bool(data.get("bytes") == len(line)) and bool(data.get("sha256") == hashlib.sha256(line).hexdigest())
+
+
+def verify_chain(content: bytes, head: Mapping[str, Any] | None) -> Verdict:
+    """Check a history with itself and with its head file. The first problem of the chain ends the look at it."""
+    verdict = Verdict()
+    lines = content.split(b"\n")
+    cut = lines.pop() != b""
+    if cut:
+        lines = content.split(b"\n")
+    parsed = [parse(line) for line in lines]
+    previous = FIRST
+    places: list[int] = []
+    torn: list[bytes] = []
+    for number, (line, record) in enumerate(zip(lines, parsed, strict=True), 1):
+        following = parsed[number] if number < len(parsed) else None
+        expected = len(verdict.records)
+        last = number == len(lines)
+        if last and cut and not torn:
+            verdict.problems.append(
+                Problem("cut_off", f"Record {expected} (line {number}) is cut off in its middle.", expected, number)
+            )
+            break
+        if record is None:
+            torn.append(line)
+            if following is None and not last:
+                continue
+            if closes_torn(following, b"\n".join(torn)):
+                verdict.notes.append(f"Line {number} was cut short by a kill; record {expected} says so.")
+                torn.clear()
+                continue
+            verdict.problems.append(
+                Problem("edited", f"Record {expected} (line {number}) is not a record.", expected, number)
+            )
+            break
+        problem = _out_of_place(record, expected, parsed, number, verdict.records)
+        if problem is None and record_hash(record) != record.get("hash"):
+            problem = Problem("edited", f"Record {expected} (line {number}) was edited.", expected, number)
+        if problem is None and record.get("prev") != previous:
+            problem = _wrong_link(record, following, head, expected, number, places)
+        if problem is not None:
+            verdict.problems.append(problem)
+            break
+        verdict.records.append(record)
+        places.append(number)
+        previous = str(record["hash"])
+    if not verdict.problems:
+        verdict.problems += _head_problems(verdict.records, head)
+    if not verdict.problems:
+        verdict.problems += _rule_problems(verdict.records)
+    return verdict
+
+
+def _out_of_place(
+    record: Mapping[str, Any],
+    expected: int,
+    parsed: Sequence[Mapping[str, Any] | None],
+    number: int,
+    seen: Sequence[Mapping[str, Any]],
+) -> Problem | None:
+    found = record["seq"]
+    if found == expected:
+        return None
+    if 0 <= found < len(seen) and seen[found].get("hash") == record.get("hash"):
+        return Problem("duplicated", f"Record {found} stands a second time on line {number}.", found, number)
+    if any(other is not None and other["seq"] == expected for other in parsed[number:]):
+        return Problem("reordered", f"Record {expected} stands after record {found} (line {number}).", expected, number)
+    if found > expected and record_hash(record) == record.get("hash"):
+        missing = f"Record {expected}" if found == expected + 1 else f"Records {expected} to {found - 1}"
+        return Problem("deleted", f"{missing} deleted before line {number}.", expected, number)
+    return Problem("edited", f"Record {expected} (line {number}) was edited.", expected, number)
+
+
+def _wrong_link(
+    record: Mapping[str, Any],
+    following: Mapping[str, Any] | None,
+    head: Mapping[str, Any] | None,
+    expected: int,
+    number: int,
+    places: Sequence[int],
+) -> Problem:
+    """A record that does not follow the one before it: whichever of the two its other neighbour does not know."""
+    known = following.get("prev") if following else None
+    if known is None and head is not None and head.get("seq") == expected:
+        known = head.get("hash")
+    if expected == 0 or (known is not None and known != record.get("hash")):
+        return Problem(
+            "edited", f"Record {expected} (line {number}) was edited, and its hash made again.", expected, number
+        )
+    text = f"Record {expected - 1} (line {places[-1]}) was edited, and its hash made again."
+    return Problem("edited", text, expected - 1, places[-1])
+
+
+def _head_problems(records: Sequence[Mapping[str, Any]], head: Mapping[str, Any] | None) -> list[Problem]:
+    if head is None:
+        return [Problem("cut_off", f"{HEAD_NAME} is missing, so a cut tail would not show.", len(records))]
+    return _head_differs(records, head, HEAD_NAME)
+
+
+def _head_differs(records: Sequence[Mapping[str, Any]], head: Mapping[str, Any], who: str) -> list[Problem]:
+    """What a head that was seen says against the records."""
+    seq = head.get("seq")
+    if not isinstance(seq, int) or seq < 0:
+        return [Problem("signature", f"{who} holds no head that can be understood.")]
+    if seq >= len(records):
+        text = f"Record {len(records)} and what followed is cut off: {who} has seen record {seq}."
+        return [Problem("cut_off", text, len(records))]
+    if records[seq].get("hash") != head.get("hash"):
+        return [Problem("edited", f"Record {seq} or one before it was rewritten: {who} has seen another.", seq)]
+    if head.get("chain") != chain_id(records):
+        return [Problem("edited", f"{who} has seen another chain, {head.get('chain')}.", 0)]
+    return []
+
+
+def _rule_problems(records: Sequence[Mapping[str, Any]]) -> list[Problem]:
+    """What no recorder writes, whatever its hashes: a run's events without its intent or after its end, and a decision
+    on other evidence than the run's gates have given."""
+    opened: set[Any] = set()
+    ended: set[Any] = set()
+    for record in records:
+        seq, run, event = record["seq"], record.get("run"), record.get("event")
+        if (seq == 0) != (event == "begin"):
+            return [Problem("edited", f"Record {seq} is {event}, which cannot stand there.", seq)]
+        if event == "intent":
+            if run in opened:
+                return [Problem("duplicated", f"Record {seq} opens run {run} a second time.", seq)]
+            opened.add(run)
+        elif event in ("result", "decision", "end"):
+            if run not in opened:
+                return [Problem("never_written", f"Run {run} of record {seq} has no intent.", seq)]
+            if run in ended:
+                return [Problem("edited", f"Record {seq} adds to run {run}, which had ended.", seq)]
+            if event == "end":
+                ended.add(run)
+            if event == "decision" and (host := _other_evidence(record, records[:seq])):
+                text = f"Record {seq} is a decision on evidence of {host} that the run's gate has not given."
+                return [Problem("edited", text, seq)]
+    return []
+
+
+def _other_evidence(decision: Mapping[str, Any], before: Sequence[Mapping[str, Any]]) -> str | None:
+    """The first host whose evidence in a decision is not what its gate was recorded with, or `the fleet`.
+
+    A gate whose result was not recorded (the callback was off) says nothing.
+    """
+    data = decision.get("data") or {}
+    hosts = data.get("hosts") or {}
+    own = {host: said.get("evidence_sha256") for host, said in hosts.items()}
+    if data.get("evidence_sha256") != digest(own):
+        return "the fleet"
+    gates: dict[str, set[str]] = {}
+    for record in before:
+        result = record.get("data") or {}
+        given = (result.get("fields") or {}).get("evidence")
+        if record.get("event") == "result" and record.get("run") == decision.get("run") and given is not None:
+            gates.setdefault(str(result.get("host")), set()).add(digest(given))
+    return next((host for host, sha in sorted(own.items()) if sha and sha not in gates.get(host, {sha})), None)
+
+
+def check_signature(verdict: Verdict, head: Mapping[str, Any] | None, signers: Path) -> None:
+    """Check the head's signature against an `allowed_signers` file."""
+    signature = (head or {}).get("signature")
+    if not isinstance(signature, str) or head is None:
+        verdict.problems.append(Problem("signature", "The head is not signed."))
+        return
+    if head.get("seq") != len(verdict.records) - 1 and not verdict.problems:
+        seq = int(head["seq"]) + 1
+        verdict.problems.append(
+            Problem("signature", f"Record {seq} came after the signed head; no run has signed it.", seq)
+        )
+    verdict.signed_by = signer(signature, NAMESPACE, head_message(head), signers)
+    if verdict.signed_by is None:
+        verdict.problems.append(Problem("signature", "The head's signature is not one of the allowed signers'."))
+
+
+def signer(signature: str, namespace: str, message: bytes, signers: Path) -> str | None:
+    """Who signed a message, by the first entry of an `allowed_signers` file that has the key; None when nobody did."""
+    # as mobius/signer.py, which is not at hand where this file is handed out alone
+    with tempfile.NamedTemporaryFile("w", suffix=".sig") as stream:
+        stream.write(signature)
+        stream.flush()
+        base = ["ssh-keygen", "-Y"]
+        found = subprocess.run(
+            [*base, "find-principals", "-s", stream.name, "-f", str(signers)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        who = found.stdout.split("\n")[0].strip()
+        if found.returncode != 0 or not who:
+            return None
+        done = subprocess.run(
+            [*base, "verify", "-f", str(signers), "-I", who, "-n", namespace, "-s", stream.name],
+            input=message,
+            capture_output=True,
+            check=False,
+        )
+    return who if done.returncode == 0 else None
+
+
+def check_witnesses(verdict: Verdict, witnesses: Mapping[str, Any], others: Iterable[str] = ()) -> None:
+    """Reconcile the history with what each host has seen.
+
+    Args:
+        witnesses: `{host: {heads: [{chain, seq, hash, run}], journal: [line]}}`; None for a host that did not answer.
+        others: chains of other histories that these hosts may also have seen.
+    """
+    accepted = set(others)
+    chain = chain_id(verdict.records)
+    runs = {record.get("run") for record in verdict.records if record.get("event") == "intent"}
+    chain_is_whole = not verdict.problems
+    found: list[Problem] = []
+    for host, seen in sorted(witnesses.items()):
+        if not isinstance(seen, dict):
+            verdict.notes.append(f"{host} did not answer.")
+            continue
+        heads = [head for head in seen.get("heads", []) if isinstance(head, dict)]
+        foreign = sorted({str(head.get("chain")) for head in heads} - accepted - {str(chain)})
+        own = sorted((head for head in heads if head.get("chain") == chain), key=lambda head: int(head.get("seq", 0)))
+        if own or foreign:
+            verdict.witnesses.append(host)
+        else:
+            verdict.notes.append(f"{host} has seen no head yet.")
+        found += [
+            Problem("never_written", f"{host} has seen the chain {name}, of which there is nothing here.", 0)
+            for name in foreign
+        ]
+        if chain_is_whole:
+            for head in own:
+                differing = _head_differs(verdict.records, head, host)
+                found += differing
+                if differing:
+                    break
+        known = runs | {head.get("run") for head in heads if head.get("chain") in accepted}
+        found += _journal_problems(host, seen.get("journal", []), known, judged=bool(heads), first=_first_at(heads))
+    verdict.problems += sorted(found, key=lambda problem: -1 if problem.seq is None else problem.seq)
+
+
+def _first_at(heads: Sequence[Mapping[str, Any]]) -> str:
+    return min((str(head.get("at", "")) for head in heads), default="")
+
+
+def _journal_problems(host: str, lines: Sequence[str], known: set[Any], *, judged: bool, first: str) -> list[Problem]:
+    """Check a host's own journal of switches: its chain, and that every run in it since the first head is recorded."""
+    problems = []
+    previous = FIRST
+    for number, text in enumerate(lines, 1):
+        raw = text.encode("utf-8", "surrogateescape")
+        try:
+            line = json.loads(raw)
+        except ValueError:
+            line = None
+        if not isinstance(line, dict) or line.get("prev_sha256") != previous:
+            problems.append(
+                Problem("journal", f"Line {number} of {host}'s journal of switches does not follow the one before.")
+            )
+            break
+        previous = hashlib.sha256(raw).hexdigest()
+        run = line.get("run")
+        ours = run is not None or line.get("actor") == "ansible"
+        if judged and ours and run not in known and str(line.get("at", "")) >= first:
+            what = f"{line.get('event')} to {line.get('to')} at {line.get('at')}"
+            problems.append(Problem("never_written", f"Run {run} was never recorded: {host} has its {what}."))
+            break
+    return problems
+
+
+def read_head(folder: Path) -> dict[str, Any] | None:
+    """The object of the head file, None when there is none that can be read."""
+    try:
+        head = json.loads((folder / HEAD_NAME).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return head if isinstance(head, dict) else None
+
+
+def verify(
+    folder: Path,
+    *,
+    witnesses: Mapping[str, Any] | None = None,
+    signers: Path | None = None,
+    others: Iterable[str] = (),
+) -> Verdict:
+    """Everything at once."""
+    content, head = (folder / FILE_NAME).read_bytes(), read_head(folder)
+    verdict = verify_chain(content, head)
+    if not content:
+        verdict.problems.insert(0, Problem("cut_off", "The history is empty.", 0))
+    if witnesses:
+        check_witnesses(verdict, witnesses, others)
+    if signers is not None:
+        check_signature(verdict, head, signers)
+    return verdict
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command: exit code 0 when the history is whole, 2 when it is not, 1 when it cannot be read."""
+    parser = argparse.ArgumentParser(description="Verify a history of runs.")
+    parser.add_argument("folder", type=Path, help="holds history.jsonl and head.json")
+    parser.add_argument("--witnesses", type=Path, metavar="FILE", help="what `mobius history witnesses` wrote")
+    parser.add_argument("--signers", type=Path, metavar="FILE", help="allowed_signers, as ssh-keygen reads it")
+    parser.add_argument(
+        "--other-chain", action="append", default=[], metavar="ID", help="another history of these hosts"
+    )
+    parser.add_argument("--format", choices=["text", "json"], default="text")
+    given = parser.parse_args(arguments)
+    try:
+        witnesses = json.loads(given.witnesses.read_text(encoding="utf-8")) if given.witnesses else None
+        verdict = verify(given.folder, witnesses=witnesses, signers=given.signers, others=given.other_chain)
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    text = (
+        json.dumps(verdict.as_dict(), indent=2, sort_keys=True)
+        if given.format == "json"
+        else "\n".join(verdict.lines())
+    )
+    sys.stdout.write(f"{text}\n")
+    return 2 if verdict.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,204 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Who has approved a plan, in which role, and whether that is enough by the inventory's rule.
+
+An approval is an SSH signature of the plan's digest, in a file beside the plan. The role is in the signature's
+namespace, so that `allowed_signers` says who may speak in which role (`namespaces="mobius-approval-ops_sre"`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mobius import durable
+from mobius.control import signatures
+from mobius.control.plan.plan.plan import Plan
+from mobius.errors import MobiusError
+
+AUTHOR = "author"
+ROLES = ("release_owner", "deploy_operator", "media_engineer", "triage_lead", "ops_sre")
+"""The team roles of a change, and Ops/SRE."""
+NAMESPACE = "mobius-approval-"
+_FILE = re.compile(r"\.([a-z_]+)\.([0-9a-f]{16})\.sig")
+
+
+def role_of(text: str) -> str:
+    """A role by its name, however its words are joined: `Ops/SRE` and `ops-sre` are `ops_sre`.
+
+    Raises:
+        MobiusError: invalid_input, when there is none of that name.
+    """
+    name = "_".join(re.findall(r"[a-z]+", text.lower()))
+    if name not in (*ROLES, AUTHOR):
+        raise MobiusError(
+            "invalid_input", f"{text!r} is not a role.", do_next=f"Give one of {', '.join((*ROLES, AUTHOR))}."
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What an inventory demands of a plan (`mobius_approvals_*` and `mobius_plan_*`).
+
+    `required` people must have approved it, among them one in each of `roles`; `author_counts` says whether its author
+    may be one of them. `proven_on` names the inventory on which a release must have succeeded before, or is empty.
+    """
+
+    required: int = 0
+    roles: tuple[str, ...] = ()
+    signers: Path | None = None
+    author_counts: bool = False
+    max_hours: float = 24.0
+    proven_on: str = ""
+
+    @classmethod
+    def read(cls, known: Mapping[str, Any]) -> Rule:
+        """The rule that variables of an inventory make.
+
+        Raises:
+            MobiusError: invalid_input, when one of them is wrong.
+        """
+        roles = known.get("mobius_approvals_roles") or []
+        signers = str(known.get("mobius_approvals_signers") or "")
+        try:
+            rule = cls(
+                required=int(known.get("mobius_approvals_required") or 0),
+                roles=tuple(role_of(str(role)) for role in ([roles] if isinstance(roles, str) else roles)),
+                signers=Path(signers).expanduser() if signers else None,
+                author_counts=str(known.get("mobius_approvals_author_counts", False)).lower() in ("true", "yes", "1"),
+                max_hours=float(known.get("mobius_plan_max_hours") or 24),
+                proven_on=str(known.get("mobius_plan_proven_on") or ""),
+            )
+        except (TypeError, ValueError) as error:
+            raise MobiusError("invalid_input", f"The inventory's rule for approvals is wrong: {error}.") from error
+        if rule.required < 0 or rule.max_hours <= 0 or (rule.signers and not rule.signers.is_absolute()):
+            raise MobiusError(
+                "invalid_input",
+                "The inventory's rule for approvals is wrong: mobius_approvals_required must not be below 0, "
+                "mobius_plan_max_hours must be above it, and mobius_approvals_signers is an absolute path.",
+            )
+        return rule
+
+    @property
+    def wants_approvals(self) -> bool:
+        """Whether a plan must have been approved at all."""
+        return self.required > 0 or bool(self.roles)
+
+    @property
+    def wants_plan(self) -> bool:
+        """Whether nothing may be changed without a plan."""
+        return self.wants_approvals or bool(self.proven_on)
+
+
+VARIABLES = (
+    *("mobius_approvals_required", "mobius_approvals_roles", "mobius_approvals_signers"),
+    *("mobius_approvals_author_counts", "mobius_plan_max_hours", "mobius_plan_proven_on"),
+)
+"""The variables of the rule: data of the inventory, never extra variables of a run."""
+
+
+@dataclass(frozen=True)
+class Approval:
+    """One signature beside a plan. `who` is None when no allowed signer made it for this plan and role."""
+
+    role: str
+    key: str
+    who: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """`{role, who, key}`."""
+        return {"role": self.role, "who": self.who, "key": self.key}
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What the signatures of a plan come to: who wrote it, who approved it, and what is missing, in words."""
+
+    author: str | None
+    approvals: tuple[Approval, ...]
+    void: tuple[Approval, ...]
+    missing: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """What people read of it."""
+        lines = [f"author   {self.author}"] if self.author else []
+        lines += [f"approved {item.who} as {item.role}" for item in self.approvals]
+        lines += [f"void     a signature as {item.role} {_why(item, self.author)}" for item in self.void]
+        return lines + [f"missing  {what}" for what in self.missing]
+
+
+def _why(item: Approval, author: str | None) -> str:
+    if item.who is None:
+        return "is not one of this plan by an allowed signer of that role"
+    return "is the author's" if item.who == author else f"is one more of {item.who}'s"
+
+
+def message(digest: str) -> bytes:
+    """What is signed."""
+    return f"{digest}\n".encode()
+
+
+def approve(place: Path, role: str, key: Path) -> Path:
+    """Sign the plan in a file, and keep the signature beside it. Gives the signature's file.
+
+    Raises:
+        MobiusError: plan_invalid, when it is no plan; invalid_input, when the key cannot sign.
+    """
+    signature = signatures.sign(key, f"{NAMESPACE}{role}", message(Plan.read(place).digest), ask=True)
+    kept = place.with_name(f"{place.name}.{role}.{signatures.key_of(signature)}.sig")
+    durable.write_bytes(kept, signature.encode())
+    return kept
+
+
+def tally(place: Path, digest: str, rule: Rule) -> Tally:
+    """Count the signatures beside a plan by a rule. A person and a key count once, whatever their roles.
+
+    Raises:
+        MobiusError: invalid_input, when the list of signers is missing or cannot be trusted.
+    """
+    if rule.signers is None:
+        return Tally(None, (), (), ("the inventory names no mobius_approvals_signers",) if rule.wants_approvals else ())
+    signatures.check_signers(rule.signers)
+    found = [_look(path, place, digest, rule.signers) for path in sorted(place.parent.glob(f"{place.name}.*.sig"))]
+    approvals = [item for item in found if item is not None]
+    author = next((item for item in approvals if item.role == AUTHOR and item.who), None)
+    counted: list[Approval] = []
+    void: list[Approval] = [item for item in approvals if item.who is None]
+    for item in approvals:
+        if item.who is None or item.role == AUTHOR:
+            continue
+        own = author is not None and (item.who == author.who or item.key == author.key) and not rule.author_counts
+        again = any((item.who, item.role) == (other.who, other.role) for other in counted)
+        (void if own or again else counted).append(item)
+    return Tally(author.who if author else None, tuple(counted), tuple(void), tuple(_missing(author, counted, rule)))
+
+
+def _missing(author: Approval | None, counted: list[Approval], rule: Rule) -> list[str]:
+    if not rule.wants_approvals:
+        return []
+    missing = []
+    if author is None and not rule.author_counts:
+        missing.append("the author's own signature, by which nobody approves what is theirs")
+    people = min(len({item.who for item in counted}), len({item.key for item in counted}))
+    if people < rule.required:
+        missing.append(f"{rule.required - people} of {rule.required} approvals")
+    missing += [f"an approval as {role}" for role in rule.roles if role not in {item.role for item in counted}]
+    return missing
+
+
+def _look(path: Path, place: Path, digest: str, signers: Path) -> Approval | None:
+    """One file beside a plan as an approval; None when its name is not one."""
+    match = _FILE.fullmatch(path.name.removeprefix(place.name))
+    if match is None or match[1] not in (*ROLES, AUTHOR):
+        return None
+    role = match[1]
+    try:
+        signature = path.read_text(encoding="ascii")
+        key = signatures.key_of(signature)
+    except (OSError, ValueError, MobiusError):
+        return Approval(role, match[2], None)
+    return Approval(role, key, signatures.signer(signature, f"{NAMESPACE}{role}", message(digest), signers))

@@ -1,0 +1,171 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Whether a run may begin by its inventory's rule for plans: planned, approved, fresh, in the window, proven elsewhere.
+
+The same for `mobius apply` and a plain `ansible-playbook -e mobius_plan=FILE`: the plugin `run` comes here on every
+host before anything changes. A reason to break the glass waives what people and clocks decide, never what the plan is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from mobius.control.history.writer import verifier as form
+from mobius.control.history.writer.query import read_runs
+from mobius.control.plan.plan import plan as plans
+from mobius.control.plan.plan.approvals import VARIABLES, Rule, Tally, tally
+from mobius.control.plan.plan.window import refusal
+from mobius.errors import MobiusError
+
+_AHEAD = 300.0  # seconds by which clocks may differ
+_EMERGENCY = "In an emergency give -e mobius_break_glass=REASON, which is recorded. A rollback needs no plan."
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a run is asked to do.
+
+    `plan` is the plan's file or None, `intent` the data of the run's intent as the history has it, `window` and
+    `break_glass` are texts or empty, `release` is the staged release to promote or empty, `given` are the names of the
+    extra variables, `history` is the history's folder.
+    """
+
+    rule: Rule
+    plan: Path | None
+    intent: Mapping[str, Any]
+    window: str
+    break_glass: str
+    release: str
+    given: frozenset[str]
+    history: Path
+    now: datetime
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What stands against a run: `refused` is the first of it, `waived` what the broken glass has let pass."""
+
+    refused: MobiusError | None
+    waived: tuple[MobiusError, ...] = ()
+    plan: plans.Plan | None = None
+    counted: Tally | None = None
+    proven_by: str | None = None
+
+    def record(self, asked: Asked) -> dict[str, Any]:
+        """What the history keeps of it; empty where there is no rule, no plan and no broken glass."""
+        if not (asked.rule.wants_plan or self.plan or asked.break_glass):
+            return {}
+        return {
+            "plan": self.plan.digest if self.plan else None,
+            "author": self.counted.author if self.counted else None,
+            "approvals": [item.as_dict() for item in self.counted.approvals] if self.counted else [],
+            "required": asked.rule.required,
+            "proven_by": self.proven_by,
+            "break_glass": asked.break_glass or None,
+            "waived": [error.outcome for error in self.waived],
+            "refused": self.refused.outcome if self.refused else None,
+        }
+
+
+def examine(asked: Asked) -> Verdict:
+    """Judge a run by its inventory's rule. Nothing of it asks a host."""
+    forced = sorted(asked.given & set(VARIABLES))
+    if forced:
+        reason = f"{', '.join(forced)} is data of the inventory, and not to be given with -e."
+        return Verdict(MobiusError("invalid_input", reason))
+    if asked.plan is None:
+        return _waive(asked, Verdict(None), [_without_plan(asked)] if asked.rule.wants_plan else [])
+    counted = None
+    try:
+        plan = plans.Plan.read(asked.plan)
+        counted = tally(asked.plan, plan.digest, asked.rule)
+        changed = plans.differences(plan, asked.intent)
+        if changed:
+            reason = f"Since the plan was made, these have changed: {'; '.join(changed)}."
+            return Verdict(MobiusError("plan_stale", reason), (), plan, counted)
+        proven_by = _proven_by(asked, plan)
+        found = [_too_old(asked, plan), refusal(asked.window, "", asked.now)]
+    except MobiusError as error:
+        return Verdict(error)
+    if counted.missing:
+        reason = f"The plan lacks {'; '.join(counted.missing)}."
+        found.append(MobiusError("plan_unapproved", reason))
+    if asked.rule.proven_on and plan.touches_releases and proven_by is None:
+        reason = f"The history has no successful release of this bundle on {asked.rule.proven_on}."
+        found.append(MobiusError("bundle_unproven", reason))
+    return _waive(asked, Verdict(None, (), plan, counted, proven_by), [error for error in found if error])
+
+
+def host_refusal(host: str, plan: plans.Plan, state: Mapping[str, Any] | None) -> MobiusError | None:
+    """Why a plan no longer fits a host, by the host's fingerprint now; None when it does."""
+    if host not in plan.hosts:
+        return MobiusError("plan_stale", f"{host} is not in the plan.")
+    changed = plans.host_differences(plan.hosts[host].state, state)
+    if not changed:
+        return None
+    return MobiusError("plan_stale", f"{host} has changed since the plan was made: {'; '.join(changed)}.")
+
+
+def _waive(asked: Asked, verdict: Verdict, found: list[MobiusError]) -> Verdict:
+    waived = bool(asked.break_glass.strip())
+    return Verdict(
+        None if waived or not found else found[0],
+        tuple(found) if waived else (),
+        verdict.plan,
+        verdict.counted,
+        verdict.proven_by,
+    )
+
+
+def _without_plan(asked: Asked) -> MobiusError:
+    return MobiusError(
+        "plan_missing",
+        f"{asked.intent.get('inventory')} is changed by a plan only, and none was given.",
+        do_next="Make one with `mobius plan`, have it approved, and run `mobius apply` "
+        f"(or give -e mobius_plan=FILE). {_EMERGENCY}",
+    )
+
+
+def _too_old(asked: Asked, plan: plans.Plan) -> MobiusError | None:
+    age = plan.age(asked.now)
+    if -_AHEAD <= age <= asked.rule.max_hours * 3600:
+        return None
+    reason = f"The plan was made {age / 3600:.1f} hours ago; {asked.rule.max_hours:g} are allowed."
+    if age < 0:
+        reason = f"The plan says that it was made at {plan.created}, which is yet to come."
+    return MobiusError("plan_stale", reason)
+
+
+def _proven_by(asked: Asked, plan: plans.Plan) -> str | None:
+    """The run that has released the same bundle with success on the inventory that must go before; None for none.
+
+    Raises:
+        MobiusError: history_damaged, when the history that would say so is not what was written.
+    """
+    path = asked.history / form.FILE_NAME
+    if not asked.rule.proven_on or not plan.touches_releases or not path.exists():
+        return None
+    chain = form.verify_chain(path.read_bytes(), form.read_head(asked.history))
+    if chain.problems:
+        raise MobiusError("history_damaged", f"The history cannot prove anything: {chain.problems[0].text}")
+    digest = asked.release.rpartition("-")[2] or str(plan.made_from["bundle_sha256"] or "")
+    found = None
+    for run in read_runs(asked.history):
+        if run["check"] or run["outcome"] != "success" or run["inventory"] != asked.rule.proven_on:
+            continue
+        after, before = _ends(run, "to_release"), _ends(run, "from_release")
+        if str(run["intent"].get("bundle_sha256")).startswith(digest) and digest and digest[:12] in after:
+            found = str(run["run"])
+        elif digest[:12] in before - after:
+            found = None  # it was taken back there, or another took its place by rollback
+    return found
+
+
+def _ends(run: Mapping[str, Any], name: str) -> set[str]:
+    """The digests in the release ids that the hosts of a run had before or after it."""
+    ids = {str(facts.get(name) or "") for facts in run["hosts"].values()}
+    return {text.rpartition("-")[2] for text in ids if text}
