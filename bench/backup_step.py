@@ -15,7 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / ".ansible" / "collections"))
 
-from ansible_collections.mobius.dhash.plugins.module_utils import backup, restore
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import restore
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import service as backup
 from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host
 
 SERVICE = "bench"

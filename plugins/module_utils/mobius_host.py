@@ -1912,7 +1912,7 @@ def verify(host: Host, releases: Sequence[str] = ()) -> dict[str, list[str]]:
 
 
 def tool_sources(names: Sequence[str] = TOOL_SOURCES) -> dict[str, str]:
-    """The text of each file that an installed command consists of, by file name; read from a module's archive, too."""
+    """The text of each file that an installed command consists of, by its path; read from a module's archive, too."""
     sources = {}
     for name in names:
         module = sys.modules[f"{PACKAGE}.{name}"] if name != "mobius_host" else sys.modules[__name__]
@@ -1920,7 +1920,8 @@ def tool_sources(names: Sequence[str] = TOOL_SOURCES) -> dict[str, str]:
         text = loader.get_source(module.__name__) if loader and hasattr(loader, "get_source") else None
         if text is None:
             raise MobiusError("environment_failed", f"The source of {name} cannot be read.")
-        sources[f"{name}.py"] = text
+        path = name.replace(".", "/")
+        sources[f"{path}/__init__.py" if hasattr(module, "__path__") else f"{path}.py"] = text
     return sources
 
 

@@ -126,13 +126,10 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import (
-    arguments,
-    backup,
-    backup_metrics,
-    backup_settings,
-    mobius_host,
-)
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import metrics as backup_metrics
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import service as backup
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import settings as backup_settings
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
 

@@ -76,7 +76,8 @@ import shutil
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import backup_command, durable, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import durable, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import console as backup_command
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
 PACKAGE = mobius_host.PACKAGE.replace(".", "/")
@@ -84,7 +85,7 @@ PACKAGE = mobius_host.PACKAGE.replace(".", "/")
 # by tool: the files of its code, and the one that has its `main`
 TOOLS = {
     "host": (mobius_host.TOOL_SOURCES, "mobius_host"),
-    "backup": (backup_command.SOURCES, "backup_command"),
+    "backup": (backup_command.SOURCES, "backup.console"),
 }
 VERSION = re.compile(r"[0-9a-f]{12}")
 

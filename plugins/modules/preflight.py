@@ -76,7 +76,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import arguments, backup, mobius_host, staging, version_order
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, mobius_host, staging, version_order
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import service as backup
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
 

@@ -89,13 +89,10 @@ renamed_owners:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import (
-    arguments,
-    backup_metrics,
-    backup_settings,
-    mobius_host,
-    restore,
-)
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import metrics as backup_metrics
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import restore
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import settings as backup_settings
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
 

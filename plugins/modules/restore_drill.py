@@ -104,14 +104,10 @@ journal:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import (
-    arguments,
-    backup_metrics,
-    backup_settings,
-    drill,
-    gate,
-    mobius_host,
-)
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, gate, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import drill
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import metrics as backup_metrics
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import settings as backup_settings
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
 

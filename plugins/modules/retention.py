@@ -51,7 +51,9 @@ import contextlib
 import dataclasses
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import arguments, backup, manifest, mobius_host, retention
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, manifest, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import retention
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import service as backup
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
 

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mobius.dhash.plugins.module_utils import archive
-from ansible_collections.mobius.dhash.plugins.module_utils.archive import DamagedError, Entry
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import archive
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.archive import DamagedError, Entry
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 

@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mobius.dhash.plugins.module_utils import backup, backup_command, backup_metrics, copies, drill
-from ansible_collections.mobius.dhash.plugins.module_utils.copies import Place
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import console as backup_command
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import copies, drill
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import metrics as backup_metrics
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import service as backup
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.copies import Place
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host
 from test_backup import flip, host, names, take, touch_state

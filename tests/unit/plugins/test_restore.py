@@ -19,7 +19,9 @@ from typing import Any
 
 import pytest
 import test_backup
-from ansible_collections.mobius.dhash.plugins.module_utils import archive, backup, mobius_host, restore
+from ansible_collections.mobius.dhash.plugins.module_utils import mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import archive, restore
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import service as backup
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host, Switch, Systemd, Who
 from test_backup import CHANGES, PICTURE, everything, host, rewrite, take

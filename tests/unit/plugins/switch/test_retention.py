@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from ansible_collections.mobius.dhash.plugins.module_utils import durable, mobius_host, retention
+from ansible_collections.mobius.dhash.plugins.module_utils import durable, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import retention
 
 A, B, C, D = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0", "1.3.0"))
 E = "1.4.0-0123456789ab"

@@ -24,7 +24,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ansible_collections.mobius.dhash.plugins.module_utils import archive, backup, durable
+from ansible_collections.mobius.dhash.plugins.module_utils import durable
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import archive
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import service as backup
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host
 

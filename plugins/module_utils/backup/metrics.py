@@ -13,15 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.mobius.dhash.plugins.module_utils import (
-    backup,
-    backup_settings,
-    copies,
-    drill,
-    durable,
-    mobius_host,
-)
-from ansible_collections.mobius.dhash.plugins.module_utils.backup_settings import Settings
+from ansible_collections.mobius.dhash.plugins.module_utils import durable, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import copies, drill
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import service as backup
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import settings as backup_settings
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.settings import Settings
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host
 

@@ -39,8 +39,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ansible_collections.mobius.dhash.plugins.module_utils import archive, durable, mobius_host
-from ansible_collections.mobius.dhash.plugins.module_utils.archive import DamagedError, Entry
+from ansible_collections.mobius.dhash.plugins.module_utils import durable, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import archive
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.archive import DamagedError, Entry
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host
 

@@ -18,23 +18,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from ansible_collections.mobius.dhash.plugins.module_utils import (
-    backup,
-    backup_metrics,
-    backup_settings,
-    copies,
-    drill,
-    errors,
-    mobius_host,
-)
-from ansible_collections.mobius.dhash.plugins.module_utils.backup_settings import Settings
+from ansible_collections.mobius.dhash.plugins.module_utils import errors, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import copies, drill
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import metrics as backup_metrics
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import service as backup
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import settings as backup_settings
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.settings import Settings
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host
 
 COMMAND = "/usr/local/bin/mobius-backup"
 SOURCES = (
     *mobius_host.TOOL_SOURCES,
-    *("archive", "backup", "copies", "drill", "gate", "restore", "backup_settings", "backup_metrics", "backup_command"),
+    *("gate", "backup", "backup.archive", "backup.console", "backup.copies", "backup.drill", "backup.metrics"),
+    *("backup.restore", "backup.service", "backup.settings"),
 )
 
 

@@ -29,8 +29,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.mobius.dhash.plugins.module_utils import archive, backup, durable, mobius_host
-from ansible_collections.mobius.dhash.plugins.module_utils.archive import DamagedError, Entry
+from ansible_collections.mobius.dhash.plugins.module_utils import durable, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import archive
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import service as backup
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.archive import DamagedError, Entry
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host, Switch
 

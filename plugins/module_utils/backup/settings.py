@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.mobius.dhash.plugins.module_utils import copies
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import copies
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
 CONFIG_DIR = "/etc/mobius-backup"

@@ -28,7 +28,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.mobius.dhash.plugins.module_utils import archive, backup, durable, gate, mobius_host, restore
+from ansible_collections.mobius.dhash.plugins.module_utils import durable, gate, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import archive, restore
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import service as backup
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host, Systemd
 
