@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from mobius.cli.options import format_option, key_option
-from mobius.control.bundle.builder import builder as bundles
+from mobius.control.bundle import builder as bundles
 from mobius.manifest import Bundle, signature_path
 
 _sha256 = click.option("--sha256", help="The bundle's SHA-256 from elsewhere; its .sha256 file need not be there then.")

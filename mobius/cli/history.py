@@ -16,10 +16,10 @@ import click
 from mobius import durable
 from mobius.cli.options import format_option
 from mobius.cli.render.progress import Lines
-from mobius.control.history.writer import query as history_runs
-from mobius.control.history.writer import report as history_report
-from mobius.control.history.writer import verifier as history_verify
-from mobius.control.history.writer.writer import default_folder
+from mobius.control.history import query as history_runs
+from mobius.control.history import report as history_report
+from mobius.control.history import verifier as history_verify
+from mobius.control.history.writer import default_folder
 from mobius.control.run.inventory import inventory_value
 from mobius.control.run.runner import DEFAULT_INVENTORY, RunRequest, find_checkout, find_inventory, run_playbook
 from mobius.errors import ExitCode, MobiusError

@@ -23,11 +23,11 @@ from mobius.cli.release import (
     timeout_option,
     verbose_option,
 )
-from mobius.control.history.writer.writer import now
-from mobius.control.plan.plan import approvals
-from mobius.control.plan.plan import plan as plans
-from mobius.control.plan.plan.changes import Fidelity
-from mobius.control.plan.plan.planned_run import unsettled
+from mobius.control.history.writer import now
+from mobius.control.plan import approvals
+from mobius.control.plan import plan as plans
+from mobius.control.plan.changes import Fidelity
+from mobius.control.plan.planned_run import unsettled
 from mobius.control.run.inventory import inventory_values
 from mobius.control.run.runner import RunSummary, find_checkout
 from mobius.errors import ExitCode, MobiusError

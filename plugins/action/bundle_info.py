@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ansible import constants
-from mobius.control.bundle.builder.reading import read_once
 
 from mobius import manifest
+from mobius.control.bundle.reading import read_once
 from mobius.control.run.action import ControlNodeAction
 
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from ansible import constants
 
-from mobius.control.history.writer import recorder as history_events
+from mobius.control.history import recorder as history_events
 from mobius.control.run.action import ControlNodeAction
 from mobius.control.run.outcome import Decision, HostReport, decide
 from mobius.errors import MobiusError

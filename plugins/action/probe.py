@@ -14,8 +14,8 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
-from mobius.control.history.writer.recorder import NOTE_FOLDER
 
+from mobius.control.history.recorder import NOTE_FOLDER
 from mobius.control.run.gate_samples import following
 from mobius.errors import MobiusError
 

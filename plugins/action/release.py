@@ -10,9 +10,9 @@ from typing import Any
 from ansible import constants
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
-from mobius.control.bundle.builder.reading import read_once
 
 from mobius import manifest
+from mobius.control.bundle.reading import read_once
 from mobius.errors import MobiusError
 
 _MODULE = "mobius.dhash.release"

@@ -14,13 +14,13 @@ from ansible import constants, context
 from ansible.plugins.action import ActionBase
 from ansible.release import __version__ as ansible_version
 from ansible.utils.vars import load_extra_vars
-from mobius.control.history.writer.writer import History, default_folder
-from mobius.control.plan.plan.approvals import VARIABLES, Rule
-from mobius.control.plan.plan.plan import fingerprint
-from mobius.control.plan.plan.planned_run import PLANNING
-from mobius.control.plan.plan.rule import Asked, Verdict, examine, host_refusal
 
-from mobius.control.history.writer import recorder as history_events
+from mobius.control.history import recorder as history_events
+from mobius.control.history.writer import History, default_folder
+from mobius.control.plan.approvals import VARIABLES, Rule
+from mobius.control.plan.plan import fingerprint
+from mobius.control.plan.planned_run import PLANNING
+from mobius.control.plan.rule import Asked, Verdict, examine, host_refusal
 from mobius.control.run.run_id import ENVIRONMENT_NAME, actor, current_run_id
 from mobius.errors import MobiusError
 

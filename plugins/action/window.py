@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-from mobius.control.plan.plan.window import refusal
-
+from mobius.control.plan.window import refusal
 from mobius.control.run.action import ControlNodeAction
 
 

@@ -12,11 +12,11 @@ from ansible import constants, context
 from ansible.errors import AnsibleError
 from ansible.plugins.callback import CallbackBase
 from ansible.template import Templar
-from mobius.control.history.writer.recorder import RunRecorder, note_place
-from mobius.control.plan.plan.changes import Collector
-from mobius.control.plan.plan.planned_run import settle, unsettled
 
+from mobius.control.history.recorder import RunRecorder, note_place
 from mobius.control.notify.notifier import Notifier
+from mobius.control.plan.changes import Collector
+from mobius.control.plan.planned_run import settle, unsettled
 from mobius.control.run.outcome import Observer
 from mobius.errors import ExitCode, MobiusError
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from mobius.control.history.writer.recorder import RESULT_FIELDS
+
+from mobius.control.history.recorder import RESULT_FIELDS
 
 MODULES = Path(__file__).resolve().parents[2] / "plugins/modules"
 

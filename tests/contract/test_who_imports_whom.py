@@ -9,7 +9,8 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
-from mobius.control.bundle.builder.builder import goes_into_a_bundle
+
+from mobius.control.bundle.builder import goes_into_a_bundle
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SHARED = ("errors", "durable", "manifest", "signer", "logs")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mobius.control.history.writer import verifier as history_verify
+from mobius.control.history import verifier as history_verify
 from tests.end_to_end.by_hand import Bundle, Host, answered, build, mobius
 from tools import demo
 from tools.steady_client import Picture, SteadyClient, serving_release

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mobius.control.bundle.builder import builder as bundle
+from mobius.control.bundle import builder as bundle
 from tests.end_to_end.by_hand import CHECKOUT, Bundle, Host, mobius
 from tools.steady_client import serving_release
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mobius.control.bundle.builder.builder import pack
 
 from mobius import manifest
+from mobius.control.bundle.builder import pack
 from mobius.manifest import ManifestError
 
 CHECKOUT = Path(__file__).resolve().parents[2]

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mobius.control.history.writer import verifier as form
+from mobius.control.history import verifier as form
 from mobius.errors import MobiusError
 
 COLUMNS = (

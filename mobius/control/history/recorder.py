@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from mobius import durable
-from mobius.control.history.writer.query import is_opening, sum_up
-from mobius.control.history.writer.verifier import digest
-from mobius.control.history.writer.writer import History, Holder, plain
+from mobius.control.history.query import is_opening, sum_up
+from mobius.control.history.verifier import digest
+from mobius.control.history.writer import History, Holder, plain
 from mobius.control.run.outcome import Decision, Ending
 from mobius.errors import OUTCOMES, MobiusError
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from mobius.control.history.writer.verifier import Verdict
+from mobius.control.history.verifier import Verdict
 
 _CHANGES = ("promote.yml", "release.yml", "rollback.yml")
 _STYLE = """

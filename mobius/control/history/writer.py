@@ -28,7 +28,7 @@ from typing import Any
 
 from mobius import durable
 from mobius.control import signatures
-from mobius.control.history.writer import verifier as form
+from mobius.control.history import verifier as form
 from mobius.errors import OUTCOMES, MobiusError
 
 FOLDER_NAME = "MOBIUS_HISTORY_DIR"

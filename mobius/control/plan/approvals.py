@@ -16,7 +16,7 @@ from typing import Any
 
 from mobius import durable
 from mobius.control import signatures
-from mobius.control.plan.plan.plan import Plan
+from mobius.control.plan.plan import Plan
 from mobius.errors import MobiusError
 
 AUTHOR = "author"

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from mobius import durable
-from mobius.control.history.writer.verifier import canonical
-from mobius.control.plan.plan.changes import Delta, HostChanges, canonical_value
+from mobius.control.history.verifier import canonical
+from mobius.control.plan.changes import Delta, HostChanges, canonical_value
 from mobius.errors import MobiusError
 
 SCHEMA = 1

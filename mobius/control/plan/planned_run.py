@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mobius import durable
-from mobius.control.history.writer.recorder import NOTE_FOLDER, Note
-from mobius.control.plan.plan.changes import Collector, Fidelity, compare
-from mobius.control.plan.plan.plan import Plan
+from mobius.control.history.recorder import NOTE_FOLDER, Note
+from mobius.control.plan.changes import Collector, Fidelity, compare
+from mobius.control.plan.plan import Plan
 from mobius.control.run.outcome import Ending, ending
 
 PLANNING = "MOBIUS_PLANNING"

@@ -14,11 +14,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mobius.control.history.writer import verifier as form
-from mobius.control.history.writer.query import read_runs
-from mobius.control.plan.plan import plan as plans
-from mobius.control.plan.plan.approvals import VARIABLES, Rule, Tally, tally
-from mobius.control.plan.plan.window import refusal
+from mobius.control.history import verifier as form
+from mobius.control.history.query import read_runs
+from mobius.control.plan import plan as plans
+from mobius.control.plan.approvals import VARIABLES, Rule, Tally, tally
+from mobius.control.plan.window import refusal
 from mobius.errors import MobiusError
 
 _AHEAD = 300.0  # seconds by which clocks may differ

@@ -26,9 +26,9 @@ from types import FrameType
 from typing import Any
 
 import mobius
-from mobius.control.history.writer.recorder import NOTE_FOLDER, close_left_open, note_place
-from mobius.control.plan.plan.changes import judged
-from mobius.control.plan.plan.planned_run import PLANNING, read_collected
+from mobius.control.history.recorder import NOTE_FOLDER, close_left_open, note_place
+from mobius.control.plan.changes import judged
+from mobius.control.plan.planned_run import PLANNING, read_collected
 from mobius.control.run.gate_samples import Samples
 from mobius.control.run.outcome import Ending, Observer, ending
 from mobius.control.run.progress import Progress, Show

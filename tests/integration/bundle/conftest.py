@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mobius import manifest
-from mobius.control.bundle.builder import builder as bundles
+from mobius.control.bundle import builder as bundles
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 COLLECTIONS = str(CHECKOUT / ".ansible" / "collections")

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from mobius import manifest
-from mobius.control.bundle.builder import builder as bundles
+from mobius.control.bundle import builder as bundles
 from mobius.dhash import hash_bytes
 
 CHECKOUT = Path(__file__).resolve().parents[3]

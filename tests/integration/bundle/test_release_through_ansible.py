@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils import mobius_host
-from mobius.control.bundle.builder.builder import pack
 
 from mobius import manifest
-from mobius.control.bundle.builder import builder as bundles
+from mobius.control.bundle import builder as bundles
+from mobius.control.bundle.builder import pack
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 SERVER = CHECKOUT / "tests/unit/plugins/releases/instance_server.py"

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mobius.control.bundle.builder.builder import pack
 
+from mobius.control.bundle.builder import pack
 from tests.end_to_end.by_hand import Answer
 
 CHECKOUT = Path(__file__).resolve().parents[3]

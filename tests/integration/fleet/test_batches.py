@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mobius.control.history.writer import verifier as history_verify
+from mobius.control.history import verifier as history_verify
 from mobius.control.run.hooks import NAMES
 
 # four hosts on two cores: about two minutes a test; tests/end_to_end has three hosts in three batches

@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from mobius.control.history.writer.query import read_runs
 
 from mobius.cli import run as mobius
-from mobius.control.history.writer import verifier as form
+from mobius.control.history import verifier as form
+from mobius.control.history.query import read_runs
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 ANSIBLE = Path(sys.executable).parent / "ansible-playbook"

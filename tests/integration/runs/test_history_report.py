@@ -8,13 +8,13 @@ import os
 from pathlib import Path
 
 import pytest
-from mobius.control.history.writer.query import read_runs
-from mobius.control.history.writer.recorder import decision_data
-from mobius.control.history.writer.report import dora
-from mobius.control.history.writer.writer import History, Holder
 from playwright.sync_api import Browser, Page, expect
 
 from mobius.cli import run as mobius
+from mobius.control.history.query import read_runs
+from mobius.control.history.recorder import decision_data
+from mobius.control.history.report import dora
+from mobius.control.history.writer import History, Holder
 from mobius.control.run.outcome import HostReport, decide
 from tests.browser import browser
 
@@ -27,7 +27,7 @@ NASTY = "<script>document.title='sprung'</script>"
 def one_run(history: History, monkeypatch, at: str, playbook: str, outcome: str, before: str | None, after: str | None):
     """A run that starts at `at` and ends ten minutes later, on two hosts."""
     run, holder = f"run-{at}-{playbook.split('.')[0]}", Holder.of(os.getpid())
-    monkeypatch.setattr("mobius.control.history.writer.writer.now", lambda: f"2026-01-{at}:00:00.000000Z")
+    monkeypatch.setattr("mobius.control.history.writer.now", lambda: f"2026-01-{at}:00:00.000000Z")
     check = outcome == "check"
     change = {"ticket": f"OPS-{at[:2]}", "release_owner": NASTY}
     intent = {"actor": "ada@control", "from": {"machine": "control"}, "playbook": f"playbooks/{playbook}"}
@@ -48,7 +48,7 @@ def one_run(history: History, monkeypatch, at: str, playbook: str, outcome: str,
         noted = {host: {"verdict": verdict, "reason": "seen", "evidence": evidence} for host in ("lab1", "lab2")}
         made = decide([HostReport(host, True, said) for host, said in noted.items()], check_mode=False)
         history.decide(run, decision_data({"release": after}, made, noted))
-    monkeypatch.setattr("mobius.control.history.writer.writer.now", lambda: f"2026-01-{at}:10:00.000000Z")
+    monkeypatch.setattr("mobius.control.history.writer.now", lambda: f"2026-01-{at}:10:00.000000Z")
     hosts = {
         host: {"from_release": before, "to_release": after, "gate": "pass", "outcome": "success"}
         for host in ("lab1", "lab2")

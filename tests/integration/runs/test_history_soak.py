@@ -13,10 +13,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from mobius.control.history.writer.query import read_runs
-from mobius.control.history.writer.verifier import FILE_NAME
 
 from mobius.cli import run as mobius
+from mobius.control.history.query import read_runs
+from mobius.control.history.verifier import FILE_NAME
 
 pytestmark = pytest.mark.soak
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mobius.control.history.writer.query import read_runs
-from mobius.control.plan.plan.plan import Plan
 
+from mobius.control.history.query import read_runs
+from mobius.control.plan.plan import Plan
 from mobius.errors import MobiusError
 
 PLAYBOOK = """

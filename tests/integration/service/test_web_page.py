@@ -203,7 +203,7 @@ def test_nothing_can_be_loaded_into_the_page_or_put_around_it(host: Host) -> Non
 
 
 def test_the_page_is_part_of_every_bundle() -> None:
-    from mobius.control.bundle.builder import builder as bundle
+    from mobius.control.bundle import builder as bundle
 
     for path in (GOLDEN.parents[3] / "mobius/service/page").iterdir():
         assert bundle._SOURCES.fullmatch(f"mobius/service/page/{path.name}")

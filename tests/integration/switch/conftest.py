@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mobius.control.bundle.builder.builder import pack
 
+from mobius.control.bundle.builder import pack
 from tests.clients import Load, sending
 
 COLLECTIONS = str(Path(__file__).resolve().parents[3] / ".ansible/collections")

@@ -10,12 +10,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from mobius.control.plan.plan.approvals import Rule, approve, tally
-from mobius.control.plan.plan.plan import MADE_FROM, Plan
 
 from mobius.cli import run as mobius
 from mobius.control import signatures
-from mobius.control.plan.plan import approvals
+from mobius.control.plan import approvals
+from mobius.control.plan.approvals import Rule, approve, tally
+from mobius.control.plan.plan import MADE_FROM, Plan
 from mobius.errors import MobiusError
 
 PEOPLE = {

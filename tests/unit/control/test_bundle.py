@@ -23,7 +23,7 @@ from packaging.requirements import Requirement
 
 from mobius import manifest
 from mobius.cli.bundle import bundle as command
-from mobius.control.bundle.builder import builder as bundles
+from mobius.control.bundle import builder as bundles
 from mobius.errors import MobiusError
 
 CHECKOUT = Path(__file__).resolve().parents[3]

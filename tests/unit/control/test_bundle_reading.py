@@ -11,10 +11,10 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
-from mobius.control.bundle.builder.builder import pack
-from mobius.control.bundle.builder.reading import read_once
 
 from mobius import manifest
+from mobius.control.bundle.builder import pack
+from mobius.control.bundle.reading import read_once
 from mobius.errors import MobiusError
 
 READ = manifest.read_bundle

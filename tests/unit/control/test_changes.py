@@ -7,8 +7,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from mobius.control.plan.plan.changes import Collector, HostChanges, compare, judged
 
+from mobius.control.plan.changes import Collector, HostChanges, compare, judged
 from mobius.control.run.outcome import SUCCESS, ending
 from mobius.errors import OUTCOMES
 

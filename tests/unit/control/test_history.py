@@ -16,10 +16,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from mobius.control.history.writer.recorder import decision_data
-from mobius.control.history.writer.writer import History, Holder, plain
 
-from mobius.control.history.writer import verifier as form
+from mobius.control.history import verifier as form
+from mobius.control.history.recorder import decision_data
+from mobius.control.history.writer import History, Holder, plain
 from mobius.control.run.outcome import HostReport, decide
 from mobius.errors import MobiusError
 
@@ -201,7 +201,7 @@ def test_a_full_disk_fails_the_intent_and_leaves_what_can_be_gone_on_with(histor
         return write(descriptor, data[: room.pop()])
 
     with monkeypatch.context() as patched:
-        patched.setattr("mobius.control.history.writer.writer.os.write", full)
+        patched.setattr("mobius.control.history.writer.os.write", full)
         with pytest.raises(MobiusError) as caught:
             history.open("full", ME, {})
     assert caught.value.outcome == "disk_full"

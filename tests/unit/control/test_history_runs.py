@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mobius.control.history.writer.query import sum_up
+from mobius.control.history.query import sum_up
 
 A, B = "1.0.0-aaaaaaaaaaaa", "1.1.0-bbbbbbbbbbbb"
 

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mobius.control.history.writer.writer import History, Holder
-from mobius.control.plan.plan.approvals import Rule
-from mobius.control.plan.plan.changes import Change, HostChanges
-from mobius.control.plan.plan.plan import MADE_FROM, Plan, fingerprint
-from mobius.control.plan.plan.rule import Asked, examine, host_refusal
+
+from mobius.control.history.writer import History, Holder
+from mobius.control.plan.approvals import Rule
+from mobius.control.plan.changes import Change, HostChanges
+from mobius.control.plan.plan import MADE_FROM, Plan, fingerprint
+from mobius.control.plan.rule import Asked, examine, host_refusal
 
 MADE = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 SHA = "0123456789ab" + "0" * 52

@@ -7,8 +7,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from mobius.control.plan.plan.window import Window, refusal
 
+from mobius.control.plan.window import Window, refusal
 from mobius.errors import MobiusError
 
 

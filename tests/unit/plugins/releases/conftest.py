@@ -21,9 +21,9 @@ from typing import Any
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.mobius.dhash.plugins.module_utils import mobius_host
-from mobius.control.bundle.builder.builder import pack
 
 from mobius import manifest
+from mobius.control.bundle.builder import pack
 
 SERVER = Path(__file__).with_name("instance_server.py")
 PYTHON = ".".join(platform.python_version_tuple()[:2])

@@ -15,7 +15,7 @@ import pytest
 
 from mobius import manifest
 from mobius.control import signatures
-from mobius.control.bundle.builder import builder as bundles
+from mobius.control.bundle import builder as bundles
 
 MakeBundle = Callable[..., manifest.Bundle]
 NAMES = ("builder", "stranger")
