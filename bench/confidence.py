@@ -36,9 +36,10 @@ from pictures import FOLDER, PACKAGES, fetch, pictures_in
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
 from mobius.dhash import Fingerprint, HammingIndex, PictureError, Seen, hash_bytes, hash_file, see
-from mobius.dhash._confidence import DEFAULT_THRESHOLDS, DOUBTFUL, LOOK_BYTES, NOMINATED, judge
-from mobius.dhash._proof import CLOSE, proves
+from mobius.dhash._descriptor import LOOK_BYTES
+from mobius.dhash._reranking import DEFAULT_THRESHOLDS, DOUBTFUL, NOMINATED, judge
 from mobius.dhash._thumbnail import SIDE as SMALL
+from mobius.dhash._verification import CLOSE, proves
 
 Pixels = numpy.ndarray[Any, numpy.dtype[numpy.float64]]
 

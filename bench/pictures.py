@@ -17,7 +17,7 @@ from typing import Final
 
 import click
 
-from mobius.dhash._scan import SUFFIXES
+from mobius.dhash._folder import SUFFIXES
 
 CHECKOUT: Final = Path(__file__).resolve().parents[1]
 FOLDER: Final = CHECKOUT / ".cache" / "pictures"

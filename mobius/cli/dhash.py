@@ -22,7 +22,7 @@ import click
 
 from mobius.cli.render.page import count, page, size
 from mobius.dhash import ALGORITHMS, Decided, Dhash, Doubtful, Fingerprint, Form, Library, Mode, Seen, hash_file, see
-from mobius.dhash._proving import MOST_BYTES
+from mobius.dhash._verifier import MOST_BYTES
 from mobius.dhash.errors import PictureError
 from mobius.durable import write_bytes
 from mobius.errors import MobiusError

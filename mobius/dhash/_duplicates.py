@@ -12,12 +12,13 @@ from typing import Final
 
 import numpy
 
-from mobius.dhash._confidence import NOMINATED, similarity
-from mobius.dhash._database import Confidence, Database, Picture, Worth, one_of_each, places
+from mobius.dhash._candidates import Matches
+from mobius.dhash._database import Database
 from mobius.dhash._decisions import decisions, pair_id, pair_of
 from mobius.dhash._groups import Match, members, questions, star
-from mobius.dhash._matches import Matches
-from mobius.dhash._proving import keys, proven
+from mobius.dhash._picture import Confidence, Picture, Worth, one_of_each, places
+from mobius.dhash._reranking import NOMINATED, similarity
+from mobius.dhash._verifier import keys, proven
 
 
 @dataclass(frozen=True)

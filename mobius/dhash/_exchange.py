@@ -19,9 +19,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TextIO
 
-from mobius.dhash._confidence import LOOK_BYTES, readable
-from mobius.dhash._database import Database, Picture, signed
+from mobius.dhash._database import Database
 from mobius.dhash._decisions import Decision
+from mobius.dhash._descriptor import LOOK_BYTES, readable
+from mobius.dhash._picture import Picture, signed
 from mobius.errors import MobiusError
 
 Form = Literal["json", "csv"]

@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from PIL import Image, ImageChops
+from PIL import Image, ImageChops, JpegImagePlugin
 
 # In coded data 0xff is followed by a stuffed zero, a restart marker or, as padding, another 0xff; anything else is the
 # next marker.
@@ -33,6 +33,9 @@ _LOW_BAND: Final = 4
 MOST_SCANS: Final = 100
 """Encoders write about ten; libtiff allows as many as this of a JPEG inside a TIFF."""
 _MOST_SEGMENTS: Final = 10_000
+
+DRAFT_SIDE: Final = 72
+"""Pixels that a side keeps at least when a JPEG is decoded small. Drafted down to the grid itself, 9 bits change."""
 
 _FILLER: Final = bytes((number * 151 + 73) % 251 for number in range(64))
 """Coded data that means nothing, without a marker in it."""
@@ -138,6 +141,28 @@ def _parsed(data: bytes) -> _Jpeg | None:
     if not ended:
         segments[-1] = _Segment(0xDA, segments[-1].start, len(data), segments[-1].scan)
     return _Jpeg(frame, width, height, components, tuple(segments), ended)
+
+
+def decode_small(image: Image.Image) -> tuple[Image.Image, float, float] | None:
+    """A JPEG's luma at 1/2, 1/4 or 1/8, and the width and height that the picture covers of it.
+
+    None for what is no JPEG, too small, or decoded already.
+    """
+    width, height = image.size
+    denominator = next((part for part in (8, 4, 2) if min(width, height) >= part * DRAFT_SIDE), 1)
+    if denominator == 1 or not isinstance(image, JpegImagePlugin.JpegImageFile) or not image.tile:
+        return None
+    size = (width // denominator, height // denominator)
+    covered = (width / denominator, height / denominator)
+    if "progressive" in image.info and image.fp is not None:
+        image.fp.seek(0)
+        if (early := early_scans(image.fp.read(), denominator)) is not None:
+            with Image.open(io.BytesIO(early), formats=("JPEG",)) as coarse:
+                coarse.draft("L", size)
+                return coarse.convert("L"), *covered
+    image.draft("L", size)
+    image.load()
+    return image.convert("L"), *covered
 
 
 def too_many_scans(data: bytes) -> bool:

@@ -15,28 +15,22 @@ from typing import Final, TextIO
 
 import numpy
 
-from mobius.dhash._confidence import DEFAULT_THRESHOLDS, DOUBTFUL, LOOK_BYTES, NO_MATCH, NOMINATED, transformed
-from mobius.dhash._database import (
-    USABLE,
-    Confidence,
-    Database,
-    Picture,
-    one_of_each,
-    places,
-    shown,
-    store,
-    unchanged,
-)
+from mobius.dhash._candidates import Matches, read_looks, verdicts
+from mobius.dhash._database import Database
 from mobius.dhash._decisions import Decided, Decision, decide, decisions
+from mobius.dhash._decoding import MAX_PIXELS
+from mobius.dhash._descriptor import LOOK_BYTES, transformed
 from mobius.dhash._duplicates import Doubtful, Duplicates, Group
 from mobius.dhash._exchange import Form, ImportReport, read, write
-from mobius.dhash._hash import MAX_PIXELS, Dhash, Fingerprint, Mode, Transform
-from mobius.dhash._matches import Matches, read_looks, verdicts
-from mobius.dhash._proof import CLOSE, Room, proves
-from mobius.dhash._proving import Proofs, attempted, verdicts_on
+from mobius.dhash._fingerprint import Dhash, Fingerprint, Mode, Transform
+from mobius.dhash._picture import USABLE, Confidence, Picture, one_of_each, places, shown, store, unchanged
+from mobius.dhash._reranking import DEFAULT_THRESHOLDS, DOUBTFUL, NO_MATCH, NOMINATED
 from mobius.dhash._scan import Progress, Scan, ScanReport
 from mobius.dhash._schema import SCHEMA
-from mobius.dhash._thumbnail import SIDE, Seen, thumbnail_of
+from mobius.dhash._thumbnail import SIDE, thumbnail_of
+from mobius.dhash._verification import CLOSE, Room, proves
+from mobius.dhash._verification_image import Seen
+from mobius.dhash._verifier import Proofs, attempted, verdicts_on
 from mobius.dhash.errors import PictureError
 from mobius.errors import MobiusError
 

@@ -13,31 +13,23 @@ import functools
 import hashlib
 import importlib.util
 import os
-import stat
 import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import PIL
 
-from mobius.dhash._database import USABLE, Database, shown, signed, store
-from mobius.dhash._hash import ALGORITHMS, Fingerprint, Mode
-from mobius.dhash._hashers import Hashers, Unread
+from mobius.dhash._database import Database
+from mobius.dhash._fingerprint import ALGORITHMS, Fingerprint, Mode
+from mobius.dhash._folder import FileStatus, is_below, list_folder
+from mobius.dhash._hash_processes import Hashers, Unread
+from mobius.dhash._picture import USABLE, shown, store
 from mobius.errors import MobiusError
-
-SUFFIXES: Final = frozenset(
-    f".{name}".encode()
-    for name in (
-        *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng", "gif", "bmp", "dib"),
-        *("tif", "tiff", "webp", "avif", "avifs", "heic", "heif", "hif"),
-    )
-)
-"""Names that a scan takes for pictures, in any case; everything else in the folder is none of its business."""
 
 Progress = Callable[[int, int], None]
 """Called with (files done, files in all)."""
@@ -80,29 +72,6 @@ class ScanReport:
     removed: int
     links: int
     unreadable: tuple[Unreadable, ...]
-
-
-class _Status(NamedTuple):
-    """What tells a file from what it was before."""
-
-    size: int
-    mtime_ns: int
-    inode: int
-
-    @classmethod
-    def of(cls, status: os.stat_result) -> _Status:
-        return cls(status.st_size, status.st_mtime_ns, signed(status.st_ino))
-
-
-@dataclass
-class _Found:
-    """What lies in the folder."""
-
-    files: dict[bytes, _Status] = field(default_factory=dict)
-    links: int = 0
-    # could not be looked at, so what was known at or below these places is not known to be gone
-    hidden: dict[bytes, str] = field(default_factory=dict)
-    odd: dict[bytes, str] = field(default_factory=dict)
 
 
 class _Known(NamedTuple):
@@ -149,7 +118,7 @@ class Scan:
         self._sizes: set[int] = set()
 
     def run(self) -> ScanReport:
-        found = self._walk()
+        found = list_folder(self._root)
         known = self._known()
         new = [place for place in found.files if place not in known]
         renamed_here = self._renamed({place: found.files[place] for place in new})
@@ -162,7 +131,7 @@ class Scan:
         self._write_known([(place, found.files[place], picture) for place, picture in renamed_here.items()])
         hashed, known_again = self._read_all(todo, len(found.files) - len(todo))
         gone = {
-            place: row for place, row in known.items() if place not in found.files and not _below(place, found.hidden)
+            place: row for place, row in known.items() if place not in found.files and not is_below(place, found.hidden)
         }
         renamed = self._count_renamed(new, gone)
         self._remove(gone)
@@ -194,49 +163,6 @@ class Scan:
         top = self._root.rstrip(b"/")
         return top + b"/", top + b"0"
 
-    def _walk(self) -> _Found:
-        """All that has a picture's name, in the order of names."""
-        found = _Found()
-        folders = [self._root]
-        while folders:
-            folder = folders.pop()
-            try:
-                with os.scandir(folder) as listing:
-                    entries = sorted(listing, key=lambda entry: entry.name)
-            except OSError as error:
-                reason = f"It cannot be listed: {error.strerror}."
-                if folder == self._root:
-                    raise MobiusError(
-                        "invalid_input", f"{shown(folder)} cannot be listed: {error.strerror}."
-                    ) from error
-                found.hidden[folder] = reason
-                continue
-            below = []
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    below.append(entry.path)
-                elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
-                    self._note(entry, found)
-            folders += reversed(below)
-        return found
-
-    def _note(self, entry: os.DirEntry[bytes], found: _Found) -> None:
-        try:
-            if entry.is_symlink():
-                if os.path.exists(entry.path):
-                    found.links += 1
-                else:
-                    found.odd[entry.path] = "It is a link that leads nowhere."
-                return
-            status = entry.stat(follow_symlinks=False)
-        except OSError as error:
-            found.hidden[entry.path] = f"It cannot be read: {error.strerror}."
-            return
-        if stat.S_ISREG(status.st_mode):
-            found.files[entry.path] = _Status.of(status)
-        else:
-            found.odd[entry.path] = "It is not a regular file."
-
     def _known(self) -> dict[bytes, _Known]:
         """The index's rows below the folder."""
         with self._database.reading() as connection:
@@ -255,7 +181,7 @@ class Scan:
     def _usable(self) -> str:
         return f"({USABLE} AND algorithm='{ALGORITHMS[self._mode]}')"
 
-    def _renamed(self, new: dict[bytes, _Status]) -> dict[bytes, int]:
+    def _renamed(self, new: dict[bytes, FileStatus]) -> dict[bytes, int]:
         """The new places of files known elsewhere, by inode, size and time, to their picture's id."""
         if not new:
             return {}
@@ -264,15 +190,15 @@ class Scan:
                 "SELECT files.size, mtime_ns, inode, picture FROM files JOIN pictures ON id=picture"  # noqa: S608
                 f" WHERE inode != 0 AND {self._usable}"
             )
-            known = {_Status(*row[:3]): int(row[3]) for row in rows}
+            known = {FileStatus(*row[:3]): int(row[3]) for row in rows}
         return {place: known[status] for place, status in new.items() if status in known}
 
-    def _read_all(self, todo: dict[bytes, _Status], done: int) -> tuple[int, int]:
+    def _read_all(self, todo: dict[bytes, FileStatus], done: int) -> tuple[int, int]:
         """Hash and store; returns the number of pictures hashed, and of those whose bytes were known."""
         total, kinds = done + len(todo), Counter[type]()
         waiting = iter(todo.items())
-        running: set[Future[list[tuple[bytes, _Status, _Result]]]] = set()
-        batch: list[tuple[bytes, _Status, _Result]] = []
+        running: set[Future[list[tuple[bytes, FileStatus, _Result]]]] = set()
+        batch: list[tuple[bytes, FileStatus, _Result]] = []
         stored = time.monotonic()
         with (
             Hashers(self._mode, self._max_pixels, threads=self._threads, files=len(todo)) as hashers,
@@ -302,14 +228,14 @@ class Scan:
                 self._store(batch)
         return kinds[Fingerprint], kinds[str]
 
-    def _read(self, hashers: Hashers, files: list[tuple[bytes, _Status]]) -> list[tuple[bytes, _Status, _Result]]:
+    def _read(self, hashers: Hashers, files: list[tuple[bytes, FileStatus]]) -> list[tuple[bytes, FileStatus, _Result]]:
         """What is in each file, and the status that it had then."""
-        done: list[tuple[bytes, _Status, _Result]] = []
+        done: list[tuple[bytes, FileStatus, _Result]] = []
         for _ in range(_TRIES):
             again = []
             for (place, status), result in zip(files, self._read_once(hashers, files), strict=True):
                 try:
-                    now = _Status.of(os.stat(place, follow_symlinks=False))
+                    now = FileStatus.of(os.stat(place, follow_symlinks=False))
                 except OSError as error:
                     result, now = error, status
                 if isinstance(result, OSError):
@@ -322,7 +248,7 @@ class Scan:
         changing = Unread("It changed each time while it was read.", again=True)
         return done + [(place, status, changing) for place, status in files]
 
-    def _read_once(self, hashers: Hashers, files: list[tuple[bytes, _Status]]) -> list[_Result | OSError]:
+    def _read_once(self, hashers: Hashers, files: list[tuple[bytes, FileStatus]]) -> list[_Result | OSError]:
         paths = [os.fsdecode(place) for place, _ in files]
         found = [self._known_digest(path, status.size) for path, (_, status) in zip(paths, files, strict=True)]
         hashed = iter(hashers.hash([path for path, digest in zip(paths, found, strict=True) if digest is None]))
@@ -341,7 +267,7 @@ class Scan:
             statement = f"SELECT 1 FROM pictures WHERE sha256=? AND {self._usable}"  # noqa: S608
             return digest if connection.execute(statement, (digest,)).fetchone() else None
 
-    def _store(self, batch: list[tuple[bytes, _Status, _Result]]) -> None:
+    def _store(self, batch: list[tuple[bytes, FileStatus, _Result]]) -> None:
         if not batch:
             return
         fingerprints = [result for _, _, result in batch if isinstance(result, Fingerprint)]
@@ -355,7 +281,7 @@ class Scan:
                     digest = result.sha256 if isinstance(result, Fingerprint) else result
                     connection.execute(_WRITE_FILE, (place, *status, digest))
 
-    def _write_known(self, rows: list[tuple[bytes, _Status, int]]) -> None:
+    def _write_known(self, rows: list[tuple[bytes, FileStatus, int]]) -> None:
         if rows:
             with self._database.writing() as connection:
                 values = [(place, *status, picture) for place, status, picture in rows]
@@ -402,11 +328,6 @@ _WRITE_FILE_OF_KNOWN: Final = (
     "INSERT INTO files (path, size, mtime_ns, inode, picture)"
     " SELECT ?, ?, ?, ?, id FROM pictures WHERE id=? ON CONFLICT (path) DO NOTHING"
 )
-
-
-def _below(place: bytes, hidden: dict[bytes, str]) -> bool:
-    """Whether the place or a folder above it could not be looked at."""
-    return bool(hidden) and any(place == other or place.startswith(other + b"/") for other in hidden)
 
 
 @functools.cache

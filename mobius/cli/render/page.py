@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from mobius.dhash._database import Picture
 from mobius.dhash._duplicates import Doubtful, Group
+from mobius.dhash._picture import Picture
 
 MOST_GROUPS: Final = 1000
 MOST_MEMBERS: Final = 24

@@ -24,7 +24,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mobius.dhash import Library
-from mobius.dhash._confidence import LOOK_BYTES
+from mobius.dhash._descriptor import LOOK_BYTES
 
 if TYPE_CHECKING:
     from conftest import Host

@@ -15,8 +15,9 @@ import numpy
 from PIL import Image
 
 from mobius.dhash import Dhash, Fingerprint, Library, hash_bytes
-from mobius.dhash._confidence import FORM_BYTES, LOOK_BYTES, NOMINATED
-from mobius.dhash._proof import RULE
+from mobius.dhash._descriptor import FORM_BYTES, LOOK_BYTES
+from mobius.dhash._reranking import NOMINATED
+from mobius.dhash._verification import RULE
 
 
 def look(seed: int) -> bytes:

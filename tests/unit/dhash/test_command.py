@@ -123,7 +123,7 @@ def test_a_scan_at_a_terminal_shows_how_far_it_is(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "library", 40)
     (folder / "broken.png").unlink()
     main, side = pty.openpty()
-    program = "import time; from mobius.dhash import _hashers as s; h = s.hash_file\n" \
+    program = "import time; from mobius.dhash import _hash_processes as s; h = s.hash_file\n" \
         "s.hash_file = lambda *a, **k: (time.sleep(0.06), h(*a, **k))[1]\n" \
         "from mobius.cli import main; main()"  # fmt: skip
     with subprocess.Popen(

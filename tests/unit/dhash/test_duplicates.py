@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mobius.dhash import Dhash, Found, Library, _matches, _proof, hash_bytes, hash_file, see, thumbnail_of
-from mobius.dhash._confidence import transformed
+from mobius.dhash import Dhash, Found, Library, _candidates, _verification, hash_bytes, hash_file, see, thumbnail_of
+from mobius.dhash._descriptor import transformed
 from mobius.errors import MobiusError
 from tests.unit.dhash.library_tools import believed, digest, entry, exported, fill, fingerprint, look, picture, posted
 
@@ -303,7 +303,7 @@ def test_a_comparison_that_fails_leaves_a_match_doubtful(
     def too_little(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(_proof, "remainder", too_little)
+    monkeypatch.setattr(_verification, "remainder", too_little)
     assert [one.confidence for one in library.search(query, picture=lambda side: see(data, side))] == ["doubtful"]
 
 
@@ -467,13 +467,13 @@ def test_looks_are_read_a_few_at_a_time_and_only_those_of_pictures_with_a_near_o
     together = library._matches.edges()
     asked: list[set[int]] = []
 
-    def spied(connection: sqlite3.Connection, ids: set[int]) -> _matches.Looks:
+    def spied(connection: sqlite3.Connection, ids: set[int]) -> _candidates.Looks:
         asked.append(ids)
         return read_looks(connection, ids)
 
-    read_looks = _matches.read_looks
-    monkeypatch.setattr(_matches, "read_looks", spied)
-    monkeypatch.setattr(_matches, "_JUDGED_AT_ONCE", 5)
+    read_looks = _candidates.read_looks
+    monkeypatch.setattr(_candidates, "read_looks", spied)
+    monkeypatch.setattr(_candidates, "_JUDGED_AT_ONCE", 5)
     with Library(library.index) as fresh:
         found = fresh._matches.edges()
     assert len(together.first) == 9

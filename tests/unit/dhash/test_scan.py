@@ -18,16 +18,16 @@ from pathlib import Path
 import pytest
 
 from mobius.dhash import Library, hash_file
-from mobius.dhash import _hashers as hashers_module
+from mobius.dhash import _hash_processes as hashers_module
 from mobius.dhash import _scan as scan_module
 from mobius.errors import MobiusError
 from tests.unit.dhash.library_tools import exported, make_folder, picture
 
 SCAN = """
 import sys
-from mobius.dhash import Library, _hashers, _scan
+from mobius.dhash import Library, _hash_processes, _scan
 _scan._BATCH = int(sys.argv[3])
-_hashers.WORTH_PROCESSES = int(sys.argv[4])
+_hash_processes.WORTH_PROCESSES = int(sys.argv[4])
 with Library(sys.argv[1]) as library:
     report = library.scan(sys.argv[2], threads=2, progress=lambda done, total: print(done, flush=True))
 print("finished", report.images, flush=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from mobius.dhash import Library, hash_file
-from mobius.dhash._database import signed
+from mobius.dhash._picture import signed
 from mobius.dhash._schema import APPLICATION, MIGRATIONS, SCHEMA, statements
 from mobius.errors import MobiusError
 from tests.unit.dhash.library_tools import digest, exported, fill, make_folder, picture

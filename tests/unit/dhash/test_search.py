@@ -13,7 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mobius.dhash import Dhash, HammingIndex, Neighbours, _search
+from mobius.dhash import Dhash, HammingIndex, Neighbours
+from mobius.dhash._search import index as index_module
+from mobius.dhash._search import snapshot
 
 WORD = st.integers(0, 2**64 - 1)
 DHASHES = st.builds(Dhash, rows=WORD, columns=WORD)
@@ -33,11 +35,11 @@ def searching_by(way: str) -> Iterator[None]:
     with a tail that is often sorted in.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_search, "_TAIL", 20)
+        patch.setattr(index_module, "_TAIL", 20)
         if way != "scan":
-            patch.setattr(_search, "_TABLES_FROM", 30)
-            patch.setattr(_search, "_SCAN_COST", 1e9 if way == "tables" else 100.0)
-            patch.setattr(_search, "_QUERIES_COST", 100_000.0)
+            patch.setattr(snapshot, "_TABLES_FROM", 30)
+            patch.setattr(snapshot, "_SCAN_COST", 1e9 if way == "tables" else 100.0)
+            patch.setattr(snapshot, "_QUERIES_COST", 100_000.0)
         yield
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mobius.dhash import MAX_PIXELS, Library
 from mobius.service.index import Index
-from tests.unit.dhash.test_proving import copies
+from tests.unit.dhash.test_verifier import copies
 
 
 def test_a_library_whose_verdicts_cannot_be_kept_is_counted_all_the_same(tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ import numpy
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from mobius.dhash._thumbnail import SIDE, Seen
+from mobius.dhash._thumbnail import SIDE
+from mobius.dhash._verification_image import Seen
 
 RULE: Final = 3
 """Written beside each verdict; those of another rule do not count."""

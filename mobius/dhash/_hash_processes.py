@@ -27,7 +27,8 @@ from typing import Final, NamedTuple, Self
 
 from PIL import Image
 
-from mobius.dhash._hash import Fingerprint, Mode, hash_file
+from mobius.dhash._fingerprint import Fingerprint, Mode
+from mobius.dhash._hashing import hash_file
 from mobius.errors import MobiusError
 
 WORTH_PROCESSES: Final = 1000

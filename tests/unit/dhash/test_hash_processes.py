@@ -15,25 +15,25 @@ from typing import Any
 
 import pytest
 
-from mobius.dhash import Fingerprint, Library, Unreadable, _hashers
+from mobius.dhash import Fingerprint, Library, Unreadable, _hash_processes
 from mobius.errors import OUTCOMES
 from tests.unit.dhash.library_tools import exported, make_folder
 
 SLOW_SCAN = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which whoever runs the tests may have ignored
-from mobius.dhash import _hashers
-_hashers.WORTH_PROCESSES, _hashers._AT_ONCE = 0, 50
-_hashers._PROGRAM = '''
+from mobius.dhash import _hash_processes
+_hash_processes.WORTH_PROCESSES, _hash_processes._AT_ONCE = 0, 50
+_hash_processes._PROGRAM = '''
 import time
-from mobius.dhash import _hashers
-hash_file = _hashers.hash_file
+from mobius.dhash import _hash_processes
+hash_file = _hash_processes.hash_file
 def slowly(*arguments, **options):
     print(end=".", flush=True)
     time.sleep(0.1)
     return hash_file(*arguments, **options)
-_hashers.hash_file = slowly
-''' + _hashers._PROGRAM
+_hash_processes.hash_file = slowly
+''' + _hash_processes._PROGRAM
 from mobius.cli import main
 main()
 """
@@ -41,7 +41,7 @@ main()
 
 @pytest.fixture(autouse=True)
 def processes_for_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_hashers, "WORTH_PROCESSES", 0)
+    monkeypatch.setattr(_hash_processes, "WORTH_PROCESSES", 0)
 
 
 def children_of(process: int) -> list[int]:
@@ -73,7 +73,7 @@ def until_none_is_left(processes: list[int]) -> None:
 
 def in_threads(folder: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
     with monkeypatch.context() as patch, Library(index) as library:
-        patch.setattr(_hashers, "WORTH_PROCESSES", 1 << 30)
+        patch.setattr(_hash_processes, "WORTH_PROCESSES", 1 << 30)
         library.scan(folder, threads=2)
         return exported(library)
 
@@ -121,11 +121,11 @@ def test_a_picture_that_brings_its_reader_down_is_told_and_tried_again(
 ) -> None:
     folder = make_folder(tmp_path / "library", 30)
     (folder / "broken.png").unlink()
-    crash = "import os; from mobius.dhash import _hashers as h; f = h.hash_file\n" \
+    crash = "import os; from mobius.dhash import _hash_processes as h; f = h.hash_file\n" \
         "h.hash_file = lambda path, *a, **k: os._exit(139) if path.endswith('0001.jpg') else f(path, *a, **k)\n"  # fmt: skip
     with Library(tmp_path / "index") as library:
         with monkeypatch.context() as patch:
-            patch.setattr(_hashers, "_PROGRAM", crash + _hashers._PROGRAM)
+            patch.setattr(_hash_processes, "_PROGRAM", crash + _hash_processes._PROGRAM)
             report = library.scan(folder, threads=2)
         assert report.unreadable == (Unreadable("1/0001.jpg", "It brought down the process that read it."),)
         assert report.hashed == 29
@@ -138,7 +138,7 @@ def test_where_no_process_can_be_had_threads_do_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], executable: str | None
 ) -> None:
     folder = make_folder(tmp_path / "library", 20)
-    monkeypatch.setattr(_hashers, "_PROGRAM", "import a_module_that_is_not_there")
+    monkeypatch.setattr(_hash_processes, "_PROGRAM", "import a_module_that_is_not_there")
     monkeypatch.setattr(sys, "executable", executable)
     with Library(tmp_path / "index") as library:
         assert library.scan(folder, threads=2).hashed == 20
@@ -147,12 +147,12 @@ def test_where_no_process_can_be_had_threads_do_it(
 
 def test_processes_find_the_modules_that_the_scan_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "only_found_by_this_path.py").touch()
-    monkeypatch.setattr(_hashers, "_PROGRAM", f"import only_found_by_this_path\n{_hashers._PROGRAM}")
-    with _hashers.Hashers("fast", 10_000, threads=2, files=9) as hashers:
+    monkeypatch.setattr(_hash_processes, "_PROGRAM", f"import only_found_by_this_path\n{_hash_processes._PROGRAM}")
+    with _hash_processes.Hashers("fast", 10_000, threads=2, files=9) as hashers:
         assert not children_of(os.getpid())
         assert hashers.at_once == 1
     monkeypatch.syspath_prepend(tmp_path)
-    with _hashers.Hashers("fast", 10_000, threads=2, files=9) as hashers:
+    with _hash_processes.Hashers("fast", 10_000, threads=2, files=9) as hashers:
         assert hashers.at_once > 1
 
 
@@ -160,9 +160,9 @@ def test_an_answer_that_was_not_heard_is_not_taken_for_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_folder(tmp_path / "library", 100)
-    ask, asked, unheard = _hashers._Process.hash, iter(range(1000)), []
+    ask, asked, unheard = _hash_processes._Process.hash, iter(range(1000)), []
 
-    def deaf(process: _hashers._Process, *arguments: Any) -> object:
+    def deaf(process: _hash_processes._Process, *arguments: Any) -> object:
         if next(asked) == 3:
             monkeypatch.setattr(process._connection, "recv", fail)
         return ask(process, *arguments)
@@ -171,8 +171,8 @@ def test_an_answer_that_was_not_heard_is_not_taken_for_the_next(
         monkeypatch.undo()
         raise MemoryError
 
-    monkeypatch.setattr(_hashers._Process, "hash", deaf)
-    with _hashers.Hashers("fast", 1 << 20, threads=2, files=100) as hashers:
+    monkeypatch.setattr(_hash_processes._Process, "hash", deaf)
+    with _hash_processes.Hashers("fast", 1 << 20, threads=2, files=100) as hashers:
         for path in sorted(folder.glob("*/*.jpg")):
             try:
                 (found,) = hashers.hash([str(path)])
@@ -193,7 +193,7 @@ def test_a_file_that_there_is_no_memory_for_is_tried_again(tmp_path: Path, monke
 
     with Library(tmp_path / "index") as library:
         with monkeypatch.context() as patch:
-            patch.setattr(_hashers, "hash_file", fail)
+            patch.setattr(_hash_processes, "hash_file", fail)
             reasons = {file.reason for file in library.scan(folder, threads=1).unreadable}
         assert reasons == {"There was not enough memory to read it."}
         assert library.scan(folder, threads=1).hashed == 10

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
 
 from mobius.dhash import see
-from mobius.dhash._proof import CLOSE, FEW, proves, remainder
 from mobius.dhash._thumbnail import SIDE
+from mobius.dhash._verification import CLOSE, FEW, proves, remainder
 
 NAMES = ("astronaut", "camera", "chelsea", "coffee", "rocket")
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
-from mobius.dhash import Library, Seen, _proving, hash_bytes, hash_file, see, thumbnail_of
+from mobius.dhash import Library, Seen, _verifier, hash_bytes, hash_file, see, thumbnail_of
 from tests.unit.dhash.library_tools import picture
 
 Row = tuple[str, str, int, bool]
@@ -74,7 +74,7 @@ def forbid(monkeypatch: pytest.MonkeyPatch) -> None:
     def compare(*pair: object) -> bool:
         raise AssertionError("nothing is to be compared")
 
-    monkeypatch.setattr(_proving, "proves", compare)
+    monkeypatch.setattr(_verifier, "proves", compare)
 
 
 def test_a_pair_is_seen_once_and_a_new_picture_only_with_its_likes(
@@ -96,8 +96,8 @@ def test_a_pair_is_seen_once_and_a_new_picture_only_with_its_likes(
 
 PROVE = """
 import sys
-from mobius.dhash import Library, _proving
-_proving._BATCH_SECONDS = 0
+from mobius.dhash import Library, _verifier
+_verifier._BATCH_SECONDS = 0
 with Library(sys.argv[1]) as library:
     left = library.prove(threads=2, progress=lambda done, total: print(done, flush=True))
 print("finished", left, flush=True)
@@ -212,7 +212,7 @@ def test_a_picture_that_was_hashed_in_spite_of_a_fault_gives_no_verdict(tmp_path
 def test_a_pair_that_fails_every_time_stops_none_of_those_behind_it(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, asked = _proving.proves, []
+    real, asked = _verifier.proves, []
 
     def proves(*pair: Any) -> bool | None:
         asked.append(pair)
@@ -220,7 +220,7 @@ def test_a_pair_that_fails_every_time_stops_none_of_those_behind_it(
             raise RuntimeError("the first of all")
         return real(*pair)
 
-    monkeypatch.setattr(_proving, "proves", proves)
+    monkeypatch.setattr(_verifier, "proves", proves)
     with Library(tmp_path / "index") as library:
         library.scan(folder)
         assert library.prove(threads=1) == 1
@@ -234,7 +234,7 @@ def test_a_pair_that_fails_every_time_stops_none_of_those_behind_it(
 def test_a_time_limit_leaves_the_rest_to_the_next_time_pair_by_pair(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = _proving.proves
+    real = _verifier.proves
 
     def slow(*pair: Any) -> bool | None:
         time.sleep(1)
@@ -244,7 +244,7 @@ def test_a_time_limit_leaves_the_rest_to_the_next_time_pair_by_pair(
         library.scan(folder)
         assert library.prove(seconds=0) == 18
         with monkeypatch.context() as patch:
-            patch.setattr(_proving, "proves", slow)
+            patch.setattr(_verifier, "proves", slow)
             assert library.prove(threads=1, seconds=0.9) == 17
         assert library.prove(seconds=3600) == 0
 
@@ -279,11 +279,11 @@ def test_a_large_file_of_few_pixels_takes_room_for_its_bytes_and_one_too_large_i
 
     with Library(tmp_path / "index") as library:
         library.scan(folder)
-        monkeypatch.setattr(_proving, "MOST_BYTES", 900_000)
+        monkeypatch.setattr(_verifier, "MOST_BYTES", 900_000)
         assert library.prove(threads=1, room=room) == 1
         assert max(asked, default=0) <= 256 * 256
         library.scan(folder)
-        monkeypatch.setattr(_proving, "MOST_BYTES", 1_000_000)
+        monkeypatch.setattr(_verifier, "MOST_BYTES", 1_000_000)
         assert library.prove(threads=1, room=room) == 0
         assert max(asked) == (folder / "0.jpg").stat().st_size // 3
 
@@ -295,7 +295,7 @@ def test_another_rule_looks_again_and_leaves_the_verdicts_of_the_first(
         library.scan(folder)
         library.prove()
         before = verdicts(library)
-        monkeypatch.setattr(_proving, "RULE", _proving.RULE + 1)
+        monkeypatch.setattr(_verifier, "RULE", _verifier.RULE + 1)
         with Library(tmp_path / "index") as newer:
             assert newer.duplicates() == []
             assert newer.prove() == 0
@@ -323,7 +323,7 @@ def test_verdicts_go_with_their_pictures_and_with_a_bad_release(folder: Path, tm
 
 
 def test_drawings_are_certain_when_they_are_one_and_doubtful_when_a_detail_differs(tmp_path: Path) -> None:
-    from tests.unit.dhash.test_proof import page, sprite
+    from tests.unit.dhash.test_verification import page, sprite
 
     folder = tmp_path / "library"
     folder.mkdir()

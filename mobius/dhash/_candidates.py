@@ -14,8 +14,9 @@ from typing import Any, Final
 import numpy
 from numpy.typing import NDArray
 
-from mobius.dhash._confidence import DEFAULT_THRESHOLDS, DOUBTFUL, LOOK_BYTES, NO_MATCH, judge, readable
 from mobius.dhash._database import Database
+from mobius.dhash._descriptor import LOOK_BYTES, readable
+from mobius.dhash._reranking import DEFAULT_THRESHOLDS, DOUBTFUL, NO_MATCH, judge
 from mobius.dhash._search import HammingIndex
 
 NEAR: Final = 10

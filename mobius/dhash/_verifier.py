@@ -24,12 +24,14 @@ import numpy
 from loguru import logger
 from numpy.typing import NDArray
 
-from mobius.dhash._confidence import NOMINATED
-from mobius.dhash._database import Database, places, unchanged
-from mobius.dhash._matches import Matches
-from mobius.dhash._proof import CLOSE, RULE, Room, proves
+from mobius.dhash._candidates import Matches
+from mobius.dhash._database import Database
+from mobius.dhash._picture import places, unchanged
+from mobius.dhash._reranking import NOMINATED
 from mobius.dhash._scan import Progress
-from mobius.dhash._thumbnail import SIDE, Seen, see
+from mobius.dhash._thumbnail import SIDE
+from mobius.dhash._verification import CLOSE, RULE, Room, proves
+from mobius.dhash._verification_image import Seen, see
 from mobius.dhash.errors import PictureError
 from mobius.errors import MobiusError
 

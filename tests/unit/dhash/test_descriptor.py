@@ -11,20 +11,8 @@ import numpy
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from mobius.dhash._confidence import (
-    DOUBTFUL,
-    FORM_BYTES,
-    LOOK_BYTES,
-    NO_MATCH,
-    NOMINATED,
-    TRANSFORMS,
-    judge,
-    look_of,
-    readable,
-    similarity,
-    transformed,
-    trusted,
-)
+from mobius.dhash._descriptor import FORM_BYTES, LOOK_BYTES, TRANSFORMS, look_of, readable, transformed
+from mobius.dhash._reranking import DOUBTFUL, NO_MATCH, NOMINATED, judge, similarity, trusted
 
 PILLOW = {
     "none": None,

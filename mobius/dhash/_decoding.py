@@ -1,0 +1,191 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Decode a picture to upright 8-bit luma, within limits of memory and time.
+
+16-bit and float pictures are brought to 8 bits by their own white level; transparent ones are laid on white.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy
+from PIL import ExifTags, Image, JpegImagePlugin, TiffImagePlugin
+
+from mobius.dhash._fingerprint import Mode
+from mobius.dhash._grids import Grids, bands, grids
+from mobius.dhash._jpeg import MOST_SCANS, decode_small, too_many_scans
+from mobius.dhash.errors import BrokenPictureError, TooManyPixelsError
+from mobius.errors import MobiusError
+
+MAX_PIXELS: Final = 80_000_000
+"""Pictures of more pixels are refused (Pillow itself only warns at 89 million and refuses at 179)."""
+
+
+class _Turn(NamedTuple):
+    """How a picture is turned upright: the method, whether its axes change places, and which sides do afterwards."""
+
+    method: Image.Transpose
+    swaps: bool
+    mirrors: bool
+    flips: bool
+
+
+_ORIENTATIONS: Final = {
+    2: _Turn(Image.Transpose.FLIP_LEFT_RIGHT, False, True, False),
+    3: _Turn(Image.Transpose.ROTATE_180, False, True, True),
+    4: _Turn(Image.Transpose.FLIP_TOP_BOTTOM, False, False, True),
+    5: _Turn(Image.Transpose.TRANSPOSE, True, False, False),
+    6: _Turn(Image.Transpose.ROTATE_270, True, True, False),
+    7: _Turn(Image.Transpose.TRANSVERSE, True, True, True),
+    8: _Turn(Image.Transpose.ROTATE_90, True, False, True),
+}
+
+
+@dataclass(frozen=True)
+class DecodedLuma:
+    """A picture ready to be hashed.
+
+    Attributes:
+        luma: upright, mode L, small where the fast way was taken.
+        span: width and height of what the picture covers of `luma`, from its upper left: a picture of 501 pixels at
+            1/4 is 126 wide, but covers 125.25 of them.
+        corner: where that begins, when the picture was turned.
+        width, height: of the picture itself, upright.
+    """
+
+    luma: Image.Image
+    span: tuple[float, float]
+    corner: tuple[float, float]
+    width: int
+    height: int
+
+    def grids(self) -> Grids:
+        """The pixels compared by rows, shape (8, 9), and those compared by columns, (9, 8)."""
+        left, top = self.corner
+        return grids(self.luma, (left, top, left + self.span[0], top + self.span[1]))
+
+
+def decode_luma(image: Image.Image, mode: Mode, max_pixels: int) -> DecodedLuma:
+    refuse_bombs(image, max_pixels)
+    width, height = image.size
+    try:
+        small = decode_small(image) if mode == "fast" else None
+        if small is None:
+            image.load()
+            width, height = image.size  # a TIFF was turned by Pillow itself
+            small = to_luma(image), float(width), float(height)
+        # after load(): a PNG may keep the tag behind its pixels
+        turn = _ORIENTATIONS.get(_orientation_of(image))
+        return _upright(*small, turn, width, height)
+    except MemoryError as error:
+        raise out_of_memory() from error
+    except Exception as error:
+        raise broken_picture(error) from error
+
+
+def refuse_bombs(image: Image.Image, max_pixels: int) -> None:
+    """Refuse, before it is decoded, a picture that would take more memory or time than `max_pixels` are worth.
+
+    Raises:
+        TooManyPixelsError: the picture, or a tile of it, has more.
+        BrokenPictureError: a JPEG goes over its pixels too often.
+    """
+    width, height = image.size
+    if width * height > max_pixels:
+        raise TooManyPixelsError(f"The picture has {width} x {height} pixels; at most {max_pixels} are allowed.")
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        # a tile is decoded whole, however little of it the picture shows
+        try:
+            tile = image.tag_v2.get(ExifTags.Base.TileWidth, 0) * image.tag_v2.get(ExifTags.Base.TileLength, 0)
+        except Exception as error:
+            raise broken_picture(error) from error
+        if tile > max_pixels:
+            raise TooManyPixelsError(f"The picture has tiles of {tile} pixels; at most {max_pixels} are allowed.")
+    if isinstance(image, JpegImagePlugin.JpegImageFile) and "progressive" in image.info and image.tile and image.fp:
+        image.fp.seek(0)
+        if too_many_scans(image.fp.read()):
+            raise BrokenPictureError(f"The JPEG has more than the {MOST_SCANS} scans allowed.")
+
+
+def _upright(luma: Image.Image, across: float, down: float, turn: _Turn | None, width: int, height: int) -> DecodedLuma:
+    """The picture turned as its tag says; `across` and `down` is what it covers of `luma`."""
+    if turn is None:
+        return DecodedLuma(luma, (across, down), (0, 0), width, height)
+    luma = luma.transpose(turn.method)
+    if turn.swaps:
+        across, down, width, height = down, across, height, width
+    corner = (luma.width - across if turn.mirrors else 0, luma.height - down if turn.flips else 0)
+    return DecodedLuma(luma, (across, down), corner, width, height)
+
+
+def _orientation_of(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 when there is none or the block is damaged (the pixels are still good)."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except (SyntaxError, ValueError, TypeError, KeyError, IndexError, OSError, struct.error):
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def upright(image: Image.Image, small: Image.Image) -> Image.Image:
+    """A small copy turned as the tag of `image`, which is loaded, says."""
+    turn = _ORIENTATIONS.get(_orientation_of(image))
+    return small if turn is None else small.transpose(turn.method)
+
+
+def to_luma(image: Image.Image) -> Image.Image:
+    """The picture in Pillow's mode L."""
+    if image.mode == "L" and not image.has_transparency_data:
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        return eight_bits(image)
+    if image.has_transparency_data:
+        return _on_white(image)
+    return image.getchannel("L") if image.mode == "LAB" else image.convert("L")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """The luma of a transparent picture on white paper."""
+    luma = Image.new("L", image.size)
+    for top, band in bands(image):
+        layered = band.convert("RGBA")
+        white = Image.new("RGBA", layered.size, (255, 255, 255, 255))
+        luma.paste(Image.alpha_composite(white, layered).convert("L"), (0, top))
+    return luma
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+    """Bring a picture of wide pixels to 8 bits.
+
+    Whole numbers are scaled by the smallest bit depth of at least 8 that holds the brightest of them, so a 16-bit copy
+    of an 8-bit picture hashes like it and a 12-bit scan in a 16-bit file does not turn black. Floats and negative
+    numbers have no agreed white: they are stretched from their darkest to their brightest finite value.
+    """
+    extrema: list[float] = []
+    for _, band in bands(image):
+        values = numpy.asarray(band)
+        finite = values[numpy.isfinite(values)]
+        if finite.size:
+            extrema += float(finite.min()), float(finite.max())
+    low, high = (min(extrema), max(extrema)) if extrema else (0.0, 0.0)
+    if image.mode != "F" and low >= 0:
+        low, high = 0.0, float((1 << max(8, int(high).bit_length())) - 1)
+    luma = Image.new("L", image.size)
+    if high > low:
+        for top, band in bands(image):
+            values = numpy.nan_to_num(numpy.asarray(band).astype(numpy.float64), nan=low, posinf=high, neginf=low)
+            scaled = numpy.rint((values - low) * (255.0 / (high - low))).astype(numpy.uint8)
+            luma.paste(Image.fromarray(scaled), (0, top))
+    return luma
+
+
+def broken_picture(error: Exception) -> BrokenPictureError:
+    words = " ".join(str(error).split()).rstrip(".")  # the reader's own, on one line
+    return BrokenPictureError(f"The picture is cut short or damaged: {words or type(error).__name__}.")
+
+
+def out_of_memory() -> MobiusError:
+    return MobiusError("out_of_memory", "There was not enough memory to decode the picture.")

@@ -1,0 +1,151 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The difference hash: a picture's luma on a 9x8 grid, compared with its neighbour, by rows and by columns.
+
+`exact` is bit-identical to `imagehash.dhash` and `imagehash.dhash_vertical` (ImageHash 4.3) for opaque 8-bit pictures
+without an orientation tag. What that library gets wrong is defined here, for both modes:
+
+- the orientation tag is applied first;
+- 16-bit and float pictures are brought to 8 bits by their own white level instead of being clipped to white;
+- transparent pictures are laid on white, so that the invisible colour under a clear pixel does not count.
+
+`fast` lets a JPEG decode straight to luma at 1/2, 1/4 or 1/8 of its size, as long as both sides keep 72 px, and reads
+of a progressive one no more than that needs; anything else takes the exact way. docs/performance.md says how many bits
+it differs by.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+from typing import BinaryIO, Final, NamedTuple
+
+from PIL import Image, JpegImagePlugin, UnidentifiedImageError
+
+from mobius.dhash._decoding import MAX_PIXELS, DecodedLuma, broken_picture, decode_luma, out_of_memory
+from mobius.dhash._descriptor import look_of
+from mobius.dhash._fingerprint import ALGORITHMS, Dhash, Fingerprint, Mode, compare_grids
+from mobius.dhash._formats import FORMATS, check_declared_format, open_picture
+from mobius.dhash._jpeg import mended
+from mobius.dhash.errors import BrokenPictureError, NotAPictureError, TooManyPixelsError
+from mobius.errors import MobiusError
+
+_READ_WHOLE: Final = 1 << 26
+"""Files of up to so many bytes are read at once; larger ones as their reader asks for them."""
+
+
+def hash_image(image: Image.Image, mode: Mode = "fast", *, max_pixels: int = MAX_PIXELS) -> Dhash:
+    """Hash a picture that Pillow holds.
+
+    In `fast` mode a JPEG that Pillow has opened but not yet decoded is decoded small, and `image` may stay that size
+    afterwards; pass `image.copy()` to keep the original.
+
+    Raises:
+        TooManyPixelsError: more than `max_pixels`.
+        BrokenPictureError: the data is cut short or damaged.
+    """
+    return compare_grids(*decode_luma(image, mode, max_pixels).grids(), ALGORITHMS[mode])
+
+
+def hash_bytes(
+    data: bytes,
+    mode: Mode = "fast",
+    *,
+    max_pixels: int = MAX_PIXELS,
+    declared: str | None = None,
+    look: bool = False,
+    formats: tuple[str, ...] = FORMATS,
+) -> Fingerprint:
+    """Hash an encoded picture.
+
+    Args:
+        declared: a format of `FORMATS` that the data must have.
+        formats: those of `FORMATS` that are read; the readers of the others never see the data.
+        look: take the second look as well, which tells a duplicate from a picture that only hashes alike.
+
+    Raises:
+        NotAPictureError, MislabelledError, BrokenPictureError, TooManyPixelsError: as their names say.
+    """
+    if not data:
+        raise NotAPictureError("The picture is empty: 0 bytes.")
+    options = _Options(mode, max_pixels, declared, look, formats)
+    return _hash_stream(io.BytesIO(data), hashlib.sha256(data).hexdigest(), len(data), options)
+
+
+def hash_file(
+    path: Path | str, mode: Mode = "fast", *, max_pixels: int = MAX_PIXELS, look: bool = False
+) -> Fingerprint:
+    """Hash a picture in a file. Its content decides the format, not its name; `look` as in `hash_bytes`.
+
+    Raises:
+        OSError: the file cannot be read.
+        NotAPictureError, BrokenPictureError, TooManyPixelsError: as their names say.
+    """
+    with open(path, "rb", buffering=0) as stream:
+        data = stream.read(_READ_WHOLE)
+        if len(data) < _READ_WHOLE:
+            return hash_bytes(data, mode, max_pixels=max_pixels, look=look)
+    del data
+    with open(path, "rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        options = _Options(mode, max_pixels, None, look, FORMATS)
+        return _hash_stream(stream, digest, stream.tell(), options)
+
+
+class _Options(NamedTuple):
+    """What `hash_bytes` was asked for."""
+
+    mode: Mode
+    max_pixels: int
+    declared: str | None
+    look: bool
+    formats: tuple[str, ...]
+
+
+def _hash_stream(stream: BinaryIO, digest: str, size: int, options: _Options) -> Fingerprint:
+    try:
+        decoded, found, warnings = _read(stream, options)
+        wide, tall = decoded.grids()
+        return Fingerprint(
+            compare_grids(wide, tall, ALGORITHMS[options.mode]),
+            decoded.width,
+            decoded.height,
+            found,
+            digest,
+            size,
+            grids=(wide.tobytes(), tall.tobytes()),
+            warnings=warnings,
+            look=look_of(decoded.luma) if options.look else None,
+        )
+    except MobiusError:
+        raise
+    except UnidentifiedImageError as error:
+        raise NotAPictureError(
+            f"This is not a picture in a format that is read here ({', '.join(options.formats)})."
+        ) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise TooManyPixelsError(f"The picture has more than the {options.max_pixels} pixels allowed.") from error
+    except MemoryError as error:
+        raise out_of_memory() from error
+    except Exception as error:
+        # Pillow's readers raise whatever their parsing stumbles over (struct.error, KeyError, SyntaxError, ...)
+        raise broken_picture(error) from error
+
+
+def _read(stream: BinaryIO, options: _Options) -> tuple[DecodedLuma, str, tuple[str, ...]]:
+    """The picture, its format, and a sentence for each fault that it could be read in spite of."""
+    with open_picture(stream, options.formats) as image:
+        found = image.format or "unknown"
+        check_declared_format(options.declared, found)
+        try:
+            return decode_luma(image, options.mode, options.max_pixels), found, ()
+        except BrokenPictureError:
+            if not isinstance(image, JpegImagePlugin.JpegImageFile):
+                raise
+            stream.seek(0)
+            if (whole := mended(stream.read())) is None:
+                raise
+    with Image.open(io.BytesIO(whole), formats=("JPEG",)) as image:
+        warning = "The JPEG has no end marker; its last pixels may be missing."
+        return decode_luma(image, options.mode, options.max_pixels), found, (warning,)

@@ -1,0 +1,165 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The pictures of an index as values, and their rows."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from mobius.dhash._descriptor import LOOK_BYTES, readable
+from mobius.dhash._fingerprint import Dhash, Fingerprint
+from mobius.dhash._reranking import trusted
+
+Confidence = Literal["confident", "doubtful"]
+Worth = tuple[bool, bool, int, int, bytes, str]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the index, at one of the places where it lies.
+
+    Attributes:
+        path: absolute, as it is printed: bytes that are not UTF-8 show as \\xNN. None when it was only posted.
+        modified_ns: the file's modification time in nanoseconds since 1970; None when it was only posted.
+        warnings: a sentence for each fault that it could be hashed in spite of.
+        copies: files with these very bytes.
+        place: the path as the file system knows it.
+    """
+
+    sha256: str
+    dhash: Dhash
+    width: int
+    height: int
+    format: str
+    size: int
+    release: str
+    path: str | None
+    modified_ns: int | None
+    posted: bool
+    warnings: tuple[str, ...]
+    copies: int
+    look: bytes | None = field(repr=False)
+    place: bytes | None = field(repr=False)
+
+    @property
+    def confidence(self) -> Confidence:
+        """`doubtful` when there is so little detail in it that no match of it can be proven."""
+        return "confident" if self.look is not None and trusted(self.look) else "doubtful"
+
+    @property
+    def worth(self) -> Worth:
+        """Sorts the copy most worth keeping first: one that is a file and undamaged, the largest in pixels, then the
+        oldest, then by path."""
+        return (
+            self.place is None,
+            bool(self.warnings),
+            -self.width * self.height,
+            self.modified_ns or 0,
+            self.place or b"",
+            self.sha256,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """What an export holds of it, and what programs get."""
+        return {
+            "path": self.path,
+            "sha256": self.sha256,
+            "dhash": self.dhash.hex[:16],
+            "dhash_vertical": self.dhash.hex[16:],
+            "algorithm": self.dhash.algorithm,
+            "width": self.width,
+            "height": self.height,
+            "format": self.format,
+            "size": self.size,
+            "release": self.release,
+            "confidence": self.confidence,
+        }
+
+
+def one_of_each(
+    connection: sqlite3.Connection, where: str = "NOT quarantined", values: Sequence[Any] = ()
+) -> Iterator[tuple[int, Picture]]:
+    """Picture ids with their pictures at every place, by id and path; one that was only posted has no place."""
+    # every `where` is written in this package
+    for row in connection.execute(
+        "SELECT id, sha256, algorithm, rows, columns, width, height, format, pictures.size, release, posted, warnings,"  # noqa: S608
+        " look, path, mtime_ns, (SELECT count(*) FROM files WHERE picture=pictures.id)"
+        f" FROM pictures LEFT JOIN files ON picture=id WHERE {where} ORDER BY id, path",
+        values,
+    ):
+        yield (
+            row[0],
+            Picture(
+                sha256=row[1], dhash=Dhash(unsigned(row[3]), unsigned(row[4]), row[2]), width=row[5], height=row[6],
+                format=row[7], size=row[8], release=row[9], posted=bool(row[10]), warnings=tuple(row[11].splitlines()),
+                look=None if readable(row[12]) is None else row[12],
+                place=row[13], path=None if row[13] is None else shown(row[13]), modified_ns=row[14], copies=row[15],
+            ),
+        )  # fmt: skip
+
+
+def places(connection: sqlite3.Connection, ids: Iterable[int]) -> dict[int, list[Picture]]:
+    """Picture id to the picture at each of its places, the one most worth keeping first."""
+    found: dict[int, list[Picture]] = {}
+    numbers = json.dumps([int(number) for number in ids])
+    for number, picture in one_of_each(connection, "id IN (SELECT value FROM json_each(?))", (numbers,)):
+        found.setdefault(number, []).append(picture)
+    return {number: sorted(pictures, key=lambda picture: picture.worth) for number, pictures in found.items()}
+
+
+def unchanged(picture: Picture) -> Path | None:
+    """The picture's file, when it is there and as it was indexed."""
+    if picture.place is None:
+        return None
+    path = Path(os.fsdecode(picture.place))
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return path if (status.st_size, status.st_mtime_ns) == (picture.size, picture.modified_ns) else None
+
+
+USABLE: Final = f"(NOT quarantined AND length(look) IS {LOOK_BYTES})"
+"""Of `pictures`: what need not be hashed again."""
+
+
+def store(connection: sqlite3.Connection, fingerprints: Iterable[Fingerprint], release: str, *, anew: bool) -> None:
+    """Write pictures. One that is known keeps its row, unless that is of no use (quarantined, or without its look) or,
+    when `anew`, of another algorithm."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    connection.executemany(
+        "INSERT INTO pictures (sha256, size, algorithm, rows, columns, look, width, height, format, warnings,"  # noqa: S608
+        " release, written_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (sha256) DO UPDATE SET (algorithm, rows, columns, look, width, height, format, warnings,"
+        " quarantined, release, written_at) = (excluded.algorithm, excluded.rows, excluded.columns, excluded.look,"
+        " excluded.width, excluded.height, excluded.format, excluded.warnings, 0, excluded.release,"
+        f" excluded.written_at) WHERE NOT {USABLE} OR (? AND algorithm != excluded.algorithm)",
+        (
+            (
+                found.sha256, found.size, found.dhash.algorithm, signed(found.dhash.rows), signed(found.dhash.columns),
+                found.look, found.width, found.height, found.format, "\n".join(found.warnings), release, now, anew,
+            )
+            for found in fingerprints
+        ),
+    )  # fmt: skip
+
+
+def shown(place: bytes) -> str:
+    """A path as it can be printed: bytes that are not UTF-8 show as \\xNN."""
+    return place.decode("utf-8", "backslashreplace")
+
+
+def signed(value: int) -> int:
+    """SQLite's numbers are signed."""
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+def unsigned(value: int) -> int:
+    return value % (1 << 64)

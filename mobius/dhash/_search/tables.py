@@ -1,0 +1,193 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Multi-index hashing (Norouzi, Punjani and Fleet, 2012): the tables of chunks, and how they are probed."""
+
+from __future__ import annotations
+
+import functools
+from typing import Final
+
+import numpy
+from numpy.typing import NDArray
+
+from mobius.dhash._search.words import CHUNK_VALUES, CHUNKS, Hits, Places, Words, chunks_of, no_hits, rotate_left
+
+LEVELS: Final = 5
+"""Bits that a chunk may differ in: 0 to 4. Beyond that a scan is cheaper."""
+_RUN: Final = 32
+"""Hashes in a bucket, on average, from which it is quicker to copy buckets whole than to gather their hashes."""
+_HASH_COST: Final = 2.0
+_BUCKET_COST: Final = 60.0
+
+
+class ChunkTables:
+    """For each chunk of each word all hashes' words, rotated so that the chunk comes first, and sorted.
+
+    Attributes:
+        flat: shape (words * chunks * n,), one table behind the other.
+        words: for each word its values by row. The first is the first table.
+        rows: shape (n,), for each place in the first table of the second word its row; None with one word.
+        starts: shape (words * chunks, values + 1), where in `flat` the bucket of each value of the chunk starts.
+        costs: shape (words * chunks, values, levels), nanoseconds to look at what differs from that value in exactly
+            so many bits, or in fewer if that is more.
+    """
+
+    def __init__(self, words: list[Words]) -> None:
+        """Build the tables of words by row. Replaces `words[0]` by its equal, the first table."""
+        count, tables = len(words[0]), len(words) * CHUNKS
+        flat = numpy.empty((tables, count), numpy.uint64)
+        flat[0] = words[0]
+        words[0] = flat[0]
+        self.words: Final = tuple(words)
+        self.rows: NDArray[numpy.uint32] | None = None
+        self.starts: Final = numpy.empty((tables, CHUNK_VALUES + 1), numpy.int64)
+        self.costs: Final = numpy.empty((tables, CHUNK_VALUES, LEVELS), numpy.float32)
+        for table in range(tables):
+            word, turn = divmod(table, CHUNKS)
+            if turn == 0 and word > 0:
+                self.rows = numpy.argsort(self.words[word]).astype(numpy.uint32)
+                flat[table] = self.words[word][self.rows]
+            elif turn > 0:
+                flat[table] = rotate_left(self.words[word], turn * 16)
+                flat[table].sort()
+            firsts = numpy.arange(CHUNK_VALUES, dtype=numpy.uint64) << numpy.uint64(48)
+            self.starts[table, :-1] = numpy.searchsorted(flat[table], firsts)
+            self.starts[table, -1] = count
+            self.costs[table] = _costs(numpy.diff(self.starts[table]))
+            self.starts[table] += table * count
+        self.flat: Final = flat.reshape(-1)
+
+    @property
+    def nbytes(self) -> int:
+        held = self.flat.nbytes + self.starts.nbytes + self.costs.nbytes
+        return held + (0 if self.rows is None else self.rows.nbytes)
+
+    def plan(self, words: Words, radius: int) -> tuple[NDArray[numpy.int64], NDArray[numpy.float64]]:
+        """For each query: how many levels to look at in each table, and the nanoseconds that this takes.
+
+        With s steps over all chunks, hashes at most s - 1 bits apart differ by less than its number of levels in some
+        chunk; so radius + 1 steps find all, wherever they are taken. The shapes are (queries, tables) and (queries,).
+        """
+        queries, tables, steps = words.shape[1], len(words) * CHUNKS, radius + 1
+        if steps > tables * LEVELS:
+            return numpy.zeros((queries, tables), numpy.int64), numpy.full(queries, numpy.inf)
+        costs = self.costs[numpy.arange(tables), chunks_of(words)]
+        costs = costs.swapaxes(1, 2).reshape(
+            queries, LEVELS * tables
+        )  # lower levels first, and costs never fall with the level
+        cheapest = numpy.argsort(costs, axis=1, kind="stable")[:, :steps]
+        taken = numpy.zeros(costs.shape, bool)
+        numpy.put_along_axis(taken, cheapest, True, axis=1)
+        levels = taken.reshape(queries, LEVELS, tables).sum(1)
+        return levels, numpy.take_along_axis(costs, cheapest, 1).sum(1, dtype=numpy.float64)
+
+    def probe(self, words: Words, radius: int, levels: NDArray[numpy.int64]) -> Hits:
+        """Find each row within the radius of a query once. Shapes (words, queries) and (queries, tables)."""
+        tables = levels.shape[1]
+        first, count, source = self._buckets(chunks_of(words), levels)
+        if len(first) == 0:
+            return no_hits()
+        turned = numpy.stack([rotate_left(word, turn * 16) for word in words for turn in range(CHUNKS)], axis=1).ravel()
+        ends = numpy.cumsum(count)
+        total = int(ends[-1])
+        if total >= _RUN * len(first):
+            runs = zip(first.tolist(), (first + count).tolist(), strict=True)
+            apart = numpy.concatenate([self.flat[start:end] for start, end in runs])
+        else:
+            places = numpy.arange(total)
+            places += numpy.repeat(first - (ends - count), count)
+            apart = self.flat[places]
+        apart ^= numpy.repeat(turned[source], count)
+        # Per word: whoever is farther off in this word than its steps say is near enough in the other.
+        allowed = levels.reshape(-1, len(words), CHUNKS).sum(2) - 1
+        bound = radius if len(words) == 1 else numpy.repeat(allowed.astype(numpy.int8).ravel()[source // CHUNKS], count)
+        near = numpy.flatnonzero(numpy.bitwise_count(apart).astype(numpy.int8) <= bound)
+        if len(near) == 0:
+            return no_hits()
+
+        bucket = numpy.searchsorted(ends, near, side="right")
+        query, table = numpy.divmod(source[bucket], tables)
+        word, turn = numpy.divmod(table, CHUNKS)
+        differing = rotate_left(apart[near], (64 - turn * 16) % 64)
+        value = words[word, query] ^ differing
+        # Once only: by the first chunk that finds it, and one of equal words, which are neighbours in their bucket.
+        by_chunk = (
+            numpy.bitwise_count(chunks_of(differing[None, :])) < levels.reshape(-1, len(words), CHUNKS)[query, word]
+        )
+        once = by_chunk.argmax(1) == turn
+        once[1:] &= (value[1:] != value[:-1]) | (bucket[1:] != bucket[:-1])
+        query, word, value = query[once], word[once], value[once]
+        return self._rows_of(words, radius, allowed, query, word, value)
+
+    def _buckets(
+        self, chunks: NDArray[numpy.int64], levels: NDArray[numpy.int64]
+    ) -> tuple[Places, NDArray[numpy.int64], NDArray[numpy.int64]]:
+        """Of the buckets to look at that are not empty: start, size, and query * tables + table."""
+        tables = levels.shape[1]
+        found, sources = [], []
+        for level, masks in enumerate(_masks()):
+            query, table = numpy.nonzero(levels > level)
+            if len(query) == 0:
+                break
+            near = (chunks[query, table, None] ^ masks) + table[:, None] * (CHUNK_VALUES + 1)
+            found.append(near.ravel())
+            sources.append(numpy.repeat(query * tables + table, len(masks)))
+        if not found:
+            return numpy.empty(0, numpy.int64), numpy.empty(0, numpy.int64), numpy.empty(0, numpy.int64)
+        bucket, source = numpy.concatenate(found), numpy.concatenate(sources)
+        starts = self.starts.reshape(-1)
+        first = starts[bucket]
+        count = starts[bucket + 1] - first
+        full = numpy.flatnonzero(count)
+        return first[full], count[full], source[full]
+
+    def _rows_of(
+        self, words: Words, radius: int, allowed: NDArray[numpy.int64], query: Places, word: Places, value: Words
+    ) -> Hits:
+        """The rows of words that were found, with their distances over all words."""
+        if self.rows is None:
+            query, row = _runs(self.words[0], query, value)
+            return query, row, numpy.bitwise_count(words[0, query] ^ self.words[0][row])
+        by_first, by_second = word == 0, word == 1
+        query0, row0 = _runs(self.words[0], query[by_first], value[by_first])
+        second = self.flat[CHUNKS * len(self.rows) :][: len(self.rows)]
+        query1, place = _runs(second, query[by_second], value[by_second])
+        query, row = (
+            numpy.concatenate([query0, query1]),
+            numpy.concatenate([row0, self.rows[place].astype(numpy.int64)]),
+        )
+        apart = numpy.bitwise_count(words[0, query] ^ self.words[0][row])
+        again = apart <= allowed[query, 0]
+        again[: len(query0)] = False
+        apart += numpy.bitwise_count(words[1, query] ^ self.words[1][row])
+        near = numpy.flatnonzero((apart <= radius) & ~again)
+        return query[near], row[near], apart[near]
+
+
+@functools.cache
+def _masks() -> tuple[NDArray[numpy.int64], ...]:
+    """For each level the values with so many bits."""
+    values = numpy.arange(CHUNK_VALUES)
+    bits = numpy.bitwise_count(values)
+    return tuple(values[bits == level] for level in range(LEVELS))
+
+
+def _costs(counts: NDArray[numpy.int64]) -> NDArray[numpy.float32]:
+    """Nanoseconds to look at each level round each value of a chunk, shape (values, levels), of counts by value."""
+    around = numpy.zeros((LEVELS, CHUNK_VALUES), numpy.int32)
+    around[0] = counts
+    for bit in range(16):
+        halves = around.reshape(LEVELS, -1, 2, 1 << bit)
+        halves[1:] += halves[:-1, :, ::-1]
+    buckets = numpy.array([len(masks) for masks in _masks()])
+    costs = around.T * _HASH_COST + buckets * _BUCKET_COST
+    return numpy.maximum.accumulate(costs, axis=1).astype(numpy.float32)
+
+
+def _runs(ordered: Words, query: Places, value: Words) -> tuple[Places, Places]:
+    """Every place in an ascending array where the values are: which query, which place."""
+    first = numpy.searchsorted(ordered, value)
+    count = numpy.searchsorted(ordered, value, side="right") - first
+    ends = numpy.cumsum(count)
+    places = numpy.arange(int(ends[-1]) if len(ends) else 0) + numpy.repeat(first - (ends - count), count)
+    return numpy.repeat(query, count), places

@@ -1,0 +1,87 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Pictures as verification compares them: a small copy, and a digest of all pixels."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Final
+
+from PIL import Image
+
+from mobius.dhash._decoding import MAX_PIXELS, upright
+from mobius.dhash._fingerprint import Transform
+from mobius.dhash._grids import bands
+from mobius.dhash._thumbnail import SIDE, Box, clear_grey, decode_at_side, is_deep, on_white, small_copy, to_rgb
+
+_LOSSLESS: Final = ("PNG", "GIF", "BMP", "TIFF")
+_TURNS: Final[dict[Transform, Image.Transpose]] = {
+    "mirror": Image.Transpose.FLIP_LEFT_RIGHT,
+    "flip": Image.Transpose.FLIP_TOP_BOTTOM,
+    "rotate90": Image.Transpose.ROTATE_90,
+    "rotate180": Image.Transpose.ROTATE_180,
+    "rotate270": Image.Transpose.ROTATE_270,
+    "transpose": Image.Transpose.TRANSPOSE,
+    "transverse": Image.Transpose.TRANSVERSE,
+}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A picture as the proof looks at it.
+
+    Attributes:
+        colours: a small copy, upright, on white, mode RGB.
+        alpha: of the small copy, mode L; None when the picture has none.
+        size: of the whole picture in pixels, the longer side first.
+        pixels: a digest of all its pixels as they are shown, when they are stored without loss; else "".
+        alone: whether it is all that its file holds: no animation, no further pages.
+    """
+
+    colours: Image.Image
+    alpha: Image.Image | None
+    size: tuple[int, int]
+    pixels: str
+    alone: bool
+
+    def turned(self, transform: Transform) -> Seen:
+        """With that done to it; it is no longer what its file holds."""
+        if transform == "none":
+            return self
+        way = _TURNS[transform]
+        alpha = None if self.alpha is None else self.alpha.transpose(way)
+        return replace(
+            self, colours=self.colours.transpose(way), alpha=alpha, pixels=self.pixels and f"{transform} {self.pixels}"
+        )
+
+
+def see(data: bytes, side: int = SIDE, *, max_pixels: int = MAX_PIXELS) -> Seen:
+    """An encoded picture with a small copy at most `side` pixels wide and high, never enlarged.
+
+    Raises:
+        NotAPictureError, BrokenPictureError, TooManyPixelsError: as their names say.
+    """
+
+    def seen(image: Image.Image, size: tuple[int, int], box: Box | None) -> Seen:
+        kept = image.format in _LOSSLESS or (image.format == "WEBP" and b"VP8L" in data)
+        small = upright(image, small_copy(image, side, box))
+        return Seen(
+            on_white(small), small.getchannel("A") if small.mode == "RGBA" else None,
+            (max(size), min(size)), _pixels(image) if kept else "",
+            not getattr(image, "is_animated", False),
+        )  # fmt: skip
+
+    return decode_at_side(data, side, max_pixels, seen)
+
+
+def _pixels(image: Image.Image) -> str:
+    """A digest of all pixels, upright, however they are stored; the colour under a clear one does not count.
+
+    More than eight bits a channel count all."""
+    deep = is_deep(image)
+    shown = upright(image, image if deep else to_rgb(image))
+    digest = hashlib.sha256(f"{shown.mode if deep else ''} {shown.size} {clear_grey(image) if deep else ''}".encode())
+    for _, band in bands(shown):
+        digest.update((band if deep else band.convert("RGBA").convert("RGBa")).tobytes())
+    return digest.hexdigest()
