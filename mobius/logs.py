@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Structured logs: one JSON object a line, with the names of OpenTelemetry's log data model.
 
-Only entry points call `configure`; everything else says `from loguru import logger` and logs. In development the lines
-go to standard output. In production they go to a file (50 MB, ten files in all, mode 0640) and the console is silent.
+Only entry points call `configure`; everything else imports `logger` from loguru. In development the lines go to
+standard output. In production they go to a file (50 MB, ten files in all, mode 0640) and the console is silent.
 
-Secrets are taken out of every line. A line that cannot be written is lost, not retried: the service goes on, `losses`
+Secrets are redacted in every line. A line that cannot be written is lost, not retried: the service continues, `losses`
 counts it, and the lines after it carry the count.
 """
 
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from loguru import Record
 
 ROTATION_BYTES: Final = 50_000_000
-"""A file is never longer, unless one line is."""
+"""Size limit of a file; only a single longer line exceeds it."""
 RETENTION: Final = 9
-"""Rotated files kept beside the one written to: ten in all."""
+"""Rotated files kept beside the current one: ten in all."""
 FILE_MODE: Final = 0o640
 REDACTED: Final = "[redacted]"
 LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -52,11 +52,11 @@ _SEVERITY: Final = {
 _SECRET_NAME: Final = re.compile(
     r"authorization|cookie|passw(?:or)?d|passphrase|secret|token|credential|(?:api|access|private)[._ -]?key", re.I
 )
-# What no text without a secret needs to be searched for.
+# A text that does not match this holds no secret, so the slower patterns are skipped.
 _HINT: Final = re.compile(r"authorization|cookie|passw|passphrase|secret|token|key|bearer|basic|mobius_|://", re.I)
-_IN_TEXT: Final = (
+_SECRETS_IN_TEXT: Final = (
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.S), REDACTED),
-    # a header, as a line, in a mapping or in a list of pairs: its value is secret to its end
+    # a header, as a line, in a mapping or in a list of pairs: its whole value is secret
     (re.compile(r"""((?:authorization|cookie)["']?\s*[:=,]\s*)(b?)(?:(["'])(?:(?!\3).)*\3?|[^\r\n"'})\]]+)""", re.I),
      rf"\1\2\3{REDACTED}\3"),
     (re.compile(r"""((?:passw(?:or)?d|passphrase|secret|token|(?:api|access|private)[_-]?key)\w*["']?\s*[:=]\s*)"""
@@ -66,8 +66,8 @@ _IN_TEXT: Final = (
     (re.compile(r"(?<![A-Za-z0-9_-])mobius_[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])"), REDACTED),
     (re.compile(r"([a-z][a-z0-9+.-]{1,20}://[^\s/:@]{0,100}):[^\s/@]+@", re.I), rf"\1:{REDACTED}@"),
 )  # fmt: skip
-_DEPTH: Final = 6
-"""Structures in a field are written down to this depth."""
+_FIELD_MAX_DEPTH: Final = 6
+"""Nested structures in a field are written as such down to this depth, and as text below it."""
 
 
 @dataclass
@@ -76,22 +76,22 @@ class Losses:
 
     Attributes:
         count: how many.
-        last: when the last one was lost, of `time.monotonic`; None when none was.
+        last: time of the last loss, by `time.monotonic`; None without one.
     """
 
     count: int = 0
     last: float | None = None
 
-    def note(self) -> None:
-        """One more."""
-        with _COUNTING:
+    def add(self) -> None:
+        """Count one more lost line."""
+        with _COUNT_LOCK:
             self.count += 1
             self.last = time.monotonic()
 
 
-_COUNTING: Final = threading.Lock()
+_COUNT_LOCK: Final = threading.Lock()
 losses: Final = Losses()
-"""Those of this process."""
+"""The losses of this process."""
 
 
 def configure(
@@ -101,11 +101,11 @@ def configure(
     stream: TextIO | None = None,
     level: str = "INFO",
 ) -> None:
-    """Send all logs of this process, the standard library's and warnings too, to one place.
+    """Send all logs of this process, those of the standard library and warnings too, to one file or stream.
 
     Args:
-        resource: what speaks, in OpenTelemetry names, for example `{"service.name": "mobius-dhash"}`.
-        file: the file of a production process; without it `stream` (standard output) is written to.
+        resource: what emits the logs, in OpenTelemetry names, for example `{"service.name": "mobius-dhash"}`.
+        file: the log file of a production process; without it, lines go to `stream` (standard output by default).
         level: the lowest level written, one of `LEVELS`.
 
     Raises:
@@ -115,16 +115,16 @@ def configure(
     fixed = dict(resource)
 
     def line(record: Record) -> str:
-        # loguru formats what a callable returns once more: the text itself must come in through the record
+        # loguru formats the returned text again, so the line itself must come from the record
         record["extra"]["_line"] = as_json(record, fixed)
         return "{extra[_line]}\n"
 
     try:
-        # loguru's own file sink keeps what it could not write and mixes it into later lines, uncounted
-        sink: _Lines = _Stream(stream or sys.stdout) if file is None else _File(file)
+        # loguru's own file sink buffers a line that it could not write and mixes it into later ones, without a count
+        sink: _LineSink = _StreamSink(stream or sys.stdout) if file is None else _FileSink(file)
     except OSError as error:
         raise MobiusError("environment_failed", f"The log {file} cannot be written: {error.strerror}.") from error
-    logger.add(_Counted(sink), format=line, level=level, diagnose=False, backtrace=False)
+    logger.add(_CountingSink(sink), format=line, level=level, diagnose=False, backtrace=False)
     logging.basicConfig(handlers=[_FromStandardLibrary()], level=level, force=True)
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught
@@ -133,8 +133,8 @@ def configure(
 
 
 def as_json(record: Record, resource: Mapping[str, str]) -> str:
-    """One log line, without its end."""
-    attributes = {key: _plain(value, key) for key, value in record["extra"].items() if key != "_line"}
+    """One log line, without its newline."""
+    attributes = {key: _to_json(value, key) for key, value in record["extra"].items() if key != "_line"}
     attributes["code.function.name"] = f"{record['name']}.{record['function']}"
     attributes["code.line.number"] = record["line"]
     attributes["thread.name"] = record["thread"].name
@@ -157,76 +157,79 @@ def as_json(record: Record, resource: Mapping[str, str]) -> str:
             "resource": resource,
             "attributes": attributes,
         },
-        ensure_ascii=True,  # a name that is no UTF-8 must not cost the line
+        ensure_ascii=True,  # a file name that is not UTF-8 must not lose the line
     )
 
 
 def redacted(text: str) -> str:
-    """The text without what looks like a secret: authorization headers, cookies, bearer and basic credentials, our own
-    tokens, private keys, passwords in addresses, and the value after `password=`, `token:` and the like."""
+    """The text with everything redacted that looks like a secret.
+
+    That is: authorization headers, cookies, bearer and basic credentials, our own tokens, private keys, passwords in
+    URLs, and the value after `password=`, `token:` and the like.
+    """
     if _HINT.search(text) is None:
         return text
-    for pattern, instead in _IN_TEXT:
-        text = pattern.sub(instead, text)
+    for pattern, replacement in _SECRETS_IN_TEXT:
+        text = pattern.sub(replacement, text)
     return text
 
 
-def _plain(value: Any, name: str = "", depth: int = 0) -> Any:
-    """A field's value as JSON can hold it, without secrets."""
+def _to_json(value: Any, name: str = "", depth: int = 0) -> Any:
+    """The value of a field as JSON can hold it, with secrets redacted."""
     if value is None or isinstance(value, bool):
         return value
     if _SECRET_NAME.search(name):
         return REDACTED
     if isinstance(value, int | float):
         return value if math.isfinite(value) else str(value)
-    if isinstance(value, Mapping | list | tuple | set | frozenset) and depth < _DEPTH:
+    if isinstance(value, Mapping | list | tuple | set | frozenset) and depth < _FIELD_MAX_DEPTH:
         if isinstance(value, Mapping):
-            return {_text(key): _plain(entry, _text(key), depth + 1) for key, entry in value.items()}
+            return {_text(key): _to_json(entry, _text(key), depth + 1) for key, entry in value.items()}
         if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str | bytes):
-            return [_plain(value[0]), _plain(value[1], _text(value[0]), depth + 1)]  # a header, for example
-        return [_plain(entry, depth=depth + 1) for entry in value]
+            return [_to_json(value[0]), _to_json(value[1], _text(value[0]), depth + 1)]  # a header, for example
+        return [_to_json(entry, depth=depth + 1) for entry in value]
     return redacted(_text(value))
 
 
 def _text(value: object) -> str:
-    """Its text, whatever it is: nothing that a caller binds may cost the line."""
+    """The text of any value: nothing that a caller binds may lose the line."""
     try:
         return str(value)
     except Exception:  # noqa: BLE001 (anything can come from somebody's __str__)
         return f"<{type(value).__qualname__} that cannot be shown>"
 
 
-# -- where lines go ----------------------------------------------------------------------------------------------------
+# -- sinks -------------------------------------------------------------------------------------------------------------
 
 
-class _Lines(Protocol):
-    """What takes whole lines, or raises OSError or ValueError."""
+class _LineSink(Protocol):
+    """Writes whole lines; raises OSError or ValueError on failure."""
 
     def write(self, line: str) -> None: ...
 
     def close(self) -> None: ...
 
 
-class _Counted:
-    """The sink that loguru gets: whatever cannot be written is counted, and the caller goes on."""
+class _CountingSink:
+    """The sink for loguru: counts a line that cannot be written, and never raises."""
 
-    def __init__(self, lines: _Lines) -> None:
+    def __init__(self, lines: _LineSink) -> None:
         self._lines = lines
 
     def write(self, line: str) -> None:
         try:
             self._lines.write(line)
         except (OSError, ValueError):
-            losses.note()
+            losses.add()
 
     def stop(self) -> None:
-        """Loguru's word for the end."""
+        """Close the sink (named by loguru)."""
         with contextlib.suppress(OSError):
             self._lines.close()
 
 
-class _Stream:
-    """A stream that somebody else opened, and closes."""
+class _StreamSink:
+    """A stream that the caller opened and will close."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -239,8 +242,8 @@ class _Stream:
         self._stream.flush()
 
 
-class _File:
-    """A file of whole lines, rotated by size. One process writes to it."""
+class _FileSink:
+    """A file of whole lines, rotated by size. Only one process writes to it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -251,14 +254,18 @@ class _File:
     def write(self, line: str) -> None:
         data = line.encode()
         status = os.fstat(self._descriptor)
-        ours = self._path.exists() and os.path.samestat(self._path.stat(), status)
+        is_current = self._path.exists() and os.path.samestat(self._path.stat(), status)
         full = status.st_size > 0 and status.st_size + len(data) > ROTATION_BYTES
-        if full or not ours:  # not ours: somebody moved or removed it, and nobody would read what is written there
-            with contextlib.suppress(OSError):  # too long a file is better than a lost line
-                self._rotate(rename=ours)
+        if (
+            full or not is_current
+        ):  # not current: the file was moved or removed, so nobody would read what is written to it
+            with contextlib.suppress(OSError):  # a file that is too long is better than a lost line
+                self._rotate(rename=is_current)
             status = os.fstat(self._descriptor)
         if os.write(self._descriptor, data) < len(data):
-            os.ftruncate(self._descriptor, status.st_size)  # the disk became full within the line: no halves
+            os.ftruncate(
+                self._descriptor, status.st_size
+            )  # the disk became full within the line: remove the partial line
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def close(self) -> None:
@@ -282,15 +289,15 @@ class _File:
 
 
 class _FromStandardLibrary(logging.Handler):
-    """Hands the records of `logging` (uvicorn, asyncio, warnings) to loguru."""
+    """Passes the records of `logging` (uvicorn, asyncio, warnings) to loguru."""
 
     def emit(self, record: logging.LogRecord) -> None:
         level = record.levelname if record.levelname in _SEVERITY else "INFO"
 
-        def from_there(entry: Record) -> None:
+        def set_origin(entry: Record) -> None:
             entry["name"], entry["function"], entry["line"] = record.name, record.funcName or "", record.lineno
 
-        logger.patch(from_there).opt(exception=record.exc_info).log(level, "{}", record.getMessage())
+        logger.patch(set_origin).opt(exception=record.exc_info).log(level, "{}", record.getMessage())
 
 
 def _log_uncaught(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
@@ -302,11 +309,13 @@ def _log_uncaught(kind: type[BaseException], value: BaseException, trace: Traceb
 def _log_uncaught_in_thread(arguments: threading.ExceptHookArgs) -> None:
     if arguments.exc_type is SystemExit or arguments.exc_value is None:
         return
-    trouble = (arguments.exc_type, arguments.exc_value, arguments.exc_traceback)
-    logger.opt(exception=trouble).critical("Uncaught exception in a thread: the thread ends")
+    exception = (arguments.exc_type, arguments.exc_value, arguments.exc_traceback)
+    logger.opt(exception=exception).critical("Uncaught exception in a thread: the thread ends")
 
 
-def _log_unraisable(trouble: sys.UnraisableHookArgs) -> None:
-    value = trouble.exc_value
-    seen = None if value is None else (type(value), value, trouble.exc_traceback)
-    logger.opt(exception=seen).error("{}: {}", trouble.err_msg or "Exception ignored in", _text(trouble.object))
+def _log_unraisable(arguments: sys.UnraisableHookArgs) -> None:
+    value = arguments.exc_value
+    exception = None if value is None else (type(value), value, arguments.exc_traceback)
+    logger.opt(exception=exception).error(
+        "{}: {}", arguments.err_msg or "Exception ignored in", _text(arguments.object)
+    )

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""`python -m mobius.service`: start one instance and keep it alive until it is told to go."""
+"""`python -m mobius.service`: run one instance until it gets SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from mobius import logs
 from mobius.errors import ExitCode, MobiusError
 from mobius.service import app
 from mobius.service.instance import STUCK_SECONDS, Instance
-from mobius.service.listening import Endpoint, Patience, PublicSocket
+from mobius.service.listening import ConnectionTimeouts, Endpoint, PublicSocket
 from mobius.service.metrics import Metrics
-from mobius.service.settings import Settings
-from mobius.service.systemd import Notifier, inherited_socket
+from mobius.service.settings import ServiceSettings
+from mobius.service.systemd import SystemdNotifier, inherited_socket
 
 ADMIN_MODE = 0o660
 
 
 def main() -> int:
-    """Run the service as systemd starts it: the environment says how. Returns the exit code."""
+    """Run the service with the settings of the environment, as systemd starts it. Returns the exit code."""
     try:
         return run(os.environ)
     except MobiusError as error:
-        # the journal's one line, for whoever asks systemd why the unit failed
+        # the one line in the journal that says why the unit failed
         print(f"mobius.service: {error.reason} {error.do_next}", file=sys.stderr)
         return int(error.code)
 
@@ -46,17 +46,17 @@ def main() -> int:
 def run(
     environment: Mapping[str, str], log: TextIO | None = None, ready: Callable[[str, int], None] | None = None
 ) -> int:
-    """Run the service until it is told to stop. Returns the exit code.
+    """Run the service until it gets SIGTERM or SIGINT. Returns the exit code.
 
     Args:
         environment: with the `MOBIUS_` variables.
-        log: where the logs go in development; standard output when not given.
-        ready: called with address and port once the public socket is answered, if it is one of TCP.
+        log: where the logs go in development; standard output by default.
+        ready: called with address and port once the service accepts from its public TCP socket.
 
     Raises:
-        MobiusError: it could not start; logged as well, once there is a log.
+        MobiusError: it could not start. The error is logged too, once logs are configured.
     """
-    settings = Settings.from_environment(environment)
+    settings = ServiceSettings.from_environment(environment)
     logs.configure(
         resource={
             "service.name": settings.service,
@@ -75,33 +75,32 @@ def run(
         raise
 
 
-def _run(settings: Settings, listener: socket.socket | None, ready: Callable[[str, int], None] | None) -> int:
-    # What Pillow has to say of a picture is the client's affair: it can be thousands of lines for one, and Python keeps
-    # each for ever, so as not to show it twice.
+def _run(settings: ServiceSettings, listener: socket.socket | None, ready: Callable[[str, int], None] | None) -> int:
+    # A single picture can cause thousands of Pillow warnings, and Python keeps each of them, to show it only once.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     disable_created_metrics()  # type: ignore[no-untyped-call]
-    notifier = Notifier(os.environ)
+    notifier = SystemdNotifier(os.environ)
     instance = Instance(settings, Metrics(CollectorRegistry(auto_describe=True), settings))
     try:
         asyncio.run(_live(instance, listener, notifier, ready))
     except MobiusError:
         raise
     except Exception as error:  # noqa: BLE001 (logged with its trace; the journal gets one sentence)
-        logger.opt(exception=error).critical("The service ends by a fault of the program")
-        print(f"mobius.service: It ends by a fault of the program: {error!r}.", file=sys.stderr)
+        logger.opt(exception=error).critical("Unexpected exception: the service ends")
+        print(f"mobius.service: Unexpected exception, the service ends: {error!r}.", file=sys.stderr)
         return int(ExitCode.PROCESSING)
     if instance.close():
-        logger.warning("A picture or the index is still being worked on at the end; that is given up")
+        logger.warning("A picture or the index is still being worked on at the end; that work is abandoned")
         logger.complete()
         os._exit(0)  # the interpreter would wait for that thread, past the deadline
     return int(ExitCode.SUCCESS)
 
 
-def _listener(settings: Settings) -> socket.socket | None:
-    """The public socket, or None when told to do without.
+def _listener(settings: ServiceSettings) -> socket.socket | None:
+    """The public socket, or None when `listen` is `none`.
 
     Raises:
-        MobiusError: there is none. An instance that cannot serve must not look as if it could.
+        MobiusError: the socket is missing or cannot be bound; the instance must not start without it.
     """
     inherited = inherited_socket(os.environ)
     if settings.listen == "none":
@@ -111,7 +110,7 @@ def _listener(settings: Settings) -> socket.socket | None:
     if inherited is None:
         raise MobiusError(
             "environment_failed",
-            "systemd handed down no listening socket.",
+            "systemd passed no listening socket.",
             do_next="Start the socket unit first; for development set MOBIUS_LISTEN=127.0.0.1:8080.",
         )
     return inherited
@@ -125,13 +124,13 @@ def _bind(host: str, port: int) -> socket.socket:
         listener.bind(address)
         listener.listen(1024)
     except OSError as error:
-        raise MobiusError("environment_failed", f"{host}:{port} cannot be listened on: {error.strerror}.") from error
+        raise MobiusError("environment_failed", f"Listening on {host}:{port} failed: {error.strerror}.") from error
     listener.setblocking(False)
     return listener
 
 
 def _bind_admin(path: Path) -> socket.socket:
-    """The admin socket. What a killed instance left is replaced; a living instance's is not."""
+    """Bind the admin socket. The socket file of a killed instance is replaced, that of a running one is not."""
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -147,7 +146,9 @@ def _bind_admin(path: Path) -> socket.socket:
         channel.listen(128)
     except OSError as error:
         channel.close()
-        raise MobiusError("environment_failed", f"The admin socket {path} cannot be made: {error.strerror}.") from error
+        raise MobiusError(
+            "environment_failed", f"The admin socket {path} cannot be created: {error.strerror}."
+        ) from error
     channel.setblocking(False)
     return channel
 
@@ -155,21 +156,21 @@ def _bind_admin(path: Path) -> socket.socket:
 async def _live(
     instance: Instance,
     listener: socket.socket | None,
-    notifier: Notifier,
+    notifier: SystemdNotifier,
     ready: Callable[[str, int], None] | None,
 ) -> None:
     settings = instance.settings
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(_log_loop_fault)
-    told_to_stop = asyncio.Event()
+    loop.set_exception_handler(_log_loop_error)
+    stop_requested = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told_to_stop.set)
+        loop.add_signal_handler(number, stop_requested.set)
 
     headers = [("X-Release-Id", settings.release_id)]
-    patience = Patience(settings.head_timeout, settings.body_timeout, settings.idle_timeout)
-    most = settings.max_connections
-    public = Endpoint(app.build(instance, admin=False), patience=patience, most=most, headers=headers)
-    admin = Endpoint(app.build(instance, admin=True), patience=patience, most=most, headers=headers)
+    timeouts = ConnectionTimeouts(settings.head_timeout, settings.body_timeout, settings.idle_timeout)
+    limit = settings.max_connections
+    public = Endpoint(app.build(instance, admin=False), timeouts=timeouts, max_connections=limit, headers=headers)
+    admin = Endpoint(app.build(instance, admin=True), timeouts=timeouts, max_connections=limit, headers=headers)
     if listener is not None:
         instance.public = PublicSocket(listener, public)
     ticking = loop.create_task(_tick(instance, [public, admin], notifier))
@@ -179,7 +180,7 @@ async def _live(
             channel = _bind_admin(settings.admin_socket)
             admin_server = await loop.create_unix_server(admin.connection, sock=channel)
         await instance.warm_up()
-        # what is loaded by now stays: no later collection need walk over it while every request waits
+        # what is loaded by now stays loaded, so later garbage collections, which stop every request, can skip it
         gc.collect()
         gc.freeze()
         if settings.start == "serving" and instance.public is not None:
@@ -189,11 +190,11 @@ async def _live(
         if ready is not None and listener is not None and listener.family in (socket.AF_INET, socket.AF_INET6):
             ready(*listener.getsockname()[:2])
 
-        stopping = loop.create_task(told_to_stop.wait())
+        stopping = loop.create_task(stop_requested.wait())
         await asyncio.wait({stopping, ticking}, return_when=asyncio.FIRST_COMPLETED)
         if ticking.done():
             ticking.result()
-        logger.info("Told to stop")
+        logger.info("Stop requested")
         notifier.send("STOPPING=1\nSTATUS=draining")
         await instance.stop()
         public.close_all(busy_too=True)
@@ -210,10 +211,10 @@ async def _live(
     logger.info("Stopped")
 
 
-async def _tick(instance: Instance, endpoints: list[Endpoint], notifier: Notifier) -> None:
-    """Once a second or oftener: the date for the answers, the loop's own lateness, and the watchdog.
+async def _tick(instance: Instance, endpoints: list[Endpoint], notifier: SystemdNotifier) -> None:
+    """At least once a second: set the Date header, measure the loop's lag and ping the watchdog.
 
-    The ping comes from the event loop, so a loop that hangs is not vouched for; nor are threads that all hang.
+    The ping stops when the event loop hangs (it comes from there), and when all threads hang.
     """
     loop = asyncio.get_running_loop()
     interval = min(1.0, notifier.watchdog_seconds / 3) if notifier.watchdog_seconds else 1.0
@@ -234,8 +235,8 @@ async def _tick(instance: Instance, endpoints: list[Endpoint], notifier: Notifie
         instance.loop_lag = max(0.0, loop.time() - due)
 
 
-def _log_loop_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:  # noqa: ARG001
-    logger.opt(exception=context.get("exception")).error("In the event loop: {}", context["message"])
+def _log_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:  # noqa: ARG001
+    logger.opt(exception=context.get("exception")).error("Exception in the event loop: {}", context["message"])
 
 
 if __name__ == "__main__":

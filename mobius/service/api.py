@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The public API under `/v1`. What each call takes and gives is written in `openapi.py`."""
+"""The public API under `/v1`. `openapi.py` describes each call."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from mobius.service import multipart
 from mobius.service.instance import Instance
 from mobius.service.problems import Json, ProblemError
 
-PAGE: Final = 50
-"""Entries of a page, when the client does not say."""
-MOST: Final = 500
-"""Entries of a page at most."""
-WIDEST: Final = 64
-"""Bits of 128; pictures that have nothing in common differ by as many."""
+PAGE_DEFAULT_ENTRIES: Final = 50
+"""Entries of a page by default."""
+PAGE_MAX_ENTRIES: Final = 500
+"""Limit of entries of a page."""
+SEARCH_MAX_BITS: Final = 64
+"""Largest distance of a search, in bits of 128: unrelated pictures differ by as many."""
 SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _PAIR: Final = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}")
 _HASH: Final = re.compile(r"[0-9a-f]{16}")
@@ -52,14 +52,14 @@ _FORM: Final = "multipart/form-data"
 
 
 class Api:
-    """The handlers, each for one request at a time of many."""
+    """The request handlers of `/v1`."""
 
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
         self.settings = instance.settings
 
     async def hash(self, request: Request) -> Response:
-        _only(request, "mode")
+        _refuse_unknown(request, "mode")
         mode: Mode = "exact" if _choice(request, "mode", get_args(Mode), "fast") == "exact" else "fast"
         kind = _kind(request)
         if kind != _FORM:
@@ -70,7 +70,7 @@ class Api:
             return Json((await self._hash(data, mode, kind)).as_dict())
 
     async def add(self, request: Request) -> Response:
-        _only(request)
+        _refuse_unknown(request)
         kind = _kind(request)
         _declared(kind)
         async with self._body(request) as data:
@@ -84,11 +84,11 @@ class Api:
             else:
                 new = False
         if known is None:
-            raise ProblemError(409, f"The image {sha256} was removed again at the same moment.")
+            raise ProblemError(409, f"The image {sha256} was removed while it was added; send it again.")
         return Json(known.as_dict(), 201 if new else 200, {"Location": f"/v1/images/{sha256}"})
 
     async def get(self, request: Request) -> Response:
-        _only(request)
+        _refuse_unknown(request)
         sha256 = _sha256(request)
         picture = await self.instance.index.run(lambda library: library.get(sha256))
         if picture is None:
@@ -96,26 +96,26 @@ class Api:
         return Json(picture.as_dict())
 
     async def remove(self, request: Request) -> Response:
-        _only(request)
+        _refuse_unknown(request)
         sha256 = _sha256(request)
-        if not await self.instance.index.run(lambda library: library.remove(sha256), refused=409):
+        if not await self.instance.index.run(lambda library: library.remove(sha256), invalid_status=409):
             raise _no_image(sha256)
         return Response(status_code=204)
 
     async def thumbnail(self, request: Request) -> Response:
-        _only(request, "side")
-        sha256, side = _sha256(request), _whole(request, "side", 16, 512, 256)
-        found = await self.instance.stored_thumbnail(sha256, side)
-        if found is None:
+        _refuse_unknown(request, "side")
+        sha256, side = _sha256(request), _integer(request, "side", 16, 512, 256)
+        data = await self.instance.stored_thumbnail(sha256, side)
+        if data is None:
             raise ProblemError(404, f"There is no thumbnail of the image {sha256}.")
-        media_type = "image/webp" if found[8:12] == b"WEBP" else "image/jpeg"
-        # the name is the content's digest, so the answer stays true
-        return Response(found, media_type=media_type, headers={"Cache-Control": "private, max-age=86400, immutable"})
+        media_type = "image/webp" if data[8:12] == b"WEBP" else "image/jpeg"
+        # the URL names the content by its digest, so the answer never changes
+        return Response(data, media_type=media_type, headers={"Cache-Control": "private, max-age=86400, immutable"})
 
     async def search(self, request: Request) -> Response:
-        _only(request, "max_distance", "limit", "transforms")
-        distance = _whole(request, "max_distance", 0, WIDEST, None)
-        limit = _whole(request, "limit", 1, MOST, 20)
+        _refuse_unknown(request, "max_distance", "limit", "transforms")
+        distance = _integer(request, "max_distance", 0, SEARCH_MAX_BITS, None)
+        limit = _integer(request, "limit", 1, PAGE_MAX_ENTRIES, 20)
         transforms = _choice(request, "transforms", ("true", "false"), "false") == "true"
         kind = _kind(request)
         if kind != "application/json":
@@ -128,7 +128,7 @@ class Api:
             def seen(side: int) -> Seen | None:
                 return self.instance.see(data, query, side)
 
-            found = await index.run(
+            matches = await index.run(
                 lambda library: library.search(
                     query, max_distance=distance, limit=limit, transforms=transforms,
                     picture=seen,
@@ -136,17 +136,17 @@ class Api:
                 )
             )  # fmt: skip
         dhash = query.dhash if isinstance(query, Fingerprint) else query
-        asked = {"dhash": dhash.hex[:16], "dhash_vertical": dhash.hex[16:], "algorithm": dhash.algorithm}
-        return Json({"query": asked, "matches": [_match(entry) for entry in found]})
+        query_hash = {"dhash": dhash.hex[:16], "dhash_vertical": dhash.hex[16:], "algorithm": dhash.algorithm}
+        return Json({"query": query_hash, "matches": [_match_document(match) for match in matches]})
 
     async def duplicates(self, request: Request) -> Response:
-        _only(request, "after", "limit")
-        after, limit = _cursor(request, SHA256), _whole(request, "limit", 1, MOST, PAGE)
+        _refuse_unknown(request, "after", "limit")
+        after, limit = _cursor(request, SHA256), _integer(request, "limit", 1, PAGE_MAX_ENTRIES, PAGE_DEFAULT_ENTRIES)
         self.instance.index.count()
         groups = await self.instance.index.run(lambda library: library.duplicates())
-        # by name, so that a page goes on where the one before ended even when the library changed in between
+        # ordered by name, so that a page continues the one before even when the library changed in between
         groups = sorted((group for group in groups if group.kept.sha256 > (after or "")), key=lambda g: g.kept.sha256)
-        found = [
+        documents = [
             {"kept": group.kept.as_dict(), "others": [
                 {"image": member.picture.as_dict(), "distance": member.distance, "confidence": member.confidence,
                  "pair": member.pair}
@@ -154,52 +154,54 @@ class Api:
             ]}
             for group in groups[:limit]
         ]  # fmt: skip
-        return Json({"groups": found, "next": groups[limit - 1].kept.sha256 if len(groups) > limit else None})
+        return Json({"groups": documents, "next": groups[limit - 1].kept.sha256 if len(groups) > limit else None})
 
     async def review(self, request: Request) -> Response:
-        _only(request, "after", "limit")
-        after, limit = _cursor(request, _PAIR), _whole(request, "limit", 1, MOST, PAGE)
+        _refuse_unknown(request, "after", "limit")
+        after, limit = _cursor(request, _PAIR), _integer(request, "limit", 1, PAGE_MAX_ENTRIES, PAGE_DEFAULT_ENTRIES)
         self.instance.index.count()
-        found = await self.instance.index.run(lambda library: library.review(after=after, limit=limit + 1), refused=400)
+        entries = await self.instance.index.run(
+            lambda library: library.review(after=after, limit=limit + 1), invalid_status=400
+        )
         pairs = [
             {"id": pair.id, "first": pair.first.as_dict(), "second": pair.second.as_dict(),
              "distance": pair.distance, "score": pair.score}
-            for pair in found[:limit]
+            for pair in entries[:limit]
         ]  # fmt: skip
-        return Json({"pairs": pairs, "next": found[limit - 1].id if len(found) > limit else None})
+        return Json({"pairs": pairs, "next": entries[limit - 1].id if len(entries) > limit else None})
 
     async def decide(self, request: Request) -> Response:
-        _only(request)
+        _refuse_unknown(request)
         if _kind(request) != "application/json":
             raise ProblemError(415, "A decision is sent as application/json.", headers={"Accept": "application/json"})
         async with self._body(request) as data:
-            said = _object(data, {"decision"})
-        decision = said.get("decision")
+            body = _parse_object(data, {"decision"})
+        decision = body.get("decision")
         if decision not in ("same", "different"):
             raise ProblemError(422, 'A decision is {"decision": "same"} or {"decision": "different"}.')
         pair, by = request.path_params["id"], request.scope["mobius.by"]
-        made = await self.instance.index.run(lambda library: library.decide(pair, decision, by), refused=404)
-        return Json({"id": pair, "decision": made.decision, "by": made.by, "at": made.at})
+        stored = await self.instance.index.run(lambda library: library.decide(pair, decision, by), invalid_status=404)
+        return Json({"id": pair, "decision": stored.decision, "by": stored.by, "at": stored.at})
 
     # -- bodies ----------------------------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
     async def _body(self, request: Request) -> AsyncIterator[bytes]:
-        """The whole body, within the limits of size, time and memory; its memory counts until the block ends."""
-        most, seconds = self.settings.max_body_bytes, self.settings.body_timeout
-        too_long = ProblemError(413, f"The body is longer than {most} bytes.")
+        """The whole body, within the limits of size, time and memory; its memory is reserved until the block ends."""
+        limit, seconds = self.settings.max_body_bytes, self.settings.body_timeout
+        too_long = ProblemError(413, f"The body is longer than {limit} bytes.")
         length = request.headers.get("content-length", "0")
-        if length.isdigit() and int(length) > most:
+        if length.isdigit() and int(length) > limit:
             raise too_long
-        data = io.BytesIO()  # hands its memory over without a copy
-        with self.instance.bodies.room() as room:
-            room.expect(int(length) if length.isdigit() else 0)
+        data = io.BytesIO()  # its value is returned without a copy
+        with self.instance.bodies.open() as reservation:
+            reservation.check(int(length) if length.isdigit() else 0)
             try:
                 async with asyncio.timeout(seconds):
                     async for part in request.stream():
-                        if data.tell() + len(part) > most:
+                        if data.tell() + len(part) > limit:
                             raise too_long
-                        room.take(len(part))
+                        reservation.reserve(len(part))
                         data.write(part)
             except TimeoutError:
                 raise ProblemError(
@@ -217,35 +219,35 @@ class Api:
             raise ProblemError(status, error.reason) from error
 
     async def _hash_parts(self, request: Request, data: bytes, mode: Mode) -> list[dict[str, Any]]:
-        """Each file of a form, hashed; one that cannot be is told in its place and does not spoil the others."""
-        most = self.settings.max_parts
+        """Hash each file of a form; an error is reported in the entry of its file and does not stop the others."""
+        limit = self.settings.max_parts
         try:
             files = []
             for part in multipart.parts(data, multipart.boundary_of(request.headers["content-type"])):
                 files.append(part)
-                if len(files) > most:
-                    raise ProblemError(413, f"More than {most} images in one request are not taken.")
+                if len(files) > limit:
+                    raise ProblemError(413, f"A request may hold at most {limit} images.")
         except multipart.MalformedError as error:
             raise ProblemError(400, str(error)) from error
         if not files:
             raise ProblemError(400, "The form holds no image.")
 
-        async def one(part: multipart.Part) -> dict[str, Any]:
+        async def hash_part(part: multipart.Part) -> dict[str, Any]:
             name = part.name if part.filename is None else part.filename
             try:
                 return {"name": name, **(await self._hash(part.data, mode, part.media_type)).as_dict()}
             except ProblemError as error:
                 return {"name": name, "error": error.detail, "status": error.status}
 
-        return list(await asyncio.gather(*(one(part) for part in files)))
+        return list(await asyncio.gather(*(hash_part(part) for part in files)))
 
 
-def _match(found: Any) -> dict[str, Any]:
+def _match_document(match: Any) -> dict[str, Any]:
     return {
-        "image": found.picture.as_dict(),
-        "distance": found.distance,
-        "transform": found.transform,
-        "confidence": found.confidence,
+        "image": match.picture.as_dict(),
+        "distance": match.distance,
+        "transform": match.transform,
+        "confidence": match.confidence,
     }
 
 
@@ -253,11 +255,11 @@ def _no_image(sha256: str) -> ProblemError:
     return ProblemError(404, f"The index has no image {sha256}.")
 
 
-# -- what a request says -----------------------------------------------------------------------------------------------
+# -- reading a request -------------------------------------------------------------------------------------------------
 
 
-def _only(request: Request, *names: str) -> None:
-    """Refuse a parameter that would be ignored: a slip of the pen must not change what is asked."""
+def _refuse_unknown(request: Request, *names: str) -> None:
+    """Refuse unknown parameters: a misspelt one must not be ignored."""
     for name in request.query_params:
         if name not in names:
             known = f"known are {', '.join(names)}" if names else "there is none here"
@@ -271,7 +273,7 @@ def _choice(request: Request, name: str, allowed: tuple[str, ...], default: str)
     return value
 
 
-def _whole(request: Request, name: str, low: int, high: int, default: Any) -> Any:
+def _integer(request: Request, name: str, low: int, high: int, default: Any) -> Any:
     text = request.query_params.get(name)
     if text is None:
         return default
@@ -283,7 +285,7 @@ def _whole(request: Request, name: str, low: int, high: int, default: Any) -> An
 def _cursor(request: Request, form: re.Pattern[str]) -> str | None:
     after = request.query_params.get("after")
     if after is not None and not form.fullmatch(after):
-        raise ProblemError(400, "after must be the `next` of the page before.")
+        raise ProblemError(400, "after must be the value of `next` of the previous page.")
     return after
 
 
@@ -299,31 +301,31 @@ def _kind(request: Request) -> str:
 
 
 def _declared(kind: str) -> str | None:
-    """The format that a media type names, None when it says nothing."""
+    """The format that a media type names; None when it names none."""
     if kind in _ANY_PICTURE:
         return None
     if kind not in CONTENT_TYPES:
         raise ProblemError(
-            415, f"Content-Type {kind[:60]!r} is not read here.", headers={"Accept": ", ".join(sorted(CONTENT_TYPES))}
+            415, f"Content-Type {kind[:60]!r} is not supported.", headers={"Accept": ", ".join(sorted(CONTENT_TYPES))}
         )
     return CONTENT_TYPES[kind]
 
 
-def _object(data: bytes, names: set[str]) -> dict[str, Any]:
+def _parse_object(data: bytes, names: set[str]) -> dict[str, Any]:
     try:
-        said = json.loads(data)
+        value = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise ProblemError(400, "The body is not JSON.") from error
-    if not isinstance(said, dict):
+    if not isinstance(value, dict):
         raise ProblemError(422, "The body must be a JSON object.")
-    if unknown := sorted(said.keys() - names):
+    if unknown := sorted(value.keys() - names):
         raise ProblemError(422, f"There is no key {unknown[0][:40]!r}; known are {', '.join(sorted(names))}.")
-    return said
+    return value
 
 
 def _hash_of(data: bytes) -> Dhash:
-    said = _object(data, {"dhash", "dhash_vertical"})
-    digits = [said.get("dhash"), said.get("dhash_vertical")]
+    body = _parse_object(data, {"dhash", "dhash_vertical"})
+    digits = [body.get("dhash"), body.get("dhash_vertical")]
     if not all(isinstance(text, str) and _HASH.fullmatch(text) for text in digits):
         raise ProblemError(422, "dhash and dhash_vertical must be 16 hexadecimal digits (0-9, a-f) each.")
     return Dhash.from_hex("".join(map(str, digits)))

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The HTTP applications: the public one, and the admin socket's, which is the same and more."""
+"""The HTTP applications: the public one, and the admin socket's, which has the same routes and a few more."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ Access = Literal["free", "read", "write"]
 
 
 @dataclass(frozen=True)
-class Endpoint:
-    """A route. `free` ones answer everybody at any time; the others have to be allowed, and count as work."""
+class HttpEndpoint:
+    """A route. A `free` one answers everybody at any time; the others need access and count as in flight."""
 
     method: str
     path: str
@@ -45,32 +45,32 @@ class Endpoint:
     access: Access = "free"
 
 
-def endpoints(instance: Instance, *, admin: bool) -> list[Endpoint]:
+def endpoints(instance: Instance, *, admin: bool) -> list[HttpEndpoint]:
     """Every route of the public socket, or of the admin socket."""
     api, operations = Api(instance), Operations(instance)
     table = [
-        Endpoint("POST", "/v1/hash", api.hash, "read"),
-        Endpoint("POST", "/v1/images", api.add, "write"),
-        Endpoint("GET", "/v1/images/{sha256}", api.get, "read"),
-        Endpoint("DELETE", "/v1/images/{sha256}", api.remove, "write"),
-        Endpoint("GET", "/v1/images/{sha256}/thumbnail", api.thumbnail, "read"),
-        Endpoint("POST", "/v1/search", api.search, "read"),
-        Endpoint("GET", "/v1/duplicates", api.duplicates, "read"),
-        Endpoint("GET", "/v1/review", api.review, "read"),
-        Endpoint("POST", "/v1/review/{id}", api.decide, "write"),
-        Endpoint("GET", "/", web_page.answer),
-        Endpoint("GET", "/openapi.json", _document),
-        Endpoint("GET", "/health", operations.health),
-        Endpoint("GET", "/livez", operations.livez),
-        Endpoint("GET", "/readyz", operations.readyz if admin else operations.host_readyz),
-        Endpoint("GET", "/metrics", operations.metrics if admin else operations.host_metrics),
-        Endpoint("GET", "/metrics/dhash", operations.figures if admin else operations.host_figures),
+        HttpEndpoint("POST", "/v1/hash", api.hash, "read"),
+        HttpEndpoint("POST", "/v1/images", api.add, "write"),
+        HttpEndpoint("GET", "/v1/images/{sha256}", api.get, "read"),
+        HttpEndpoint("DELETE", "/v1/images/{sha256}", api.remove, "write"),
+        HttpEndpoint("GET", "/v1/images/{sha256}/thumbnail", api.thumbnail, "read"),
+        HttpEndpoint("POST", "/v1/search", api.search, "read"),
+        HttpEndpoint("GET", "/v1/duplicates", api.duplicates, "read"),
+        HttpEndpoint("GET", "/v1/review", api.review, "read"),
+        HttpEndpoint("POST", "/v1/review/{id}", api.decide, "write"),
+        HttpEndpoint("GET", "/", web_page.answer),
+        HttpEndpoint("GET", "/openapi.json", _document),
+        HttpEndpoint("GET", "/health", operations.health),
+        HttpEndpoint("GET", "/livez", operations.livez),
+        HttpEndpoint("GET", "/readyz", operations.readyz if admin else operations.host_readyz),
+        HttpEndpoint("GET", "/metrics", operations.metrics if admin else operations.host_metrics),
+        HttpEndpoint("GET", "/metrics/dhash", operations.figures if admin else operations.host_figures),
     ]
     if admin:
         table += [
-            Endpoint("GET", "/admin/state", operations.state),
-            Endpoint("POST", "/admin/serve", operations.serve),
-            Endpoint("POST", "/admin/standby", operations.standby),
+            HttpEndpoint("GET", "/admin/state", operations.state),
+            HttpEndpoint("POST", "/admin/serve", operations.serve),
+            HttpEndpoint("POST", "/admin/standby", operations.standby),
         ]
     return table
 
@@ -78,30 +78,32 @@ def endpoints(instance: Instance, *, admin: bool) -> list[Endpoint]:
 def build(instance: Instance, *, admin: bool) -> ASGIApp:
     """The application of the public socket, or of the admin socket.
 
-    The public one speaks for the host where a balancer or a scraper asks (`/readyz`, `/metrics`); the admin one always
-    speaks for the instance itself, can switch it, and asks for no token: its file mode says who may.
+    On the public one, `/readyz` and `/metrics` describe the whole host, for load balancers and scrapers. On the admin
+    one they describe this instance; it can also switch the instance, and needs no token: its file mode controls access.
     """
-    guard = _Guard(instance, admin=admin)
-    methods: dict[str, dict[str, Endpoint]] = {}
+    access_control = _AccessControl(instance, admin=admin)
+    methods: dict[str, dict[str, HttpEndpoint]] = {}
     for endpoint in endpoints(instance, admin=admin):
         methods.setdefault(endpoint.path, {})[endpoint.method] = endpoint
     app = Starlette(
-        routes=[Route(path, guard.around(of_path), methods=list(of_path)) for path, of_path in methods.items()],
+        routes=[
+            Route(path, access_control.handler_for(of_path), methods=list(of_path)) for path, of_path in methods.items()
+        ],
         exception_handlers={ProblemError: _answer_problem, HTTPException: _answer_http_exception},
     )
     app.router.redirect_slashes = False
-    return _Surroundings(app, instance, public=not admin)
+    return _RequestMiddleware(app, instance, public=not admin)
 
 
-class _Guard:
-    """Who may, and whether there is room."""
+class _AccessControl:
+    """Authorizes a request and limits the number of requests in flight."""
 
     def __init__(self, instance: Instance, *, admin: bool) -> None:
         self.instance = instance
         self.settings = instance.settings
         self.admin = admin
 
-    def around(self, methods: dict[str, Endpoint]) -> Handler:
+    def handler_for(self, methods: dict[str, HttpEndpoint]) -> Handler:
         """The handler of a path: one endpoint for each method."""
 
         async def handle(request: Request) -> Response:
@@ -115,7 +117,7 @@ class _Guard:
                     "Too many connections are open; try again.",
                     headers={"Retry-After": "1", "Connection": "close"},
                 )
-            request.scope["mobius.by"] = "admin" if self.admin else self._who(request, endpoint.access)
+            request.scope["mobius.by"] = "admin" if self.admin else self._authorize(request, endpoint.access)
             self.instance.enter_request()
             try:
                 return await endpoint.handler(request)
@@ -124,20 +126,21 @@ class _Guard:
 
         return handle
 
-    def _who(self, request: Request, access: Access) -> str:
-        """The name of the token that the request carries; `anybody` where none is asked for.
+    def _authorize(self, request: Request, access: Access) -> str:
+        """The name of the request's token; `anybody` where none is needed.
 
         Raises:
-            ProblemError: 401 when it needs a token, 403 when another site's page sent it.
+            ProblemError: 401 when it needs a token, 403 when it comes from another site, 503 when the tokens cannot be
+                read.
         """
         if access == "write":
-            self._refuse_strangers(request)
-        said, _, token = request.headers.get("authorization", "").partition(" ")
-        if said.lower() == "bearer":
+            self._reject_cross_site(request)
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
             try:
                 name = self.instance.tokens.name_of(token.strip())
             except MobiusError as error:
-                # the client is not told the path
+                # the client must not learn the path
                 raise ProblemError(503, "The tokens cannot be read now.", headers={"Retry-After": "30"}) from error
             if name is not None:
                 return name
@@ -147,13 +150,13 @@ class _Guard:
             401, "This needs a valid token: send `Authorization: Bearer TOKEN`.", headers={"WWW-Authenticate": "Bearer"}
         )
 
-    def _refuse_strangers(self, request: Request) -> None:
-        """A page of another site, open in a browser that reaches this service, must not write with its user's reach."""
+    def _reject_cross_site(self, request: Request) -> None:
+        """Reject a write that a page of another site makes from the browser of a user who can reach this service."""
         origin, host = request.headers.get("origin"), request.headers.get("host", "")
         if origin is not None and not hmac.compare_digest(urlsplit(origin).netloc.encode(), host.encode()):
             raise ProblemError(403, "A page of another site may not write here.")
         if self.settings.writes == "open" and isinstance(self.settings.listen, tuple):
-            # a name that somebody else made point to 127.0.0.1 is such a page as well
+            # DNS rebinding: a foreign name that resolves to 127.0.0.1
             local = self.settings.listen[0] in _LOOPBACK
             if local and urlsplit(f"//{host}").hostname not in _LOOPBACK:
                 raise ProblemError(403, f"Writing is open for this machine only, not for {host[:100]!r}.")
@@ -170,16 +173,19 @@ async def _answer_problem(request: Request, error: Exception) -> Response:  # no
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    said = {
+    details = {
         404: f"There is nothing at {request.url.path[:100]}.",
         405: f"{request.method} is not allowed at {request.url.path[:100]}.",
     }
-    return problem(error.status_code, said.get(error.status_code, f"{error.detail}."), error.headers)
+    return problem(error.status_code, details.get(error.status_code, f"{error.detail}."), error.headers)
 
 
-class _Surroundings:
-    """What every request gets: an id, a count, a log line, a last net for faults, and `Connection: close` when the
-    instance is not serving, so that a kept-alive client comes back through the public socket."""
+class _RequestMiddleware:
+    """Gives every request an id, counts and logs it, and turns an unexpected exception into a 500.
+
+    While the instance is not serving, answers carry `Connection: close`, so that a kept-alive client reconnects through
+    the public socket.
+    """
 
     def __init__(self, app: Starlette, instance: Instance, *, public: bool) -> None:
         self.app = app
@@ -189,55 +195,57 @@ class _Surroundings:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        begun = time.monotonic()
-        given = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        started = time.monotonic()
+        client_id = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
+        request_id = client_id if _REQUEST_ID.fullmatch(client_id) else uuid.uuid4().hex
         status = 0
-        body_is_in = False
+        body_is_complete = False
 
-        async def receive_noting() -> Message:
-            nonlocal body_is_in
+        async def receive_and_track() -> Message:
+            nonlocal body_is_complete
             message = await receive()
             if not message.get("more_body", False):
-                body_is_in = True
+                body_is_complete = True
             return message
 
-        async def send_more(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
                 if self.public and self.instance.state != "serving":
                     # Closing while the client still sends would reset the connection and lose the answer.
-                    if not body_is_in:
-                        await self._swallow(receive_noting)
+                    if not body_is_complete:
+                        await self._discard_body(receive_and_track)
                     message["headers"].append((b"connection", b"close"))
             await send(message)
 
         with logger.contextualize(**{"mobius.request_id": request_id}):
             try:
-                await self.app(scope, receive_noting, send_more)
+                await self.app(scope, receive_and_track, send_with_headers)
             except ClientDisconnect:
                 status = 499
             except Exception:  # noqa: BLE001 (logged with its trace; the client gets a clean answer)
-                logger.exception("A request failed by a fault of the program")
+                logger.exception("Unexpected exception while answering a request")
                 if status == 0:
-                    await problem(500, "The service failed; the log has the request id.")(scope, receive, send_more)
-            self._note(scope, status, time.monotonic() - begun)
+                    await problem(500, "The service failed; its log has the details under the request id.")(
+                        scope, receive, send_with_headers
+                    )
+            self._record(scope, status, time.monotonic() - started)
 
-    async def _swallow(self, receive: Receive) -> None:
-        left = self.instance.settings.max_body_bytes
+    async def _discard_body(self, receive: Receive) -> None:
+        remaining = self.instance.settings.max_body_bytes
         try:
             async with asyncio.timeout(5):
-                while left > 0:
+                while remaining > 0:
                     message = await receive()
-                    left -= len(message.get("body", b""))
+                    remaining -= len(message.get("body", b""))
                     if not message.get("more_body", False):
                         return
         except TimeoutError:
             return
 
-    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
         path, route = scope["path"], scope.get("mobius.route", "other")
         self.instance.metrics.request(route, scope["method"] if route != "other" else "any", status, seconds)
         fields = {

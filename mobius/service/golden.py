@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The self-test of the health check: a built-in picture must hash to the bits that it has always had.
 
-It is a grey JPEG of 180x160 made of 8x9 random levels, chosen so that neighbours on the grid differ by 3 levels at
-least: no decoder's rounding turns a bit, and every mode gives the same 128.
+It is a grey JPEG of 180x160 pixels made of 9x8 random levels, chosen so that neighbours on the grid differ by at least
+3 levels: no decoder's rounding changes a bit, and every mode gives the same 128 bits.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ pjkpVawIvjhGfc8EspgeRmR2CUhkZD4MorZVWORxgSE2CJexlPs1uIvRqVR0BctGfetiYey2hFiWiXkr
 
 
 def wrong_bits() -> int:
-    """Bits that differ from what they must be, over all modes; 0 is right.
+    """Number of wrong bits over all modes; 0 is correct.
 
     Raises:
-        MobiusError: the picture cannot even be decoded.
+        MobiusError: the picture cannot be decoded.
     """
     return sum(hash_bytes(PICTURE, mode).dhash.distance(HASH) for mode in ALGORITHMS)

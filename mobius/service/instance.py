@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""One release's instance: its life (standby, serving, draining), the pictures it works on, and its health."""
+"""The instance of one release: its state (standby, serving, draining), the pictures it works on, and its health."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from mobius.service.limits import Bodies, Decodes
 from mobius.service.listening import PublicSocket
 from mobius.service.metrics import Metrics, memory_bytes
 from mobius.service.problems import ProblemError
-from mobius.service.settings import Settings
+from mobius.service.settings import ServiceSettings
 from mobius.service.tokens import Tokens
 
 _T = TypeVar("_T")
@@ -45,13 +45,13 @@ State = Literal["standby", "serving", "draining"]
 Status = Literal["pass", "warn", "fail"]
 
 STUCK_SECONDS: Final = 30.0
-"""No picture is worth more time; when every thread is busy for longer, the instance is sick."""
+"""Longest time that a picture should take; the instance is stuck when every thread is busy for longer."""
 LAG_SECONDS: Final = 0.5
-"""The event loop may be late by this much."""
+"""Longest lag of the event loop that health accepts."""
 LOSS_SECONDS: Final = 600.0
-"""A line of the log that was lost is told so long."""
+"""How long health reports a lost line of the log."""
 GOLDEN_SECONDS: Final = 10.0
-"""The self-test is made again after this time, when somebody asks."""
+"""How long a result of the self-test stays valid."""
 _POLL_SECONDS: Final = 0.02
 
 
@@ -69,15 +69,17 @@ class Health:
 
 
 class Instance:
-    """The process's one instance. Lives in the event loop; only hashing happens in threads."""
+    """The one instance of this process. It runs in the event loop; only hashing and the index run in threads."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: ServiceSettings, metrics: Metrics) -> None:
         self.settings = settings
         self.metrics = metrics
         self.tokens = Tokens(settings.tokens)
         self.bodies = Bodies(settings.bodies_bytes)
         self._decodes = Decodes(settings.decode_pixels, settings.threads)
-        self.index = Index(settings.index, settings.release_id, max_pixels=settings.max_pixels, room=self._decodes.room)
+        self.index = Index(
+            settings.index, settings.release_id, max_pixels=settings.max_pixels, room=self._decodes.reserve
+        )
         self.public: PublicSocket | None = None
         self.started = time.monotonic()
         self.stopping = False
@@ -89,7 +91,7 @@ class Instance:
         self._running: dict[int, float] = {}
         self._tested: tuple[float, int | None, str] = (float("-inf"), None, "")
 
-    # -- life ------------------------------------------------------------------------------------------------------
+    # -- state -----------------------------------------------------------------------------------------------------
 
     @property
     def state(self) -> State:
@@ -106,7 +108,7 @@ class Instance:
         }
 
     def serve(self) -> None:
-        """Accept from the public socket. Serving already is as good.
+        """Accept from the public socket; nothing changes when it serves already.
 
         Raises:
             ProblemError: 409 when it holds no public socket or is about to exit.
@@ -122,7 +124,7 @@ class Instance:
         self._enter("serving")
 
     def stand_by(self) -> None:
-        """Accept no more and drain; standby once the connections have gone, or at the deadline."""
+        """Stop accepting and drain; in standby once every connection is closed, or at the deadline."""
         if self._state != "serving" or self.public is None:
             return
         self.public.leave()
@@ -130,7 +132,7 @@ class Instance:
         self._drain = asyncio.get_running_loop().create_task(self._drained())
 
     async def stop(self) -> None:
-        """Drain for good: returns when every connection has gone, or at the deadline."""
+        """Drain before the process ends: returns when every connection is closed, or at the deadline."""
         self.stopping = True
         if self._drain is not None:
             self._drain.cancel()
@@ -138,42 +140,42 @@ class Instance:
         if self.public is not None:
             self.public.leave()
         self._enter("draining")
-        await self._emptied()
+        await self._wait_until_drained()
 
     async def _drained(self) -> None:
-        await self._emptied()
+        await self._wait_until_drained()
         self._drain = None
         self._enter("standby")
 
-    async def _emptied(self) -> None:
+    async def _wait_until_drained(self) -> None:
         """Wait until no connection is open, at most until the deadline."""
         if self.public is None:
             return
         deadline = time.monotonic() + self.settings.drain_deadline
-        while (left := self.public.open_connections) and time.monotonic() < deadline:
+        while (remaining := self.public.open_connections) and time.monotonic() < deadline:
             await asyncio.sleep(_POLL_SECONDS)
-        if left:
-            logger.warning("{} connections were still open at the drain deadline", left)
+        if remaining:
+            logger.warning("{} connections were still open at the drain deadline", remaining)
 
     def _enter(self, state: State) -> None:
         if state != self._state:
             logger.bind(**{"mobius.state": state, "mobius.state.previous": self._state}).info("Now {}", state)
             self._state = state
         self.metrics.serving.set(state == "serving")
-        self.index.proving = state == "serving"
+        self.index.verifies_pairs = state == "serving"
 
     def close(self) -> bool:
-        """Give the threads up. Returns whether one of them is still at work."""
+        """Stop the threads. Returns whether one of them is still working."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         return self.index.close() or bool(self._running)
 
     # -- work ------------------------------------------------------------------------------------------------------
 
     def enter_request(self) -> None:
-        """Take one of the places for requests; `leave_request` gives it back.
+        """Count one more request in flight; `leave_request` ends it.
 
         Raises:
-            ProblemError: 503 when all are taken.
+            ProblemError: 503 when there are as many as allowed.
         """
         if self._in_flight >= self.settings.max_in_flight:
             raise ProblemError(503, "Too many requests are being worked on; try again.", headers={"Retry-After": "1"})
@@ -190,8 +192,8 @@ class Instance:
         """Hash in a thread.
 
         Args:
-            declared: the format that the picture was said to have.
-            look: whether the second look is wanted as well.
+            declared: the format that the client declared.
+            look: whether to compute the descriptor as well.
 
         Raises:
             PictureError, MobiusError: as `mobius.dhash.hash_bytes`.
@@ -210,43 +212,43 @@ class Instance:
         return fingerprint
 
     async def warm_up(self) -> None:
-        """Let Pillow load its readers and the library its hashes now, so that the first client does not wait for it."""
+        """Make Pillow load its readers and the library its hashes, so that the first client does not wait for them."""
         await asyncio.to_thread(self._golden)
-        with contextlib.suppress(ProblemError):  # logged; health says it too, and it is tried again
+        with contextlib.suppress(ProblemError):  # logged; health reports it too, and the next call tries again
             await self.index.run(lambda library: library.search(Dhash(0, 0), limit=1))
         self.index.count()
 
     def _hash(
         self, data: bytes | memoryview, mode: Mode, declared: str | None, look: bool
     ) -> tuple[Fingerprint, float]:
-        encoded, most, share = bytes(data), self.settings.max_pixels, self._decodes.share
+        encoded, limit, share = bytes(data), self.settings.max_pixels, self._decodes.share
         try:
-            with self._decodes.room(share):
-                return self._timed(encoded, mode, declared, look, min(share, most))
+            with self._decodes.reserve(share):
+                return self._timed(encoded, mode, declared, look, min(share, limit))
         except TooManyPixelsError:
-            if share >= most:
+            if share >= limit:
                 raise
-        with self._decodes.room(most):
-            return self._timed(encoded, mode, declared, look, most)
+        with self._decodes.reserve(limit):
+            return self._timed(encoded, mode, declared, look, limit)
 
     def _timed(
         self, data: bytes, mode: Mode, declared: str | None, look: bool, max_pixels: int
     ) -> tuple[Fingerprint, float]:
-        me, begun = threading.get_ident(), time.monotonic()
-        self._running[me] = begun
+        thread, started = threading.get_ident(), time.monotonic()
+        self._running[thread] = started
         try:
             fingerprint = hash_bytes(
                 data, mode, max_pixels=max_pixels, declared=declared, formats=self.settings.formats, look=look
             )
-            return fingerprint, time.monotonic() - begun
+            return fingerprint, time.monotonic() - started
         finally:
-            del self._running[me]
+            del self._running[thread]
 
     async def thumbnail(self, data: bytes) -> bytes:
-        """A small copy of a picture that was hashed already."""
-        most = self.settings.max_pixels
+        """A thumbnail of a picture that was hashed already."""
+        limit = self.settings.max_pixels
         try:
-            return await self._decode(self.settings.max_pixels, lambda: thumbnail_of(data, max_pixels=most))
+            return await self._decode(limit, lambda: thumbnail_of(data, max_pixels=limit))
         except PictureError as error:
             raise ProblemError(422, error.reason) from error
 
@@ -254,12 +256,12 @@ class Instance:
         """A picture as `Library.search` looks at it; None of a mere hash, and of what is damaged and could be hashed in
         spite of it. Blocks: for threads."""
         if isinstance(found, Fingerprint) and not found.warnings:
-            with self._decodes.room(found.width * found.height), contextlib.suppress(PictureError):
+            with self._decodes.reserve(found.width * found.height), contextlib.suppress(PictureError):
                 return see(data, side, max_pixels=self.settings.max_pixels)
         return None
 
     async def stored_thumbnail(self, sha256: str, side: int) -> bytes | None:
-        """A small copy of a picture of the index; None when there is none, or it has more pixels than allowed."""
+        """A thumbnail of a picture in the index; None when there is none, or it has more pixels than allowed."""
         picture = await self.index.run(lambda library: library.get(sha256))
         if picture is None:
             return None
@@ -272,10 +274,10 @@ class Instance:
             raise problem_of(error, 422) from error
 
     async def _decode(self, pixels: int, work: Callable[[], _T]) -> _T:
-        """Decode something of so many pixels at most in a thread for pictures."""
+        """Decode a picture of at most `pixels` pixels in a thread of the pool."""
 
         def within_limits() -> _T:
-            with self._decodes.room(pixels):
+            with self._decodes.reserve(pixels):
                 return work()
 
         return await asyncio.get_running_loop().run_in_executor(
@@ -284,14 +286,14 @@ class Instance:
 
     @property
     def stuck(self) -> bool:
-        """Whether every thread has been at one picture for too long."""
+        """Whether every thread works on one picture for too long."""
         since = time.monotonic() - STUCK_SECONDS
         return sum(begun < since for begun in list(self._running.values())) >= self.settings.threads
 
     # -- health ----------------------------------------------------------------------------------------------------
 
     async def health(self) -> Health:
-        """Look at oneself."""
+        """Run every health check."""
         oldest = max((time.monotonic() - begun for begun in list(self._running.values())), default=0.0)
         busy = self._in_flight / self.settings.max_in_flight
         lately = losses.last is not None and time.monotonic() - losses.last < LOSS_SECONDS
@@ -307,7 +309,7 @@ class Instance:
             "memory:resident": ("pass", memory_bytes(), "bytes", ""),
             "bodies:held": ("pass", self.bodies.held, "bytes", ""),
             "logs:lost": ("warn" if lately else "pass", losses.count, "lines", "Lines of the log are lost."),
-            "tokens:file": ("warn" if self.tokens.trouble else "pass", len(self.tokens), "tokens", self.tokens.trouble),
+            "tokens:file": ("warn" if self.tokens.error else "pass", len(self.tokens), "tokens", self.tokens.error),
         }  # fmt: skip
         if self.index.path is not None:
             checks.update(await asyncio.to_thread(self._index_checks))
@@ -331,7 +333,7 @@ class Instance:
         )
 
     def _golden(self) -> tuple[int | None, str]:
-        """Wrong bits of the built-in picture and what to say about them; the last answer is good for a while."""
+        """Wrong bits of the built-in picture and a message about them; cached for `GOLDEN_SECONDS`."""
         if time.monotonic() - self._tested[0] > GOLDEN_SECONDS:
             try:
                 wrong: int | None = golden.wrong_bits()
@@ -343,9 +345,9 @@ class Instance:
 
     def _index_checks(self) -> dict[str, tuple[Status, Any, str, str]]:
         assert self.index.path is not None
-        schema, unreadable = self.index.look()
-        unreadable = unreadable or self.index.trouble
-        unwritable = "" if unreadable else self.index.try_to_write()
+        schema, unreadable = self.index.read_schema()
+        unreadable = unreadable or self.index.error
+        unwritable = "" if unreadable else self.index.check_writable()
         free = shutil.disk_usage(self.index.path.parent).free
         low = free < self.settings.disk_free_bytes
         self.index.count()
@@ -359,7 +361,7 @@ class Instance:
         }  # fmt: skip
 
     def measure(self) -> None:
-        """Set the gauges that nothing sets on its way."""
+        """Set the gauges that are not set as things happen."""
         self.index.count()
         self.metrics.connections.set(self.describe()["connections"])
         self.metrics.bodies.set(self.bodies.held)

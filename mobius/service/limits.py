@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What bounds the memory: bytes of bodies held, and pixels decoded, at the same time."""
+"""Limits of memory: bytes of request bodies held, and pixels decoded, at the same time."""
 
 from __future__ import annotations
 
@@ -15,43 +15,42 @@ from mobius.service.problems import ProblemError
 class Bodies:
     """Bytes of request bodies held by this process. For one thread (the event loop's)."""
 
-    def __init__(self, most: int) -> None:
-        self.most = most
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
         self.held = 0
 
-    def room(self) -> Room:
-        """A body's account; what it took is given back at the end of its block."""
-        return Room(self)
+    def open(self) -> BodyReservation:
+        """The reservation of one body; its bytes are released at the end of the `with` block."""
+        return BodyReservation(self)
 
 
-class Room:
-    """The account of one body."""
+class BodyReservation:
+    """The bytes that one body holds."""
 
     def __init__(self, bodies: Bodies) -> None:
         self._bodies = bodies
         self._held = 0
 
-    def expect(self, count: int) -> None:
-        """Refuse at once a body that does not fit now; nothing is taken before it arrives, since nobody is to take
-        room by announcing what he never sends.
+    def check(self, count: int) -> None:
+        """Refuse a body that does not fit now. Reserves nothing: announcing a body must not hold memory.
 
         Raises:
             ProblemError: 503.
         """
-        if self._bodies.held + count > self._bodies.most:
+        if self._bodies.held + count > self._bodies.limit_bytes:
             raise ProblemError(503, "Too much is being uploaded; try again.", headers={"Retry-After": "1"})
 
-    def take(self, count: int) -> None:
-        """Account for bytes that have arrived.
+    def reserve(self, count: int) -> None:
+        """Reserve bytes that have arrived.
 
         Raises:
             ProblemError: 503 when they do not fit.
         """
-        self.expect(count)
+        self.check(count)
         self._bodies.held += count
         self._held += count
 
-    def __enter__(self) -> Room:
+    def __enter__(self) -> BodyReservation:
         return self
 
     def __exit__(
@@ -62,33 +61,33 @@ class Room:
 
 
 class Decodes:
-    """Pixels decoded at the same time, by several threads.
+    """Limits the pixels that several threads decode at the same time.
 
-    As many as there are threads for requests may have pictures of a share each in work, whoever they are; a larger one
-    is worked on alone. So the common picture costs nothing, and the sum never passes the limit. Nobody may ask for
-    room while he has some.
+    The limit is divided into equal shares, one for each thread that works on requests. Pictures that fit into a share
+    are decoded side by side, up to one per share; a larger picture is decoded alone. So a common picture does not wait,
+    and the sum never exceeds the limit. A thread must not call `reserve` while it holds a reservation.
 
     Args:
-        most: pixels of all pictures in work.
-        threads: that work on requests.
+        limit_pixels: of all pictures that are being decoded.
+        threads: number of threads that work on requests.
     """
 
-    def __init__(self, most: int, threads: int) -> None:
-        self.share = most // threads
+    def __init__(self, limit_pixels: int, threads: int) -> None:
+        self.share = limit_pixels // threads
         self._threads = threads
         self._changed = threading.Condition()
         self._shared = 0
         self._alone = False
         self._waiting = 0
 
-    def room(self, pixels: int) -> contextlib.AbstractContextManager[None]:
-        """For a picture of at most so many pixels: among others, or alone. Blocks until it may."""
-        return self._among_others() if pixels <= self.share else self._by_itself()
+    def reserve(self, pixels: int) -> contextlib.AbstractContextManager[None]:
+        """Reserve pixels for one picture; blocks until they are free."""
+        return self._reserve_share() if pixels <= self.share else self._reserve_all()
 
     @contextlib.contextmanager
-    def _among_others(self) -> Iterator[None]:
+    def _reserve_share(self) -> Iterator[None]:
         with self._changed:
-            # one that waits to be alone goes first, or a stream of small ones would keep it out for ever
+            # a large picture that waits goes first, or a stream of small ones would block it for ever
             self._changed.wait_for(lambda: not self._alone and not self._waiting and self._shared < self._threads)
             self._shared += 1
         try:
@@ -99,7 +98,7 @@ class Decodes:
                 self._changed.notify_all()
 
     @contextlib.contextmanager
-    def _by_itself(self) -> Iterator[None]:
+    def _reserve_all(self) -> Iterator[None]:
         with self._changed:
             self._waiting += 1
             try:

@@ -23,18 +23,24 @@ from uvicorn.server import ServerState
 from mobius.service import problems
 
 HEAD_BYTES: Final = 32_768
-"""A request line and its headers may be as long as this; the parser itself has no limit."""
-RESERVE: Final = 256
-"""So many connections more than allowed are taken, to be told that there are too many; then accepting pauses."""
-PAUSE_SECONDS: Final = 1.0
-"""Accepting pauses so long when the process has no descriptor left."""
-FULL_SECONDS: Final = 0.05
-"""And so long when the reserve is used up."""
+"""Limit of a request line and its headers; the parser itself has none."""
+RESERVE_CONNECTIONS: Final = 256
+"""Connections accepted above the limit, only to be answered 503; above these, accepting pauses."""
+NO_DESCRIPTOR_PAUSE_SECONDS: Final = 1.0
+"""How long accepting pauses when the process has no descriptor left."""
+FULL_PAUSE_SECONDS: Final = 0.05
+"""How long accepting pauses when the reserve is used up."""
 
 
 @dataclass(frozen=True)
-class Patience:
-    """Seconds that a connection has for a request's head once begun, for taking an answer, and between requests."""
+class ConnectionTimeouts:
+    """Timeouts of a connection, in seconds.
+
+    Attributes:
+        head: for a request's head to arrive, once it has begun.
+        body: for the client to read an answer.
+        idle: between requests.
+    """
 
     head: float
     body: float
@@ -42,13 +48,13 @@ class Patience:
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's connection with limits on a request's head, on silence, and on clients that do not read."""
+    """uvicorn's connection with limits on the request head, on idle time, and on clients that do not read."""
 
     def __init__(self, endpoint: Endpoint, *, surplus: bool) -> None:
         super().__init__(config=endpoint.config, server_state=endpoint.state, app_state={"surplus": surplus})
-        self._patience = endpoint.patience
-        # one too many may ask, but not wait
-        self._idle_seconds = self._patience.head if surplus else self._patience.idle
+        self._timeouts = endpoint.timeouts
+        # a surplus connection gets an answer, but may not stay idle
+        self._idle_seconds = self._timeouts.head if surplus else self._timeouts.idle
         self.timeout_keep_alive = self._idle_seconds  # type: ignore[assignment]
         self._idle_deadline = 0.0  # of the loop's clock, like all deadlines here
         self._in_head = False
@@ -76,7 +82,7 @@ class Connection(HttpToolsProtocol):
         elif self._in_head:
             self._close_at(self._head_deadline)
         elif self.idle:
-            # the rest of a body whose answer is out, or empty lines: neither buys time
+            # the rest of a body that was answered already, or empty lines: neither extends the deadline
             self._close_at(self._idle_deadline)
 
     @property
@@ -86,7 +92,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._in_head = True
-        self._head_deadline = self.loop.time() + self._patience.head
+        self._head_deadline = self.loop.time() + self._timeouts.head
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -99,7 +105,7 @@ class Connection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._unread = self.loop.call_later(self._patience.body, self.transport.abort)
+        self._unread = self.loop.call_later(self._timeouts.body, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -109,14 +115,14 @@ class Connection(HttpToolsProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         if self._in_head and self.idle and not self.transport.is_closing():
-            self._refuse(408, f"The request's head did not arrive within {self._patience.head:g} seconds.")
+            self._refuse(408, f"The request's head did not arrive within {self._timeouts.head:g} seconds.")
         super().timeout_keep_alive_handler()
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, f"{msg.rstrip('.')}.")
 
     def _refuse(self, status: int, detail: str) -> None:
-        """Answer what never became a request."""
+        """Answer and close a connection whose data never became a request."""
         body, request_id = problems.document(status, detail), uuid.uuid4().hex
         head = [(b"content-type", problems.MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode()),
                 (b"connection", b"close"), (b"x-request-id", request_id.encode()),
@@ -134,11 +140,13 @@ class Connection(HttpToolsProtocol):
 
 
 class Endpoint:
-    """One application and the connections that speak to it."""
+    """One application and its connections."""
 
-    def __init__(self, app: Any, *, patience: Patience, most: int, headers: list[tuple[str, str]]) -> None:
-        self.patience = patience
-        self.most = most
+    def __init__(
+        self, app: Any, *, timeouts: ConnectionTimeouts, max_connections: int, headers: list[tuple[str, str]]
+    ) -> None:
+        self.timeouts = timeouts
+        self.max_connections = max_connections
         self.config = uvicorn.Config(
             app, http=Connection, ws="none", lifespan="off", interface="asgi3", log_config=None, access_log=False,
             server_header=False, proxy_headers=False, headers=headers,
@@ -148,13 +156,13 @@ class Endpoint:
         self.set_date(b"")
 
     def connection(self) -> Connection:
-        """A protocol for one more connection."""
-        return Connection(self, surplus=len(self.connections) >= self.most)
+        """The protocol of a new connection."""
+        return Connection(self, surplus=len(self.connections) >= self.max_connections)
 
     @property
     def full(self) -> bool:
-        """Whether the reserve is used up as well."""
-        return len(self.connections) >= self.most + RESERVE
+        """Whether the limit and the reserve are used up."""
+        return len(self.connections) >= self.max_connections + RESERVE_CONNECTIONS
 
     @property
     def connections(self) -> set[Connection]:
@@ -165,7 +173,7 @@ class Endpoint:
         self.state.default_headers = [*([(b"date", date)] if date else []), *self.config.encoded_headers]
 
     def close_all(self, *, busy_too: bool) -> None:
-        """Close idle connections; cut the others as well when told."""
+        """Close idle connections; with `busy_too`, abort the others."""
         for connection in list(self.connections):
             if connection.idle:
                 connection.transport.close()
@@ -176,7 +184,7 @@ class Endpoint:
 class PublicSocket:
     """Accepts from a listening socket while watching it.
 
-    One connection per wake-up: the socket is shared with other processes, and each must get its part.
+    It accepts one connection per wake-up, because other processes share the socket and need their part.
     """
 
     def __init__(self, listener: socket.socket, endpoint: Endpoint) -> None:
@@ -189,33 +197,33 @@ class PublicSocket:
 
     @property
     def open_connections(self) -> int:
-        """Connections taken and not yet gone, those still being set up included."""
+        """Accepted connections that are not closed yet, those still being set up included."""
         return len(self.endpoint.connections) + len(self._accepting)
 
     def watch(self) -> None:
-        """Accept from now on. Watching twice is watching once."""
+        """Start accepting. Calling it again changes nothing."""
         self._watching = True
         if self._pause is None:
             self._loop.add_reader(self.listener.fileno(), self._accept)
 
     def leave(self) -> None:
-        """Accept no more; what waits in the queue is for the other processes, or for later."""
+        """Stop accepting; connections in the queue stay for other processes, or for later."""
         self._watching = False
         self._loop.remove_reader(self.listener.fileno())
 
     def _accept(self) -> None:
         if self.endpoint.full:
-            self._pause_for(FULL_SECONDS)
+            self._pause_for(FULL_PAUSE_SECONDS)
             return
         try:
             client, _ = self.listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            return  # another process was quicker, or the client has already gone
+            return  # another process accepted it, or the client has disconnected
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 raise
             logger.error("Accepting pauses: {}", error.strerror)
-            self._pause_for(PAUSE_SECONDS)
+            self._pause_for(NO_DESCRIPTOR_PAUSE_SECONDS)
             return
         client.setblocking(False)  # asyncio sets TCP_NODELAY, since the listener's own protocol is known
         task = self._loop.create_task(self._connect(client))
@@ -235,5 +243,5 @@ class PublicSocket:
         try:
             await self._loop.connect_accepted_socket(self.endpoint.connection, client)
         except OSError as error:
-            logger.info("A connection was gone before it was set up: {}", error.strerror)
+            logger.info("A connection was closed before it was set up: {}", error.strerror)
             client.close()

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What an instance counts, for Prometheus and for `/metrics/dhash`; and one page made of several instances' pages."""
+"""The metrics of an instance, for Prometheus and for `/metrics/dhash`; and the page that merges those of several."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from mobius.service.settings import Settings
+from mobius.service.settings import ServiceSettings
 
-WINDOW: Final = 1000
-"""Percentiles are of the last so many hashes."""
+PERCENTILE_WINDOW_HASHES: Final = 1000
+"""Percentiles are those of this many last hashes."""
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -34,12 +34,12 @@ class Totals:
 
 
 class Metrics:
-    """The counters of one instance, in a registry of its own."""
+    """The counters of one instance, in its own registry."""
 
-    def __init__(self, registry: CollectorRegistry, settings: Settings) -> None:
+    def __init__(self, registry: CollectorRegistry, settings: ServiceSettings) -> None:
         self.registry = registry
         self.totals = Totals()
-        self._recent: collections.deque[float] = collections.deque(maxlen=WINDOW)
+        self._recent: collections.deque[float] = collections.deque(maxlen=PERCENTILE_WINDOW_HASHES)
         self._requests = Counter(
             "mobius_http_requests", "Requests answered.", ["route", "method", "status"], registry=registry
         )
@@ -94,8 +94,8 @@ class Metrics:
         if not self._recent:
             return {"p50": None, "p95": None, "p99": None, "count": 0}
         values = numpy.percentile(numpy.fromiter(self._recent, float), (50, 95, 99))
-        found = dict(zip(("p50", "p95", "p99"), (round(float(value), 6) for value in values), strict=True))
-        return {**found, "count": len(self._recent)}
+        percentiles = dict(zip(("p50", "p95", "p99"), (round(float(value), 6) for value in values), strict=True))
+        return {**percentiles, "count": len(self._recent)}
 
     def page(self) -> str:
         """This instance's series in Prometheus' text form, without the release."""
@@ -109,20 +109,20 @@ def memory_bytes() -> int:
 
 
 def merged(pages: Mapping[str, str | None]) -> bytes:
-    """One page of several instances' pages; each series gets its release as a label.
+    """Merge the pages of several instances; each series gets its release as a label.
 
     Args:
-        pages: release id to that instance's page, None when it did not answer; `mobius_up` tells which, and counts a
-            page that cannot be read as no answer.
+        pages: release id to the page of its instance, None when it did not answer. `mobius_up` is 0 for that one, and
+            for a page that cannot be parsed.
     """
     up = GaugeMetricFamily("mobius_up", "1 when the release's instance answered.", labels=["release"])
     families: dict[str, Metric] = {up.name: up}
     for release, page in sorted(pages.items()):
-        read = None if page is None else _read(page)
-        up.add_metric([release], 0.0 if read is None else 1.0)
-        for family in read or ():
+        parsed = None if page is None else _parse(page)
+        up.add_metric([release], 0.0 if parsed is None else 1.0)
+        for family in parsed or ():
             if family.name == up.name:
-                continue  # what a neighbour says of itself is said above
+                continue  # a neighbour's own `mobius_up` does not count
             target = families.setdefault(
                 family.name, Metric(family.name, family.documentation, family.type, family.unit)
             )
@@ -134,8 +134,8 @@ def merged(pages: Mapping[str, str | None]) -> bytes:
     return generate_latest(registry)
 
 
-def _read(page: str) -> list[Metric] | None:
-    """The families of a page; None when it is none, whatever a broken neighbour wrote there."""
+def _parse(page: str) -> list[Metric] | None:
+    """The metric families of a page; None when it cannot be parsed, as from a broken neighbour."""
     try:
         return list(text_string_to_metric_families(page))
     except (ValueError, LookupError, AttributeError):
@@ -143,7 +143,7 @@ def _read(page: str) -> list[Metric] | None:
 
 
 class _Families:
-    """Lets prometheus-client write families that came from elsewhere."""
+    """A collector of given families, so that prometheus-client can write them."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
         self._families = list(families)

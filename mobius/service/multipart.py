@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-_HEAD_BYTES: Final = 8192
+_HEADERS_MAX_BYTES: Final = 8192
 
 
 class MalformedError(ValueError):
-    """The body is not what its Content-Type says; the text is one sentence."""
+    """The body is not valid multipart/form-data; the text is one sentence."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def boundary_of(content_type: str) -> bytes:
     """The boundary that a Content-Type names.
 
     Raises:
-        MalformedError: it names none that is allowed.
+        MalformedError: it names none, or one that is not allowed.
     """
     message = email.message.Message()
     message["Content-Type"] = content_type
@@ -43,42 +43,42 @@ def boundary_of(content_type: str) -> bytes:
 
 
 def parts(body: bytes, boundary: bytes) -> Iterator[Part]:
-    """The parts, in order; their data are views of `body`, not copies.
+    """The parts, in order; their `data` are views of `body`, not copies.
 
     Raises:
-        MalformedError: a boundary, the end or a part's head is missing.
+        MalformedError: a boundary, the end or the headers of a part are missing.
     """
     view, mark = memoryview(body), b"\r\n--" + boundary
     if body.startswith(mark[2:]):
-        place = len(mark) - 2
-    else:  # what stands before the first boundary is to be ignored
-        place = body.find(mark) + len(mark)
-        if place < len(mark):
+        position = len(mark) - 2
+    else:  # RFC 2046: what is before the first boundary is ignored
+        position = body.find(mark) + len(mark)
+        if position < len(mark):
             raise MalformedError("The body does not have the boundary that its Content-Type names.")
-    while not body.startswith(b"--", place):
-        line_end = body.find(b"\r\n", place)
-        if line_end < 0 or body[place:line_end].strip(b" \t"):
-            raise MalformedError("A boundary in the body is followed by something else than a line's end.")
+    while not body.startswith(b"--", position):
+        line_end = body.find(b"\r\n", position)
+        if line_end < 0 or body[position:line_end].strip(b" \t"):
+            raise MalformedError("A boundary in the body is not at the end of its line.")
         end = body.find(mark, line_end)
         if end < 0:
             raise MalformedError("The body ends without its last boundary.")
         if end == line_end:
-            raise MalformedError("A part has no head.")
-        head_end = body.find(b"\r\n\r\n", line_end, min(end, line_end + _HEAD_BYTES) + 2)
+            raise MalformedError("A part has no headers.")
+        head_end = body.find(b"\r\n\r\n", line_end, min(end, line_end + _HEADERS_MAX_BYTES) + 2)
         if head_end < 0:
-            raise MalformedError("A part's head has no end.")
+            raise MalformedError("The headers of a part have no end.")
         yield _part(body[line_end + 2 : head_end + 2], view[head_end + 4 : end])
-        place = end + len(mark)
+        position = end + len(mark)
 
 
 def _part(head: bytes, data: memoryview) -> Part:
     try:
         fields = email.parser.HeaderParser(policy=email.policy.compat32).parsestr(head.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise MalformedError("A part's head is not UTF-8.") from error
+        raise MalformedError("The headers of a part are not UTF-8.") from error
     disposition = fields.get("Content-Disposition", "")
     name = fields.get_param("name", header="Content-Disposition")
     if not disposition.lower().startswith("form-data") or not isinstance(name, str):
-        raise MalformedError("A part's head does not name its field (Content-Disposition: form-data; name=...).")
+        raise MalformedError("The headers of a part do not name its field (Content-Disposition: form-data; name=...).")
     media_type = fields.get_content_type() if "Content-Type" in fields else ""
     return Part(name, fields.get_filename(None), media_type, data)

@@ -16,11 +16,11 @@ import sys
 from typing import Any, Final
 
 from mobius.dhash import CONTENT_TYPES, LOOKED_AT, Mode, Transform
-from mobius.service.api import MOST, PAGE, SHA256, WIDEST
+from mobius.service.api import PAGE_DEFAULT_ENTRIES, PAGE_MAX_ENTRIES, SEARCH_MAX_BITS, SHA256
 from mobius.service.problems import MEDIA_TYPE
 
 VERSION: Final = "1.0.0"
-"""Of the API, not of the release: a second number counts additions, a first one would be `/v2`."""
+"""Version of the API, not of the release: additions raise the second number; a new first number would be `/v2`."""
 
 _TEXT: Final = {"type": "string"}
 _COUNT: Final = {"type": "integer", "minimum": 0}
@@ -40,11 +40,11 @@ def _ref(name: str) -> dict[str, Any]:
 
 
 def _object(properties: dict[str, Any], *optional: str, more: bool = True) -> dict[str, Any]:
-    found: dict[str, Any] = {"type": "object", "properties": properties}
-    found["required"] = [name for name in properties if name not in optional]
+    schema: dict[str, Any] = {"type": "object", "properties": properties}
+    schema["required"] = [name for name in properties if name not in optional]
     if not more:
-        found["additionalProperties"] = False
-    return found
+        schema["additionalProperties"] = False
+    return schema
 
 
 def _list(of: dict[str, Any]) -> dict[str, Any]:
@@ -190,21 +190,21 @@ _SCHEMAS: Final[dict[str, Any]] = {
 }
 
 _WHY: Final = {
-    400: "The request is malformed: one sentence says where.",
+    400: "The request is malformed; `detail` says where.",
     401: "A valid bearer token is needed.",
     403: "A page of another site may not write.",
-    404: "There is no such thing, or the service keeps no index.",
+    404: "It does not exist, or the service has no index.",
     408: "The body did not arrive in time.",
-    409: "It cannot be done in the present state.",
+    409: "The current state does not allow it.",
     413: "Too many bytes, pixels or images.",
-    415: "No format that is read here, or another one than was declared.",
-    422: "The content is damaged or not what is asked for.",
-    503: "Not now: Retry-After says when to come back.",
-    507: "The disk is full: reading goes on, writing does not.",
+    415: "The format is not supported, or is not the declared one.",
+    422: "The content is corrupt or not valid.",
+    503: "Not possible now: Retry-After says when to try again.",
+    507: "The disk is full: reading works, writing does not.",
 }
 _HEADERS: Final = {
     "X-Release-Id": {"description": "The release that answered.", "schema": _TEXT},
-    "X-Request-Id": {"description": "Names the request in the logs; the client's own if it sent one.", "schema": _TEXT},
+    "X-Request-Id": {"description": "The request's id in the logs; the client's own if it sent one.", "schema": _TEXT},
 }  # fmt: skip
 _IMAGE: Final = {"schema": {"type": "string", "format": "binary"}}
 _IMAGES: Final = dict.fromkeys([*sorted(CONTENT_TYPES), "application/octet-stream"], _IMAGE)
@@ -224,12 +224,14 @@ def _in_path(name: str, schema: dict[str, Any], description: str) -> dict[str, A
 
 _SHA256: Final = _in_path("sha256", _DIGEST, "SHA-256 of the encoded image.")
 _LIMIT: Final = _query(
-    "limit", {"type": "integer", "minimum": 1, "maximum": MOST, "default": PAGE}, "Entries of a page."
+    "limit",
+    {"type": "integer", "minimum": 1, "maximum": PAGE_MAX_ENTRIES, "default": PAGE_DEFAULT_ENTRIES},
+    "Entries of a page.",
 )
 
 
 def _after(schema: dict[str, Any]) -> dict[str, Any]:
-    return _query("after", schema, "`next` of the page before.")
+    return _query("after", schema, "The value of `next` of the previous page.")
 
 
 def _operation(
@@ -255,14 +257,14 @@ def _operation(
             "headers": _HEADERS,
             "content": {MEDIA_TYPE: {"schema": _ref("Problem")}},
         }
-    found: dict[str, Any] = {"operationId": name, "summary": summary, "responses": responses}
+    operation: dict[str, Any] = {"operationId": name, "summary": summary, "responses": responses}
     if parameters:
-        found["parameters"] = list(parameters)
+        operation["parameters"] = list(parameters)
     if body is not None:
-        found["requestBody"] = {"required": True, "content": body}
+        operation["requestBody"] = {"required": True, "content": body}
     if token is not None:
-        found["security"] = [{"token": []}] if token else [{}, {"token": []}]
-    return found
+        operation["security"] = [{"token": []}] if token else [{}, {"token": []}]
+    return operation
 
 
 def _json(name: str, words: str) -> tuple[str, dict[str, Any]]:
@@ -276,10 +278,10 @@ _PATHS: Final[dict[str, Any]] = {
     "/v1/hash": {
         "post": _operation(
             "hash",
-            "Fingerprint one image (the body), or several (a form). Of a form, each image has its own result.",
+            "Fingerprint one image (the body) or several (a form). Each image of a form has its own result.",
             {
                 200: (
-                    "The fingerprint, or those of a form in its order.",
+                    "The fingerprint; for a form, one result per image, in the order of the form.",
                     {"application/json": {"schema": {"anyOf": [_ref("Fingerprint"), _ref("Fingerprints")]}}},
                 )
             },
@@ -295,7 +297,7 @@ _PATHS: Final[dict[str, Any]] = {
         "post": _operation(
             "addImage",
             "Fingerprint an image and add it to the index. Adding it again changes nothing.",
-            {200: _json("Image", "The index had it."), 201: _json("Image", "It is new.")},
+            {200: _json("Image", "It was in the index already."), 201: _json("Image", "It was added.")},
             (400, 401, 403, 404, *_BODY[:1], 409, *_BODY[1:], 503, 507),
             body=_IMAGES,
             token=True,
@@ -303,21 +305,21 @@ _PATHS: Final[dict[str, Any]] = {
     },
     "/v1/images/{sha256}": {
         "get": _operation(
-            "getImage", "One image of the index.", {200: _json("Image", "The image.")}, _READ,
+            "getImage", "An image of the index.", {200: _json("Image", "The image.")}, _READ,
             parameters=(_SHA256,), token=False,
         ),
         "delete": _operation(
-            "removeImage", "Forget an image that was posted.", {204: ("It is gone.", None)},
+            "removeImage", "Remove an image that was posted.", {204: ("It was removed.", None)},
             (400, 401, 403, 404, 409, 503, 507), parameters=(_SHA256,), token=True,
         ),
     },
     "/v1/images/{sha256}/thumbnail": {
         "get": _operation(
-            "getThumbnail", "A small copy to look at.",
+            "getThumbnail", "A thumbnail of an image.",
             {200: ("The thumbnail.", {"image/webp": _IMAGE})}, (*_READ, 422),
             parameters=(
                 _SHA256,
-                _query("side", {"type": "integer", "minimum": 16, "maximum": 512, "default": 256}, "Pixels at most."),
+                _query("side", {"type": "integer", "minimum": 16, "maximum": 512, "default": 256}, "Longest side, px."),
             ),
             token=False,
         )
@@ -325,18 +327,19 @@ _PATHS: Final[dict[str, Any]] = {
     "/v1/search": {
         "post": _operation(
             "search",
-            "Find images like one, given as an image or by its hash. By a mere hash nothing is more than doubtful. "
-            f"What is confident was proven on pixels: of what may be, the nearest {LOOKED_AT} files are looked at, the "
-            "others are doubtful unless the index knows them proven. An image that was only posted has no file, and is "
-            "doubtful unless its bytes are the same.",
-            {200: _json("Matches", "The matches: confident ones first, then the nearest.")},
+            "Find similar images, by an image or by its hash. A search by hash finds doubtful matches only. A "
+            f"confident match was verified on the pixels of both files: the {LOOKED_AT} nearest candidates are "
+            "verified at once, the others are doubtful unless the index has their verification. An image that was "
+            "only posted has no file, and is doubtful unless its bytes are the same.",
+            {200: _json("Matches", "The matches: confident ones first, then by distance.")},
             (400, 401, 404, *_BODY, 503),
             parameters=(
-                _query("max_distance", {"type": "integer", "minimum": 0, "maximum": WIDEST},
-                       "Everything within so many bits of 128; without it, what matches."),
-                _query("limit", {"type": "integer", "minimum": 1, "maximum": MOST, "default": 20}, "Matches at most."),
+                _query("max_distance", {"type": "integer", "minimum": 0, "maximum": SEARCH_MAX_BITS},
+                       "Return everything within this distance, in bits of 128; without it, the matches only."),
+                _query("limit", {"type": "integer", "minimum": 1, "maximum": PAGE_MAX_ENTRIES, "default": 20},
+                       "Maximum number of matches."),
                 _query("transforms", {"type": "boolean", "default": False},
-                       "Mirrored and rotated copies as well; needs an image."),
+                       "Search mirrored and rotated copies as well; needs an image."),
             ),
             body={**_IMAGES, "application/json": {"schema": _ref("Query")}},
             token=False,
@@ -345,35 +348,35 @@ _PATHS: Final[dict[str, Any]] = {
     "/v1/duplicates": {
         "get": _operation(
             "listDuplicates",
-            "The groups of duplicates, by the SHA-256 of the copy worth keeping: files that are proven to be one on "
-            "their pixels, and what a person said. Images that were only posted are not proven.",
+            "The groups of duplicates, ordered by the SHA-256 of the copy to keep: files whose pixels were verified to "
+            "match, and pairs that a person confirmed. Images that were only posted cannot be verified.",
             {200: _json("Groups", "A page.")}, _READ, parameters=(_after(_DIGEST), _LIMIT), token=False,
         )
     },
     "/v1/review": {
         "get": _operation(
             "listReview",
-            "Doubtful matches that wait for a person or, of files, for the service to look at their pixels; the "
-            "nearest first.",
+            "Doubtful matches, nearest first: they wait for a person, or for the service to verify the pixels of the "
+            "files.",
             {200: _json("Pairs", "A page.")}, _READ, parameters=(_after(_PAIR), _LIMIT), token=False,
         )
     },
     "/v1/review/{id}": {
         "post": _operation(
-            "decide", "Say whether two images are the same. A later word replaces an earlier one.",
-            {200: _json("Decided", "It is written down.")}, (400, 401, 403, 404, 408, 413, 415, 422, 503, 507),
-            parameters=(_in_path("id", _PAIR, "Names the two images."),),
+            "decide", "Decide whether two images are the same. A later decision replaces an earlier one.",
+            {200: _json("Decided", "The decision was stored.")}, (400, 401, 403, 404, 408, 413, 415, 422, 503, 507),
+            parameters=(_in_path("id", _PAIR, "Id of the pair of images."),),
             body={"application/json": {"schema": _ref("Decision")}}, token=True,
         )
     },
     "/health": {
         "get": _operation(
-            "health", "How this instance is.",
+            "health", "Health of this instance.",
             {status: (words, {"application/health+json": {"schema": _ref("Health")}})
              for status, words in ((200, "pass or warn."), (503, "fail."))}, (),
         )
     },
-    "/livez": {"get": _operation("livez", "Whether the process answers.", {200: _json("Alive", "It does.")}, ())},
+    "/livez": {"get": _operation("livez", "Whether the process answers.", {200: _json("Alive", "It answers.")}, ())},
     "/readyz": {
         "get": _operation(
             "readyz", "Whether any instance of this host takes traffic.",
@@ -388,13 +391,13 @@ _PATHS: Final[dict[str, Any]] = {
     },
     "/metrics/dhash": {
         "get": _operation(
-            "figures", "The same in a few figures.", {200: _json("Figures", "One entry for each instance.")}, ()
+            "figures", "A summary of the metrics.", {200: _json("Figures", "One entry for each instance.")}, ()
         )
     },
     "/": {
         "get": _operation(
             "page", "The web page for people: figures, search, review.",
-            {200: ("The page, whole.", {"text/html": {"schema": _TEXT}})}, (),
+            {200: ("The page.", {"text/html": {"schema": _TEXT}})}, (),
         )
     },
     "/openapi.json": {

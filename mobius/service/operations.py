@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What operators, balancers, scrapers and gates ask: health, readiness, metrics, and the switching of the instance."""
+"""Health, readiness, metrics, and the switching of the instance: what operators, load balancers and scrapers call."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mobius.service.problems import Json
 
 
 class Operations:
-    """The handlers. `host_` ones speak for every instance of the host."""
+    """The request handlers. Those named `host_` report on every instance of the host."""
 
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
@@ -35,7 +35,7 @@ class Operations:
         return Json({"ready": ready, "state": self.instance.state}, 200 if ready else 503)
 
     async def host_readyz(self, request: Request) -> Response:
-        """Whether any instance of the host takes traffic: a balancer must not drop a host that is only switching."""
+        """Whether any instance of the host takes traffic: a host must stay in the balancer while it switches."""
         if (own := await self.readyz(request)).status_code == 200:
             return own
         replies = await self._neighbours("/readyz")
@@ -59,10 +59,10 @@ class Operations:
         return Json(await self.instance.figures())
 
     async def host_figures(self, request: Request) -> Response:  # noqa: ARG002
-        found = [await self.instance.figures()]
+        entries = [await self.instance.figures()]
         for release, reply in (await self._neighbours("/metrics/dhash")).items():
-            found.append(_figures_of(release, reply))
-        return Json({"instances": sorted(found, key=lambda entry: str(entry["release"]))})
+            entries.append(_figures_of(release, reply))
+        return Json({"instances": sorted(entries, key=lambda entry: str(entry["release"]))})
 
     async def _neighbours(self, target: str) -> dict[str, neighbours.Reply | None]:
         return await neighbours.ask_all(self.settings.run_dir, self.settings.admin_socket, target)
@@ -82,9 +82,9 @@ class Operations:
 
 
 def _figures_of(release: str, reply: neighbours.Reply | None) -> dict[str, Any]:
-    """A neighbour's figures; one that answers nonsense counts as down, and does not take the page with it."""
+    """The figures of a neighbour; one whose answer is not valid counts as down."""
     try:
-        said = json.loads(reply.body) if reply is not None and reply.status == 200 else None
+        figures = json.loads(reply.body) if reply is not None and reply.status == 200 else None
     except ValueError:
-        said = None
-    return said if isinstance(said, dict) and said.get("release") == release else {"release": release, "up": 0}
+        figures = None
+    return figures if isinstance(figures, dict) and figures.get("release") == release else {"release": release, "up": 0}

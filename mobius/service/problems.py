@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Answers: JSON, and errors as RFC 9457 problem documents with title, status and one clear sentence."""
+"""Responses: JSON, and errors as RFC 9457 problem documents with title, status and one sentence."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ProblemError(Exception):
     """Ends a request with a problem document.
 
     Args:
-        status: of HTTP.
+        status: the HTTP status.
         detail: one sentence for the person who sent the request.
     """
 
@@ -47,5 +47,5 @@ def document(status: int, detail: str, **more: Any) -> bytes:
 
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None, **more: Any) -> Response:
-    """A whole answer."""
+    """The whole response."""
     return Response(document(status, detail, **more), status, dict(headers or {}), MEDIA_TYPE)

@@ -18,53 +18,45 @@ from mobius.logs import LEVELS
 
 PREFIX: Final = "MOBIUS_"
 FILE: Final = "settings_file"
-"""The one setting that only the environment can give: where the file with the others is."""
-
-DECODE_BYTES: Final = 12
-"""Memory that one pixel in work takes at most, in bytes (a transparent picture, laid on white)."""
-CONNECTION_BYTES: Final = 96_000
-"""Memory that one connection takes at most: a head, and what was read of a body ahead of the limits."""
-BASE_BYTES: Final = 160_000_000
-"""The interpreter, its libraries and an index of a hundred thousand pictures."""
+"""The path of the file with the settings; only the environment can name it."""
 
 _RELEASE: Final = re.compile(r"([0-9a-z.]+)-[0-9a-f]{12}")
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What an instance is told. In the file each has its name; in the environment, which wins, the same in capitals
-    with `MOBIUS_` before it.
+class ServiceSettings:
+    """The settings of an instance. The file has them by name; the environment, which has precedence, by the name in
+    capitals after `MOBIUS_`.
 
     Attributes:
         environment: production logs to `log_file` only; development logs to standard output.
         service: the service's name.
-        release_id: `<version>-<12 hex>`; needed in production.
-        version: taken from the release id when not given.
-        start: what the instance does first. Standby in production, serving in development, unless told otherwise.
+        release_id: `<version>-<12 hex>`; required in production.
+        version: that of the release id by default.
+        start: the first state of the instance; by default standby in production, serving in development.
         run_dir: the folder that holds one folder for each running release.
         admin_socket: path of the Unix socket; `run_dir/release_id/admin.sock` when only `run_dir` is given.
-        listen: `systemd` (the descriptor handed down), `none` (admin socket only), or HOST:PORT for development.
-        log_file, log_level: where the logs go in production, and from which level on.
+        listen: `systemd` (socket activation), `none` (admin socket only), or HOST:PORT for development.
+        log_file, log_level: the log file in production, and the lowest level that is logged.
         index: SQLite index of the host's library; without it only `/v1/hash` works.
         tokens: file with the hashes of the bearer tokens (`mobius dhash token` makes them).
-        writes: `token`, or `open` for everybody who reaches the service; `open` is for a laptop.
+        writes: `token`, or `open` for everybody who can reach the service; `open` is for a laptop.
         reads: `open`, or `token`. Health and metrics stay open.
-        formats: those of a picture that is taken; others get 415.
-        threads: pictures hashed at the same time; the number of CPUs when not given.
-        max_connections: open at the same time; a further one is answered 503.
-        max_in_flight: requests under /v1 accepted at the same time; more get 503.
-        max_body_bytes: of a request; more gets 413.
-        max_parts: pictures in one multipart request; more gets 413.
-        max_pixels: of a picture; more gets 413.
-        bodies_bytes: of all bodies held at the same time; a request that does not fit gets 503.
-        decode_pixels: of all pictures decoded at the same time; a picture that does not fit waits.
-        head_timeout: seconds in which a request's head must have arrived, once begun.
-        body_timeout: seconds in which a request's body must have arrived, and in which a client must have taken what it
-            was sent.
+        formats: accepted picture formats; others get 415.
+        threads: pictures hashed at the same time; the number of CPUs by default.
+        max_connections: open at the same time; further ones get 503.
+        max_in_flight: requests under /v1 worked on at the same time; further ones get 503.
+        max_body_bytes: size of a request body; a longer one gets 413.
+        max_parts: pictures in one multipart request; more get 413.
+        max_pixels: size of a picture; a larger one gets 413.
+        bodies_bytes: size of all bodies held at the same time; a request that does not fit gets 503.
+        decode_pixels: size of all pictures decoded at the same time; a picture that does not fit waits.
+        head_timeout: seconds in which a request's head must arrive, once it has begun.
+        body_timeout: seconds in which a request's body must arrive, and in which a client must read its answer.
         idle_timeout: seconds that an idle keep-alive connection stays open.
-        drain_deadline: seconds that open connections get to finish.
-        disk_free_bytes: with less free beside the index, health says `warn`.
+        drain_deadline: seconds that open connections have to finish.
+        disk_free_bytes: with less free space beside the index, health is `warn`.
     """
 
     environment: Literal["production", "development"] = "development"
@@ -96,61 +88,51 @@ class Settings:
     drain_deadline: float = 30.0
     disk_free_bytes: int = 500_000_000
 
-    @property
-    def most_memory(self) -> int:
-        """Bytes of memory that the limits allow at most; the unit's own limit must be higher."""
-        return (
-            BASE_BYTES
-            + self.max_connections * CONNECTION_BYTES
-            + self.bodies_bytes
-            + self.decode_pixels * DECODE_BYTES
-        )  # fmt: skip
-
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> Settings:
+    def from_environment(cls, environment: Mapping[str, str]) -> ServiceSettings:
         """Read the variables, and the file that `MOBIUS_SETTINGS_FILE` names.
 
         Raises:
-            MobiusError: one sentence that names the setting, where it stands and what it must be.
+            MobiusError: a setting is unknown, missing or not valid; the message says which, where, and what it must be.
         """
         variables = {name.removeprefix(PREFIX).lower(): value for name, value in environment.items()
                      if name.startswith(PREFIX)}  # fmt: skip
-        where = {name: f"{PREFIX}{name.upper()}" for name in [*cls.__dataclass_fields__, *variables]}
-        given = dict(variables)
-        file = given.pop(FILE, None)
+        origins = {name: f"{PREFIX}{name.upper()}" for name in [*cls.__dataclass_fields__, *variables]}
+        texts = dict(variables)
+        file = texts.pop(FILE, None)
         if file is not None:
             for name, value in _read_file(file).items():
                 if name not in variables:
-                    given[name] = value
-                    where[name] = f"{name} in {file}"
-        unknown = sorted(given.keys() - cls.__dataclass_fields__.keys())
+                    texts[name] = value
+                    origins[name] = f"{name} in {file}"
+        unknown = sorted(texts.keys() - cls.__dataclass_fields__.keys())
         if unknown:
-            raise _bad(where[unknown[0]], "is no setting of the service")
+            raise _invalid(origins[unknown[0]], "is not a setting of the service")
 
         def read(name: str, parse: Callable[[str], _T | None], must: str, default: _T) -> _T:
-            if name not in given:
+            if name not in texts:
                 return default
-            value = parse(given[name])
+            value = parse(texts[name])
             if value is None:
-                raise _bad(where[name], f"must be {must}, not {given[name]!r}")
+                raise _invalid(origins[name], f"must be {must}, not {texts[name]!r}")
             return value
 
-        def whole(name: str, low: int, high: int) -> int:
-            return read(name, _whole(low, high), f"{low} to {high}", int(getattr(cls, name)))
+        def integer(name: str, low: int, high: int) -> int:
+            return read(name, _integer(low, high), f"{low} to {high}", int(getattr(cls, name)))
 
         def seconds(name: str, low: float, high: float) -> float:
             return read(name, _seconds(low, high), f"{low:g} to {high:g} seconds", float(getattr(cls, name)))
 
-        def place(name: str, default: Path | None = None) -> Path | None:
+        def path(name: str, default: Path | None = None) -> Path | None:
             return read(name, _path, "an absolute path", default)
 
         production = read("environment", _choice("production", "development"), "production or development",
                           "development") == "production"  # fmt: skip
-        for needed in ("release_id", "admin_socket", "log_file") if production else ():
-            if needed not in given and not (needed == "admin_socket" and "run_dir" in given):
-                raise _bad(where[needed], "must be set in production")
+        for required in ("release_id", "admin_socket", "log_file") if production else ():
+            if required not in texts and not (required == "admin_socket" and "run_dir" in texts):
+                raise _invalid(origins[required], "must be set in production")
         release = read("release_id", _release, "<version>-<12 hexadecimal digits>", cls.release_id)
-        run_dir = place("run_dir")
+        run_dir = path("run_dir")
         settings = cls(
             environment="production" if production else "development",
             service=read("service", _name, "a name of a-z, 0-9 and -", cls.service),
@@ -159,43 +141,43 @@ class Settings:
             start=read("start", _one_of("serving", "standby"), "serving or standby",
                        "standby" if production else "serving"),
             run_dir=run_dir,
-            admin_socket=place("admin_socket", None if run_dir is None else run_dir / release / "admin.sock"),
+            admin_socket=path("admin_socket", None if run_dir is None else run_dir / release / "admin.sock"),
             listen=read("listen", _listen, "systemd, none or HOST:PORT", cls.listen),
-            log_file=place("log_file"),
+            log_file=path("log_file"),
             log_level=read("log_level", _choice(*LEVELS), f"one of {', '.join(LEVELS)}", cls.log_level),
-            index=place("index"),
-            tokens=place("tokens"),
+            index=path("index"),
+            tokens=path("tokens"),
             writes=read("writes", _one_of("token", "open"), "token or open", cls.writes),
             reads=read("reads", _one_of("token", "open"), "token or open", cls.reads),
             formats=read("formats", _formats, f"some of {','.join(FORMATS)}", cls.formats),
-            threads=read("threads", _whole(1, 256), "1 to 256", max(2, len(os.sched_getaffinity(0)))),
-            max_connections=whole("max_connections", 1, 1 << 20),
-            max_in_flight=whole("max_in_flight", 1, 65536),
-            max_body_bytes=whole("max_body_bytes", 1, 1 << 31),
-            max_parts=whole("max_parts", 1, 10_000),
-            max_pixels=whole("max_pixels", 1, 1 << 31),
-            bodies_bytes=whole("bodies_bytes", 1, 1 << 40),
-            decode_pixels=whole("decode_pixels", 1, 1 << 40),
+            threads=read("threads", _integer(1, 256), "1 to 256", max(2, len(os.sched_getaffinity(0)))),
+            max_connections=integer("max_connections", 1, 1 << 20),
+            max_in_flight=integer("max_in_flight", 1, 65536),
+            max_body_bytes=integer("max_body_bytes", 1, 1 << 31),
+            max_parts=integer("max_parts", 1, 10_000),
+            max_pixels=integer("max_pixels", 1, 1 << 31),
+            bodies_bytes=integer("bodies_bytes", 1, 1 << 40),
+            decode_pixels=integer("decode_pixels", 1, 1 << 40),
             head_timeout=seconds("head_timeout", 0.1, 3600),
             body_timeout=seconds("body_timeout", 1, 3600),
             idle_timeout=seconds("idle_timeout", 1, 3600),
             drain_deadline=seconds("drain_deadline", 0, 3600),
-            disk_free_bytes=whole("disk_free_bytes", 0, 1 << 50),
+            disk_free_bytes=integer("disk_free_bytes", 0, 1 << 50),
         )  # fmt: skip
-        for part, sum_of_all in (("max_body_bytes", "bodies_bytes"), ("max_pixels", "decode_pixels")):
-            least, value = getattr(settings, part), getattr(settings, sum_of_all)
-            if value < least:
-                raise _bad(where[sum_of_all], f"must be {part} ({least}) or more, not {value}")
+        for part, total in (("max_body_bytes", "bodies_bytes"), ("max_pixels", "decode_pixels")):
+            minimum, value = getattr(settings, part), getattr(settings, total)
+            if value < minimum:
+                raise _invalid(origins[total], f"must be {part} ({minimum}) or more, not {value}")
         if settings.reads == "token" and settings.tokens is None:
-            raise _bad(where["tokens"], "must be set when reads want a token")
+            raise _invalid(origins["tokens"], "must be set when `reads` is `token`")
         return settings
 
 
 def _read_file(name: str) -> dict[str, str]:
-    """The file's settings as the text that a variable would hold."""
+    """The settings of the file, each as the text that a variable would hold."""
     path = Path(name)
     if not path.is_absolute():
-        raise _bad(f"{PREFIX}{FILE.upper()}", f"must be an absolute path, not {name!r}")
+        raise _invalid(f"{PREFIX}{FILE.upper()}", f"must be an absolute path, not {name!r}")
     try:
         with path.open("rb") as stream:
             tables = tomllib.load(stream)
@@ -211,11 +193,11 @@ def _as_text(path: Path, key: str, value: Any) -> str:
         return ",".join(value)
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         return str(value)
-    raise _bad(f"{key} in {path}", "must be a text, a number or a list of texts")
+    raise _invalid(f"{key} in {path}", "must be a text, a number or a list of texts")
 
 
-def _bad(where: str, what: str) -> MobiusError:
-    return MobiusError("invalid_input", f"{where} {what}.")
+def _invalid(origin: str, problem: str) -> MobiusError:
+    return MobiusError("invalid_input", f"{origin} {problem}.")
 
 
 def _choice(*allowed: str) -> Callable[[str], str | None]:
@@ -259,7 +241,7 @@ def _seconds(low: float, high: float) -> Callable[[str], float | None]:
     return parse
 
 
-def _whole(low: int, high: int) -> Callable[[str], int | None]:
+def _integer(low: int, high: int) -> Callable[[str], int | None]:
     return lambda text: int(text) if re.fullmatch(r"[0-9]{1,15}", text) and low <= int(text) <= high else None
 
 

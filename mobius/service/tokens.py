@@ -1,9 +1,9 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Bearer tokens: made here, kept as hashes in a file, several at once so that they can be rotated.
+"""Bearer tokens: created here, stored as hashes in a file; several are valid at once, so that they can be rotated.
 
-A line of the file is a name and a hash, `ada sha256:<64 hex>`; what follows a # is a remark. A token has 256 random
-bits, so a plain SHA-256 is enough: there is nothing to guess that a slow hash would have to protect.
+A line of the file is a name and a hash, `ada sha256:<64 hex>`; a # starts a comment. A token has 256 random bits, so a
+plain SHA-256 is enough: it cannot be guessed, so it does not need a slow hash.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from loguru import logger
 from mobius.errors import MobiusError
 
 PREFIX: Final = "mobius_"
-"""Marks a token, so that scanners for leaked secrets find it."""
+"""Marks a token, so that secret scanners find it."""
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _LINE: Final = re.compile(rf"({NAME.pattern})\s+sha256:([0-9a-f]{{64}})")
 
 
 def new_token() -> str:
-    """A token that nobody has had before."""
+    """Create a random token."""
     return PREFIX + secrets.token_urlsafe(32)
 
 
@@ -35,7 +35,7 @@ def line_for(name: str, token: str) -> str:
     """The line of the tokens file.
 
     Raises:
-        MobiusError: the name cannot stand there.
+        MobiusError: the name is not valid.
     """
     if not NAME.fullmatch(name):
         raise MobiusError("invalid_input", f"A token's name is 1 to 64 of A-Z a-z 0-9 . _ @ -, not {name[:80]!r}.")
@@ -43,51 +43,52 @@ def line_for(name: str, token: str) -> str:
 
 
 class Tokens:
-    """The tokens that count at this moment: the file is read again whenever it has changed.
+    """The valid tokens; the file is read again when it has changed.
 
     Args:
-        path: the file; None when nobody has a token.
+        path: the file; None for no tokens.
 
     Raises:
-        MobiusError: the file cannot be read, or a line of it means nothing.
+        MobiusError: the file cannot be read, or a line of it is not valid.
     """
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self.trouble = ""
-        self._seen = self._stamp() if path is not None else None
+        self.error = ""
+        self._read_stamp = self._stamp() if path is not None else None
         self._names = _read(path) if path is not None else {}
 
     def __len__(self) -> int:
-        """The number of tokens that count."""
-        return 0 if self.trouble else len(self._names)
+        """The number of valid tokens."""
+        return 0 if self.error else len(self._names)
 
     def name_of(self, token: str) -> str | None:
-        """Whose token this is; None when it is nobody's. Takes the same time for each of them.
+        """The name of a token; None when it is not valid. Takes the same time for every token.
 
         Raises:
-            MobiusError: the file has become unreadable; until it is mended no token counts, since nobody knows which
-                were taken back.
+            MobiusError: the file has become unreadable. Until it is repaired no token is valid, because it is unknown
+                which were revoked.
         """
-        self._follow()
-        digest, found = _digest(token), None
+        self._reload_if_changed()
+        digest, match = _digest(token), None
         for known, name in self._names.items():
             if hmac.compare_digest(known, digest):
-                found = name
-        return found
+                match = name
+        return match
 
-    def _follow(self) -> None:
+    def _reload_if_changed(self) -> None:
         if self.path is None:
             return
-        if (seen := self._stamp()) != self._seen or self.trouble:
+        if (stamp := self._stamp()) != self._read_stamp or self.error:
             try:
-                self._names, self._seen, before, self.trouble = _read(self.path), seen, self.trouble, ""
+                names = _read(self.path)
             except MobiusError as error:
-                if error.reason != self.trouble:
+                if error.reason != self.error:
                     logger.error("{}", error.reason)
-                self.trouble = error.reason
+                self.error = error.reason
                 raise
-            logger.info("The tokens were read again: {}{}", len(self._names), " (mended)" if before else "")
+            logger.info("The tokens were read again: {}{}", len(names), " (after an error)" if self.error else "")
+            self._names, self._read_stamp, self.error = names, stamp, ""
 
     def _stamp(self) -> tuple[int, int, int] | None:
         assert self.path is not None
@@ -103,9 +104,9 @@ def _read(path: Path) -> dict[str, str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        raise MobiusError("invalid_input", f"The tokens {path} cannot be read: {error.strerror}.") from error
+        raise MobiusError("invalid_input", f"The tokens file {path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
-        raise MobiusError("invalid_input", f"The tokens {path} are not text.") from error
+        raise MobiusError("invalid_input", f"The tokens file {path} is not UTF-8 text.") from error
     names = {}
     for number, line in enumerate(lines, 1):
         text = line.partition("#")[0].strip()
@@ -113,7 +114,7 @@ def _read(path: Path) -> dict[str, str]:
             continue
         match = _LINE.fullmatch(text)
         if match is None:
-            # the line itself is not repeated: somebody may have put the token there
+            # the message does not quote the line: it may hold the token itself
             raise MobiusError("invalid_input", f"Line {number} of {path} is not NAME sha256:<64 hexadecimal digits>.")
         names[match[2]] = match[1]
     return names

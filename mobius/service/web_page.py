@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The web page at `/` for the media engineer, made of the three files in `page/`.
 
-It goes out as one document: while two releases serve side by side, one's markup never meets the other's script.
+It is sent as one document, so that the markup of one release never loads the script of another while both serve.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 
 async def answer(request: Request) -> Response:  # noqa: ARG001
-    """The page. Its headers let it load nothing but itself and ask nobody but this service."""
+    """The page. Its headers restrict it to its own content and to requests to this service."""
     body, policy = _document()
     headers = {
         "Cache-Control": "no-cache",
@@ -37,8 +37,8 @@ def _document() -> tuple[bytes, str]:
     page = page.replace("/*page.css*/", style, 1).replace("/*page.js*/", script, 1)
     policy = {
         "default-src": "'none'",
-        "script-src": _source(script),
-        "style-src": _source(style),
+        "script-src": _hash_source(script),
+        "style-src": _hash_source(style),
         "connect-src": "'self'",
         "img-src": "blob: data:",
         "base-uri": "'none'",
@@ -48,6 +48,6 @@ def _document() -> tuple[bytes, str]:
     return page.encode(), "; ".join(f"{name} {value}" for name, value in policy.items())
 
 
-def _source(text: str) -> str:
-    """What the policy calls exactly this text."""
+def _hash_source(text: str) -> str:
+    """The source expression of the policy that allows exactly this text."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

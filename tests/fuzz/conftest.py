@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The same hosts as the service's own tests have."""
+"""The hosts of the service's integration tests."""
 
 from tests.integration.service.conftest import host
 

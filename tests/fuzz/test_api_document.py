@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""schemathesis against the service's OpenAPI document: no 5xx, and no answer that the document does not know."""
+"""schemathesis against the service's OpenAPI document: no 5xx, and no undocumented answer."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import pytest
 from mobius.service.tokens import line_for, new_token
 
 if TYPE_CHECKING:
-    from tests.integration.service.conftest import Host
+    from tests.integration.service.conftest import ServiceHost
 
 RELEASE = "1.0.0-aaaaaaaaaaaa"
-# All of its checks but two: random bytes are no picture, however good the request is; and a form is answered picture by
-# picture, so that one which is none is told in its place, in an answer of 200.
+# Two of its checks are off: random bytes are never a picture, however valid the request is; and a form gets a result for
+# each picture, so an invalid one is reported in an answer of 200.
 CONFIGURATION = """\
 [checks]
 positive_data_acceptance.enabled = false
@@ -38,7 +38,7 @@ negative_data_rejection.enabled = false
     [("examples,coverage,fuzzing,stateful", 15), pytest.param("fuzzing,stateful", 1500, marks=pytest.mark.soak)],
 )
 def test_no_request_gets_a_5xx_or_an_undocumented_answer(
-    host: Host, tmp_path: Path, phases: str, examples: int
+    host: ServiceHost, tmp_path: Path, phases: str, examples: int
 ) -> None:
     token = new_token()
     (tmp_path / "tokens").write_text(f"{line_for('fuzz', token)}\n")
@@ -60,4 +60,4 @@ def test_no_request_gets_a_5xx_or_an_undocumented_answer(
         check=False,
     )
     assert done.returncode == 0, f"MOBIUS_FUZZ_SEED={seed}\n{done.stdout}\n{done.stderr}"
-    instance.wait_until(lambda said: said["status"] == "pass", "/health")
+    instance.wait_until(lambda health: health["status"] == "pass", "/health")

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Real instances: processes, an inherited listening socket, admin sockets, and a systemd that is a datagram socket."""
+"""Real instances: processes, an inherited listening socket, admin sockets, and a datagram socket in place of systemd."""
 
 from __future__ import annotations
 
@@ -26,35 +26,35 @@ GOLDEN = ROOT / "playbooks" / "files" / "golden"
 OLD, NEW = "1.0.0-aaaaaaaaaaaa", "1.1.0-bbbbbbbbbbbb"
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 15.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
     deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "waited in vain"
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.01)
 
 
 @dataclass
-class Running:
-    """One instance's process."""
+class RunningInstance:
+    """The process of one instance."""
 
     release: str
     process: subprocess.Popen[str]
     admin: httpx.Client
     admin_socket: Path
     notices: socket.socket
-    heard: list[str] = field(default_factory=list)
+    received: list[str] = field(default_factory=list)
 
     def wait_ready(self) -> None:
         self.listen_for("READY=1")
 
     def listen_for(self, message: str, seconds: float = 20.0) -> None:
-        """Wait until the process has told systemd this."""
+        """Wait until the process has sent this to systemd."""
         deadline = time.monotonic() + seconds
-        while not any(message in entry.split("\n") for entry in self.heard):
+        while not any(message in entry.split("\n") for entry in self.received):
             assert self.process.poll() is None, f"{self.release} ended: {self.process.communicate()}"
             assert time.monotonic() < deadline, f"no {message}"
             with contextlib.suppress(TimeoutError):
-                self.heard.append(self.notices.recv(4096).decode())
+                self.received.append(self.notices.recv(4096).decode())
 
     @property
     def state(self) -> str:
@@ -63,9 +63,9 @@ class Running:
     def wait_for(self, state: str) -> None:
         wait_until(lambda: self.state == state)
 
-    def wait_until(self, holds: Callable[[Any], bool], path: str = "/metrics/dhash") -> None:
-        """Wait until what it says of itself at `path` of the admin socket is as it should be."""
-        wait_until(lambda: holds(self.admin.get(path).json()))
+    def wait_until(self, condition: Callable[[Any], bool], path: str = "/metrics/dhash") -> None:
+        """Wait until the document at `path` of the admin socket meets the condition."""
+        wait_until(lambda: condition(self.admin.get(path).json()))
 
     def stop(self, seconds: float = 15.0) -> int:
         self.process.send_signal(signal.SIGTERM)
@@ -73,12 +73,12 @@ class Running:
 
 
 @dataclass
-class Host:
-    """A host with a public socket that outlives its instances, and a run folder."""
+class ServiceHost:
+    """A host: a public socket that outlives its instances, and a run folder."""
 
     listener: socket.socket
     run_dir: Path
-    instances: list[Running] = field(default_factory=list)
+    instances: list[RunningInstance] = field(default_factory=list)
 
     @property
     def port(self) -> int:
@@ -88,7 +88,7 @@ class Host:
         return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=10, trust_env=False)
 
     def launch(self, release: str, *, descriptor: bool = True, **settings: str) -> subprocess.Popen[str]:
-        """Start a process without waiting for anything; `settings` are MOBIUS_ variables in small letters."""
+        """Start a process without waiting for it; `settings` are MOBIUS_ variables in lower case."""
         environment = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(ROOT),
@@ -103,14 +103,14 @@ class Host:
         if not descriptor:
             return subprocess.Popen(command, env=environment, text=True, stdout=-1, stderr=-1)
         number = self.listener.fileno()
-        # the process's own number must be in LISTEN_PID, and the descriptor must be 3, as systemd does it
+        # as systemd does: LISTEN_PID is the pid of the process itself, and the descriptor is 3
         script = 'LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"'
         return subprocess.Popen(
             ["sh", "-c", script, "sh", *command], env=environment, text=True, stdout=-1, stderr=-1,
             pass_fds=(3,), preexec_fn=lambda: os.dup2(number, 3),
         )  # fmt: skip
 
-    def start(self, release: str, **settings: str) -> Running:
+    def start(self, release: str, **settings: str) -> RunningInstance:
         """Start an instance and wait until it is ready."""
         notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         address = self.run_dir / f"{release}.notify"
@@ -120,14 +120,14 @@ class Host:
         process = self.launch(release, **{"log_level": "WARNING", **settings})
         path = self.run_dir / release / "admin.sock"
         admin = httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://admin", timeout=10)
-        running = Running(release, process, admin, path, notices)
+        running = RunningInstance(release, process, admin, path, notices)
         self.instances.append(running)
         running.wait_ready()
         return running
 
     @contextlib.contextmanager
     def load(self) -> Iterator[dict[str, Any]]:
-        """Traffic from a second process during the block; the dictionary is filled at its end."""
+        """Send traffic from a second process during the block; the dictionary gets the result at its end."""
         picture = GOLDEN / "rocket-orientation-6.jpg"
         entries = json.loads((GOLDEN / "golden.json").read_text())
         dhash = next(
@@ -149,11 +149,11 @@ class Host:
 
 
 @pytest.fixture
-def host() -> Iterator[Host]:
+def host() -> Iterator[ServiceHost]:
     listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
-    # not pytest's own folder: a Unix socket's path has at most 107 bytes
+    # not pytest's folder: the path of a Unix socket has at most 107 bytes
     with tempfile.TemporaryDirectory(prefix="mobius-") as folder, listener:
-        host = Host(listener, Path(folder))
+        host = ServiceHost(listener, Path(folder))
         yield host
         for instance in host.instances:
             instance.admin.close()

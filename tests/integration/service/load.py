@@ -1,11 +1,11 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""A second process that sends real pictures the whole time and believes nothing.
+"""A second process that keeps sending real pictures and checks every answer.
 
     python load.py PORT PICTURE DHASH
 
-Prints `ready` when every client has had its first answer, goes on until its standard input closes, then prints one JSON
-object. A request fails when anything but a 200 with the right hash comes back; nothing is ever sent twice.
+Prints `ready` when every client has its first answer, runs until its standard input closes, then prints one JSON object.
+A request fails unless its answer is a 200 with the right hash; no request is repeated.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections import Counter
 from pathlib import Path
 
 
-class Load:
+class PictureLoad:
     def __init__(self, port: int, picture: bytes, dhash: str) -> None:
         self.port, self.picture, self.dhash = port, picture, dhash
         self.stop = threading.Event()
@@ -96,4 +96,4 @@ class Load:
 
 
 if __name__ == "__main__":
-    Load(int(sys.argv[1]), Path(sys.argv[2]).read_bytes(), sys.argv[3]).run()
+    PictureLoad(int(sys.argv[1]), Path(sys.argv[2]).read_bytes(), sys.argv[3]).run()

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Pictures to send, and the header that lets them in."""
+"""Pictures to send, and the header with a token."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def encoded(image: Image.Image, form: str = "JPEG", **options: Any) -> bytes:
 
 
 def smaller(data: bytes, quality: int = 60) -> bytes:
-    """The same picture, as somebody else would have saved it."""
+    """The same picture, smaller and saved at lower quality."""
     with Image.open(io.BytesIO(data)) as image:
         return encoded(image.convert("RGB").resize((image.width * 3 // 4, image.height * 3 // 4)), quality=quality)
 
@@ -36,13 +36,13 @@ def again(data: bytes) -> bytes:
 
 
 def noisy(seed: int) -> bytes:
-    """One of many pictures that have nothing in common."""
+    """A picture that is unrelated to those of other seeds."""
     levels = numpy.random.default_rng(seed).integers(0, 256, (12, 12, 3), dtype=numpy.uint8)
     return encoded(Image.fromarray(levels).resize((320, 320), Image.Resampling.BICUBIC), quality=95)
 
 
 def flat(seed: int) -> bytes:
-    """A picture with next to no detail, of which nobody can be sure."""
+    """A picture with hardly any detail, whose matches are doubtful."""
     level = 100 + seed
     pixels = numpy.linspace(level, level + 25, 200, dtype=numpy.float64)
     return encoded(Image.fromarray(numpy.tile(pixels, (200, 1)).astype(numpy.uint8)), "PNG")

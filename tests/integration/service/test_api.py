@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The API with an index behind it, over sockets."""
+"""The API of an instance with an index, over sockets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mobius.service.tokens import line_for, new_token
 from tests.integration.service.samples import GOLDEN, PICTURE, SHA256, again, bearer, encoded, flat, noisy, smaller
 
 if TYPE_CHECKING:
-    from conftest import Host, Running
+    from tests.integration.service.conftest import RunningInstance, ServiceHost
 
 OLD, NEW = "1.0.0-aaaaaaaaaaaa", "1.1.0-bbbbbbbbbbbb"
 
@@ -33,7 +33,7 @@ def token() -> str:
 
 
 @pytest.fixture
-def index(host: Host, tmp_path: Path, token: str) -> dict[str, str]:
+def index(host: ServiceHost, tmp_path: Path, token: str) -> dict[str, str]:
     """The settings of an instance with an index and one token, ada's."""
     tokens = tmp_path / "tokens"
     tokens.write_text(f"# who may write\n{line_for('ada', token)}\n")
@@ -41,17 +41,17 @@ def index(host: Host, tmp_path: Path, token: str) -> dict[str, str]:
 
 
 def is_problem(answer: httpx.Response, status: int, words: str = "") -> bool:
-    said = answer.json()
+    document = answer.json()
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["x-release-id"]
     assert answer.headers["x-request-id"]
-    assert (answer.status_code, said["status"]) == (status, status), said
-    assert said["detail"].endswith(".")
-    assert words in said["detail"]
+    assert (answer.status_code, document["status"]) == (status, status), document
+    assert document["detail"].endswith(".")
+    assert words in document["detail"]
     return True
 
 
-def test_an_image_is_added_once_found_shown_and_forgotten(host: Host, index: dict[str, str], token: str) -> None:
+def test_an_image_is_added_once_found_shown_and_removed(host: ServiceHost, index: dict[str, str], token: str) -> None:
     host.start(OLD, **index)
     with host.client() as client:
         client.headers.update(bearer(token))
@@ -75,28 +75,28 @@ def test_an_image_is_added_once_found_shown_and_forgotten(host: Host, index: dic
         assert is_problem(client.get("/v1/images/nothing"), 400, "64 hexadecimal digits")
 
 
-def test_search_finds_copies_by_image_by_hash_and_turned(host: Host, index: dict[str, str], token: str) -> None:
+def test_search_finds_copies_by_image_by_hash_and_turned(host: ServiceHost, index: dict[str, str], token: str) -> None:
     host.start(OLD, **index)
     coffee = (GOLDEN / "coffee-progressive.jpg").read_bytes()
     with host.client() as client:
         for picture in (PICTURE, coffee):
             assert client.post("/v1/images", content=picture, headers=bearer(token)).status_code == 201
-        found = client.post("/v1/search", content=smaller(PICTURE)).json()
-        assert [match["image"]["sha256"] for match in found["matches"]] == [SHA256]
-        assert (found["matches"][0]["transform"], found["matches"][0]["confidence"]) == ("none", "doubtful")
+        result = client.post("/v1/search", content=smaller(PICTURE)).json()
+        assert [match["image"]["sha256"] for match in result["matches"]] == [SHA256]
+        assert (result["matches"][0]["transform"], result["matches"][0]["confidence"]) == ("none", "doubtful")
 
-        query = {key: found["query"][key] for key in ("dhash", "dhash_vertical")}
+        query = {key: result["query"][key] for key in ("dhash", "dhash_vertical")}
         by_hash = client.post("/v1/search?max_distance=4&limit=1", json=query).json()
         assert [match["image"]["sha256"] for match in by_hash["matches"]] == [SHA256]
-        assert by_hash["matches"][0]["confidence"] == "doubtful", "a mere hash proves nothing"
+        assert by_hash["matches"][0]["confidence"] == "doubtful", "a hash alone cannot be verified"
         assert len(client.post("/v1/search?max_distance=64&limit=2", content=PICTURE).json()["matches"]) == 2
         assert len(client.post("/v1/search?max_distance=64&limit=1", content=PICTURE).json()["matches"]) == 1
 
         with Image.open(io.BytesIO(PICTURE)) as image:
             turned = encoded(image.transpose(Image.Transpose.ROTATE_90), quality=90)
         assert client.post("/v1/search", content=turned).json()["matches"] == []
-        found = client.post("/v1/search?transforms=true", content=turned).json()["matches"]
-        assert [(match["image"]["sha256"], match["transform"]) for match in found] == [(SHA256, "rotate270")]
+        matches = client.post("/v1/search?transforms=true", content=turned).json()["matches"]
+        assert [(match["image"]["sha256"], match["transform"]) for match in matches] == [(SHA256, "rotate270")]
 
         for path, body, status, words in (
             ("/v1/search?max_distance=65", PICTURE, 400, "max_distance must be a number from 0 to 64, not '65'."),
@@ -106,7 +106,7 @@ def test_search_finds_copies_by_image_by_hash_and_turned(host: Host, index: dict
             ("/v1/search", b"no picture", 415, "not a picture"),
         ):
             assert is_problem(client.post(path, content=body), status, words)
-        for said, status, words in (
+        for body, status, words in (
             (b"{", 400, "not JSON"),
             (b"[" * 100_000, 400, "not JSON"),
             (b"[]", 422, "a JSON object"),
@@ -114,7 +114,7 @@ def test_search_finds_copies_by_image_by_hash_and_turned(host: Host, index: dict
             (b'{"dhash": "0123456789abcdeg", "dhash_vertical": "0123456789abcdef"}', 422, "16 hexadecimal digits"),
             (b'{"dhash": 5, "colour": 1}', 422, "There is no key 'colour'"),
         ):
-            answer = client.post("/v1/search", content=said, headers={"Content-Type": "application/json"})
+            answer = client.post("/v1/search", content=body, headers={"Content-Type": "application/json"})
             assert is_problem(answer, status, words)
         answer = client.post("/v1/search?transforms=true", json=query)
         assert is_problem(answer, 422, "found by a picture, not by a hash")
@@ -129,44 +129,46 @@ def scanned(tmp_path: Path, *pictures: bytes) -> None:
         library.scan(tmp_path / "library")
 
 
-def test_duplicates_are_told_in_pages(host: Host, index: dict[str, str], tmp_path: Path) -> None:
-    originals = [noisy(seed) for seed in (0, 2, 3, 6, 11)]  # each of one certain copy
+def test_duplicates_are_listed_in_pages(host: ServiceHost, index: dict[str, str], tmp_path: Path) -> None:
+    originals = [noisy(seed) for seed in (0, 2, 3, 6, 11)]  # each has one confident copy
     scanned(tmp_path, *originals, *map(again, originals))
     instance = host.start(OLD, **index)
     with host.client() as client:
-        # the pixels are looked at in the background, so that nobody waits for it
-        instance.wait_until(lambda said: said["images"] == 10 and said["doubtful_queue"] == 0)
+        # the pixels are verified in the background
+        instance.wait_until(lambda figures: figures["images"] == 10 and figures["doubtful_queue"] == 0)
         whole = client.get("/v1/duplicates").json()
         assert {group["kept"]["sha256"] for group in whole["groups"]} == {
             hashlib.sha256(picture).hexdigest() for picture in originals
         }
         assert [len(group["others"]) for group in whole["groups"]] == [1] * 5
         assert whole["next"] is None
-        seen, after = [], ""
+        groups, after = [], ""
         while after is not None:
             page = client.get(f"/v1/duplicates?limit=2{f'&after={after}' if after else ''}").json()
             assert len(page["groups"]) <= 2
-            seen += page["groups"]
+            groups += page["groups"]
             after = page["next"]
-        assert seen == whole["groups"]
-        assert is_problem(client.get("/v1/duplicates?after=x"), 400, "`next` of the page before")
+        assert groups == whole["groups"]
+        assert is_problem(client.get("/v1/duplicates?after=x"), 400, "`next` of the previous page")
 
 
-def test_a_pair_is_doubtful_until_the_release_that_serves_has_seen_it(
-    host: Host, index: dict[str, str], tmp_path: Path
+def test_a_pair_is_doubtful_until_the_serving_release_has_verified_it(
+    host: ServiceHost, index: dict[str, str], tmp_path: Path
 ) -> None:
     scanned(tmp_path, PICTURE, again(PICTURE))
     waiting = host.start(OLD, **{**index, "start": "standby"})
-    waiting.wait_until(lambda said: said["images"] == 2)
+    waiting.wait_until(lambda figures: figures["images"] == 2)
     for path in ("/v1/duplicates", "/v1/review"):
-        said = waiting.admin.get(path).json()
-        assert [len(said[key]) for key in ("groups", "pairs") if key in said] == [path == "/v1/review"]
-    found = waiting.admin.post("/v1/search", content=again(again(PICTURE))).json()["matches"]
-    assert [match["confidence"] for match in found] == ["confident"] * 2, "of one picture the pixels are seen at once"
+        document = waiting.admin.get(path).json()
+        assert [len(document[key]) for key in ("groups", "pairs") if key in document] == [path == "/v1/review"]
+    matches = waiting.admin.post("/v1/search", content=again(again(PICTURE))).json()["matches"]
+    assert [match["confidence"] for match in matches] == ["confident"] * 2, (
+        "the pixels of the query are verified at once"
+    )
     with contextlib.closing(sqlite3.connect(tmp_path / "index.sqlite")) as database:
-        assert database.execute("SELECT count(*) FROM proofs").fetchone() == (0,), "that is the other release's work"
+        assert database.execute("SELECT count(*) FROM proofs").fetchone() == (0,), "the serving release does that"
         serving = host.start(NEW, **index)
-        serving.wait_until(lambda said: said["images"] == 2 and said["doubtful_queue"] == 0)
+        serving.wait_until(lambda figures: figures["images"] == 2 and figures["doubtful_queue"] == 0)
         assert database.execute("SELECT proven, release FROM proofs").fetchall() == [(1, NEW)]
     for instance in (waiting, serving):
         (group,) = instance.admin.get("/v1/duplicates").json()["groups"]
@@ -174,20 +176,22 @@ def test_a_pair_is_doubtful_until_the_release_that_serves_has_seen_it(
         assert instance.admin.get("/v1/review").json()["pairs"] == []
 
 
-def test_what_was_only_posted_stays_doubtful(host: Host, index: dict[str, str], token: str, tmp_path: Path) -> None:
+def test_matches_of_a_posted_image_stay_doubtful(
+    host: ServiceHost, index: dict[str, str], token: str, tmp_path: Path
+) -> None:
     instance = host.start(OLD, **index)
     with host.client() as client:
         for data in (PICTURE, smaller(PICTURE)):
             assert client.post("/v1/images", content=data, headers=bearer(token)).status_code == 201
-        found = client.post("/v1/search", content=smaller(PICTURE, 70)).json()["matches"]
-        assert [match["confidence"] for match in found] == ["doubtful"] * 2
-        instance.wait_until(lambda said: said["doubtful_queue"] == 1)
+        matches = client.post("/v1/search", content=smaller(PICTURE, 70)).json()["matches"]
+        assert [match["confidence"] for match in matches] == ["doubtful"] * 2
+        instance.wait_until(lambda figures: figures["doubtful_queue"] == 1)
         assert client.get("/v1/duplicates").json()["groups"] == []
     with contextlib.closing(sqlite3.connect(tmp_path / "index.sqlite")) as database:
         assert database.execute("SELECT count(*) FROM proofs").fetchone() == (0,)
 
 
-def test_a_doubtful_match_is_reviewed_once(host: Host, index: dict[str, str], token: str) -> None:
+def test_a_doubtful_match_is_reviewed_once(host: ServiceHost, index: dict[str, str], token: str) -> None:
     instance = host.start(OLD, **index)
     with host.client() as client:
         for seed in range(4):
@@ -197,18 +201,18 @@ def test_a_doubtful_match_is_reviewed_once(host: Host, index: dict[str, str], to
         assert queue["next"] is None
         first = client.get("/v1/review?limit=1").json()
         assert first["pairs"] == queue["pairs"][:1]
-        rest = client.get(f"/v1/review?after={first['next']}").json()
-        assert rest["pairs"] == queue["pairs"][1:]
-        # the queue is counted in the background, for health and metrics
+        second = client.get(f"/v1/review?after={first['next']}").json()
+        assert second["pairs"] == queue["pairs"][1:]
+        # health and metrics count the queue in the background
         waiting = len(queue["pairs"])
-        instance.wait_until(lambda said: said["doubtful_queue"] == waiting and said["images"] == 4)
+        instance.wait_until(lambda figures: figures["doubtful_queue"] == waiting and figures["images"] == 4)
         checks = instance.admin.get("/health").json()["checks"]
         assert checks["review:queue"][0] == {"status": "pass", "observedValue": waiting, "observedUnit": "pairs"}
         assert f'mobius_review_queue_pairs{{release="{OLD}"}} {waiting}.0' in client.get("/metrics").text
 
         pair = queue["pairs"][0]["id"]
-        said = client.post(f"/v1/review/{pair}", json={"decision": "different"}, headers=bearer(token))
-        assert (said.status_code, said.json()["by"], said.json()["decision"]) == (200, "ada", "different")
+        answer = client.post(f"/v1/review/{pair}", json={"decision": "different"}, headers=bearer(token))
+        assert (answer.status_code, answer.json()["by"], answer.json()["decision"]) == (200, "ada", "different")
         assert pair not in [entry["id"] for entry in client.get("/v1/review").json()["pairs"]]
 
         nowhere = f"/v1/review/{'0' * 16}-{'1' * 16}"
@@ -218,7 +222,7 @@ def test_a_doubtful_match_is_reviewed_once(host: Host, index: dict[str, str], to
         assert is_problem(client.post(f"/v1/review/{pair}", json={"decision": "same"}), 401)
 
 
-def test_several_images_in_one_form_have_a_result_each(host: Host) -> None:
+def test_several_images_in_one_form_have_a_result_each(host: ServiceHost) -> None:
     host.start(OLD, start="serving", max_parts="3")
     with host.client() as client:
         single = client.post("/v1/hash", content=PICTURE).json()
@@ -234,7 +238,7 @@ def test_several_images_in_one_form_have_a_result_each(host: Host) -> None:
         assert (second["name"], second["status"]) == ("b.png", 415)
         assert second["error"] == "The picture is declared as PNG, but its bytes are JPEG."
         assert (third["name"], third["status"]) == ("c", 415)
-        assert is_problem(client.post("/v1/hash", files=[*files, files[0]]), 413, "More than 3 images")
+        assert is_problem(client.post("/v1/hash", files=[*files, files[0]]), 413, "at most 3 images")
         for content_type, body in (
             ("multipart/form-data", b"x"),
             ("multipart/form-data; boundary=abc", b"nothing of the kind"),
@@ -245,8 +249,8 @@ def test_several_images_in_one_form_have_a_result_each(host: Host) -> None:
             assert is_problem(answer, 400)
 
 
-def test_writing_wants_a_token_and_reading_does_when_it_is_closed(
-    host: Host, index: dict[str, str], token: str
+def test_writing_needs_a_token_and_reading_does_when_it_is_not_open(
+    host: ServiceHost, index: dict[str, str], token: str
 ) -> None:
     host.start(OLD, **index)
     wrong = [{}, bearer(new_token()), bearer("x"), {"Authorization": token}, {"Authorization": f"Basic {token}"}]
@@ -262,8 +266,8 @@ def test_writing_wants_a_token_and_reading_does_when_it_is_closed(
         assert client.post("/v1/hash", content=PICTURE).status_code == 200
         assert is_problem(client.get(f"/v1/images/{SHA256}"), 404)
     closed = host.start(NEW, **{**index, "reads": "token", "start": "standby"})
-    assert closed.admin.get(f"/v1/images/{SHA256}").status_code == 404, "the admin socket's mode says who may"
-    with socket_of(host, closed) as client:
+    assert closed.admin.get(f"/v1/images/{SHA256}").status_code == 404, "the mode of the admin socket controls access"
+    with client_of(host, closed) as client:
         for path in ("/v1/duplicates", f"/v1/images/{SHA256}"):
             assert is_problem(client.get(path), 401)
         assert is_problem(client.post("/v1/hash", content=PICTURE), 401)
@@ -272,7 +276,7 @@ def test_writing_wants_a_token_and_reading_does_when_it_is_closed(
             assert client.get(path).status_code == 200
 
 
-def socket_of(host: Host, instance: Running) -> httpx.Client:
+def client_of(host: ServiceHost, instance: RunningInstance) -> httpx.Client:
     """A client that only this instance answers."""
     for other in host.instances:
         other.admin.post("/admin/serve" if other is instance else "/admin/standby")
@@ -281,7 +285,7 @@ def socket_of(host: Host, instance: Running) -> httpx.Client:
     return host.client()
 
 
-def test_tokens_are_rotated_without_a_restart(host: Host, index: dict[str, str], token: str) -> None:
+def test_tokens_are_rotated_without_a_restart(host: ServiceHost, index: dict[str, str], token: str) -> None:
     instance = host.start(OLD, **index)
     file, other = Path(index["tokens"]), new_token()
 
@@ -296,7 +300,7 @@ def test_tokens_are_rotated_without_a_restart(host: Host, index: dict[str, str],
         assert answers(token, other) == [401, 404]
         file.write_text(f"{line_for('ada-2', other)}\nada {token}\n")
         answer = client.delete(f"/v1/images/{SHA256}", headers=bearer(other))
-        assert is_problem(answer, 503, "The tokens cannot be read now."), "nobody knows which were taken back"
+        assert is_problem(answer, 503, "The tokens cannot be read now."), "it is unknown which were revoked"
         health = instance.admin.get("/health").json()
         assert (health["status"], health["checks"]["tokens:file"][0]["status"]) == ("warn", "warn")
         assert token not in json.dumps(health)
@@ -305,17 +309,17 @@ def test_tokens_are_rotated_without_a_restart(host: Host, index: dict[str, str],
         assert instance.admin.get("/health").json()["status"] == "pass"
 
 
-def test_a_page_of_another_site_may_not_write(host: Host, index: dict[str, str]) -> None:
+def test_a_page_of_another_site_may_not_write(host: ServiceHost, index: dict[str, str]) -> None:
     with host.client() as client:
         host.start(OLD, **{**index, "writes": "open"})
-        own = {"Origin": f"http://127.0.0.1:{host.port}"}
-        assert client.post("/v1/images", content=PICTURE, headers=own).status_code == 201
+        same_origin = {"Origin": f"http://127.0.0.1:{host.port}"}
+        assert client.post("/v1/images", content=PICTURE, headers=same_origin).status_code == 201
         for origin in ("http://evil.example", "null", f"http://127.0.0.1:{host.port}.evil.example"):
             answer = client.post("/v1/images", content=PICTURE, headers={"Origin": origin})
             assert is_problem(answer, 403, "A page of another site may not write here.")
 
 
-def test_without_an_index_only_hashing_works(host: Host) -> None:
+def test_without_an_index_only_hashing_works(host: ServiceHost) -> None:
     host.start(OLD, start="serving", writes="open")
     with host.client() as client:
         assert client.post("/v1/hash", content=PICTURE).status_code == 200
@@ -330,26 +334,28 @@ def test_without_an_index_only_hashing_works(host: Host) -> None:
             assert is_problem(answer, 404, "This service keeps no index: its setting `index` names none.")
 
 
-def test_two_instances_on_one_index_see_each_others_images(host: Host, index: dict[str, str], token: str) -> None:
+def test_two_instances_on_one_index_see_each_others_images(
+    host: ServiceHost, index: dict[str, str], token: str
+) -> None:
     old, new = host.start(OLD, **index), host.start(NEW, **{**index, "start": "standby"})
 
-    def seen_by(instance: Running) -> list[str]:
+    def matches_of(instance: RunningInstance) -> list[str]:
         return [
             match["image"]["sha256"] for match in instance.admin.post("/v1/search", content=PICTURE).json()["matches"]
         ]
 
-    assert (seen_by(old), seen_by(new)) == ([], [])
+    assert (matches_of(old), matches_of(new)) == ([], [])
     assert old.admin.post("/v1/images", content=PICTURE).status_code == 201
-    assert (seen_by(old), seen_by(new)) == ([SHA256], [SHA256])
+    assert (matches_of(old), matches_of(new)) == ([SHA256], [SHA256])
     assert new.admin.delete(f"/v1/images/{SHA256}").status_code == 204
-    assert (seen_by(old), seen_by(new)) == ([], [])
+    assert (matches_of(old), matches_of(new)) == ([], [])
     # both write at once: they wait for each other, and nothing is lost
     pictures = [noisy(seed) for seed in range(40)]
     statuses: list[int] = []
 
-    def post(instance: Running, some: list[bytes]) -> None:
+    def post(instance: RunningInstance, batch: list[bytes]) -> None:
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(instance.admin_socket)), timeout=30) as client:
-            statuses.extend(client.post("http://admin/v1/images", content=one).status_code for one in some)
+            statuses.extend(client.post("http://admin/v1/images", content=one).status_code for one in batch)
 
     threads = [
         threading.Thread(target=post, args=(instance, pictures[start::4]))
@@ -361,10 +367,10 @@ def test_two_instances_on_one_index_see_each_others_images(host: Host, index: di
         thread.join()
     assert statuses == [201] * 40
     for instance in (old, new):
-        instance.wait_until(lambda said: said["images"] == 40)
+        instance.wait_until(lambda figures: figures["images"] == 40)
 
 
-def test_the_document_is_served(host: Host) -> None:
+def test_the_document_is_served(host: ServiceHost) -> None:
     host.start(OLD, start="serving")
     with host.client() as client:
         served = client.get("/openapi.json")

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""`mobius dhash serve` and `mobius dhash token`, as they are typed."""
+"""The commands `mobius dhash serve` and `mobius dhash token`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def serving(folder: Path, *words: str, **more: str) -> Iterator[tuple[subprocess
 def test_one_command_serves_a_folder_and_prints_the_address(tmp_path: Path) -> None:
     with serving(tmp_path) as (process, client):
         assert client.get("/").headers["content-type"].startswith("text/html")
-        assert client.post("/v1/images", content=PICTURE).status_code == 201, "on this machine anybody may write"
+        assert client.post("/v1/images", content=PICTURE).status_code == 201, "every local user may write"
         foreign = client.post("/v1/images", content=PICTURE, headers={"Host": "rebound.example"})
         assert foreign.status_code == 403
         process.send_signal(signal.SIGINT)
@@ -61,26 +61,26 @@ def test_one_command_serves_a_folder_and_prints_the_address(tmp_path: Path) -> N
         assert client.get(f"/v1/images/{SHA256}").status_code == 200, "the index was kept"
 
 
-def test_beyond_this_machine_writing_needs_a_token_that_the_command_makes(tmp_path: Path) -> None:
-    made = subprocess.run(command("token", "ada"), env=environment(), capture_output=True, text=True, check=True)
+def test_on_other_addresses_writing_needs_a_token_from_the_command(tmp_path: Path) -> None:
+    created = subprocess.run(command("token", "ada"), env=environment(), capture_output=True, text=True, check=True)
     tokens = tmp_path / "tokens"
-    tokens.write_text(made.stderr)
-    assert made.stdout.strip() not in made.stderr
+    tokens.write_text(created.stderr)
+    assert created.stdout.strip() not in created.stderr
     with serving(tmp_path, "--host", "0.0.0.0", MOBIUS_TOKENS=str(tokens)) as (_, client):
         assert client.post("/v1/images", content=PICTURE).status_code == 401
-        assert client.post("/v1/images", content=PICTURE, headers=bearer(made.stdout.strip())).status_code == 201
+        assert client.post("/v1/images", content=PICTURE, headers=bearer(created.stdout.strip())).status_code == 201
 
 
 @pytest.mark.parametrize(
     ("words", "more", "code", "sentence"),
     [
         (("serve", "--index", "nowhere/x.sqlite"), {}, 1, "There is no folder"),
-        (("serve",), {"MOBIUS_COLOUR": "red"}, 1, "MOBIUS_COLOUR is no setting of the service."),
+        (("serve",), {"MOBIUS_COLOUR": "red"}, 1, "MOBIUS_COLOUR is not a setting of the service."),
         (("serve", "--port", "70000"), {}, 1, "70000 is not in the range"),
         (("token", "a b"), {}, 1, "A token's name is"),
     ],
 )
-def test_what_is_wrong_is_one_sentence(
+def test_an_error_is_one_sentence(
     tmp_path: Path, words: tuple[str, ...], more: dict[str, str], code: int, sentence: str
 ) -> None:
     done = subprocess.run(
@@ -92,9 +92,9 @@ def test_what_is_wrong_is_one_sentence(
     assert [*tmp_path.iterdir()] == []
 
 
-def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
+def test_a_port_in_use_is_reported(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
         done = subprocess.run(
             command("serve", "--port", port),
             cwd=tmp_path,
@@ -104,4 +104,4 @@ def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
             check=False,
         )
     assert done.returncode == 3
-    assert f"127.0.0.1:{port} cannot be listened on: Address already in use." in done.stderr
+    assert f"Listening on 127.0.0.1:{port} failed: Address already in use." in done.stderr

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""One or two instances as a balancer, a scraper, systemd and a rude client meet them."""
+"""One or two instances as seen by a load balancer, a scraper, systemd and misbehaving clients."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from mobius.dhash import Library
 from mobius.dhash._descriptor import LOOK_BYTES
 
 if TYPE_CHECKING:
-    from conftest import Host
+    from tests.integration.service.conftest import ServiceHost
 
 OLD, NEW = "1.0.0-aaaaaaaaaaaa", "1.1.0-bbbbbbbbbbbb"
 GOLDEN = Path(__file__).parents[3] / "playbooks/files/golden"
@@ -42,7 +42,7 @@ def series(page: str) -> dict[tuple[str, str], float]:
     }
 
 
-def test_the_golden_answers_come_over_http(host: Host) -> None:
+def test_the_golden_answers_come_over_http(host: ServiceHost) -> None:
     host.start(OLD, start="serving")
     with host.client() as client:
         for entry in json.loads((GOLDEN / "golden.json").read_text()):
@@ -50,13 +50,13 @@ def test_the_golden_answers_come_over_http(host: Host) -> None:
             answer = client.request(
                 entry["method"], entry["path"], content=body, headers={"Content-Type": entry["content_type"]}
             )
-            found = answer.json()
+            document = answer.json()
             assert answer.status_code == 200
-            assert {key: found[key] for key in entry["json"]} == entry["json"]
-            assert found["warnings"] == []
+            assert {key: document[key] for key in entry["json"]} == entry["json"]
+            assert document["warnings"] == []
 
 
-def test_http_answers_with_the_keys_of_the_command(host: Host) -> None:
+def test_http_answers_with_the_keys_of_the_command(host: ServiceHost) -> None:
     host.start(OLD, start="serving")
     path = GOLDEN / "rocket-orientation-6.jpg"
     call = [sys.executable, "-c", "from mobius.cli.dhash import dhash; dhash()", "hash", "--format", "json", path]
@@ -66,7 +66,7 @@ def test_http_answers_with_the_keys_of_the_command(host: Host) -> None:
         assert client.post("/v1/hash", content=path.read_bytes()).json() == printed
 
 
-def test_the_public_side_speaks_of_the_host_and_the_admin_side_of_the_instance(host: Host) -> None:
+def test_the_public_socket_reports_on_the_host_and_the_admin_socket_on_the_instance(host: ServiceHost) -> None:
     old, new = host.start(OLD, start="serving"), host.start(NEW)
     body = (GOLDEN / "camera-grey.png").read_bytes()
     new.admin.post("/v1/hash", content=body)
@@ -74,7 +74,7 @@ def test_the_public_side_speaks_of_the_host_and_the_admin_side_of_the_instance(h
     with host.client() as client:
         text = client.get("/metrics").text
         lines = [line.rpartition(" ")[0] for line in text.splitlines() if not line.startswith("#")]
-        assert len(lines) == len(set(lines)), "a scraper refuses a page that says a series twice"
+        assert len(lines) == len(set(lines)), "a scraper refuses a page with a duplicate series"
         page = series(text)
         assert (page["mobius_up", OLD], page["mobius_up", NEW]) == (1, 1)
         assert (page["mobius_serving", OLD], page["mobius_serving", NEW]) == (1, 0)
@@ -84,9 +84,14 @@ def test_the_public_side_speaks_of_the_host_and_the_admin_side_of_the_instance(h
         assert figures[OLD]["requests"] == 0
         assert (figures[NEW]["requests"], figures[NEW]["extraction_failure_rate"]) == (2, 0.5)
         assert figures[NEW]["hash_seconds"]["p95"] > 0
-        own = new.admin.get("/metrics/dhash").json()
-        assert (own["release"], own["requests"], own["errors"], own["error_rate"]) == (NEW, 2, 0, 0)
-        assert set(own) >= {"memory_bytes", "uptime_seconds", "doubtful_queue", "hash_seconds", "images"}
+        figures_of_new = new.admin.get("/metrics/dhash").json()
+        assert (
+            figures_of_new["release"],
+            figures_of_new["requests"],
+            figures_of_new["errors"],
+            figures_of_new["error_rate"],
+        ) == (NEW, 2, 0, 0)
+        assert set(figures_of_new) >= {"memory_bytes", "uptime_seconds", "doubtful_queue", "hash_seconds", "images"}
         assert {release for _, release in series(new.admin.get("/metrics").text)} == {NEW}
 
         # a balancer keeps the host while one instance drains and another serves, even on the draining one's connection
@@ -98,7 +103,7 @@ def test_the_public_side_speaks_of_the_host_and_the_admin_side_of_the_instance(h
         assert new.admin.get("/readyz").status_code == 200
 
 
-def test_a_dead_and_a_frozen_neighbour_count_as_down_and_do_not_hold_up_the_page(host: Host) -> None:
+def test_a_dead_and_a_frozen_neighbour_count_as_down_and_do_not_delay_the_page(host: ServiceHost) -> None:
     dead, frozen = host.start(OLD), host.start(NEW)
     third = host.start("1.2.0-cccccccccccc", start="serving")
     dead.process.kill()
@@ -106,9 +111,9 @@ def test_a_dead_and_a_frozen_neighbour_count_as_down_and_do_not_hold_up_the_page
     frozen.process.send_signal(signal.SIGSTOP)
     try:
         with host.client() as client:
-            begun = time.monotonic()
+            started = time.monotonic()
             page = series(client.get("/metrics").text)
-            assert time.monotonic() - begun < 1.5
+            assert time.monotonic() - started < 1.5
             assert [page["mobius_up", release] for release in (OLD, NEW, third.release)] == [0, 0, 1]
             entries = {entry["release"]: entry["up"] for entry in client.get("/metrics/dhash").json()["instances"]}
             assert entries == {OLD: 0, NEW: 0, third.release: 1}
@@ -118,17 +123,17 @@ def test_a_dead_and_a_frozen_neighbour_count_as_down_and_do_not_hold_up_the_page
 
 
 @pytest.mark.parametrize("body", [b"no metrics {", b"\xff\xfe", b"[1]", b"{}"])
-def test_a_neighbour_that_answers_nonsense_does_not_take_the_page_with_it(host: Host, body: bytes) -> None:
+def test_a_neighbour_with_an_invalid_answer_does_not_break_the_page(host: ServiceHost, body: bytes) -> None:
     good = host.start(NEW, start="serving")
-    place = host.run_dir / OLD / "admin.sock"
-    place.parent.mkdir()
+    path = host.run_dir / OLD / "admin.sock"
+    path.parent.mkdir()
 
     class Nonsense(socketserver.StreamRequestHandler):
         def handle(self) -> None:
             self.rfile.readline()
             self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n" + body)
 
-    with socketserver.ThreadingUnixStreamServer(str(place), Nonsense) as bad, host.client() as client:
+    with socketserver.ThreadingUnixStreamServer(str(path), Nonsense) as bad, host.client() as client:
         threading.Thread(target=bad.serve_forever, args=(0.01,), daemon=True).start()
         metrics, figures = client.get("/metrics"), client.get("/metrics/dhash")
         bad.shutdown()
@@ -137,7 +142,7 @@ def test_a_neighbour_that_answers_nonsense_does_not_take_the_page_with_it(host: 
     assert {entry["release"]: entry["up"] for entry in figures.json()["instances"]} == {OLD: 0, good.release: 1}
 
 
-def test_health_says_who_it_is_and_how_it_is(host: Host, tmp_path: Path) -> None:
+def test_health_reports_identity_and_checks(host: ServiceHost, tmp_path: Path) -> None:
     index = tmp_path / "index.sqlite"
     instance = host.start(OLD, start="serving", index=str(index))
     answer = instance.admin.get("/health")
@@ -164,12 +169,12 @@ def test_health_says_who_it_is_and_how_it_is(host: Host, tmp_path: Path) -> None
         (None, "file is not a database"),
     ],
 )
-def test_an_instance_whose_index_cannot_be_used_says_so_and_hashes_on(
-    host: Host, tmp_path: Path, damage: str | None, words: str
+def test_an_instance_whose_index_cannot_be_used_reports_it_and_still_hashes(
+    host: ServiceHost, tmp_path: Path, damage: str | None, words: str
 ) -> None:
     index = tmp_path / "index.sqlite"
     if damage is None:
-        index.write_bytes(b"this is no index, but it is long enough to be looked at as one" * 50)
+        index.write_bytes(b"this is not an index, but long enough to be read as one" * 50)
     else:
         with contextlib.closing(sqlite3.connect(index)) as database:
             database.executescript(damage)
@@ -183,41 +188,39 @@ def test_an_instance_whose_index_cannot_be_used_says_so_and_hashes_on(
     assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
     assert instance.admin.post("/v1/hash", content=(GOLDEN / "camera-grey.png").read_bytes()).status_code == 200
     index.unlink()
-    instance.wait_until(lambda said: said["status"] == "pass", "/health")
+    instance.wait_until(lambda health: health["status"] == "pass", "/health")
     assert instance.admin.get("/v1/duplicates").status_code == 200
 
 
-def test_systemd_hears_of_readiness_the_watchdog_and_the_end(host: Host) -> None:
+def test_systemd_is_notified_of_readiness_watchdog_and_stop(host: ServiceHost) -> None:
     instance = host.start(OLD, start="serving", WATCHDOG_USEC="600000")
     instance.listen_for("STATUS=serving")
     for _ in range(3):
-        instance.heard.clear()
+        instance.received.clear()
         instance.listen_for("WATCHDOG=1", seconds=2)
-    instance.heard.clear()
+    instance.received.clear()
     instance.process.send_signal(signal.SIGTERM)
     instance.listen_for("STOPPING=1", seconds=5)
 
 
-def test_an_instance_ends_although_it_is_just_pairing_a_library_that_takes_it_minutes(
-    host: Host, tmp_path: Path
-) -> None:
-    place = tmp_path / "index.sqlite"
+def test_an_instance_stops_while_it_pairs_a_large_library(host: ServiceHost, tmp_path: Path) -> None:
+    path = tmp_path / "index.sqlite"
     chance = random.Random(1)
-    Library(place, release="test").close()
-    with contextlib.closing(sqlite3.connect(place)) as database, database:
-        # all near each other by their hashes, and no two alike: thirty million pairs to look at
+    Library(path, release="test").close()
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        # all have equal hashes and no two are duplicates: thirty million pairs to compare
         database.executemany(
             "INSERT INTO pictures (sha256, size, algorithm, rows, columns, look, width, height, format, posted, release,"
             " written_at) VALUES (?, 1, 'fast-2', 0, 0, ?, 1, 1, 'JPEG', 1, 'test', '2026-01-01T00:00:00+00:00')",
             ((f"{number:064x}", chance.randbytes(LOOK_BYTES)) for number in range(8000)),
         )
-    instance = host.start(OLD, index=str(place))
+    instance = host.start(OLD, index=str(path))
     assert instance.admin.get("/health").json()["checks"]["index:pictures"][0]["observedValue"] is None
     assert instance.stop() == 0
-    assert "is given up" in "".join(instance.process.communicate())
+    assert "is abandoned" in "".join(instance.process.communicate())
 
 
-def test_production_logs_go_to_a_file_and_the_console_is_silent(host: Host, tmp_path: Path) -> None:
+def test_production_logs_go_to_a_file_and_the_console_is_silent(host: ServiceHost, tmp_path: Path) -> None:
     log = tmp_path / "service.log"
     old_umask = os.umask(0o077)
     try:
@@ -245,13 +248,15 @@ def test_production_logs_go_to_a_file_and_the_console_is_silent(host: Host, tmp_
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"colour": "red"}, "MOBIUS_COLOUR is no setting of the service."),
+        ({"colour": "red"}, "MOBIUS_COLOUR is not a setting of the service."),
         ({"start": "maybe"}, "MOBIUS_START must be serving or standby, not 'maybe'."),
         ({"max_pixels": "-1"}, "MOBIUS_MAX_PIXELS must be 1 to 2147483648, not '-1'."),
         ({"environment": "production"}, "MOBIUS_LOG_FILE must be set in production."),
     ],
 )
-def test_a_bad_setting_is_one_sentence_and_exit_code_one(host: Host, settings: dict[str, str], sentence: str) -> None:
+def test_a_bad_setting_is_one_sentence_and_exit_code_one(
+    host: ServiceHost, settings: dict[str, str], sentence: str
+) -> None:
     process = host.launch(OLD, **settings)
     errors = process.communicate(timeout=20)[1]
     assert process.returncode == 1
@@ -269,7 +274,7 @@ def raw(port: int, data: bytes) -> bytes:
     return b"".join(parts)
 
 
-def test_rude_clients_get_a_problem_and_never_a_5xx(host: Host) -> None:
+def test_misbehaving_clients_get_a_problem_and_never_a_5xx(host: ServiceHost) -> None:
     host.start(OLD, start="serving", body_timeout="1", max_body_bytes="50000", max_pixels="100000")
     garbage = raw(host.port, b"\x16\x03\x01 hello\r\n\r\n")
     assert garbage.startswith(b"HTTP/1.1 400 ")
@@ -303,12 +308,12 @@ def test_rude_clients_get_a_problem_and_never_a_5xx(host: Host) -> None:
         assert client.get("/metrics/dhash").json()["instances"][0]["errors"] == 0
 
 
-def test_more_requests_than_allowed_are_told_to_come_back(host: Host) -> None:
+def test_more_requests_than_allowed_get_503_with_retry_after(host: ServiceHost) -> None:
     instance = host.start(OLD, start="serving", max_in_flight="1")
     body = (GOLDEN / "camera-grey.png").read_bytes()
     with socket.create_connection(("127.0.0.1", host.port), timeout=10) as slow, host.client() as client:
         slow.sendall(b"POST /v1/hash HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % len(body))
-        instance.wait_until(lambda said: said["checks"]["requests:inFlight"][0]["observedValue"] == 1, "/health")
+        instance.wait_until(lambda health: health["checks"]["requests:inFlight"][0]["observedValue"] == 1, "/health")
         refused = client.post("/v1/hash", content=body)
         assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
         slow.sendall(body)

@@ -17,13 +17,13 @@ from PIL import Image
 from tests.integration.service.samples import GOLDEN, encoded, noisy
 
 if TYPE_CHECKING:
-    from conftest import Host
+    from tests.integration.service.conftest import ServiceHost
 
 RELEASE = "1.0.0-aaaaaaaaaaaa"
 REQUESTS = 100_000
 THREADS = 4
-GROWTH = 8_000_000
-"""Bytes that it may have grown by from the first fifth to the end: less than a hundred for a request."""
+GROWTH_MAX_BYTES = 8_000_000
+"""Limit of growth in bytes from the first fifth to the end: less than a hundred per request."""
 
 
 def small(seed: int) -> bytes:
@@ -31,8 +31,8 @@ def small(seed: int) -> bytes:
         return encoded(image.resize((64, 64)))
 
 
-class Turn:
-    """One thread's part, request after request on one connection, and what it found wrong."""
+class MixedClient:
+    """One thread of requests on one connection, and its wrong answers."""
 
     def __init__(self, port: int, seed: int) -> None:
         self.port = port
@@ -56,29 +56,30 @@ class Turn:
     def run(self, times: int) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         for _ in range(times):
-            for method, path, body, wanted in self.requests:
+            for method, path, body, expected in self.requests:
                 connection.request(method, path, body)
                 answer = connection.getresponse()
                 answer.read()
-                if answer.status not in wanted:
+                if answer.status not in expected:
                     self.wrong.append((method, path, answer.status))
         connection.close()
 
 
 @pytest.mark.soak
-def test_memory_stays_flat_over_a_hundred_thousand_requests(host: Host, tmp_path: Path) -> None:
+def test_memory_stays_flat_over_a_hundred_thousand_requests(host: ServiceHost, tmp_path: Path) -> None:
     instance = host.start(RELEASE, start="serving", index=str(tmp_path / "index.sqlite"), writes="open")
-    turns = [Turn(host.port, seed) for seed in range(THREADS)]
-    seen = []
+    clients = [MixedClient(host.port, seed) for seed in range(THREADS)]
+    memory = []
     for _ in range(5):
         threads = [
-            threading.Thread(target=turn.run, args=(REQUESTS // 5 // THREADS // len(turn.requests),)) for turn in turns
+            threading.Thread(target=client.run, args=(REQUESTS // 5 // THREADS // len(client.requests),))
+            for client in clients
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        seen.append(instance.admin.get("/metrics/dhash").json()["memory_bytes"])
-    assert [turn.wrong for turn in turns] == [[]] * THREADS
-    assert seen[-1] - seen[0] < GROWTH, seen
-    print("memory after each fifth:", seen)
+        memory.append(instance.admin.get("/metrics/dhash").json()["memory_bytes"])
+    assert [client.wrong for client in clients] == [[]] * THREADS
+    assert memory[-1] - memory[0] < GROWTH_MAX_BYTES, memory
+    print("memory after each fifth:", memory)

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""docs/SERVICE.md says what a running service really gives, all of it and nothing else."""
+"""docs/service.md documents everything that a running service has, and nothing else."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mobius.service import app
-from mobius.service.settings import Settings
+from mobius.service.settings import ServiceSettings
 from mobius.service.tokens import line_for, new_token
 from tests.integration.service.samples import PICTURE, bearer, flat
 
 if TYPE_CHECKING:
-    from conftest import Host, Running
+    from tests.integration.service.conftest import RunningInstance, ServiceHost
 
 ROOT = Path(__file__).parents[3]
 OLD = "1.0.0-aaaaaaaaaaaa"
 
 
 def table(first: str) -> dict[str, list[str]]:
-    """The page's table whose first column is called so: first cell, without its marks, to the others."""
-    page = (ROOT / "docs/SERVICE.md").read_text(encoding="utf-8")
+    """The table of the page with this first column: first cell, without backticks, to the other cells."""
+    page = (ROOT / "docs/service.md").read_text(encoding="utf-8")
     match = re.search(rf"^\| {first} \|.*\n\|[-|]+\n((?:\|.*\n)+)", page, re.MULTILINE)
     assert match is not None, first
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in match[1].splitlines()]
-    found = {row[0].strip("`"): row[1:] for row in rows}
-    assert len(found) == len(rows), "a row stands twice"
-    return found
+    table_rows = {row[0].strip("`"): row[1:] for row in rows}
+    assert len(table_rows) == len(rows), "a row is duplicated"
+    return table_rows
 
 
 @pytest.fixture
-def service(host: Host, tmp_path: Path) -> Running:
+def service(host: ServiceHost, tmp_path: Path) -> RunningInstance:
     """In production mode, with an index, after some traffic."""
     token = new_token()
     (tmp_path / "tokens").write_text(line_for("ada", token) + "\n")
@@ -57,30 +57,32 @@ def service(host: Host, tmp_path: Path) -> Running:
     return instance
 
 
-def test_the_endpoints_are_those_of_the_page(host: Host, service: Running) -> None:
-    said = table("endpoint")
-    assert said.keys() == {
-        f"{route.method} {route.path}" for route in app.endpoints(object_with_settings(), admin=True)
+def test_the_endpoints_are_those_of_the_page(host: ServiceHost, service: RunningInstance) -> None:
+    documented = table("endpoint")
+    assert documented.keys() == {
+        f"{route.method} {route.path}" for route in app.endpoints(instance_with_settings(), admin=True)
     }
     with host.client() as client:
         paths = client.get("/openapi.json").json()["paths"]
         public = {f"{method.upper()} {path}" for path, of_path in paths.items() for method in of_path}
-        assert public == {name for name, (who, _) in said.items() if who != "admin"}
-        for name, (who, _) in said.items():
+        assert public == {name for name, (who, _) in documented.items() if who != "admin"}
+        for name, (who, _) in documented.items():
             method, _, path = name.partition(" ")
             path = path.format(sha256="0" * 64, id=f"{'0' * 16}-{'1' * 16}")
             status = client.request(method, path).status_code
-            wanted = {"write": {401}, "admin": {404}, "free": {200}, "read": {200, 404, 415}}[who]
-            assert status in wanted, name
+            expected = {"write": {401}, "admin": {404}, "free": {200}, "read": {200, 404, 415}}[who]
+            assert status in expected, name
             assert service.admin.request("OPTIONS", path).status_code == 405, "the admin socket knows each of them"
 
 
-def object_with_settings() -> Any:
-    """Enough of an instance to list its routes."""
-    return type("Nothing", (), {"settings": Settings()})()
+def instance_with_settings() -> Any:
+    """The part of an instance that is needed to list its routes."""
+    return type("InstanceStub", (), {"settings": ServiceSettings()})()
 
 
-def test_the_statuses_are_those_of_the_document_and_of_the_connection(host: Host, service: Running) -> None:
+def test_the_statuses_are_those_of_the_document_and_of_the_connection(
+    host: ServiceHost, service: RunningInstance
+) -> None:
     documented = {
         status
         for of_path in service.admin.get("/openapi.json").json()["paths"].values()
@@ -91,28 +93,28 @@ def test_the_statuses_are_those_of_the_document_and_of_the_connection(host: Host
     assert table("status").keys() == documented | {"405", "431"}
 
 
-def test_the_health_checks_and_their_units_are_those_of_the_page(service: Running) -> None:
+def test_the_health_checks_and_their_units_are_those_of_the_page(service: RunningInstance) -> None:
     checks = service.admin.get("/health").json()["checks"]
-    assert {name: said[0] for name, said in table("check").items()} == {
+    assert {name: cells[0] for name, cells in table("check").items()} == {
         name: check["observedUnit"] for name, (check,) in checks.items()
     }
 
 
-def test_the_metrics_and_their_labels_are_those_of_the_page(host: Host, service: Running) -> None:
-    service.wait_until(lambda said: said["images"] == 3)
+def test_the_metrics_and_their_labels_are_those_of_the_page(host: ServiceHost, service: RunningInstance) -> None:
+    service.wait_until(lambda figures: figures["images"] == 3)
     with host.client() as client:
         page, figures = client.get("/metrics").text, client.get("/metrics/dhash").json()["instances"][0]
-    seen = {}
+    labels_of = {}
     for family in text_string_to_metric_families(page):
         labels = {name for sample in family.samples for name in sample.labels} - {"le", "release"}
-        seen[family.name + ("_total" if family.type == "counter" else "")] = labels
+        labels_of[family.name + ("_total" if family.type == "counter" else "")] = labels
         assert all(sample.labels["release"] == OLD for sample in family.samples), family.name
         assert family.documentation
-    assert {name: set(re.findall(r"`(\w+)`", said[0])) for name, said in table("metric").items()} == seen
+    assert {name: set(re.findall(r"`(\w+)`", cells[0])) for name, cells in table("metric").items()} == labels_of
     assert table("figure").keys() == figures.keys()
 
 
-def test_the_fields_of_the_log_are_those_of_the_page(service: Running, tmp_path: Path) -> None:
+def test_the_fields_of_the_log_are_those_of_the_page(service: RunningInstance, tmp_path: Path) -> None:
     assert service.stop() == 0
     rehearsal = tmp_path / "rehearsal.log"
     command = [sys.executable, "-m", "mobius.service.smoke", "--rehearse", str(rehearsal)]
@@ -124,30 +126,30 @@ def test_the_fields_of_the_log_are_those_of_the_page(service: Running, tmp_path:
     fields = table("field")
     assert all(line.keys() == fields.keys() for line in lines)
     assert lines[0]["resource"].keys() == set(re.findall(r"`([\w.]+)`", fields["resource"][0]))
-    seen = {name for line in lines for name in line["attributes"]} - {"db.password"}
-    assert seen == table("attribute").keys()
+    attributes = {name for line in lines for name in line["attributes"]} - {"db.password"}
+    assert attributes == table("attribute").keys()
     every = {name for name, (of, _) in table("attribute").items() if of == "every line"}
     assert all(every <= line["attributes"].keys() for line in lines)
 
 
 def test_the_settings_and_their_defaults_are_those_of_the_page() -> None:
-    said = table("setting")
-    assert [*said] == [field.name for field in dataclasses.fields(Settings)]
-    for field in dataclasses.fields(Settings):
-        default = said[field.name][0]
+    documented = table("setting")
+    assert [*documented] == [field.name for field in dataclasses.fields(ServiceSettings)]
+    for field in dataclasses.fields(ServiceSettings):
+        default = documented[field.name][0]
         if re.fullmatch(r"`[^`]*`", default):
             value = field.default
             text = ",".join(value) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else value
             assert default == f"`{text}`", field.name
         else:
-            assert default.startswith(("none", "needed", "of the", "CPUs", "`standby`", "`run_dir`")), field.name
+            assert default.startswith(("none", "required", "of the", "CPUs", "`standby`", "`run_dir`")), field.name
 
 
-def test_the_requests_of_the_page_work(host: Host, tmp_path: Path) -> None:
+def test_the_requests_of_the_page_work(host: ServiceHost, tmp_path: Path) -> None:
     assert shutil.which("curl"), "the page's examples use curl"
     host.start(OLD, start="serving", index=str(tmp_path / "index.sqlite"), writes="open")
     (tmp_path / "holiday.jpg").write_bytes(PICTURE)
-    page = (ROOT / "docs/SERVICE.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/service.md").read_text(encoding="utf-8")
     lines = re.findall(r"^curl .*$", page, re.MULTILINE)
     assert len(lines) >= 6
     for line in lines:

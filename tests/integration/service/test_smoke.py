@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The smoke test against running instances: sound ones pass, and each kind of damage is found."""
+"""The smoke test against running instances: correct ones pass, and each kind of damage is found."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Host
+    from tests.integration.service.conftest import ServiceHost
 
 OLD = "1.0.0-aaaaaaaaaaaa"
 ROOT = Path(__file__).parents[3]
@@ -27,7 +27,7 @@ def production(folder: Path) -> dict[str, str]:
     }  # fmt: skip
 
 
-def smoke(host: Host, *topics: str) -> tuple[int, dict[str, Any], dict[str, dict[str, Any]]]:
+def smoke(host: ServiceHost, *topics: str) -> tuple[int, dict[str, Any], dict[str, dict[str, Any]]]:
     """Exit code, report, and its checks by name."""
     command = [sys.executable, "-m", "mobius.service.smoke", *topics, "--public", f"127.0.0.1:{host.port}"]
     command += ["--admin-socket", str(host.run_dir / OLD / "admin.sock")]
@@ -38,7 +38,9 @@ def smoke(host: Host, *topics: str) -> tuple[int, dict[str, Any], dict[str, dict
     return done.returncode, report, {check["name"]: check for check in report["checks"]}
 
 
-def test_a_sound_installation_passes_and_the_report_says_what_was_seen(host: Host, tmp_path: Path) -> None:
+def test_a_correct_installation_passes_and_the_report_has_the_observed_values(
+    host: ServiceHost, tmp_path: Path
+) -> None:
     host.start(OLD, **production(tmp_path))
     code, report, checks = smoke(host)
     assert [check for check in report["checks"] if not check["ok"]] == []
@@ -62,15 +64,15 @@ def test_a_sound_installation_passes_and_the_report_says_what_was_seen(host: Hos
         ({"writes": "open"}, "writing without a token is refused"),
     ],
 )
-def test_a_wrong_setting_is_found(host: Host, tmp_path: Path, damage: dict[str, str], name: str) -> None:
+def test_a_wrong_setting_is_found(host: ServiceHost, tmp_path: Path, damage: dict[str, str], name: str) -> None:
     host.start(OLD, **{**production(tmp_path), **damage})
     code, _, checks = smoke(host)
     assert (code, checks[name]["ok"]) == (2, False)
 
 
-def test_a_damaged_log_and_index_are_found(host: Host, tmp_path: Path) -> None:
+def test_a_damaged_log_and_index_are_found(host: ServiceHost, tmp_path: Path) -> None:
     settings = production(tmp_path)
-    (tmp_path / "index.sqlite").write_bytes(b"this is no index, but it is long enough to be looked at as one" * 50)
+    (tmp_path / "index.sqlite").write_bytes(b"this is not an index, but long enough to be read as one" * 50)
     host.start(OLD, **settings)
     log = Path(settings["log_file"])
     log.chmod(0o644)
@@ -85,6 +87,6 @@ def test_a_damaged_log_and_index_are_found(host: Host, tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_nobody_there_is_a_failed_check_and_exit_code_three(host: Host) -> None:
+def test_nobody_there_is_a_failed_check_and_exit_code_three(host: ServiceHost) -> None:
     code, report, checks = smoke(host)
     assert (code, report["failed"], checks["it answers"]["ok"]) == (3, 1, False)

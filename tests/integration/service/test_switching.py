@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Two releases on one listening socket: nothing is lost, whichever way it is switched."""
+"""Two releases on one listening socket: switching in either direction loses no request."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import httpx
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Host
+    from tests.integration.service.conftest import ServiceHost
 
 OLD, NEW = "1.0.0-aaaaaaaaaaaa", "1.1.0-bbbbbbbbbbbb"
 PICTURE = Path(__file__).parents[3] / "playbooks/files/golden/coffee-progressive.jpg"
 
 
 @pytest.mark.parametrize("switches", [50, pytest.param(500, marks=pytest.mark.soak)])
-def test_switches_under_load_lose_no_request(host: Host, switches: int) -> None:
+def test_switches_under_load_lose_no_request(host: ServiceHost, switches: int) -> None:
     serving, warm = host.start(OLD, start="serving"), host.start(NEW)
     with host.load() as result:
         for _ in range(switches):
@@ -37,7 +37,7 @@ def test_switches_under_load_lose_no_request(host: Host, switches: int) -> None:
     assert set(result["releases"]) == {OLD, NEW}
 
 
-def test_a_stopped_instance_under_load_loses_no_request(host: Host) -> None:
+def test_a_stopped_instance_under_load_loses_no_request(host: ServiceHost) -> None:
     one, other = host.start(OLD, start="serving"), host.start(NEW, start="serving")
     with host.load() as result:
         assert one.stop() == 0
@@ -49,8 +49,8 @@ def test_a_stopped_instance_under_load_loses_no_request(host: Host) -> None:
     assert set(result["releases"]) == {OLD, NEW}
 
 
-def test_the_only_instance_may_restart_under_load(host: Host) -> None:
-    """The queue of the socket holds the clients until somebody serves again."""
+def test_the_only_instance_may_restart_under_load(host: ServiceHost) -> None:
+    """The queue of the socket holds the clients until an instance serves again."""
     only = host.start(OLD, start="serving")
     with host.load() as result:
         assert only.stop() == 0
@@ -58,7 +58,7 @@ def test_the_only_instance_may_restart_under_load(host: Host) -> None:
     assert result["failures"] == []
 
 
-def test_a_standby_answers_on_its_admin_socket_only(host: Host) -> None:
+def test_a_standby_answers_on_its_admin_socket_only(host: ServiceHost) -> None:
     warm = host.start(NEW)
     assert warm.admin.get("/admin/state").json() == {
         "release": NEW, "state": "standby", "connections": 0, "pid": warm.process.pid,
@@ -79,7 +79,7 @@ def test_a_standby_answers_on_its_admin_socket_only(host: Host) -> None:
         assert waiting.recv(4096).startswith(b"HTTP/1.1 200 OK")
 
 
-def test_serve_and_standby_may_be_said_twice(host: Host) -> None:
+def test_serve_and_standby_are_idempotent(host: ServiceHost) -> None:
     instance = host.start(OLD)
     for _ in range(2):
         assert instance.admin.post("/admin/standby").json()["state"] == "standby"
@@ -90,13 +90,13 @@ def test_serve_and_standby_may_be_said_twice(host: Host) -> None:
         for _ in range(2):
             answer = instance.admin.post("/admin/standby").json()
             assert (answer["state"], answer["connections"]) == ("draining", 1)
-        # a drain that is called off: the same connection goes on, and is kept
+        # a cancelled drain: the same connection still works and stays open
         assert instance.admin.post("/admin/serve").json()["state"] == "serving"
         answer = client.get("/livez")
         assert (answer.status_code, answer.headers.get("connection")) == (200, None)
 
 
-def test_an_idle_connection_is_not_closed_but_told_with_its_next_answer(host: Host) -> None:
+def test_an_idle_connection_stays_open_and_its_next_answer_closes_it(host: ServiceHost) -> None:
     old, new = host.start(OLD, start="serving", drain_deadline="30"), host.start(NEW, start="serving")
     new.admin.post("/admin/standby")
     new.wait_for("standby")
@@ -112,7 +112,7 @@ def test_an_idle_connection_is_not_closed_but_told_with_its_next_answer(host: Ho
         assert client.get("/livez").headers["X-Release-Id"] == NEW
 
 
-def test_the_deadline_ends_a_drain_to_standby_but_cuts_nobody_off(host: Host) -> None:
+def test_the_deadline_ends_a_drain_to_standby_without_closing_connections(host: ServiceHost) -> None:
     instance = host.start(OLD, start="serving", drain_deadline="0.5")
     with host.client() as client:
         client.get("/livez")
@@ -121,7 +121,7 @@ def test_the_deadline_ends_a_drain_to_standby_but_cuts_nobody_off(host: Host) ->
         assert client.get("/livez").headers["connection"] == "close"
 
 
-def test_a_refusal_while_draining_reaches_a_client_that_is_still_sending(host: Host) -> None:
+def test_a_refusal_while_draining_reaches_a_client_that_is_still_sending(host: ServiceHost) -> None:
     instance = host.start(OLD, start="serving", drain_deadline="20")
     with socket.create_connection(("127.0.0.1", host.port), timeout=10) as channel:
         channel.sendall(b"GET /livez HTTP/1.1\r\nHost: h\r\n\r\n")
@@ -143,17 +143,17 @@ def half_a_request(port: int) -> socket.socket:
     return stuck
 
 
-def test_the_deadline_bounds_a_stuck_client(host: Host) -> None:
+def test_the_deadline_bounds_a_stuck_client(host: ServiceHost) -> None:
     instance = host.start(OLD, start="serving", drain_deadline="1")
     with half_a_request(host.port):
         while instance.admin.get("/admin/state").json()["connections"] != 1:
             time.sleep(0.01)
-        begun = time.monotonic()
+        started = time.monotonic()
         assert instance.stop() == 0
-        assert 0.9 <= time.monotonic() - begun <= 4
+        assert 0.9 <= time.monotonic() - started <= 4
 
 
-def test_a_stopping_instance_does_not_serve_again(host: Host) -> None:
+def test_a_stopping_instance_does_not_serve_again(host: ServiceHost) -> None:
     instance = host.start(OLD, start="serving", drain_deadline="20")
     with half_a_request(host.port) as stuck:
         while instance.admin.get("/admin/state").json()["connections"] != 1:
@@ -164,28 +164,28 @@ def test_a_stopping_instance_does_not_serve_again(host: Host) -> None:
         assert answer.status_code == 409
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.json()["detail"] == "This instance is stopping, so it cannot serve."
-        instance.process.send_signal(signal.SIGTERM)  # an impatient second one changes nothing
+        instance.process.send_signal(signal.SIGTERM)  # a second signal changes nothing
         assert instance.state == "draining"
         stuck.close()
         assert instance.process.wait(10) == 0
 
 
-def test_an_instance_without_its_descriptor_exits_at_once(host: Host) -> None:
+def test_an_instance_without_its_descriptor_exits_at_once(host: ServiceHost) -> None:
     process = host.launch(OLD, descriptor=False)
     output, errors = process.communicate(timeout=20)
     assert process.returncode == 3
     assert errors.count("\n") == 1
-    assert "systemd handed down no listening socket." in errors
+    assert "systemd passed no listening socket." in errors
     assert "Traceback" not in output + errors
 
 
-def test_a_descriptor_that_was_meant_for_another_process_is_not_taken(host: Host) -> None:
+def test_a_descriptor_for_another_process_is_ignored(host: ServiceHost) -> None:
     process = host.launch(OLD, descriptor=False, LISTEN_PID="1", LISTEN_FDS="1")
     assert process.communicate(timeout=20)[1].count("\n") == 1
     assert process.returncode == 3
 
 
-def test_told_to_do_without_a_public_socket_it_lives_but_cannot_serve(host: Host) -> None:
+def test_an_instance_without_a_public_socket_runs_but_cannot_serve(host: ServiceHost) -> None:
     instance = host.start(OLD, listen="none", start="serving")
     assert instance.state == "standby"
     answer = instance.admin.post("/admin/serve")
@@ -195,36 +195,36 @@ def test_told_to_do_without_a_public_socket_it_lives_but_cannot_serve(host: Host
     assert instance.stop() == 0
 
 
-def test_for_development_it_makes_a_socket_of_its_own(host: Host) -> None:
+def test_in_development_an_instance_binds_its_own_socket(host: ServiceHost) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     host.start(OLD, listen=f"127.0.0.1:{port}", start="serving")
     assert httpx.get(f"http://127.0.0.1:{port}/livez", trust_env=False).status_code == 200
     process = host.launch(NEW, descriptor=False, listen=f"127.0.0.1:{port}")
-    assert "cannot be listened on: Address already in use." in process.communicate(timeout=20)[1]
+    assert f"Listening on 127.0.0.1:{port} failed: Address already in use." in process.communicate(timeout=20)[1]
     assert process.returncode == 3
 
 
-def test_a_killed_instance_is_replaced_and_a_living_one_is_not(host: Host) -> None:
+def test_the_admin_socket_of_a_killed_instance_is_replaced_and_of_a_running_one_not(host: ServiceHost) -> None:
     killed = host.start(OLD, start="serving")
     killed.process.kill()
     killed.process.wait(10)
     assert killed.admin_socket.exists()
-    living = host.start(OLD, start="serving")
-    assert living.state == "serving"
+    running = host.start(OLD, start="serving")
+    assert running.state == "serving"
     rival = host.launch(OLD)
-    assert "admin.sock cannot be made: Address already in use." in rival.communicate(timeout=20)[1]
+    assert "admin.sock cannot be created: Address already in use." in rival.communicate(timeout=20)[1]
     assert rival.returncode == 3
-    assert living.state == "serving"
-    assert os.stat(living.admin_socket).st_mode & 0o777 == 0o660
+    assert running.state == "serving"
+    assert os.stat(running.admin_socket).st_mode & 0o777 == 0o660
 
 
-def test_answers_are_not_held_back_by_nagle(host: Host) -> None:
+def test_answers_are_not_delayed_by_nagle(host: ServiceHost) -> None:
     host.start(OLD, start="serving")
     times = []
     with host.client() as client:
         for _ in range(30):
-            begun = time.monotonic()
+            started = time.monotonic()
             client.post("/v1/hash", content=b"x" * 10_000)
-            times.append(time.monotonic() - begun)
+            times.append(time.monotonic() - started)
     assert sorted(times)[15] < 0.03

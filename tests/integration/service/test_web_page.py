@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The web page as a person meets it, in headless Chromium."""
+"""The web page in headless Chromium."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.browser import browser
 from tests.integration.service.samples import GOLDEN, PICTURE, bearer, flat, smaller
 
 if TYPE_CHECKING:
-    from conftest import Host
+    from tests.integration.service.conftest import ServiceHost
 
 __all__ = ["browser"]
 
@@ -24,23 +24,23 @@ OLD, NEW = "1.0.0-aaaaaaaaaaaa", "1.1.0-bbbbbbbbbbbb"
 
 
 class Visit:
-    """A page, what it asked for, and what it complained of."""
+    """A page, the URLs that it requested, and its errors."""
 
-    def __init__(self, browser: Browser, host: Host) -> None:
+    def __init__(self, browser: Browser, host: ServiceHost) -> None:
         self.context = browser.new_context(base_url=f"http://127.0.0.1:{host.port}")
         self.page: Page = self.context.new_page()
         self.page.set_default_timeout(15_000)
-        self.asked: list[str] = []
-        self.complaints: list[str] = []
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
+        self.requested: list[str] = []
+        self.errors: list[str] = []
+        self.page.on("request", lambda request: self.requested.append(request.url))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
         self.page.goto("/")
 
 
 @pytest.fixture
-def token(host: Host, tmp_path: Path) -> str:
-    """An instance with a photograph and four pictures that look alike, and ada's token."""
+def token(host: ServiceHost, tmp_path: Path) -> str:
+    """Start an instance with a photograph and four similar pictures; returns ada's token."""
     token = new_token()
     tokens = tmp_path / "tokens"
     tokens.write_text(line_for("ada", token) + "\n")
@@ -51,12 +51,12 @@ def token(host: Host, tmp_path: Path) -> str:
     return token
 
 
-def waiting(host: Host) -> list[str]:
+def waiting(host: ServiceHost) -> list[str]:
     with host.client() as client:
         return [pair["id"] for pair in client.get("/v1/review").json()["pairs"]]
 
 
-def test_a_picture_is_looked_up_and_its_nearest_are_shown(browser: Browser, host: Host, token: str) -> None:
+def test_a_picture_is_looked_up_and_its_nearest_are_shown(browser: Browser, host: ServiceHost, token: str) -> None:
     visit = Visit(browser, host)
     page = visit.page
     expect(page.locator("#images")).to_have_text("5", timeout=15_000)
@@ -78,11 +78,13 @@ def test_a_picture_is_looked_up_and_its_nearest_are_shown(browser: Browser, host
     )
     page.get_by_role("button", name="Find").click()
     expect(page.get_by_role("status")).to_contain_text("not a picture")
-    assert all(url.startswith(("blob:", f"http://127.0.0.1:{host.port}/", "data:")) for url in visit.asked), visit.asked
-    assert [said for said in visit.complaints if "415" not in said] == []
+    assert all(url.startswith(("blob:", f"http://127.0.0.1:{host.port}/", "data:")) for url in visit.requested), (
+        visit.requested
+    )
+    assert [error for error in visit.errors if "415" not in error] == []
 
 
-def test_pairs_are_decided_by_buttons_and_by_keys(browser: Browser, host: Host, token: str) -> None:
+def test_pairs_are_decided_by_buttons_and_by_keys(browser: Browser, host: ServiceHost, token: str) -> None:
     queue = waiting(host)
     assert len(queue) >= 3
     visit = Visit(browser, host)
@@ -115,7 +117,7 @@ def test_pairs_are_decided_by_buttons_and_by_keys(browser: Browser, host: Host, 
     page.keyboard.press("d")
     expect(status).to_contain_text("are different")
 
-    # put one off, decide the rest by key until nothing is left
+    # postpone one, decide the others by key until the queue is empty
     shown = pair.get_attribute("data-id")
     page.keyboard.press("n")
     expect(pair).not_to_have_attribute("data-id", str(shown))
@@ -131,10 +133,12 @@ def test_pairs_are_decided_by_buttons_and_by_keys(browser: Browser, host: Host, 
     assert len(waiting(host)) == 1
     with host.client() as client:
         assert client.get("/v1/duplicates").json()["groups"] == [], "the slip was corrected"
-    assert [said for said in visit.complaints if "401" not in said] == []
+    assert [error for error in visit.errors if "401" not in error] == []
 
 
-def test_the_page_can_be_used_without_eyes_and_without_a_mouse(browser: Browser, host: Host, token: str) -> None:
+def test_the_page_can_be_used_with_a_screen_reader_and_a_keyboard(
+    browser: Browser, host: ServiceHost, token: str
+) -> None:
     page = Visit(browser, host).page
     expect(page.locator("#pair img")).to_have_count(2)
     nameless = page.evaluate(
@@ -145,13 +149,13 @@ def test_the_page_can_be_used_without_eyes_and_without_a_mouse(browser: Browser,
     assert nameless == []
     assert page.locator("html").get_attribute("lang") == "en"
     assert page.locator("h1").count() == 1
-    seen = []
+    focused = []
     for _ in range(12):
         page.keyboard.press("Tab")
-        seen.append(page.evaluate("document.activeElement.id || document.activeElement.textContent.trim()"))
-    assert seen[0] == "Skip to the review queue"
+        focused.append(page.evaluate("document.activeElement.id || document.activeElement.textContent.trim()"))
+    assert focused[0] == "Skip to the review queue"
     assert [
-        name for name in ("picture", "transforms", "Find", "same", "different", "later", "keys") if name not in seen
+        name for name in ("picture", "transforms", "Find", "same", "different", "later", "keys") if name not in focused
     ] == []
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
@@ -174,8 +178,8 @@ CONTRAST = """selector => {  // https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio
 }"""
 
 
-def test_with_reading_closed_the_page_works_once_it_has_the_token(
-    browser: Browser, host: Host, token: str, tmp_path: Path
+def test_when_reading_needs_a_token_the_page_works_once_it_has_it(
+    browser: Browser, host: ServiceHost, token: str, tmp_path: Path
 ) -> None:
     old = host.instances[0]
     host.start(
@@ -190,7 +194,7 @@ def test_with_reading_closed_the_page_works_once_it_has_the_token(
     expect(page.locator("#pair img")).to_have_count(2)
 
 
-def test_nothing_can_be_loaded_into_the_page_or_put_around_it(host: Host) -> None:
+def test_the_page_can_load_nothing_and_cannot_be_framed(host: ServiceHost) -> None:
     host.start(OLD, start="serving")
     with host.client() as client:
         answer = client.get("/")

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What the service knows of its library."""
+"""The library of an instance."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from mobius.service.index import Index
 from tests.unit.dhash.test_verifier import copies
 
 
-def test_a_library_whose_verdicts_cannot_be_kept_is_counted_all_the_same(tmp_path: Path) -> None:
+def test_a_library_is_counted_even_when_verified_pairs_cannot_be_stored(tmp_path: Path) -> None:
     with Library(tmp_path / "index.sqlite") as library:
         library.scan(copies(tmp_path / "library", 2))
     index = Index(tmp_path / "index.sqlite", "1.0.0-aaaaaaaaaaaa", max_pixels=MAX_PIXELS)
-    index.proving = True
+    index.verifies_pairs = True
     index.library()._database._writer.execute("PRAGMA query_only=1")
     index._count()
     assert index.figures["pictures"] == 6
     index.library()._database._writer.execute("PRAGMA query_only=0")
-    questions = index.figures["review"]
+    pairs_to_review = index.figures["review"]
     index._count()
-    assert index.figures["review"] < questions, "what is proven is no question any more"
+    assert index.figures["review"] < pairs_to_review, "a verified pair needs no review"
     assert not index.close()
     index.library().close()

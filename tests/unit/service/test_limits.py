@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Pixels decoded at the same time: however many threads ask, the sum stays within the limit, and all get their turn."""
+"""Pixels decoded at the same time: with many threads the sum stays within the limit, and every thread gets its turn."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import time
 from mobius.service.limits import Decodes
 
 
-def test_more_threads_than_the_limit_counts_on_stay_within_it_and_all_come_to_an_end() -> None:
-    decodes, counting = Decodes(100, 2), threading.Lock()
-    held, most, done = 0, 0, 0
+def test_more_threads_than_shares_stay_within_the_limit_and_all_finish() -> None:
+    decodes, lock = Decodes(100, 2), threading.Lock()
+    held, peak, done = 0, 0, 0
 
     def work(seed: int) -> None:
-        nonlocal held, most, done
+        nonlocal held, peak, done
         chance = random.Random(seed)
         for _ in range(30):
             pixels = chance.choice([10, 50, 50, 100])
-            with decodes.room(pixels):
-                with counting:
+            with decodes.reserve(pixels):
+                with lock:
                     held += pixels
-                    most = max(most, held)
+                    peak = max(peak, held)
                 time.sleep(0.001)
-                with counting:
+                with lock:
                     held -= pixels
-        with counting:
+        with lock:
             done += 1
 
     threads = [threading.Thread(target=work, args=(seed,), daemon=True) for seed in range(7)]
@@ -36,4 +36,4 @@ def test_more_threads_than_the_limit_counts_on_stay_within_it_and_all_come_to_an
     for thread in threads:
         thread.join(60)
     assert (done, held) == (7, 0)
-    assert most == 100
+    assert peak == 100

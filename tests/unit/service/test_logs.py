@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Logs, in processes of their own: what is configured is the process's, and some of it happens at its end."""
+"""Logs, in separate processes: `configure` acts on the whole process, and some of its effects come at the end."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     mount = ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(folder)]
     done = subprocess.run(mount, capture_output=True, text=True, check=False)
     if done.returncode:
-        pytest.skip(f"a full disk cannot be made here: {done.stderr.strip()}")
+        pytest.skip(f"no small disk can be mounted here: {done.stderr.strip()}")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
 
@@ -68,7 +68,7 @@ def test_odd_text_stays_one_line_and_one_object() -> None:
     ]  # fmt: skip
 
 
-def test_the_standard_library_and_warnings_speak_through_it_too() -> None:
+def test_logs_of_the_standard_library_and_warnings_are_included() -> None:
     done = run('logging.getLogger("uvicorn.error").error("bad %s", "thing"); warnings.warn("old")')
     first, second = lines(done.stdout)
     assert (first["body"], first["severity_text"]) == ("bad thing", "ERROR")
@@ -133,7 +133,7 @@ except MobiusError as error:
     assert run(body).stdout == "3 The log /proc/nowhere/service.log cannot be written: No such file or directory.\n"
 
 
-def test_lines_that_a_full_disk_does_not_take_are_counted_and_the_others_stay_whole(small_disk: Path) -> None:
+def test_lines_that_do_not_fit_on_a_full_disk_are_counted_and_the_others_stay_whole(small_disk: Path) -> None:
     log = small_disk / "service.log"
     body = """
 import os
@@ -156,22 +156,22 @@ print(lost)
     done = run(body, log)
     assert done.stderr == ""
     lost = int(done.stdout)
-    found = lines(log.read_text())
-    told = [line["body"].split()[0] for line in found]
-    # the file's last page took some more; not one is lost uncounted or written in part
-    assert told == ["before"] * 5 + ["full"] * (400 - lost) + ["after"] * 5
+    written = lines(log.read_text())
+    words = [line["body"].split()[0] for line in written]
+    # the file's last page had space for some more; no line is lost without being counted, or written in part
+    assert words == ["before"] * 5 + ["full"] * (400 - lost) + ["after"] * 5
     assert 300 < lost <= 400
-    assert {line["attributes"].get("mobius.log.lines_lost") for line in found[-5:]} == {lost}
-    assert "mobius.log.lines_lost" not in found[0]["attributes"]
+    assert {line["attributes"].get("mobius.log.lines_lost") for line in written[-5:]} == {lost}
+    assert "mobius.log.lines_lost" not in written[0]["attributes"]
 
 
-def test_a_closed_console_is_counted_too_and_harms_nobody() -> None:
+def test_a_line_for_a_closed_console_is_counted_and_the_process_continues() -> None:
     body = 'sys.stdout.close()\nlogger.info("x")\nprint(logs.losses.count, file=sys.stderr)'
     done = run(body)
     assert (done.returncode, done.stderr) == (0, "1\n")
 
 
-def test_a_file_that_somebody_moved_or_removed_is_made_anew(tmp_path: Path) -> None:
+def test_a_file_that_was_moved_or_removed_is_created_again(tmp_path: Path) -> None:
     log = tmp_path / "service.log"
     body = """
 logger.info("one")
@@ -186,7 +186,7 @@ logger.info("three")
     assert stat.S_IMODE(log.stat().st_mode) == 0o640
 
 
-def test_a_file_that_cannot_be_rotated_goes_on(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_rotated_is_still_written(tmp_path: Path) -> None:
     log = tmp_path / "service.log"
     body = """
 logs.ROTATION_BYTES = 2000
@@ -199,7 +199,7 @@ assert logs.losses.count == 0
     assert len(lines(log.read_text())) == 50
 
 
-def test_the_console_of_production_stays_silent_whatever_happens(tmp_path: Path) -> None:
+def test_production_never_writes_to_the_console(tmp_path: Path) -> None:
     body = """
 import asyncio
 class Odd:
@@ -223,12 +223,12 @@ raise KeyError("last")
     log = tmp_path / "service.log"
     done = run(body, log)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
-    found = lines(log.read_text())
-    odd = found[0]["attributes"]
+    written = lines(log.read_text())
+    odd = written[0]["attributes"]
     assert odd["odd"] == "<Odd that cannot be shown>"
     assert odd["nan"] == "nan"
     assert odd["pairs"] == {"(1, 2)": "b'x'"}
-    kinds = [line["attributes"].get("exception.type") for line in found]
+    kinds = [line["attributes"].get("exception.type") for line in written]
     assert kinds == [None, "builtins.LookupError", "builtins.ValueError", None, "builtins.KeyError"]
 
 
@@ -254,15 +254,15 @@ HIDDEN = [
 
 
 @pytest.mark.parametrize("text", HIDDEN)
-def test_a_secret_in_a_text_is_taken_out(text: str) -> None:
-    found = logs.redacted(f"before\n{text}\nafter")
-    assert SECRET not in found
-    assert logs.REDACTED in found
-    assert found.startswith("before\n")
-    assert found.endswith("after") or "PRIVATE KEY" in text
+def test_a_secret_in_a_text_is_redacted(text: str) -> None:
+    text_without = logs.redacted(f"before\n{text}\nafter")
+    assert SECRET not in text_without
+    assert logs.REDACTED in text_without
+    assert text_without.startswith("before\n")
+    assert text_without.endswith("after") or "PRIVATE KEY" in text
 
 
-def test_our_own_tokens_are_taken_out_wherever_they_stand() -> None:
+def test_our_own_tokens_are_redacted_everywhere() -> None:
     token = "mobius_" + secrets.token_urlsafe(32)
     assert logs.redacted(f"GET /v1/images/{token} 404") == f"GET /v1/images/{logs.REDACTED} 404"
 
@@ -278,11 +278,11 @@ def test_our_own_tokens_are_taken_out_wherever_they_stand() -> None:
         "the monkey: 5 keys",
     ],
 )
-def test_what_is_no_secret_stays(text: str) -> None:
+def test_other_text_is_unchanged(text: str) -> None:
     assert logs.redacted(text) == text
 
 
-def test_secrets_are_taken_out_of_messages_fields_and_exceptions(tmp_path: Path) -> None:
+def test_secrets_are_redacted_in_messages_fields_and_exceptions(tmp_path: Path) -> None:
     body = f"""
 secret = "Zx9" + "-hunter2_Qq"
 logger.info("password={{}}", secret)
@@ -302,11 +302,11 @@ assert secret == "{SECRET}"
     assert (done.returncode, done.stderr) == (0, "")
     text = log.read_text()
     assert SECRET not in text
-    found = lines(text)
-    assert len(found) == 5
-    fields = found[1]["attributes"]
+    written = lines(text)
+    assert len(written) == 5
+    fields = written[1]["attributes"]
     assert fields["token"] == logs.REDACTED
     assert fields["headers"] == [["Authorization", logs.REDACTED], ["Host", "h"]]
     assert fields["deep"] == {"a": {"pin_secret": logs.REDACTED}}
-    assert found[3]["attributes"]["exception.message"] == f"passphrase={logs.REDACTED}"
-    assert f"ValueError: token: {logs.REDACTED}" in found[3]["attributes"]["exception.stacktrace"]
+    assert written[3]["attributes"]["exception.message"] == f"passphrase={logs.REDACTED}"
+    assert f"ValueError: token: {logs.REDACTED}" in written[3]["attributes"]["exception.stacktrace"]

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The document, the file and the routes are one."""
+"""The OpenAPI document, its committed file and the routes agree."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from mobius.dhash import Fingerprint, hash_bytes
 from mobius.service import app, golden, openapi
 from mobius.service.instance import Instance
 from mobius.service.metrics import Metrics
-from mobius.service.settings import Settings
+from mobius.service.settings import ServiceSettings
 
 CHECKOUT = Path(__file__).parents[3]
 
 
 def instance() -> Instance:
-    settings = Settings()
+    settings = ServiceSettings()
     return Instance(settings, Metrics(prometheus_client.CollectorRegistry(), settings))
 
 
 def test_the_committed_file_is_the_document() -> None:
-    said = (CHECKOUT / "docs/openapi.json").read_text(encoding="utf-8")
-    assert said == openapi.text(), "run: python -m mobius.service.openapi > docs/openapi.json"
+    committed = (CHECKOUT / "docs/openapi.json").read_text(encoding="utf-8")
+    assert committed == openapi.text(), "run: python -m mobius.service.openapi > docs/openapi.json"
 
 
 def test_every_route_is_documented_and_nothing_else() -> None:
@@ -33,11 +33,11 @@ def test_every_route_is_documented_and_nothing_else() -> None:
     assert {(route.method, route.path) for route in app.endpoints(instance(), admin=False)} == documented
 
 
-def test_the_document_says_which_routes_want_a_token() -> None:
-    wanted = {"write": [{"token": []}], "read": [{}, {"token": []}], "free": None}
+def test_the_document_says_which_routes_need_a_token() -> None:
+    security = {"write": [{"token": []}], "read": [{}, {"token": []}], "free": None}
     for route in app.endpoints(instance(), admin=False):
         operation = openapi.document()["paths"][route.path][route.method.lower()]
-        assert operation.get("security") == wanted[route.access], route.path
+        assert operation.get("security") == security[route.access], route.path
         assert ("401" in operation["responses"]) == (route.access != "free"), route.path
         assert ("403" in operation["responses"]) == (route.access == "write"), route.path
 
@@ -49,7 +49,7 @@ def test_the_admin_socket_has_the_same_routes_and_those_that_switch() -> None:
     assert not public - admin
 
 
-def test_operations_have_names_of_their_own_and_every_reference_leads_somewhere() -> None:
+def test_operation_ids_are_unique_and_every_reference_resolves() -> None:
     document = openapi.document()
     names = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
     assert len(names) == len(set(names))
@@ -69,7 +69,7 @@ def test_operations_have_names_of_their_own_and_every_reference_leads_somewhere(
     assert used == set(document["components"]["schemas"])
 
 
-def test_a_fingerprint_is_what_the_document_says() -> None:
-    found: Fingerprint = hash_bytes(golden.PICTURE)
+def test_a_fingerprint_matches_its_schema() -> None:
+    fingerprint: Fingerprint = hash_bytes(golden.PICTURE)
     schema = openapi.document()["components"]["schemas"]["Fingerprint"]
-    jsonschema.validate(found.as_dict(), {**schema, "additionalProperties": False})
+    jsonschema.validate(fingerprint.as_dict(), {**schema, "additionalProperties": False})

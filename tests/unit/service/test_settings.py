@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Settings: what is given is checked, what is unknown is refused, what is missing has a default that is safe."""
+"""Settings: every value is checked, unknown names are refused, defaults are safe."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 
 from mobius.errors import ExitCode, MobiusError
-from mobius.service.settings import Settings
+from mobius.service.settings import ServiceSettings
 
 RELEASE = "1.2.0-0123456789ab"
 
 
-def test_nothing_given_is_development() -> None:
-    settings = Settings.from_environment({"HOME": "/root"})
+def test_the_defaults_are_those_of_development() -> None:
+    settings = ServiceSettings.from_environment({"HOME": "/root"})
     assert (settings.environment, settings.start, settings.listen) == ("development", "serving", "systemd")
     assert settings.admin_socket is None
     assert settings.threads >= 2
 
 
 def test_an_instance_as_its_unit_starts_it() -> None:
-    settings = Settings.from_environment(
+    settings = ServiceSettings.from_environment(
         {
             "MOBIUS_ENVIRONMENT": "production",
             "MOBIUS_RELEASE_ID": RELEASE,
@@ -36,8 +36,8 @@ def test_an_instance_as_its_unit_starts_it() -> None:
     assert (settings.version, settings.start, settings.drain_deadline) == ("1.2.0", "standby", 12.5)
 
 
-def test_what_is_given_wins() -> None:
-    settings = Settings.from_environment(
+def test_explicit_settings_override_derived_ones() -> None:
+    settings = ServiceSettings.from_environment(
         {
             "MOBIUS_RELEASE_ID": RELEASE,
             "MOBIUS_VERSION": "9",
@@ -75,25 +75,25 @@ def test_what_is_given_wins() -> None:
 )
 def test_a_bad_value_is_refused_by_name(name: str, value: str) -> None:
     with pytest.raises(MobiusError) as caught:
-        Settings.from_environment({f"MOBIUS_{name}": value})
+        ServiceSettings.from_environment({f"MOBIUS_{name}": value})
     assert caught.value.code is ExitCode.INPUT
     assert caught.value.reason.startswith(f"MOBIUS_{name} must be ")
     assert "\n" not in caught.value.reason
 
 
 def test_an_unknown_variable_is_refused() -> None:
-    with pytest.raises(MobiusError, match="MOBIUS_STRAT is no setting"):
-        Settings.from_environment({"MOBIUS_STRAT": "serving"})
+    with pytest.raises(MobiusError, match="MOBIUS_STRAT is not a setting"):
+        ServiceSettings.from_environment({"MOBIUS_STRAT": "serving"})
 
 
 @pytest.mark.parametrize("missing", ["RELEASE_ID", "RUN_DIR", "LOG_FILE"])
-def test_production_needs_to_know_who_and_where_it_is(missing: str) -> None:
-    given = {
+def test_production_requires_release_folder_and_log_file(missing: str) -> None:
+    environment = {
         "MOBIUS_ENVIRONMENT": "production",
         "MOBIUS_RELEASE_ID": RELEASE,
         "MOBIUS_RUN_DIR": "/run/x",
         "MOBIUS_LOG_FILE": "/var/log/x",
     }
-    del given[f"MOBIUS_{missing}"]
+    del environment[f"MOBIUS_{missing}"]
     with pytest.raises(MobiusError, match="must be set in production"):
-        Settings.from_environment(given)
+        ServiceSettings.from_environment(environment)
