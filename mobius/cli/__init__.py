@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from mobius import __version__
 from mobius.errors import ExitCode, MobiusError
 
 # name: where the command is, and its line in `mobius --help`, which thus imports none of them
@@ -78,7 +79,7 @@ def _load(place: str) -> click.Command:
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="mobius-dhash", prog_name="mobius")
+@click.version_option(__version__, prog_name="mobius")
 def cli() -> None:
     """Ships a service to a fleet of hosts and can always take it back.
 

@@ -19,11 +19,10 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from mobius import durable
+from mobius import __version__, durable
 from mobius.control.history.query import is_opening, sum_up
 from mobius.control.history.verifier import digest
 from mobius.control.history.writer import History, Holder, plain
@@ -174,7 +173,7 @@ class Intent:
             "reason": self.reason or None,
             "variables": {name: history.digest(value) for name, value in sorted(self.variables.items())},
             "versions": {
-                "mobius": metadata.version("mobius-dhash"),
+                "mobius": __version__,
                 "ansible": self.ansible,
                 "python": platform.python_version(),
             },
