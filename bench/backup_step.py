@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / ".ansible" / "colle
 
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import restore
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import service as backup
-from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host
+from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
 
 SERVICE = "bench"
 

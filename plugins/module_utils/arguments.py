@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from ansible_collections.mobius.dhash.plugins.module_utils import mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils.host.config import CONFIG_DIR
 
 SERVICE: Final[dict[str, Any]] = {
     "service": {"type": "str", "required": True},
-    "config_dir": {"type": "path", "default": mobius_host.CONFIG_DIR},
+    "config_dir": {"type": "path", "default": CONFIG_DIR},
 }
 RUN: Final[dict[str, Any]] = {"run": {"type": "str"}}
 LEASE: Final[dict[str, Any]] = {"lease": {"type": "bool", "default": False}}

@@ -21,10 +21,13 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.mobius.dhash.plugins.module_utils import comparison, durable, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import comparison, durable
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
+from ansible_collections.mobius.dhash.plugins.module_utils.host.instance import admin_request
+from ansible_collections.mobius.dhash.plugins.module_utils.host.state import Pending, read_activation, read_pending
 
-# (method, path, body, content type, time-out in seconds) -> (status, headers, body), as mobius_host.admin_request
+# (method, path, body, content type, time-out in seconds) -> (status, headers, body), as host.instance.admin_request
 Ask = Callable[[str, str, "bytes | None", "str | None", float], "tuple[int, Mapping[str, str], bytes]"]
 
 SILENCE = (OSError, http.client.HTTPException)  # what asking raises when no whole answer came
@@ -50,14 +53,14 @@ class NotRunningError(MobiusError):
         super().__init__("instance_failed", f"The instance of {release} is not running: its admin socket refuses.")
 
 
-def asker(host: mobius_host.Host, release: str) -> Ask:
+def asker(host: Host, release: str) -> Ask:
     """Requests to the admin socket of one release's own instance."""
 
     def ask(
         method: str, path: str, body: bytes | None, content_type: str | None, timeout: float
     ) -> tuple[int, Mapping[str, str], bytes]:
         with _within(timeout):
-            return mobius_host.admin_request(host, release, method, path, body, content_type, timeout)
+            return admin_request(host, release, method, path, body, content_type, timeout)
 
     return ask
 
@@ -270,7 +273,7 @@ class _FailedError(Exception):
     """The instance proved itself bad; the message is the reason."""
 
 
-def taken_back(host: mobius_host.Host, began: mobius_host.Pending) -> bool:
+def taken_back(host: Host, began: Pending) -> bool:
     """Whether the promotion that the gate `began` with is over without having been confirmed.
 
     Whoever takes one back makes it overdue before stopping the instance, so a process that is gone for that reason is
@@ -279,9 +282,9 @@ def taken_back(host: mobius_host.Host, began: mobius_host.Pending) -> bool:
     Raises:
         MobiusError: `state_damaged`.
     """
-    now = mobius_host.read_pending(host)
+    now = read_pending(host)
     if now is None or (now.release, now.token, now.activated) != (began.release, began.token, began.activated):
-        return mobius_host.read_activation(host).confirmed != began.release
+        return read_activation(host).confirmed != began.release
     return time.monotonic() >= now.deadline
 
 
@@ -557,7 +560,7 @@ def _at_deadline(release: str, settings: Settings, seen: _Seen) -> tuple[str, st
 EVIDENCE_KEPT = 20  # the newest so many verdicts of a service stay on its host
 
 
-def keep_evidence(host: mobius_host.Host, release: str, said: Verdict, run: str | None, began: str) -> Path:
+def keep_evidence(host: Host, release: str, said: Verdict, run: str | None, began: str) -> Path:
     """Write a verdict with all that led to it beside the releases, as `gates/<began>-<release>.json`.
 
     Args:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The lock between runs: a lease on each host, judged by that host's own clock.
 
-`lease.json` (`mobius_host` reads it) lies in the run folder, in memory, so that a reboot ends it, and changes only
+`lease.json` (`host/state.py` reads it) lies in the run folder, in memory, so that a reboot ends it, and changes only
 under the lock that the switch holds, too. So whoever checks a lease and then switches does both in one step: a run that
 wakes up late is refused by the switch itself. A lease remembers the token of the truth; a rollback takes no lease, but
 it raises the token, and thereby fences the run that holds one.
@@ -15,14 +15,9 @@ from collections.abc import Callable
 
 from ansible_collections.mobius.dhash.plugins.module_utils import durable
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import (
-    Lease,
-    Observation,
-    Plan,
-    Switch,
-    read_activation,
-    read_lease,
-)
+from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Switch
+from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Observation, Plan
+from ansible_collections.mobius.dhash.plugins.module_utils.host.state import Lease, read_activation, read_lease
 
 LONGEST = 86_400.0  # seconds
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from ansible_collections.mobius.dhash.plugins.module_utils import manifest, signer
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host
+from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
 
 EXPECT: dict[str, Any] = {
     "type": "dict",

@@ -10,8 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from ansible_collections.mobius.dhash.plugins.module_utils import durable, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import durable
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
+from ansible_collections.mobius.dhash.plugins.module_utils.host.state import read_activation
 
 DIR: Final = "/var/lib/mobius-witness"
 FIELDS: Final = ("chain", "seq", "hash", "run")
@@ -57,6 +59,6 @@ def confirmed(params: Mapping[str, Any]) -> str | None:
     if not params["service"]:
         return None
     try:
-        return mobius_host.read_activation(mobius_host.Host.load(params["service"], params["config_dir"])).confirmed
+        return read_activation(Host.load(params["service"], params["config_dir"])).confirmed
     except (MobiusError, OSError):
         return None

@@ -126,11 +126,14 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import arguments, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import metrics as backup_metrics
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import service as backup
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import settings as backup_settings
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
+from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import as_failure
+from ansible_collections.mobius.dhash.plugins.module_utils.host.install import require_tool
 
 
 def main() -> None:
@@ -152,11 +155,11 @@ def main() -> None:
     state = module.params["state"]
     only_read = module.check_mode or state == "listed"
     try:
-        host = mobius_host.require_tool(module.params["service"], module.params["config_dir"])
+        host = require_tool(module.params["service"], module.params["config_dir"])
         with backup_metrics.renewed(host, module.params["command_config_dir"], module.warn, only_read=only_read):
             result = STATES[state](module, host)
     except (MobiusError, OSError) as e:
-        module.fail_json(**mobius_host.as_failure(e))
+        module.fail_json(**as_failure(e))
     if "mobius_failure" in result:
         module.fail_json(**result)
     found = [item.as_dict() for item in backup.existing(host)]
@@ -170,7 +173,7 @@ def _keep(module: AnsibleModule) -> backup.Keep:
     )
 
 
-def _present(module: AnsibleModule, host: mobius_host.Host) -> dict[str, Any]:
+def _present(module: AnsibleModule, host: Host) -> dict[str, Any]:
     taken = backup.take(
         host,
         scope=module.params["scope"],
@@ -206,7 +209,7 @@ def _present(module: AnsibleModule, host: mobius_host.Host) -> dict[str, Any]:
     }
 
 
-def _verified(module: AnsibleModule, host: mobius_host.Host) -> dict[str, Any]:
+def _verified(module: AnsibleModule, host: Host) -> dict[str, Any]:
     found = backup.verify(host, backup.part_of(module.params["subset"]), record=not module.check_mode)
     damaged = {name: why for name, why in found.items() if why is not None}
     whole = [name for name in found if name not in damaged]
@@ -218,7 +221,7 @@ def _verified(module: AnsibleModule, host: mobius_host.Host) -> dict[str, Any]:
     return result
 
 
-def _pruned(module: AnsibleModule, host: mobius_host.Host) -> dict[str, Any]:
+def _pruned(module: AnsibleModule, host: Host) -> dict[str, Any]:
     pruned = backup.prune(host, keep=_keep(module), check_mode=module.check_mode)
     for name in pruned.damaged:
         module.warn(f"The backup {name} is not what was written, so nothing of its scope was removed.")
@@ -237,7 +240,7 @@ def _pruned(module: AnsibleModule, host: mobius_host.Host) -> dict[str, Any]:
     }
 
 
-def _listed(_module: AnsibleModule, _host: mobius_host.Host) -> dict[str, Any]:
+def _listed(_module: AnsibleModule, _host: Host) -> dict[str, Any]:
     return {"changed": False}
 
 

@@ -146,8 +146,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import arguments, comparison, gate, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, comparison, gate
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
+from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import as_failure
+from ansible_collections.mobius.dhash.plugins.module_utils.host.install import require_tool
+from ansible_collections.mobius.dhash.plugins.module_utils.host.state import read_activation, read_pending
 
 
 def main() -> None:
@@ -177,7 +181,7 @@ def main() -> None:
     release = module.params["release"]
     if module.params["attempts"] < 1:
         never = MobiusError("invalid_input", "A gate must look at least once: attempts is below 1.")
-        module.fail_json(**mobius_host.as_failure(never), changed=False)
+        module.fail_json(**as_failure(never), changed=False)
     try:
         settings = gate.Settings(
             module.params["healthy_seconds"],
@@ -187,13 +191,13 @@ def main() -> None:
             module.params["metrics_path"],
             [comparison.Signal.parse(value) for value in module.params["signals"]],
         )
-        host = mobius_host.require_tool(module.params["service"], module.params["config_dir"])
+        host = require_tool(module.params["service"], module.params["config_dir"])
         if module.check_mode:
             reason = f"{release} was not judged: nothing is promoted in check mode."
             evidence = {"samples": 0, "healthy_seconds": 0.0, "values": {}}
             module.exit_json(changed=False, verdict="unknown", predicted="unknown", reason=reason, evidence=evidence)
-        confirmed = mobius_host.read_activation(host).confirmed
-        pending = mobius_host.read_pending(host)
+        confirmed = read_activation(host).confirmed
+        pending = read_pending(host)
         began = pending if pending is not None and pending.release == release else None
         compared = confirmed if confirmed not in (None, release) else None
         at = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -216,7 +220,7 @@ def main() -> None:
             if said.verdict != "error" or not left or ended():
                 break
     except (MobiusError, OSError) as e:
-        module.fail_json(**mobius_host.as_failure(e), changed=False)
+        module.fail_json(**as_failure(e), changed=False)
     module.exit_json(
         changed=False, verdict=said.verdict, reason=said.reason, evidence=said.evidence, evidence_file=str(kept)
     )
@@ -233,7 +237,7 @@ def _tell(place: str | None, seen: Mapping[str, Any]) -> None:
         os.replace(f"{place}.new", place)
 
 
-def _reference(host: mobius_host.Host, release: str) -> dict[str, Any]:
+def _reference(host: Host, release: str) -> dict[str, Any]:
     """What the confirmed release says of itself; its silence is told, and does not count against the new one."""
     try:
         status, _, body = gate.asker(host, release)("GET", host.health_path, None, None, 1.0)

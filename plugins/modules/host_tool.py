@@ -76,15 +76,25 @@ import shutil
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import durable, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import durable
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import console as backup_command
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+from ansible_collections.mobius.dhash.plugins.module_utils.host.config import SCHEMA, SERVICE_NAME
+from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import as_failure
+from ansible_collections.mobius.dhash.plugins.module_utils.host.install import (
+    PACKAGE,
+    TOOL_MODULES,
+    installed_digest,
+    launcher,
+    tool_digest,
+    tool_sources,
+)
 
-PACKAGE = mobius_host.PACKAGE.replace(".", "/")
+PACKAGE_PATH = PACKAGE.replace(".", "/")
 # the name of a version's folder: what else lies beside it is somebody else's
 # by tool: the files of its code, and the one that has its `main`
 TOOLS = {
-    "host": (mobius_host.TOOL_SOURCES, "mobius_host"),
+    "host": (TOOL_MODULES, "host.console"),
     "backup": (backup_command.SOURCES, "backup.console"),
 }
 VERSION = re.compile(r"[0-9a-f]{12}")
@@ -100,18 +110,18 @@ def _text(path: Path) -> str | None:
 
 def _wanted(params: dict[str, object], sources: dict[str, str], digest: str) -> dict[Path, tuple[str, int]]:
     """Every file with its text and mode; the launcher last."""
-    folder = Path(str(params["lib_dir"])) / digest / PACKAGE
+    folder = Path(str(params["lib_dir"])) / digest / PACKAGE_PATH
     command = Path(str(params["command"]))
     wanted = {folder / name: (text, 0o644) for name, text in sources.items()}
     if params["config"] is not None:
         service, config = str(params["service"]), params["config"]
-        if not isinstance(config, dict) or not mobius_host.SERVICE_NAME.fullmatch(service):
+        if not isinstance(config, dict) or not SERVICE_NAME.fullmatch(service):
             raise MobiusError("invalid_input", f"{service!r} is no name of a service.")
-        content = {**config, "schema": mobius_host.SCHEMA, "service": service, "command": str(command)}
+        content = {**config, "schema": SCHEMA, "service": service, "command": str(command)}
         path = Path(str(params["config_dir"])) / f"{service}.json"
         wanted[path] = (durable.json_bytes(content).decode(), 0o644)
     entry = TOOLS[str(params["tool"])][1]
-    text = mobius_host.launcher(str(params["lib_dir"]), digest, entry, str(params["config_dir"]))
+    text = launcher(str(params["lib_dir"]), digest, entry, str(params["config_dir"]))
     wanted[command] = (text, 0o755)
     return wanted
 
@@ -156,9 +166,9 @@ def main() -> None:
     for option, folder in (("lib_dir", "/usr/local/lib"), ("command", "/usr/local/bin"), ("config_dir", "/etc")):
         module.params[option] = module.params[option] or f"{folder}/{name}"
     try:
-        sources = mobius_host.tool_sources(TOOLS[module.params["tool"]][0])
-        digest = mobius_host.tool_digest(sources)
-        before = mobius_host.installed_digest(module.params["command"])
+        sources = tool_sources(TOOLS[module.params["tool"]][0])
+        digest = tool_digest(sources)
+        before = installed_digest(module.params["command"])
         wanted = _wanted(module.params, sources, digest)
         present = {path: _text(path) for path in wanted}
         changes = [path for path, (text, mode) in wanted.items() if present[path] != text or _mode(path) != mode]
@@ -169,7 +179,7 @@ def main() -> None:
             for path in old:
                 shutil.rmtree(path)
     except (MobiusError, OSError) as error:
-        module.fail_json(**mobius_host.as_failure(error))
+        module.fail_json(**as_failure(error))
     module.exit_json(
         changed=bool(changes or old),
         digest=digest,

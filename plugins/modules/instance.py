@@ -80,8 +80,13 @@ journal:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import arguments, lease, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, lease
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Switch
+from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import as_failure
+from ansible_collections.mobius.dhash.plugins.module_utils.host.install import require_tool
+from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Who
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions import plan_instance
 
 
 def main() -> None:
@@ -101,19 +106,17 @@ def main() -> None:
     release, state = module.params["release"], module.params["state"]
     assume = module.check_mode and module.params["assume_staged"]
     try:
-        host = mobius_host.require_tool(module.params["service"], module.params["config_dir"])
-        switch = mobius_host.Switch(host, mobius_host.Who("ansible"), start_timeout=module.params["timeout"])
+        host = require_tool(module.params["service"], module.params["config_dir"])
+        switch = Switch(host, Who("ansible"), start_timeout=module.params["timeout"])
         holder = module.params["run"] if module.params["lease"] and not module.check_mode else None
         plan = switch.run(
-            lease.fenced(
-                switch, holder, lambda seen: mobius_host.plan_instance(seen, release, state, assume_staged=assume)
-            ),
+            lease.fenced(switch, holder, lambda seen: plan_instance(seen, release, state, assume_staged=assume)),
             check=module.check_mode,
         )
         if state == "stopped" and not module.check_mode:
             switch.wait_gone(release)
     except (MobiusError, OSError) as error:
-        module.fail_json(**mobius_host.as_failure(error))
+        module.fail_json(**as_failure(error))
     module.exit_json(release=release, state=state, **plan.result())
 
 

@@ -70,13 +70,18 @@ import datetime
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import arguments, lease, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, lease
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Switch
+from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import as_failure
+from ansible_collections.mobius.dhash.plugins.module_utils.host.install import require_tool
+from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Who
+from ansible_collections.mobius.dhash.plugins.module_utils.host.state import read_lease
 
 
-def _take_in_time(switch: mobius_host.Switch, run: str, actor: str, seconds: float, wait: float) -> None:
+def _take_in_time(switch: Switch, run: str, actor: str, seconds: float, wait: float) -> None:
     until = switch.clock() + wait
-    seen = mobius_host.read_lease(switch.host)
+    seen = read_lease(switch.host)
     while True:
         since = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         try:
@@ -84,11 +89,7 @@ def _take_in_time(switch: mobius_host.Switch, run: str, actor: str, seconds: flo
             return
         except MobiusError as error:
             # a lease that moves has a living holder
-            if (
-                error.outcome != "locked"
-                or switch.clock() >= until
-                or mobius_host.read_lease(switch.host) not in (seen, None)
-            ):
+            if error.outcome != "locked" or switch.clock() >= until or read_lease(switch.host) not in (seen, None):
                 raise
         time.sleep(0.2)
 
@@ -110,10 +111,10 @@ def main() -> None:
     finding = ""
     if not 0 < given["seconds"] <= lease.LONGEST:
         reason = f"seconds is {given['seconds']:g}, which is not above 0 and up to a day."
-        module.fail_json(**mobius_host.as_failure(MobiusError("invalid_input", reason)))
+        module.fail_json(**as_failure(MobiusError("invalid_input", reason)))
     try:
-        host = mobius_host.require_tool(given["service"], given["config_dir"])
-        switch = mobius_host.Switch(host, mobius_host.Who("ansible", given["run"]))
+        host = require_tool(given["service"], given["config_dir"])
+        switch = Switch(host, Who("ansible", given["run"]))
         if given["state"] == "free":
             lease.release(switch, given["run"], check=module.check_mode)
         elif module.check_mode:
@@ -123,7 +124,7 @@ def main() -> None:
         else:
             _take_in_time(switch, given["run"], given["actor"], given["seconds"], given["wait"])
     except (MobiusError, OSError) as error:
-        module.fail_json(**mobius_host.as_failure(error))
+        module.fail_json(**as_failure(error))
     module.exit_json(changed=False, held=given["state"] == "held" and not module.check_mode, finding=finding)
 
 

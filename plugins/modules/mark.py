@@ -69,8 +69,13 @@ token:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import arguments, lease, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, lease
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Switch
+from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import as_failure
+from ansible_collections.mobius.dhash.plugins.module_utils.host.install import require_tool
+from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Who
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions import plan_mark
 
 
 def main() -> None:
@@ -87,18 +92,16 @@ def main() -> None:
         supports_check_mode=True,
     )
     release, bad = module.params["release"], module.params["bad"]
-    who = mobius_host.Who("ansible", module.params["run"] or None, module.params["reason"] or None)
+    who = Who("ansible", module.params["run"] or None, module.params["reason"] or None)
     try:
-        switch = mobius_host.Switch(
-            mobius_host.require_tool(module.params["service"], module.params["config_dir"]), who
-        )
+        switch = Switch(require_tool(module.params["service"], module.params["config_dir"]), who)
         holder = module.params["run"] if module.params["lease"] and not module.check_mode else None
         plan = switch.run(
-            lease.fenced(switch, holder, lambda seen: mobius_host.plan_mark(seen, release, bad, who)),
+            lease.fenced(switch, holder, lambda seen: plan_mark(seen, release, bad, who)),
             check=module.check_mode,
         )
     except (MobiusError, OSError) as error:
-        module.fail_json(**mobius_host.as_failure(error))
+        module.fail_json(**as_failure(error))
     module.exit_json(release=release, bad=module.params["bad"], **plan.result())
 
 

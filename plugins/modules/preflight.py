@@ -76,9 +76,13 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import arguments, mobius_host, staging, version_order
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, staging, version_order
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import service as backup
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
+from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import as_failure
+from ansible_collections.mobius.dhash.plugins.module_utils.host.install import require_tool
+from ansible_collections.mobius.dhash.plugins.module_utils.host.state import read_activation
 
 
 def main() -> None:
@@ -94,17 +98,17 @@ def main() -> None:
         supports_check_mode=True,
     )
     try:
-        host = mobius_host.require_tool(module.params["service"], module.params["config_dir"])
+        host = require_tool(module.params["service"], module.params["config_dir"])
         answer = _ask(host, module.params, Path(module.tmpdir))
     except (MobiusError, OSError) as e:
-        module.fail_json(**mobius_host.as_failure(e), changed=False)
+        module.fail_json(**as_failure(e), changed=False)
     module.exit_json(changed=False, **answer)
 
 
-def _ask(host: mobius_host.Host, given: dict[str, Any], scratch: Path) -> dict[str, Any]:
+def _ask(host: Host, given: dict[str, Any], scratch: Path) -> dict[str, Any]:
     expect = given["expect"]
     signed_by = staging.require_signer(host, expect)
-    confirmed = mobius_host.read_activation(host).confirmed
+    confirmed = read_activation(host).confirmed
     if confirmed == expect["release"]:
         return {"signer": signed_by, "confirmed": confirmed, "release_bytes": 0, "backup_bytes": 0}
     if confirmed and not given["downgrade"]:

@@ -79,8 +79,10 @@ predicted:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import arguments, gate, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, gate
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import as_failure
+from ansible_collections.mobius.dhash.plugins.module_utils.host.install import require_tool
 
 
 def main() -> None:
@@ -103,7 +105,7 @@ def main() -> None:
     done = 0
     try:
         probes = [gate.Probe.parse(value) for value in module.params["probes"]]
-        host = mobius_host.require_tool(module.params["service"], module.params["config_dir"])
+        host = require_tool(module.params["service"], module.params["config_dir"])
         ask = gate.asker(host, module.params["release"])
         for probe in probes:
             mismatch = _ask(ask, probe, module.params["release"], module.params["timeout"])
@@ -119,7 +121,7 @@ def main() -> None:
             module.fail_json(msg=e.reason, mobius_failure=e.as_dict(), probes=done, changed=False)
         module.exit_json(changed=False, probes=done, predicted="unknown")
     except (MobiusError, OSError) as e:
-        module.fail_json(**mobius_host.as_failure(e), probes=done, changed=False)
+        module.fail_json(**as_failure(e), probes=done, changed=False)
     module.exit_json(changed=False, probes=done)
 
 

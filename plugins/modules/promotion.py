@@ -116,8 +116,13 @@ journal:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import arguments, lease, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, lease
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Switch
+from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import as_failure
+from ansible_collections.mobius.dhash.plugins.module_utils.host.install import require_tool
+from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Who
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions import Promotion
 
 LONGEST = 86_400  # seconds
 
@@ -143,10 +148,10 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    wish = mobius_host.Promotion(
+    wish = Promotion(
         release=module.params["release"],
         state=module.params["state"],
-        who=mobius_host.Who("ansible", module.params["run"] or None, module.params["reason"] or None),
+        who=Who("ansible", module.params["run"] or None, module.params["reason"] or None),
         deadline=module.params["deadline"],
         mark_bad=module.params["mark_bad"],
         retry_bad=module.params["retry_bad"],
@@ -157,15 +162,15 @@ def main() -> None:
     # an infinite one would never be taken back, and with one that is over the release would serve all the same
     if not 0 < wish.deadline <= LONGEST:
         reason = f"deadline is {wish.deadline:g}, which is not above 0 and up to {LONGEST} seconds."
-        module.fail_json(**mobius_host.as_failure(MobiusError("invalid_input", reason)))
+        module.fail_json(**as_failure(MobiusError("invalid_input", reason)))
     try:
-        host = mobius_host.require_tool(module.params["service"], module.params["config_dir"])
-        switch = mobius_host.Switch(host, wish.who)
+        host = require_tool(module.params["service"], module.params["config_dir"])
+        switch = Switch(host, wish.who)
         plan = switch.run(lease.fenced(switch, holder, wish.plan), check=module.check_mode)
         if wish.state == "reverted" and not module.check_mode:
             switch.wait_gone(wish.release)
     except (MobiusError, OSError) as error:
-        module.fail_json(**mobius_host.as_failure(error))
+        module.fail_json(**as_failure(error))
     result = plan.result()
     if wish.state == "renewed":
         result["changed"] = False

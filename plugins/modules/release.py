@@ -98,15 +98,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import (
-    arguments,
-    durable,
-    lease,
-    manifest,
-    mobius_host,
-    staging,
-)
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, durable, lease, manifest, staging
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
+from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import LOCK_TIMEOUT, Switch
+from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import as_failure
+from ansible_collections.mobius.dhash.plugins.module_utils.host.install import require_tool
+from ansible_collections.mobius.dhash.plugins.module_utils.host.instance import admin_request
+from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Who
+from ansible_collections.mobius.dhash.plugins.module_utils.host.state import read_activation, read_pending
 
 
 def main() -> None:
@@ -128,17 +128,17 @@ def main() -> None:
         supports_check_mode=True,
     )
     try:
-        host = mobius_host.require_tool(module.params["service"], module.params["config_dir"])
+        host = require_tool(module.params["service"], module.params["config_dir"])
         if module.params["lease"] and not module.check_mode:
-            switch = mobius_host.Switch(host, mobius_host.Who("ansible", module.params["run"]))
+            switch = Switch(host, Who("ansible", module.params["run"]))
             lease.require(switch, str(module.params["run"]))
         result = (_staged if module.params["state"] == "staged" else _absent)(module, host)
     except (MobiusError, OSError) as e:
-        module.fail_json(**mobius_host.as_failure(e), changed=False)
+        module.fail_json(**as_failure(e), changed=False)
     module.exit_json(**result)
 
 
-def _staged(module: AnsibleModule, host: mobius_host.Host) -> dict[str, Any]:
+def _staged(module: AnsibleModule, host: Host) -> dict[str, Any]:
     expect = module.params["expect"]
     release = expect["release"]
     if not manifest.RELEASE_ID.fullmatch(release):
@@ -190,7 +190,7 @@ def _staged(module: AnsibleModule, host: mobius_host.Host) -> dict[str, Any]:
     return result
 
 
-def _absent(module: AnsibleModule, host: mobius_host.Host) -> dict[str, Any]:
+def _absent(module: AnsibleModule, host: Host) -> dict[str, Any]:
     release = module.params["release"]
     if not manifest.RELEASE_ID.fullmatch(release):
         raise MobiusError("invalid_input", f"{release!r} is not a release id.")
@@ -214,10 +214,10 @@ def _absent(module: AnsibleModule, host: mobius_host.Host) -> dict[str, Any]:
     return {"changed": True, "release": release, "diff": {"before": before, "after": after}}
 
 
-def _user_of(host: mobius_host.Host, release: str) -> str | None:
+def _user_of(host: Host, release: str) -> str | None:
     """What needs the release, as the end of a sentence; None when nothing does."""
-    activation = mobius_host.read_activation(host)
-    pending = mobius_host.read_pending(host)
+    activation = read_activation(host)
+    pending = read_pending(host)
     if release == activation.confirmed:
         return "it is the confirmed release"
     if pending is not None and release in (pending.release, pending.previous):
@@ -227,7 +227,7 @@ def _user_of(host: mobius_host.Host, release: str) -> str | None:
     if release == activation.previous(path.name for path in host.releases_dir.iterdir()):
         return "it is the release that a rollback would go to"
     try:
-        mobius_host.admin_request(host, release, "GET", "/admin/state", timeout=2.0)
+        admin_request(host, release, "GET", "/admin/state", timeout=2.0)
     except (FileNotFoundError, ConnectionRefusedError):
         return None
     except OSError:
@@ -235,7 +235,7 @@ def _user_of(host: mobius_host.Host, release: str) -> str | None:
     return "its instance is running"
 
 
-def _from_oserror(error: OSError, host: mobius_host.Host) -> MobiusError:
+def _from_oserror(error: OSError, host: Host) -> MobiusError:
     if error.errno in manifest.FULL:
         return MobiusError(
             "disk_full", f"{host.releases_dir} became full while the release was written; it is not staged."
@@ -244,10 +244,10 @@ def _from_oserror(error: OSError, host: mobius_host.Host) -> MobiusError:
 
 
 @contextlib.contextmanager
-def _locked(host: mobius_host.Host) -> Iterator[None]:
+def _locked(host: Host) -> Iterator[None]:
     """Nothing is promoted or rolled back while it is decided whether a release is in use."""
     try:
-        with durable.locked(host.lock_path, mobius_host.LOCK_TIMEOUT):
+        with durable.locked(host.lock_path, LOCK_TIMEOUT):
             yield
     except TimeoutError as e:
         raise MobiusError("timeout", f"{e}.") from None

@@ -81,8 +81,14 @@ history:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import arguments, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
+from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Switch
+from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import as_failure
+from ansible_collections.mobius.dhash.plugins.module_utils.host.install import installed_digest, tool_digest
+from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Who
+from ansible_collections.mobius.dhash.plugins.module_utils.host.status import status
 
 NOTHING: dict[str, Any] = {
     "confirmed": None,
@@ -106,16 +112,16 @@ def main() -> None:
     service = module.params["service"]
     try:
         try:
-            host = mobius_host.Host.load(service, module.params["config_dir"])
+            host = Host.load(service, module.params["config_dir"])
         except MobiusError as error:
             if error.outcome != "not_provisioned":
                 raise
             module.exit_json(changed=False, service=service, provisioned=False, tool_digest_ok=False, **NOTHING)
-        right = mobius_host.installed_digest(host.command) == mobius_host.tool_digest()
-        seen = mobius_host.Switch(host, mobius_host.Who("ansible")).observe()
-        facts = mobius_host.status(host, seen)
+        right = installed_digest(host.command) == tool_digest()
+        seen = Switch(host, Who("ansible")).observe()
+        facts = status(host, seen)
     except (MobiusError, OSError) as error:
-        module.fail_json(**mobius_host.as_failure(error))
+        module.fail_json(**as_failure(error))
     module.exit_json(changed=False, provisioned=True, tool_digest_ok=right, **facts)
 
 

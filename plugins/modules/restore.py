@@ -89,11 +89,15 @@ renamed_owners:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import arguments, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import metrics as backup_metrics
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import restore
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import settings as backup_settings
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Switch
+from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import as_failure
+from ansible_collections.mobius.dhash.plugins.module_utils.host.install import require_tool
+from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Who
 
 
 def main() -> None:
@@ -118,10 +122,10 @@ def main() -> None:
     )
     given = module.params
     try:
-        host = mobius_host.require_tool(given["service"], given["config_dir"])
+        host = require_tool(given["service"], given["config_dir"])
         with backup_metrics.renewed(host, given["command_config_dir"], module.warn, only_read=module.check_mode):
             done = restore.restore(
-                mobius_host.Switch(host, mobius_host.Who("ansible", given["run"])),
+                Switch(host, Who("ansible", given["run"])),
                 given["id"],
                 name=given["name"],
                 of_host=given["of_host"],
@@ -131,7 +135,7 @@ def main() -> None:
                 check_mode=module.check_mode,
             )
     except (MobiusError, OSError) as error:
-        module.fail_json(**mobius_host.as_failure(error))
+        module.fail_json(**as_failure(error))
     if done.renamed_owners:
         module.warn(f"{done.renamed_owners} files or folders had owners that are not known here, and are root's now.")
     module.exit_json(

@@ -51,22 +51,28 @@ import contextlib
 import dataclasses
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import arguments, manifest, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, manifest
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import retention
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import service as backup
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
+from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Switch
+from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import as_failure
+from ansible_collections.mobius.dhash.plugins.module_utils.host.install import require_tool
+from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Observation, Who
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions import Promotion
 
 
-def _needed(host: mobius_host.Host) -> set[str]:
+def _needed(host: Host) -> set[str]:
     """The release under which the newest whole backup was made; all backups together would keep every release."""
     releases = [item.release for item in backup.existing(host) if item.damaged is None and item.release is not None]
     return set(releases[-1:])
 
 
-def _as_predicted(seen: mobius_host.Observation, release: str, *, assume_staged: bool) -> mobius_host.Observation:
+def _as_predicted(seen: Observation, release: str, *, assume_staged: bool) -> Observation:
     """The host as its promotion will have left it: what stood by is stopped then, and may go."""
-    who = mobius_host.Who("ansible")
-    wish = mobius_host.Promotion(release, "confirmed", who, predicted=True, assume_staged=assume_staged)
+    who = Who("ansible")
+    wish = Promotion(release, "confirmed", who, predicted=True, assume_staged=assume_staged)
     return dataclasses.replace(wish.plan(seen).after, staged=seen.staged | {release})
 
 
@@ -84,10 +90,10 @@ def main() -> None:
     keep = module.params["keep"]
     if keep < 1:
         reason = f"keep is {keep}; at least one healthy release stays."
-        module.fail_json(**mobius_host.as_failure(MobiusError("invalid_input", reason)))
+        module.fail_json(**as_failure(MobiusError("invalid_input", reason)))
     try:
-        host = mobius_host.require_tool(module.params["service"], module.params["config_dir"])
-        switch = mobius_host.Switch(host, mobius_host.Who("ansible"))
+        host = require_tool(module.params["service"], module.params["config_dir"])
+        switch = Switch(host, Who("ansible"))
         if not module.check_mode:
             # what the promotion has just told to stop is not yet gone, and no check run knows how long that takes
             for release in switch.observe().instances:
@@ -104,7 +110,7 @@ def main() -> None:
             for release in removed if not module.check_mode else ():
                 manifest.unstage(release, host.releases_dir)
     except (MobiusError, OSError) as error:
-        module.fail_json(**mobius_host.as_failure(error))
+        module.fail_json(**as_failure(error))
     before, after = sorted(seen.staged), sorted(seen.staged - set(removed))
     module.exit_json(
         changed=bool(removed),

@@ -51,8 +51,10 @@ import json
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import arguments, mobius_host, witness
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, witness
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
+from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import as_failure
 
 
 def main() -> None:
@@ -73,10 +75,10 @@ def main() -> None:
         journal: list[str] = []
         if module.params["service"]:
             with contextlib.suppress(MobiusError):
-                host = mobius_host.Host.load(module.params["service"], module.params["config_dir"])
+                host = Host.load(module.params["service"], module.params["config_dir"])
                 journal = _lines(host.journal_path)
     except OSError as error:
-        module.fail_json(**mobius_host.as_failure(error))
+        module.fail_json(**as_failure(error))
     module.exit_json(changed=False, heads=heads, journal=journal)
 
 

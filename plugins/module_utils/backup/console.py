@@ -18,18 +18,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from ansible_collections.mobius.dhash.plugins.module_utils import errors, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import errors
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import copies, drill
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import metrics as backup_metrics
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import service as backup
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import settings as backup_settings
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.settings import Settings
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host
+from ansible_collections.mobius.dhash.plugins.module_utils.host.config import CONFIG_DIR, Host, only_service
+from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import understood
+from ansible_collections.mobius.dhash.plugins.module_utils.host.install import TOOL_MODULES
 
 COMMAND = "/usr/local/bin/mobius-backup"
 SOURCES = (
-    *mobius_host.TOOL_SOURCES,
+    *TOOL_MODULES,
     *("gate", "backup", "backup.archive", "backup.console", "backup.copies", "backup.drill", "backup.metrics"),
     *("backup.restore", "backup.service", "backup.settings"),
 )
@@ -110,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--service", help="which service; may be left out when the host has only one")
     parser.add_argument("--config-dir", default=backup_settings.CONFIG_DIR, help=argparse.SUPPRESS)
-    parser.add_argument("--host-config-dir", default=mobius_host.CONFIG_DIR, help=argparse.SUPPRESS)
+    parser.add_argument("--host-config-dir", default=CONFIG_DIR, help=argparse.SUPPRESS)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(
@@ -153,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(errors.ExitCode.INPUT if stop.code else errors.ExitCode.SUCCESS)
     signal.signal(signal.SIGTERM, _stopped)
     try:
-        service = options.service or mobius_host.only_service(options.host_config_dir)
+        service = options.service or only_service(options.host_config_dir)
         host = Host.load(service, options.host_config_dir)
         settings = backup_settings.read(service, options.config_dir)
         only_read = options.command in ("list", "metrics")
@@ -165,6 +167,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         failure = MobiusError("interrupted", "Interrupted.")
     except (MobiusError, OSError) as error:
-        failure = mobius_host.understood(error)
+        failure = understood(error)
     print(f"mobius-backup: {failure.reason}\n{failure.do_next}", file=sys.stderr)
     return int(failure.code)

@@ -28,11 +28,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.mobius.dhash.plugins.module_utils import durable, gate, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import durable, gate
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import archive, restore
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import service as backup
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host, Systemd
+from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
+from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import InstanceError, understood
+from ansible_collections.mobius.dhash.plugins.module_utils.host.state import read_activation, staged_releases
+from ansible_collections.mobius.dhash.plugins.module_utils.host.systemd import Systemd
 
 UNITS = Path("/run/systemd/system")
 ANSWER_TIMEOUT = 10.0
@@ -136,7 +139,7 @@ def drill(
             done = Drilled(chosen, release, files, counted, round(time.monotonic() - begun, 1))
         except (MobiusError, OSError) as error:
             if not check_mode:
-                _note(host, chosen, release, failure=mobius_host.understood(error))
+                _note(host, chosen, release, failure=understood(error))
             raise
         _note(host, chosen, release, done=done)
         return done
@@ -159,7 +162,7 @@ def require_recent(host: Host, days: float, now: datetime | None = None) -> str 
     """
     last = records(host).get("success")
     moment = _moment(last)
-    if moment is None and mobius_host.read_activation(host).confirmed is None:
+    if moment is None and read_activation(host).confirmed is None:
         return None  # a first install has nothing that could be lost
     if moment is None:
         raise MobiusError("drill_outdated", f"No backup of {host.service} on this host was ever proven by a drill.")
@@ -207,8 +210,8 @@ def _note(
 
 def _matching(host: Host, chosen: backup.Backup) -> str | None:
     """The release that wrote what is in the backup, while it is kept; else the one that a restore would start."""
-    activation = mobius_host.read_activation(host)
-    staged = mobius_host.staged_releases(host)
+    activation = read_activation(host)
+    staged = staged_releases(host)
     if chosen.release in staged and not activation.is_bad(chosen.release):
         return chosen.release
     return activation.confirmed if activation.confirmed in staged else None
@@ -363,7 +366,7 @@ def _ask(aside: Host, units: _Units, release: str, questions: Questions, counted
         wrong = f"It gave no answer ({type(error).__name__}: {error})."
     if wrong is not None:
         reason = f"{release} does not answer from the backup. {wrong} {_NOTHING}"
-        raise mobius_host.InstanceError("drill_failed", reason, _last_lines(aside, units, release))
+        raise InstanceError("drill_failed", reason, _last_lines(aside, units, release))
 
 
 def _wrong(aside: Host, ask: gate.Ask, release: str, questions: Questions) -> str | None:
@@ -396,10 +399,10 @@ def _object(body: bytes) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _failed(outcome: str, reason: str, aside: Host, units: _Units, release: str) -> mobius_host.InstanceError:
+def _failed(outcome: str, reason: str, aside: Host, units: _Units, release: str) -> InstanceError:
     lines = _last_lines(aside, units, release)
     said = f" Its last line: {lines[-1]}" if lines else ""
-    return mobius_host.InstanceError(outcome, f"{reason} {_NOTHING}{said}", lines)
+    return InstanceError(outcome, f"{reason} {_NOTHING}{said}", lines)
 
 
 def _last_lines(aside: Host, units: _Units, release: str) -> list[str]:

@@ -13,13 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.mobius.dhash.plugins.module_utils import durable, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import durable
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import copies, drill
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import service as backup
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import settings as backup_settings
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.settings import Settings
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host
+from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
+from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import understood
 
 _HELP = {
     "mobius_backup_count": "Backups in the backup folder.",
@@ -84,4 +85,4 @@ def renewed(host: Host, config_dir: str, warn: Callable[[str], None], *, only_re
             try:
                 write(host, backup_settings.read(host.service, config_dir))
             except (MobiusError, OSError) as error:
-                warn(f"The metrics of the backups were not renewed: {mobius_host.understood(error).reason}")
+                warn(f"The metrics of the backups were not renewed: {understood(error).reason}")

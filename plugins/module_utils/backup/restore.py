@@ -29,12 +29,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.mobius.dhash.plugins.module_utils import durable, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import durable
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import archive
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import service as backup
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.archive import DamagedError, Entry
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host, Switch
+from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
+from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Switch
+from ansible_collections.mobius.dhash.plugins.module_utils.host.state import read_activation
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions import plan_boot
 
 _LIBRARY = "state/library"
 _EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
@@ -426,9 +429,9 @@ def _start_again(switch: Switch, releases: list[str]) -> None:
         switch.systemd.kill(switch.host.unavailable_unit, "USR1")
     for release in releases:
         switch.systemd.start(switch.host.unit(release), switch.host.start_timeout)
-    confirmed = mobius_host.read_activation(switch.host).confirmed
+    confirmed = read_activation(switch.host).confirmed
     if confirmed in releases:
-        switch.perform(mobius_host.plan_boot(switch.observe(), switch.who))
+        switch.perform(plan_boot(switch.observe(), switch.who))
         if switch.observe().instance(str(confirmed)).unit != "active":
             raise MobiusError("instance_failed", f"{confirmed} did not start.")
 

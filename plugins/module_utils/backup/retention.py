@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Observation
+from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Observation
 
 
 def surplus(seen: Observation, keep: int, *, needed: Collection[str] = ()) -> list[str]:

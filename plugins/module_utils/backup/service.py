@@ -39,11 +39,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ansible_collections.mobius.dhash.plugins.module_utils import durable, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import durable
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import archive
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.archive import DamagedError, Entry
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host
+from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
+from ansible_collections.mobius.dhash.plugins.module_utils.host.state import read_pending, staged_releases
 
 SCOPES = ("full", "state")
 LOCK_TIMEOUT = 600.0
@@ -474,9 +475,9 @@ def surplus(backups: Sequence[Backup], keep: Keep, now: datetime, needed: Collec
 
 def _needed(host: Host, backups: Sequence[Backup]) -> set[str]:
     """The newest backup of each kept release's time, and all of a run that has not ended."""
-    kept = set(mobius_host.staged_releases(host))
+    kept = set(staged_releases(host))
     needed = {backup.release: backup.id for backup in backups if backup.release in kept and backup.damaged is None}
-    pending = mobius_host.read_pending(host)
+    pending = read_pending(host)
     run = pending.run if pending else None
     return set(needed.values()) | {backup.id for backup in backups if run and backup.run == run}
 

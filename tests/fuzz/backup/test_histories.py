@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import service as backup
-from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host
+from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (

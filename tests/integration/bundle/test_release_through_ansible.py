@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mobius.dhash.plugins.module_utils import mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils.host.install import launcher, tool_digest
 
 from mobius import manifest
 from mobius.control.bundle import builder as bundles
@@ -45,7 +45,7 @@ class Place:
             **folders,
         }
         (root / "config_dir/mobius-dhash.json").write_text(json.dumps(config))
-        (root / "command").write_text(mobius_host.launcher("/nowhere", mobius_host.tool_digest()))
+        (root / "command").write_text(launcher("/nowhere", tool_digest()))
 
     def run(
         self, *tasks: dict[str, Any], options: tuple[str, ...] = (), pipelining: bool = True

@@ -22,11 +22,13 @@ import pytest
 from mobius.control.bundle.builder import pack
 from tests.clients import Load, sending
 
+PACKAGE = "ansible_collections.mobius.dhash.plugins.module_utils"
+
+
 COLLECTIONS = str(Path(__file__).resolve().parents[3] / ".ansible/collections")
 if COLLECTIONS not in sys.path:
     sys.path.insert(0, COLLECTIONS)
 
-from ansible_collections.mobius.dhash.plugins.module_utils import mobius_host  # noqa: E402
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 BIN = Path(sys.executable).parent
@@ -157,7 +159,7 @@ class Machine:
     def python(self, script: str) -> None:
         """A few lines of Python on the host, with the code of the installed mobius-host."""
         tool = self.shell("cat /usr/local/bin/mobius-host").stdout.partition("from ")[0]
-        imports = f"from {mobius_host.PACKAGE} import manifest\nfrom {mobius_host.PACKAGE}.mobius_host import *"
+        imports = f"from {PACKAGE} import manifest\nfrom {PACKAGE}.host.config import Host\nfrom {PACKAGE}.host.status import *"
         self.shell(f"python3 -IS - <<'END'\n{tool}{imports}\nhost = Host.load('{SERVICE}')\n{script}\nEND")
 
     def promote(self, version: str, until: str = "confirmed", deadline: float = 60) -> None:

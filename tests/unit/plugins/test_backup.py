@@ -23,7 +23,7 @@ from types import SimpleNamespace
 import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils import durable
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import service as backup
-from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host
+from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -1110,7 +1110,7 @@ def test_memory_does_not_grow_with_the_library(host):
         "import sys, pathlib, re\n"
         f"sys.path.insert(0, {str(Path(backup.__file__).parents[6])!r})\n"
         "from ansible_collections.mobius.dhash.plugins.module_utils.backup import service as backup\n"
-        "from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host\n"
+        "from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host\n"
         f"host = Host.load('svc', {str(host.root.parent / 'mobius-host')!r})\n"
         "backup.take(host, scope='full', keep=backup.Keep(1), scratch=pathlib.Path('/tmp'))\n"
         "backup.take(host, scope='full', keep=backup.Keep(1), scratch=pathlib.Path('/tmp'))\n"

@@ -19,7 +19,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils.backup import metrics
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import service as backup
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.copies import Place
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host
+from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
 from test_backup import flip, host, names, take, touch_state
 
 __all__ = ["host"]

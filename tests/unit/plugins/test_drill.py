@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mobius.dhash.plugins.module_utils import mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import durable
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import drill, restore
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host, Systemd, Unit
+from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
+from ansible_collections.mobius.dhash.plugins.module_utils.host.state import Activation, Entry
+from ansible_collections.mobius.dhash.plugins.module_utils.host.systemd import Systemd, Unit
 from test_backup import everything, flip, host, take, touch_state
 
 __all__ = ["host"]
@@ -121,13 +123,13 @@ def serve(path: Path, answers: dict[str, Any]) -> socketserver.BaseServer:
 @pytest.fixture(autouse=True)
 def one_release(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A host that serves RELEASE; whoever runs the tests owns everything."""
-    entry = mobius_host.Entry(RELEASE, "2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z", False, None, None)
-    truth = mobius_host.Activation("svc", 1, RELEASE, (entry,))
-    mobius_host.durable.write_json(host.activation_path, truth.as_dict())
+    entry = Entry(RELEASE, "2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z", False, None, None)
+    truth = Activation("svc", 1, RELEASE, (entry,))
+    durable.write_json(host.activation_path, truth.as_dict())
     host.release_dir(RELEASE).mkdir(parents=True)
     (host.release_dir(RELEASE) / "release.json").write_text("{}")
     monkeypatch.setattr(restore, "owners", lambda host: (lambda _: (-1, -1), []))
-    monkeypatch.setattr(mobius_host, "staged_releases", lambda host: [RELEASE])
+    monkeypatch.setattr(drill, "staged_releases", lambda host: [RELEASE])
     monkeypatch.setattr(drill, "UNITS", host.root.parent / "units")
     monkeypatch.setattr(drill, "unit_text", lambda *arguments: unit_text(*arguments))
     yield
@@ -241,7 +243,7 @@ def test_check_mode_names_backup_and_release_and_changes_nothing(host):
 
 
 def test_a_host_without_any_release_proves_the_data_alone(host, monkeypatch):
-    monkeypatch.setattr(mobius_host, "staged_releases", lambda host: [])
+    monkeypatch.setattr(drill, "staged_releases", lambda host: [])
     take(host)
     done, stage = practise(host, well())
     assert (done.release, done.counted, stage.started) == (None, 1, [])
@@ -273,7 +275,7 @@ def test_a_host_that_serves_is_refused_when_its_last_good_drill_is_too_old_or_th
 
 
 def test_a_first_install_is_not_refused_for_want_of_a_drill(host):
-    mobius_host.durable.write_json(host.activation_path, mobius_host.Activation("svc").as_dict())
+    durable.write_json(host.activation_path, Activation("svc").as_dict())
     assert drill.require_recent(host, 7) is None
 
 

@@ -19,11 +19,15 @@ from typing import Any
 
 import pytest
 import test_backup
-from ansible_collections.mobius.dhash.plugins.module_utils import mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import durable
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import archive, restore
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import service as backup
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Host, Switch, Systemd, Who
+from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
+from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Switch
+from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Who
+from ansible_collections.mobius.dhash.plugins.module_utils.host.state import Activation
+from ansible_collections.mobius.dhash.plugins.module_utils.host.systemd import Systemd, Unit
 from test_backup import CHANGES, PICTURE, everything, host, rewrite, take
 
 from tests.killing import die_before_line, killed
@@ -34,14 +38,14 @@ __all__ = ["host"]
 class NoSystemd(Systemd):
     """A host on which no unit is loaded; all else is real."""
 
-    def units(self, *patterns: str) -> dict[str, mobius_host.Unit]:
+    def units(self, *patterns: str) -> dict[str, Unit]:
         return {}
 
 
 @pytest.fixture(autouse=True)
 def owners_stay(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """There is no user `svc` on this machine; whoever runs the tests owns everything. Nothing was ever released."""
-    mobius_host.durable.write_json(host.activation_path, mobius_host.Activation("svc").as_dict())
+    durable.write_json(host.activation_path, Activation("svc").as_dict())
     monkeypatch.setattr(restore, "owners", lambda host: (lambda _: (-1, -1), []))
 
 

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.mobius.dhash.plugins.module_utils import durable, unavailable
+from ansible_collections.mobius.dhash.plugins.module_utils import durable
+from ansible_collections.mobius.dhash.plugins.module_utils.host import unavailable
 
 PROGRAM = (
     f"from {unavailable.__name__} import serve; from pathlib import Path; import sys; serve(Path(sys.argv[1]), None)"

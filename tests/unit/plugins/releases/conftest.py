@@ -20,7 +20,9 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.mobius.dhash.plugins.module_utils import mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
+from ansible_collections.mobius.dhash.plugins.module_utils.host.install import launcher, tool_digest
+from ansible_collections.mobius.dhash.plugins.module_utils.host.state import Activation, Entry, Pending, boot_id
 
 from mobius import manifest
 from mobius.control.bundle.builder import pack
@@ -42,8 +44,8 @@ class HostFolder:
         return self.root / "mobius-host"
 
     @property
-    def host(self) -> mobius_host.Host:
-        return mobius_host.Host.load("mobius-dhash", self.config_dir)
+    def host(self) -> Host:
+        return Host.load("mobius-dhash", self.config_dir)
 
     def provision(self) -> None:
         """What the role `host` leaves on a host, as far as these modules look at it."""
@@ -65,7 +67,7 @@ class HostFolder:
             **folders,
         }
         (self.config_dir / "mobius-dhash.json").write_text(json.dumps(content))
-        (self.root / "command").write_text(mobius_host.launcher("/nowhere", mobius_host.tool_digest()))
+        (self.root / "command").write_text(launcher("/nowhere", tool_digest()))
 
     def sign_bundles_by(self, *lines: str) -> None:
         """Give the host a list of signers of its own, as the role `host` does; none takes it away."""
@@ -75,15 +77,13 @@ class HostFolder:
     def truth(self, confirmed: str | None, *earlier: str, pinned: tuple[str, ...] = ()) -> None:
         """Write `activation.json`: the confirmed release, and those that were confirmed before it, oldest first."""
         at = "2026-01-01T00:00:00Z"
-        entries = [mobius_host.Entry(r, at, at, False, None, None) for r in (*earlier, confirmed) if r]
-        activation = mobius_host.Activation("mobius-dhash", len(entries), confirmed, tuple(entries), pinned)
+        entries = [Entry(r, at, at, False, None, None) for r in (*earlier, confirmed) if r]
+        activation = Activation("mobius-dhash", len(entries), confirmed, tuple(entries), pinned)
         self.host.activation_path.write_text(json.dumps(activation.as_dict()))
 
     def pending(self, release: str, previous: str | None, *, deadline: float = 1e12) -> None:
         """Write `pending.json`."""
-        value = mobius_host.Pending(
-            release, previous, "canary", deadline, mobius_host.boot_id(), None, 1, "2026-01-01T00:00:00Z"
-        )
+        value = Pending(release, previous, "canary", deadline, boot_id(), None, 1, "2026-01-01T00:00:00Z")
         self.host.pending_path.write_text(json.dumps(value.as_dict()))
 
     def start(self, release: str, behaviour: str = "well", *, wait: bool = True) -> subprocess.Popen[bytes]:

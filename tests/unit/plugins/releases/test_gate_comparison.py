@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.mobius.dhash.plugins.module_utils import comparison, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import comparison
+from ansible_collections.mobius.dhash.plugins.module_utils.host.instance import admin_request
 
 CHECKOUT = Path(__file__).parents[4]
 DEFAULTS = yaml.safe_load((CHECKOUT / "roles/promote/defaults/main.yml").read_text(encoding="utf-8"))
@@ -55,7 +56,7 @@ def traffic(host: Any, *releases: str) -> Iterator[None]:
     def client(release: str) -> None:
         while not over.is_set():
             with contextlib.suppress(OSError, http.client.HTTPException):
-                mobius_host.admin_request(host.host, release, "POST", "/v1/hash", b"abcd", None, 2.0)
+                admin_request(host.host, release, "POST", "/v1/hash", b"abcd", None, 2.0)
 
     clients = [threading.Thread(target=client, args=(release,)) for release in releases]
     for one in clients:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mobius.dhash.plugins.module_utils import mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils.host.state import read_lease
 
 from mobius.cli.render.progress import Lines
 from mobius.control.run.runner import RunRequest, find_checkout, run_playbook
@@ -36,7 +36,7 @@ def release(host: Any, folder: Path, **values: object) -> tuple[str, str, list[s
     def hear(line: str) -> None:
         said.append(line)
         if "is waited for" in line:
-            holders.append(mobius_host.read_lease(host.host).run)
+            holders.append(read_lease(host.host).run)
 
     end = run_playbook(RunRequest(playbook, "here1,", find_checkout(), timeout=120.0), Lines(hear)).ending
     return end.outcome, " ".join(" ".join(said).split()), holders

@@ -20,9 +20,25 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.mobius.dhash.plugins.module_utils import durable, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import durable
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import Plan, Switch, Systemd, Unit, Who
+from ansible_collections.mobius.dhash.plugins.module_utils.host import executor, instance, transitions, watch
+from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
+from ansible_collections.mobius.dhash.plugins.module_utils.host.console import main
+from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Switch
+from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Observation, Plan, Who
+from ansible_collections.mobius.dhash.plugins.module_utils.host.state import (
+    Activation,
+    Pending,
+    read_activation,
+    read_pending,
+)
+from ansible_collections.mobius.dhash.plugins.module_utils.host.systemd import Systemd, Unit
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions import (
+    plan_canary,
+    plan_instance,
+    plan_provisional,
+)
 
 SERVICE = "any-service"
 A, B, C, D = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0", "1.3.0"))
@@ -191,7 +207,7 @@ class Rig:
         }
         self.config_path = self.config_dir / f"{SERVICE}.json"
         durable.write_json(self.config_path, self.config)
-        self.host = mobius_host.Host.load(SERVICE, self.config_dir)
+        self.host = Host.load(SERVICE, self.config_dir)
         self.systemd = PlayedSystemd(self)
         for release in (A, B, C, D):
             self.stage(release)
@@ -204,36 +220,36 @@ class Rig:
         settings = {"seconds": seconds, "interval": 5, "unhealthy_seconds": 30, "metrics_path": "/metrics"}
         self.config["watch"] = {**settings, "signals": [], "memory": {}, **changes}
         durable.write_json(self.config_path, self.config)
-        self.host = mobius_host.Host.load(SERVICE, self.config_dir)
+        self.host = Host.load(SERVICE, self.config_dir)
 
     def switch(self, who: Who | None = None) -> Switch:
-        return mobius_host.Switch(self.host, who or Who("test"))
+        return Switch(self.host, who or Who("test"))
 
     def run(
         self, make: Callable[..., Plan], *arguments: Any, check: bool = False, run: str | None = "r1", **more: Any
     ) -> Plan:
         """Run one `plan_...` function for real."""
         who = Who("test", run, more.pop("reason", None))
-        if make in (mobius_host.plan_canary, mobius_host.plan_provisional):
+        if make in (plan_canary, plan_provisional):
             more.setdefault("deadline", 60.0)
-        given = () if make is mobius_host.plan_instance else (who,)
+        given = () if make is plan_instance else (who,)
         return self.switch(who).run(lambda seen: make(seen, *arguments, *given, **more), check=check)
 
     def command(self, *arguments: str) -> int:
         """`mobius-host ...`"""
-        code = mobius_host.main(["--config-dir", str(self.config_dir), *arguments])
+        code = main(["--config-dir", str(self.config_dir), *arguments])
         if arguments[0] == "guard" and code == 0:
             self.systemd.active.pop(self.host.guard_unit, None)
         return code
 
     def promote(self, release: str, until: str = "confirmed", run: str = "r1") -> None:
-        self.run(mobius_host.plan_instance, release, "standby")
+        self.run(plan_instance, release, "standby")
         for state in ("canary", "provisional", "confirmed"):
-            self.run(getattr(mobius_host, f"plan_{state}"), release, run=run)
+            self.run(getattr(transitions, f"plan_{state}"), release, run=run)
             if state == until:
                 return
 
-    def seen(self) -> mobius_host.Observation:
+    def seen(self) -> Observation:
         return self.switch().observe()
 
     @property
@@ -245,12 +261,12 @@ class Rig:
         return sorted(self.systemd.instances)
 
     @property
-    def truth(self) -> mobius_host.Activation:
-        return mobius_host.read_activation(self.host)
+    def truth(self) -> Activation:
+        return read_activation(self.host)
 
     @property
-    def pending(self) -> mobius_host.Pending | None:
-        return mobius_host.read_pending(self.host)
+    def pending(self) -> Pending | None:
+        return read_pending(self.host)
 
     def journal(self) -> list[dict[str, Any]]:
         path = self.host.journal_path
@@ -261,8 +277,8 @@ class Rig:
 
     def reboot(self) -> None:
         """The machine stops and starts: memory is gone, and systemd starts the boot unit."""
-        for instance in self.systemd.instances.values():
-            instance.end()
+        for running in self.systemd.instances.values():
+            running.end()
         self.systemd.instances.clear()
         self.systemd.active.clear()
         for path in self.host.run_dir.iterdir():
@@ -274,8 +290,8 @@ class Rig:
             assert self.command("boot") == 0
 
     def close(self) -> None:
-        for instance in self.systemd.instances.values():
-            instance.end()
+        for running in self.systemd.instances.values():
+            running.end()
         shutil.rmtree(self.root)
 
 
@@ -283,10 +299,11 @@ class Rig:
 def make_rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Rig]]:
     """Makes hosts, each in the place of the one before; modules and the command talk to it."""
     rigs: list[Rig] = []
-    real = mobius_host.Switch
+    initialize = Switch.__init__
     # nothing here is slow but what hangs on purpose
-    monkeypatch.setattr(mobius_host, "STATE_TIMEOUT", 0.5)
-    monkeypatch.setattr(mobius_host, "STANDBY_TIMEOUT", 0.5)
+    for module in (instance, executor, watch):
+        monkeypatch.setattr(module, "STATE_TIMEOUT", 0.5)
+    monkeypatch.setattr(executor, "STANDBY_TIMEOUT", 0.5)
 
     def make() -> Rig:
         if rigs:
@@ -294,8 +311,9 @@ def make_rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Rig]]:
         # not pytest's own folder: the path of a Unix socket has 107 characters at most; in memory, since all is fsynced
         rig = Rig(Path(tempfile.mkdtemp(prefix="mobius-", dir="/dev/shm")))
         rigs.append(rig)
-        played = functools.partial(real, systemd=rig.systemd, clock=lambda: rig.now, boot=lambda: rig.boot_id)
-        monkeypatch.setattr(mobius_host, "Switch", played)
+        parts = {"systemd": rig.systemd, "clock": lambda: rig.now, "boot": lambda: rig.boot_id}
+        # the class itself, so that every module that has imported it gets the rig's parts
+        monkeypatch.setattr(Switch, "__init__", functools.partialmethod(initialize, **parts))
         return rig
 
     yield make

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from ansible_collections.mobius.dhash.plugins.module_utils import lease, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import lease
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+from ansible_collections.mobius.dhash.plugins.module_utils.host.state import Activation, read_activation, read_lease
 
 A, B = "1.0.0-0123456789ab", "1.1.0-0123456789ab"
 Module = Callable[..., dict[str, Any]]
@@ -34,12 +35,12 @@ def test_a_second_run_is_refused_with_the_name_of_the_holder(tool: Module) -> No
 
 def test_check_mode_takes_nothing_and_reports_what_would_refuse_the_run(rig: Any, tool: Module) -> None:
     assert tool("lease", run="r1", check=True)["finding"] == ""
-    assert mobius_host.read_lease(rig.host) is None
+    assert read_lease(rig.host) is None
     tool("lease", run="r1", actor="ada@control")
     found = tool("lease", run="r2", check=True)
     assert "ada@control" in found["finding"] and found["held"] is False
     tool("lease", run="r1", state="free", check=True)
-    assert mobius_host.read_lease(rig.host) is not None
+    assert read_lease(rig.host) is not None
 
 
 def test_a_dead_runs_lock_is_free_when_its_time_is_over_and_after_a_reboot(rig: Any, tool: Module) -> None:
@@ -59,7 +60,7 @@ def test_every_module_call_of_the_holder_renews_the_lease(rig: Any, tool: Module
         given = {"release": A, "run": "r1", "lease": True}
         done = tool("instance", **given) if state == "instance" else tool("promotion", state=state, **given)
         assert not done.get("failed"), done
-        found = mobius_host.read_lease(rig.host)
+        found = read_lease(rig.host)
         assert found is not None and found.expires == rig.now + 30
     # its own confirmation has raised the token, which does not fence it
     assert tool("mark", release=B, run="r1", lease=True).get("failed") is None
@@ -131,7 +132,7 @@ def test_of_a_hundred_races_each_has_one_winner(rig: Any) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        held = mobius_host.read_lease(rig.host)
+        held = read_lease(rig.host)
         assert held is not None and won == [held.run]
         assert lease.release(rig.switch(), held.run)
-    assert isinstance(mobius_host.read_activation(rig.host), mobius_host.Activation)
+    assert isinstance(read_activation(rig.host), Activation)

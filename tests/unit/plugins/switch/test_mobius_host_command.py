@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import time
 from typing import Any
 
 import pytest
-from ansible_collections.mobius.dhash.plugins.module_utils import durable, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import durable
 
 A, B, C = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0"))
 
@@ -117,7 +118,7 @@ def test_a_watch_rolls_back_a_release_that_stays_unwell(
 ) -> None:
     rig.promote(A)
     rig.promote(B)
-    monkeypatch.setattr(mobius_host.time, "sleep", lambda seconds: setattr(rig, "now", rig.now + seconds))
+    monkeypatch.setattr(time, "sleep", lambda seconds: setattr(rig, "now", rig.now + seconds))
     assert rig.command("watch", "--seconds", "30") == 0
     assert rig.serving == [B]
     rig.systemd.instances.pop(B).end()
@@ -130,5 +131,5 @@ def test_a_watch_rolls_back_a_release_that_stays_unwell(
 def test_a_watch_without_anything_to_go_back_to_says_so(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.promote(A)
     rig.systemd.instances.pop(A).end()
-    monkeypatch.setattr(mobius_host.time, "sleep", lambda seconds: setattr(rig, "now", rig.now + seconds))
+    monkeypatch.setattr(time, "sleep", lambda seconds: setattr(rig, "now", rig.now + seconds))
     assert rig.command("watch", "--seconds", "30", "--grace", "4") == 1

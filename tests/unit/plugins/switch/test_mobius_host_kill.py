@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mobius.dhash.plugins.module_utils import durable, mobius_host
-from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import (
+from ansible_collections.mobius.dhash.plugins.module_utils import durable
+from ansible_collections.mobius.dhash.plugins.module_utils.host import executor, instance
+from ansible_collections.mobius.dhash.plugins.module_utils.host.journal import journal_problems
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions import (
     plan_boot,
     plan_canary,
     plan_confirmed,
@@ -44,7 +46,8 @@ class Steps:
             (durable, "append_line"),
             (durable, "replace_symlink"),
             (Path, "unlink"),
-            (mobius_host, "admin_request"),
+            (executor, "admin_request"),
+            (instance, "admin_request"),
         ]:
             monkeypatch.setattr(place, name, self.step(getattr(place, name)))
 
@@ -197,7 +200,7 @@ def test_the_same_command_completes_what_a_kill_left(
             if state(rig) != wanted:  # it was not done: a rollback that was done would be another step now
                 command(rig)
             assert state(rig) == wanted, where
-            assert mobius_host.journal_problems(rig.host) == [], where
+            assert journal_problems(rig.host) == [], where
 
 
 NEXT = {
@@ -250,7 +253,7 @@ def test_any_next_command_makes_what_serves_agree_with_the_truth(
         assert seen.activation.confirmed in rig.serving or seen.promoting, where
         assert rig.serving == sorted(release for release in rig.running if seen.role(release) == "serving"), where
         assert seen.written and seen.current == seen.activation.confirmed, where
-        assert mobius_host.journal_problems(rig.host) == [], where
+        assert journal_problems(rig.host) == [], where
 
 
 def test_an_interrupted_rollback_is_completed_and_not_counted_as_a_step(

@@ -8,9 +8,12 @@ import shutil
 from typing import Any
 
 import pytest
-from ansible_collections.mobius.dhash.plugins.module_utils import durable, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import durable
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import plan_canary, plan_mark, plan_rollback
+from ansible_collections.mobius.dhash.plugins.module_utils.host import executor
+from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
+from ansible_collections.mobius.dhash.plugins.module_utils.host.journal import journal_problems
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions import plan_canary, plan_mark, plan_rollback
 
 A, B, C = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0"))
 COMMANDS = (
@@ -121,16 +124,16 @@ def test_a_damaged_description_of_the_host_is_refused(rig: Any, damage: Any, out
     data = damage if isinstance(damage, bytes) else json.dumps({**rig.config, **damage}).encode()
     rig.config_path.write_bytes(data)
     with pytest.raises(MobiusError) as caught:
-        mobius_host.Host.load("any-service", rig.config_dir)
+        Host.load("any-service", rig.config_dir)
     assert caught.value.outcome == outcome
 
 
 def test_a_host_without_a_description_is_not_provisioned(rig: Any) -> None:
     with pytest.raises(MobiusError) as caught:
-        mobius_host.Host.load("other", rig.config_dir)
+        Host.load("other", rig.config_dir)
     assert caught.value.outcome == "not_provisioned"
     with pytest.raises(MobiusError) as caught:
-        mobius_host.Host.load("../other", rig.config_dir)
+        Host.load("../other", rig.config_dir)
     assert caught.value.outcome == "invalid_input"
 
 
@@ -176,7 +179,7 @@ def test_the_role_is_told_while_another_command_holds_the_lock(rig: Any) -> None
 def test_a_switch_waits_for_the_lock_and_then_gives_up(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.promote(A)
     rig.promote(B)
-    monkeypatch.setattr(mobius_host, "LOCK_TIMEOUT", 0.1)
+    monkeypatch.setattr(executor, "LOCK_TIMEOUT", 0.1)
     with durable.locked(rig.host.lock_path, 1.0), pytest.raises(MobiusError) as caught:
         rig.run(plan_rollback, None)
     assert caught.value.outcome == "timeout" and rig.serving == [B]
@@ -189,7 +192,7 @@ def test_each_line_of_the_journal_carries_the_digest_of_the_one_before(rig: Any)
     rig.promote(A)
     rig.promote(B)
     rig.run(plan_rollback, None, reason="ungünstig\nzwei Zeilen")
-    assert mobius_host.journal_problems(rig.host) == []
+    assert journal_problems(rig.host) == []
     lines = rig.journal()
     assert lines[0]["prev_sha256"] == "0" * 64
     assert set(lines[0]) == {"at", "event", "from", "to", "run", "token", "reason", "actor", "prev_sha256"}
@@ -213,7 +216,7 @@ def test_a_changed_journal_is_found(rig: Any, change: str) -> None:
     else:
         lines[1] = lines[1][: len(lines[1]) // 2] + "\n"
     path.write_text("".join(lines))
-    assert mobius_host.journal_problems(rig.host)
+    assert journal_problems(rig.host)
     shutil.rmtree(rig.host.releases_dir)
     assert rig.command("verify") == 3
 
@@ -241,7 +244,7 @@ def test_a_torn_last_line_does_not_stop_a_rollback(rig: Any) -> None:
         stream.write('{"half')
     rig.run(plan_rollback, None)
     assert rig.serving == [A]
-    assert len(mobius_host.journal_problems(rig.host)) == 1
+    assert len(journal_problems(rig.host)) == 1
 
 
 def test_state_files_belong_to_the_writer_and_are_readable(rig: Any) -> None:

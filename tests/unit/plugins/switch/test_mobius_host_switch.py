@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mobius.dhash.plugins.module_utils import durable, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import durable
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import (
+from ansible_collections.mobius.dhash.plugins.module_utils.host import executor, transitions
+from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import InstanceError
+from ansible_collections.mobius.dhash.plugins.module_utils.host.journal import journal_problems
+from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import REASON_LENGTH
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions import (
     plan_canary,
     plan_confirmed,
     plan_guard,
@@ -73,7 +77,7 @@ def test_a_canary_serves_beside_the_confirmed_release_and_then_alone(rig: Any) -
 def test_each_stage_done_twice_changes_nothing_the_second_time(rig: Any, stage: str) -> None:
     rig.promote(A)
     rig.promote(B, stage)
-    make = getattr(mobius_host, f"plan_{stage}")
+    make = getattr(transitions, f"plan_{stage}")
     before = rig.host.activation_path.read_bytes(), rig.journal(), rig.pending
     assert rig.run(make, B).actions == ()
     assert (rig.host.activation_path.read_bytes(), rig.journal(), rig.pending) == before
@@ -82,7 +86,7 @@ def test_each_stage_done_twice_changes_nothing_the_second_time(rig: Any, stage: 
 @pytest.mark.parametrize("stage", ["canary", "provisional", "confirmed"])
 def test_a_confirmed_release_is_left_alone_by_every_stage(rig: Any, stage: str) -> None:
     rig.promote(A)
-    plan = rig.run(getattr(mobius_host, f"plan_{stage}"), A, run="another")
+    plan = rig.run(getattr(transitions, f"plan_{stage}"), A, run="another")
     assert plan.actions == () and plan.before.view() == plan.after.view()
 
 
@@ -176,7 +180,7 @@ def test_a_rollback_fences_the_run_that_was_promoting(rig: Any) -> None:
 def test_an_instance_that_crashes_is_not_promoted_and_is_stopped(rig: Any) -> None:
     rig.promote(A)
     rig.systemd.behaviours[B] = "crashing"
-    with pytest.raises(mobius_host.InstanceError) as caught:
+    with pytest.raises(InstanceError) as caught:
         rig.run(plan_instance, B, "standby")
     assert caught.value.outcome == "instance_failed"
     assert caught.value.journal == [f"any-service@{B}.service says goodbye"]
@@ -189,7 +193,7 @@ def test_an_instance_that_crashes_is_not_promoted_and_is_stopped(rig: Any) -> No
 )
 def test_an_instance_that_is_not_ready_in_time_is_stopped(rig: Any, behaviour: str, limit: str) -> None:
     rig.systemd.behaviours[B] = behaviour
-    with pytest.raises(mobius_host.InstanceError) as caught:
+    with pytest.raises(InstanceError) as caught:
         rig.run(plan_instance, B, "standby")
     assert caught.value.outcome == "instance_not_ready"
     assert limit in caught.value.reason
@@ -200,7 +204,7 @@ def test_an_instance_without_its_public_socket_is_not_promoted(rig: Any) -> None
     rig.promote(A)
     rig.systemd.behaviours[B] = "without socket"
     rig.run(plan_instance, B, "standby")
-    with pytest.raises(mobius_host.InstanceError, match="refuses to serve"):
+    with pytest.raises(InstanceError, match="refuses to serve"):
         rig.run(plan_canary, B)
     rig.run(plan_reverted, B)
     assert (rig.serving, rig.running, rig.pending) == ([A], [A], None)
@@ -379,7 +383,7 @@ def test_a_reason_that_is_no_text_or_endless_is_written_as_one_line(rig: Any) ->
     rig.run(plan_rollback, None, run=None, reason="caf\udce9 is\nclosed" + " and closed" * 10_000)
     reason = rig.journal()[-1]["reason"]
     assert reason.startswith("caf\ufffd is closed and closed")
-    assert len(reason) == mobius_host.REASON_LENGTH
+    assert len(reason) == REASON_LENGTH
 
 
 def test_links_and_pipes_that_a_release_put_in_its_logs_place_are_not_read(rig: Any, tmp_path: Path) -> None:
@@ -412,7 +416,7 @@ def test_a_rollback_to_a_release_that_cannot_start_leaves_what_serves(rig: Any) 
     rig.promote(B)
     rig.systemd.stop(rig.host.unit(A))
     rig.systemd.behaviours[A] = "crashing"
-    with pytest.raises(mobius_host.InstanceError):
+    with pytest.raises(InstanceError):
         rig.run(plan_rollback, None)
     assert rig.serving == [B] and rig.truth.confirmed == B and not rig.truth.is_bad(B)
 
@@ -541,7 +545,7 @@ def test_a_release_that_is_marked_bad_while_it_is_promoted_is_taken_back(rig: An
 def test_a_warm_release_that_hangs_is_started_afresh_by_the_rollback_to_it(
     rig: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mobius_host, "SERVE_TIMEOUT", 0.5)
+    monkeypatch.setattr(executor, "SERVE_TIMEOUT", 0.5)
     rig.promote(A)
     rig.promote(B)
     rig.systemd.instances[A].behaviour = "silent"
@@ -551,7 +555,7 @@ def test_a_warm_release_that_hangs_is_started_afresh_by_the_rollback_to_it(
 
 
 def test_a_warm_release_that_hangs_for_ever_leaves_what_serves(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mobius_host, "SERVE_TIMEOUT", 0.5)
+    monkeypatch.setattr(executor, "SERVE_TIMEOUT", 0.5)
     rig.promote(A)
     rig.promote(B)
     rig.systemd.instances[A].behaviour = "silent"
@@ -590,7 +594,7 @@ def test_a_rollback_on_a_full_disk_uses_the_space_that_was_kept_for_it(
         FullDisk(full, root, state_dir)
         rig.run(plan_rollback, None)
     assert rig.serving == [A] and rig.truth.confirmed == A
-    assert rig.events()[-1] == "rollback" and mobius_host.journal_problems(rig.host) == []
+    assert rig.events()[-1] == "rollback" and journal_problems(rig.host) == []
     assert not (root / ".reserve").exists() and not (state_dir / ".reserve").exists()
     rig.promote(C)
     assert (root / ".reserve").exists(), "the space is kept again as soon as there is some"

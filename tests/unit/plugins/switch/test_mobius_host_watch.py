@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from ansible_collections.mobius.dhash.plugins.module_utils import lease, mobius_host
-from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import (
+from ansible_collections.mobius.dhash.plugins.module_utils import durable, lease
+from ansible_collections.mobius.dhash.plugins.module_utils.host import console, executor
+from ansible_collections.mobius.dhash.plugins.module_utils.host import status as host_status
+from ansible_collections.mobius.dhash.plugins.module_utils.host.state import read_window
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions import (
     plan_canary,
     plan_confirmed,
     plan_guard,
@@ -15,6 +19,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils.mobius_host import (
     plan_provisional,
     plan_rollback,
 )
+from ansible_collections.mobius.dhash.plugins.module_utils.host.watch import _watch_window
 
 A, B, C = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0"))
 
@@ -32,12 +37,12 @@ def watched(rig: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
         rig.now += seconds
         assert rig.looks < 1000, "it goes on for ever"
 
-    monkeypatch.setattr(mobius_host.time, "sleep", sleep)
+    monkeypatch.setattr(time, "sleep", sleep)
     return rig
 
 
 def window(rig: Any) -> Any:
-    return mobius_host.read_window(rig.host)
+    return read_window(rig.host)
 
 
 def test_a_confirmation_opens_the_window_and_starts_the_watch(watched: Any) -> None:
@@ -46,7 +51,7 @@ def test_a_confirmation_opens_the_window_and_starts_the_watch(watched: Any) -> N
     assert watched.systemd.watches == 2
     assert watched.running == [A, B]
     assert watched.seen().view()["watched"] == B
-    status = mobius_host.status(watched.host, watched.seen())
+    status = host_status.status(watched.host, watched.seen())
     assert status["watch"] == {"release": B, "remaining": 600.0}
     assert watched.run(plan_confirmed, B).actions == (), "confirmed twice, it is not watched anew"
 
@@ -85,7 +90,7 @@ def test_a_run_that_takes_the_host_at_the_last_moment_finds_what_it_saw(
     watched: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the watch's last look and its last step."""
-    look, looks = mobius_host._watch_window, 0
+    look, looks = _watch_window, 0
 
     def then_a_run_comes(*arguments: Any, **more: Any) -> None:
         nonlocal looks
@@ -96,7 +101,7 @@ def test_a_run_that_takes_the_host_at_the_last_moment_finds_what_it_saw(
         else:
             assert watched.running == [A, B]
 
-    monkeypatch.setattr(mobius_host, "_watch_window", then_a_run_comes)
+    monkeypatch.setattr(console, "_watch_window", then_a_run_comes)
     assert watched.command("watch") == 0
     assert (looks, watched.running, window(watched)) == (2, [B], None)
 
@@ -179,7 +184,7 @@ def test_a_first_release_cannot_be_gone_back_from_and_goes_on(
 ) -> None:
     rig.watch(600)
     rig.promote(A)
-    monkeypatch.setattr(mobius_host.time, "sleep", lambda seconds: setattr(rig, "now", rig.now + seconds))
+    monkeypatch.setattr(time, "sleep", lambda seconds: setattr(rig, "now", rig.now + seconds))
     rig.systemd.instances[A].behaviour = "unwell"
     assert rig.command("watch") == 0
     said = capsys.readouterr().err
@@ -188,7 +193,7 @@ def test_a_first_release_cannot_be_gone_back_from_and_goes_on(
 
 
 def test_a_rollback_that_fails_is_tried_again(watched: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mobius_host, "SERVE_TIMEOUT", 0.2)
+    monkeypatch.setattr(executor, "SERVE_TIMEOUT", 0.2)
     watched.systemd.instances[B].behaviour = "unwell"
     watched.systemd.stop(watched.host.unit(A))
     watched.systemd.behaviours[A] = "crashing"
@@ -227,6 +232,6 @@ def test_a_description_with_a_watch_that_makes_no_sense_is_refused_with_its_path
     rig: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rig.config["watch"] = {"seconds": 60}
-    mobius_host.durable.write_json(rig.config_path, rig.config)
+    durable.write_json(rig.config_path, rig.config)
     assert rig.command("status") == 3
     assert str(rig.config_path) in capsys.readouterr().err

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from ansible_collections.mobius.dhash.plugins.module_utils import durable, mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils import durable
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import retention
+from ansible_collections.mobius.dhash.plugins.module_utils.host.state import Pending, staged_releases
 
 A, B, C, D = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0", "1.3.0"))
 E = "1.4.0-0123456789ab"
@@ -33,7 +34,7 @@ def test_the_newest_healthy_releases_stay_and_check_mode_says_so(served: Any, to
     done = tool("retention", keep=2)
     assert predicted["removed"] == done["removed"] == [A]
     assert predicted["diff"] == done["diff"]
-    assert mobius_host.staged_releases(served.host) == [B, C, D]
+    assert staged_releases(served.host) == [B, C, D]
     assert tool("retention", keep=2)["changed"] is False
 
 
@@ -55,7 +56,7 @@ def test_pinned_pending_and_needed_releases_stay(served: Any) -> None:
     assert retention.surplus(seen, 1, needed=[A]) == []
     pinned = dataclasses.replace(seen, activation=dataclasses.replace(seen.activation, pinned=(A,)))
     assert retention.surplus(pinned, 1) == []
-    pending = mobius_host.Pending(D, A, "canary", 0.0, "another boot", None, 0, "then")
+    pending = Pending(D, A, "canary", 0.0, "another boot", None, 0, "then")
     assert retention.surplus(dataclasses.replace(seen, pending=pending), 1) == []
 
 

@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mobius.dhash.plugins.module_utils import mobius_host
+from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
+from ansible_collections.mobius.dhash.plugins.module_utils.host.install import (
+    installed_digest,
+    launcher,
+    tool_digest,
+    tool_sources,
+)
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions import plan_instance, plan_mark
 
 A, B, C, D = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0", "1.3.0"))
 Module = Callable[..., dict[str, Any]]
@@ -98,7 +105,7 @@ def test_an_empty_run_or_reason_is_none(rig: Any, tool: Module) -> None:
 
 
 def test_a_refusal_is_data(rig: Any, tool: Module) -> None:
-    rig.run(mobius_host.plan_mark, A, True, reason="it hashes wrongly")
+    rig.run(plan_mark, A, True, reason="it hashes wrongly")
     result = tool("promotion", release=A, state="canary")
     assert result["failed"] is True
     assert result["mobius_failure"] == {
@@ -120,7 +127,7 @@ def test_an_instance_that_dies_brings_its_last_lines(rig: Any, tool: Module) -> 
 
 def test_modules_refuse_a_host_whose_tool_is_another(rig: Any, tool: Module) -> None:
     command = rig.host.command
-    command.write_text(command.read_text().replace(mobius_host.tool_digest(), "0" * 12))
+    command.write_text(command.read_text().replace(tool_digest(), "0" * 12))
     for name, arguments in (LIFE[0], LIFE[1], LIFE[12]):
         result = tool(name, **arguments)
         assert result["mobius_failure"]["outcome"] == "host_tool_mismatch"
@@ -134,7 +141,7 @@ def test_no_version_of_the_tool_stands_in_the_way_of_a_rollback(rig: Any, tool: 
     rig.promote(A)
     rig.promote(B)
     command = rig.host.command
-    command.write_text(command.read_text().replace(mobius_host.tool_digest(), "0" * 12))
+    command.write_text(command.read_text().replace(tool_digest(), "0" * 12))
     assert tool("rollback", reason="slow")["confirmed"] == A
     assert rig.serving == [A]
 
@@ -175,7 +182,7 @@ def test_a_host_that_cannot_keep_the_head_goes_back_all_the_same(rig: Any, tool:
 def test_release_info_tells_what_is_kept_and_what_serves(rig: Any, tool: Module) -> None:
     for release in (A, B):
         rig.promote(release)
-    rig.run(mobius_host.plan_mark, D, True, reason="refused")
+    rig.run(plan_mark, D, True, reason="refused")
     (rig.host.release_dir(B) / "release.json").write_text(json.dumps({"version": "1.1.0", "commit": "c" * 40}))
     result = tool("release_info")
     assert (result["provisioned"], result["tool_digest_ok"], result["changed"]) == (True, True, False)
@@ -209,7 +216,7 @@ def test_release_info_tells_of_another_tool_and_a_missing_one(rig: Any, module: 
 @pytest.mark.parametrize("deadline", ["0", "-5", "inf", "nan", "86401"])
 def test_a_deadline_that_is_none_is_refused_before_anything_serves(rig: Any, tool: Module, deadline: str) -> None:
     rig.promote(A)
-    rig.run(mobius_host.plan_instance, B, "standby")
+    rig.run(plan_instance, B, "standby")
     for check in (True, False):
         refused = tool("promotion", check=check, release=B, state="canary", deadline=deadline)
         assert refused["mobius_failure"]["outcome"] == "invalid_input", refused
@@ -239,7 +246,7 @@ def test_the_installed_command_runs_with_nothing_but_its_own_sources(rig: Any, t
     assert (done.returncode, done.stderr) == (0, "")
     assert (rig.root / "e").read_text() == "MOBIUS_START=standby\n", "the promotion is of the played boot"
     assert rig.host.command.stat().st_mode & 0o777 == 0o755
-    assert mobius_host.installed_digest(rig.host.command) == mobius_host.tool_digest()
+    assert installed_digest(rig.host.command) == tool_digest()
 
 
 def test_the_command_is_installed_once_and_predicted(rig: Any, module: Module) -> None:
@@ -257,14 +264,14 @@ def test_the_command_is_installed_once_and_predicted(rig: Any, module: Module) -
 def test_a_changed_installation_is_repaired(rig: Any, module: Module, damage: str) -> None:
     where = {"command": str(rig.host.command), "lib_dir": str(rig.root / "lib")}
     module("host_tool", **where)
-    (source,) = (rig.root / "lib").rglob("mobius_host.py")
+    (source,) = (rig.root / "lib").rglob("host/transitions.py")
     if damage == "mode":
         rig.host.command.chmod(0o700)
     else:
         (rig.host.command if damage == "command" else source).write_text("#\n")
     assert module("host_tool", check=True, **where)["changed"] is True
     assert module("host_tool", **where)["changed"] is True
-    assert source.read_text() == mobius_host.tool_sources()["mobius_host.py"]
+    assert source.read_text() == tool_sources()["host/transitions.py"]
     assert module("host_tool", **where)["changed"] is False
 
 
@@ -282,12 +289,12 @@ def test_a_new_version_keeps_the_one_before_and_drops_older_ones(rig: Any, modul
     for digest in ("0" * 12, "1" * 12):
         (rig.root / "lib" / digest).mkdir(parents=True)
     rig.host.command.parent.mkdir()
-    rig.host.command.write_text(mobius_host.launcher(rig.root / "lib", "1" * 12))
+    rig.host.command.write_text(launcher(rig.root / "lib", "1" * 12))
     predicted = module("host_tool", check=True, **where)
     done = module("host_tool", **where)
     assert done["diff"] == predicted["diff"] and done["previous"] == "1" * 12
     names = {path.name for path in (rig.root / "lib").iterdir()}
-    assert names == {"1" * 12, mobius_host.tool_digest()}
+    assert names == {"1" * 12, tool_digest()}
     assert module("host_tool", **where)["changed"] is False
 
 
@@ -295,10 +302,10 @@ def test_the_description_of_a_service_is_written_and_read_back(rig: Any, module:
     where = {"command": str(rig.host.command), "lib_dir": str(rig.root / "lib"), "service": "other"}
     config = {name: value for name, value in rig.config.items() if name not in ("schema", "service", "command")}
     assert module("host_tool", config=config, **where)["changed"] is True
-    assert mobius_host.Host.load("other", rig.config_dir).root == rig.host.root
+    assert Host.load("other", rig.config_dir).root == rig.host.root
     assert module("host_tool", config=config, **where)["changed"] is False
     assert module("host_tool", config={**config, "start_timeout": 9}, **where)["changed"] is True
-    assert mobius_host.Host.load("other", rig.config_dir).start_timeout == 9
+    assert Host.load("other", rig.config_dir).start_timeout == 9
     assert (
         module("host_tool", config=config, **{**where, "service": "../x"})["mobius_failure"]["outcome"]
         == "invalid_input"

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """What counts against a release after it was confirmed, while the one before is still warm: the triggers of the watch.
 
-Only the judgement is here, on looks that somebody else takes; `mobius_host` takes them and rolls back. A short burst is
+Only the judgement is here, on looks that somebody else takes; `watch` takes them and rolls back. A short burst is
 no trigger: a signal must be over in each quarter of the time that it has to last, and memory must grow from each
 quarter of its window to the next.
 """
@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.mobius.dhash.plugins.module_utils import comparison
-from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+from .. import comparison
+from ..errors import MobiusError
 
 HOUR = 3600.0
 PARTS = 4

@@ -19,7 +19,7 @@ import threading
 import time
 from pathlib import Path
 
-from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+from ..errors import MobiusError
 
 FIRST_DESCRIPTOR = 3
 """Of those that systemd hands over (sd_listen_fds(3))."""

@@ -1,0 +1,243 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The description of a service on this host, as the role host writes it to `/etc/mobius-host/<service>.json`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import MobiusError
+from . import triggers
+
+SCHEMA = 1
+CONFIG_DIR = "/etc/mobius-host"
+COMMAND = "/usr/local/bin/mobius-host"
+RELEASE_ID = re.compile(r"[0-9a-z.]+-[0-9a-f]{12}")
+SERVICE_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
+
+
+@dataclass(frozen=True)
+class Host:
+    """Where one service lives on this host; `start_timeout` and `drain_deadline` in seconds.
+
+    `bundle_signers` are lines of an `allowed_signers` file: only a bundle that one of them signed is staged. Without
+    any, a bundle need not be signed.
+    """
+
+    service: str
+    user: str
+    root: Path
+    run_dir: Path
+    state_dir: Path
+    config_dir: Path
+    backup_dir: Path
+    log_dir: Path
+    health_path: str
+    start_timeout: float
+    drain_deadline: float
+    cache_dir: Path
+    command: Path = Path(COMMAND)
+    watching: triggers.Settings = field(default_factory=triggers.Settings)
+    bundle_signers: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls, service: str, config_dir: str | Path = CONFIG_DIR) -> Host:
+        """Read `<config_dir>/<service>.json`.
+
+        Raises:
+            MobiusError: `invalid_input` for a name that no service has, `not_provisioned` when the file is missing,
+                `state_damaged` when it cannot be understood.
+        """
+        if not SERVICE_NAME.fullmatch(service):
+            raise MobiusError("invalid_input", f"{service!r} is no name of a service.")
+        path = Path(config_dir) / f"{service}.json"
+        content = _read_json(path)
+        if content is None:
+            raise MobiusError("not_provisioned", f"This host is not prepared for {service}: {path} is missing.")
+        if _take(path, content, "service", str) != service:
+            raise _damaged(path, f"it is about {content['service']!r}")
+        folders = ("root", "run_dir", "state_dir", "cache_dir", "config_dir", "backup_dir", "log_dir")
+        # a description that an earlier version wrote has no cache_dir
+        content = {"cache_dir": f"/var/cache/{service}", **content}
+        paths = {name: Path(_take(path, content, name, str)) for name in folders}
+        if relative := [name for name, value in paths.items() if not value.is_absolute()]:
+            raise _damaged(path, f"{relative[0]} is no absolute path")
+        return cls(
+            service=service,
+            user=_take(path, content, "user", str),
+            health_path=_take(path, content, "health_path", str),
+            start_timeout=float(_take(path, content, "start_timeout", int, float)),
+            drain_deadline=float(_take(path, content, "drain_deadline", int, float)),
+            command=Path(content.get("command", COMMAND)),
+            watching=_watching(path, content),
+            bundle_signers=_signers(path, content),
+            **paths,
+        )
+
+    @property
+    def releases_dir(self) -> Path:
+        """The folder of the staged releases, one folder per release id."""
+        return self.root / "releases"
+
+    @property
+    def activation_path(self) -> Path:
+        """The durable truth."""
+        return self.root / "activation.json"
+
+    @property
+    def lock_path(self) -> Path:
+        """What whoever changes truth or pending holds."""
+        return self.root / "activation.lock"
+
+    @property
+    def current_path(self) -> Path:
+        """A link to the confirmed release, for people."""
+        return self.root / "current"
+
+    @property
+    def pending_path(self) -> Path:
+        """The provisional promotion; in memory, so that a reboot forgets it."""
+        return self.run_dir / "pending.json"
+
+    @property
+    def watch_path(self) -> Path:
+        """The monitoring window of the confirmed release; in memory, so that a reboot ends it."""
+        return self.run_dir / "watch.json"
+
+    @property
+    def lease_path(self) -> Path:
+        """The lock between runs; in memory, so that a reboot ends it."""
+        return self.run_dir / "lease.json"
+
+    @property
+    def gates_dir(self) -> Path:
+        """The verdicts of the gate, with what led to them."""
+        return self.root / "gates"
+
+    @property
+    def journal_path(self) -> Path:
+        """The chained journal of switches."""
+        return self.state_dir / "journal.jsonl"
+
+    @property
+    def socket_unit(self) -> str:
+        """The unit that owns the public listening socket."""
+        return f"{self.service}.socket"
+
+    @property
+    def boot_unit(self) -> str:
+        """The unit that starts what the truth names."""
+        return f"{self.service}-boot.service"
+
+    @property
+    def guard_unit(self) -> str:
+        """The unit that takes an unconfirmed promotion back."""
+        return f"{self.service}-guard.service"
+
+    @property
+    def watch_unit(self) -> str:
+        """The unit that watches a confirmed release while the one before is warm."""
+        return f"{self.service}-watch.service"
+
+    @property
+    def unavailable_unit(self) -> str:
+        """The unit that answers while the data is exchanged and no instance runs."""
+        return f"{self.service}-unavailable.service"
+
+    def unit(self, release: str) -> str:
+        """The unit of a release's instance."""
+        return f"{self.service}@{release}.service"
+
+    def release_dir(self, release: str) -> Path:
+        """The folder of a staged release."""
+        return self.releases_dir / release
+
+    def leftovers(self, release: str) -> list[Path]:
+        """What instances of a release left outside of its folder: its byte code, and its log with the rotated ones."""
+        cache = self.cache_dir / release
+        return [*([cache] if cache.exists() else []), *sorted(self.log_dir.glob(f"{release}.*"))]
+
+    def admin_socket(self, release: str) -> Path:
+        """The Unix socket on which the release's own instance answers."""
+        return self.run_dir / release / "admin.sock"
+
+
+def configured_services(config_dir: str | Path = CONFIG_DIR) -> list[str]:
+    """The services this host is prepared for, sorted."""
+    return sorted(path.stem for path in Path(config_dir).glob("*.json"))
+
+
+def _damaged(path: Path, how: str) -> MobiusError:
+    return MobiusError(
+        "state_damaged", f"{path} cannot be understood: {how}.", do_next=f"Nothing was changed. Look at {path}."
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a state file of schema 1; None when there is no such file."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise _damaged(path, f"it is no JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise _damaged(path, "it holds no object")
+    if content.get("schema") != SCHEMA:
+        raise _damaged(path, f"its schema is {content.get('schema')!r}, not {SCHEMA}")
+    return content
+
+
+def _take(path: Path, content: Mapping[str, Any], name: str, *types: type | None) -> Any:
+    """One field of a state file, checked; None among the types allows null."""
+    if name not in content:
+        raise _damaged(path, f"{name} is missing")
+    value = content[name]
+    # not isinstance: to Python, true is a number
+    if (None if value is None else type(value)) not in types:
+        raise _damaged(path, f"{name} is {value!r}")
+    return value
+
+
+def _watching(path: Path, content: Mapping[str, Any]) -> triggers.Settings:
+    if "watch" not in content:
+        return triggers.Settings()  # an earlier version wrote it
+    try:
+        return triggers.Settings.parse(_take(path, content, "watch", dict))
+    except MobiusError as error:
+        raise _damaged(path, error.reason.rstrip(".")) from None
+
+
+def _signers(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
+    if "bundle_signers" not in content:
+        return ()  # an earlier version wrote it
+    lines = _take(path, content, "bundle_signers", list)
+    if not all(isinstance(line, str) and line.strip() and line.isprintable() for line in lines):
+        raise _damaged(path, "bundle_signers is no list of lines")
+    return tuple(lines)
+
+
+def _take_release(path: Path, content: Mapping[str, Any], name: str, *types: type | None) -> Any:
+    value = _take(path, content, name, *types)
+    if value is not None and not RELEASE_ID.fullmatch(value):
+        raise _damaged(path, f"{name} is {value!r}, which is no release id")
+    return value
+
+
+def only_service(config_dir: str) -> str:
+    """The one service that this host is prepared for.
+
+    Raises:
+        MobiusError: not_provisioned, invalid_input.
+    """
+    services = configured_services(config_dir)
+    if not services:
+        raise MobiusError("not_provisioned", f"This host is not prepared for any service: {config_dir} is empty.")
+    if len(services) > 1:
+        raise MobiusError("invalid_input", f"This host has {', '.join(services)}: say which with --service.")
+    return services[0]

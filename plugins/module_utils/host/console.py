@@ -1,0 +1,199 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The command `mobius-host`: the same lines for a person at the console, systemd's units and the modules."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import getpass
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from .. import durable, errors
+from ..errors import MobiusError
+from . import unavailable
+from .config import CONFIG_DIR, Host, only_service
+from .executor import Switch
+from .failures import understood
+from .plan import Who
+from .state import Window, is_live, read_activation, read_pending, read_window, role_of
+from .status import status, verify
+from .transitions import plan_boot, plan_confirmed, plan_guard, plan_rollback, plan_unwatched
+from .watch import _watch_window
+
+GUARD_SLICE = 1.0  # seconds after which the guard looks at pending.json again
+
+
+def _actor() -> str:
+    return f"console:{os.environ.get('SUDO_USER') or getpass.getuser()}"
+
+
+def _print_status(facts: Mapping[str, Any]) -> None:
+    print(f"service    {facts['service']}")
+    print(f"confirmed  {facts['confirmed'] or 'nothing'}")
+    print(f"serving    {', '.join(facts['serving']) or 'nothing'}")
+    if facts["pending"]:
+        pending = facts["pending"]
+        print(f"pending    {pending['release']} ({pending['stage']}), reverts in {pending['remaining']:.0f} s")
+    if facts["watch"]:
+        print(f"watched    {facts['watch']['release']}, for {facts['watch']['remaining']:.0f} s more")
+    for item in facts["releases"]:
+        bad = f"  bad: {item['reason'] or 'no reason given'}" if item["bad"] else ""
+        print(f"  {item['release']:<32} {item['state']:<9} {item['confirmed'] or '-'}{bad}")
+
+
+def _status(switch: Switch, options: argparse.Namespace) -> int:
+    facts = status(switch.host, switch.observe())
+    if options.json:
+        print(json.dumps(facts, indent=2, sort_keys=True))
+    else:
+        _print_status(facts)
+    return 0
+
+
+def _rollback(switch: Switch, options: argparse.Namespace) -> int:
+    started = time.monotonic()
+    plan = switch.run(lambda seen: plan_rollback(seen, options.to, switch.who))
+    print(f"{switch.host.service}: {plan.note} ({time.monotonic() - started:.2f} s).")
+    return 0
+
+
+def _confirm(switch: Switch, _: argparse.Namespace) -> int:
+    print(f"{switch.host.service}: {switch.run(lambda seen: plan_confirmed(seen, None, switch.who)).note}.")
+    return 0
+
+
+def _verify(switch: Switch, options: argparse.Namespace) -> int:
+    found = verify(switch.host, [options.release] if options.release else [])
+    for name, problems in found.items():
+        print(f"{name}: {'whole' if not problems else f'{len(problems)} problems'}")
+        for problem in problems:
+            print(f"  {problem}")
+    if damaged := [name for name, problems in found.items() if problems and name != "journal"]:
+        raise MobiusError("tree_damaged", f"{', '.join(damaged)} on this host is not what was built.")
+    if found["journal"]:
+        raise MobiusError("state_damaged", f"The journal is damaged: {found['journal'][0]}.")
+    return 0
+
+
+def _boot(switch: Switch, _: argparse.Namespace) -> int:
+    print(switch.run(lambda seen: plan_boot(seen, switch.who)).note)
+    return 0
+
+
+def _guard(switch: Switch, _: argparse.Namespace) -> int:
+    """Wait for the deadline of what is pending, however often it is moved, and take back what is overdue.
+
+    The deadline is absolute, so a guard that was killed and started again waits no longer than the first would have.
+    """
+    while True:
+        pending = read_pending(switch.host)
+        if pending and is_live(read_activation(switch.host), pending, switch.clock(), switch.boot()):
+            time.sleep(max(0.0, min(GUARD_SLICE, pending.deadline - switch.clock())))
+            continue
+        # also when nothing is pending: a guard that was killed while it took something back has that to finish
+        plan = switch.run(lambda seen: plan_guard(seen, switch.who))
+        if plan.after.pending is None:
+            print(plan.note)
+            return 0
+
+
+def _unavailable(switch: Switch, _: argparse.Namespace) -> int:
+    """Answer 503 for as long as somebody holds the host's lock."""
+    unavailable.serve(switch.host.lock_path, switch.host.user if os.geteuid() == 0 else None)
+    return 0
+
+
+def _role(switch: Switch, options: argparse.Namespace) -> int:
+    """Tell an instance that starts what it is to be. It takes no lock: whoever starts it may hold it."""
+    activation, pending = read_activation(switch.host), read_pending(switch.host)
+    live = pending if is_live(activation, pending, switch.clock(), switch.boot()) else None
+    text = f"MOBIUS_START={role_of(activation, live, options.release)}\n"
+    durable.write_bytes(options.env_file, text.encode())
+    return 0
+
+
+def _watch(switch: Switch, options: argparse.Namespace) -> int:
+    """Watch the confirmed release to the end of its window (or for `--seconds`), and roll back on a trigger.
+
+    The end is absolute, so a watch that was killed and started again lasts no longer than the first would have.
+    """
+    host, activation = switch.host, read_activation(switch.host)
+    if options.seconds is not None:
+        began, token = switch.clock(), activation.token
+        settings = dataclasses.replace(host.watching, unhealthy_seconds=options.grace)
+        settings = dataclasses.replace(settings, interval=min(settings.interval, 1.0, options.grace / 4))
+        window = Window(activation.confirmed or "", None, began, began + options.seconds, switch.boot(), token)
+        if activation.confirmed is not None:
+            _watch_window(switch, window, settings, patient=False)
+        print(f"{activation.confirmed or 'nothing'} was watched for {options.seconds:g} s")
+        return 0
+    while True:
+        opened = read_window(host)
+        if opened is not None and opened.is_of(read_activation(host), switch.boot()):
+            _watch_window(switch, opened, host.watching, patient=True)
+        # a run may have taken the host since that last look: plan and lease are made under the same lock
+        plan = switch.run(lambda seen: plan_unwatched(seen, switch.who))
+        if not plan.after.overtime:
+            print(plan.note)
+            return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mobius-host", description="Switches, takes back, confirms and watches a service on this host."
+    )
+    parser.add_argument("--service", help="which service; may be left out when the host has only one")
+    parser.add_argument("--config-dir", default=CONFIG_DIR, help=argparse.SUPPRESS)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[Switch, argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        found = commands.add_parser(name, help=text, description=text)
+        found.set_defaults(run=run)
+        return found
+
+    command("status", _status, "show what serves and what is kept").add_argument(
+        "--json", action="store_true", help="for programs"
+    )
+    rollback = command("rollback", _rollback, "serve the release before, now, and mark this one bad")
+    rollback.add_argument("--to", metavar="ID", help="the release to go back to, any kept one")
+    rollback.add_argument("--reason", metavar="TEXT", help="why, for the history")
+    rollback.add_argument("--run", metavar="ID", dest="run_id", help="the run that asks")
+    command("confirm", _confirm, "keep the release that is being promoted")
+    checked = command("verify", _verify, "compare the staged files with what was built, and check the journal")
+    checked.add_argument("release", metavar="ID", nargs="?", help="only this release")
+    watched = command("watch", _watch, "roll back when the confirmed release turns out badly after all")
+    watched.add_argument("--seconds", type=float, help="how long to watch; without it, to the end of its window")
+    watched.add_argument("--grace", type=float, default=10.0, help="with --seconds, how long it may be unhealthy")
+    command("boot", _boot, "start what the truth names (for systemd)")
+    command("guard", _guard, "take back an unconfirmed promotion at its deadline (for systemd)")
+    command("unavailable", _unavailable, "answer 503 while the data is exchanged (for systemd)")
+    role = command("role", _role, "tell an instance whether it is to serve (for systemd)")
+    role.add_argument("release", metavar="ID")
+    role.add_argument("--env-file", metavar="FILE", required=True, help="where to write MOBIUS_START")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code of the table in errors.py."""
+    try:
+        options = _parser().parse_args(arguments)
+    except SystemExit as stop:
+        # argparse ends with 2, which here means a failed release
+        return int(errors.ExitCode.INPUT if stop.code else errors.ExitCode.SUCCESS)
+    actor = options.command if options.command in ("guard", "boot", "watch") else _actor()
+    try:
+        host = Host.load(options.service or only_service(options.config_dir), options.config_dir)
+        who = Who(actor, getattr(options, "run_id", None), getattr(options, "reason", None))
+        return int(options.run(Switch(host, who), options))
+    except KeyboardInterrupt:
+        failure = MobiusError("interrupted", "Interrupted.")
+    except (MobiusError, OSError) as error:
+        failure = understood(error)
+    print(f"mobius-host: {failure.reason}\n{failure.do_next}", file=sys.stderr)
+    return int(failure.code)

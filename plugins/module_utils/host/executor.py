@@ -1,0 +1,303 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Observes a host and performs a plan: everything that reads or changes a host goes through here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .. import durable
+from ..errors import MobiusError
+from .config import RELEASE_ID, Host
+from .failures import FULL, InstanceError
+from .instance import STATE_TIMEOUT, _admin_state, admin_request
+from .journal import _last_lines, append_journal, journal_has
+from .plan import Action, Instance, Observation, Plan, Who, _Draft
+from .recovery import _settle
+from .state import _current, boot_id, is_live, read_activation, read_lease, read_pending, read_window, staged_releases
+from .systemd import Systemd, Unit
+
+SERVE_TIMEOUT = 5.0  # seconds an instance has to serve, before it is started afresh
+STANDBY_TIMEOUT = 3.0  # seconds an instance has to stand by, before it is killed
+LOCK_TIMEOUT = 30.0  # seconds to wait for another command; the lock is never held while a release starts
+RESERVE = ".reserve"  # beside the truth and the journal: space that is given up to write them on a full disk
+RESERVE_BYTES = 256 << 10
+
+
+@dataclass
+class Switch:
+    """The hands of this module: everything that reads or changes a host goes through here."""
+
+    host: Host
+    who: Who
+    systemd: Systemd = field(default_factory=Systemd)
+    clock: Callable[[], float] = time.monotonic
+    boot: Callable[[], str] = boot_id
+    start_timeout: float | None = None  # seconds, instead of the host's
+
+    def observe(self) -> Observation:
+        """Look at everything that a plan depends on.
+
+        Raises:
+            MobiusError: `state_damaged` when a state file cannot be understood.
+        """
+        host = self.host
+        activation, pending = read_activation(host), read_pending(host)
+        units = self.systemd.units(host.socket_unit, host.boot_unit, host.guard_unit, host.watch_unit, host.unit("*"))
+        pattern = re.compile(re.escape(host.service) + "@(" + RELEASE_ID.pattern + r")\.service")
+        found = {match[1]: unit for name, unit in units.items() if (match := pattern.fullmatch(name))}
+        running = [release for release, unit in found.items() if unit.active == "active"]
+        with ThreadPoolExecutor(max_workers=max(1, len(running))) as pool:
+            states = dict(zip(running, pool.map(lambda release: _admin_state(host, release), running), strict=True))
+        moment, boot = self.clock(), self.boot()
+        inactive = Unit("", "inactive", "", "", "")
+        return Observation(
+            activation=activation,
+            pending=pending,
+            live=is_live(activation, pending, moment, boot),
+            at=moment,
+            boot=boot,
+            staged=frozenset(staged_releases(host)),
+            instances={release: Instance(unit.active, states.get(release)) for release, unit in found.items()},
+            listening=units.get(host.socket_unit, inactive).active == "active",
+            enabled=all(
+                units.get(name, inactive).file_state == "enabled" for name in (host.socket_unit, host.boot_unit)
+            ),
+            guarded=units.get(host.guard_unit, inactive).active in ("active", "activating"),
+            current=_current(host),
+            written=journal_has(host, activation.last),
+            window=read_window(host),
+            watched=units.get(host.watch_unit, inactive).active in ("active", "activating"),
+            window_seconds=host.watching.seconds,
+            lease=read_lease(host),
+        )
+
+    def run(self, make: Callable[[Observation], Plan], *, check: bool = False) -> Plan:
+        """Plan, and unless `check`, do it. A plan that starts a release starts it before it takes the lock.
+
+        Raises:
+            MobiusError: a refusal, or an action that failed; what was done before it stays, and the next command goes
+                on from there.
+        """
+        if check:
+            return make(self.observe())
+        with self.locked():
+            plan = make(self.observe())
+            if not plan.starts():
+                self.perform(plan)
+                return plan
+        for release in plan.starts():
+            self._start(release)
+        with self.locked():
+            rest = make(self.observe())
+            self.perform(rest)
+        return Plan(plan.before, rest.after, plan.actions, plan.note)
+
+    @contextlib.contextmanager
+    def locked(self) -> Any:
+        """Hold the host's lock.
+
+        Raises:
+            MobiusError: `timeout` when another command holds it too long, `not_provisioned` without its folder.
+        """
+        if not self.host.root.is_dir():
+            raise MobiusError("not_provisioned", f"This host is not prepared: {self.host.root} is missing.")
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(durable.locked(self.host.lock_path, LOCK_TIMEOUT))
+            except TimeoutError:
+                raise MobiusError(
+                    "timeout", f"Another command has been holding {self.host.lock_path} for {LOCK_TIMEOUT:g} s."
+                ) from None
+            yield
+
+    def perform(self, plan: Plan) -> None:
+        """Perform a plan's actions in their order, under the lock.
+
+        Raises:
+            OSError: a state file could not be written. Whoever serves without being named by the truth stands by then,
+                as long as somebody else serves.
+        """
+        try:
+            for action in plan.actions:
+                self._do(action)
+        except OSError:
+            self._obey_the_truth()
+            raise
+        if any(action.verb == "truth" for action in plan.actions):
+            self._keep_reserves()
+
+    def _obey_the_truth(self) -> None:
+        with contextlib.suppress(MobiusError, OSError):
+            draft = _Draft(self.observe())
+            _settle(draft, self.who)
+            for action in draft.actions:
+                if action.verb == "standby":
+                    self._do(action)
+
+    def _keep_reserves(self) -> None:
+        """Have the space that a rollback on a full disk needs; a disk that is full already cannot give it."""
+        for folder in (self.host.root, self.host.state_dir):
+            with contextlib.suppress(OSError):
+                path = folder / RESERVE
+                if not path.exists():
+                    durable.write_bytes(path, os.urandom(RESERVE_BYTES), mode=0o600)
+
+    def _in_any_case(self, folder: Path, write: Callable[[], None]) -> None:
+        """Write a state file, on a full disk in the place of the folder's reserve."""
+        try:
+            write()
+        except OSError as error:
+            reserve = folder / RESERVE
+            if error.errno not in FULL or not reserve.exists():
+                raise
+            reserve.unlink()
+            write()
+
+    def wait_gone(self, release: str) -> None:
+        """Wait until an instance that was asked to stop has drained and is gone.
+
+        Raises:
+            MobiusError: `timeout` when it is still there well after its deadline.
+        """
+        unit = self.host.unit(release)
+        until = time.monotonic() + self.host.drain_deadline + 15
+        while (found := self.systemd.units(unit).get(unit)) and found.active == "deactivating":
+            if time.monotonic() > until:
+                raise MobiusError("timeout", f"{unit} has not stopped after {self.host.drain_deadline + 15:g} s.")
+            time.sleep(0.1)
+
+    def _do(self, action: Action) -> None:
+        host, release = self.host, str(action.release)
+        match action.verb:
+            case "start":
+                self._start(release)
+            case "serve":
+                self._serve(release)
+            case "standby":
+                self._standby(release)
+            case "stop":
+                self.systemd.stop(host.unit(release))
+            case "truth":
+                self._in_any_case(host.root, lambda: durable.write_json(host.activation_path, action.value.as_dict()))
+            case "pending":
+                durable.write_json(host.pending_path, action.value.as_dict())
+            case "forget":
+                host.pending_path.unlink(missing_ok=True)
+            case "guard":
+                self._guard()
+            case "window":
+                durable.write_json(host.watch_path, action.value.as_dict())
+            case "watch":
+                # afresh: one that watches the release before has to look at watch.json again
+                self.systemd.restart(host.watch_unit)
+            case "unwatch":
+                host.watch_path.unlink(missing_ok=True)
+            case "link":
+                durable.replace_symlink(host.current_path, f"releases/{release}")
+            case "close":
+                self.systemd.stop(host.socket_unit, host.boot_unit)
+            case "enable":
+                self.systemd.enable(host.socket_unit, host.boot_unit)
+            case "log":
+                self._in_any_case(host.state_dir, lambda: append_journal(host, action.value))
+
+    def _start(self, release: str) -> None:
+        unit = self.host.unit(release)
+        timeout = self.start_timeout or self.host.start_timeout
+        until = time.monotonic() + timeout
+        late = f"{release} was not ready after {timeout:g} s."
+        try:
+            ready = self.systemd.start(unit, timeout)
+        except MobiusError as error:
+            if error.outcome != "timeout":
+                raise
+            self._give_up("instance_not_ready", release, late)
+        while ready and _admin_state(self.host, release) is None:
+            if time.monotonic() > until:
+                self._give_up("instance_not_ready", release, late)
+            time.sleep(0.05)
+            ready = self._active(release)
+        if not ready:
+            found = self.systemd.units(unit).get(unit)
+            if found is not None and found.result == "timeout":
+                late = f"{release} was not ready after {self.host.start_timeout:g} s, the unit's own limit."
+                self._give_up("instance_not_ready", release, late)
+            self._give_up("instance_failed", release, f"{release} stopped by itself while it started.")
+
+    def _give_up(self, outcome: str, release: str, reason: str) -> NoReturn:
+        if release != read_activation(self.host).confirmed:
+            # systemd would start it again and again; what is confirmed, it shall
+            self.systemd.stop(self.host.unit(release))
+        lines = self.last_lines(release)
+        said = f" Its last line: {lines[-1]}" if lines else ""
+        raise InstanceError(outcome, f"{reason}{said}", lines)
+
+    def last_lines(self, release: str, lines: int = 20) -> list[str]:
+        """The last lines that an instance wrote, to systemd's journal and to its log file."""
+        unit = self.systemd.log(self.host.unit(release), lines)
+        own = _last_lines(self.host.log_dir / f"{release}.log")[-lines:]
+        return [*unit, *(line.decode(errors="replace") for line in own)]
+
+    def _active(self, release: str) -> bool:
+        unit = self.host.unit(release)
+        found = self.systemd.units(unit).get(unit)
+        return found is not None and found.active == "active"
+
+    def _serve(self, release: str) -> None:
+        """An instance that hangs in standby is killed and started afresh; it serves nobody yet, so nothing is lost."""
+        until = time.monotonic() + SERVE_TIMEOUT
+        afresh = False
+        while True:
+            left = max(STATE_TIMEOUT, until - time.monotonic())
+            try:
+                status, _, body = admin_request(self.host, release, "POST", "/admin/serve", timeout=left)
+            except OSError as error:
+                if time.monotonic() > until and not afresh and self._active(release):
+                    self.systemd.kill(self.host.unit(release))
+                    self._start(release)
+                    afresh, until = True, time.monotonic() + SERVE_TIMEOUT
+                    continue
+                if time.monotonic() > until or not self._active(release):
+                    lines = self.last_lines(release)
+                    raise InstanceError(
+                        "instance_failed", f"{release} does not answer, so it cannot serve ({error}).", lines
+                    ) from None
+                time.sleep(0.05)
+                continue
+            if status != 200:
+                said = body.decode(errors="replace").strip()[:200]
+                raise InstanceError("instance_failed", f"{release} refuses to serve ({status}): {said}", [])
+            return
+
+    def _standby(self, release: str) -> None:
+        """An instance that cannot be told is killed: hung, it would go on taking connections that it never answers."""
+        until = time.monotonic() + STANDBY_TIMEOUT
+        while self._active(release):
+            try:
+                status, _, _ = admin_request(self.host, release, "POST", "/admin/standby", timeout=STANDBY_TIMEOUT)
+                if status == 200:
+                    return
+            except OSError:
+                pass
+            if time.monotonic() > until:
+                # it starts again as what the truth says by now
+                self.systemd.kill(self.host.unit(release))
+                return
+            time.sleep(0.05)
+
+    def _guard(self) -> None:
+        try:
+            # not `start`: a guard that is just ending because nothing was pending would not be started again
+            self.systemd.restart(self.host.guard_unit)
+        except MobiusError:
+            self.host.pending_path.unlink(missing_ok=True)
+            raise

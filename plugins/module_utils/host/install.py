@@ -1,0 +1,114 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The installed command `mobius-host`: its sources, its digest, and whether a host has this very version."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from .. import comparison, durable, errors, manifest  # noqa: F401 - what is imported here, Ansible sends to the host
+from ..errors import MobiusError
+from . import (  # noqa: F401 - likewise
+    config,
+    console,
+    executor,
+    failures,
+    instance,
+    journal,
+    plan,
+    recovery,
+    state,
+    status,
+    systemd,
+    transitions,
+    triggers,
+    unavailable,
+    watch,
+)
+from .config import CONFIG_DIR, Host
+
+PACKAGE = "ansible_collections.mobius.dhash.plugins.module_utils"
+# What the installed command consists of, by module name below PACKAGE; the digest over them identifies its version.
+TOOL_MODULES = (
+    *("comparison", "durable", "errors", "manifest", "host"),
+    *("host.config", "host.console", "host.executor", "host.failures", "host.install", "host.instance", "host.journal"),
+    *("host.plan", "host.recovery", "host.state", "host.status", "host.systemd", "host.transitions", "host.triggers"),
+    *("host.unavailable", "host.watch"),
+)
+
+
+def tool_sources(names: Sequence[str] = TOOL_MODULES) -> dict[str, str]:
+    """The text of each file that an installed command consists of, by its path below the package.
+
+    Args:
+        names: module names below PACKAGE; each must have been imported.
+
+    Raises:
+        MobiusError: `environment_failed` when a source cannot be read.
+    """
+    sources = {}
+    for name in names:
+        module = sys.modules[f"{PACKAGE}.{name}"]
+        # a module's archive has no files, so the loader is asked
+        loader = module.__spec__.loader if module.__spec__ else None
+        text = loader.get_source(module.__name__) if loader and hasattr(loader, "get_source") else None
+        if text is None:
+            raise MobiusError("environment_failed", f"The source of {name} cannot be read.")
+        path = name.replace(".", "/")
+        sources[f"{path}/__init__.py" if hasattr(module, "__path__") else f"{path}.py"] = text
+    return sources
+
+
+def tool_digest(sources: Mapping[str, str] | None = None) -> str:
+    """The first 12 hex digits of a SHA-256 over the sources: they tell one version of the command from another."""
+    digest = hashlib.sha256()
+    for name, text in sorted((tool_sources() if sources is None else sources).items()):
+        digest.update(f"{name} {len(text.encode())}\n{text}".encode())
+    return digest.hexdigest()[:12]
+
+
+def launcher(lib_dir: str | Path, digest: str, entry: str = "host.console", config_dir: str | Path = CONFIG_DIR) -> str:
+    """The text of a command: it fixes the version of the code and the folder of its settings, and lets nothing of its
+    surroundings in."""
+    return f'''#!/usr/bin/python3 -IS
+# Written by Ansible; changes are lost.
+import sys
+
+DIGEST = "{digest}"
+sys.path.insert(0, "{lib_dir}/" + DIGEST)
+sys.argv[1:1] = ["--config-dir", "{config_dir}"]
+
+from {PACKAGE}.{entry} import main
+
+sys.exit(main())
+'''
+
+
+def installed_digest(command: str | Path) -> str | None:
+    """The digest of an installed command; None when there is none."""
+    try:
+        found = re.search(r'^DIGEST = "([0-9a-f]{12})"$', Path(command).read_text(encoding="utf-8"), re.MULTILINE)
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
+        return None
+    return found[1] if found else None
+
+
+def require_tool(service: str, config_dir: str | Path = CONFIG_DIR) -> Host:
+    """The host's description, when it is prepared for the service and its command is of this very version.
+
+    Raises:
+        MobiusError: `not_provisioned` or `host_tool_mismatch`.
+    """
+    host = Host.load(service, config_dir)
+    found = installed_digest(host.command)
+    if found is None:
+        raise MobiusError("not_provisioned", f"{host.command} is not installed on this host.")
+    if found != tool_digest():
+        raise MobiusError(
+            "host_tool_mismatch", f"{host.command} on this host is version {found}, and this run's is {tool_digest()}."
+        )
+    return host

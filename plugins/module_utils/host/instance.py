@@ -1,0 +1,89 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Requests to the instances of a service, over their admin sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import threading
+from pathlib import Path
+
+from .config import Host
+
+STATE_TIMEOUT = 1.0  # seconds an instance has to tell its state
+ANSWER_BYTES = 8 << 20  # no answer of an instance is longer
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+        self.late = False
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+    def cut(self) -> None:
+        """End the conversation from another thread: whoever reads sees its end."""
+        self.late = True
+        channel = self.sock
+        if channel is not None:
+            with contextlib.suppress(OSError):
+                channel.shutdown(socket.SHUT_RDWR)
+
+
+def admin_request(
+    host: Host,
+    release: str,
+    method: str,
+    path: str,
+    body: bytes | None = None,
+    content_type: str | None = None,
+    timeout: float = 5.0,
+) -> tuple[int, dict[str, str], bytes]:
+    """Ask the instance of a release itself: `(status, headers with lower-case names, body)`.
+
+    Args:
+        timeout: seconds until the whole answer must be there; a release that dribbles must not hold up its rollback.
+
+    Raises:
+        OSError: nobody answers, not in time, or with something that is not HTTP or is longer than ANSWER_BYTES.
+    """
+    connection = _UnixConnection(host.admin_socket(release), timeout)
+    alarm = threading.Timer(timeout, connection.cut)
+    alarm.daemon = True
+    try:
+        connection.connect()
+        alarm.start()
+        connection.request(method, path, body=body, headers={"Content-Type": content_type} if content_type else {})
+        answer = connection.getresponse()
+        content = answer.read(ANSWER_BYTES + 1)
+        if len(content) > ANSWER_BYTES:
+            raise ConnectionError(f"the instance of {release} gave more than {ANSWER_BYTES} bytes")
+        if connection.late:
+            raise TimeoutError(f"the instance of {release} had not answered after {timeout:g} s")
+        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, content
+    except http.client.HTTPException as error:
+        raise ConnectionError(f"the instance of {release} gave no HTTP answer ({error!r})") from error
+    finally:
+        alarm.cancel()
+        connection.close()
+
+
+def _admin_state(host: Host, release: str) -> str | None:
+    """ "standby", "serving" or "draining", as the instance says; None when it does not."""
+    try:
+        status, _, body = admin_request(host, release, "GET", "/admin/state", timeout=STATE_TIMEOUT)
+        state = json.loads(body)["state"] if status == 200 else None
+    except PermissionError:
+        raise  # this user may not ask, which is no news of the instance
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return state if state in ("standby", "serving", "draining") else None

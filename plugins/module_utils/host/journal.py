@@ -1,0 +1,79 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The chained journal of switches: each line names the SHA-256 of the line before it."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .. import durable
+from .config import Host
+
+FIRST_SHA256 = "0" * 64
+
+
+def _last_lines(path: Path, size: int = 1 << 16) -> list[bytes]:
+    """The last lines of a file, without their ends; the first of them may be cut."""
+    try:
+        # the service's user may write beside its own log: what it linked or piped there is not ours to read
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
+            return []
+        raise
+    with os.fdopen(descriptor, "rb") as stream:
+        found = os.fstat(stream.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            return []
+        stream.seek(max(0, found.st_size - size))
+        return stream.read(size).splitlines()
+
+
+def journal_has(host: Host, line: Mapping[str, Any] | None) -> bool:
+    """Whether the end of the journal has this line, whatever it is chained to."""
+    if line is None:
+        return True
+    for raw in reversed(_last_lines(host.journal_path)):
+        try:
+            found = json.loads(raw)
+        except ValueError:
+            continue
+        if isinstance(found, dict) and {**line, "prev_sha256": found.get("prev_sha256")} == found:
+            return True
+    return False
+
+
+def append_journal(host: Host, line: Mapping[str, Any]) -> None:
+    """Add a line, chained to the one before it by that one's SHA-256."""
+    lines = _last_lines(host.journal_path)
+    previous = hashlib.sha256(lines[-1]).hexdigest() if lines else FIRST_SHA256
+    text = json.dumps({**line, "prev_sha256": previous}, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    durable.append_line(host.journal_path, text)
+
+
+def journal_problems(host: Host) -> list[str]:
+    """What is wrong with the journal, one sentence a line; empty when the chain is whole."""
+    problems = []
+    previous = FIRST_SHA256
+    try:
+        lines = host.journal_path.read_bytes().splitlines()
+    except FileNotFoundError:
+        lines = []
+    for number, raw in enumerate(lines, 1):
+        try:
+            content = json.loads(raw)
+        except ValueError:
+            content = None
+        if not isinstance(content, dict):
+            problems.append(f"line {number} of {host.journal_path} is no JSON object")
+        elif content.get("prev_sha256") != previous:
+            problems.append(f"line {number} of {host.journal_path} does not follow the line before it")
+        previous = hashlib.sha256(raw).hexdigest()
+    return problems

@@ -1,0 +1,281 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A host at one moment (Observation), what a command will do to it (Plan), and how a plan is built.
+
+A plan is computed from an observation alone, so check mode and `--diff` show what the real run performs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .state import Activation, Lease, Pending, Window, is_live, is_open, role_of
+
+REASON_LENGTH = 500  # characters of a reason that are kept
+
+
+@dataclass(frozen=True)
+class Instance:
+    """An instance as seen: its unit's state, and what it says itself (None: it does not answer)."""
+
+    unit: str
+    state: str | None = None
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is something to stop: it runs, or systemd is about to run it again."""
+        return self.unit in ("active", "activating", "reloading")
+
+    @property
+    def word(self) -> str:
+        """One word for people: standby, serving, draining, starting, silent, stopping, failed, stopped."""
+        if self.unit == "active":
+            return self.state or "silent"
+        return {"activating": "starting", "deactivating": "stopping", "failed": "failed"}.get(self.unit, "stopped")
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A host at one moment. `live`: the pending promotion counts. `written`: the journal has the truth's last line."""
+
+    activation: Activation
+    pending: Pending | None
+    live: bool
+    at: float  # seconds of CLOCK_MONOTONIC
+    boot: str
+    staged: frozenset[str]
+    instances: Mapping[str, Instance]
+    listening: bool
+    enabled: bool
+    guarded: bool
+    current: str | None
+    written: bool
+    window: Window | None = None
+    watched: bool = False
+    window_seconds: float = 0.0
+    lease: Lease | None = None
+
+    @property
+    def overtime(self) -> bool:
+        """Whether the monitoring window is over, and is kept open because a run holds the host.
+
+        What is warm, and would be stopped at its end, may be just what that run has found ready and is about to ask.
+        """
+        window, lease = self.open_window, self.lease
+        held = lease is not None and lease.live(self.at, self.boot)
+        return window is not None and self.at >= window.until and held
+
+    @property
+    def open_window(self) -> Window | None:
+        """The monitoring window when it is about the confirmed release."""
+        window = self.window
+        return window if window is not None and window.is_of(self.activation, self.boot) else None
+
+    @property
+    def promoting(self) -> Pending | None:
+        """The pending promotion when it is live."""
+        return self.pending if self.live else None
+
+    @property
+    def open(self) -> Pending | None:
+        """The pending promotion when it awaits its end, overdue or not."""
+        return self.pending if is_open(self.activation, self.pending, self.boot) else None
+
+    def instance(self, release: str) -> Instance:
+        """The instance of a release, a stopped one when there is none."""
+        return self.instances.get(release, Instance("inactive"))
+
+    def role(self, release: str) -> str:
+        """What the release is to be."""
+        return role_of(self.activation, self.promoting, release)
+
+    def view(self) -> dict[str, Any]:
+        """What of it is a plan's business: what `--diff` shows before and after."""
+        words = {release: item.word for release, item in self.instances.items() if item.exists}
+        return {
+            "confirmed": self.activation.confirmed,
+            "pending": {"release": self.pending.release, "stage": self.pending.stage} if self.pending else None,
+            "instances": {name: "standby" if word == "draining" else word for name, word in sorted(words.items())},
+            "bad": sorted({item.release for item in self.activation.history if self.activation.is_bad(item.release)}),
+            "current": self.current,
+            "listening": self.listening,
+            "enabled": self.enabled,
+            "token": self.activation.token,
+            "watched": self.open_window.release if self.open_window else None,
+        }
+
+
+@dataclass(frozen=True)
+class Action:
+    """One step. `value` is the state to write, or the line to log."""
+
+    verb: str
+    release: str | None = None
+    value: Any = None
+
+    def __str__(self) -> str:
+        sentence = _SENTENCES[self.verb]
+        return sentence.format(release=self.release, value=self.value)
+
+
+_SENTENCES = {
+    "start": "start {release}",
+    "serve": "let {release} serve",
+    "standby": "let {release} stand by",
+    "stop": "stop {release}",
+    "truth": "write activation.json",
+    "pending": "write pending.json for {release}",
+    "forget": "remove pending.json",
+    "guard": "start the guard",
+    "window": "write watch.json for {release}",
+    "watch": "start the watch",
+    "unwatch": "remove watch.json",
+    "link": "point current at {release}",
+    "close": "stop listening",
+    "enable": "enable the socket and boot units",
+    "log": "write the journal",
+}
+
+
+def _folded(seen: Observation, action: Action) -> Observation:
+    """What a host looks like after an action. This is the prediction that check mode shows."""
+
+    def instances(release: str | None, instance: Instance | None) -> Mapping[str, Instance]:
+        others = {name: item for name, item in seen.instances.items() if name != release}
+        return {**others, str(release): instance} if instance else others
+
+    replace = dataclasses.replace
+    match action.verb:
+        case "start":
+            running = Instance("active", seen.role(str(action.release)))
+            return replace(seen, instances=instances(action.release, running), listening=True)
+        case "serve":
+            return replace(seen, instances=instances(action.release, Instance("active", "serving")))
+        case "standby":
+            return replace(seen, instances=instances(action.release, Instance("active", "standby")))
+        case "stop":
+            return replace(seen, instances=instances(action.release, None))
+        case "truth":
+            live = is_live(action.value, seen.pending, seen.at, seen.boot)
+            return replace(seen, activation=action.value, live=live, written=False)
+        case "pending":
+            live = is_live(seen.activation, action.value, seen.at, seen.boot)
+            return replace(seen, pending=action.value, live=live)
+        case "forget":
+            return replace(seen, pending=None, live=False)
+        case "guard":
+            return replace(seen, guarded=True)
+        case "window":
+            return replace(seen, window=action.value, watched=False)
+        case "watch":
+            return replace(seen, watched=True)
+        case "unwatch":
+            return replace(seen, window=None)
+        case "link":
+            return replace(seen, current=action.release)
+        case "close":
+            return replace(seen, listening=False)
+        case "enable":
+            return replace(seen, enabled=True)
+        case "log":
+            return replace(seen, written=True)
+    return seen
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a command will do. `note` is one sentence for people."""
+
+    before: Observation
+    after: Observation
+    actions: tuple[Action, ...]
+    note: str
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.actions)
+
+    def starts(self) -> list[str]:
+        """The releases that the plan starts."""
+        return [str(action.release) for action in self.actions if action.verb == "start"]
+
+    def result(self) -> dict[str, Any]:
+        """What a module returns of it."""
+        return {
+            "changed": self.changed,
+            "diff": {"before": self.before.view(), "after": self.after.view()},
+            "actions": [str(action) for action in self.actions],
+            "note": self.note,
+            "confirmed": self.after.activation.confirmed,
+            "token": self.after.activation.token,
+        }
+
+
+class _Draft:
+    """A plan in the making: it collects actions and knows what the host looks like after them."""
+
+    def __init__(self, seen: Observation) -> None:
+        self.before = seen
+        self.now = seen
+        self.actions: list[Action] = []
+
+    def do(self, verb: str, release: str | None = None, value: Any = None) -> None:
+        action = Action(verb, release, value)
+        self.actions.append(action)
+        self.now = _folded(self.now, action)
+
+    def serve(self, release: str) -> None:
+        """Have a release serve, started first if need be."""
+        if self.now.instance(release).unit != "active":
+            self.do("start", release)
+        if self.now.instance(release).state != "serving":
+            self.do("serve", release)
+
+    def rest(self, release: str) -> None:
+        """Have a release stand by; one that loops through restarts is stopped."""
+        instance = self.now.instance(release)
+        if instance.unit == "active" and instance.state not in ("standby", "draining"):
+            self.do("standby", release)
+        elif instance.exists and instance.unit != "active":
+            self.do("stop", release)
+
+    def stop(self, release: str) -> None:
+        """Have no instance of a release."""
+        if self.now.instance(release).exists:
+            self.rest(release)
+        if self.now.instance(release).exists:
+            self.do("stop", release)
+
+    def close_if_bare(self) -> None:
+        """On a host that has served nothing yet, an instance's socket unit goes with the last instance."""
+        bare = self.now.activation.confirmed is None and not self.now.live
+        if bare and self.now.listening and not any(item.exists for item in self.now.instances.values()):
+            self.do("close")
+
+    def finish(self) -> None:
+        """What follows from the truth."""
+        confirmed = self.now.activation.confirmed
+        if confirmed is not None and self.now.current != confirmed:
+            self.do("link", confirmed)
+        if confirmed is not None and not self.now.enabled:
+            self.do("enable")
+
+    def plan(self, note: str) -> Plan:
+        return Plan(self.before, self.now, tuple(self.actions), note)
+
+
+@dataclass(frozen=True)
+class Who:
+    """Who asks, and why: what the journal keeps, as one line that can be written whatever was typed."""
+
+    actor: str
+    run: str | None = None
+    reason: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.reason is not None:
+            readable = self.reason.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+            object.__setattr__(self, "reason", " ".join(readable.split())[:REASON_LENGTH])

@@ -1,0 +1,291 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The state files of a service: the activation record, the pending promotion, the monitoring window, the lease."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import MobiusError
+from .config import RELEASE_ID, SCHEMA, Host, _damaged, _read_json, _take, _take_release
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One time that a release was confirmed (or refused: `confirmed` is None then). Times are RFC 3339, UTC."""
+
+    release: str
+    activated: str | None
+    confirmed: str | None
+    bad: bool
+    reason: str | None
+    run: str | None
+
+
+@dataclass(frozen=True)
+class Activation:
+    """The durable truth: what this host serves after any reboot, and what it served before.
+
+    `token` rises with every confirmation and rollback; a pending promotion that carries another one is void. `last` is
+    the journal line of the switch that wrote the file, so that a kill before the line was written loses nothing.
+    """
+
+    service: str
+    token: int = 0
+    confirmed: str | None = None
+    history: tuple[Entry, ...] = ()
+    pinned: tuple[str, ...] = ()
+    last: Mapping[str, Any] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The content of `activation.json`."""
+        return {
+            "schema": SCHEMA,
+            "service": self.service,
+            "token": self.token,
+            "confirmed": self.confirmed,
+            "history": [dataclasses.asdict(entry) for entry in self.history],
+            "pinned": list(self.pinned),
+            "last": dict(self.last) if self.last else None,
+        }
+
+    def latest(self, release: str) -> Entry | None:
+        """The newest entry of a release."""
+        return next((entry for entry in reversed(self.history) if entry.release == release), None)
+
+    def is_bad(self, release: str) -> bool:
+        """Whether the release is marked bad on this host."""
+        entry = self.latest(release)
+        return entry is not None and entry.bad
+
+    def previous(self, staged: Iterable[str]) -> str | None:
+        """The release to go back to: the newest other one that was confirmed, is not bad and is still staged."""
+        kept = set(staged)
+        for entry in reversed(self.history):
+            release = entry.release
+            if entry.confirmed and release != self.confirmed and release in kept and not self.is_bad(release):
+                return release
+        return None
+
+    def marked(self, release: str, bad: bool, reason: str | None, run: str | None) -> Activation:
+        """The same truth with the release's newest entry marked bad, or no longer."""
+        if self.latest(release) is None:
+            if not bad:
+                return self
+            return dataclasses.replace(self, history=(*self.history, Entry(release, None, None, True, reason, run)))
+        history = list(self.history)
+        index = max(number for number, entry in enumerate(history) if entry.release == release)
+        history[index] = dataclasses.replace(history[index], bad=bad, reason=reason)
+        return dataclasses.replace(self, history=tuple(history))
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A promotion that nobody has confirmed: `deadline` in seconds of CLOCK_MONOTONIC of the boot `boot_id`."""
+
+    release: str
+    previous: str | None
+    stage: str  # "canary": beside the confirmed one; "serving": alone
+    deadline: float
+    boot_id: str
+    run: str | None
+    token: int
+    activated: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The content of `pending.json`."""
+        return {"schema": SCHEMA, **dataclasses.asdict(self)}
+
+
+@dataclass(frozen=True)
+class Window:
+    """The monitoring window of a release: `began` and `until` in seconds of CLOCK_MONOTONIC of the boot `boot_id`.
+
+    `token` is the truth's as that release was confirmed: with any later switch the window is over.
+    """
+
+    release: str
+    previous: str | None
+    began: float
+    until: float
+    boot_id: str
+    token: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The content of `watch.json`."""
+        return {"schema": SCHEMA, **dataclasses.asdict(self)}
+
+    def is_of(self, activation: Activation, boot: str) -> bool:
+        """Whether it is about what the truth names, in this boot."""
+        mine = (activation.confirmed, activation.token, boot)
+        return (self.release, self.token, self.boot_id) == mine
+
+
+def read_window(host: Host) -> Window | None:
+    """What `watch.json` says, over or not; None when there is none.
+
+    One that cannot be understood counts as none, because a watch that is lost must not stand in the way of a switch.
+    """
+    path = host.watch_path
+    try:
+        content = _read_json(path)
+        if content is None:
+            return None
+        return Window(
+            release=_take_release(path, content, "release", str),
+            previous=_take_release(path, content, "previous", str, None),
+            began=float(_take(path, content, "began", int, float)),
+            until=float(_take(path, content, "until", int, float)),
+            boot_id=_take(path, content, "boot_id", str),
+            token=_take(path, content, "token", int),
+        )
+    except MobiusError:
+        return None
+
+
+@dataclass(frozen=True)
+class Lease:
+    """Who holds the lock between runs (`lease.py` has its rules).
+
+    `expires` in seconds of CLOCK_MONOTONIC of the boot `boot_id`; `seconds`: its length.
+    """
+
+    run: str
+    actor: str
+    since: str
+    seconds: float
+    expires: float
+    boot_id: str
+    token: int
+
+    def live(self, now: float, boot: str) -> bool:
+        """Whether it still keeps others out."""
+        return self.boot_id == boot and now < self.expires
+
+
+def read_lease(host: Host) -> Lease | None:
+    """The lease, live or run out; None when there is none, or a file that is none: it could not keep anybody out."""
+    try:
+        content = json.loads(host.lease_path.read_bytes())
+        return Lease(**{item.name: content[item.name] for item in dataclasses.fields(Lease)})
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def read_activation(host: Host) -> Activation:
+    """The truth of `activation.json`; an empty one when nothing was ever promoted.
+
+    Raises:
+        MobiusError: `state_damaged` when the file cannot be understood, or is gone though there is a current release.
+    """
+    path = host.activation_path
+    content = _read_json(path)
+    if content is None:
+        if host.current_path.is_symlink():
+            raise _damaged(path, f"it is missing, though {host.current_path} names a release")
+        return Activation(host.service)
+    if _take(path, content, "service", str) != host.service:
+        raise _damaged(path, f"it is about {content['service']!r}")
+    history = []
+    for item in _take(path, content, "history", list):
+        if not isinstance(item, dict):
+            raise _damaged(path, f"its history holds {item!r}")
+        history.append(
+            Entry(
+                release=_take_release(path, item, "release", str),
+                activated=_take(path, item, "activated", str, None),
+                confirmed=_take(path, item, "confirmed", str, None),
+                bad=_take(path, item, "bad", bool),
+                reason=_take(path, item, "reason", str, None),
+                run=_take(path, item, "run", str, None),
+            )
+        )
+    pinned = _take(path, content, "pinned", list)
+    if not all(isinstance(release, str) for release in pinned):
+        raise _damaged(path, f"pinned is {pinned!r}")
+    last = content.get("last")
+    if last is not None and not isinstance(last, dict):
+        raise _damaged(path, f"last is {last!r}")
+    confirmed = _take_release(path, content, "confirmed", str, None)
+    if confirmed is not None and all(entry.release != confirmed for entry in history):
+        raise _damaged(path, f"its history does not know the confirmed release {confirmed}")
+    token = _take(path, content, "token", int)
+    return Activation(host.service, token, confirmed, tuple(history), tuple(pinned), last)
+
+
+def read_pending(host: Host) -> Pending | None:
+    """What `pending.json` says, dead or alive; None when there is none.
+
+    Raises:
+        MobiusError: `state_damaged` when the file cannot be understood.
+    """
+    path = host.pending_path
+    content = _read_json(path)
+    if content is None:
+        return None
+    stage = _take(path, content, "stage", str)
+    if stage not in ("canary", "serving"):
+        raise _damaged(path, f"stage is {stage!r}")
+    return Pending(
+        release=_take_release(path, content, "release", str),
+        previous=_take_release(path, content, "previous", str, None),
+        stage=stage,
+        deadline=float(_take(path, content, "deadline", int, float)),
+        boot_id=_take(path, content, "boot_id", str),
+        run=_take(path, content, "run", str, None),
+        token=_take(path, content, "token", int),
+        activated=_take(path, content, "activated", str),
+    )
+
+
+def boot_id() -> str:
+    """The kernel's name of this boot."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def is_open(activation: Activation, pending: Pending | None, boot: str) -> bool:
+    """Whether a promotion awaits its end: it is of this boot, and no switch has overtaken it."""
+    return (
+        pending is not None
+        and pending.boot_id == boot
+        and pending.token == activation.token
+        and pending.release != activation.confirmed
+    )
+
+
+def is_live(activation: Activation, pending: Pending | None, now: float, boot: str) -> bool:
+    """Whether a promotion still counts: it awaits its end, and its deadline has not passed."""
+    return pending is not None and is_open(activation, pending, boot) and now < pending.deadline
+
+
+def role_of(activation: Activation, pending: Pending | None, release: str) -> str:
+    """What an instance is to be, "serving" or "standby"; `pending` only when it is live."""
+    if pending is not None and release == pending.release:
+        return "serving"
+    if release == activation.confirmed and (pending is None or pending.stage == "canary"):
+        return "serving"
+    return "standby"
+
+
+def staged_releases(host: Host) -> list[str]:
+    """The release ids that are staged on this host, sorted."""
+    try:
+        names = os.listdir(host.releases_dir)
+    except FileNotFoundError:
+        return []
+    return sorted(name for name in names if RELEASE_ID.fullmatch(name) and (host.releases_dir / name).is_dir())
+
+
+def _current(host: Host) -> str | None:
+    try:
+        return Path(os.readlink(host.current_path)).name
+    except OSError:
+        return None

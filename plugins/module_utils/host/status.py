@@ -1,0 +1,87 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What serves on this host, what is kept, and whether the staged files are what was built."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from .. import manifest
+from ..errors import MobiusError
+from .config import Host
+from .journal import journal_problems
+from .plan import Observation
+from .state import read_activation, read_pending, staged_releases
+
+
+def status(host: Host, seen: Observation) -> dict[str, Any]:
+    """What `release_info` returns and `mobius-host status --json` prints."""
+    pending, window = seen.promoting, seen.open_window
+    releases = []
+    known = {entry.release for entry in seen.activation.history}
+    for release in sorted(seen.staged | known | {name for name, item in seen.instances.items() if item.exists}):
+        entry = seen.activation.latest(release)
+        about = _about(host, release)
+        word = seen.instance(release).word
+        if word in ("stopped", "stopping"):
+            bad = entry is not None and entry.bad
+            word = "bad" if bad else "kept" if release in seen.staged else "removed"
+        releases.append(
+            {
+                "release": release,
+                "version": about.get("version") or release.rsplit("-", 1)[0],
+                "commit": about.get("commit"),
+                "state": word,
+                "staged": release in seen.staged,
+                "confirmed": entry.confirmed if entry else None,
+                "activated": entry.activated if entry else None,
+                "bad": entry.bad if entry else False,
+                "reason": entry.reason if entry else None,
+            }
+        )
+    return {
+        "service": host.service,
+        "confirmed": seen.activation.confirmed,
+        "previous": seen.activation.previous(seen.staged),
+        "token": seen.activation.token,
+        "pending": {**pending.as_dict(), "remaining": round(pending.deadline - seen.at, 3)} if pending else None,
+        "watch": {"release": window.release, "remaining": max(0.0, round(window.until - seen.at, 3))}
+        if window
+        else None,
+        "serving": sorted(name for name, item in seen.instances.items() if item.state == "serving"),
+        "releases": releases,
+        "history": [dataclasses.asdict(entry) for entry in seen.activation.history],
+    }
+
+
+def _about(host: Host, release: str) -> dict[str, Any]:
+    """The release's `release.json`; empty when it is missing or damaged, which `verify` tells."""
+    try:
+        content = json.loads((host.release_dir(release) / "release.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def verify(host: Host, releases: Sequence[str] = ()) -> dict[str, list[str]]:
+    """Compare staged releases (all, when none is named) with what was built, and the journal with itself.
+
+    Returns:
+        For each release, and for `journal`, what is wrong, one sentence each; an empty list when nothing is.
+    """
+    staged = staged_releases(host)
+    for release in releases:
+        if release not in staged:
+            raise MobiusError("release_missing", f"{release} is not staged on this host.")
+    found = {}
+    for release in releases or staged:
+        try:
+            found[release] = list(manifest.verify_tree(host.release_dir(release)))
+        except manifest.ManifestError as error:
+            found[release] = [str(error)]
+    read_activation(host)
+    read_pending(host)
+    return {**found, "journal": journal_problems(host)}

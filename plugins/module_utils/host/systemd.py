@@ -1,0 +1,102 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The few requests made of systemd, through systemctl and journalctl."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+
+from ..errors import MobiusError
+
+NOT_FOUND = 5  # what systemctl ends with when there is no such unit
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What systemd says of a unit."""
+
+    name: str
+    active: str  # active, activating, deactivating, inactive, failed
+    sub: str
+    file_state: str
+    result: str
+
+
+class Systemd:
+    """The few things asked of systemd, through systemctl."""
+
+    def _run(self, *arguments: str, timeout: float = 30.0) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "LC_ALL": "C", "SYSTEMD_PAGER": "", "SYSTEMD_COLORS": "0"}
+        try:
+            return subprocess.run(
+                arguments,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=timeout,
+                env=environment,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise MobiusError("timeout", f"`{' '.join(arguments)}` took longer than {timeout:g} s.") from None
+        except FileNotFoundError:
+            raise MobiusError("missing_dependency", f"{arguments[0]} is not installed on this host.") from None
+
+    def must(self, *arguments: str, timeout: float = 30.0) -> str:
+        """What a command says that has to succeed."""
+        done = self._run(*arguments, timeout=timeout)
+        if done.returncode != 0:
+            said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+            raise MobiusError("environment_failed", f"`{' '.join(arguments)}` failed: {said}")
+        return done.stdout
+
+    def units(self, *patterns: str) -> dict[str, Unit]:
+        """The loaded units that these names and globs match, by name."""
+        shown = self.must("systemctl", "show", "--property=Id,ActiveState,SubState,UnitFileState,Result", *patterns)
+        found = {}
+        for block in shown.split("\n\n"):
+            values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+            if values:
+                unit = Unit(
+                    values["Id"],
+                    values.get("ActiveState", "inactive"),
+                    values.get("SubState", ""),
+                    values.get("UnitFileState", ""),
+                    values.get("Result", ""),
+                )
+                found[unit.name] = unit
+        return found
+
+    def start(self, unit: str, timeout: float) -> bool:
+        """Start a unit and wait until it is ready; False when it failed.
+
+        Raises:
+            MobiusError: `timeout` when it is neither after `timeout` seconds, `not_provisioned` without a unit file.
+        """
+        done = self._run("systemctl", "start", unit, timeout=timeout)
+        if done.returncode == NOT_FOUND:
+            raise MobiusError("not_provisioned", f"systemd does not know {unit}.")
+        return done.returncode == 0
+
+    def restart(self, unit: str) -> None:
+        """Start a unit afresh."""
+        self.must("systemctl", "restart", unit)
+
+    def stop(self, *units: str) -> None:
+        """Ask units to stop, without waiting: an instance drains first."""
+        self.must("systemctl", "stop", "--no-block", *units)
+
+    def kill(self, unit: str, name: str = "KILL") -> None:
+        """Send a unit's processes a signal. One that is killed starts again as its Restart= says."""
+        self.must("systemctl", "kill", f"--signal={name}", unit)
+
+    def enable(self, *units: str) -> None:
+        """Have units start at boot."""
+        self.must("systemctl", "enable", *units)
+
+    def log(self, unit: str, lines: int = 20) -> list[str]:
+        """The last lines that a unit's own processes wrote to the journal; none when they cannot be had."""
+        done = self._run("journalctl", f"_SYSTEMD_UNIT={unit}", "--lines", str(lines), "--output", "cat", "--no-pager")
+        return done.stdout.splitlines() if done.returncode == 0 else []
