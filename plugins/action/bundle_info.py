@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ansible import constants
+from ansible_collections.mobius.dhash.plugins.plugin_utils import wheel  # noqa: F401 - before mobius
 
 from mobius import manifest
 from mobius.control.bundle.reading import read_once

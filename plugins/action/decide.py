@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ansible import constants
+from ansible_collections.mobius.dhash.plugins.plugin_utils import wheel  # noqa: F401 - before mobius
 
 from mobius.control.history import recorder as history_events
 from mobius.control.run.action import ControlNodeAction

@@ -14,6 +14,7 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
+from ansible_collections.mobius.dhash.plugins.plugin_utils import wheel  # noqa: F401 - before mobius
 
 from mobius.control.history.recorder import NOTE_FOLDER
 from mobius.control.run.gate_samples import following

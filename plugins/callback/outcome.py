@@ -12,6 +12,7 @@ from ansible import constants, context
 from ansible.errors import AnsibleError
 from ansible.plugins.callback import CallbackBase
 from ansible.template import Templar
+from ansible_collections.mobius.dhash.plugins.plugin_utils import wheel  # noqa: F401 - before mobius
 
 from mobius.control.history.recorder import RunRecorder, note_place
 from mobius.control.notify.notifier import Notifier

@@ -1,0 +1,19 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Imported first by every plugin that needs the Python package mobius: without it, the task fails with one sentence."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+from ansible.errors import AnsibleError
+from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+
+if importlib.util.find_spec("mobius") is None or importlib.util.find_spec("mobius.control") is None:
+    _failure = MobiusError(
+        "missing_dependency",
+        f"The collection mobius.dhash needs the package mobius-dhash, which is not installed for {sys.executable}.",
+        do_next=f"Run `{sys.executable} -m pip install 'mobius-dhash[control]'` on the control node.",
+    )
+    raise AnsibleError(f"{_failure.outcome}: {_failure.reason} Do next: {_failure.do_next}")
