@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The lab as an Ansible inventory, read from `.lab/lab.json` of the checkout this file lies in.
+"""The lab as an Ansible inventory, read from `.lab/lab.json` of the project folder.
+
+That is the folder which holds `inventories/local`. Where this file is a part of an installed collection, it is the
+folder in MOBIUS_PROJECT, which `mobius` sets, else the current one.
 
 Prints the hosts whether the lab is up or not, so that playbooks can be checked without it; while it is down the hosts
 have port 9, where nothing answers. Standard library only: it also runs where the virtual environment is not active.
@@ -11,18 +14,25 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
 DISCARD_PORT = 9
+
+
+def project_folder(script: Path) -> Path:
+    """The folder whose lab it is, for this script's path."""
+    if [folder.name for folder in script.parents][4:5] == ["ansible_collections"]:
+        return Path(os.environ.get("MOBIUS_PROJECT") or Path.cwd()).resolve()
+    return script.parents[2]
 
 
 def lab_hosts(root: Path) -> list[dict[str, Any]]:
     """`[{name, ssh_port, http_port, ports}]` of the lab started from `root`, else three that cannot be reached.
 
-    A `.lab` that was copied along with its checkout names another checkout's hosts, so it does not count.
+    A `.lab` that was copied with its folder names the hosts of the other folder, so it does not count.
     """
     try:
         record = json.loads((root / ".lab" / "lab.json").read_bytes())
@@ -31,7 +41,7 @@ def lab_hosts(root: Path) -> list[dict[str, Any]]:
     except FileNotFoundError:
         pass
     except (ValueError, KeyError, TypeError) as error:
-        print(f"{root}/.lab/lab.json cannot be read ({error}); `mobius lab up` writes it anew.", file=sys.stderr)
+        print(f"{root}/.lab/lab.json cannot be read ({error}); `mobius lab up` writes it again.", file=sys.stderr)
     return [
         {"name": f"lab{number}", "ssh_port": DISCARD_PORT, "http_port": DISCARD_PORT, "ports": {}}
         for number in (1, 2, 3)
@@ -41,7 +51,7 @@ def lab_hosts(root: Path) -> list[dict[str, Any]]:
 def inventory(root: Path) -> dict[str, Any]:
     """The whole inventory in the form of `--list`, with `_meta`."""
     lab = root / ".lab"
-    # One pair of quotes for the shell, one for ssh: the checkout may lie in a folder with spaces in its name.
+    # One pair of quotes for the shell, one for ssh: the folder's path may contain spaces.
     ssh_arguments = " ".join(
         [
             "-F none",
@@ -71,6 +81,7 @@ def inventory(root: Path) -> dict[str, Any]:
         "mobius": {
             "hosts": [host["name"] for host in hosts],
             "vars": {
+                "lab_root": str(root),
                 "ansible_user": "root",
                 "ansible_ssh_private_key_file": str(lab / "id_ed25519"),
                 "ansible_ssh_common_args": ssh_arguments,
@@ -82,13 +93,13 @@ def inventory(root: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Answer `--list` (also when nothing is asked) and `--host NAME`, as inventory scripts do."""
+    """Answer `--list` (the default) and `--host NAME`, as inventory scripts do."""
     parser = argparse.ArgumentParser(description="The lab as an Ansible inventory.")
     parser.add_argument("--list", action="store_true", help="the whole inventory (the default)")
     parser.add_argument("--host", metavar="NAME", help="the variables of one host")
-    asked = parser.parse_args()
-    whole = inventory(ROOT)
-    answer = whole["_meta"]["hostvars"].get(asked.host, {}) if asked.host else whole
+    arguments = parser.parse_args()
+    whole = inventory(project_folder(Path(__file__).resolve()))
+    answer = whole["_meta"]["hostvars"].get(arguments.host, {}) if arguments.host else whole
     print(json.dumps(answer, indent=2))
 
 

@@ -1,8 +1,9 @@
-"""`inventories/local` tells of the lab of the checkout it lies in, and can be read while there is none."""
+"""`inventories/local` has the hosts of the project's lab, and can be read while there is none."""
 
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -24,7 +25,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def ask(root: Path, *arguments: str) -> tuple[dict[str, Any], str]:
-    """What the script prints, asked from elsewhere, and what it complains of."""
+    """The script's output, run from another folder, and its errors."""
     script = root / "inventories" / "local" / "hosts.py"
     done = subprocess.run([script, *arguments], cwd="/", capture_output=True, text=True, check=True)
     return json.loads(done.stdout), done.stderr
@@ -86,3 +87,27 @@ def test_only_known_host_keys_are_accepted_and_the_users_own_ssh_settings_do_not
     # one pair of quotes is left for ssh itself, which splits this value at spaces
     assert f'UserKnownHostsFile="{checkout}/.lab/known_hosts"' in options
     assert variables["ansible_ssh_private_key_file"] == f"{checkout}/.lab/id_ed25519"
+
+
+def test_a_history_and_bundles_lie_in_the_folder_of_the_lab(checkout: Path) -> None:
+    assert ask(checkout)[0]["mobius"]["vars"]["lab_root"] == str(checkout)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_in_an_installed_collection_it_is_the_lab_of_the_users_folder(tmp_path: Path, named: bool) -> None:
+    collection, project = tmp_path / "ansible_collections/mobius/dhash", tmp_path / "project"
+    (collection / "inventories/local").mkdir(parents=True)
+    shutil.copy(CHECKOUT / "inventories/local/hosts.py", collection / "inventories/local")
+    project.mkdir()
+    put_record(project)
+    environment = {name: value for name, value in os.environ.items() if name != "MOBIUS_PROJECT"}
+    done = subprocess.run(
+        [collection / "inventories/local/hosts.py"],
+        cwd=tmp_path if named else project,
+        env={**environment, "MOBIUS_PROJECT": str(project)} if named else environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    group = json.loads(done.stdout)["mobius"]
+    assert (group["hosts"], group["vars"]["lab_root"]) == (["lab1"], str(project))
