@@ -20,20 +20,20 @@ from mobius.errors import ExitCode, MobiusError
 _COMMANDS: dict[str, tuple[str, str]] = {
     "apply": ("mobius.cli.plan:apply", "Run what was planned and approved, and prove that it was that."),
     "approve": ("mobius.cli.plan:approve", "Sign a plan in a role."),
-    "backup": ("mobius.cli.release:backup", "Back up the hosts, list or verify their backups."),
+    "backup": ("mobius.cli.backup:backup", "Back up the hosts, list or verify their backups."),
     "bundle": ("mobius.cli.bundle:bundle", "Build a bundle of the service, verify or sign one."),
-    "decommission": ("mobius.cli.release:decommission", "Take a service off its hosts for good."),
+    "decommission": ("mobius.cli.fleet:decommission", "Take a service off its hosts for good."),
     "deploy": ("mobius.cli.release:deploy", "Stage a bundle and prove it in standby; nothing public changes."),
     "dhash": ("mobius.cli.dhash:dhash", "Hash and compare images, and serve them."),
     "history": ("mobius.cli.history:history", "Who ran what and how it ended, and the proof of it."),
     "lab": ("mobius.cli.lab:lab", "Start and stop the lab's hosts."),
     "plan": ("mobius.cli.plan:plan", "Keep a check run as a file: what would change, to be approved."),
     "promote": ("mobius.cli.release:promote", "Let a staged release serve, if it passes its gate."),
-    "provision": ("mobius.cli.release:provision", "Prepare the hosts for the service."),
+    "provision": ("mobius.cli.fleet:provision", "Prepare the hosts for the service."),
     "release": ("mobius.cli.release:release", "Backup, deploy and promote in one run."),
     "rollback": ("mobius.cli.release:rollback", "Go back to an earlier release, or list what there is."),
-    "smoke": ("mobius.cli.release:smoke", "Ask the serving releases whether they do what they promise."),
-    "status": ("mobius.cli.release:status", "Show what every host keeps and serves."),
+    "smoke": ("mobius.cli.fleet:smoke", "Ask the serving releases whether they do what they promise."),
+    "status": ("mobius.cli.fleet:status", "Show what every host keeps and serves."),
 }
 # Commands of a group that stand in a storey above the group's own: group, name, where.
 _FROM_ABOVE: tuple[tuple[str, str, str], ...] = (

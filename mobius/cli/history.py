@@ -21,7 +21,8 @@ from mobius.control.history import report as history_report
 from mobius.control.history import verifier as history_verify
 from mobius.control.history.writer import default_folder
 from mobius.control.run.inventory import inventory_value
-from mobius.control.run.runner import DEFAULT_INVENTORY, RunRequest, find_checkout, find_inventory, run_playbook
+from mobius.control.run.project import DEFAULT_INVENTORY, find_checkout, find_inventory
+from mobius.control.run.runner import RunRequest, run_playbook
 from mobius.errors import ExitCode, MobiusError
 
 

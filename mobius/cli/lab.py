@@ -19,7 +19,8 @@ import click
 
 from mobius.cli.options import format_option
 from mobius.cli.render.progress import showing
-from mobius.control.run.runner import RunRequest, find_checkout, find_inventory, run_playbook
+from mobius.control.run.project import find_checkout, find_inventory
+from mobius.control.run.runner import RunRequest, run_playbook
 from mobius.errors import ExitCode, MobiusError
 
 _UP_TIMEOUT = 1200.0

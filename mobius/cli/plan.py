@@ -12,24 +12,27 @@ from typing import Any
 import click
 
 from mobius.cli.options import format_option, key_option
-from mobius.cli.release import (
-    Common,
+from mobius.cli.playbook import (
+    PlaybookOptions,
     bundle_option,
     bundle_variables,
-    common_options,
     finish,
+    playbook_options,
     release_id_of,
     run,
     timeout_option,
     verbose_option,
 )
+from mobius.cli.render.outcome import outcome_lines
+from mobius.cli.render.plan import fidelity_lines, plan_lines, tally_lines
 from mobius.control.history.writer import now
 from mobius.control.plan import approvals
 from mobius.control.plan import plan as plans
 from mobius.control.plan.changes import Fidelity
-from mobius.control.plan.planned_run import unsettled
+from mobius.control.plan.planned_run import not_compared
 from mobius.control.run.inventory import inventory_values
-from mobius.control.run.runner import RunSummary, find_checkout
+from mobius.control.run.project import find_checkout
+from mobius.control.run.runner import RunSummary
 from mobius.errors import ExitCode, MobiusError
 
 
@@ -54,9 +57,9 @@ def _playbook(name: str) -> str:
 @click.option("--release", "release_id", metavar="ID", help="The staged release, for promote.yml.")
 @click.option("--tags", multiple=True, metavar="TAG", help="Only the tasks with this tag.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Where the plan goes.")
-@common_options
+@playbook_options
 def plan(
-    common: Common,
+    options: PlaybookOptions,
     playbook: str,
     bundle: str | None,
     release_id: str | None,
@@ -79,17 +82,17 @@ def plan(
     if release_id:
         variables["mobius_release"] = release_id_of(release_id)
     moment = now()
-    checked = dataclasses.replace(common, check=True, diff=True)
+    checked = dataclasses.replace(options, check=True, diff=True)
     summary = run(checked, name, variables, tags=tags, planning=True)
     if summary.ending.code != ExitCode.SUCCESS:
-        return _failed(common, summary)
-    made = plans.make(summary.collected, variables, _absolute(common.extra), summary.run, moment)
+        return _failed(options, summary)
+    made = plans.make(summary.collected, variables, _absolute(options.extra), summary.run, moment)
     place = (out or Path(f"{Path(name).stem}-{summary.run}{plans.SUFFIX}")).expanduser().absolute()
     made.write(place)
-    if common.form == "json":
+    if options.form == "json":
         click.echo(json.dumps({**made.as_dict(), "digest": made.digest, "file": str(place)}, indent=2, sort_keys=True))
     else:
-        click.echo("\n".join([*plans.lines(made), f"file     {place}"]))
+        click.echo("\n".join([*plan_lines(made), f"file     {place}"]))
     return int(ExitCode.SUCCESS)
 
 
@@ -131,7 +134,9 @@ def approve(file: Path, role: str, key: Path, signers: Path | None, form: str) -
         click.echo(json.dumps(told, indent=2, sort_keys=True))
     else:
         head = [f"signed   {made.digest} as {name}", f"file     {kept}"]
-        click.echo("\n".join([*head, *(counted.lines() if counted else ["not checked: no list of signers is here"])]))
+        click.echo(
+            "\n".join([*head, *(tally_lines(counted) if counted else ["not checked: no list of signers is here"])])
+        )
     return int(ExitCode.SUCCESS)
 
 
@@ -170,16 +175,18 @@ def apply(
         variables["mobius_break_glass"] = break_glass
     limit = made.made_from["limit"]
     given = (*(name for name in made.files if name not in _absolute(extra)), *extra)
-    common = Common(
+    options = PlaybookOptions(
         _inventory_of(made), limit, given, check=False, diff=True, timeout=timeout, verbosity=verbosity, form=form
     )
-    summary = run(common, Path(made.made_from["playbook"]).name, variables, tags=tuple(made.made_from["tags"]))
+    summary = run(options, Path(made.made_from["playbook"]).name, variables, tags=tuple(made.made_from["tags"]))
     fidelity = summary.collected.get("fidelity")
     if fidelity is None:
-        summary = dataclasses.replace(summary, ending=unsettled(summary.ending, "it left no account of its changes."))
+        summary = dataclasses.replace(
+            summary, ending=not_compared(summary.ending, "it left no account of its changes.")
+        )
     elif form == "text":
-        click.echo("\n".join(Fidelity.read(fidelity).lines()))
-    return finish(common, summary)
+        click.echo("\n".join(fidelity_lines(Fidelity.read(fidelity))))
+    return finish(options, summary)
 
 
 def _inventory_of(made: plans.Plan) -> str:
@@ -203,11 +210,12 @@ def _absolute(extra: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"@{Path(text[1:]).expanduser().absolute()}" for text in extra if text.startswith("@"))
 
 
-def _failed(common: Common, summary: RunSummary) -> int:
-    """Tell why there is no plan: the check run itself did not end well."""
-    if common.form == "json":
+def _failed(options: PlaybookOptions, summary: RunSummary) -> int:
+    """Print why there is no plan: the check run itself did not end well."""
+    if options.form == "json":
         click.echo(json.dumps(summary.as_dict(), indent=2, sort_keys=True))
     click.echo(
-        "\n".join(["There is no plan, since the check run failed.", *summary.ending.lines(summary.run)]), err=True
+        "\n".join(["There is no plan, since the check run failed.", *outcome_lines(summary.ending, summary.run)]),
+        err=True,
     )
     return int(summary.ending.code)

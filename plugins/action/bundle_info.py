@@ -5,15 +5,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
-from ansible import constants
 from ansible_collections.mobius.dhash.plugins.plugin_utils import wheel  # noqa: F401 - before mobius
 
 from mobius import manifest
 from mobius.control.bundle.reading import read_once
-from mobius.control.run.action import ControlNodeAction
+from mobius.control.run.action import ControlNodeAction, current_workspace
 
 
 class ActionModule(ControlNodeAction):
@@ -22,7 +20,7 @@ class ActionModule(ControlNodeAction):
     arguments: ClassVar = {"path": {"type": "str", "required": True}, "sha256": {"type": "str"}}
 
     def answer(self, given: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
-        bundle = read_once(given["path"], given["sha256"], Path(constants.DEFAULT_LOCAL_TMP))
+        bundle = read_once(given["path"], given["sha256"], current_workspace())
         described = bundle.manifest
         return {
             "path": str(bundle.path),

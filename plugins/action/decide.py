@@ -5,16 +5,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
-from ansible import constants
 from ansible_collections.mobius.dhash.plugins.plugin_utils import wheel  # noqa: F401 - before mobius
 
-from mobius.control.history import recorder as history_events
-from mobius.control.run.action import ControlNodeAction
+from mobius.control.history.opened_run import OpenedRun
+from mobius.control.history.recorder import decision_data
+from mobius.control.history.writer import History
+from mobius.control.run.action import ControlNodeAction, current_workspace
 from mobius.control.run.outcome import Decision, HostReport, decide
 from mobius.errors import MobiusError
 
@@ -40,9 +39,7 @@ class ActionModule(ControlNodeAction):
         results = {report.host: report.result for report in reports}
 
         def record(made: Decision) -> int:
-            return _history(given["run"]).decide(
-                given["run"], history_events.decision_data(given["about"], made, results)
-            )
+            return _history(given["run"]).decide(given["run"], decision_data(given["about"], made, results))
 
         try:
             return {"record": record(decision), **decision.as_dict()}
@@ -56,18 +53,17 @@ class ActionModule(ControlNodeAction):
             return decision.as_dict()
 
 
-def _history(run: str) -> history_events.History:
+def _history(run: str) -> History:
     """The history that this run was opened in.
 
     Raises:
         MobiusError: history_failed, when it was opened in none.
     """
-    place = history_events.note_place(os.environ, Path(constants.DEFAULT_LOCAL_TMP))
-    note = history_events.Note.read(place)
-    if note is None or note.run != run:
+    opened = OpenedRun.read(current_workspace())
+    if opened is None or opened.run != run:
         raise MobiusError(
             "history_failed",
             f"The run {run} was not opened in a history.",
             do_next="Open it with mobius.dhash.run in the first task of the play.",
         )
-    return note.history
+    return opened.history

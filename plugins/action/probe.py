@@ -16,11 +16,11 @@ from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible_collections.mobius.dhash.plugins.plugin_utils import wheel  # noqa: F401 - before mobius
 
-from mobius.control.history.recorder import NOTE_FOLDER
-from mobius.control.run.gate_samples import following
+from mobius.control.run.gate_samples import forward_samples
+from mobius.control.run.workspace import RunWorkspace
 from mobius.errors import MobiusError
 
-_MOST = 65_536  # bytes of a gate's progress that are looked at; it writes about a thousand
+_PROGRESS_LIMIT_BYTES = 65_536  # of a gate's progress file; it writes about a thousand
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -36,42 +36,44 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 arguments["probes"] = [self._with_body(probe, folder) for probe in probes]
         except MobiusError as e:
             return {**result, "failed": True, "msg": e.reason, "mobius_failure": e.as_dict()}
-        with self._followed(str((task_vars or {}).get("inventory_hostname")), arguments):
+        with self._forwarding(str((task_vars or {}).get("inventory_hostname")), arguments):
             return {**result, **self._execute_module(self._task.resolved_action, arguments, task_vars=task_vars)}
 
-    def _followed(self, host: str, arguments: dict[str, Any]) -> contextlib.AbstractContextManager[None]:
-        """While a gate looks, `mobius` is told what it has seen so far: read beside it, by commands of its own."""
-        folder = os.environ.get(NOTE_FOLDER)
-        # from -vvv on, each look would be in the output
-        if not folder or self._task.check_mode or self._display.verbosity > 2:
+    def _forwarding(self, host: str, arguments: dict[str, Any]) -> contextlib.AbstractContextManager[None]:
+        """While a gate observes, `mobius` gets its samples: they are read beside it, by commands of their own."""
+        workspace = RunWorkspace.of_mobius(os.environ)
+        # from -vvv on, each read would be in the output
+        if workspace is None or self._task.check_mode or self._display.verbosity > 2:
             return contextlib.nullcontext()
         if self._task.resolved_action != "mobius.dhash.gate":
             return contextlib.nullcontext()
-        place = f"{self._make_tmp_path().rstrip('/')}/progress.json"
-        arguments["progress_file"] = place
-        beside = copy.copy(self._connection)  # SSH's own connection below is shared, what is noted of a command is not
+        path = f"{self._make_tmp_path().rstrip('/')}/progress.json"
+        arguments["progress_file"] = path
+        beside = copy.copy(self._connection)  # SSH's own connection below is shared, the state of a command is not
         beside.become = None
 
-        def look() -> str | None:
+        def read() -> str | None:
             try:
-                code, out, _ = beside.exec_command(f"head -c {_MOST} {shlex.quote(place)}", sudoable=False)
+                code, out, _ = beside.exec_command(
+                    f"head -c {_PROGRESS_LIMIT_BYTES} {shlex.quote(path)}", sudoable=False
+                )
             except (AnsibleError, OSError):
                 return None
             return out.decode("utf-8", "replace") if code == 0 else None
 
-        return following(folder, host, look)
+        return forward_samples(workspace, host, read)
 
     def _with_body(self, probe: Any, folder: str | None) -> Any:
         if not isinstance(probe, dict) or not probe.get("body_file"):
             return probe
-        rest = {key: value for key, value in probe.items() if key != "body_file"}
+        others = {key: value for key, value in probe.items() if key != "body_file"}
         name = str(probe["body_file"])
         if probe.get("body_base64") is not None:
             raise MobiusError("invalid_input", f"The probe {probe.get('name')!r} has both body_file and body_base64.")
         try:
-            place = Path(folder, name) if folder else Path(self._find_needle("files", name))
-            body = place.read_bytes()
+            path = Path(folder, name) if folder else Path(self._find_needle("files", name))
+            body = path.read_bytes()
         except (OSError, AnsibleError) as e:
             why = e.strerror if isinstance(e, OSError) else "it is not in the search path"
             raise MobiusError("invalid_input", f"The probe's body {name} cannot be read: {why}.") from None
-        return {**rest, "body_base64": base64.b64encode(body).decode()}
+        return {**others, "body_base64": base64.b64encode(body).decode()}

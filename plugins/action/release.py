@@ -4,16 +4,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from ansible import constants
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible_collections.mobius.dhash.plugins.plugin_utils import wheel  # noqa: F401 - before mobius
 
 from mobius import manifest
 from mobius.control.bundle.reading import read_once
+from mobius.control.run.action import current_workspace
 from mobius.errors import MobiusError
 
 _MODULE = "mobius.dhash.release"
@@ -40,7 +39,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def _read(self, path: Any, sha256: str | None) -> manifest.Bundle:
         if not isinstance(path, str) or not path:
             raise MobiusError("invalid_input", "No bundle was given.")
-        return read_once(path, sha256, Path(constants.DEFAULT_LOCAL_TMP))
+        return read_once(path, sha256, current_workspace())
 
     def _send(
         self, bundle: manifest.Bundle, arguments: dict[str, Any], task_vars: dict[str, Any] | None

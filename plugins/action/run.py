@@ -10,19 +10,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ansible import constants, context
+from ansible import context
 from ansible.plugins.action import ActionBase
 from ansible.release import __version__ as ansible_version
 from ansible.utils.vars import load_extra_vars
 from ansible_collections.mobius.dhash.plugins.plugin_utils import wheel  # noqa: F401 - before mobius
 
-from mobius.control.history import recorder as history_events
+from mobius.control.history.intent import Intent
+from mobius.control.history.opened_run import OpenedRun, open_run, parent_holder
 from mobius.control.history.writer import History, default_folder
 from mobius.control.plan.approvals import VARIABLES, Rule
 from mobius.control.plan.plan import fingerprint
 from mobius.control.plan.planned_run import PLANNING
-from mobius.control.plan.rule import Asked, Verdict, examine, host_refusal
-from mobius.control.run.run_id import ENVIRONMENT_NAME, actor, current_run_id
+from mobius.control.plan.rule import ChangeRequest, RuleVerdict, examine, host_refusal
+from mobius.control.run.action import current_workspace
+from mobius.control.run.run_id import ENVIRONMENT_NAME, current_run_id, find_actor
+from mobius.control.run.workspace import RunWorkspace
 from mobius.errors import MobiusError
 
 _WITNESS = "mobius.dhash.witness"
@@ -40,30 +43,31 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
-        _, given = self.validate_argument_spec(argument_spec=self.arguments)
+        _, arguments = self.validate_argument_spec(argument_spec=self.arguments)
         known = task_vars or {}
-        process_folder = Path(constants.DEFAULT_LOCAL_TMP)
         planning = bool(self._task.check_mode and os.environ.get(PLANNING))
         state: dict[str, Any] | None = None
         finding = ""
         try:
-            run_id = current_run_id(os.environ, process_folder)
-            who = actor(os.environ)
-            place = history_events.note_place(os.environ, process_folder)
+            workspace = current_workspace()
+            run_id = current_run_id(os.environ, workspace)
+            actor = find_actor(os.environ)
             extra = load_extra_vars(self._loader)
             # a later play of the same run finds the host as this run has left it
-            first = known.get("mobius_run_id") != run_id or "mobius_run_id" in extra
-            asks = given["approval"] and not planning
-            note = history_events.Note.read(place)
-            if note is None or note.run != run_id:
-                note = self._open(run_id, who, known, place, extra, asks=asks)
-            verdict = examine(self._asked(known, note, extra)) if asks and first else Verdict(None)
+            is_first_play = known.get("mobius_run_id") != run_id or "mobius_run_id" in extra
+            needs_approval = arguments["approval"] and not planning
+            opened = OpenedRun.read(workspace)
+            if opened is None or opened.run != run_id:
+                opened = self._open(run_id, actor, known, workspace, extra, needs_approval=needs_approval)
+            verdict = (
+                examine(self._request(known, opened, extra)) if needs_approval and is_first_play else RuleVerdict(None)
+            )
             refused = verdict.refused
             if planning or (verdict.plan is not None and refused is None):
-                asked = self._state(known, task_vars)
-                if asked.get("failed") or asked.get("unreachable"):
-                    return {**result, **asked}
-                state = asked["state"]
+                answer = self._state(known, task_vars)
+                if answer.get("failed") or answer.get("unreachable"):
+                    return {**result, **answer}
+                state = answer["state"]
             if verdict.plan is not None and refused is None:
                 refused = host_refusal(str(known.get("inventory_hostname")), verdict.plan, state)
             if refused is not None and not self._task.check_mode:
@@ -71,64 +75,72 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             finding = refused.reason if refused is not None else ""
         except MobiusError as error:
             return {**result, "failed": True, "msg": error.reason, "mobius_failure": error.as_dict()}
-        head = {**note.head, "run": run_id}
-        # the head is the run's own, so a host that keeps it has nothing to learn in a later play
-        done = not first and (self._task.check_mode or bool(known.get("mobius_run_witnessed")))
-        seen = self._witness(head, known, task_vars) if given["witness"] and not done else {}
-        if seen.get("failed") or seen.get("unreachable"):
-            return {**result, **seen}
-        witnessed = done or bool(seen.get("witnessed"))
+        head = {**opened.head, "run": run_id}
+        # the head stays the same during a run, so a host that has kept it is not asked again in a later play
+        is_done = not is_first_play and (self._task.check_mode or bool(known.get("mobius_run_witnessed")))
+        kept = self._witness(head, known, task_vars) if arguments["witness"] and not is_done else {}
+        if kept.get("failed") or kept.get("unreachable"):
+            return {**result, **kept}
+        witnessed = is_done or bool(kept.get("witnessed"))
         facts = {
             "mobius_run_id": run_id,
-            "mobius_run_actor": who,
+            "mobius_run_actor": actor,
             "mobius_run_head": head,
             "mobius_run_witnessed": witnessed,
         }
-        told = {name: seen.get(name) for name in ("release", "witnessed", "warnings") if name in seen}
+        from_host = {name: kept.get(name) for name in ("release", "witnessed", "warnings") if name in kept}
         if planning:
-            told["state"] = state
+            from_host["state"] = state
         if finding:
-            told["warnings"] = [*(told.get("warnings") or []), f"The run itself would be refused now: {finding}"]
-        answer = {"run": run_id, "actor": who, "finding": finding, "ansible_facts": facts}
-        return {**result, **told, "changed": False, **answer}
+            warnings = from_host.get("warnings") or []
+            from_host["warnings"] = [*warnings, f"The run itself would be refused now: {finding}"]
+        own = {"run": run_id, "actor": actor, "finding": finding, "ansible_facts": facts}
+        return {**result, **from_host, "changed": False, **own}
 
     def _witness(self, head: dict[str, Any], known: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
         arguments = {"head": head, "service": self._known(known, "mobius_service")}
         folder = self._known(known, "mobius_witness_dir")
         if folder:
             arguments["dir"] = folder
-        seen: dict[str, Any] = self._execute_module(_WITNESS, arguments, task_vars=task_vars)
-        return seen
+        answer: dict[str, Any] = self._execute_module(_WITNESS, arguments, task_vars=task_vars)
+        return answer
 
     def _state(self, known: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
         """The host's fingerprint as `state`, null when no service is known to it; else the module's failure."""
         service = self._known(known, "mobius_service")
         if not service:
             return {"state": None}
-        asked: dict[str, Any] = self._execute_module(_RELEASES, {"service": service}, task_vars=task_vars)
-        return asked if asked.get("failed") or asked.get("unreachable") else {"state": fingerprint(asked)}
+        answer: dict[str, Any] = self._execute_module(_RELEASES, {"service": service}, task_vars=task_vars)
+        return answer if answer.get("failed") or answer.get("unreachable") else {"state": fingerprint(answer)}
 
-    def _asked(self, known: dict[str, Any], note: history_events.Note, extra: dict[str, Any]) -> Asked:
-        """What this run is asked to do, by the rule of this host."""
+    def _request(self, known: dict[str, Any], opened: OpenedRun, extra: dict[str, Any]) -> ChangeRequest:
+        """The change that this run makes, and this host's rule for it."""
         text = {
             name: str(self._known(known, f"mobius_{name}") or "")
             for name in ("change_window", "break_glass", "release")
         }
-        return Asked(
+        return ChangeRequest(
             rule=Rule.read({name: self._known(known, name) for name in VARIABLES}),
-            plan=Path(note.plan) if note.plan else None,
-            intent=note.intent,
+            plan=Path(opened.plan) if opened.plan else None,
+            intent=opened.intent,
             window=text["change_window"],
             break_glass=text["break_glass"].strip(),
             release=text["release"],
-            given=frozenset(extra),
-            history=note.folder,
+            extra_variables=frozenset(extra),
+            history=opened.folder,
             now=datetime.now(UTC),
         )
 
     def _open(
-        self, run_id: str, who: str, known: dict[str, Any], place: Path, extra: dict[str, Any], *, asks: bool
-    ) -> history_events.Note:
+        self,
+        run_id: str,
+        actor: str,
+        known: dict[str, Any],
+        workspace: RunWorkspace,
+        extra: dict[str, Any],
+        *,
+        needs_approval: bool,
+    ) -> OpenedRun:
         arguments = context.CLIARGS
         playbook = str((arguments.get("args") or ("",))[0])
         folder = self._known(known, "mobius_history_dir")
@@ -139,10 +151,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         )
         change = self._known(known, "mobius_change")
         bundle = self._known(known, "mobius_bundle")
-        plan = str(self._known(known, "mobius_plan") or "") if asks else ""
-        intent = history_events.Intent(
+        plan = str(self._known(known, "mobius_plan") or "") if needs_approval else ""
+        intent = Intent(
             run=run_id,
-            actor=who,
+            actor=actor,
             playbook=str(Path(playbook).absolute()) if playbook else "",
             checkout=Path(str(known.get("playbook_dir", "."))).absolute().parent,
             inventory=tuple(str(source) for source in arguments.get("inventory") or ()),
@@ -161,12 +173,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         )
 
         def approval(data: Mapping[str, Any]) -> Mapping[str, Any]:
-            note = history_events.Note(run_id, history.folder, history.key, {}, dict(data), intent.plan)
-            asked = self._asked(known, note, extra)
-            return examine(asked).record(asked) if asks else {}
+            opened = OpenedRun(run_id, history.folder, history.key, {}, dict(data), intent.plan)
+            request = self._request(known, opened, extra)
+            return examine(request).record(request) if needs_approval else {}
 
-        holder = history_events.parent_holder()
-        return history_events.open_run(intent, history, holder, os.environ, place, approval)
+        return open_run(intent, history, parent_holder(), os.environ, workspace, approval)
 
     def _known(self, known: dict[str, Any], name: str) -> Any:
         """A variable's value with its templates filled in, None when it is not set."""

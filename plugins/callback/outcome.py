@@ -14,10 +14,13 @@ from ansible.plugins.callback import CallbackBase
 from ansible.template import Templar
 from ansible_collections.mobius.dhash.plugins.plugin_utils import wheel  # noqa: F401 - before mobius
 
-from mobius.control.history.recorder import RunRecorder, note_place
+from mobius.cli.render.outcome import outcome_lines
+from mobius.cli.render.plan import fidelity_lines
+from mobius.control.history.recorder import RunRecorder
 from mobius.control.notify.notifier import Notifier
 from mobius.control.plan.changes import Collector
-from mobius.control.plan.planned_run import settle, unsettled
+from mobius.control.plan.planned_run import compare_with_plan, not_compared
+from mobius.control.run.action import current_workspace
 from mobius.control.run.outcome import Observer
 from mobius.errors import ExitCode, MobiusError
 
@@ -57,7 +60,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._playing: Any = None
         self._notifier = Notifier("", self._display.warning)
         self._recorder = RunRecorder(
-            lambda: note_place(os.environ, Path(constants.DEFAULT_LOCAL_TMP)),
+            current_workspace,
             lambda text: self._display.warning(text),
         )
 
@@ -101,16 +104,16 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         check, diffs = (bool(context.CLIARGS.get(name)) for name in ("check", "diff"))
         fidelity = None
         try:
-            fidelity = settle(self._recorder.note, self._collector, os.environ, check=check, diffs=diffs)
+            fidelity = compare_with_plan(self._recorder.opened, self._collector, os.environ, check=check, diffs=diffs)
         except (MobiusError, OSError) as error:
             self._display.warning(f"The run could not be compared with its plan: {error}")
-            ending = unsettled(ending, str(error))
+            ending = not_compared(ending, str(error))
         if fidelity is not None:
-            ending = fidelity.judge(ending)
+            ending = fidelity.applied_to(ending)
         self._recorder.end(ending, counts, check=check, fidelity=fidelity.record() if fidelity else None)
         color = constants.COLOR_OK if ending.code == ExitCode.SUCCESS else constants.COLOR_ERROR
         self._display.banner("MOBIUS")
-        for line in [*ending.lines(self._observer.run), *(fidelity.lines() if fidelity else ())]:
+        for line in [*outcome_lines(ending, self._observer.run), *(fidelity_lines(fidelity) if fidelity else ())]:
             self._display.display(line, color=color)
         self._notifier.end(ending)
 

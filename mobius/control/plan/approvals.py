@@ -123,19 +123,6 @@ class Tally:
     void: tuple[Approval, ...]
     missing: tuple[str, ...]
 
-    def lines(self) -> list[str]:
-        """What people read of it."""
-        lines = [f"author   {self.author}"] if self.author else []
-        lines += [f"approved {item.who} as {item.role}" for item in self.approvals]
-        lines += [f"void     a signature as {item.role} {_why(item, self.author)}" for item in self.void]
-        return lines + [f"missing  {what}" for what in self.missing]
-
-
-def _why(item: Approval, author: str | None) -> str:
-    if item.who is None:
-        return "is not one of this plan by an allowed signer of that role"
-    return "is the author's" if item.who == author else f"is one more of {item.who}'s"
-
 
 def message(digest: str) -> bytes:
     """What is signed."""

@@ -257,21 +257,12 @@ class Fidelity:
             "extra_at": [f"{item.host}: {item.resource}" for item in self.extra[:_SHOWN]],
         }
 
-    def lines(self) -> list[str]:
-        """What people read of it."""
-        lines = [f"plan     missing {len(self.missing)}, extra {len(self.extra)}"]
-        for word, found in (("missing", self.missing), ("extra", self.extra)):
-            lines += [f"{word:<7}  {difference}" for difference in found[:_SHOWN]]
-            if len(found) > _SHOWN:
-                lines.append(f"{word:<7}  and {len(found) - _SHOWN} more")
-        return lines
-
-    def judge(self, end: Ending) -> Ending:
+    def applied_to(self, end: Ending) -> Ending:
         """The run's ending: a success that did not keep to its plan is none."""
-        return judged(end, len(self.missing), len(self.extra))
+        return check_fidelity(end, len(self.missing), len(self.extra))
 
 
-def judged(end: Ending, missing: int, extra: int) -> Ending:
+def check_fidelity(end: Ending, missing: int, extra: int) -> Ending:
     """`end`, or `plan_mismatch` when it is a success with missing or extra changes."""
     if end.code != 0 or not (missing or extra):
         return end

@@ -18,7 +18,7 @@ from typing import Any
 
 from mobius import durable
 from mobius.control.history.verifier import canonical
-from mobius.control.plan.changes import Delta, HostChanges, canonical_value
+from mobius.control.plan.changes import HostChanges, canonical_value
 from mobius.errors import MobiusError
 
 SCHEMA = 1
@@ -208,62 +208,14 @@ def host_differences(planned: Mapping[str, Any] | None, now: Mapping[str, Any] |
     """What of a host is another than its fingerprint, in words."""
     was, seen = planned or {}, now or {}
     return [
-        f"{name} was {_value(was.get(name))} and is {_value(seen.get(name))}"
+        f"{name} was {value_text(was.get(name))} and is {value_text(seen.get(name))}"
         for name in _WORDS
         if was.get(name) != seen.get(name)
     ]
 
 
-def lines(plan: Plan) -> list[str]:
-    """The plan as people read it."""
-    made = plan.made_from
-    commit = made["commit"]
-    clean = {True: "clean", False: "with changes that are not committed"}.get(made["clean"], "in no repository")
-    limit = f" within {made['limit']}" if made["limit"] else ""
-    text = [
-        f"plan     {made['playbook']} on {made['inventory']}{limit}",
-        f"made     {plan.created[:16].replace('T', ' ')} UTC by {plan.author}, run {plan.run}",
-        f"commit   {str(commit)[:12] + ', ' if commit else ''}{clean}",
-    ]
-    if made["bundle_sha256"]:
-        text.append(f"bundle   {made['bundle']}, SHA-256 {made['bundle_sha256']}")
-    if made["variables"]:
-        text.append(f"given    {', '.join(made['variables'])}")
-    for host, found in sorted(plan.hosts.items()):
-        text += ["", *_host_lines(host, found)]
-    return [*text, "", f"digest   {plan.digest}"]
-
-
-def _host_lines(host: str, found: HostChanges) -> list[str]:
-    state = found.state or {}
-    serves = (
-        f"  (confirmed {state['confirmed'] or 'nothing'}, token {state['token']})" if state.get("provisioned") else ""
-    )
-    sure = [change for change in found.changes if not change.unknown]
-    text = [f"{host}  {len(sure)} {'change' if len(sure) == 1 else 'changes'}{serves}"]
-    for change in found.changes:
-        if change.unknown and not change.diff:
-            continue
-        text.append(f"  {change.task}{f'  (a guess: {change.unknown})' if change.unknown else ''}")
-        text += [f"    {line}" for delta in change.diff for line in _delta_lines(delta)]
-    unknown = [change for change in found.changes if change.unknown and not change.diff]
-    if unknown:
-        text.append("  cannot be known beforehand:")
-        text += [f"    {change.task}: {change.unknown}" for change in unknown]
-    return text
-
-
-def _delta_lines(delta: Delta) -> list[str]:
-    if any(isinstance(value, str) and "\n" in value for value in (delta.before, delta.after)):
-        old, new = (str(value or "").splitlines() for value in (delta.before, delta.after))
-        gone, come = [line for line in old if line not in new], [line for line in new if line not in old]
-        head = [delta.path] if delta.path else []
-        return [*head, *(f"- {line}" for line in gone), *(f"+ {line}" for line in come)]
-    path = f"{delta.path}: " if delta.path else ""
-    return [f"{path}{_value(delta.before)} -> {_value(delta.after)}"]
-
-
-def _value(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """A value in a sentence."""
     if value is None or value == "":
         return "nothing"
     if isinstance(value, bool):

@@ -26,12 +26,12 @@ _EMERGENCY = "In an emergency give -e mobius_break_glass=REASON, which is record
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a run is asked to do.
+class ChangeRequest:
+    """The change that a run makes, and the rule for it.
 
     `plan` is the plan's file or None, `intent` the data of the run's intent as the history has it, `window` and
-    `break_glass` are texts or empty, `release` is the staged release to promote or empty, `given` are the names of the
-    extra variables, `history` is the history's folder.
+    `break_glass` are texts or empty, `release` is the staged release to promote or empty, `extra_variables` are
+    their names, `history` is the history's folder.
     """
 
     rule: Rule
@@ -40,14 +40,14 @@ class Asked:
     window: str
     break_glass: str
     release: str
-    given: frozenset[str]
+    extra_variables: frozenset[str]
     history: Path
     now: datetime
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What stands against a run: `refused` is the first of it, `waived` what the broken glass has let pass."""
+class RuleVerdict:
+    """Why a run is refused: `refused` is the first reason, `waived` what break glass has overridden."""
 
     refused: MobiusError | None
     waived: tuple[MobiusError, ...] = ()
@@ -55,49 +55,49 @@ class Verdict:
     counted: Tally | None = None
     proven_by: str | None = None
 
-    def record(self, asked: Asked) -> dict[str, Any]:
+    def record(self, request: ChangeRequest) -> dict[str, Any]:
         """What the history keeps of it; empty where there is no rule, no plan and no broken glass."""
-        if not (asked.rule.wants_plan or self.plan or asked.break_glass):
+        if not (request.rule.wants_plan or self.plan or request.break_glass):
             return {}
         return {
             "plan": self.plan.digest if self.plan else None,
             "author": self.counted.author if self.counted else None,
             "approvals": [item.as_dict() for item in self.counted.approvals] if self.counted else [],
-            "required": asked.rule.required,
+            "required": request.rule.required,
             "proven_by": self.proven_by,
-            "break_glass": asked.break_glass or None,
+            "break_glass": request.break_glass or None,
             "waived": [error.outcome for error in self.waived],
             "refused": self.refused.outcome if self.refused else None,
         }
 
 
-def examine(asked: Asked) -> Verdict:
+def examine(request: ChangeRequest) -> RuleVerdict:
     """Judge a run by its inventory's rule. Nothing of it asks a host."""
-    forced = sorted(asked.given & set(VARIABLES))
+    forced = sorted(request.extra_variables & set(VARIABLES))
     if forced:
         reason = f"{', '.join(forced)} is data of the inventory, and not to be given with -e."
-        return Verdict(MobiusError("invalid_input", reason))
-    if asked.plan is None:
-        return _waive(asked, Verdict(None), [_without_plan(asked)] if asked.rule.wants_plan else [])
+        return RuleVerdict(MobiusError("invalid_input", reason))
+    if request.plan is None:
+        return _waive(request, RuleVerdict(None), [_without_plan(request)] if request.rule.wants_plan else [])
     counted = None
     try:
-        plan = plans.Plan.read(asked.plan)
-        counted = tally(asked.plan, plan.digest, asked.rule)
-        changed = plans.differences(plan, asked.intent)
+        plan = plans.Plan.read(request.plan)
+        counted = tally(request.plan, plan.digest, request.rule)
+        changed = plans.differences(plan, request.intent)
         if changed:
             reason = f"Since the plan was made, these have changed: {'; '.join(changed)}."
-            return Verdict(MobiusError("plan_stale", reason), (), plan, counted)
-        proven_by = _proven_by(asked, plan)
-        found = [_too_old(asked, plan), refusal(asked.window, "", asked.now)]
+            return RuleVerdict(MobiusError("plan_stale", reason), (), plan, counted)
+        proven_by = _proven_by(request, plan)
+        found = [_too_old(request, plan), refusal(request.window, "", request.now)]
     except MobiusError as error:
-        return Verdict(error)
+        return RuleVerdict(error)
     if counted.missing:
         reason = f"The plan lacks {'; '.join(counted.missing)}."
         found.append(MobiusError("plan_unapproved", reason))
-    if asked.rule.proven_on and plan.touches_releases and proven_by is None:
-        reason = f"The history has no successful release of this bundle on {asked.rule.proven_on}."
+    if request.rule.proven_on and plan.touches_releases and proven_by is None:
+        reason = f"The history has no successful release of this bundle on {request.rule.proven_on}."
         found.append(MobiusError("bundle_unproven", reason))
-    return _waive(asked, Verdict(None, (), plan, counted, proven_by), [error for error in found if error])
+    return _waive(request, RuleVerdict(None, (), plan, counted, proven_by), [error for error in found if error])
 
 
 def host_refusal(host: str, plan: plans.Plan, state: Mapping[str, Any] | None) -> MobiusError | None:
@@ -110,9 +110,9 @@ def host_refusal(host: str, plan: plans.Plan, state: Mapping[str, Any] | None) -
     return MobiusError("plan_stale", f"{host} has changed since the plan was made: {'; '.join(changed)}.")
 
 
-def _waive(asked: Asked, verdict: Verdict, found: list[MobiusError]) -> Verdict:
-    waived = bool(asked.break_glass.strip())
-    return Verdict(
+def _waive(request: ChangeRequest, verdict: RuleVerdict, found: list[MobiusError]) -> RuleVerdict:
+    waived = bool(request.break_glass.strip())
+    return RuleVerdict(
         None if waived or not found else found[0],
         tuple(found) if waived else (),
         verdict.plan,
@@ -121,41 +121,41 @@ def _waive(asked: Asked, verdict: Verdict, found: list[MobiusError]) -> Verdict:
     )
 
 
-def _without_plan(asked: Asked) -> MobiusError:
+def _without_plan(request: ChangeRequest) -> MobiusError:
     return MobiusError(
         "plan_missing",
-        f"{asked.intent.get('inventory')} is changed by a plan only, and none was given.",
+        f"{request.intent.get('inventory')} is changed by a plan only, and none was given.",
         do_next="Make one with `mobius plan`, have it approved, and run `mobius apply` "
         f"(or give -e mobius_plan=FILE). {_EMERGENCY}",
     )
 
 
-def _too_old(asked: Asked, plan: plans.Plan) -> MobiusError | None:
-    age = plan.age(asked.now)
-    if -_AHEAD <= age <= asked.rule.max_hours * 3600:
+def _too_old(request: ChangeRequest, plan: plans.Plan) -> MobiusError | None:
+    age = plan.age(request.now)
+    if -_AHEAD <= age <= request.rule.max_hours * 3600:
         return None
-    reason = f"The plan was made {age / 3600:.1f} hours ago; {asked.rule.max_hours:g} are allowed."
+    reason = f"The plan was made {age / 3600:.1f} hours ago; {request.rule.max_hours:g} are allowed."
     if age < 0:
         reason = f"The plan says that it was made at {plan.created}, which is yet to come."
     return MobiusError("plan_stale", reason)
 
 
-def _proven_by(asked: Asked, plan: plans.Plan) -> str | None:
+def _proven_by(request: ChangeRequest, plan: plans.Plan) -> str | None:
     """The run that has released the same bundle with success on the inventory that must go before; None for none.
 
     Raises:
         MobiusError: history_damaged, when the history that would say so is not what was written.
     """
-    path = asked.history / form.FILE_NAME
-    if not asked.rule.proven_on or not plan.touches_releases or not path.exists():
+    path = request.history / form.FILE_NAME
+    if not request.rule.proven_on or not plan.touches_releases or not path.exists():
         return None
-    chain = form.verify_chain(path.read_bytes(), form.read_head(asked.history))
+    chain = form.verify_chain(path.read_bytes(), form.read_head(request.history))
     if chain.problems:
         raise MobiusError("history_damaged", f"The history cannot prove anything: {chain.problems[0].text}")
-    digest = asked.release.rpartition("-")[2] or str(plan.made_from["bundle_sha256"] or "")
+    digest = request.release.rpartition("-")[2] or str(plan.made_from["bundle_sha256"] or "")
     found = None
-    for run in read_runs(asked.history):
-        if run["check"] or run["outcome"] != "success" or run["inventory"] != asked.rule.proven_on:
+    for run in read_runs(request.history):
+        if run["check"] or run["outcome"] != "success" or run["inventory"] != request.rule.proven_on:
             continue
         after, before = _ends(run, "to_release"), _ends(run, "from_release")
         if str(run["intent"].get("bundle_sha256")).startswith(digest) and digest and digest[:12] in after:

@@ -4,12 +4,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
+from ansible import constants
 from ansible.plugins.action import ActionBase
 
+from mobius.control.run.workspace import RunWorkspace
 from mobius.errors import MobiusError
+
+
+def current_workspace() -> RunWorkspace:
+    """The temporary files of the run that this process belongs to."""
+    return RunWorkspace.of_process(os.environ, Path(constants.DEFAULT_LOCAL_TMP))
 
 
 def warning(sentences: Sequence[str]) -> dict[str, Any]:

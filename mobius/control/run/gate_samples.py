@@ -1,87 +1,65 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Brings what a gate has seen so far from its host to the `mobius` that runs it, while the gate is still looking.
+"""Brings a gate's samples from its host to the `mobius` that runs it, while the gate still observes.
 
-A module answers once, at its end. So the gate writes each sample into a file on its host, the action plugin reads that
-file now and then, and lays it into the run's private folder, from where the run takes it. None of it decides anything:
-what cannot be read is not shown.
+A module answers once, at its end. So the gate writes each sample into a file on its host; the action plugin reads that
+file every two seconds and puts it into the run's workspace, from where the run takes it. Nothing is decided by it: what
+cannot be read is not shown.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-_EVERY = 2.0  # seconds between two looks at a host
-_ENDING = 15.0  # seconds that a look under way may take when the gate has ended
-_FOLDER = "gates"
+from mobius.control.run.workspace import RunWorkspace
+
+_POLL_SECONDS = 2.0  # between two reads of a host's file
+_LAST_READ_SECONDS = 15.0  # that a read under way may take when the gate has ended
 
 
 @contextmanager
-def following(run_folder: str, host: str, look: Callable[[], str | None]) -> Iterator[None]:
-    """Publish what `look` gives, a JSON object, every two seconds until the block ends.
+def forward_samples(workspace: RunWorkspace, host: str, read: Callable[[], str | None]) -> Iterator[None]:
+    """Publish what `read` gives, a JSON object, every two seconds until the block ends.
 
     Args:
-        look: what the gate has written; None when there is nothing yet. It is called in a thread, and must not raise.
+        read: what the gate has written; None when there is nothing yet. It is called in a thread, and must not raise.
     """
     ended = threading.Event()
 
-    def go_on() -> None:
-        while not ended.wait(_EVERY):
-            if (said := look()) is not None and not ended.is_set():
-                _publish(Path(run_folder), host, said)
+    def poll() -> None:
+        while not ended.wait(_POLL_SECONDS):
+            if (text := read()) is not None and not ended.is_set():
+                with suppress(OSError, ValueError, TypeError):
+                    workspace.publish_sample(host, json.loads(text))
 
-    thread = threading.Thread(target=go_on, daemon=True)
+    thread = threading.Thread(target=poll, daemon=True)
     thread.start()
     try:
         yield
     finally:
         ended.set()
-        thread.join(_ENDING)
+        thread.join(_LAST_READ_SECONDS)
 
 
-def _publish(run_folder: Path, host: str, said: str) -> None:
-    folder = run_folder / _FOLDER
-    place = folder / f"{hashlib.sha256(host.encode()).hexdigest()[:16]}.json"
-    try:
-        folder.mkdir(exist_ok=True)
-        whole = json.dumps({**json.loads(said), "host": host})
-        place.with_suffix(".new").write_text(whole, encoding="utf-8")
-        place.with_suffix(".new").replace(place)
-    except (OSError, ValueError, TypeError):
-        return
+class SampleEvents:
+    """What was published in a run's workspace, as events for its progress."""
 
-
-class Samples:
-    """What was published in a run's private folder, as events for its progress."""
-
-    def __init__(self, run_folder: Path) -> None:
-        self._folder = run_folder / _FOLDER
-        self._seen: dict[str, int] = {}
+    def __init__(self, workspace: RunWorkspace) -> None:
+        self._workspace = workspace
+        self._read_before: dict[str, int] = {}
 
     def new(self) -> list[Mapping[str, Any]]:
-        """One event for each host whose gate has told something new since the last call."""
-        found: list[Mapping[str, Any]] = []
-        try:
-            places = sorted(self._folder.glob("*.json"))
-        except OSError:
-            return found
-        for place in places:
-            try:
-                written = os.stat(place).st_mtime_ns
-                if self._seen.get(place.name) == written:
-                    continue
-                self._seen[place.name] = written
-                data = json.loads(place.read_text(encoding="utf-8"))
-            except (OSError, ValueError):
-                continue
-            at = datetime.fromtimestamp(written / 1e9, UTC).isoformat()
-            found.append({"event": "gate_sample", "created": at, "event_data": data})
-        return found
+        """One event for each host whose gate has a new sample since the last call."""
+        return [
+            {
+                "event": "gate_sample",
+                "created": datetime.fromtimestamp(written / 1e9, UTC).isoformat(),
+                "event_data": sample,
+            }
+            for written, sample in self._workspace.read_new_samples(self._read_before)
+        ]

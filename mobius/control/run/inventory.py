@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mobius.control.run.runner import find_inventory
+from mobius.control.run.project import find_inventory
 from mobius.errors import MobiusError
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mobius.errors import OUTCOMES, TEAMS, ExitCode, MobiusError, Outcome
+from mobius.errors import OUTCOMES, ExitCode, MobiusError, Outcome
 
 # What a person must hear about first: a fleet that is not as it should be. Then the higher code, because the higher
 # codes are causes (no space, too slow, a host gone) and the lower ones what follows from them. Then the table's order.
@@ -70,19 +70,6 @@ class Ending:
     def code(self) -> ExitCode:
         """The exit code of the outcome."""
         return OUTCOMES[self.outcome].code
-
-    def lines(self, run: str | None = None) -> list[str]:
-        """The block that people read at the end of a run."""
-        team = "" if self.code == ExitCode.SUCCESS else f", team {TEAMS[self.code]}"
-        lines = [f"outcome  {self.outcome} (exit code {int(self.code)}{team})"]
-        if run:
-            lines.append(f"run      {run}")
-        if self.code == ExitCode.SUCCESS:
-            return lines
-        lines.append(f"reason   {self.reason}")
-        lines += [f"{failure.host}: {failure.outcome}: {failure.reason} [{failure.task}]" for failure in self.failures]
-        lines.append(f"do next  {self.do_next}")
-        return lines
 
 
 SUCCESS = Ending("success", OUTCOMES["success"].meaning, OUTCOMES["success"].do_next)

@@ -15,6 +15,7 @@ import pytest
 from mobius import manifest
 from mobius.control.bundle.builder import pack
 from mobius.control.bundle.reading import read_once
+from mobius.control.run.workspace import RunWorkspace
 from mobius.errors import MobiusError
 
 READ = manifest.read_bundle
@@ -75,60 +76,64 @@ def refusal(*arguments: object) -> str:
 def test_processes_that_ask_at_once_read_it_once_and_hear_the_same(bundle: Path, folder: Path, reads: Path) -> None:
     expected = READ(bundle)
     with ProcessPoolExecutor(4, mp_context=get_context("fork")) as pool:
-        heard = list(pool.map(read_once, [str(bundle)] * 8, [None] * 8, [folder] * 8))
+        heard = list(pool.map(read_once, [str(bundle)] * 8, [None] * 8, [RunWorkspace(folder)] * 8))
     assert heard == [expected] * 8
     assert count(reads) == 1
 
 
 def test_what_is_expected_is_compared_with_what_was_read_before(bundle: Path, folder: Path, reads: Path) -> None:
-    found = read_once(str(bundle), "", folder)
-    assert read_once(str(bundle), found.sha256.upper(), folder) == found
-    assert "was expected" in refusal(str(bundle), "0" * 64, folder)
+    found = read_once(str(bundle), "", RunWorkspace(folder))
+    assert read_once(str(bundle), found.sha256.upper(), RunWorkspace(folder)) == found
+    assert "was expected" in refusal(str(bundle), "0" * 64, RunWorkspace(folder))
     assert count(reads) == 1
 
 
 @pytest.mark.parametrize("what", ["content", "sidecar", "signature"])
 def test_a_bundle_that_is_no_longer_the_same_is_read_again(bundle: Path, folder: Path, reads: Path, what: str) -> None:
-    before = read_once(str(bundle), None, folder)
+    before = read_once(str(bundle), None, RunWorkspace(folder))
     seen = bundle.stat()
     if what == "content":
         content = bytearray(bundle.read_bytes())
         content[len(content) // 2] ^= 1
         bundle.write_bytes(content)
         os.utime(bundle, ns=(seen.st_atime_ns, seen.st_mtime_ns))
-        assert "its .sha256 says" in refusal(str(bundle), None, folder)
+        assert "its .sha256 says" in refusal(str(bundle), None, RunWorkspace(folder))
     elif what == "sidecar":
         manifest.sidecar(bundle).write_text(f"{'0' * 64}  {bundle.name}\n")
-        assert "its .sha256 says" in refusal(str(bundle), None, folder)
+        assert "its .sha256 says" in refusal(str(bundle), None, RunWorkspace(folder))
     else:
         manifest.signature_path(bundle).write_text("signed")
-        assert (before.signature, read_once(str(bundle), None, folder).signature) == (None, "signed")
+        assert (before.signature, read_once(str(bundle), None, RunWorkspace(folder)).signature) == (None, "signed")
     assert count(reads) == 2
 
 
 def test_a_damaged_bundle_is_read_once_too(bundle: Path, folder: Path, reads: Path) -> None:
     bundle.write_bytes(bundle.read_bytes()[:-9])
     manifest.sidecar(bundle).unlink()
-    assert refusal(str(bundle), None, folder) == refusal(str(bundle), None, folder)
+    assert refusal(str(bundle), None, RunWorkspace(folder)) == refusal(str(bundle), None, RunWorkspace(folder))
     assert count(reads) == 1
 
 
 def test_without_a_place_for_notes_each_process_reads_for_itself(bundle: Path, folder: Path, reads: Path) -> None:
     folder.rmdir()
-    assert read_once(str(bundle), None, folder) == read_once(str(bundle), None, folder) == READ(bundle)
+    assert (
+        read_once(str(bundle), None, RunWorkspace(folder))
+        == read_once(str(bundle), None, RunWorkspace(folder))
+        == READ(bundle)
+    )
     assert count(reads) == 2
 
 
 def test_half_a_note_is_none(bundle: Path, folder: Path, reads: Path) -> None:
-    found = read_once(str(bundle), None, folder)
+    found = read_once(str(bundle), None, RunWorkspace(folder))
     (note,) = folder.glob("*.json")
     note.write_bytes(note.read_bytes()[:-9])
-    assert read_once(str(bundle), None, folder) == found
+    assert read_once(str(bundle), None, RunWorkspace(folder)) == found
     assert count(reads) == 2
 
 
 def test_a_bundle_that_is_not_there_is_one_sentence(folder: Path) -> None:
     assert (
-        refusal("/nowhere/x.tar.gz", None, folder)
+        refusal("/nowhere/x.tar.gz", None, RunWorkspace(folder))
         == "The bundle /nowhere/x.tar.gz cannot be read: No such file or directory."
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mobius.control.plan.changes import Collector, HostChanges, compare, judged
+from mobius.control.plan.changes import Collector, HostChanges, check_fidelity, compare
 from mobius.control.run.outcome import SUCCESS, ending
 from mobius.errors import OUTCOMES
 
@@ -49,8 +49,8 @@ def test_what_is_the_same_has_nothing_missing_and_nothing_extra() -> None:
 def test_every_other_task_or_value_is_missing_or_extra(actual: list[Any], missing: int, extra: int) -> None:
     found = compare(collected((COPY, "Write", wrote("a", "b"))), collected(*actual))
     assert (len(found.missing), len(found.extra)) == (missing, extra)
-    assert found.judge(SUCCESS).outcome == "plan_mismatch"
-    assert found.judge(SUCCESS).code == 2
+    assert found.applied_to(SUCCESS).outcome == "plan_mismatch"
+    assert found.applied_to(SUCCESS).code == 2
 
 
 def test_a_host_that_was_not_planned_is_extra_and_one_that_was_not_reached_is_missing() -> None:
@@ -131,6 +131,6 @@ def test_what_is_kept_reads_back_the_same() -> None:
 
 def test_a_run_that_failed_stays_what_it_was() -> None:
     failed = ending("rolled_back", "The gate failed.")
-    assert judged(failed, 3, 0) is failed
-    assert judged(SUCCESS, 0, 0) is SUCCESS
+    assert check_fidelity(failed, 3, 0) is failed
+    assert check_fidelity(SUCCESS, 0, 0) is SUCCESS
     assert OUTCOMES["plan_mismatch"].code == 2

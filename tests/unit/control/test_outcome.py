@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mobius.cli.render.outcome import outcome_lines
 from mobius.control.run.outcome import (
     HostReport,
     Observer,
@@ -25,7 +26,7 @@ def end(observer: Observer, failures: dict | None = None, dark: dict | None = No
 def test_a_run_without_a_failure_is_a_success():
     ending = end(Observer())
     assert (ending.outcome, ending.code) == ("success", ExitCode.SUCCESS)
-    assert ending.lines() == ["outcome  success (exit code 0)"]
+    assert outcome_lines(ending) == ["outcome  success (exit code 0)"]
 
 
 def test_a_rescued_failure_does_not_fail_a_run():
@@ -169,7 +170,7 @@ def test_a_failure_that_claims_success_is_a_failed_task():
 def test_the_block_at_the_end_names_outcome_code_team_hosts_and_what_to_do_next():
     observer = Observer()
     observer.failed("lab1", "Write", failing("disk_full", "No space on /var."))
-    lines = end(observer, failures={"lab1": 1}).lines("20260131T230501Z-9f3a61c2")
+    lines = outcome_lines(end(observer, failures={"lab1": 1}), "20260131T230501Z-9f3a61c2")
     assert lines == [
         "outcome  disk_full (exit code 5, team Infrastructure)",
         "run      20260131T230501Z-9f3a61c2",

@@ -16,7 +16,7 @@ from mobius.control.history.writer import History, Holder
 from mobius.control.plan.approvals import Rule
 from mobius.control.plan.changes import Change, HostChanges
 from mobius.control.plan.plan import MADE_FROM, Plan, fingerprint
-from mobius.control.plan.rule import Asked, examine, host_refusal
+from mobius.control.plan.rule import ChangeRequest, examine, host_refusal
 
 MADE = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 SHA = "0123456789ab" + "0" * 52
@@ -32,39 +32,41 @@ FIELDS: dict[str, Any] = {
 
 
 @pytest.fixture
-def asked(tmp_path: Path) -> Asked:
+def asked(tmp_path: Path) -> ChangeRequest:
     change = Change("Stage the release", "mobius.dhash.release")
     hosts = {"h1": HostChanges(STATE, [change])}
     plan = Plan("20260131T120000Z-9f3a61c2", MADE.isoformat(), "ada@control", FIELDS, {}, (), hosts)
     plan.write(tmp_path / "a.plan.json")
     variables = {**FIELDS["variables"], "mobius_plan": "hmac-sha256:2", "mobius_bundle": "hmac-sha256:3"}
     intent = {**FIELDS, "variables": variables, "inventory": "x"}
-    return Asked(
+    return ChangeRequest(
         rule=Rule(),
         plan=tmp_path / "a.plan.json",
         intent=intent,
         window="",
         break_glass="",
         release="",
-        given=frozenset(variables),
+        extra_variables=frozenset(variables),
         history=tmp_path / "history",
         now=MADE + timedelta(hours=1),
     )
 
 
-def outcome(asked: Asked, **changes: Any) -> str | None:
+def outcome(asked: ChangeRequest, **changes: Any) -> str | None:
     refused = examine(dataclasses.replace(asked, **changes)).refused
     return refused.outcome if refused else None
 
 
-def test_a_plan_that_holds_is_let_through_where_the_inventory_asks_for_no_more(asked: Asked) -> None:
+def test_a_plan_that_holds_is_let_through_where_the_inventory_asks_for_no_more(asked: ChangeRequest) -> None:
     assert outcome(asked) is None
     assert outcome(asked, plan=None) is None
 
 
 @pytest.mark.parametrize("name", ["playbook_sha256", "inventory_sha256", "inventory", "code_sha256", "bundle_sha256"])
 @pytest.mark.parametrize("glass", ["", "it burns"])
-def test_whatever_has_changed_makes_a_plan_stale_and_no_broken_glass_helps(asked: Asked, name: str, glass: str) -> None:
+def test_whatever_has_changed_makes_a_plan_stale_and_no_broken_glass_helps(
+    asked: ChangeRequest, name: str, glass: str
+) -> None:
     assert outcome(asked, intent={**asked.intent, name: "y"}, break_glass=glass) == "plan_stale"
 
 
@@ -72,13 +74,13 @@ def test_whatever_has_changed_makes_a_plan_stale_and_no_broken_glass_helps(asked
     ("variables", "word"),
     [({}, "give it again"), ({"size": "hmac-sha256:9"}, "size"), ({"size": "hmac-sha256:1", "b": "x"}, "not in the")],
 )
-def test_variables_are_what_they_were(asked: Asked, variables: dict[str, str], word: str) -> None:
+def test_variables_are_what_they_were(asked: ChangeRequest, variables: dict[str, str], word: str) -> None:
     refused = examine(dataclasses.replace(asked, intent={**asked.intent, "variables": variables})).refused
     assert refused is not None
     assert word in refused.reason
 
 
-def test_limit_and_tags_are_what_they_were(asked: Asked) -> None:
+def test_limit_and_tags_are_what_they_were(asked: ChangeRequest) -> None:
     for name, value in (("limit", "h1"), ("tags", ["deploy"]), ("skip_tags", ["x"])):
         assert outcome(asked, intent={**asked.intent, name: value}) == "plan_stale"
 
@@ -98,7 +100,7 @@ def test_limit_and_tags_are_what_they_were(asked: Asked) -> None:
     ],
 )
 def test_what_people_and_clocks_decide_is_refused_and_waived_by_a_reason(
-    asked: Asked, rule: Rule, more: dict[str, Any], wanted: str
+    asked: ChangeRequest, rule: Rule, more: dict[str, Any], wanted: str
 ) -> None:
     assert outcome(asked, rule=rule, **more) == wanted
     broken = dataclasses.replace(asked, rule=rule, break_glass="it burns", **more)
@@ -108,12 +110,12 @@ def test_what_people_and_clocks_decide_is_refused_and_waived_by_a_reason(
     assert verdict.record(broken)["break_glass"] == "it burns"
 
 
-def test_the_rule_is_never_given_with_the_run(asked: Asked) -> None:
+def test_the_rule_is_never_given_with_the_run(asked: ChangeRequest) -> None:
     given = frozenset({"mobius_approvals_required"})
-    assert outcome(asked, given=given, break_glass="it burns") == "invalid_input"
+    assert outcome(asked, extra_variables=given, break_glass="it burns") == "invalid_input"
 
 
-def test_a_touched_plan_is_refused_whatever_the_reason(asked: Asked) -> None:
+def test_a_touched_plan_is_refused_whatever_the_reason(asked: ChangeRequest) -> None:
     assert asked.plan is not None
     asked.plan.write_text(asked.plan.read_text().replace("h1", "h2"))
     assert outcome(asked, break_glass="it burns") == "plan_invalid"
@@ -139,7 +141,7 @@ def released(folder: Path, run: str, **changes: Any) -> None:
         {"after": "1.0.0-ffffffffffff"},
     ],
 )
-def test_only_a_success_of_the_same_bundle_there_proves_it(asked: Asked, changes: dict[str, Any]) -> None:
+def test_only_a_success_of_the_same_bundle_there_proves_it(asked: ChangeRequest, changes: dict[str, Any]) -> None:
     rule = Rule(proven_on="inventories/staging")
     released(asked.history, "20260131T010000Z-00000001", **changes)
     assert outcome(asked, rule=rule) == "bundle_unproven"
@@ -149,7 +151,9 @@ def test_only_a_success_of_the_same_bundle_there_proves_it(asked: Asked, changes
     assert outcome(asked, rule=rule, release="1.0.0-ffffffffffff") == "bundle_unproven"
 
 
-def test_what_was_taken_back_there_is_no_longer_proven_and_a_damaged_history_proves_nothing(asked: Asked) -> None:
+def test_what_was_taken_back_there_is_no_longer_proven_and_a_damaged_history_proves_nothing(
+    asked: ChangeRequest,
+) -> None:
     rule = Rule(proven_on="inventories/staging")
     released(asked.history, "20260131T010000Z-00000001")
     assert examine(dataclasses.replace(asked, rule=rule)).proven_by == "20260131T010000Z-00000001"
@@ -160,7 +164,7 @@ def test_what_was_taken_back_there_is_no_longer_proven_and_a_damaged_history_pro
     assert outcome(asked, rule=rule) == "history_damaged"
 
 
-def test_a_host_must_be_as_it_was_planned(asked: Asked) -> None:
+def test_a_host_must_be_as_it_was_planned(asked: ChangeRequest) -> None:
     assert asked.plan is not None
     plan = Plan.read(asked.plan)
     assert host_refusal("h1", plan, STATE) is None

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from mobius.cli.release import _age, _kept, _kept_lines
+from mobius.cli.render.status import age_of, kept_lines, kept_releases
 
 A, B, C, D, E = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0", "1.3.0", "1.4.0"))
 
@@ -37,18 +37,18 @@ HOST = {
 
 
 def test_each_kept_release_is_one_row_with_the_newest_activation_first() -> None:
-    rows = _kept("web1", HOST)
+    rows = kept_releases("web1", HOST)
     assert [(row["release"], row["state"]) for row in rows] == [(C, "serving"), (B, "bad"), (A, "kept"), (E, "kept")]
     assert set(rows[0]) == {"host", "release", "state", "activated", "reason"}
     assert rows[1]["reason"] == "wrong hashes" and rows[1]["host"] == "web1"
 
 
 def test_people_see_age_and_state() -> None:
-    lines = _kept_lines("web1", HOST)
+    lines = kept_lines("web1", HOST)
     assert lines[0] == "web1  4 kept"
     assert "bad" in lines[2] and lines[2].endswith("wrong hashes")
     assert "never" in lines[4]
-    assert _kept_lines("web2", {}) == ["web2  nothing is kept"]
+    assert kept_lines("web2", {}) == ["web2  nothing is kept"]
 
 
 @pytest.mark.parametrize(
@@ -63,4 +63,4 @@ def test_people_see_age_and_state() -> None:
     ],
 )
 def test_an_age_is_told_in_its_largest_unit(then: str | None, said: str) -> None:
-    assert _age(then, datetime(2026, 1, 10, tzinfo=UTC)) == said
+    assert age_of(then, datetime(2026, 1, 10, tzinfo=UTC)) == said

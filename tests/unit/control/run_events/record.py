@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from mobius.cli import main
-from mobius.control.run import runner as runs
+from mobius.control.run.events import EventListener
+from mobius.control.run.project import find_checkout
 
-CHECKOUT = str(runs.find_checkout())
+CHECKOUT = str(find_checkout())
 OF_EVENT = ("event", "created", "event_data")
 OF_DATA = ("play", "task", "task_path", "task_action", "host", "ignore_errors")
-HEARD = re.compile(r"playbook_on_(play|task)_start|runner_on_(start|ok|skipped|failed|unreachable)|gate_sample")
+RECORDED = re.compile(r"playbook_on_(play|task)_start|runner_on_(start|ok|skipped|failed|unreachable)|gate_sample")
 OF_RESULT = ("changed", "failed", "unreachable", "batches", "verdict", "reason", "decision", "_ansible_verbose_always")
 
 
@@ -44,14 +45,14 @@ def kept(event: Mapping[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    place = Path(sys.argv.pop(1))
-    hear = runs._Watcher.hear
+    path = Path(sys.argv.pop(1))
+    take = EventListener.take
 
-    def recorded(watcher: runs._Watcher, event: Mapping[str, Any]) -> None:
-        if HEARD.fullmatch(str(event.get("event"))):
-            with place.open("a", encoding="utf-8") as file:
+    def recorded(listener: EventListener, event: Mapping[str, Any]) -> None:
+        if RECORDED.fullmatch(str(event.get("event"))):
+            with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(kept(event), sort_keys=True) + "\n")
-        hear(watcher, event)
+        take(listener, event)
 
-    runs._Watcher.hear = recorded  # type: ignore[method-assign]
+    EventListener.take = recorded  # type: ignore[method-assign]
     main()

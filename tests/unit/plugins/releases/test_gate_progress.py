@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mobius.cli.render.progress import Lines
-from mobius.control.run.runner import RunRequest, find_checkout, run_playbook
+from mobius.control.run.project import find_checkout
+from mobius.control.run.runner import RunRequest, run_playbook
 
 RELEASE = "1.2.0-0123456789ab"
 PLAYBOOK = """

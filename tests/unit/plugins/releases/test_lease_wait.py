@@ -11,7 +11,8 @@ import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils.host.state import read_lease
 
 from mobius.cli.render.progress import Lines
-from mobius.control.run.runner import RunRequest, find_checkout, run_playbook
+from mobius.control.run.project import find_checkout
+from mobius.control.run.runner import RunRequest, run_playbook
 
 PLAYBOOK = """
 - hosts: here1

@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from mobius.control.run.run_id import PATTERN, actor, current_run_id, new_run_id
+from mobius.control.run.run_id import PATTERN, current_run_id, find_actor, new_run_id
+from mobius.control.run.workspace import RunWorkspace
 from mobius.errors import MobiusError
 
 
@@ -28,25 +29,25 @@ def test_two_runs_of_one_second_have_different_ids():
 
 def test_an_id_that_was_handed_down_is_used(tmp_path):
     given = "20260131T230501Z-9f3a61c2"
-    assert current_run_id({"MOBIUS_RUN_ID": given}, tmp_path) == given
+    assert current_run_id({"MOBIUS_RUN_ID": given}, RunWorkspace(tmp_path)) == given
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("wrong", ["x", "20260131T230501Z-9f3a61c2\n", "../20260131T230501Z-9f3a61c2"])
 def test_an_id_of_another_form_is_refused(tmp_path, wrong):
     with pytest.raises(MobiusError) as caught:
-        current_run_id({"MOBIUS_RUN_ID": wrong}, tmp_path)
+        current_run_id({"MOBIUS_RUN_ID": wrong}, RunWorkspace(tmp_path))
     assert caught.value.outcome == "invalid_input"
 
 
 def test_workers_of_one_process_agree_on_one_id_however_they_race(tmp_path):
     with ThreadPoolExecutor(16) as pool:
-        ids = set(pool.map(lambda _: current_run_id({}, tmp_path), range(200)))
+        ids = set(pool.map(lambda _: current_run_id({}, RunWorkspace(tmp_path)), range(200)))
     assert len(ids) == 1
     assert [place.name for place in tmp_path.iterdir()] == ["mobius-run-id"]
 
 
 def test_the_actor_is_who_was_named_else_who_logged_in_before_sudo():
-    assert actor({"MOBIUS_ACTOR": " ci ", "SUDO_USER": "ada"}) == "ci"
-    assert actor({"SUDO_USER": "ada"}).startswith("ada@")
-    assert "@" in actor({})
+    assert find_actor({"MOBIUS_ACTOR": " ci ", "SUDO_USER": "ada"}) == "ci"
+    assert find_actor({"SUDO_USER": "ada"}).startswith("ada@")
+    assert "@" in find_actor({})

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import threading
 
-from mobius.control.run import gate_samples as gate_watch
-from mobius.control.run.gate_samples import Samples, following
+from mobius.control.run import gate_samples
+from mobius.control.run.gate_samples import SampleEvents, forward_samples
 from mobius.control.run.progress import Progress
+from mobius.control.run.workspace import RunWorkspace
 
 SEEN = {"elapsed": 4.0, "deadline": 30.0, "wanted": 3.0, "healthy": 1.5, "samples": 8, "signals": []}
 
 
 def test_a_run_hears_each_new_sample_of_each_host_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(gate_watch, "_EVERY", 0.01)
-    samples = Samples(tmp_path)
+    monkeypatch.setattr(gate_samples, "_POLL_SECONDS", 0.01)
+    samples = SampleEvents(RunWorkspace(tmp_path))
     assert samples.new() == []
     looks = iter([None, "", "no JSON", "[]", "7", *(json.dumps({**SEEN, "samples": count}) for count in range(1000))])
     published = threading.Event()
@@ -25,7 +26,7 @@ def test_a_run_hears_each_new_sample_of_each_host_once(tmp_path, monkeypatch):
             published.set()
         return said
 
-    with following(str(tmp_path), "a/../b", look):
+    with forward_samples(RunWorkspace(tmp_path), "a/../b", look):
         assert published.wait(30)
     heard = samples.new()
     assert [(event["event"], event["event_data"]["host"]) for event in heard] == [("gate_sample", "a/../b")]
@@ -34,24 +35,24 @@ def test_a_run_hears_each_new_sample_of_each_host_once(tmp_path, monkeypatch):
 
 
 def test_the_thread_has_ended_with_the_gate(tmp_path, monkeypatch):
-    monkeypatch.setattr(gate_watch, "_EVERY", 0.01)
+    monkeypatch.setattr(gate_samples, "_POLL_SECONDS", 0.01)
     before = set(threading.enumerate())
-    with following(str(tmp_path), "lab1", lambda: None):
+    with forward_samples(RunWorkspace(tmp_path), "lab1", lambda: None):
         assert len(set(threading.enumerate()) - before) == 1
     assert set(threading.enumerate()) <= before
 
 
 def test_a_folder_that_is_gone_stops_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(gate_watch, "_EVERY", 0.01)
+    monkeypatch.setattr(gate_samples, "_POLL_SECONDS", 0.01)
     looked = threading.Event()
 
     def look() -> str:
         looked.set()
         return json.dumps(SEEN)
 
-    with following(str(tmp_path / "gone"), "lab1", look):
+    with forward_samples(RunWorkspace(tmp_path / "gone"), "lab1", look):
         assert looked.wait(30)
-    assert Samples(tmp_path / "gone").new() == []
+    assert SampleEvents(RunWorkspace(tmp_path / "gone")).new() == []
 
 
 def test_a_sample_of_a_host_without_a_gate_says_nothing():

@@ -1,0 +1,87 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""`mobius provision`, `status`, `smoke` and `decommission`: what the hosts are and hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from mobius.cli.playbook import PlaybookOptions, finish, playbook_options, run
+from mobius.cli.render.smoke import smoke_lines
+from mobius.cli.render.status import release_lines
+
+
+@click.command()
+@playbook_options
+def provision(options: PlaybookOptions) -> int:
+    """Prepare the hosts: user, folders, units, and the command mobius-host.
+
+    \b
+    Example:
+      mobius provision -i inventories/staging --check --diff
+    """
+    return finish(options, run(options, "provision.yml", {}))
+
+
+@click.command()
+@click.argument("service", metavar="SERVICE")
+@playbook_options
+def decommission(options: PlaybookOptions, service: str) -> int:
+    """Take a service off its hosts for good: it stops, is backed up once more, and is removed. Its backups stay.
+
+    SERVICE is its name, so that the wrong inventory takes nothing away. Other services on the hosts go on.
+
+    \b
+    Examples:
+      mobius decommission mobius-dhash -i inventories/staging --check --diff
+      mobius decommission gallery -e @gallery.yml
+    """
+    return finish(options, run(options, "decommission.yml", {"mobius_decommission": service}))
+
+
+@click.command()
+@playbook_options
+def status(options: PlaybookOptions) -> int:
+    """Show what every host keeps and serves.
+
+    \b
+    Example:
+      mobius status --format json
+    """
+    summary = run(options, "status.yml", {}, watched="mobius.dhash.release_info")
+    return finish(options, summary, key="releases", lines=release_lines)
+
+
+@click.command()
+@click.argument("topics", nargs=-1, metavar="[service] [logging]", type=click.Choice(["service", "logging"]))
+@playbook_options
+def smoke(options: PlaybookOptions, topics: tuple[str, ...]) -> int:
+    """Ask the release that every host serves whether it does what it promises, in production mode.
+
+    `service` asks for health, readiness, metrics, right hashes, the API and its refusals; `logging` for the log's form,
+    rotation, modes, silence of the console, uncaught exceptions, redacted secrets and the count of lost lines. Both
+    without a word. Each host's report lists what was checked and what was seen. Nothing is changed.
+
+    \b
+    Examples:
+      mobius smoke
+      mobius smoke logging --limit lab1 --format json
+    """
+    variables = {"mobius_smoke": [*dict.fromkeys(topics)]} if topics else {}
+    summary = run(options, "smoke.yml", variables, watched="ansible.builtin.command")
+    reports = {host: report for host, result in summary.results.items() if (report := _smoke_report(result))}
+    return finish(options, dataclasses.replace(summary, results=reports), key="smoke", lines=smoke_lines)
+
+
+def _smoke_report(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What the smoke test of one host printed; empty when it did not come so far."""
+    try:
+        report = json.loads(result.get("stdout", ""))
+    except ValueError:
+        return {}
+    return report if isinstance(report, dict) and "checks" in report else {}

@@ -1,0 +1,42 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Backups, restores and drills of a host, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def backup_lines(host: str, result: Mapping[str, Any]) -> list[str]:
+    lines = [f"{host}  {len(result.get('backups', []))} backups in {result.get('folder', '')}"]
+    return lines + [
+        f"  {item['id']:<22}  {item['bytes']:>12} bytes  {item['release'] or 'no release':<32}  {_verification(item)}"
+        for item in result.get("backups", [])
+    ]
+
+
+def restored_lines(host: str, result: Mapping[str, Any]) -> list[str]:
+    if not result.get("differences"):
+        return [f"{host}  is as {result.get('id')} says"]
+    saved = " and ".join(result[key] for key in ("saved", "saved_state") if result.get(key))
+    before = f"; the state from before is {saved}" if saved else ""
+    lost = result.get("lost")
+    later = "" if lost is None else f"; {lost} later writes {'are' if saved else 'would be'} lost"
+    return [f"{host}  {result['id']}{later}{before}", *(f"  {name}" for name in result["differences"])]
+
+
+def drill_lines(host: str, result: Mapping[str, Any]) -> list[str]:
+    if "backup" not in result:
+        return []
+    release = result.get("release") or "no release"
+    if result.get("predicted"):
+        return [f"{host}  {result['backup']} is whole; a drill would start {release} on it"]
+    counted = f", {result['counted']} pictures" if result.get("counted") is not None else ""
+    return [f"{host}  {result['backup']} with {release}: {result['files']} files{counted}, {result['seconds']:g} s"]
+
+
+def _verification(item: Mapping[str, Any]) -> str:
+    if item["damaged"]:
+        return f"damaged: {item['damaged']}"
+    return f"verified {item['verified']}" if item["verified"] else "not verified"

@@ -1,0 +1,151 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What a run is about to do, as its history records it before anything changes on a host."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import hashlib
+import platform
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mobius import __version__
+from mobius.control.history.writer import History
+
+CHANGE_FIELDS = ("ticket", "release_owner", "deploy_operator", "media_engineer", "triage_lead", "approvals", "window")
+"""The keys of the variable `mobius_change` that are recorded."""
+
+
+def repository(folder: Path) -> dict[str, Any]:
+    """`{commit, clean}` of the checkout; both null where git does not know it."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=30, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    changes = git("status", "--porcelain")
+    return {"commit": git("rev-parse", "HEAD"), "clean": None if changes is None else changes == ""}
+
+
+def tree_digest(sources: Sequence[str]) -> str | None:
+    """SHA-256 over the names and contents of all files of an inventory; null for a list of hosts.
+
+    Of an inventory that is a file, the variables of groups and hosts beside it belong to it.
+    """
+    total = hashlib.sha256()
+    is_empty = True
+    for source in map(Path, sources):
+        root, files = source, sorted(source.rglob("*"))
+        if not source.is_dir():
+            root = source.parent
+            beside = (path for name in ("group_vars", "host_vars") for path in (root / name).rglob("*"))
+            files = [source, *sorted(beside)] if source.is_file() else []
+        for path in files:
+            if path.is_file() and "__pycache__" not in path.parts:
+                is_empty = False
+                name = path.relative_to(root).as_posix()
+                total.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return None if is_empty else total.hexdigest()
+
+
+def file_digest(path: Path) -> str | None:
+    """SHA-256 of a file, null when it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def origin(environment: Mapping[str, str]) -> dict[str, Any]:
+    """From where a run was started: machine, user, and the address of the SSH client, if any."""
+    ssh = environment.get("SSH_CONNECTION", "").split()
+    with contextlib.suppress(KeyError, OSError):
+        return {"machine": socket.gethostname(), "user": getpass.getuser(), "ssh_client": ssh[0] if ssh else None}
+    return {"machine": socket.gethostname(), "user": None, "ssh_client": ssh[0] if ssh else None}
+
+
+_CODE = ("playbooks", "roles", "plugins", "mobius", "ansible.cfg")
+
+
+def code_digest(checkout: Path) -> str | None:
+    """SHA-256 over everything of a checkout that decides what a run does."""
+    return tree_digest([str(checkout / name) for name in _CODE])
+
+
+@dataclass(frozen=True)
+class Intent:
+    """What a run is about to do, as the action plugin sees it.
+
+    `variables` are the extra variables, of which only names and keyed digests are recorded; `bundle` and `plan` are
+    paths or empty.
+    """
+
+    run: str
+    actor: str
+    playbook: str
+    checkout: Path
+    inventory: tuple[str, ...]
+    hosts: tuple[str, ...]
+    check: bool
+    limit: str | None = None
+    tags: tuple[str, ...] = ()
+    skip_tags: tuple[str, ...] = ()
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    bundle: str = ""
+    change: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+    plan: str = ""
+    via: str = "ansible-playbook"
+    ansible: str = ""
+
+    def record(self, history: History, environment: Mapping[str, str]) -> dict[str, Any]:
+        """The data of the `intent` record."""
+        playbook = Path(self.playbook)
+        bundle = Path(self.bundle) if self.bundle else None
+        names = tuple(_short(source, self.checkout) for source in self.inventory)
+        return {
+            "actor": self.actor,
+            "from": origin(environment),
+            "via": self.via,
+            **repository(self.checkout),
+            "playbook": _short(self.playbook, self.checkout),
+            "playbook_sha256": file_digest(playbook),
+            "inventory": ", ".join(names),
+            "inventory_sha256": tree_digest(self.inventory),
+            "code_sha256": code_digest(self.checkout),
+            "bundle": bundle.name if bundle else None,
+            "bundle_sha256": file_digest(bundle) if bundle else None,
+            "hosts": sorted(self.hosts),
+            "limit": self.limit,
+            "tags": [tag for tag in self.tags if tag != "all"],
+            "skip_tags": list(self.skip_tags),
+            "check": self.check,
+            "plan": self.plan or None,
+            "plan_sha256": file_digest(Path(self.plan)) if self.plan else None,
+            "change": {name: self.change[name] for name in CHANGE_FIELDS if name in self.change},
+            "reason": self.reason or None,
+            "variables": {name: history.digest(value) for name, value in sorted(self.variables.items())},
+            "versions": {
+                "mobius": __version__,
+                "ansible": self.ansible,
+                "python": platform.python_version(),
+            },
+        }
+
+
+def _short(path: str, checkout: Path) -> str:
+    try:
+        return Path(path).resolve().relative_to(checkout.resolve()).as_posix()
+    except ValueError:
+        return path
