@@ -132,8 +132,8 @@ from ansible_collections.mobius.dhash.plugins.module_utils.backup import service
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import settings as backup_settings
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
-from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import as_failure
 from ansible_collections.mobius.dhash.plugins.module_utils.host.install import require_tool
+from ansible_collections.mobius.dhash.plugins.module_utils.module import report_failure
 
 
 def main() -> None:
@@ -154,12 +154,10 @@ def main() -> None:
     )
     state = module.params["state"]
     only_read = module.check_mode or state == "listed"
-    try:
+    with report_failure(module):
         host = require_tool(module.params["service"], module.params["config_dir"])
         with backup_metrics.renewed(host, module.params["command_config_dir"], module.warn, only_read=only_read):
             result = STATES[state](module, host)
-    except (MobiusError, OSError) as e:
-        module.fail_json(**as_failure(e))
     if "mobius_failure" in result:
         module.fail_json(**result)
     found = [item.as_dict() for item in backup.existing(host)]

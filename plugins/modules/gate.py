@@ -149,9 +149,10 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import arguments, comparison, gate
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
-from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import as_failure
+from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import failure_result
 from ansible_collections.mobius.dhash.plugins.module_utils.host.install import require_tool
 from ansible_collections.mobius.dhash.plugins.module_utils.host.state import read_activation, read_pending
+from ansible_collections.mobius.dhash.plugins.module_utils.module import report_failure
 
 
 def main() -> None:
@@ -181,8 +182,8 @@ def main() -> None:
     release = module.params["release"]
     if module.params["attempts"] < 1:
         never = MobiusError("invalid_input", "A gate must look at least once: attempts is below 1.")
-        module.fail_json(**as_failure(never), changed=False)
-    try:
+        module.fail_json(**failure_result(never), changed=False)
+    with report_failure(module, changed=False):
         settings = gate.Settings(
             module.params["healthy_seconds"],
             module.params["deadline"],
@@ -219,8 +220,6 @@ def main() -> None:
             kept = gate.keep_evidence(host, release, said, module.params["run"], at)
             if said.verdict != "error" or not left or ended():
                 break
-    except (MobiusError, OSError) as e:
-        module.fail_json(**as_failure(e), changed=False)
     module.exit_json(
         changed=False, verdict=said.verdict, reason=said.reason, evidence=said.evidence, evidence_file=str(kept)
     )

@@ -80,7 +80,6 @@ from ansible_collections.mobius.dhash.plugins.module_utils import durable
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import console as backup_command
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import SCHEMA, SERVICE_NAME
-from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import as_failure
 from ansible_collections.mobius.dhash.plugins.module_utils.host.install import (
     PACKAGE,
     TOOL_MODULES,
@@ -89,6 +88,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils.host.install import (
     tool_digest,
     tool_sources,
 )
+from ansible_collections.mobius.dhash.plugins.module_utils.module import report_failure
 
 PACKAGE_PATH = PACKAGE.replace(".", "/")
 # the name of a version's folder: what else lies beside it is somebody else's
@@ -165,7 +165,7 @@ def main() -> None:
     name = f"mobius-{module.params['tool']}"
     for option, folder in (("lib_dir", "/usr/local/lib"), ("command", "/usr/local/bin"), ("config_dir", "/etc")):
         module.params[option] = module.params[option] or f"{folder}/{name}"
-    try:
+    with report_failure(module):
         sources = tool_sources(TOOLS[module.params["tool"]][0])
         digest = tool_digest(sources)
         before = installed_digest(module.params["command"])
@@ -178,8 +178,6 @@ def main() -> None:
                 _install(path, *wanted[path])
             for path in old:
                 shutil.rmtree(path)
-    except (MobiusError, OSError) as error:
-        module.fail_json(**as_failure(error))
     module.exit_json(
         changed=bool(changes or old),
         digest=digest,

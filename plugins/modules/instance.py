@@ -81,12 +81,8 @@ journal:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import arguments, lease
-from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Switch
-from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import as_failure
-from ansible_collections.mobius.dhash.plugins.module_utils.host.install import require_tool
-from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Who
 from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions import plan_instance
+from ansible_collections.mobius.dhash.plugins.module_utils.module import lease_holder, open_executor, report_failure
 
 
 def main() -> None:
@@ -104,19 +100,17 @@ def main() -> None:
         supports_check_mode=True,
     )
     release, state = module.params["release"], module.params["state"]
-    assume = module.check_mode and module.params["assume_staged"]
-    try:
-        host = require_tool(module.params["service"], module.params["config_dir"])
-        switch = Switch(host, Who("ansible"), start_timeout=module.params["timeout"])
-        holder = module.params["run"] if module.params["lease"] and not module.check_mode else None
-        plan = switch.run(
-            lease.fenced(switch, holder, lambda seen: plan_instance(seen, release, state, assume_staged=assume)),
-            check=module.check_mode,
+    assume_staged = module.check_mode and module.params["assume_staged"]
+    with report_failure(module):
+        executor = open_executor(module, start_timeout=module.params["timeout"])
+        make_plan = lease.fenced(
+            executor,
+            lease_holder(module),
+            lambda observed: plan_instance(observed, release, state, assume_staged=assume_staged),
         )
+        plan = executor.run(make_plan, check=module.check_mode)
         if state == "stopped" and not module.check_mode:
-            switch.wait_gone(release)
-    except (MobiusError, OSError) as error:
-        module.fail_json(**as_failure(error))
+            executor.wait_until_stopped(release)
     module.exit_json(release=release, state=state, **plan.result())
 
 

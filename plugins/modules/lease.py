@@ -72,24 +72,26 @@ import time
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import arguments, lease
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Switch
-from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import as_failure
-from ansible_collections.mobius.dhash.plugins.module_utils.host.install import require_tool
-from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Who
+from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Executor
 from ansible_collections.mobius.dhash.plugins.module_utils.host.state import read_lease
+from ansible_collections.mobius.dhash.plugins.module_utils.module import open_executor, report_failure
 
 
-def _take_in_time(switch: Switch, run: str, actor: str, seconds: float, wait: float) -> None:
-    until = switch.clock() + wait
-    seen = read_lease(switch.host)
+def _acquire_in_time(executor: Executor, run: str, actor: str, seconds: float, wait: float) -> None:
+    until = executor.clock() + wait
+    observed = read_lease(executor.host)
     while True:
         since = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         try:
-            lease.take(switch, run, actor, since, seconds)
+            lease.acquire(executor, run, actor, since, seconds)
             return
         except MobiusError as error:
             # a lease that moves has a living holder
-            if error.outcome != "locked" or switch.clock() >= until or read_lease(switch.host) not in (seen, None):
+            if (
+                error.outcome != "locked"
+                or executor.clock() >= until
+                or read_lease(executor.host) not in (observed, None)
+            ):
                 raise
         time.sleep(0.2)
 
@@ -107,25 +109,23 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    given = module.params
+    params = module.params
     finding = ""
-    if not 0 < given["seconds"] <= lease.LONGEST:
-        reason = f"seconds is {given['seconds']:g}, which is not above 0 and up to a day."
-        module.fail_json(**as_failure(MobiusError("invalid_input", reason)))
-    try:
-        host = require_tool(given["service"], given["config_dir"])
-        switch = Switch(host, Who("ansible", given["run"]))
-        if given["state"] == "free":
-            lease.release(switch, given["run"], check=module.check_mode)
+    with report_failure(module):
+        if not 0 < params["seconds"] <= lease.LEASE_MAX_SECONDS:
+            raise MobiusError(
+                "invalid_input", f"seconds is {params['seconds']:g}, which is not above 0 and up to a day."
+            )
+        executor = open_executor(module)
+        if params["state"] == "free":
+            lease.release(executor, params["run"], check=module.check_mode)
         elif module.check_mode:
-            if refused := lease.holder(switch, given["run"]):
-                finding = refused.reason
+            if refusal := lease.find_refusal(executor, params["run"]):
+                finding = refusal.reason
                 module.warn(f"The run itself would be refused now: {finding}")
         else:
-            _take_in_time(switch, given["run"], given["actor"], given["seconds"], given["wait"])
-    except (MobiusError, OSError) as error:
-        module.fail_json(**as_failure(error))
-    module.exit_json(changed=False, held=given["state"] == "held" and not module.check_mode, finding=finding)
+            _acquire_in_time(executor, params["run"], params["actor"], params["seconds"], params["wait"])
+    module.exit_json(changed=False, held=params["state"] == "held" and not module.check_mode, finding=finding)
 
 
 if __name__ == "__main__":

@@ -70,12 +70,12 @@ token:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import arguments, lease
-from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Switch
-from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import as_failure
-from ansible_collections.mobius.dhash.plugins.module_utils.host.install import require_tool
-from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Who
 from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions import plan_mark
+from ansible_collections.mobius.dhash.plugins.module_utils.module import (
+    lease_holder,
+    open_executor,
+    report_failure,
+)
 
 
 def main() -> None:
@@ -92,16 +92,12 @@ def main() -> None:
         supports_check_mode=True,
     )
     release, bad = module.params["release"], module.params["bad"]
-    who = Who("ansible", module.params["run"] or None, module.params["reason"] or None)
-    try:
-        switch = Switch(require_tool(module.params["service"], module.params["config_dir"]), who)
-        holder = module.params["run"] if module.params["lease"] and not module.check_mode else None
-        plan = switch.run(
-            lease.fenced(switch, holder, lambda seen: plan_mark(seen, release, bad, who)),
-            check=module.check_mode,
+    with report_failure(module):
+        executor = open_executor(module)
+        make_plan = lease.fenced(
+            executor, lease_holder(module), lambda observed: plan_mark(observed, release, bad, executor.actor)
         )
-    except (MobiusError, OSError) as error:
-        module.fail_json(**as_failure(error))
+        plan = executor.run(make_plan, check=module.check_mode)
     module.exit_json(release=release, bad=module.params["bad"], **plan.result())
 
 

@@ -80,9 +80,9 @@ from ansible_collections.mobius.dhash.plugins.module_utils import arguments, sta
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import service as backup
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
-from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import as_failure
 from ansible_collections.mobius.dhash.plugins.module_utils.host.install import require_tool
 from ansible_collections.mobius.dhash.plugins.module_utils.host.state import read_activation
+from ansible_collections.mobius.dhash.plugins.module_utils.module import report_failure
 
 
 def main() -> None:
@@ -97,11 +97,9 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    try:
+    with report_failure(module, changed=False):
         host = require_tool(module.params["service"], module.params["config_dir"])
         answer = _ask(host, module.params, Path(module.tmpdir))
-    except (MobiusError, OSError) as e:
-        module.fail_json(**as_failure(e), changed=False)
     module.exit_json(changed=False, **answer)
 
 

@@ -81,7 +81,7 @@ predicted:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import arguments, gate
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import as_failure
+from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import failure_result
 from ansible_collections.mobius.dhash.plugins.module_utils.host.install import require_tool
 
 
@@ -121,7 +121,7 @@ def main() -> None:
             module.fail_json(msg=e.reason, mobius_failure=e.as_dict(), probes=done, changed=False)
         module.exit_json(changed=False, probes=done, predicted="unknown")
     except (MobiusError, OSError) as e:
-        module.fail_json(**as_failure(e), probes=done, changed=False)
+        module.fail_json(**failure_result(e), probes=done, changed=False)
     module.exit_json(changed=False, probes=done)
 
 

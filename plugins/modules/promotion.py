@@ -118,13 +118,15 @@ journal:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import arguments, lease
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Switch
-from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import as_failure
-from ansible_collections.mobius.dhash.plugins.module_utils.host.install import require_tool
-from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Who
 from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions import Promotion
+from ansible_collections.mobius.dhash.plugins.module_utils.module import (
+    actor_of,
+    lease_holder,
+    open_executor,
+    report_failure,
+)
 
-LONGEST = 86_400  # seconds
+DEADLINE_MAX_SECONDS = 86_400
 
 
 def main() -> None:
@@ -148,33 +150,32 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    wish = Promotion(
+    promotion = Promotion(
         release=module.params["release"],
         state=module.params["state"],
-        who=Who("ansible", module.params["run"] or None, module.params["reason"] or None),
+        actor=actor_of(module),
         deadline=module.params["deadline"],
         mark_bad=module.params["mark_bad"],
         retry_bad=module.params["retry_bad"],
         predicted=module.check_mode,
         assume_staged=module.check_mode and module.params["assume_staged"],
     )
-    holder = module.params["run"] if module.params["lease"] and not module.check_mode else None
-    # an infinite one would never be taken back, and with one that is over the release would serve all the same
-    if not 0 < wish.deadline <= LONGEST:
-        reason = f"deadline is {wish.deadline:g}, which is not above 0 and up to {LONGEST} seconds."
-        module.fail_json(**as_failure(MobiusError("invalid_input", reason)))
-    try:
-        host = require_tool(module.params["service"], module.params["config_dir"])
-        switch = Switch(host, wish.who)
-        plan = switch.run(lease.fenced(switch, holder, wish.plan), check=module.check_mode)
-        if wish.state == "reverted" and not module.check_mode:
-            switch.wait_gone(wish.release)
-    except (MobiusError, OSError) as error:
-        module.fail_json(**as_failure(error))
+    with report_failure(module):
+        # an infinite deadline would never revert, and after one in the past the release would serve all the same
+        if not 0 < promotion.deadline <= DEADLINE_MAX_SECONDS:
+            reason = (
+                f"deadline is {promotion.deadline:g}, which is not above 0 and up to {DEADLINE_MAX_SECONDS} seconds."
+            )
+            raise MobiusError("invalid_input", reason)
+        executor = open_executor(module)
+        make_plan = lease.fenced(executor, lease_holder(module), promotion.plan)
+        plan = executor.run(make_plan, check=module.check_mode)
+        if promotion.state == "reverted" and not module.check_mode:
+            executor.wait_until_stopped(promotion.release)
     result = plan.result()
-    if wish.state == "renewed":
+    if promotion.state == "renewed":
         result["changed"] = False
-    module.exit_json(release=wish.release, state=wish.state, **result)
+    module.exit_json(release=promotion.release, state=promotion.state, **result)
 
 
 if __name__ == "__main__":

@@ -101,12 +101,12 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import arguments, durable, lease, manifest, staging
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
-from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import LOCK_TIMEOUT, Switch
-from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import as_failure
+from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import LOCK_TIMEOUT_SECONDS, Executor
 from ansible_collections.mobius.dhash.plugins.module_utils.host.install import require_tool
 from ansible_collections.mobius.dhash.plugins.module_utils.host.instance import admin_request
-from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Who
+from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Actor
 from ansible_collections.mobius.dhash.plugins.module_utils.host.state import read_activation, read_pending
+from ansible_collections.mobius.dhash.plugins.module_utils.module import report_failure
 
 
 def main() -> None:
@@ -127,14 +127,12 @@ def main() -> None:
         required_if=[("state", "staged", ("expect",)), ("state", "absent", ("release",))],
         supports_check_mode=True,
     )
-    try:
+    with report_failure(module, changed=False):
         host = require_tool(module.params["service"], module.params["config_dir"])
         if module.params["lease"] and not module.check_mode:
-            switch = Switch(host, Who("ansible", module.params["run"]))
+            switch = Executor(host, Actor("ansible", module.params["run"]))
             lease.require(switch, str(module.params["run"]))
         result = (_staged if module.params["state"] == "staged" else _absent)(module, host)
-    except (MobiusError, OSError) as e:
-        module.fail_json(**as_failure(e), changed=False)
     module.exit_json(**result)
 
 
@@ -247,7 +245,7 @@ def _from_oserror(error: OSError, host: Host) -> MobiusError:
 def _locked(host: Host) -> Iterator[None]:
     """Nothing is promoted or rolled back while it is decided whether a release is in use."""
     try:
-        with durable.locked(host.lock_path, LOCK_TIMEOUT):
+        with durable.locked(host.lock_path, LOCK_TIMEOUT_SECONDS):
             yield
     except TimeoutError as e:
         raise MobiusError("timeout", f"{e}.") from None

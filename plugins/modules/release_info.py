@@ -84,11 +84,11 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import arguments
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
-from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Switch
-from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import as_failure
+from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Executor
 from ansible_collections.mobius.dhash.plugins.module_utils.host.install import installed_digest, tool_digest
-from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Who
+from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Actor
 from ansible_collections.mobius.dhash.plugins.module_utils.host.status import status
+from ansible_collections.mobius.dhash.plugins.module_utils.module import report_failure
 
 NOTHING: dict[str, Any] = {
     "confirmed": None,
@@ -110,7 +110,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     service = module.params["service"]
-    try:
+    with report_failure(module):
         try:
             host = Host.load(service, module.params["config_dir"])
         except MobiusError as error:
@@ -118,10 +118,8 @@ def main() -> None:
                 raise
             module.exit_json(changed=False, service=service, provisioned=False, tool_digest_ok=False, **NOTHING)
         right = installed_digest(host.command) == tool_digest()
-        seen = Switch(host, Who("ansible")).observe()
-        facts = status(host, seen)
-    except (MobiusError, OSError) as error:
-        module.fail_json(**as_failure(error))
+        observed = Executor(host, Actor("ansible")).observe()
+        facts = status(host, observed)
     module.exit_json(changed=False, provisioned=True, tool_digest_ok=right, **facts)
 
 

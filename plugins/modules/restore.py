@@ -93,11 +93,10 @@ from ansible_collections.mobius.dhash.plugins.module_utils import arguments
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import metrics as backup_metrics
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import restore
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import settings as backup_settings
-from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Switch
-from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import as_failure
+from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Executor
 from ansible_collections.mobius.dhash.plugins.module_utils.host.install import require_tool
-from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Who
+from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Actor
+from ansible_collections.mobius.dhash.plugins.module_utils.module import report_failure
 
 
 def main() -> None:
@@ -121,11 +120,11 @@ def main() -> None:
         supports_check_mode=True,
     )
     given = module.params
-    try:
+    with report_failure(module):
         host = require_tool(given["service"], given["config_dir"])
         with backup_metrics.renewed(host, given["command_config_dir"], module.warn, only_read=module.check_mode):
             done = restore.restore(
-                Switch(host, Who("ansible", given["run"])),
+                Executor(host, Actor("ansible", given["run"])),
                 given["id"],
                 name=given["name"],
                 of_host=given["of_host"],
@@ -134,8 +133,6 @@ def main() -> None:
                 run=given["run"],
                 check_mode=module.check_mode,
             )
-    except (MobiusError, OSError) as error:
-        module.fail_json(**as_failure(error))
     if done.renamed_owners:
         module.warn(f"{done.renamed_owners} files or folders had owners that are not known here, and are root's now.")
     module.exit_json(

@@ -108,9 +108,8 @@ from ansible_collections.mobius.dhash.plugins.module_utils import arguments, gat
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import drill
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import metrics as backup_metrics
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import settings as backup_settings
-from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import as_failure
 from ansible_collections.mobius.dhash.plugins.module_utils.host.install import require_tool
+from ansible_collections.mobius.dhash.plugins.module_utils.module import report_failure
 
 
 def main() -> None:
@@ -131,15 +130,13 @@ def main() -> None:
         supports_check_mode=True,
     )
     given = module.params
-    try:
+    with report_failure(module):
         host = require_tool(given["service"], given["config_dir"])
         if given["state"] == "recent":
             module.exit_json(changed=False, last=drill.require_recent(host, given["max_age_days"]) or "")
         questions = drill.Questions.parse(given["environment"], given["probes"], given["count"])
         with backup_metrics.renewed(host, given["command_config_dir"], module.warn, only_read=module.check_mode):
             done = drill.drill(host, questions, name=given["name"], check_mode=module.check_mode)
-    except (MobiusError, OSError) as error:
-        module.fail_json(**as_failure(error))
     module.exit_json(
         changed=False,
         backup=done.backup.id,

@@ -56,11 +56,12 @@ from ansible_collections.mobius.dhash.plugins.module_utils.backup import retenti
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import service as backup
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
-from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Switch
-from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import as_failure
+from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Executor
+from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import failure_result
 from ansible_collections.mobius.dhash.plugins.module_utils.host.install import require_tool
-from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Observation, Who
+from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Actor, Observation
 from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions import Promotion
+from ansible_collections.mobius.dhash.plugins.module_utils.module import report_failure
 
 
 def _needed(host: Host) -> set[str]:
@@ -71,7 +72,7 @@ def _needed(host: Host) -> set[str]:
 
 def _as_predicted(seen: Observation, release: str, *, assume_staged: bool) -> Observation:
     """The host as its promotion will have left it: what stood by is stopped then, and may go."""
-    who = Who("ansible")
+    who = Actor("ansible")
     wish = Promotion(release, "confirmed", who, predicted=True, assume_staged=assume_staged)
     return dataclasses.replace(wish.plan(seen).after, staged=seen.staged | {release})
 
@@ -90,14 +91,14 @@ def main() -> None:
     keep = module.params["keep"]
     if keep < 1:
         reason = f"keep is {keep}; at least one healthy release stays."
-        module.fail_json(**as_failure(MobiusError("invalid_input", reason)))
-    try:
+        module.fail_json(**failure_result(MobiusError("invalid_input", reason)))
+    with report_failure(module):
         host = require_tool(module.params["service"], module.params["config_dir"])
-        switch = Switch(host, Who("ansible"))
+        switch = Executor(host, Actor("ansible"))
         if not module.check_mode:
             # what the promotion has just told to stop is not yet gone, and no check run knows how long that takes
             for release in switch.observe().instances:
-                switch.wait_gone(release)
+                switch.wait_until_stopped(release)
         with contextlib.nullcontext() if module.check_mode else switch.locked():
             seen = switch.observe()
             needed = _needed(host)
@@ -109,8 +110,6 @@ def main() -> None:
             removed = retention.surplus(seen, keep, needed=needed)
             for release in removed if not module.check_mode else ():
                 manifest.unstage(release, host.releases_dir)
-    except (MobiusError, OSError) as error:
-        module.fail_json(**as_failure(error))
     before, after = sorted(seen.staged), sorted(seen.staged - set(removed))
     module.exit_json(
         changed=bool(removed),

@@ -83,9 +83,9 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import arguments, witness
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
-from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Switch
-from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import as_failure
-from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Who
+from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Executor
+from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import failure_result
+from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Actor
 from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions import plan_rollback
 
 
@@ -102,18 +102,20 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    who = Who("ansible", module.params["run"] or None, module.params["reason"] or None)
+    actor = Actor("ansible", module.params["run"] or None, module.params["reason"] or None)
     started = time.monotonic()
     told: dict[str, Any] = {"left": witness.confirmed(module.params)}
     failure: dict[str, Any] | None = None
     try:
         # no version of the installed command stands in the way of going back: the state files say what they are
-        switch = Switch(Host.load(module.params["service"], module.params["config_dir"]), who)
-        plan = switch.run(lambda seen: plan_rollback(seen, module.params["to"] or None, who), check=module.check_mode)
+        executor = Executor(Host.load(module.params["service"], module.params["config_dir"]), actor)
+        plan = executor.run(
+            lambda observed: plan_rollback(observed, module.params["to"] or None, actor), check=module.check_mode
+        )
         told = {"left": plan.before.activation.confirmed, "seconds": round(time.monotonic() - started, 3)}
         told.update(plan.result())
     except (MobiusError, OSError) as error:
-        failure = as_failure(error)
+        failure = failure_result(error)
     if module.params["head"]:
         # only now: nothing is done on a host before it goes back
         problem = None if module.check_mode else witness.keep(module.params["witness_dir"], module.params["head"])

@@ -54,7 +54,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import arguments, witness
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
-from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import as_failure
+from ansible_collections.mobius.dhash.plugins.module_utils.module import report_failure
 
 
 def main() -> None:
@@ -67,7 +67,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    try:
+    with report_failure(module):
         heads = []
         for line in _lines(witness.heads_path(module.params["dir"])):
             with contextlib.suppress(ValueError):
@@ -77,8 +77,6 @@ def main() -> None:
             with contextlib.suppress(MobiusError):
                 host = Host.load(module.params["service"], module.params["config_dir"])
                 journal = _lines(host.journal_path)
-    except OSError as error:
-        module.fail_json(**as_failure(error))
     module.exit_json(changed=False, heads=heads, journal=journal)
 
 

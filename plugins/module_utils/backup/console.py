@@ -26,7 +26,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils.backup import setting
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.settings import Settings
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import CONFIG_DIR, Host, only_service
-from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import understood
+from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import to_failure
 from ansible_collections.mobius.dhash.plugins.module_utils.host.install import TOOL_MODULES
 
 COMMAND = "/usr/local/bin/mobius-backup"
@@ -167,6 +167,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         failure = MobiusError("interrupted", "Interrupted.")
     except (MobiusError, OSError) as error:
-        failure = understood(error)
+        failure = to_failure(error)
     print(f"mobius-backup: {failure.reason}\n{failure.do_next}", file=sys.stderr)
     return int(failure.code)

@@ -33,7 +33,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils.backup import archive
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import service as backup
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
-from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import InstanceError, understood
+from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import InstanceError, to_failure
 from ansible_collections.mobius.dhash.plugins.module_utils.host.state import read_activation, staged_releases
 from ansible_collections.mobius.dhash.plugins.module_utils.host.systemd import Systemd
 
@@ -139,7 +139,7 @@ def drill(
             done = Drilled(chosen, release, files, counted, round(time.monotonic() - begun, 1))
         except (MobiusError, OSError) as error:
             if not check_mode:
-                _note(host, chosen, release, failure=understood(error))
+                _note(host, chosen, release, failure=to_failure(error))
             raise
         _note(host, chosen, release, done=done)
         return done
@@ -228,16 +228,16 @@ class _Units:
 
     def text(self, unit: str) -> str:
         """A unit's file and all that was added to it."""
-        return self.systemd.must("systemctl", "cat", unit)
+        return self.systemd.run_checked("systemctl", "cat", unit)
 
     def reload(self) -> None:
-        self.systemd.must("systemctl", "daemon-reload")
+        self.systemd.run_checked("systemctl", "daemon-reload")
 
     def end(self, unit: str, timeout: float) -> None:
         """Stop a unit, wait until nothing of it runs, and forget that it failed; one not loaded is no matter."""
-        self.systemd.must("systemctl", "stop", unit, timeout=timeout)
+        self.systemd.run_checked("systemctl", "stop", unit, timeout=timeout)
         if any(found.active == "failed" for found in self.systemd.units(unit).values()):
-            self.systemd.must("systemctl", "reset-failed", unit)
+            self.systemd.run_checked("systemctl", "reset-failed", unit)
 
 
 def _template(host: Host) -> Path:

@@ -20,7 +20,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils.backup import setting
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.settings import Settings
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
-from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import understood
+from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import to_failure
 
 _HELP = {
     "mobius_backup_count": "Backups in the backup folder.",
@@ -85,4 +85,4 @@ def renewed(host: Host, config_dir: str, warn: Callable[[str], None], *, only_re
             try:
                 write(host, backup_settings.read(host.service, config_dir))
             except (MobiusError, OSError) as error:
-                warn(f"The metrics of the backups were not renewed: {understood(error).reason}")
+                warn(f"The metrics of the backups were not renewed: {to_failure(error).reason}")

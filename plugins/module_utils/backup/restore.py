@@ -35,7 +35,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils.backup import service
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.archive import DamagedError, Entry
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
-from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Switch
+from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Executor
 from ansible_collections.mobius.dhash.plugins.module_utils.host.state import read_activation
 from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions import plan_boot
 
@@ -104,7 +104,7 @@ class Writes:
 
 
 def restore(
-    switch: Switch,
+    switch: Executor,
     wanted: str,
     *,
     name: str | None = None,
@@ -380,7 +380,7 @@ def _dress(source: Path, target: Path) -> None:
 # --- The swap ---------------------------------------------------------------------------------------------------------
 
 
-def _publish(switch: Switch, prepared: _Prepared, scope: str, save: Callable[[], str | None]) -> str | None:
+def _publish(switch: Executor, prepared: _Prepared, scope: str, save: Callable[[], str | None]) -> str | None:
     """Stop all instances, save what they wrote last, exchange the folders, start again; what `save` gave.
 
     Back to the old folders when the release does not start. All of it under the host's lock: as long as that is held,
@@ -410,7 +410,7 @@ def _publish(switch: Switch, prepared: _Prepared, scope: str, save: Callable[[],
     return saved
 
 
-def _stop(switch: Switch, releases: list[str]) -> None:
+def _stop(switch: Executor, releases: list[str]) -> None:
     if not releases:
         return
     seen = switch.observe()
@@ -418,10 +418,10 @@ def _stop(switch: Switch, releases: list[str]) -> None:
         raise MobiusError("environment_failed", f"{switch.host.unavailable_unit} did not start. {_NOTHING}")
     switch.systemd.stop(*(switch.host.unit(release) for release in releases))
     for release in releases:
-        switch.wait_gone(release)
+        switch.wait_until_stopped(release)
 
 
-def _start_again(switch: Switch, releases: list[str]) -> None:
+def _start_again(switch: Executor, releases: list[str]) -> None:
     if not releases:
         return
     if switch.observe().listening:

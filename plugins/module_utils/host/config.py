@@ -56,26 +56,26 @@ class Host:
         if not SERVICE_NAME.fullmatch(service):
             raise MobiusError("invalid_input", f"{service!r} is no name of a service.")
         path = Path(config_dir) / f"{service}.json"
-        content = _read_json(path)
+        content = read_state_file(path)
         if content is None:
             raise MobiusError("not_provisioned", f"This host is not prepared for {service}: {path} is missing.")
-        if _take(path, content, "service", str) != service:
-            raise _damaged(path, f"it is about {content['service']!r}")
+        if require_field(path, content, "service", str) != service:
+            raise corrupt_state(path, f"it is about {content['service']!r}")
         folders = ("root", "run_dir", "state_dir", "cache_dir", "config_dir", "backup_dir", "log_dir")
         # a description that an earlier version wrote has no cache_dir
         content = {"cache_dir": f"/var/cache/{service}", **content}
-        paths = {name: Path(_take(path, content, name, str)) for name in folders}
+        paths = {name: Path(require_field(path, content, name, str)) for name in folders}
         if relative := [name for name, value in paths.items() if not value.is_absolute()]:
-            raise _damaged(path, f"{relative[0]} is no absolute path")
+            raise corrupt_state(path, f"{relative[0]} is no absolute path")
         return cls(
             service=service,
-            user=_take(path, content, "user", str),
-            health_path=_take(path, content, "health_path", str),
-            start_timeout=float(_take(path, content, "start_timeout", int, float)),
-            drain_deadline=float(_take(path, content, "drain_deadline", int, float)),
+            user=require_field(path, content, "user", str),
+            health_path=require_field(path, content, "health_path", str),
+            start_timeout=float(require_field(path, content, "start_timeout", int, float)),
+            drain_deadline=float(require_field(path, content, "drain_deadline", int, float)),
             command=Path(content.get("command", COMMAND)),
-            watching=_watching(path, content),
-            bundle_signers=_signers(path, content),
+            watching=_read_watch_settings(path, content),
+            bundle_signers=_read_bundle_signers(path, content),
             **paths,
         )
 
@@ -172,60 +172,60 @@ def configured_services(config_dir: str | Path = CONFIG_DIR) -> list[str]:
     return sorted(path.stem for path in Path(config_dir).glob("*.json"))
 
 
-def _damaged(path: Path, how: str) -> MobiusError:
+def corrupt_state(path: Path, how: str) -> MobiusError:
     return MobiusError(
         "state_damaged", f"{path} cannot be understood: {how}.", do_next=f"Nothing was changed. Look at {path}."
     )
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def read_state_file(path: Path) -> dict[str, Any] | None:
     """The object in a state file of schema 1; None when there is no such file."""
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise _damaged(path, f"it is no JSON ({error})") from None
+        raise corrupt_state(path, f"it is no JSON ({error})") from None
     if not isinstance(content, dict):
-        raise _damaged(path, "it holds no object")
+        raise corrupt_state(path, "it holds no object")
     if content.get("schema") != SCHEMA:
-        raise _damaged(path, f"its schema is {content.get('schema')!r}, not {SCHEMA}")
+        raise corrupt_state(path, f"its schema is {content.get('schema')!r}, not {SCHEMA}")
     return content
 
 
-def _take(path: Path, content: Mapping[str, Any], name: str, *types: type | None) -> Any:
+def require_field(path: Path, content: Mapping[str, Any], name: str, *types: type | None) -> Any:
     """One field of a state file, checked; None among the types allows null."""
     if name not in content:
-        raise _damaged(path, f"{name} is missing")
+        raise corrupt_state(path, f"{name} is missing")
     value = content[name]
     # not isinstance: to Python, true is a number
     if (None if value is None else type(value)) not in types:
-        raise _damaged(path, f"{name} is {value!r}")
+        raise corrupt_state(path, f"{name} is {value!r}")
     return value
 
 
-def _watching(path: Path, content: Mapping[str, Any]) -> triggers.Settings:
+def _read_watch_settings(path: Path, content: Mapping[str, Any]) -> triggers.Settings:
     if "watch" not in content:
         return triggers.Settings()  # an earlier version wrote it
     try:
-        return triggers.Settings.parse(_take(path, content, "watch", dict))
+        return triggers.Settings.parse(require_field(path, content, "watch", dict))
     except MobiusError as error:
-        raise _damaged(path, error.reason.rstrip(".")) from None
+        raise corrupt_state(path, error.reason.rstrip(".")) from None
 
 
-def _signers(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
+def _read_bundle_signers(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
     if "bundle_signers" not in content:
         return ()  # an earlier version wrote it
-    lines = _take(path, content, "bundle_signers", list)
+    lines = require_field(path, content, "bundle_signers", list)
     if not all(isinstance(line, str) and line.strip() and line.isprintable() for line in lines):
-        raise _damaged(path, "bundle_signers is no list of lines")
+        raise corrupt_state(path, "bundle_signers is no list of lines")
     return tuple(lines)
 
 
-def _take_release(path: Path, content: Mapping[str, Any], name: str, *types: type | None) -> Any:
-    value = _take(path, content, name, *types)
+def require_release_field(path: Path, content: Mapping[str, Any], name: str, *types: type | None) -> Any:
+    value = require_field(path, content, name, *types)
     if value is not None and not RELEASE_ID.fullmatch(value):
-        raise _damaged(path, f"{name} is {value!r}, which is no release id")
+        raise corrupt_state(path, f"{name} is {value!r}, which is no release id")
     return value
 
 

@@ -18,15 +18,15 @@ from .. import durable, errors
 from ..errors import MobiusError
 from . import unavailable
 from .config import CONFIG_DIR, Host, only_service
-from .executor import Switch
-from .failures import understood
-from .plan import Who
+from .executor import Executor
+from .failures import to_failure
+from .plan import Actor
 from .state import Window, is_live, read_activation, read_pending, read_window, role_of
 from .status import status, verify
 from .transitions import plan_boot, plan_confirmed, plan_guard, plan_rollback, plan_unwatched
-from .watch import _watch_window
+from .watch import watch_window
 
-GUARD_SLICE = 1.0  # seconds after which the guard looks at pending.json again
+GUARD_POLL_SECONDS = 1.0  # seconds after which the guard looks at pending.json again
 
 
 def _actor() -> str:
@@ -47,8 +47,8 @@ def _print_status(facts: Mapping[str, Any]) -> None:
         print(f"  {item['release']:<32} {item['state']:<9} {item['confirmed'] or '-'}{bad}")
 
 
-def _status(switch: Switch, options: argparse.Namespace) -> int:
-    facts = status(switch.host, switch.observe())
+def _status(executor: Executor, options: argparse.Namespace) -> int:
+    facts = status(executor.host, executor.observe())
     if options.json:
         print(json.dumps(facts, indent=2, sort_keys=True))
     else:
@@ -56,20 +56,21 @@ def _status(switch: Switch, options: argparse.Namespace) -> int:
     return 0
 
 
-def _rollback(switch: Switch, options: argparse.Namespace) -> int:
+def _rollback(executor: Executor, options: argparse.Namespace) -> int:
     started = time.monotonic()
-    plan = switch.run(lambda seen: plan_rollback(seen, options.to, switch.who))
-    print(f"{switch.host.service}: {plan.note} ({time.monotonic() - started:.2f} s).")
+    plan = executor.run(lambda observed: plan_rollback(observed, options.to, executor.actor))
+    print(f"{executor.host.service}: {plan.note} ({time.monotonic() - started:.2f} s).")
     return 0
 
 
-def _confirm(switch: Switch, _: argparse.Namespace) -> int:
-    print(f"{switch.host.service}: {switch.run(lambda seen: plan_confirmed(seen, None, switch.who)).note}.")
+def _confirm(executor: Executor, _: argparse.Namespace) -> int:
+    plan = executor.run(lambda observed: plan_confirmed(observed, None, executor.actor))
+    print(f"{executor.host.service}: {plan.note}.")
     return 0
 
 
-def _verify(switch: Switch, options: argparse.Namespace) -> int:
-    found = verify(switch.host, [options.release] if options.release else [])
+def _verify(executor: Executor, options: argparse.Namespace) -> int:
+    found = verify(executor.host, [options.release] if options.release else [])
     for name, problems in found.items():
         print(f"{name}: {'whole' if not problems else f'{len(problems)} problems'}")
         for problem in problems:
@@ -81,64 +82,64 @@ def _verify(switch: Switch, options: argparse.Namespace) -> int:
     return 0
 
 
-def _boot(switch: Switch, _: argparse.Namespace) -> int:
-    print(switch.run(lambda seen: plan_boot(seen, switch.who)).note)
+def _boot(executor: Executor, _: argparse.Namespace) -> int:
+    print(executor.run(lambda observed: plan_boot(observed, executor.actor)).note)
     return 0
 
 
-def _guard(switch: Switch, _: argparse.Namespace) -> int:
+def _guard(executor: Executor, _: argparse.Namespace) -> int:
     """Wait for the deadline of what is pending, however often it is moved, and take back what is overdue.
 
     The deadline is absolute, so a guard that was killed and started again waits no longer than the first would have.
     """
     while True:
-        pending = read_pending(switch.host)
-        if pending and is_live(read_activation(switch.host), pending, switch.clock(), switch.boot()):
-            time.sleep(max(0.0, min(GUARD_SLICE, pending.deadline - switch.clock())))
+        pending = read_pending(executor.host)
+        if pending and is_live(read_activation(executor.host), pending, executor.clock(), executor.boot()):
+            time.sleep(max(0.0, min(GUARD_POLL_SECONDS, pending.deadline - executor.clock())))
             continue
         # also when nothing is pending: a guard that was killed while it took something back has that to finish
-        plan = switch.run(lambda seen: plan_guard(seen, switch.who))
+        plan = executor.run(lambda observed: plan_guard(observed, executor.actor))
         if plan.after.pending is None:
             print(plan.note)
             return 0
 
 
-def _unavailable(switch: Switch, _: argparse.Namespace) -> int:
+def _unavailable(executor: Executor, _: argparse.Namespace) -> int:
     """Answer 503 for as long as somebody holds the host's lock."""
-    unavailable.serve(switch.host.lock_path, switch.host.user if os.geteuid() == 0 else None)
+    unavailable.serve(executor.host.lock_path, executor.host.user if os.geteuid() == 0 else None)
     return 0
 
 
-def _role(switch: Switch, options: argparse.Namespace) -> int:
+def _role(executor: Executor, options: argparse.Namespace) -> int:
     """Tell an instance that starts what it is to be. It takes no lock: whoever starts it may hold it."""
-    activation, pending = read_activation(switch.host), read_pending(switch.host)
-    live = pending if is_live(activation, pending, switch.clock(), switch.boot()) else None
+    activation, pending = read_activation(executor.host), read_pending(executor.host)
+    live = pending if is_live(activation, pending, executor.clock(), executor.boot()) else None
     text = f"MOBIUS_START={role_of(activation, live, options.release)}\n"
     durable.write_bytes(options.env_file, text.encode())
     return 0
 
 
-def _watch(switch: Switch, options: argparse.Namespace) -> int:
+def _watch(executor: Executor, options: argparse.Namespace) -> int:
     """Watch the confirmed release to the end of its window (or for `--seconds`), and roll back on a trigger.
 
     The end is absolute, so a watch that was killed and started again lasts no longer than the first would have.
     """
-    host, activation = switch.host, read_activation(switch.host)
+    host, activation = executor.host, read_activation(executor.host)
     if options.seconds is not None:
-        began, token = switch.clock(), activation.token
+        began, token = executor.clock(), activation.token
         settings = dataclasses.replace(host.watching, unhealthy_seconds=options.grace)
         settings = dataclasses.replace(settings, interval=min(settings.interval, 1.0, options.grace / 4))
-        window = Window(activation.confirmed or "", None, began, began + options.seconds, switch.boot(), token)
+        window = Window(activation.confirmed or "", None, began, began + options.seconds, executor.boot(), token)
         if activation.confirmed is not None:
-            _watch_window(switch, window, settings, patient=False)
+            watch_window(executor, window, settings, is_persistent=False)
         print(f"{activation.confirmed or 'nothing'} was watched for {options.seconds:g} s")
         return 0
     while True:
         opened = read_window(host)
-        if opened is not None and opened.is_of(read_activation(host), switch.boot()):
-            _watch_window(switch, opened, host.watching, patient=True)
+        if opened is not None and opened.is_of(read_activation(host), executor.boot()):
+            watch_window(executor, opened, host.watching, is_persistent=True)
         # a run may have taken the host since that last look: plan and lease are made under the same lock
-        plan = switch.run(lambda seen: plan_unwatched(seen, switch.who))
+        plan = executor.run(lambda observed: plan_unwatched(observed, executor.actor))
         if not plan.after.overtime:
             print(plan.note)
             return 0
@@ -152,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config-dir", default=CONFIG_DIR, help=argparse.SUPPRESS)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, run: Callable[[Switch, argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    def command(name: str, run: Callable[[Executor, argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
         found = commands.add_parser(name, help=text, description=text)
         found.set_defaults(run=run)
         return found
@@ -189,11 +190,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     actor = options.command if options.command in ("guard", "boot", "watch") else _actor()
     try:
         host = Host.load(options.service or only_service(options.config_dir), options.config_dir)
-        who = Who(actor, getattr(options, "run_id", None), getattr(options, "reason", None))
-        return int(options.run(Switch(host, who), options))
+        actor = Actor(actor, getattr(options, "run_id", None), getattr(options, "reason", None))
+        return int(options.run(Executor(host, actor), options))
     except KeyboardInterrupt:
         failure = MobiusError("interrupted", "Interrupted.")
     except (MobiusError, OSError) as error:
-        failure = understood(error)
+        failure = to_failure(error)
     print(f"mobius-host: {failure.reason}\n{failure.do_next}", file=sys.stderr)
     return int(failure.code)

@@ -17,27 +17,36 @@ from typing import Any, NoReturn
 from .. import durable
 from ..errors import MobiusError
 from .config import RELEASE_ID, Host
-from .failures import FULL, InstanceError
-from .instance import STATE_TIMEOUT, _admin_state, admin_request
-from .journal import _last_lines, append_journal, journal_has
-from .plan import Action, Instance, Observation, Plan, Who, _Draft
-from .recovery import _settle
-from .state import _current, boot_id, is_live, read_activation, read_lease, read_pending, read_window, staged_releases
+from .failures import DISK_FULL_ERRNOS, InstanceError
+from .instance import STATE_TIMEOUT_SECONDS, admin_request, request_state
+from .journal import append_journal, journal_has_line, read_last_lines
+from .plan import Action, Actor, Observation, ObservedInstance, Plan, PlanBuilder
+from .recovery import recover
+from .state import (
+    boot_id,
+    is_live,
+    read_activation,
+    read_current_link,
+    read_lease,
+    read_pending,
+    read_window,
+    staged_releases,
+)
 from .systemd import Systemd, Unit
 
-SERVE_TIMEOUT = 5.0  # seconds an instance has to serve, before it is started afresh
-STANDBY_TIMEOUT = 3.0  # seconds an instance has to stand by, before it is killed
-LOCK_TIMEOUT = 30.0  # seconds to wait for another command; the lock is never held while a release starts
-RESERVE = ".reserve"  # beside the truth and the journal: space that is given up to write them on a full disk
+SERVE_TIMEOUT_SECONDS = 5.0  # seconds an instance has to serve, before it is started afresh
+STANDBY_TIMEOUT_SECONDS = 3.0  # seconds an instance has to stand by, before it is killed
+LOCK_TIMEOUT_SECONDS = 30.0  # seconds to wait for another command; the lock is never held while a release starts
+RESERVE_NAME = ".reserve"  # beside the truth and the journal: space that is given up to write them on a full disk
 RESERVE_BYTES = 256 << 10
 
 
 @dataclass
-class Switch:
+class Executor:
     """The hands of this module: everything that reads or changes a host goes through here."""
 
     host: Host
-    who: Who
+    actor: Actor
     systemd: Systemd = field(default_factory=Systemd)
     clock: Callable[[], float] = time.monotonic
     boot: Callable[[], str] = boot_id
@@ -56,7 +65,7 @@ class Switch:
         found = {match[1]: unit for name, unit in units.items() if (match := pattern.fullmatch(name))}
         running = [release for release, unit in found.items() if unit.active == "active"]
         with ThreadPoolExecutor(max_workers=max(1, len(running))) as pool:
-            states = dict(zip(running, pool.map(lambda release: _admin_state(host, release), running), strict=True))
+            states = dict(zip(running, pool.map(lambda release: request_state(host, release), running), strict=True))
         moment, boot = self.clock(), self.boot()
         inactive = Unit("", "inactive", "", "", "")
         return Observation(
@@ -66,14 +75,14 @@ class Switch:
             at=moment,
             boot=boot,
             staged=frozenset(staged_releases(host)),
-            instances={release: Instance(unit.active, states.get(release)) for release, unit in found.items()},
+            instances={release: ObservedInstance(unit.active, states.get(release)) for release, unit in found.items()},
             listening=units.get(host.socket_unit, inactive).active == "active",
             enabled=all(
                 units.get(name, inactive).file_state == "enabled" for name in (host.socket_unit, host.boot_unit)
             ),
             guarded=units.get(host.guard_unit, inactive).active in ("active", "activating"),
-            current=_current(host),
-            written=journal_has(host, activation.last),
+            current=read_current_link(host),
+            written=journal_has_line(host, activation.last),
             window=read_window(host),
             watched=units.get(host.watch_unit, inactive).active in ("active", "activating"),
             window_seconds=host.watching.seconds,
@@ -97,9 +106,9 @@ class Switch:
         for release in plan.starts():
             self._start(release)
         with self.locked():
-            rest = make(self.observe())
-            self.perform(rest)
-        return Plan(plan.before, rest.after, plan.actions, plan.note)
+            replanned = make(self.observe())
+            self.perform(replanned)
+        return Plan(plan.before, replanned.after, plan.actions, plan.note)
 
     @contextlib.contextmanager
     def locked(self) -> Any:
@@ -112,10 +121,10 @@ class Switch:
             raise MobiusError("not_provisioned", f"This host is not prepared: {self.host.root} is missing.")
         with contextlib.ExitStack() as stack:
             try:
-                stack.enter_context(durable.locked(self.host.lock_path, LOCK_TIMEOUT))
+                stack.enter_context(durable.locked(self.host.lock_path, LOCK_TIMEOUT_SECONDS))
             except TimeoutError:
                 raise MobiusError(
-                    "timeout", f"Another command has been holding {self.host.lock_path} for {LOCK_TIMEOUT:g} s."
+                    "timeout", f"Another command has been holding {self.host.lock_path} for {LOCK_TIMEOUT_SECONDS:g} s."
                 ) from None
             yield
 
@@ -128,41 +137,41 @@ class Switch:
         """
         try:
             for action in plan.actions:
-                self._do(action)
+                self._perform(action)
         except OSError:
-            self._obey_the_truth()
+            self._stand_by_unexpected()
             raise
         if any(action.verb == "truth" for action in plan.actions):
             self._keep_reserves()
 
-    def _obey_the_truth(self) -> None:
+    def _stand_by_unexpected(self) -> None:
         with contextlib.suppress(MobiusError, OSError):
-            draft = _Draft(self.observe())
-            _settle(draft, self.who)
-            for action in draft.actions:
+            builder = PlanBuilder(self.observe())
+            recover(builder, self.actor)
+            for action in builder.actions:
                 if action.verb == "standby":
-                    self._do(action)
+                    self._perform(action)
 
     def _keep_reserves(self) -> None:
         """Have the space that a rollback on a full disk needs; a disk that is full already cannot give it."""
         for folder in (self.host.root, self.host.state_dir):
             with contextlib.suppress(OSError):
-                path = folder / RESERVE
+                path = folder / RESERVE_NAME
                 if not path.exists():
                     durable.write_bytes(path, os.urandom(RESERVE_BYTES), mode=0o600)
 
-    def _in_any_case(self, folder: Path, write: Callable[[], None]) -> None:
+    def _write_with_reserve(self, folder: Path, write: Callable[[], None]) -> None:
         """Write a state file, on a full disk in the place of the folder's reserve."""
         try:
             write()
         except OSError as error:
-            reserve = folder / RESERVE
-            if error.errno not in FULL or not reserve.exists():
+            reserve = folder / RESERVE_NAME
+            if error.errno not in DISK_FULL_ERRNOS or not reserve.exists():
                 raise
             reserve.unlink()
             write()
 
-    def wait_gone(self, release: str) -> None:
+    def wait_until_stopped(self, release: str) -> None:
         """Wait until an instance that was asked to stop has drained and is gone.
 
         Raises:
@@ -175,7 +184,7 @@ class Switch:
                 raise MobiusError("timeout", f"{unit} has not stopped after {self.host.drain_deadline + 15:g} s.")
             time.sleep(0.1)
 
-    def _do(self, action: Action) -> None:
+    def _perform(self, action: Action) -> None:
         host, release = self.host, str(action.release)
         match action.verb:
             case "start":
@@ -187,7 +196,9 @@ class Switch:
             case "stop":
                 self.systemd.stop(host.unit(release))
             case "truth":
-                self._in_any_case(host.root, lambda: durable.write_json(host.activation_path, action.value.as_dict()))
+                self._write_with_reserve(
+                    host.root, lambda: durable.write_json(host.activation_path, action.value.as_dict())
+                )
             case "pending":
                 durable.write_json(host.pending_path, action.value.as_dict())
             case "forget":
@@ -208,32 +219,32 @@ class Switch:
             case "enable":
                 self.systemd.enable(host.socket_unit, host.boot_unit)
             case "log":
-                self._in_any_case(host.state_dir, lambda: append_journal(host, action.value))
+                self._write_with_reserve(host.state_dir, lambda: append_journal(host, action.value))
 
     def _start(self, release: str) -> None:
         unit = self.host.unit(release)
         timeout = self.start_timeout or self.host.start_timeout
         until = time.monotonic() + timeout
-        late = f"{release} was not ready after {timeout:g} s."
+        reason = f"{release} was not ready after {timeout:g} s."
         try:
             ready = self.systemd.start(unit, timeout)
         except MobiusError as error:
             if error.outcome != "timeout":
                 raise
-            self._give_up("instance_not_ready", release, late)
-        while ready and _admin_state(self.host, release) is None:
+            self._fail_start("instance_not_ready", release, reason)
+        while ready and request_state(self.host, release) is None:
             if time.monotonic() > until:
-                self._give_up("instance_not_ready", release, late)
+                self._fail_start("instance_not_ready", release, reason)
             time.sleep(0.05)
             ready = self._active(release)
         if not ready:
             found = self.systemd.units(unit).get(unit)
             if found is not None and found.result == "timeout":
-                late = f"{release} was not ready after {self.host.start_timeout:g} s, the unit's own limit."
-                self._give_up("instance_not_ready", release, late)
-            self._give_up("instance_failed", release, f"{release} stopped by itself while it started.")
+                reason = f"{release} was not ready after {self.host.start_timeout:g} s, the unit's own limit."
+                self._fail_start("instance_not_ready", release, reason)
+            self._fail_start("instance_failed", release, f"{release} stopped by itself while it started.")
 
-    def _give_up(self, outcome: str, release: str, reason: str) -> NoReturn:
+    def _fail_start(self, outcome: str, release: str, reason: str) -> NoReturn:
         if release != read_activation(self.host).confirmed:
             # systemd would start it again and again; what is confirmed, it shall
             self.systemd.stop(self.host.unit(release))
@@ -244,7 +255,7 @@ class Switch:
     def last_lines(self, release: str, lines: int = 20) -> list[str]:
         """The last lines that an instance wrote, to systemd's journal and to its log file."""
         unit = self.systemd.log(self.host.unit(release), lines)
-        own = _last_lines(self.host.log_dir / f"{release}.log")[-lines:]
+        own = read_last_lines(self.host.log_dir / f"{release}.log")[-lines:]
         return [*unit, *(line.decode(errors="replace") for line in own)]
 
     def _active(self, release: str) -> bool:
@@ -254,17 +265,17 @@ class Switch:
 
     def _serve(self, release: str) -> None:
         """An instance that hangs in standby is killed and started afresh; it serves nobody yet, so nothing is lost."""
-        until = time.monotonic() + SERVE_TIMEOUT
-        afresh = False
+        until = time.monotonic() + SERVE_TIMEOUT_SECONDS
+        was_restarted = False
         while True:
-            left = max(STATE_TIMEOUT, until - time.monotonic())
+            left = max(STATE_TIMEOUT_SECONDS, until - time.monotonic())
             try:
                 status, _, body = admin_request(self.host, release, "POST", "/admin/serve", timeout=left)
             except OSError as error:
-                if time.monotonic() > until and not afresh and self._active(release):
+                if time.monotonic() > until and not was_restarted and self._active(release):
                     self.systemd.kill(self.host.unit(release))
                     self._start(release)
-                    afresh, until = True, time.monotonic() + SERVE_TIMEOUT
+                    was_restarted, until = True, time.monotonic() + SERVE_TIMEOUT_SECONDS
                     continue
                 if time.monotonic() > until or not self._active(release):
                     lines = self.last_lines(release)
@@ -280,10 +291,12 @@ class Switch:
 
     def _standby(self, release: str) -> None:
         """An instance that cannot be told is killed: hung, it would go on taking connections that it never answers."""
-        until = time.monotonic() + STANDBY_TIMEOUT
+        until = time.monotonic() + STANDBY_TIMEOUT_SECONDS
         while self._active(release):
             try:
-                status, _, _ = admin_request(self.host, release, "POST", "/admin/standby", timeout=STANDBY_TIMEOUT)
+                status, _, _ = admin_request(
+                    self.host, release, "POST", "/admin/standby", timeout=STANDBY_TIMEOUT_SECONDS
+                )
                 if status == 200:
                     return
             except OSError:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import MobiusError
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 
 
 class InstanceError(MobiusError):
@@ -20,11 +20,11 @@ class InstanceError(MobiusError):
         self.journal = journal
 
 
-def understood(error: Exception) -> MobiusError:
+def to_failure(error: Exception) -> MobiusError:
     """An error of the operating system as a failure that a person can act on; a MobiusError as it is."""
     if isinstance(error, MobiusError):
         return error
-    if isinstance(error, OSError) and error.errno in FULL:
+    if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
         return MobiusError("disk_full", f"There is no space left for {error.filename or 'the state of this host'}.")
     if isinstance(error, PermissionError):
         what = f"Not allowed: {error.filename or error}."
@@ -32,9 +32,9 @@ def understood(error: Exception) -> MobiusError:
     return MobiusError("environment_failed", f"{type(error).__name__}: {error}")
 
 
-def as_failure(error: Exception) -> dict[str, Any]:
+def failure_result(error: Exception) -> dict[str, Any]:
     """The arguments of a module's `fail_json`."""
-    failure = understood(error)
+    failure = to_failure(error)
     result: dict[str, Any] = {"msg": failure.reason, "mobius_failure": failure.as_dict()}
     if isinstance(failure, InstanceError):
         result["journal"] = failure.journal

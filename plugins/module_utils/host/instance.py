@@ -13,8 +13,8 @@ from pathlib import Path
 
 from .config import Host
 
-STATE_TIMEOUT = 1.0  # seconds an instance has to tell its state
-ANSWER_BYTES = 8 << 20  # no answer of an instance is longer
+STATE_TIMEOUT_SECONDS = 1.0  # seconds an instance has to tell its state
+RESPONSE_MAX_BYTES = 8 << 20  # no answer of an instance is longer
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -23,16 +23,16 @@ class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: Path, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
         self._path = path
-        self.late = False
+        self.timed_out = False
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
 
-    def cut(self) -> None:
+    def shut_down(self) -> None:
         """End the conversation from another thread: whoever reads sees its end."""
-        self.late = True
+        self.timed_out = True
         channel = self.sock
         if channel is not None:
             with contextlib.suppress(OSError):
@@ -57,30 +57,30 @@ def admin_request(
         OSError: nobody answers, not in time, or with something that is not HTTP or is longer than ANSWER_BYTES.
     """
     connection = _UnixConnection(host.admin_socket(release), timeout)
-    alarm = threading.Timer(timeout, connection.cut)
-    alarm.daemon = True
+    timer = threading.Timer(timeout, connection.shut_down)
+    timer.daemon = True
     try:
         connection.connect()
-        alarm.start()
+        timer.start()
         connection.request(method, path, body=body, headers={"Content-Type": content_type} if content_type else {})
         answer = connection.getresponse()
-        content = answer.read(ANSWER_BYTES + 1)
-        if len(content) > ANSWER_BYTES:
-            raise ConnectionError(f"the instance of {release} gave more than {ANSWER_BYTES} bytes")
-        if connection.late:
+        content = answer.read(RESPONSE_MAX_BYTES + 1)
+        if len(content) > RESPONSE_MAX_BYTES:
+            raise ConnectionError(f"the instance of {release} gave more than {RESPONSE_MAX_BYTES} bytes")
+        if connection.timed_out:
             raise TimeoutError(f"the instance of {release} had not answered after {timeout:g} s")
         return answer.status, {name.lower(): value for name, value in answer.getheaders()}, content
     except http.client.HTTPException as error:
         raise ConnectionError(f"the instance of {release} gave no HTTP answer ({error!r})") from error
     finally:
-        alarm.cancel()
+        timer.cancel()
         connection.close()
 
 
-def _admin_state(host: Host, release: str) -> str | None:
+def request_state(host: Host, release: str) -> str | None:
     """ "standby", "serving" or "draining", as the instance says; None when it does not."""
     try:
-        status, _, body = admin_request(host, release, "GET", "/admin/state", timeout=STATE_TIMEOUT)
+        status, _, body = admin_request(host, release, "GET", "/admin/state", timeout=STATE_TIMEOUT_SECONDS)
         state = json.loads(body)["state"] if status == 200 else None
     except PermissionError:
         raise  # this user may not ask, which is no news of the instance

@@ -16,10 +16,10 @@ from typing import Any
 from .. import durable
 from .config import Host
 
-FIRST_SHA256 = "0" * 64
+FIRST_PREVIOUS_SHA256 = "0" * 64
 
 
-def _last_lines(path: Path, size: int = 1 << 16) -> list[bytes]:
+def read_last_lines(path: Path, size: int = 1 << 16) -> list[bytes]:
     """The last lines of a file, without their ends; the first of them may be cut."""
     try:
         # the service's user may write beside its own log: what it linked or piped there is not ours to read
@@ -36,11 +36,11 @@ def _last_lines(path: Path, size: int = 1 << 16) -> list[bytes]:
         return stream.read(size).splitlines()
 
 
-def journal_has(host: Host, line: Mapping[str, Any] | None) -> bool:
+def journal_has_line(host: Host, line: Mapping[str, Any] | None) -> bool:
     """Whether the end of the journal has this line, whatever it is chained to."""
     if line is None:
         return True
-    for raw in reversed(_last_lines(host.journal_path)):
+    for raw in reversed(read_last_lines(host.journal_path)):
         try:
             found = json.loads(raw)
         except ValueError:
@@ -52,8 +52,8 @@ def journal_has(host: Host, line: Mapping[str, Any] | None) -> bool:
 
 def append_journal(host: Host, line: Mapping[str, Any]) -> None:
     """Add a line, chained to the one before it by that one's SHA-256."""
-    lines = _last_lines(host.journal_path)
-    previous = hashlib.sha256(lines[-1]).hexdigest() if lines else FIRST_SHA256
+    lines = read_last_lines(host.journal_path)
+    previous = hashlib.sha256(lines[-1]).hexdigest() if lines else FIRST_PREVIOUS_SHA256
     text = json.dumps({**line, "prev_sha256": previous}, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     durable.append_line(host.journal_path, text)
 
@@ -61,7 +61,7 @@ def append_journal(host: Host, line: Mapping[str, Any]) -> None:
 def journal_problems(host: Host) -> list[str]:
     """What is wrong with the journal, one sentence a line; empty when the chain is whole."""
     problems = []
-    previous = FIRST_SHA256
+    previous = FIRST_PREVIOUS_SHA256
     try:
         lines = host.journal_path.read_bytes().splitlines()
     except FileNotFoundError:

@@ -13,11 +13,11 @@ from typing import Any
 
 from .state import Activation, Lease, Pending, Window, is_live, is_open, role_of
 
-REASON_LENGTH = 500  # characters of a reason that are kept
+REASON_MAX_CHARS = 500  # characters of a reason that are kept
 
 
 @dataclass(frozen=True)
-class Instance:
+class ObservedInstance:
     """An instance as seen: its unit's state, and what it says itself (None: it does not answer)."""
 
     unit: str
@@ -46,7 +46,7 @@ class Observation:
     at: float  # seconds of CLOCK_MONOTONIC
     boot: str
     staged: frozenset[str]
-    instances: Mapping[str, Instance]
+    instances: Mapping[str, ObservedInstance]
     listening: bool
     enabled: bool
     guarded: bool
@@ -83,9 +83,9 @@ class Observation:
         """The pending promotion when it awaits its end, overdue or not."""
         return self.pending if is_open(self.activation, self.pending, self.boot) else None
 
-    def instance(self, release: str) -> Instance:
+    def instance(self, release: str) -> ObservedInstance:
         """The instance of a release, a stopped one when there is none."""
-        return self.instances.get(release, Instance("inactive"))
+        return self.instances.get(release, ObservedInstance("inactive"))
 
     def role(self, release: str) -> str:
         """What the release is to be."""
@@ -139,49 +139,49 @@ _SENTENCES = {
 }
 
 
-def _folded(seen: Observation, action: Action) -> Observation:
+def apply_to_model(observed: Observation, action: Action) -> Observation:
     """What a host looks like after an action. This is the prediction that check mode shows."""
 
-    def instances(release: str | None, instance: Instance | None) -> Mapping[str, Instance]:
-        others = {name: item for name, item in seen.instances.items() if name != release}
+    def instances(release: str | None, instance: ObservedInstance | None) -> Mapping[str, ObservedInstance]:
+        others = {name: item for name, item in observed.instances.items() if name != release}
         return {**others, str(release): instance} if instance else others
 
     replace = dataclasses.replace
     match action.verb:
         case "start":
-            running = Instance("active", seen.role(str(action.release)))
-            return replace(seen, instances=instances(action.release, running), listening=True)
+            running = ObservedInstance("active", observed.role(str(action.release)))
+            return replace(observed, instances=instances(action.release, running), listening=True)
         case "serve":
-            return replace(seen, instances=instances(action.release, Instance("active", "serving")))
+            return replace(observed, instances=instances(action.release, ObservedInstance("active", "serving")))
         case "standby":
-            return replace(seen, instances=instances(action.release, Instance("active", "standby")))
+            return replace(observed, instances=instances(action.release, ObservedInstance("active", "standby")))
         case "stop":
-            return replace(seen, instances=instances(action.release, None))
+            return replace(observed, instances=instances(action.release, None))
         case "truth":
-            live = is_live(action.value, seen.pending, seen.at, seen.boot)
-            return replace(seen, activation=action.value, live=live, written=False)
+            live = is_live(action.value, observed.pending, observed.at, observed.boot)
+            return replace(observed, activation=action.value, live=live, written=False)
         case "pending":
-            live = is_live(seen.activation, action.value, seen.at, seen.boot)
-            return replace(seen, pending=action.value, live=live)
+            live = is_live(observed.activation, action.value, observed.at, observed.boot)
+            return replace(observed, pending=action.value, live=live)
         case "forget":
-            return replace(seen, pending=None, live=False)
+            return replace(observed, pending=None, live=False)
         case "guard":
-            return replace(seen, guarded=True)
+            return replace(observed, guarded=True)
         case "window":
-            return replace(seen, window=action.value, watched=False)
+            return replace(observed, window=action.value, watched=False)
         case "watch":
-            return replace(seen, watched=True)
+            return replace(observed, watched=True)
         case "unwatch":
-            return replace(seen, window=None)
+            return replace(observed, window=None)
         case "link":
-            return replace(seen, current=action.release)
+            return replace(observed, current=action.release)
         case "close":
-            return replace(seen, listening=False)
+            return replace(observed, listening=False)
         case "enable":
-            return replace(seen, enabled=True)
+            return replace(observed, enabled=True)
         case "log":
-            return replace(seen, written=True)
-    return seen
+            return replace(observed, written=True)
+    return observed
 
 
 @dataclass(frozen=True)
@@ -214,29 +214,29 @@ class Plan:
         }
 
 
-class _Draft:
+class PlanBuilder:
     """A plan in the making: it collects actions and knows what the host looks like after them."""
 
-    def __init__(self, seen: Observation) -> None:
-        self.before = seen
-        self.now = seen
+    def __init__(self, observed: Observation) -> None:
+        self.before = observed
+        self.model = observed
         self.actions: list[Action] = []
 
     def do(self, verb: str, release: str | None = None, value: Any = None) -> None:
         action = Action(verb, release, value)
         self.actions.append(action)
-        self.now = _folded(self.now, action)
+        self.model = apply_to_model(self.model, action)
 
     def serve(self, release: str) -> None:
         """Have a release serve, started first if need be."""
-        if self.now.instance(release).unit != "active":
+        if self.model.instance(release).unit != "active":
             self.do("start", release)
-        if self.now.instance(release).state != "serving":
+        if self.model.instance(release).state != "serving":
             self.do("serve", release)
 
-    def rest(self, release: str) -> None:
+    def stand_by(self, release: str) -> None:
         """Have a release stand by; one that loops through restarts is stopped."""
-        instance = self.now.instance(release)
+        instance = self.model.instance(release)
         if instance.unit == "active" and instance.state not in ("standby", "draining"):
             self.do("standby", release)
         elif instance.exists and instance.unit != "active":
@@ -244,38 +244,38 @@ class _Draft:
 
     def stop(self, release: str) -> None:
         """Have no instance of a release."""
-        if self.now.instance(release).exists:
-            self.rest(release)
-        if self.now.instance(release).exists:
+        if self.model.instance(release).exists:
+            self.stand_by(release)
+        if self.model.instance(release).exists:
             self.do("stop", release)
 
-    def close_if_bare(self) -> None:
+    def stop_listening_if_unused(self) -> None:
         """On a host that has served nothing yet, an instance's socket unit goes with the last instance."""
-        bare = self.now.activation.confirmed is None and not self.now.live
-        if bare and self.now.listening and not any(item.exists for item in self.now.instances.values()):
+        bare = self.model.activation.confirmed is None and not self.model.live
+        if bare and self.model.listening and not any(item.exists for item in self.model.instances.values()):
             self.do("close")
 
     def finish(self) -> None:
         """What follows from the truth."""
-        confirmed = self.now.activation.confirmed
-        if confirmed is not None and self.now.current != confirmed:
+        confirmed = self.model.activation.confirmed
+        if confirmed is not None and self.model.current != confirmed:
             self.do("link", confirmed)
-        if confirmed is not None and not self.now.enabled:
+        if confirmed is not None and not self.model.enabled:
             self.do("enable")
 
     def plan(self, note: str) -> Plan:
-        return Plan(self.before, self.now, tuple(self.actions), note)
+        return Plan(self.before, self.model, tuple(self.actions), note)
 
 
 @dataclass(frozen=True)
-class Who:
+class Actor:
     """Who asks, and why: what the journal keeps, as one line that can be written whatever was typed."""
 
-    actor: str
+    name: str
     run: str | None = None
     reason: str | None = None
 
     def __post_init__(self) -> None:
         if self.reason is not None:
             readable = self.reason.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-            object.__setattr__(self, "reason", " ".join(readable.split())[:REASON_LENGTH])
+            object.__setattr__(self, "reason", " ".join(readable.split())[:REASON_MAX_CHARS])

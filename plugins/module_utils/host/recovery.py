@@ -10,125 +10,128 @@ from typing import Any
 
 from ..errors import MobiusError
 from .config import RELEASE_ID
-from .plan import Observation, Who, _Draft
+from .plan import Actor, Observation, PlanBuilder
 from .state import Pending
 
-TAKEN_BACK = 0.0  # the deadline of a promotion that is being taken back
+REVERTING_DEADLINE = 0.0  # the deadline of a promotion that is being taken back
 
 
-def _now() -> str:
+def utc_now() -> str:
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def _line(event: str, before: str | None, after: str | None, token: int, who: Who) -> dict[str, Any]:
+def make_journal_line(event: str, before: str | None, after: str | None, token: int, actor: Actor) -> dict[str, Any]:
     """A line of the journal, still without its link to the line before."""
     return {
-        "at": _now(),
+        "at": utc_now(),
         "event": event,
         "from": before,
         "to": after,
-        "run": who.run,
+        "run": actor.run,
         "token": token,
-        "reason": who.reason,
-        "actor": who.actor,
+        "reason": actor.reason,
+        "actor": actor.name,
     }
 
 
-def _write_down(draft: _Draft) -> None:
+def catch_up_journal(builder: PlanBuilder) -> None:
     """Add the line to the journal that a kill kept from it, before the truth that has it is replaced."""
-    if not draft.now.written:
-        draft.do("log", value=draft.now.activation.last)
+    if not builder.model.written:
+        builder.do("log", value=builder.model.activation.last)
 
 
-def _settle(draft: _Draft, who: Who) -> None:
+def recover(builder: PlanBuilder, actor: Actor) -> None:
     """Finish, or undo, what a killed command or a passed deadline left behind.
 
     The truth decides: an instance serves exactly when its role says so. Only instances that answer are told anything,
     and nobody is told to stand by before the one that is to serve does; so this cannot fail where nothing is broken.
     """
-    _write_down(draft)
-    pending = draft.now.pending
-    if pending is not None and not draft.now.live:
-        if draft.now.open:
-            late = Who(who.actor, pending.run, "it was not confirmed before its deadline")
-            _revert(draft, pending.release, late, mark_bad=False)
+    catch_up_journal(builder)
+    pending = builder.model.pending
+    if pending is not None and not builder.model.live:
+        if builder.model.open:
+            late = Actor(actor.name, pending.run, "it was not confirmed before its deadline")
+            revert(builder, pending.release, late, mark_bad=False)
         else:
-            draft.do("forget")
-    wanted = [release for release in draft.now.instances if draft.now.role(release) == "serving"]
-    for release in wanted:
-        if draft.now.instance(release).state in ("standby", "draining"):
-            draft.do("serve", release)
-    strangers = [
+            builder.do("forget")
+    expected = [release for release in builder.model.instances if builder.model.role(release) == "serving"]
+    for release in expected:
+        if builder.model.instance(release).state in ("standby", "draining"):
+            builder.do("serve", release)
+    unexpected = [
         release
-        for release, instance in draft.now.instances.items()
-        if release not in wanted and instance.state == "serving"
+        for release, instance in builder.model.instances.items()
+        if release not in expected and instance.state == "serving"
     ]
-    confirmed = draft.now.activation.confirmed
-    if any(draft.now.instance(release).state == "serving" for release in wanted):
-        for release in strangers:
-            draft.do("standby", release)
+    confirmed = builder.model.activation.confirmed
+    if any(builder.model.instance(release).state == "serving" for release in expected):
+        for release in unexpected:
+            builder.do("standby", release)
     elif confirmed is None:
-        for release in strangers:
-            draft.stop(release)
-        draft.close_if_bare()
-    if confirmed is not None and draft.now.current != confirmed:
-        draft.do("link", confirmed)
-    if draft.now.open_window is not None and not draft.now.watched:
-        draft.do("watch")
+        for release in unexpected:
+            builder.stop(release)
+        builder.stop_listening_if_unused()
+    if confirmed is not None and builder.model.current != confirmed:
+        builder.do("link", confirmed)
+    if builder.model.open_window is not None and not builder.model.watched:
+        builder.do("watch")
 
 
-def _revert(draft: _Draft, release: str, who: Who, *, mark_bad: bool) -> None:
+def revert(builder: PlanBuilder, release: str, actor: Actor, *, mark_bad: bool) -> None:
     """Have the confirmed release serve again, and the other one gone; without a confirmed one, nothing at all.
 
     Once the confirmed one serves, the promotion is made overdue: from there on whoever comes next, the guard at the
     latest, goes on taking it back.
     """
-    confirmed = draft.now.activation.confirmed
+    confirmed = builder.model.activation.confirmed
     if confirmed is not None:
-        draft.serve(confirmed)
-    pending = draft.now.open
-    line = _line("reverted", release, confirmed, draft.now.activation.token, who)
-    if mark_bad and not draft.now.activation.is_bad(release):
-        truth = draft.now.activation.marked(release, True, who.reason, who.run)
-        draft.do("truth", value=dataclasses.replace(truth, last=line))
-        draft.do("log", value=line)
-    elif pending is not None and pending.deadline > TAKEN_BACK:
-        draft.do("log", value=line)
-    if pending is not None and pending.deadline > TAKEN_BACK:
-        draft.do("pending", release, dataclasses.replace(pending, deadline=TAKEN_BACK))
-    draft.stop(release)
-    if draft.now.pending is not None:
-        draft.do("forget")
-    draft.close_if_bare()
+        builder.serve(confirmed)
+    pending = builder.model.open
+    line = make_journal_line("reverted", release, confirmed, builder.model.activation.token, actor)
+    if mark_bad and not builder.model.activation.is_bad(release):
+        truth = builder.model.activation.marked(release, True, actor.reason, actor.run)
+        builder.do("truth", value=dataclasses.replace(truth, last=line))
+        builder.do("log", value=line)
+    elif pending is not None and pending.deadline > REVERTING_DEADLINE:
+        builder.do("log", value=line)
+    if pending is not None and pending.deadline > REVERTING_DEADLINE:
+        builder.do("pending", release, dataclasses.replace(pending, deadline=REVERTING_DEADLINE))
+    builder.stop(release)
+    if builder.model.pending is not None:
+        builder.do("forget")
+    builder.stop_listening_if_unused()
 
 
-def _keep_warm(draft: _Draft) -> None:
+def stop_unneeded(builder: PlanBuilder) -> None:
     """Only the confirmed release and the one to go back to keep running, the latter as long as the window lasts."""
-    over = draft.now.window_seconds and draft.now.open_window is None
-    keep = (draft.now.activation.confirmed, None if over else draft.now.activation.previous(draft.now.staged))
-    for release in list(draft.now.instances):
+    over = builder.model.window_seconds and builder.model.open_window is None
+    keep = (
+        builder.model.activation.confirmed,
+        None if over else builder.model.activation.previous(builder.model.staged),
+    )
+    for release in list(builder.model.instances):
         if release not in keep:
-            draft.stop(release)
+            builder.stop(release)
 
 
-def _own_pending(seen: Observation, release: str, who: Who) -> Pending:
-    pending = seen.promoting
+def require_pending(observed: Observation, release: str, actor: Actor) -> Pending:
+    pending = observed.promoting
     if pending is None or pending.release != release:
         raise MobiusError(
             "nothing_pending",
             f"{release} is not being promoted on this host"
             + (f"; {pending.release} is." if pending else "; its promotion was reverted or never began."),
         )
-    if who.run is not None and pending.run is not None and pending.run != who.run:
-        raise MobiusError("fenced", f"{release} is being promoted by the run {pending.run}, not by {who.run}.")
+    if actor.run is not None and pending.run is not None and pending.run != actor.run:
+        raise MobiusError("fenced", f"{release} is being promoted by the run {pending.run}, not by {actor.run}.")
     return pending
 
 
-def _must_be_id(release: str) -> None:
+def require_release_id(release: str) -> None:
     if not RELEASE_ID.fullmatch(release):
         raise MobiusError("invalid_input", f"{release!r} is no release id.")
 
 
-def _must_be_staged(seen: Observation, release: str, assume: bool) -> None:
-    if release not in seen.staged and not assume:
+def require_staged(observed: Observation, release: str, assume: bool) -> None:
+    if release not in observed.staged and not assume:
         raise MobiusError("release_missing", f"{release} is not staged on this host.")

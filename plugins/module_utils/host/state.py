@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MobiusError
-from .config import RELEASE_ID, SCHEMA, Host, _damaged, _read_json, _take, _take_release
+from .config import RELEASE_ID, SCHEMA, Host, corrupt_state, read_state_file, require_field, require_release_field
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,8 @@ class Window:
 
     def is_of(self, activation: Activation, boot: str) -> bool:
         """Whether it is about what the truth names, in this boot."""
-        mine = (activation.confirmed, activation.token, boot)
-        return (self.release, self.token, self.boot_id) == mine
+        expected = (activation.confirmed, activation.token, boot)
+        return (self.release, self.token, self.boot_id) == expected
 
 
 def read_window(host: Host) -> Window | None:
@@ -134,16 +134,16 @@ def read_window(host: Host) -> Window | None:
     """
     path = host.watch_path
     try:
-        content = _read_json(path)
+        content = read_state_file(path)
         if content is None:
             return None
         return Window(
-            release=_take_release(path, content, "release", str),
-            previous=_take_release(path, content, "previous", str, None),
-            began=float(_take(path, content, "began", int, float)),
-            until=float(_take(path, content, "until", int, float)),
-            boot_id=_take(path, content, "boot_id", str),
-            token=_take(path, content, "token", int),
+            release=require_release_field(path, content, "release", str),
+            previous=require_release_field(path, content, "previous", str, None),
+            began=float(require_field(path, content, "began", int, float)),
+            until=float(require_field(path, content, "until", int, float)),
+            boot_id=require_field(path, content, "boot_id", str),
+            token=require_field(path, content, "token", int),
         )
     except MobiusError:
         return None
@@ -187,37 +187,37 @@ def read_activation(host: Host) -> Activation:
         MobiusError: `state_damaged` when the file cannot be understood, or is gone though there is a current release.
     """
     path = host.activation_path
-    content = _read_json(path)
+    content = read_state_file(path)
     if content is None:
         if host.current_path.is_symlink():
-            raise _damaged(path, f"it is missing, though {host.current_path} names a release")
+            raise corrupt_state(path, f"it is missing, though {host.current_path} names a release")
         return Activation(host.service)
-    if _take(path, content, "service", str) != host.service:
-        raise _damaged(path, f"it is about {content['service']!r}")
+    if require_field(path, content, "service", str) != host.service:
+        raise corrupt_state(path, f"it is about {content['service']!r}")
     history = []
-    for item in _take(path, content, "history", list):
+    for item in require_field(path, content, "history", list):
         if not isinstance(item, dict):
-            raise _damaged(path, f"its history holds {item!r}")
+            raise corrupt_state(path, f"its history holds {item!r}")
         history.append(
             Entry(
-                release=_take_release(path, item, "release", str),
-                activated=_take(path, item, "activated", str, None),
-                confirmed=_take(path, item, "confirmed", str, None),
-                bad=_take(path, item, "bad", bool),
-                reason=_take(path, item, "reason", str, None),
-                run=_take(path, item, "run", str, None),
+                release=require_release_field(path, item, "release", str),
+                activated=require_field(path, item, "activated", str, None),
+                confirmed=require_field(path, item, "confirmed", str, None),
+                bad=require_field(path, item, "bad", bool),
+                reason=require_field(path, item, "reason", str, None),
+                run=require_field(path, item, "run", str, None),
             )
         )
-    pinned = _take(path, content, "pinned", list)
+    pinned = require_field(path, content, "pinned", list)
     if not all(isinstance(release, str) for release in pinned):
-        raise _damaged(path, f"pinned is {pinned!r}")
+        raise corrupt_state(path, f"pinned is {pinned!r}")
     last = content.get("last")
     if last is not None and not isinstance(last, dict):
-        raise _damaged(path, f"last is {last!r}")
-    confirmed = _take_release(path, content, "confirmed", str, None)
+        raise corrupt_state(path, f"last is {last!r}")
+    confirmed = require_release_field(path, content, "confirmed", str, None)
     if confirmed is not None and all(entry.release != confirmed for entry in history):
-        raise _damaged(path, f"its history does not know the confirmed release {confirmed}")
-    token = _take(path, content, "token", int)
+        raise corrupt_state(path, f"its history does not know the confirmed release {confirmed}")
+    token = require_field(path, content, "token", int)
     return Activation(host.service, token, confirmed, tuple(history), tuple(pinned), last)
 
 
@@ -228,21 +228,21 @@ def read_pending(host: Host) -> Pending | None:
         MobiusError: `state_damaged` when the file cannot be understood.
     """
     path = host.pending_path
-    content = _read_json(path)
+    content = read_state_file(path)
     if content is None:
         return None
-    stage = _take(path, content, "stage", str)
+    stage = require_field(path, content, "stage", str)
     if stage not in ("canary", "serving"):
-        raise _damaged(path, f"stage is {stage!r}")
+        raise corrupt_state(path, f"stage is {stage!r}")
     return Pending(
-        release=_take_release(path, content, "release", str),
-        previous=_take_release(path, content, "previous", str, None),
+        release=require_release_field(path, content, "release", str),
+        previous=require_release_field(path, content, "previous", str, None),
         stage=stage,
-        deadline=float(_take(path, content, "deadline", int, float)),
-        boot_id=_take(path, content, "boot_id", str),
-        run=_take(path, content, "run", str, None),
-        token=_take(path, content, "token", int),
-        activated=_take(path, content, "activated", str),
+        deadline=float(require_field(path, content, "deadline", int, float)),
+        boot_id=require_field(path, content, "boot_id", str),
+        run=require_field(path, content, "run", str, None),
+        token=require_field(path, content, "token", int),
+        activated=require_field(path, content, "activated", str),
     )
 
 
@@ -284,7 +284,7 @@ def staged_releases(host: Host) -> list[str]:
     return sorted(name for name in names if RELEASE_ID.fullmatch(name) and (host.releases_dir / name).is_dir())
 
 
-def _current(host: Host) -> str | None:
+def read_current_link(host: Host) -> str | None:
     try:
         return Path(os.readlink(host.current_path)).name
     except OSError:

@@ -17,25 +17,25 @@ from .plan import Observation
 from .state import read_activation, read_pending, staged_releases
 
 
-def status(host: Host, seen: Observation) -> dict[str, Any]:
+def status(host: Host, observed: Observation) -> dict[str, Any]:
     """What `release_info` returns and `mobius-host status --json` prints."""
-    pending, window = seen.promoting, seen.open_window
+    pending, window = observed.promoting, observed.open_window
     releases = []
-    known = {entry.release for entry in seen.activation.history}
-    for release in sorted(seen.staged | known | {name for name, item in seen.instances.items() if item.exists}):
-        entry = seen.activation.latest(release)
-        about = _about(host, release)
-        word = seen.instance(release).word
+    known = {entry.release for entry in observed.activation.history}
+    for release in sorted(observed.staged | known | {name for name, item in observed.instances.items() if item.exists}):
+        entry = observed.activation.latest(release)
+        about = _read_release_record(host, release)
+        word = observed.instance(release).word
         if word in ("stopped", "stopping"):
             bad = entry is not None and entry.bad
-            word = "bad" if bad else "kept" if release in seen.staged else "removed"
+            word = "bad" if bad else "kept" if release in observed.staged else "removed"
         releases.append(
             {
                 "release": release,
                 "version": about.get("version") or release.rsplit("-", 1)[0],
                 "commit": about.get("commit"),
                 "state": word,
-                "staged": release in seen.staged,
+                "staged": release in observed.staged,
                 "confirmed": entry.confirmed if entry else None,
                 "activated": entry.activated if entry else None,
                 "bad": entry.bad if entry else False,
@@ -44,20 +44,20 @@ def status(host: Host, seen: Observation) -> dict[str, Any]:
         )
     return {
         "service": host.service,
-        "confirmed": seen.activation.confirmed,
-        "previous": seen.activation.previous(seen.staged),
-        "token": seen.activation.token,
-        "pending": {**pending.as_dict(), "remaining": round(pending.deadline - seen.at, 3)} if pending else None,
-        "watch": {"release": window.release, "remaining": max(0.0, round(window.until - seen.at, 3))}
+        "confirmed": observed.activation.confirmed,
+        "previous": observed.activation.previous(observed.staged),
+        "token": observed.activation.token,
+        "pending": {**pending.as_dict(), "remaining": round(pending.deadline - observed.at, 3)} if pending else None,
+        "watch": {"release": window.release, "remaining": max(0.0, round(window.until - observed.at, 3))}
         if window
         else None,
-        "serving": sorted(name for name, item in seen.instances.items() if item.state == "serving"),
+        "serving": sorted(name for name, item in observed.instances.items() if item.state == "serving"),
         "releases": releases,
-        "history": [dataclasses.asdict(entry) for entry in seen.activation.history],
+        "history": [dataclasses.asdict(entry) for entry in observed.activation.history],
     }
 
 
-def _about(host: Host, release: str) -> dict[str, Any]:
+def _read_release_record(host: Host, release: str) -> dict[str, Any]:
     """The release's `release.json`; empty when it is missing or damaged, which `verify` tells."""
     try:
         content = json.loads((host.release_dir(release) / "release.json").read_bytes())

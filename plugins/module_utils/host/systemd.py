@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ..errors import MobiusError
 
-NOT_FOUND = 5  # what systemctl ends with when there is no such unit
+NO_SUCH_UNIT_EXIT_CODE = 5  # what systemctl ends with when there is no such unit
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Systemd:
         except FileNotFoundError:
             raise MobiusError("missing_dependency", f"{arguments[0]} is not installed on this host.") from None
 
-    def must(self, *arguments: str, timeout: float = 30.0) -> str:
+    def run_checked(self, *arguments: str, timeout: float = 30.0) -> str:
         """What a command says that has to succeed."""
         done = self._run(*arguments, timeout=timeout)
         if done.returncode != 0:
@@ -54,7 +54,9 @@ class Systemd:
 
     def units(self, *patterns: str) -> dict[str, Unit]:
         """The loaded units that these names and globs match, by name."""
-        shown = self.must("systemctl", "show", "--property=Id,ActiveState,SubState,UnitFileState,Result", *patterns)
+        shown = self.run_checked(
+            "systemctl", "show", "--property=Id,ActiveState,SubState,UnitFileState,Result", *patterns
+        )
         found = {}
         for block in shown.split("\n\n"):
             values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
@@ -76,25 +78,25 @@ class Systemd:
             MobiusError: `timeout` when it is neither after `timeout` seconds, `not_provisioned` without a unit file.
         """
         done = self._run("systemctl", "start", unit, timeout=timeout)
-        if done.returncode == NOT_FOUND:
+        if done.returncode == NO_SUCH_UNIT_EXIT_CODE:
             raise MobiusError("not_provisioned", f"systemd does not know {unit}.")
         return done.returncode == 0
 
     def restart(self, unit: str) -> None:
         """Start a unit afresh."""
-        self.must("systemctl", "restart", unit)
+        self.run_checked("systemctl", "restart", unit)
 
     def stop(self, *units: str) -> None:
         """Ask units to stop, without waiting: an instance drains first."""
-        self.must("systemctl", "stop", "--no-block", *units)
+        self.run_checked("systemctl", "stop", "--no-block", *units)
 
     def kill(self, unit: str, name: str = "KILL") -> None:
         """Send a unit's processes a signal. One that is killed starts again as its Restart= says."""
-        self.must("systemctl", "kill", f"--signal={name}", unit)
+        self.run_checked("systemctl", "kill", f"--signal={name}", unit)
 
     def enable(self, *units: str) -> None:
         """Have units start at boot."""
-        self.must("systemctl", "enable", *units)
+        self.run_checked("systemctl", "enable", *units)
 
     def log(self, unit: str, lines: int = 20) -> list[str]:
         """The last lines that a unit's own processes wrote to the journal; none when they cannot be had."""

@@ -12,172 +12,182 @@ import dataclasses
 from dataclasses import dataclass
 
 from ..errors import MobiusError
-from .plan import Observation, Plan, Who, _Draft
-from .recovery import _keep_warm, _line, _must_be_id, _must_be_staged, _now, _own_pending, _revert, _settle, _write_down
+from .plan import Actor, Observation, Plan, PlanBuilder
+from .recovery import (
+    catch_up_journal,
+    make_journal_line,
+    recover,
+    require_pending,
+    require_release_id,
+    require_staged,
+    revert,
+    stop_unneeded,
+    utc_now,
+)
 from .state import Entry, Pending, Window
 
 
-def plan_instance(seen: Observation, release: str, state: str, *, assume_staged: bool = False) -> Plan:
+def plan_instance(observed: Observation, release: str, state: str, *, assume_staged: bool = False) -> Plan:
     """An instance that runs beside what serves (`standby`), or no instance (`stopped`)."""
-    draft = _Draft(seen)
-    _must_be_id(release)
+    builder = PlanBuilder(observed)
+    require_release_id(release)
     if state == "standby":
-        _must_be_staged(seen, release, assume_staged)
-        if seen.instance(release).unit != "active":
-            draft.do("start", release)
-        return draft.plan(f"{release} runs")
-    if release == seen.activation.confirmed or (seen.open and seen.open.release == release):
+        require_staged(observed, release, assume_staged)
+        if observed.instance(release).unit != "active":
+            builder.do("start", release)
+        return builder.plan(f"{release} runs")
+    if release == observed.activation.confirmed or (observed.open and observed.open.release == release):
         raise MobiusError("release_in_use", f"{release} is what this host serves, so its instance is not stopped.")
-    draft.stop(release)
-    draft.close_if_bare()
-    return draft.plan(f"{release} does not run")
+    builder.stop(release)
+    builder.stop_listening_if_unused()
+    return builder.plan(f"{release} does not run")
 
 
 def plan_canary(
-    seen: Observation,
+    observed: Observation,
     release: str,
-    who: Who,
+    actor: Actor,
     *,
     deadline: float,
     retry_bad: bool = False,
     assume_staged: bool = False,
 ) -> Plan:
     """A pending promotion whose release serves beside the confirmed one. `deadline` in seconds from now."""
-    _must_be_id(release)
-    draft = _Draft(seen)
-    _settle(draft, who)
-    activation, pending = draft.now.activation, draft.now.promoting
+    require_release_id(release)
+    builder = PlanBuilder(observed)
+    recover(builder, actor)
+    activation, pending = builder.model.activation, builder.model.promoting
     if pending is not None and pending.release != release:
         raise MobiusError(
             "fenced", f"{pending.release} is being promoted by {pending.run or 'somebody'}, so {release} has to wait."
         )
     if activation.confirmed == release:
-        draft.serve(release)
-        return draft.plan(f"{release} is confirmed and serves")
+        builder.serve(release)
+        return builder.plan(f"{release} is confirmed and serves")
     if activation.is_bad(release) and not retry_bad:
         entry = activation.latest(release)
         why = f": {entry.reason}" if entry and entry.reason else ""
         raise MobiusError("release_bad", f"{release} was marked bad on this host{why.rstrip('.')}.")
-    _must_be_staged(draft.now, release, assume_staged)
-    if draft.now.instance(release).unit != "active":
-        draft.do("start", release)
-    if pending is None or pending.run != who.run:
+    require_staged(builder.model, release, assume_staged)
+    if builder.model.instance(release).unit != "active":
+        builder.do("start", release)
+    if pending is None or pending.run != actor.run:
         wanted = Pending(
             release=release,
             previous=activation.confirmed,
             stage=pending.stage if pending else "canary",
-            deadline=draft.now.at + deadline,
-            boot_id=draft.now.boot,
-            run=who.run,
+            deadline=builder.model.at + deadline,
+            boot_id=builder.model.boot,
+            run=actor.run,
             token=activation.token,
-            activated=pending.activated if pending else _now(),
+            activated=pending.activated if pending else utc_now(),
         )
-        draft.do("log", value=_line("canary", activation.confirmed, release, activation.token, who))
-        draft.do("pending", release, wanted)
-        draft.do("guard")
-    elif not draft.now.guarded:
-        draft.do("guard")
-    draft.serve(release)
-    return draft.plan(f"{release} serves beside {activation.confirmed or 'nothing'}, until confirmed or reverted")
+        builder.do("log", value=make_journal_line("canary", activation.confirmed, release, activation.token, actor))
+        builder.do("pending", release, wanted)
+        builder.do("guard")
+    elif not builder.model.guarded:
+        builder.do("guard")
+    builder.serve(release)
+    return builder.plan(f"{release} serves beside {activation.confirmed or 'nothing'}, until confirmed or reverted")
 
 
-def plan_provisional(seen: Observation, release: str, who: Who, *, deadline: float) -> Plan:
+def plan_provisional(observed: Observation, release: str, actor: Actor, *, deadline: float) -> Plan:
     """The pending release serves alone. `deadline` in seconds from now."""
-    _must_be_id(release)
-    draft = _Draft(seen)
-    _settle(draft, who)
-    if draft.now.activation.confirmed == release and draft.now.promoting is None:
-        draft.serve(release)
-        return draft.plan(f"{release} is confirmed and serves")
-    pending = _own_pending(draft.now, release, who)
-    if not draft.now.guarded:
-        draft.do("guard")
-    draft.serve(release)
+    require_release_id(release)
+    builder = PlanBuilder(observed)
+    recover(builder, actor)
+    if builder.model.activation.confirmed == release and builder.model.promoting is None:
+        builder.serve(release)
+        return builder.plan(f"{release} is confirmed and serves")
+    pending = require_pending(builder.model, release, actor)
+    if not builder.model.guarded:
+        builder.do("guard")
+    builder.serve(release)
     if pending.stage == "canary":
-        line = _line("provisional", pending.previous, release, pending.token, who)
-        draft.do("log", value=line)
-        renewed = dataclasses.replace(pending, stage="serving", deadline=draft.now.at + deadline)
-        draft.do("pending", release, renewed)
+        line = make_journal_line("provisional", pending.previous, release, pending.token, actor)
+        builder.do("log", value=line)
+        renewed = dataclasses.replace(pending, stage="serving", deadline=builder.model.at + deadline)
+        builder.do("pending", release, renewed)
     if pending.previous is not None:
-        draft.rest(pending.previous)
-    return draft.plan(f"{release} serves alone, until confirmed or reverted")
+        builder.stand_by(pending.previous)
+    return builder.plan(f"{release} serves alone, until confirmed or reverted")
 
 
-def plan_renewed(seen: Observation, release: str, who: Who, *, deadline: float) -> Plan:
+def plan_renewed(observed: Observation, release: str, actor: Actor, *, deadline: float) -> Plan:
     """The promotion goes on, its deadline counted from now: `deadline` in seconds. One that is confirmed has none."""
-    _must_be_id(release)
-    draft = _Draft(seen)
-    if seen.activation.confirmed == release and seen.promoting is None:
-        return draft.plan(f"{release} is confirmed and serves")
-    pending = _own_pending(seen, release, who)
-    draft.do("pending", release, dataclasses.replace(pending, deadline=seen.at + deadline))
-    return draft.plan(f"{release} waits for its confirmation")
+    require_release_id(release)
+    builder = PlanBuilder(observed)
+    if observed.activation.confirmed == release and observed.promoting is None:
+        return builder.plan(f"{release} is confirmed and serves")
+    pending = require_pending(observed, release, actor)
+    builder.do("pending", release, dataclasses.replace(pending, deadline=observed.at + deadline))
+    return builder.plan(f"{release} waits for its confirmation")
 
 
-def plan_confirmed(seen: Observation, release: str | None, who: Who) -> Plan:
+def plan_confirmed(observed: Observation, release: str | None, actor: Actor) -> Plan:
     """The pending release (None: whichever is) is the truth; of the others, only the previous one stays warm."""
-    draft = _Draft(seen)
-    _settle(draft, who)
+    builder = PlanBuilder(observed)
+    recover(builder, actor)
     if release is None:
-        if draft.now.promoting is None:
+        if builder.model.promoting is None:
             raise MobiusError("nothing_pending", "There is no promotion to confirm on this host.")
-        release = draft.now.promoting.release
-    _must_be_id(release)
-    activation = draft.now.activation
-    if activation.confirmed == release and draft.now.promoting is None:
-        draft.serve(release)
-        draft.finish()
+        release = builder.model.promoting.release
+    require_release_id(release)
+    activation = builder.model.activation
+    if activation.confirmed == release and builder.model.promoting is None:
+        builder.serve(release)
+        builder.finish()
         if (activation.last or {}).get("event") == "confirmed":
-            _keep_warm(draft)
-        return draft.plan(f"{release} is confirmed and serves")
-    pending = _own_pending(draft.now, release, who)
-    draft.serve(release)
+            stop_unneeded(builder)
+        return builder.plan(f"{release} is confirmed and serves")
+    pending = require_pending(builder.model, release, actor)
+    builder.serve(release)
     token = activation.token + 1
-    line = _line("confirmed", activation.confirmed, release, token, who)
-    entry = Entry(release, pending.activated, line["at"], False, who.reason, pending.run)
+    line = make_journal_line("confirmed", activation.confirmed, release, token, actor)
+    entry = Entry(release, pending.activated, line["at"], False, actor.reason, pending.run)
     truth = dataclasses.replace(
         activation, token=token, confirmed=release, history=(*activation.history, entry), last=line
     )
-    if draft.now.window_seconds:
+    if builder.model.window_seconds:
         # before the truth, which makes it count: a kill in between leaves nothing unwatched
-        at = draft.now.at
-        until = at + draft.now.window_seconds
-        draft.do("window", release, Window(release, activation.confirmed, at, until, draft.now.boot, token))
-    draft.do("truth", value=truth)
+        at = builder.model.at
+        until = at + builder.model.window_seconds
+        builder.do("window", release, Window(release, activation.confirmed, at, until, builder.model.boot, token))
+    builder.do("truth", value=truth)
     if activation.confirmed is not None:
-        draft.rest(activation.confirmed)
-    draft.do("forget")
-    draft.do("log", value=line)
-    draft.finish()
-    _keep_warm(draft)
-    if draft.now.open_window is not None:
-        draft.do("watch")
-    return draft.plan(f"{release} is confirmed and serves")
+        builder.stand_by(activation.confirmed)
+    builder.do("forget")
+    builder.do("log", value=line)
+    builder.finish()
+    stop_unneeded(builder)
+    if builder.model.open_window is not None:
+        builder.do("watch")
+    return builder.plan(f"{release} is confirmed and serves")
 
 
-def plan_reverted(seen: Observation, release: str, who: Who, *, mark_bad: bool = False) -> Plan:
+def plan_reverted(observed: Observation, release: str, actor: Actor, *, mark_bad: bool = False) -> Plan:
     """What served before serves, and the release does not run. One that is confirmed is left as it is."""
-    _must_be_id(release)
-    draft = _Draft(seen)
-    pending = seen.pending
-    mine = pending is not None and pending.release == release
-    if not mine:
-        _settle(draft, who)
-        pending = draft.now.pending
-    if draft.now.activation.confirmed == release:
-        if mine:
-            _settle(draft, who)
-        return draft.plan(f"{release} was confirmed before; there is nothing provisional to take back")
-    if not mine and pending is not None:
+    require_release_id(release)
+    builder = PlanBuilder(observed)
+    pending = observed.pending
+    is_own = pending is not None and pending.release == release
+    if not is_own:
+        recover(builder, actor)
+        pending = builder.model.pending
+    if builder.model.activation.confirmed == release:
+        if is_own:
+            recover(builder, actor)
+        return builder.plan(f"{release} was confirmed before; there is nothing provisional to take back")
+    if not is_own and pending is not None:
         raise MobiusError(
             "fenced", f"{pending.release} is being promoted by {pending.run or 'somebody'}, not {release}."
         )
-    if draft.now.live:
-        _own_pending(draft.now, release, who)
-    _write_down(draft)
-    _revert(draft, release, who, mark_bad=mark_bad)
-    _settle(draft, who)
-    return draft.plan(f"{draft.now.activation.confirmed or 'nothing'} serves; {release} was taken back")
+    if builder.model.live:
+        require_pending(builder.model, release, actor)
+    catch_up_journal(builder)
+    revert(builder, release, actor, mark_bad=mark_bad)
+    recover(builder, actor)
+    return builder.plan(f"{builder.model.activation.confirmed or 'nothing'} serves; {release} was taken back")
 
 
 @dataclass(frozen=True)
@@ -190,87 +200,87 @@ class Promotion:
 
     release: str
     state: str
-    who: Who
+    actor: Actor
     deadline: float = 300.0
     mark_bad: bool = False
     retry_bad: bool = False
     predicted: bool = False
     assume_staged: bool = False
 
-    def plan(self, seen: Observation) -> Plan:
+    def plan(self, observed: Observation) -> Plan:
         """The plan for this wish on a host that looks like `seen`."""
         if self.state == "reverted":
-            return plan_reverted(seen, self.release, self.who, mark_bad=self.mark_bad)
+            return plan_reverted(observed, self.release, self.actor, mark_bad=self.mark_bad)
         if self.predicted:
-            seen = self._as_predicted(seen)
+            observed = self._as_predicted(observed)
         if self.state == "canary":
-            return self._canary(seen)
+            return self._canary(observed)
         if self.state == "provisional":
-            return plan_provisional(seen, self.release, self.who, deadline=self.deadline)
+            return plan_provisional(observed, self.release, self.actor, deadline=self.deadline)
         if self.state == "renewed":
-            return plan_renewed(seen, self.release, self.who, deadline=self.deadline)
-        return plan_confirmed(seen, self.release, self.who)
+            return plan_renewed(observed, self.release, self.actor, deadline=self.deadline)
+        return plan_confirmed(observed, self.release, self.actor)
 
-    def _canary(self, seen: Observation) -> Plan:
+    def _canary(self, observed: Observation) -> Plan:
         return plan_canary(
-            seen,
+            observed,
             self.release,
-            self.who,
+            self.actor,
             deadline=self.deadline,
             retry_bad=self.retry_bad,
             assume_staged=self.assume_staged,
         )
 
-    def _as_predicted(self, seen: Observation) -> Observation:
+    def _as_predicted(self, observed: Observation) -> Observation:
         """The host as the tasks before this one would have left it."""
-        seen = plan_instance(seen, self.release, "standby", assume_staged=self.assume_staged).after
+        observed = plan_instance(observed, self.release, "standby", assume_staged=self.assume_staged).after
         if self.state == "canary":
-            return seen
+            return observed
         # whether a release that was marked bad may be tried again is asked once, at the first stage
-        seen = dataclasses.replace(self, retry_bad=True)._canary(seen).after
+        observed = dataclasses.replace(self, retry_bad=True)._canary(observed).after
         if self.state == "provisional":
-            return seen
-        return plan_provisional(seen, self.release, self.who, deadline=self.deadline).after
+            return observed
+        return plan_provisional(observed, self.release, self.actor, deadline=self.deadline).after
 
 
-def plan_rollback(seen: Observation, to: str | None, who: Who) -> Plan:
+def plan_rollback(observed: Observation, to: str | None, actor: Actor) -> Plan:
     """The release that was left is marked bad, and the one before (or `to`, any kept one) serves as the truth.
 
     A promotion that is pending is what is taken back first. A rollback that was killed after it had written the truth
     is completed, and not counted as another step.
     """
-    draft = _Draft(seen)
-    activation, pending = seen.activation, seen.open
-    rightful = (activation.confirmed, pending.release if pending else None)
+    builder = PlanBuilder(observed)
+    activation, pending = observed.activation, observed.open
+    expected = (activation.confirmed, pending.release if pending else None)
     last = activation.last or {}
     # Ansible repeats a module whose connection broke: one run takes one step, however often it asks
-    repeated = who.run is not None and last.get("run") == who.run
+    repeated = actor.run is not None and last.get("run") == actor.run
     interrupted = last.get("event") == "rollback" and (
         repeated
-        or not seen.written
-        or (seen.pending is not None and pending is None)
-        or seen.current != activation.confirmed
-        or any(item.state == "serving" and name not in rightful for name, item in seen.instances.items())
+        or not observed.written
+        or (observed.pending is not None and pending is None)
+        or observed.current != activation.confirmed
+        or any(item.state == "serving" and name not in expected for name, item in observed.instances.items())
     )
-    _write_down(draft)
+    catch_up_journal(builder)
     if interrupted and to in (None, activation.confirmed):
-        _settle(draft, who)
+        recover(builder, actor)
         if activation.confirmed is not None:
-            draft.serve(activation.confirmed)
+            builder.serve(activation.confirmed)
         elif last.get("from"):
-            draft.stop(last["from"])
-        draft.finish()
-        draft.close_if_bare()
-        word = "completed" if draft.actions else "has done"
-        return draft.plan(f"{word} the rollback to {activation.confirmed or 'nothing'}")
+            builder.stop(last["from"])
+        builder.finish()
+        builder.stop_listening_if_unused()
+        word = "completed" if builder.actions else "has done"
+        return builder.plan(f"{word} the rollback to {activation.confirmed or 'nothing'}")
 
     target = to
     if target is None:
         # a promotion is taken back to what it was to replace; only then does a step count
-        target = activation.confirmed if pending is not None else activation.previous(seen.staged)
+        target = activation.confirmed if pending is not None else activation.previous(observed.staged)
     if target is None and pending is not None:
-        _roll_back_to_nothing(draft, pending.release, who)
-        return draft.plan(f"nothing serves: {pending.release} was the first release, and was taken back")
+        _roll_back_to_nothing(builder, pending.release, actor)
+        return builder.plan(f"nothing serves: {pending.release} was the first release, and was taken back")
     if target is None:
         raise MobiusError(
             "nothing_to_roll_back",
@@ -278,8 +288,8 @@ def plan_rollback(seen: Observation, to: str | None, who: Who) -> Plan:
             if activation.confirmed
             else "Nothing was ever confirmed on this host, so there is nothing to go back to.",
         )
-    _must_be_id(target)
-    _must_be_staged(seen, target, False)
+    require_release_id(target)
+    require_staged(observed, target, False)
     if not any(entry.release == target and entry.confirmed for entry in activation.history):
         raise MobiusError(
             "invalid_input",
@@ -287,120 +297,122 @@ def plan_rollback(seen: Observation, to: str | None, who: Who) -> Plan:
             do_next="Release it with its probes and its gate instead: `mobius release`.",
         )
     if target == activation.confirmed and pending is None:
-        _settle(draft, who)
-        draft.serve(target)
-        draft.finish()
-        return draft.plan(f"{target} is confirmed and serves")
+        recover(builder, actor)
+        builder.serve(target)
+        builder.finish()
+        return builder.plan(f"{target} is confirmed and serves")
 
     left = [release for release in (pending.release if pending else None, activation.confirmed) if release]
     left = [release for release in left if release != target]
-    draft.serve(target)
+    builder.serve(target)
     token = activation.token + 1
-    line = _line("rollback", left[0] if left else None, target, token, who)
+    line = make_journal_line("rollback", left[0] if left else None, target, token, actor)
     truth = activation
     for release in left:
-        truth = truth.marked(release, True, who.reason or "rolled back", who.run)
+        truth = truth.marked(release, True, actor.reason or "rolled back", actor.run)
     if target != activation.confirmed:
-        entry = Entry(target, line["at"], line["at"], False, f"rolled back from {left[0]}" if left else None, who.run)
+        entry = Entry(target, line["at"], line["at"], False, f"rolled back from {left[0]}" if left else None, actor.run)
         truth = dataclasses.replace(truth, history=(*truth.history, entry))
-    draft.do("truth", value=dataclasses.replace(truth, token=token, confirmed=target, last=line))
-    if seen.pending is not None:
-        draft.do("forget")
+    builder.do("truth", value=dataclasses.replace(truth, token=token, confirmed=target, last=line))
+    if observed.pending is not None:
+        builder.do("forget")
     for release in left:
-        silent = draft.now.instance(release).word == "silent"
-        draft.rest(release)
+        silent = builder.model.instance(release).word == "silent"
+        builder.stand_by(release)
         if silent:
-            draft.do("stop", release)
-    draft.do("log", value=line)
-    draft.finish()
-    _settle(draft, who)
-    return draft.plan(f"rolled back from {left[0] if left else 'nothing'} to {target}")
+            builder.do("stop", release)
+    builder.do("log", value=line)
+    builder.finish()
+    recover(builder, actor)
+    return builder.plan(f"rolled back from {left[0] if left else 'nothing'} to {target}")
 
 
-def _roll_back_to_nothing(draft: _Draft, release: str, who: Who) -> None:
-    activation = draft.now.activation
-    line = _line("rollback", release, None, activation.token + 1, who)
-    truth = activation.marked(release, True, who.reason or "rolled back", who.run)
-    draft.do("truth", value=dataclasses.replace(truth, token=activation.token + 1, last=line))
-    draft.do("forget")
-    draft.stop(release)
-    draft.close_if_bare()
-    draft.do("log", value=line)
+def _roll_back_to_nothing(builder: PlanBuilder, release: str, actor: Actor) -> None:
+    activation = builder.model.activation
+    line = make_journal_line("rollback", release, None, activation.token + 1, actor)
+    truth = activation.marked(release, True, actor.reason or "rolled back", actor.run)
+    builder.do("truth", value=dataclasses.replace(truth, token=activation.token + 1, last=line))
+    builder.do("forget")
+    builder.stop(release)
+    builder.stop_listening_if_unused()
+    builder.do("log", value=line)
 
 
-def plan_mark(seen: Observation, release: str, bad: bool, who: Who) -> Plan:
+def plan_mark(observed: Observation, release: str, bad: bool, actor: Actor) -> Plan:
     """The release is refused on this host, or no longer."""
-    _must_be_id(release)
-    draft = _Draft(seen)
-    _settle(draft, who)
-    activation = draft.now.activation
+    require_release_id(release)
+    builder = PlanBuilder(observed)
+    recover(builder, actor)
+    activation = builder.model.activation
     if activation.is_bad(release) == bad:
-        return draft.plan(f"{release} is {'' if bad else 'not '}marked bad")
+        return builder.plan(f"{release} is {'' if bad else 'not '}marked bad")
     if bad and activation.confirmed == release:
         raise MobiusError(
             "release_in_use",
             f"{release} is what this host serves, so it is not marked bad.",
             do_next="Roll back: that marks it bad and serves the release before.",
         )
-    if bad and draft.now.open is not None and draft.now.open.release == release:
+    if bad and builder.model.open is not None and builder.model.open.release == release:
         # what is bad must not be confirmed by the run that promotes it
-        _revert(draft, release, who, mark_bad=True)
-        return draft.plan(f"{release} is marked bad and was taken back; {activation.confirmed or 'nothing'} serves")
-    line = _line("marked_bad" if bad else "marked_good", release, release, activation.token, who)
-    truth = activation.marked(release, bad, who.reason, who.run)
-    draft.do("truth", value=dataclasses.replace(truth, last=line))
-    draft.do("log", value=line)
-    return draft.plan(f"{release} is {'' if bad else 'no longer '}marked bad")
+        revert(builder, release, actor, mark_bad=True)
+        return builder.plan(f"{release} is marked bad and was taken back; {activation.confirmed or 'nothing'} serves")
+    line = make_journal_line("marked_bad" if bad else "marked_good", release, release, activation.token, actor)
+    truth = activation.marked(release, bad, actor.reason, actor.run)
+    builder.do("truth", value=dataclasses.replace(truth, last=line))
+    builder.do("log", value=line)
+    return builder.plan(f"{release} is {'' if bad else 'no longer '}marked bad")
 
 
-def plan_boot(seen: Observation, who: Who) -> Plan:
+def plan_boot(observed: Observation, actor: Actor) -> Plan:
     """What the truth names runs."""
-    draft = _Draft(seen)
-    confirmed = seen.activation.confirmed
-    if confirmed is not None and seen.instance(confirmed).unit != "active":
-        draft.do("start", confirmed)
-    _settle(draft, who)
-    return draft.plan(f"{draft.now.activation.confirmed or 'nothing'} serves")
+    builder = PlanBuilder(observed)
+    confirmed = observed.activation.confirmed
+    if confirmed is not None and observed.instance(confirmed).unit != "active":
+        builder.do("start", confirmed)
+    recover(builder, actor)
+    return builder.plan(f"{builder.model.activation.confirmed or 'nothing'} serves")
 
 
-def plan_guard(seen: Observation, who: Who) -> Plan:
+def plan_guard(observed: Observation, actor: Actor) -> Plan:
     """A promotion past its deadline is taken back, and what a kill left undone is done; before that, nothing."""
-    draft = _Draft(seen)
-    if not seen.live:
-        _settle(draft, who)
-    serving = draft.now.activation.confirmed or "nothing"
-    return draft.plan(f"{seen.open.release} was taken back; {serving} serves" if seen.open else "nothing is overdue")
+    builder = PlanBuilder(observed)
+    if not observed.live:
+        recover(builder, actor)
+    serving = builder.model.activation.confirmed or "nothing"
+    return builder.plan(
+        f"{observed.open.release} was taken back; {serving} serves" if observed.open else "nothing is overdue"
+    )
 
 
-def plan_watched_rollback(seen: Observation, window: Window, who: Who) -> Plan:
+def plan_watched_rollback(observed: Observation, window: Window, actor: Actor) -> Plan:
     """The rollback that the watch asks for, and the release that gave cause for it stopped.
 
     Nothing when another switch came first, nor while a promotion awaits its end: that one replaces the release, or is
     taken back without having been to blame.
     """
-    if not window.is_of(seen.activation, seen.boot) or seen.open is not None:
-        return _Draft(seen).plan(f"{window.release} is left alone")
-    plan = plan_rollback(seen, None, who)
-    draft = _Draft(plan.after)
-    draft.stop(window.release)  # it may leak or spin in standby, too
-    if draft.now.window is not None:
-        draft.do("unwatch")
-    return Plan(seen, draft.now, (*plan.actions, *draft.actions), plan.note)
+    if not window.is_of(observed.activation, observed.boot) or observed.open is not None:
+        return PlanBuilder(observed).plan(f"{window.release} is left alone")
+    plan = plan_rollback(observed, None, actor)
+    builder = PlanBuilder(plan.after)
+    builder.stop(window.release)  # it may leak or spin in standby, too
+    if builder.model.window is not None:
+        builder.do("unwatch")
+    return Plan(observed, builder.model, (*plan.actions, *builder.actions), plan.note)
 
 
-def plan_unwatched(seen: Observation, who: Who) -> Plan:
+def plan_unwatched(observed: Observation, actor: Actor) -> Plan:
     """After the monitoring window, nothing is warm but what a promotion needs; before its end, nothing is done."""
-    draft = _Draft(seen)
-    window = seen.open_window
-    if window is not None and seen.at < window.until:
-        return draft.plan(f"{window.release} is watched for {window.until - seen.at:.0f} s more")
-    if seen.overtime:
-        return draft.plan("the host is held by a run, so nothing that is warm is stopped")
-    _settle(draft, who)
-    pending = draft.now.open
-    needed = (draft.now.activation.confirmed, *((pending.release, pending.previous) if pending else ()))
+    builder = PlanBuilder(observed)
+    window = observed.open_window
+    if window is not None and observed.at < window.until:
+        return builder.plan(f"{window.release} is watched for {window.until - observed.at:.0f} s more")
+    if observed.overtime:
+        return builder.plan("the host is held by a run, so nothing that is warm is stopped")
+    recover(builder, actor)
+    pending = builder.model.open
+    needed = (builder.model.activation.confirmed, *((pending.release, pending.previous) if pending else ()))
     if window is not None and window.previous not in (None, *needed):
-        draft.stop(str(window.previous))
-    if seen.window is not None:
-        draft.do("unwatch")
-    return draft.plan(f"{window.release} was watched to the end" if window else "nothing is to be watched")
+        builder.stop(str(window.previous))
+    if observed.window is not None:
+        builder.do("unwatch")
+    return builder.plan(f"{window.release} was watched to the end" if window else "nothing is to be watched")

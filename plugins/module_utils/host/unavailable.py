@@ -69,7 +69,7 @@ def serve(lock: Path, user: str | None) -> None:
         listener.setblocking(False)
         threading.Thread(target=_accept, args=(listener, closing, free), daemon=True).start()
     _tell_ready()
-    while _held(lock_descriptor):
+    while _is_leased(lock_descriptor):
         time.sleep(_POLL)
     closing.set()
     # whoever was let in gets the answer
@@ -92,7 +92,7 @@ def _become(user: str) -> None:
     os.setuid(entry.pw_uid)
 
 
-def _held(descriptor: int) -> bool:
+def _is_leased(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -24,8 +24,8 @@ from ansible_collections.mobius.dhash.plugins.module_utils.backup import archive
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import service as backup
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
-from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Switch
-from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Who
+from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Executor
+from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Actor
 from ansible_collections.mobius.dhash.plugins.module_utils.host.state import Activation
 from ansible_collections.mobius.dhash.plugins.module_utils.host.systemd import Systemd, Unit
 from test_backup import CHANGES, PICTURE, everything, host, rewrite, take
@@ -52,7 +52,7 @@ def owners_stay(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
 def bring_back(host: Host, wanted: str = "latest", **options: Any) -> restore.Restored:
     scratch = host.root.parent / "scratch"
     scratch.mkdir(exist_ok=True)
-    return restore.restore(Switch(host, Who("test"), NoSystemd()), wanted, scratch=scratch, **options)
+    return restore.restore(Executor(host, Actor("test"), NoSystemd()), wanted, scratch=scratch, **options)
 
 
 def state(host: Host) -> dict[str, tuple[Any, ...]]:

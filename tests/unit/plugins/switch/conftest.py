@@ -25,8 +25,8 @@ from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusE
 from ansible_collections.mobius.dhash.plugins.module_utils.host import executor, instance, transitions, watch
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
 from ansible_collections.mobius.dhash.plugins.module_utils.host.console import main
-from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Switch
-from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Observation, Plan, Who
+from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Executor
+from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Actor, Observation, Plan
 from ansible_collections.mobius.dhash.plugins.module_utils.host.state import (
     Activation,
     Pending,
@@ -49,7 +49,7 @@ class _Admin(BaseHTTPRequestHandler):
     server: Any
 
     def do_GET(self) -> None:
-        instance: Instance = self.server.instance
+        instance: ObservedInstance = self.server.instance
         if instance.behaviour == "silent":
             instance.released.wait(30)
             return
@@ -80,10 +80,10 @@ class _Admin(BaseHTTPRequestHandler):
 
 class _AdminServer(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
-    instance: Instance
+    instance: ObservedInstance
 
 
-class Instance:
+class ObservedInstance:
     """An instance with a real admin socket."""
 
     def __init__(self, path: Path, release: str, state: str, behaviour: str) -> None:
@@ -106,7 +106,7 @@ class PlayedSystemd(Systemd):
 
     def __init__(self, rig: Rig) -> None:
         self.rig = rig
-        self.instances: dict[str, Instance] = {}
+        self.instances: dict[str, ObservedInstance] = {}
         self.active: dict[str, str] = {}
         self.enabled = False
         self.guards = 0
@@ -145,7 +145,7 @@ class PlayedSystemd(Systemd):
         folder.mkdir()
         assert self.rig.command("role", release, "--env-file", str(folder / "role.env")) == 0
         state = (folder / "role.env").read_text().strip().removeprefix("MOBIUS_START=")
-        self.instances[release] = Instance(host.admin_socket(release), release, state, behaviour)
+        self.instances[release] = ObservedInstance(host.admin_socket(release), release, state, behaviour)
         self.active.pop(unit, None)
         return True
 
@@ -222,18 +222,18 @@ class Rig:
         durable.write_json(self.config_path, self.config)
         self.host = Host.load(SERVICE, self.config_dir)
 
-    def switch(self, who: Who | None = None) -> Switch:
-        return Switch(self.host, who or Who("test"))
+    def executor(self, actor: Actor | None = None) -> Executor:
+        return Executor(self.host, actor or Actor("test"))
 
     def run(
         self, make: Callable[..., Plan], *arguments: Any, check: bool = False, run: str | None = "r1", **more: Any
     ) -> Plan:
         """Run one `plan_...` function for real."""
-        who = Who("test", run, more.pop("reason", None))
+        actor = Actor("test", run, more.pop("reason", None))
         if make in (plan_canary, plan_provisional):
             more.setdefault("deadline", 60.0)
-        given = () if make is plan_instance else (who,)
-        return self.switch(who).run(lambda seen: make(seen, *arguments, *given, **more), check=check)
+        given = () if make is plan_instance else (actor,)
+        return self.executor(actor).run(lambda observed: make(observed, *arguments, *given, **more), check=check)
 
     def command(self, *arguments: str) -> int:
         """`mobius-host ...`"""
@@ -249,8 +249,8 @@ class Rig:
             if state == until:
                 return
 
-    def seen(self) -> Observation:
-        return self.switch().observe()
+    def observed(self) -> Observation:
+        return self.executor().observe()
 
     @property
     def serving(self) -> list[str]:
@@ -299,11 +299,11 @@ class Rig:
 def make_rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Rig]]:
     """Makes hosts, each in the place of the one before; modules and the command talk to it."""
     rigs: list[Rig] = []
-    initialize = Switch.__init__
+    initialize = Executor.__init__
     # nothing here is slow but what hangs on purpose
     for module in (instance, executor, watch):
-        monkeypatch.setattr(module, "STATE_TIMEOUT", 0.5)
-    monkeypatch.setattr(executor, "STANDBY_TIMEOUT", 0.5)
+        monkeypatch.setattr(module, "STATE_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(executor, "STANDBY_TIMEOUT_SECONDS", 0.5)
 
     def make() -> Rig:
         if rigs:
@@ -313,7 +313,7 @@ def make_rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Rig]]:
         rigs.append(rig)
         parts = {"systemd": rig.systemd, "clock": lambda: rig.now, "boot": lambda: rig.boot_id}
         # the class itself, so that every module that has imported it gets the rig's parts
-        monkeypatch.setattr(Switch, "__init__", functools.partialmethod(initialize, **parts))
+        monkeypatch.setattr(Executor, "__init__", functools.partialmethod(initialize, **parts))
         return rig
 
     yield make

@@ -122,7 +122,7 @@ def test_of_a_hundred_races_each_has_one_winner(rig: Any) -> None:
         def run(name: str, start: threading.Barrier = start, won: list[str] = won) -> None:
             start.wait()
             try:
-                if lease.take(rig.switch(), name, "somebody", "now", 60):
+                if lease.acquire(rig.executor(), name, "somebody", "now", 60):
                     won.append(name)
             except MobiusError as error:
                 assert error.outcome == "locked"
@@ -134,5 +134,5 @@ def test_of_a_hundred_races_each_has_one_winner(rig: Any) -> None:
             thread.join()
         held = read_lease(rig.host)
         assert held is not None and won == [held.run]
-        assert lease.release(rig.switch(), held.run)
+        assert lease.release(rig.executor(), held.run)
     assert isinstance(read_activation(rig.host), Activation)

@@ -163,13 +163,13 @@ TRUTHS = {"confirmed", "rollback", "marked_bad"}
 
 
 def state(rig: Any) -> dict[str, Any]:
-    seen = rig.seen()
+    observed = rig.observed()
     truths = [event for event in rig.events() if event in TRUTHS]
     return {
-        **seen.view(),
+        **observed.view(),
         "truths": truths,
-        "guarded": seen.guarded or seen.pending is None,
-        "watching": seen.watched or seen.open_window is None,
+        "guarded": observed.guarded or observed.pending is None,
+        "watching": observed.watched or observed.open_window is None,
     }
 
 
@@ -249,10 +249,10 @@ def test_any_next_command_makes_what_serves_agree_with_the_truth(
         assert rig.serving
         NEXT[then](rig)
         where = f"killed before step {fatal}"
-        seen = rig.seen()
-        assert seen.activation.confirmed in rig.serving or seen.promoting, where
-        assert rig.serving == sorted(release for release in rig.running if seen.role(release) == "serving"), where
-        assert seen.written and seen.current == seen.activation.confirmed, where
+        observed = rig.observed()
+        assert observed.activation.confirmed in rig.serving or observed.promoting, where
+        assert rig.serving == sorted(release for release in rig.running if observed.role(release) == "serving"), where
+        assert observed.written and observed.current == observed.activation.confirmed, where
         assert journal_problems(rig.host) == [], where
 
 
@@ -288,7 +288,7 @@ def test_a_first_release_that_a_killed_rollback_left_serving_is_stopped_by_whate
         rig.run(plan_rollback, None)
     assert rig.serving == [A] and rig.truth.confirmed is None
     rig.run(plan_mark, B, True)
-    assert rig.running == [] and not rig.seen().listening
+    assert rig.running == [] and not rig.observed().listening
 
 
 def test_nobody_is_told_to_stand_by_while_the_one_that_is_to_serve_does_not(

@@ -179,7 +179,7 @@ def test_the_role_is_told_while_another_command_holds_the_lock(rig: Any) -> None
 def test_a_switch_waits_for_the_lock_and_then_gives_up(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.promote(A)
     rig.promote(B)
-    monkeypatch.setattr(executor, "LOCK_TIMEOUT", 0.1)
+    monkeypatch.setattr(executor, "LOCK_TIMEOUT_SECONDS", 0.1)
     with durable.locked(rig.host.lock_path, 1.0), pytest.raises(MobiusError) as caught:
         rig.run(plan_rollback, None)
     assert caught.value.outcome == "timeout" and rig.serving == [B]

@@ -14,7 +14,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusE
 from ansible_collections.mobius.dhash.plugins.module_utils.host import executor, transitions
 from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import InstanceError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.journal import journal_problems
-from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import REASON_LENGTH
+from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import REASON_MAX_CHARS
 from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions import (
     plan_canary,
     plan_confirmed,
@@ -31,11 +31,11 @@ A, B, C, D = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0
 
 def refuses(rig: Any, outcome: str, *arguments: Any, **more: Any) -> str:
     """The reason of a refusal that changed nothing."""
-    before = rig.seen().view(), rig.journal()
+    before = rig.observed().view(), rig.journal()
     with pytest.raises(MobiusError) as caught:
         rig.run(*arguments, **more)
     assert caught.value.outcome == outcome, caught.value
-    assert (rig.seen().view(), rig.journal()) == before
+    assert (rig.observed().view(), rig.journal()) == before
     return caught.value.reason
 
 
@@ -110,17 +110,17 @@ def test_a_promotion_is_taken_back_to_what_was_before(rig: Any) -> None:
 def test_a_first_release_that_is_taken_back_leaves_no_instance_and_no_socket(rig: Any) -> None:
     for stage in ("canary", "provisional"):
         rig.promote(A, stage)
-        assert rig.seen().listening
+        assert rig.observed().listening
         rig.run(plan_reverted, A)
         assert rig.running == [] and rig.pending is None
-        assert not rig.seen().listening and not rig.systemd.enabled
+        assert not rig.observed().listening and not rig.systemd.enabled
 
 
 def test_a_first_release_that_never_got_so_far_leaves_no_socket_either(rig: Any) -> None:
     rig.run(plan_instance, A, "standby")
-    assert rig.seen().listening
+    assert rig.observed().listening
     rig.run(plan_instance, A, "stopped")
-    assert rig.running == [] and not rig.seen().listening
+    assert rig.running == [] and not rig.observed().listening
 
 
 def test_a_promotion_taken_back_marks_the_release_bad_when_told_to(rig: Any) -> None:
@@ -264,7 +264,7 @@ def test_the_guard_of_a_first_release_leaves_nothing(rig: Any) -> None:
     rig.promote(A, "provisional")
     rig.now += 61
     assert rig.command("guard") == 0
-    assert rig.running == [] and not rig.seen().listening
+    assert rig.running == [] and not rig.observed().listening
 
 
 def test_the_guard_ends_when_the_promotion_is_confirmed(rig: Any) -> None:
@@ -296,7 +296,7 @@ def test_a_promotion_of_another_boot_is_ignored_and_forgotten(rig: Any) -> None:
     rig.promote(A)
     rig.promote(B, "provisional")
     rig.boot_id = "another boot, on a host whose /run is kept"
-    assert rig.seen().role(A) == "serving" and rig.seen().role(B) == "standby"
+    assert rig.observed().role(A) == "serving" and rig.observed().role(B) == "standby"
     assert rig.command("boot") == 0
     assert rig.pending is None and rig.serving == [A]
 
@@ -326,7 +326,7 @@ def test_a_rollback_serves_the_release_before_and_marks_the_one_it_left(rig: Any
     assert (rig.serving, rig.running) == ([A], [A, B])
     assert rig.truth.confirmed == A and rig.truth.token == 3
     assert rig.truth.is_bad(B) and rig.truth.latest(B).reason == "it is wrong"
-    assert rig.host.current_path.name and rig.seen().current == A
+    assert rig.host.current_path.name and rig.observed().current == A
     line = rig.journal()[-1]
     assert (line["event"], line["from"], line["to"], line["run"]) == ("rollback", B, A, "r9")
 
@@ -383,7 +383,7 @@ def test_a_reason_that_is_no_text_or_endless_is_written_as_one_line(rig: Any) ->
     rig.run(plan_rollback, None, run=None, reason="caf\udce9 is\nclosed" + " and closed" * 10_000)
     reason = rig.journal()[-1]["reason"]
     assert reason.startswith("caf\ufffd is closed and closed")
-    assert len(reason) == REASON_LENGTH
+    assert len(reason) == REASON_MAX_CHARS
 
 
 def test_links_and_pipes_that_a_release_put_in_its_logs_place_are_not_read(rig: Any, tmp_path: Path) -> None:
@@ -392,13 +392,13 @@ def test_links_and_pipes_that_a_release_put_in_its_logs_place_are_not_read(rig: 
     rig.host.log_dir.mkdir(parents=True, exist_ok=True)
     own = rig.host.log_dir / f"{A}.log"
     own.symlink_to(secret)
-    assert not any("secret" in line for line in rig.switch().last_lines(A))
+    assert not any("secret" in line for line in rig.executor().last_lines(A))
     own.unlink()
     os.mkfifo(own)
-    rig.switch().last_lines(A)
+    rig.executor().last_lines(A)
     own.unlink()
     own.write_text("its last words\n")
-    assert rig.switch().last_lines(A)[-1] == "its last words"
+    assert rig.executor().last_lines(A)[-1] == "its last words"
 
 
 def test_a_rollback_to_a_release_that_does_not_run_starts_it_first(rig: Any) -> None:
@@ -455,7 +455,7 @@ def test_a_rollback_of_an_overdue_promotion_is_one_step_not_two(rig: Any) -> Non
 def test_a_rollback_of_a_first_release_leaves_nothing(rig: Any) -> None:
     rig.promote(A, "provisional")
     rig.run(plan_rollback, None)
-    assert rig.running == [] and not rig.seen().listening and rig.pending is None
+    assert rig.running == [] and not rig.observed().listening and rig.pending is None
     assert rig.truth.confirmed is None and rig.truth.is_bad(A)
 
 
@@ -545,7 +545,7 @@ def test_a_release_that_is_marked_bad_while_it_is_promoted_is_taken_back(rig: An
 def test_a_warm_release_that_hangs_is_started_afresh_by_the_rollback_to_it(
     rig: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executor, "SERVE_TIMEOUT", 0.5)
+    monkeypatch.setattr(executor, "SERVE_TIMEOUT_SECONDS", 0.5)
     rig.promote(A)
     rig.promote(B)
     rig.systemd.instances[A].behaviour = "silent"
@@ -555,7 +555,7 @@ def test_a_warm_release_that_hangs_is_started_afresh_by_the_rollback_to_it(
 
 
 def test_a_warm_release_that_hangs_for_ever_leaves_what_serves(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executor, "SERVE_TIMEOUT", 0.5)
+    monkeypatch.setattr(executor, "SERVE_TIMEOUT_SECONDS", 0.5)
     rig.promote(A)
     rig.promote(B)
     rig.systemd.instances[A].behaviour = "silent"

@@ -19,7 +19,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions impo
     plan_provisional,
     plan_rollback,
 )
-from ansible_collections.mobius.dhash.plugins.module_utils.host.watch import _watch_window
+from ansible_collections.mobius.dhash.plugins.module_utils.host.watch import watch_window
 
 A, B, C = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0"))
 
@@ -50,8 +50,8 @@ def test_a_confirmation_opens_the_window_and_starts_the_watch(watched: Any) -> N
     assert (found.release, found.previous, found.until - found.began) == (B, A, 600.0)
     assert watched.systemd.watches == 2
     assert watched.running == [A, B]
-    assert watched.seen().view()["watched"] == B
-    status = host_status.status(watched.host, watched.seen())
+    assert watched.observed().view()["watched"] == B
+    status = host_status.status(watched.host, watched.observed())
     assert status["watch"] == {"release": B, "remaining": 600.0}
     assert watched.run(plan_confirmed, B).actions == (), "confirmed twice, it is not watched anew"
 
@@ -63,7 +63,7 @@ def test_the_check_run_predicts_it(rig: Any) -> None:
     assert window(rig) is None and rig.systemd.watches == 0
     done = rig.run(plan_confirmed, A)
     assert [str(action) for action in predicted.actions] == [str(action) for action in done.actions]
-    assert predicted.after.view() == done.after.view() == rig.seen().view()
+    assert predicted.after.view() == done.after.view() == rig.observed().view()
 
 
 def test_a_good_release_is_watched_to_the_end_and_then_the_one_before_stops(
@@ -80,7 +80,7 @@ def test_a_good_release_is_watched_to_the_end_and_then_the_one_before_stops(
 
 
 def test_what_is_warm_is_not_stopped_while_a_run_holds_the_host(watched: Any) -> None:
-    lease.take(watched.switch(), "r9", "somebody", "now", 700)  # till 1700, and the window till 1600
+    lease.acquire(watched.executor(), "r9", "somebody", "now", 700)  # till 1700, and the window till 1600
     assert watched.command("watch") == 0
     assert watched.now >= 1700.0, "that run may have found the release before ready, and be about to ask it"
     assert (watched.running, window(watched)) == ([B], None)
@@ -90,18 +90,18 @@ def test_a_run_that_takes_the_host_at_the_last_moment_finds_what_it_saw(
     watched: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the watch's last look and its last step."""
-    look, looks = _watch_window, 0
+    look, looks = watch_window, 0
 
     def then_a_run_comes(*arguments: Any, **more: Any) -> None:
         nonlocal looks
         look(*arguments, **more)
         looks += 1
         if looks == 1:
-            lease.take(watched.switch(), "r9", "somebody", "now", 60)
+            lease.acquire(watched.executor(), "r9", "somebody", "now", 60)
         else:
             assert watched.running == [A, B]
 
-    monkeypatch.setattr(console, "_watch_window", then_a_run_comes)
+    monkeypatch.setattr(console, "watch_window", then_a_run_comes)
     assert watched.command("watch") == 0
     assert (looks, watched.running, window(watched)) == (2, [B], None)
 
@@ -193,7 +193,7 @@ def test_a_first_release_cannot_be_gone_back_from_and_goes_on(
 
 
 def test_a_rollback_that_fails_is_tried_again(watched: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executor, "SERVE_TIMEOUT", 0.2)
+    monkeypatch.setattr(executor, "SERVE_TIMEOUT_SECONDS", 0.2)
     watched.systemd.instances[B].behaviour = "unwell"
     watched.systemd.stop(watched.host.unit(A))
     watched.systemd.behaviours[A] = "crashing"

@@ -51,13 +51,13 @@ def test_a_release_that_was_taken_back_goes_when_it_no_longer_runs(served: Any, 
 
 
 def test_pinned_pending_and_needed_releases_stay(served: Any) -> None:
-    seen = served.seen()
-    assert retention.surplus(seen, 1) == [A]
-    assert retention.surplus(seen, 1, needed=[A]) == []
-    pinned = dataclasses.replace(seen, activation=dataclasses.replace(seen.activation, pinned=(A,)))
+    observed = served.observed()
+    assert retention.surplus(observed, 1) == [A]
+    assert retention.surplus(observed, 1, needed=[A]) == []
+    pinned = dataclasses.replace(observed, activation=dataclasses.replace(observed.activation, pinned=(A,)))
     assert retention.surplus(pinned, 1) == []
     pending = Pending(D, A, "canary", 0.0, "another boot", None, 0, "then")
-    assert retention.surplus(dataclasses.replace(seen, pending=pending), 1) == []
+    assert retention.surplus(dataclasses.replace(observed, pending=pending), 1) == []
 
 
 def test_a_check_run_counts_what_it_has_predicted_to_be_confirmed(served: Any, tool: Module) -> None:

@@ -49,15 +49,15 @@ def comparable(result: dict[str, Any]) -> dict[str, Any]:
 
 def test_check_mode_predicts_every_step_exactly_and_changes_nothing(rig: Any, tool: Module) -> None:
     for name, arguments in LIFE:
-        before = rig.seen().view(), rig.journal()
+        before = rig.observed().view(), rig.journal()
         predicted = (
             tool(name, check=True, run="r1", **arguments) if name != "instance" else tool(name, check=True, **arguments)
         )
-        assert (rig.seen().view(), rig.journal()) == before
+        assert (rig.observed().view(), rig.journal()) == before
         done = tool(name, run="r1", **arguments) if name != "instance" else tool(name, **arguments)
         assert comparable(predicted) == comparable(done), (name, arguments)
         assert done["changed"] is True, (name, arguments)
-        assert done["diff"]["after"] == rig.seen().view(), (name, arguments)
+        assert done["diff"]["after"] == rig.observed().view(), (name, arguments)
         asked = {key: arguments[key] for key in ("release", "state", "bad") if key in arguments}
         assert asked.items() <= done.items(), "the history records what was asked for from the result"
         if name != "rollback":
