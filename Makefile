@@ -29,11 +29,20 @@ WITH_MOLECULE := $(addprefix tests/,molecule integration/lab integration/switch 
 test-with-molecule:
 	$(PYTEST) -m "not soak" $(WITH_MOLECULE) --junitxml=test-results/with-molecule.xml 2>&1 | tee test-results/with-molecule.log
 
+# Unit tests share nothing, so they run in parallel and in random order. Tests with hosts run one after the other.
 test-beside-it:
-	$(PYTEST) -m "not soak" tests/unit tests/contract tests/integration tests/fuzz tests/end_to_end $(WITH_MOLECULE:%=--ignore=%) --junitxml=test-results/beside-it.xml 2>&1 | tee test-results/beside-it.log
+	failed=0; \
+	$(UNIT_TESTS) -m "not soak" --junitxml=test-results/unit.xml 2>&1 | tee test-results/unit.log || failed=1; \
+	$(PYTEST) -m "not soak" tests/integration tests/fuzz tests/end_to_end $(WITH_MOLECULE:%=--ignore=%) --junitxml=test-results/beside-it.xml 2>&1 | tee test-results/beside-it.log || failed=1; \
+	exit $$failed
 
-test-unit: setup ## the quick part: unit and contract tests
-	$(PYTEST) -m "not soak" tests/unit tests/contract
+# Python keeps what it compiles in .cache, whatever the environment says: compiling takes as long as half of these tests.
+UNIT_TESTS = env -u PYTHONDONTWRITEBYTECODE PYTHONPYCACHEPREFIX=$(CURDIR)/.cache/pycache \
+	$(PYTEST) -n 2 -p randomly --randomly-seed=$(SEED) tests/unit tests/contract
+SEED ?= default
+
+test-unit: setup ## the quick loop: unit and contract tests without the slow ones, in random order (SEED=n repeats one)
+	$(UNIT_TESTS) -m "not soak and not slow"
 
 test-newest: setup ## the same and the runs, with the newest dependencies that pyproject.toml allows (NEWEST=python3.13)
 	$(NEWEST) -m venv --clear .cache/newest

@@ -72,6 +72,7 @@ def test_every_text_of_a_module_page_is_whole(pages: dict[str, Any], name: str) 
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "names"),
     [

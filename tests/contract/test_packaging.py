@@ -71,6 +71,7 @@ def tracked() -> set[str]:
     return {name for name in listed if name and (CHECKOUT / name).is_file()}
 
 
+@pytest.mark.slow
 def test_the_tarball_of_a_dirty_tree_holds_what_git_has_of_the_collection(
     build: ModuleType, tracked: set[str], tmp_path: Path
 ) -> None:

@@ -25,6 +25,7 @@ def ansible(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inventory", INVENTORIES)
 def test_every_playbook_passes_the_syntax_check(inventory: str) -> None:
     done = ansible("-i", f"inventories/{inventory}", "--syntax-check", *(str(path) for path in PLAYBOOKS))

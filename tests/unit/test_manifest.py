@@ -113,6 +113,7 @@ def test_sha256sum_itself_accepts_the_sha256_beside_a_bundle(bundle: Path) -> No
     subprocess.run(["sha256sum", "-c", manifest.sidecar(bundle).name], cwd=bundle.parent, check=True)
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_anywhere_is_refused(bundle: Path) -> None:
     whole = bundle.read_bytes()
     for place in range(len(whole)):
@@ -123,6 +124,7 @@ def test_a_flipped_bit_anywhere_is_refused(bundle: Path) -> None:
             manifest.read_bundle(bundle)
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_never_changes_the_content_even_when_the_sha256_was_made_to_fit(bundle: Path) -> None:
     whole = bundle.read_bytes()
     read = manifest.read_bundle(bundle).manifest
@@ -139,6 +141,7 @@ def test_a_flipped_bit_never_changes_the_content_even_when_the_sha256_was_made_t
     assert refused > 0.99 * len(whole)
 
 
+@pytest.mark.slow
 def test_a_bundle_that_is_cut_short_is_refused(bundle: Path) -> None:
     whole = bundle.read_bytes()
     for length in range(0, len(whole), 7):
@@ -364,6 +367,7 @@ def test_staging_twice_changes_nothing(bundle: Path, releases: Path) -> None:
     assert (releases / release).stat() == before
 
 
+@pytest.mark.slow
 def test_two_runs_that_stage_the_same_release_at_once_both_succeed(bundle: Path, releases: Path) -> None:
     program = f"from mobius import manifest; print(manifest.stage({str(bundle)!r}, {str(releases)!r}))"
     runs = [subprocess.Popen([sys.executable, "-c", program], cwd=CHECKOUT, stdout=subprocess.PIPE) for _ in range(4)]
@@ -412,6 +416,7 @@ def test_a_damaged_release_is_refused_and_replaced_only_when_asked(bundle: Path,
     assert [path.name for path in releases.iterdir()] == [release]
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_time_leaves_nothing_visible_that_is_not_whole(bundle: Path, releases: Path) -> None:
     program = (
         f"import sys; from mobius import manifest; print('go', flush=True)\n"

@@ -54,6 +54,7 @@ def test_searching_is_measured_beside_every_peer_and_every_answer_is_exact(folde
     assert all(row["exact"] for row in rows)
 
 
+@pytest.mark.slow
 def test_the_calibration_finds_the_copy_and_says_where_copies_are_lost(folder: Path) -> None:
     found = answer("confidence.py", "--folder", folder, "--sample", "2")
     natural = found["right"]["natural"]

@@ -135,6 +135,7 @@ def test_a_bundle_holds_the_services_storeys_and_its_dependencies_and_nothing_el
     assert (built.manifest.python, built.manifest.platform) == ("3.11", "linux_x86_64")
 
 
+@pytest.mark.slow
 def test_two_builds_of_one_commit_are_the_same_file(
     source: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +157,7 @@ def test_two_builds_of_one_commit_are_the_same_file(
     assert first.path.read_bytes() == second.path.read_bytes() == third.path.read_bytes()
 
 
+@pytest.mark.slow
 def test_no_member_tells_when_where_or_by_whom_the_bundle_was_built(source: Path, cache: Path) -> None:
     built = bundles.build(source, source.parent / "dist", cache=cache)
     with tarfile.open(built.path) as tar:
@@ -168,6 +170,7 @@ def test_no_member_tells_when_where_or_by_whom_the_bundle_was_built(source: Path
     assert b".pyc" not in contents
 
 
+@pytest.mark.slow
 def test_what_is_not_committed_is_not_in_the_bundle_and_is_told(source: Path, cache: Path) -> None:
     told: list[str] = []
     clean = bundles.build(source, source.parent / "one", cache=cache, tell=told.append)
@@ -182,6 +185,7 @@ def test_what_is_not_committed_is_not_in_the_bundle_and_is_told(source: Path, ca
     assert "mobius/dhash/new.py" in bundles.build(source, source.parent / "three", cache=cache).manifest.files
 
 
+@pytest.mark.slow
 def test_another_version_is_another_release(source: Path, cache: Path) -> None:
     one = bundles.build(source, source.parent / "dist", version="1.0.0", cache=cache)
     two = bundles.build(source, source.parent / "dist", version="1.0.1", cache=cache)
@@ -190,6 +194,7 @@ def test_another_version_is_another_release(source: Path, cache: Path) -> None:
     assert one.sha256 != two.sha256
 
 
+@pytest.mark.slow
 def test_the_last_bundle_built_is_found_under_the_services_name(source: Path, cache: Path) -> None:
     out = source.parent / "dist"
     for version in ("1.0.0", "1.0.1"):
@@ -218,6 +223,7 @@ def test_a_source_that_is_no_checkout_or_has_no_service_is_refused(source: Path,
     assert "has no mobius/service/__main__.py" in failure(source, cache).reason
 
 
+@pytest.mark.slow
 def test_a_wheel_that_is_not_the_locked_one_is_refused(source: Path, cache: Path, tmp_path: Path) -> None:
     make_wheel(tmp_path / "wheels", body="VALUE = 'another'\n")
     refused = failure(source, cache)
@@ -225,12 +231,14 @@ def test_a_wheel_that_is_not_the_locked_one_is_refused(source: Path, cache: Path
     assert list(cache.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_lock_without_a_digest_is_refused(source: Path, cache: Path) -> None:
     (source / bundles.LOCK).write_text("wheelhouse-example==1.0\n")
     git(source, "commit", "-q", "-a", "-m", "Two")
     assert failure(source, cache).outcome == "environment_failed"
 
 
+@pytest.mark.slow
 def test_dependencies_are_installed_once_for_each_target(source: Path, cache: Path, tmp_path: Path) -> None:
     told: list[str] = []
     one = bundles.build(source, tmp_path / "one", cache=cache, tell=told.append)
@@ -240,6 +248,7 @@ def test_dependencies_are_installed_once_for_each_target(source: Path, cache: Pa
     assert len([line for line in told if line.startswith("Installing the 1 dependencies")]) == 1
 
 
+@pytest.mark.slow
 def test_kept_dependencies_that_were_changed_are_installed_again(source: Path, cache: Path, tmp_path: Path) -> None:
     one = bundles.build(source, tmp_path / "one", cache=cache)
     (part,) = cache.glob("*/tree/wheelhouse_example/__init__.py")
@@ -311,6 +320,7 @@ def test_the_command_builds_and_verifies(source: Path, monkeypatch: pytest.Monke
     assert json.loads(runner.invoke(command, ["verify", said["bundle"], "--format", "json"]).stdout) == said
 
 
+@pytest.mark.slow
 def test_the_command_refuses_a_damaged_bundle(source: Path, cache: Path, tmp_path: Path) -> None:
     path = bundles.build(source, tmp_path / "dist", cache=cache).path
     with path.open("r+b") as stream:
@@ -334,6 +344,7 @@ def signing(source: Path, cache: Path, tmp_path: Path) -> tuple[Path, Path, Path
     return path, key, signers
 
 
+@pytest.mark.slow
 def test_the_command_signs_and_ssh_keygen_itself_accepts_the_signature(signing: tuple[Path, Path, Path]) -> None:
     path, key, signers = signing
     unsigned = CliRunner().invoke(command, ["verify", str(path), "--signers", str(signers)])
@@ -356,6 +367,7 @@ def test_the_command_signs_and_ssh_keygen_itself_accepts_the_signature(signing: 
     assert stranger.exception.outcome == "bundle_unsigned"
 
 
+@pytest.mark.slow
 def test_nothing_is_signed_that_is_damaged_or_with_a_key_that_is_none(signing: tuple[Path, Path, Path]) -> None:
     path, key, signers = signing
     for wrong in (signers, path.with_name("none")):
@@ -369,6 +381,7 @@ def test_nothing_is_signed_that_is_damaged_or_with_a_key_that_is_none(signing: t
     assert not manifest.signature_path(path).exists()
 
 
+@pytest.mark.slow
 def test_a_digest_from_elsewhere_stands_in_for_the_sha256_file(source: Path, cache: Path, tmp_path: Path) -> None:
     built = bundles.build(source, tmp_path / "dist", cache=cache)
     manifest.sidecar(built.path).unlink()

@@ -215,6 +215,7 @@ def _open_one(folder: str, number: int) -> None:
     History(Path(folder)).close(f"run-{number}", "success", {})
 
 
+@pytest.mark.slow
 def test_runs_at_the_same_time_make_one_chain(history):
     workers = multiprocessing.get_context("spawn").Pool(3)
     with workers:
@@ -226,6 +227,7 @@ def test_runs_at_the_same_time_make_one_chain(history):
 # --- Killed anywhere --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_kill_after_any_byte_of_a_record_is_closed_by_the_next_run(history, tmp_path):
     write_runs(history, 1)
     before, head = history.path.read_bytes(), (history.folder / form.HEAD_NAME).read_bytes()
@@ -252,6 +254,7 @@ def test_a_kill_after_any_byte_of_a_record_is_closed_by_the_next_run(history, tm
         shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 def test_a_kill_while_a_torn_line_is_being_closed_is_closed_as_well(history, tmp_path):
     write_runs(history, 1)
     head = (history.folder / form.HEAD_NAME).read_bytes()
@@ -331,6 +334,7 @@ def test_each_pair_in_another_order_and_each_record_twice_is_caught_and_named(hi
         assert first(history) == ("duplicated", seq)
 
 
+@pytest.mark.slow
 def test_a_cut_at_each_byte_of_the_last_record_is_caught(history):
     write_runs(history)
     content = history.path.read_bytes()

@@ -52,6 +52,7 @@ ENTRIES = st.lists(
 ).map(lambda found: [entry(number, **values) for number, values in enumerate(found)])
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ENTRIES, st.randoms(use_true_random=False))
 def test_groups_and_questions_do_not_depend_on_the_order_of_insertion(
@@ -264,6 +265,7 @@ def jpeg_of(path: Path) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.slow
 def test_turned_copies_are_found_when_asked_for(library: Library, photographs: dict[str, Path], tmp_path: Path) -> None:
     folder = tmp_path / "turned"
     folder.mkdir()
@@ -397,6 +399,7 @@ with Library(sys.argv[1]) as library:
 """
 
 
+@pytest.mark.slow
 def test_what_another_process_writes_is_found_at_once(library: Library) -> None:
     assert library.search(posted(1)) == []
     with subprocess.Popen(
@@ -484,6 +487,7 @@ def test_looks_are_read_a_few_at_a_time_and_only_those_of_pictures_with_a_near_o
     assert len(set.union(*asked)) == 9
 
 
+@pytest.mark.slow
 def test_many_threads_add_search_and_remove(library: Library) -> None:
     failed: list[BaseException] = []
 

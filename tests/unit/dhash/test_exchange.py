@@ -48,6 +48,7 @@ def written(library: Library, form: Form) -> str:
     return stream.getvalue()
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(IMAGES, DECISIONS, st.sampled_from(FORMS))
 def test_what_is_exported_comes_back_the_same(
@@ -176,6 +177,7 @@ def test_what_is_no_library_is_refused_in_a_sentence(tmp_path: Path, text: str, 
         assert len(library) == 0
 
 
+@pytest.mark.slow
 def test_an_import_that_meets_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     with Library(tmp_path / "index") as library:
         fill(library, [entry("before", 1)])

@@ -27,6 +27,7 @@ def test_this_pillow_is_one_that_the_quick_way_is_written_after() -> None:
     assert _grids._pillow_is_as_known()
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     width=st.integers(_grids._LEAST, 3000),
@@ -47,6 +48,7 @@ def test_the_product_of_matrices_gives_what_pillow_gives(
     assert same(Image.fromarray(pixels), (cut[0], cut[1], width - cut[2], height - cut[3]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(8192, 64), (8000, 700), (4000, 3000), (129, 190), (64, 115), (1080, 1920)])
 def test_the_widest_and_the_largest_are_the_same_too(size: tuple[int, int]) -> None:
     luma = Image.effect_noise(size, 90)

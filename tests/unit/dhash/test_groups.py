@@ -7,7 +7,8 @@ from __future__ import annotations
 import random
 from itertools import combinations
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mobius.dhash._groups import Match, members, questions, star
@@ -26,6 +27,8 @@ def split(words: list[tuple[tuple[int, int], bool]]) -> tuple[list[tuple[int, in
     return [pair for pair, same in words if same], [pair for pair, same in words if not same]
 
 
+@pytest.mark.slow
+@settings(deadline=None)
 @given(MATCHES, WORDS, st.randoms(use_true_random=False))
 def test_groups_are_the_same_in_whatever_order_the_matches_come(matches, words, shuffler: random.Random) -> None:
     same, different = split(words)
@@ -37,6 +40,8 @@ def test_groups_are_the_same_in_whatever_order_the_matches_come(matches, words, 
     assert questions(first, mixed, different) == questions(first, matches, different)
 
 
+@pytest.mark.slow
+@settings(deadline=None)
 @given(MATCHES, WORDS)
 def test_every_member_matches_the_kept_one_or_was_called_the_same(matches, words) -> None:
     same, different = split(words)
@@ -51,6 +56,7 @@ def test_every_member_matches_the_kept_one_or_was_called_the_same(matches, words
             assert pair not in different
 
 
+@settings(deadline=None)
 @given(MATCHES)
 def test_what_matches_a_kept_one_with_certainty_is_in_some_group(matches) -> None:
     owner = star(COUNT, matches, [], [])
@@ -59,6 +65,8 @@ def test_what_matches_a_kept_one_with_certainty_is_in_some_group(matches) -> Non
             assert owner[match.second] != match.second, "it belongs to this one, or to a worthier one"
 
 
+@pytest.mark.slow
+@settings(deadline=None)
 @given(MATCHES, WORDS)
 def test_every_match_is_in_a_group_or_asked_about_before_all_is_done(matches, words) -> None:
     """Answer `different` to every question: in the end each match was decided, one by one or with its groups."""

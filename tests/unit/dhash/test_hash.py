@@ -76,6 +76,7 @@ def test_a_palette_whose_every_colour_is_opaque_hashes_like_imagehash(photograph
     assert hash_bytes(data, "exact").dhash.hex == peer(picture)
 
 
+@pytest.mark.slow
 def test_fast_is_exact_for_what_is_no_large_jpeg(photographs: dict[str, Path]) -> None:
     for path in photographs.values():
         with Image.open(path) as opened:
@@ -87,6 +88,7 @@ def test_fast_is_exact_for_what_is_no_large_jpeg(photographs: dict[str, Path]) -
             assert (fast.algorithm, exact.algorithm) == ("fast-2", "exact-1")
 
 
+@pytest.mark.slow
 def test_fast_decodes_a_large_jpeg_small_and_stays_near(photographs: dict[str, Path]) -> None:
     distances = []
     for name in ("astronaut", "camera", "chelsea", "coffee", "rocket"):  # not the textures: they are flat at a distance
@@ -298,6 +300,7 @@ def test_a_jpeg_whose_scans_only_cost_time_is_refused(work: Callable[..., object
     assert work(data[:2] + b"\xff\xfe\0\xca" + 100 * b"\xff\xda" + data[2:])
 
 
+@pytest.mark.slow
 def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded() -> None:
     bomb = encoded(Image.new("1", (9000, 9000)), "PNG")
     with pytest.raises(TooManyPixelsError, match="9000 x 9000 pixels; at most 80000000"):

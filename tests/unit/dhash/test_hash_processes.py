@@ -78,6 +78,7 @@ def in_threads(folder: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> li
         return exported(library)
 
 
+@pytest.mark.slow
 def test_processes_find_what_threads_find_and_are_gone_afterwards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +99,7 @@ def test_one_thread_needs_no_process(tmp_path: Path) -> None:
         library.scan(folder, threads=1, progress=lambda *_: pytest.fail("one") if children_of(os.getpid()) else None)
 
 
+@pytest.mark.slow
 def test_processes_that_are_killed_cost_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_folder(tmp_path / "library", 60)
     wanted = in_threads(folder, tmp_path / "threads", monkeypatch)
@@ -116,6 +118,7 @@ def test_processes_that_are_killed_cost_no_picture(tmp_path: Path, monkeypatch: 
     assert [file.path for file in report.unreadable] == ["broken.png"]
 
 
+@pytest.mark.slow
 def test_a_picture_that_brings_its_reader_down_is_told_and_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +148,7 @@ def test_where_no_process_can_be_had_threads_do_it(
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_processes_find_the_modules_that_the_scan_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "only_found_by_this_path.py").touch()
     monkeypatch.setattr(_hash_processes, "_PROGRAM", f"import only_found_by_this_path\n{_hash_processes._PROGRAM}")
@@ -156,6 +160,7 @@ def test_processes_find_the_modules_that_the_scan_has(tmp_path: Path, monkeypatc
         assert hashers.at_once > 1
 
 
+@pytest.mark.slow
 def test_an_answer_that_was_not_heard_is_not_taken_for_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,6 +204,7 @@ def test_a_file_that_there_is_no_memory_for_is_tried_again(tmp_path: Path, monke
         assert library.scan(folder, threads=1).hashed == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=lambda number: number.name)
 def test_a_scan_that_is_ended_leaves_no_process_behind(tmp_path: Path, number: signal.Signals) -> None:
     folder = make_folder(tmp_path / "library", 600)

@@ -39,6 +39,7 @@ def start(index: Path, folder: Path, batch: int = 7, *, processes: bool = False)
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "processes"), [(1, False), (2, True)], ids=["threads", "processes"])
 def test_a_scan_killed_again_and_again_ends_like_one_that_was_not(tmp_path: Path, seed: int, processes: bool) -> None:
     folder = make_folder(tmp_path / "library", 120)
@@ -67,6 +68,7 @@ def test_a_scan_killed_again_and_again_ends_like_one_that_was_not(tmp_path: Path
         assert library.duplicates()[0].others
 
 
+@pytest.mark.slow
 def test_two_processes_scan_the_same_folder_into_one_index(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "library", 60)
     with Library(tmp_path / "alone.sqlite") as library:
@@ -222,6 +224,7 @@ with Library(sys.argv[1]) as library:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_what_a_person_may_not_read_is_told_and_not_forgotten(open_to_all: Path) -> None:
     folder = make_folder(open_to_all / "library", 10)
@@ -273,6 +276,7 @@ def test_unreadable_files_are_tried_again_when_what_reads_them_changes(
         assert {Path(path).name for path in seen} == {"broken.png", "phone.heic"}
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_sentence_and_what_was_written_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,6 +294,7 @@ def test_a_full_disk_is_one_sentence_and_what_was_written_stays(
         assert library.scan(folder).images == 200
 
 
+@pytest.mark.slow
 def test_searching_goes_on_while_a_scan_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_folder(tmp_path / "library", 150)
     monkeypatch.setattr(scan_module, "_BATCH", 5)

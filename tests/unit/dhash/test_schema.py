@@ -147,6 +147,7 @@ def test_what_a_release_of_the_second_schema_does_to_pictures_takes_their_proofs
         assert proofs() == [("good",)], "of the other pair"
 
 
+@pytest.mark.slow
 def test_a_migration_killed_anywhere_is_done_or_not(tmp_path: Path) -> None:
     rows = [row("/photos", f"{number:06}.jpg", number) for number in range(10_000)]
     old = first_schema(tmp_path / "old.sqlite", rows)
@@ -174,6 +175,7 @@ def test_a_migration_killed_anywhere_is_done_or_not(tmp_path: Path) -> None:
     assert seen <= {1, 2, SCHEMA}
 
 
+@pytest.mark.slow
 def test_many_processes_open_an_old_and_a_missing_index_at_the_same_time(tmp_path: Path) -> None:
     rows = [row("/photos", f"{number:05}.jpg", number) for number in range(2000)]
     for index, count in ((first_schema(tmp_path / "old.sqlite", rows), 2000), (tmp_path / "new.sqlite", 0)):

@@ -95,6 +95,7 @@ def all_pairs(index: HammingIndex, radius: int) -> list[tuple[int, int, int]]:
     ]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=80)
 @given(
     way=WAYS,
@@ -127,6 +128,7 @@ CHANGES = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(way=WAYS, changes=CHANGES, bits=st.sampled_from([64, 128]), crowded=st.booleans(), radius=st.integers(0, 24))
 def test_any_history_of_changes_leaves_what_a_dictionary_holds(

@@ -51,6 +51,7 @@ COPIES: dict[str, Callable[[Image.Image], bytes]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COPIES)
 def test_a_copy_of_a_photograph_is_proven(photographs: dict[str, Path], name: str) -> None:
     for photograph in NAMES:
@@ -58,6 +59,7 @@ def test_a_copy_of_a_photograph_is_proven(photographs: dict[str, Path], name: st
         assert proven(image, COPIES[name](image)), photograph
 
 
+@pytest.mark.slow
 def test_what_a_brighter_copy_lost_in_white_is_no_difference(photographs: dict[str, Path]) -> None:
     mask = Image.new("L", (300, 300))
     ImageDraw.Draw(mask).ellipse((60, 60, 240, 240), fill=255)
@@ -78,6 +80,7 @@ def form(lines: str, level: int, photograph: Image.Image) -> Image.Image:
     return image
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [150, 200, 230])
 def test_words_that_the_other_picture_lost_in_white_are_a_difference(photographs: dict[str, Path], level: int) -> None:
     photograph = opened(photographs["astronaut"])
@@ -140,6 +143,7 @@ def a_part_exchanged(image: Image.Image) -> None:
     image.paste(image.crop(box).transpose(Image.Transpose.ROTATE_180), box[:2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [eye_closed, marked, another_word, a_part_exchanged])
 @pytest.mark.parametrize("quality", [30, 85])
 def test_a_photograph_changed_in_one_place_is_refused(
@@ -151,6 +155,7 @@ def test_a_photograph_changed_in_one_place_is_refused(
     assert not proven(image, saved(changed, quality=quality))
 
 
+@pytest.mark.slow
 def test_photographs_of_other_things_and_other_colours_are_refused(photographs: dict[str, Path]) -> None:
     images = {name: opened(photographs[name]).resize((300, 300)) for name in (*NAMES, "grass", "brick")}
     for one, first in images.items():
@@ -208,6 +213,7 @@ def test_the_same_lines_in_another_colour_of_the_same_brightness_are_refused() -
     assert not proven(legend((90, 50, 20)), legend((40, 75, 20)))
 
 
+@pytest.mark.slow
 def test_where_nothing_else_differs_a_faint_mark_is_enough_to_refuse(photographs: dict[str, Path]) -> None:
     image = opened(photographs["astronaut"])
     other = image.copy()
@@ -248,6 +254,7 @@ def screenshot(size: tuple[int, int], number: str) -> Image.Image:
     return image
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(1280, 800), (1920, 1080), (3840, 2160)])
 def test_another_number_in_a_screenshot_is_refused_and_its_copy_is_proven(size: tuple[int, int]) -> None:
     image, other = saved(screenshot(size, "1438.00"), "PNG"), screenshot(size, "1433.00")
@@ -257,6 +264,7 @@ def test_another_number_in_a_screenshot_is_refused_and_its_copy_is_proven(size: 
     assert proven(image, saved(screenshot(size, "1438.00"), quality=85))
 
 
+@pytest.mark.slow
 def test_what_is_too_large_to_be_seen_closely_is_refused() -> None:
     image = Image.new("RGB", (2 * CLOSE + 1, 400), "white")
     ImageDraw.Draw(image).text((20, 20), "the same text on both\n" * 6, "black", font=ImageFont.load_default(40))
@@ -265,6 +273,7 @@ def test_what_is_too_large_to_be_seen_closely_is_refused() -> None:
     assert proven(image.crop((0, 0, 2 * CLOSE, 400)), saved(image.crop((0, 0, 2 * CLOSE, 400)), quality=95))
 
 
+@pytest.mark.slow
 def test_frames_of_an_animation_are_refused(photographs: dict[str, Path]) -> None:
     frame = opened(photographs["chelsea"])
     after = frame.copy()
@@ -284,11 +293,13 @@ def sea(share: float) -> Image.Image:
     return Image.blend(before, after, share)
 
 
+@pytest.mark.slow
 def test_frames_of_an_animation_in_two_sizes_are_refused() -> None:
     assert proven(sea(0), sea(0).resize((384, 192)))
     assert not proven(sea(0), sea(0.06).resize((384, 192)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["GIF", "PNG", "TIFF", "WEBP"])
 def test_a_file_of_several_pictures_proves_nothing(form: str) -> None:
     frames = [page("Yes"), page("No")]

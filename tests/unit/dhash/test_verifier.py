@@ -108,6 +108,7 @@ def start(index: Path) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", PROVE, str(index)], stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_ends_like_one_that_was_not(tmp_path: Path) -> None:
     folder = copies(tmp_path / "library", 14)
     with Library(tmp_path / "whole") as library:
@@ -137,6 +138,7 @@ def test_killed_again_and_again_it_ends_like_one_that_was_not(tmp_path: Path) ->
         assert (verdicts(library), names(library)) == (wanted, groups)
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_keep_one_verdict_of_each_pair(folder: Path, tmp_path: Path) -> None:
     with Library(tmp_path / "index") as library:
         library.scan(folder)
@@ -149,6 +151,7 @@ def test_two_processes_at_once_keep_one_verdict_of_each_pair(folder: Path, tmp_p
         assert len(names(library)) == 6
 
 
+@pytest.mark.slow
 def test_what_is_gone_changed_damaged_or_too_large_stays_doubtful(folder: Path, tmp_path: Path) -> None:
     data = (folder / "3.jpg").read_bytes()
     (folder / "3.jpg").write_bytes(data[:-2])  # hashed in spite of its missing end
@@ -209,6 +212,7 @@ def test_a_picture_that_was_hashed_in_spite_of_a_fault_gives_no_verdict(tmp_path
         assert len(verdicts(library)) == 1, "of the two others"
 
 
+@pytest.mark.slow
 def test_a_pair_that_fails_every_time_stops_none_of_those_behind_it(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,6 +235,7 @@ def test_a_pair_that_fails_every_time_stops_none_of_those_behind_it(
         assert library.prove(threads=1) == 0
 
 
+@pytest.mark.slow
 def test_a_time_limit_leaves_the_rest_to_the_next_time_pair_by_pair(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,6 +254,7 @@ def test_a_time_limit_leaves_the_rest_to_the_next_time_pair_by_pair(
         assert library.prove(seconds=3600) == 0
 
 
+@pytest.mark.slow
 def test_every_decoding_has_its_room(folder: Path, tmp_path: Path) -> None:
     asked: list[int] = []
 
@@ -288,6 +294,7 @@ def test_a_large_file_of_few_pixels_takes_room_for_its_bytes_and_one_too_large_i
         assert max(asked) == (folder / "0.jpg").stat().st_size // 3
 
 
+@pytest.mark.slow
 def test_another_rule_looks_again_and_leaves_the_verdicts_of_the_first(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,6 +311,7 @@ def test_another_rule_looks_again_and_leaves_the_verdicts_of_the_first(
         assert len(verdicts(library)) == 36
 
 
+@pytest.mark.slow
 def test_verdicts_go_with_their_pictures_and_with_a_bad_release(folder: Path, tmp_path: Path) -> None:
     with Library(tmp_path / "index", release="bad") as library:
         library.scan(folder)
@@ -338,6 +346,7 @@ def test_drawings_are_certain_when_they_are_one_and_doubtful_when_a_detail_diffe
         assert len(library.review()) == 2
 
 
+@pytest.mark.slow
 def test_a_search_is_certain_of_what_it_could_see(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "query.jpg").write_bytes(picture(4, 400))
     query, data = hash_file(tmp_path / "query.jpg", look=True), (tmp_path / "query.jpg").read_bytes()

@@ -795,6 +795,7 @@ def killed_at(host: Host, line: int, **options) -> bool:
     return killed(work)
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_line_leaves_whole_backups_only_and_the_next_run_cleans_up(host, tmp_path):
     for number in range(2):
         touch_state(host, number)
@@ -833,6 +834,7 @@ def killed_after_call(host: Host, number: int) -> bool:
     return killed(work)
 
 
+@pytest.mark.slow
 def test_a_kill_after_any_system_call_that_writes_lists_no_partial_backup_and_loses_no_good_one(host, tmp_path):
     (host.state_dir / "library" / "long.jpg").write_bytes(PICTURE * 300)  # several writes
     for number in range(2):
@@ -858,6 +860,7 @@ def test_a_kill_after_any_system_call_that_writes_lists_no_partial_backup_and_lo
     assert stages == [2, 3, 2], "before the new one, with it, and after the rotation"
 
 
+@pytest.mark.slow
 def test_a_system_call_that_fails_leaves_whole_backups_only(host, monkeypatch):
     """Every rename, fsync, unlink and mkstemp in turn fails; afterwards everything old is whole and the next run works."""
     touch_state(host, 1)
@@ -963,6 +966,7 @@ def histories(draw) -> tuple[list[backup.Backup], backup.Keep, datetime]:
     return found, keep, moments[-1] + timedelta(days=draw(st.integers(-400, 400)))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(histories(), st.data())
 def test_rotation_keeps_what_each_rule_names_and_removes_all_else(history, data):
@@ -1104,6 +1108,7 @@ def test_a_file_with_known_size_times_and_inode_is_not_read_again(host, monkeypa
     assert taken.backup
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_library(host):
     """Ten thousand pictures more change the most memory that a backup and its verification take by less than 5 MB."""
     program = (

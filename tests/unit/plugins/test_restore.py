@@ -262,6 +262,7 @@ def test_a_folder_that_cannot_be_exchanged_is_named(host):
     assert "library is a link" in refused(host, taken.backup.id, "environment_failed")
 
 
+@pytest.mark.slow
 def test_flipped_cut_dropped_and_added_bytes_anywhere_are_refused(host):
     """A fuzz: seeded, so that a failure can be repeated; the digest beside the archive is left as it is, or fits."""
     taken = take(host)
@@ -391,6 +392,7 @@ def killed_at(host: Host, line: int, wanted: str) -> bool:
     return killed(work)
 
 
+@pytest.mark.slow
 def test_a_restore_that_is_killed_anywhere_loses_nothing_and_the_next_one_finishes(host, tmp_path):
     wanted = take(host).backup.id
     good = state(host)

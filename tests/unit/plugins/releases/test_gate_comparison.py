@@ -90,6 +90,7 @@ def test_a_release_that_is_as_good_passes_on_the_probes_own_traffic(host: Any) -
     assert set(kept["evidence"]["series"][-1]["signals"]) == {signal["name"] for signal in signals()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("behaviour", "name"),
     [
@@ -115,6 +116,7 @@ def test_what_both_do_does_not_count_against_the_new_one(host: Any) -> None:
     assert gate(host, deadline=20.0)["verdict"] == "pass"
 
 
+@pytest.mark.slow
 def test_three_times_nothing_is_still_nothing(host: Any) -> None:
     start_both(host, "failing_one_in_two_hundred")
     with traffic(host, OLD, NEW):
@@ -138,6 +140,7 @@ def test_a_first_release_that_is_well_passes_with_nothing_to_compare_with(host: 
     assert all(signal["old"] is None for signal in figures(said).values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("behaviour", [None, "hanging", "no_http", "telling_no_metrics"])
 def test_a_release_before_that_does_not_answer_cannot_keep_its_own_mend_out(host: Any, behaviour: str | None) -> None:
     host.truth(OLD)

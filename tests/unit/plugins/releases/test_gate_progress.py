@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from mobius.cli.render.progress import Lines
 from mobius.control.run.project import find_checkout
 from mobius.control.run.runner import RunRequest, run_playbook
@@ -32,6 +34,7 @@ PLAYBOOK = """
 """
 
 
+@pytest.mark.slow
 def test_what_a_gate_sees_is_told_while_it_looks(host: Any, tmp_path: Path) -> None:
     host.start(RELEASE)
     playbook = tmp_path / "playbook.yml"

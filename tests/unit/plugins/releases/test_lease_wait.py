@@ -14,6 +14,8 @@ from mobius.cli.render.progress import Lines
 from mobius.control.run.project import find_checkout
 from mobius.control.run.runner import RunRequest, run_playbook
 
+pytestmark = pytest.mark.slow  # real runs of Ansible
+
 PLAYBOOK = """
 - hosts: here1
   connection: local

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils import version_order
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from packaging.version import Version
 
@@ -154,6 +154,7 @@ VERSIONS = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(VERSIONS, VERSIONS)
 def test_versions_come_in_the_order_that_packaging_gives_them(one: str, other: str) -> None:
     assert version_order.is_lower(one, other) is (Version(one) < Version(other))

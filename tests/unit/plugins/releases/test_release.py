@@ -116,6 +116,7 @@ def test_too_little_space_is_refused_before_the_bundle_is_sent(
     assert "MB free" in reason and staged(host) == []
 
 
+@pytest.mark.slow
 def test_a_disk_that_becomes_full_is_told_and_nothing_is_staged(host: Any, make_bundle: MakeBundle) -> None:
     bundle = make_bundle(size=20 << 20)
     # the module finds enough on a disk of 18 MB, as it does when something else fills it meanwhile

@@ -173,6 +173,7 @@ def state(rig: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_same_command_completes_what_a_kill_left(
     name: str, make_rig: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
@@ -213,6 +214,7 @@ NEXT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("then", NEXT)
 @pytest.mark.parametrize(
     "name",
@@ -256,6 +258,7 @@ def test_any_next_command_makes_what_serves_agree_with_the_truth(
         assert journal_problems(rig.host) == [], where
 
 
+@pytest.mark.slow
 def test_an_interrupted_rollback_is_completed_and_not_counted_as_a_step(
     make_rig: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -164,6 +164,7 @@ def test_after_a_reboot_nothing_is_watched(watched: Any) -> None:
     assert watched.serving == watched.running == [B]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["canary", "provisional"])
 def test_a_promotion_that_is_under_way_is_not_taken_back_for_what_the_present_release_does(
     watched: Any, stage: str
