@@ -35,11 +35,19 @@ import numpy
 from pictures import FOLDER, PACKAGES, fetch, pictures_in
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
-from mobius.dhash import Fingerprint, HammingIndex, PictureError, Seen, hash_bytes, hash_file, see
-from mobius.dhash._descriptor import LOOK_BYTES
-from mobius.dhash._reranking import DEFAULT_THRESHOLDS, DOUBTFUL, NOMINATED, judge
+from mobius.dhash import (
+    Fingerprint,
+    HammingIndex,
+    PictureError,
+    VerificationImage,
+    hash_bytes,
+    hash_file,
+    load_for_verification,
+)
+from mobius.dhash._descriptor import DESCRIPTOR_BYTES
+from mobius.dhash._reranking import CANDIDATE, DEFAULT_THRESHOLDS, NEEDS_REVIEW, classify_pairs
 from mobius.dhash._thumbnail import SIDE as SMALL
-from mobius.dhash._verification import CLOSE, proves
+from mobius.dhash._verification import DETAIL_MAX_SIDE_PX, verify
 
 Pixels = numpy.ndarray[Any, numpy.dtype[numpy.float64]]
 
@@ -220,7 +228,7 @@ def library(files: list[Path], made: int) -> list[Entry]:
 
     def read(path: Path) -> Entry | None:
         with contextlib.suppress(PictureError):
-            return Entry(path, None, hash_file(path, look=True))
+            return Entry(path, None, hash_file(path, descriptor=True))
         return None
 
     def copied(number: int) -> Entry | None:
@@ -228,7 +236,7 @@ def library(files: list[Path], made: int) -> list[Entry]:
         path = kept[number * max(1, len(kept) // made) % len(kept)].path
         with contextlib.suppress(PictureError, OSError):
             data = encoded(ALTERED[name](opened(path, 1600)), name)
-            return Entry(path, data, hash_bytes(data, look=True))
+            return Entry(path, data, hash_bytes(data, descriptor=True))
         return None
 
     with ThreadPoolExecutor(2) as pool:
@@ -240,18 +248,18 @@ def library(files: list[Path], made: int) -> list[Entry]:
 def rightness(entries: list[Entry]) -> dict[str, Any]:
     """Every confident pair of pictures with different bytes, each looked at by the judge."""
     hashes = numpy.array([(one.fingerprint.dhash.rows, one.fingerprint.dhash.columns) for one in entries], numpy.uint64)
-    looks = numpy.frombuffer(b"".join(one.fingerprint.look or b"" for one in entries), numpy.uint8)
-    looks = looks.reshape(len(entries), -1)
+    descriptors = numpy.frombuffer(b"".join(one.fingerprint.descriptor or b"" for one in entries), numpy.uint8)
+    descriptors = descriptors.reshape(len(entries), -1)
     index = HammingIndex(128)
     index.add(numpy.arange(len(entries)), hashes)
     counts: Counter[str] = Counter()
-    nominated: list[tuple[int, int]] = []
+    candidate_cosine: list[tuple[int, int]] = []
     for block in index.pairs(DEFAULT_THRESHOLDS.radius):
-        verdicts = judge(block.distance, looks[block.first], looks[block.second])
+        verdicts = classify_pairs(block.distance, descriptors[block.first], descriptors[block.second])
         counts["candidates"] += len(verdicts)
-        counts["matches"] += int((verdicts >= DOUBTFUL).sum())
-        chosen = verdicts == NOMINATED
-        nominated += zip(block.first[chosen].tolist(), block.second[chosen].tolist(), strict=True)
+        counts["matches"] += int((verdicts >= NEEDS_REVIEW).sum())
+        chosen = verdicts == CANDIDATE
+        candidate_cosine += zip(block.first[chosen].tolist(), block.second[chosen].tolist(), strict=True)
     small = functools.lru_cache(1000)(lambda number: seen(entries[number].picture, SMALL))
     large = functools.lru_cache(60)(lambda number: entries[number].seen())
     kinds = {kind: Counter[str]() for kind in ("natural", "own copy", "other copy")}
@@ -261,11 +269,17 @@ def rightness(entries: list[Entry]) -> dict[str, Any]:
 
     def certain(pair: tuple[int, int]) -> bool:
         one, other = (entries[number].picture for number in pair)
-        return bool(proves(small(pair[0]), small(pair[1]), lambda: (seen(one, CLOSE), seen(other, CLOSE))))
+        return bool(
+            verify(
+                small(pair[0]), small(pair[1]), lambda: (seen(one, DETAIL_MAX_SIDE_PX), seen(other, DETAIL_MAX_SIDE_PX))
+            )
+        )
 
-    nominated.sort()
+    candidate_cosine.sort()
     with ThreadPoolExecutor(2) as pool:
-        confident = [pair for pair, sure in zip(nominated, pool.map(certain, nominated), strict=True) if sure]
+        confident = [
+            pair for pair, sure in zip(candidate_cosine, pool.map(certain, candidate_cosine), strict=True) if sure
+        ]
     seconds = time.monotonic() - began
     for first, second in confident:
         one, other = entries[first], entries[second]
@@ -281,7 +295,7 @@ def rightness(entries: list[Entry]) -> dict[str, Any]:
     return {
         "pictures": len(entries),
         **counts,
-        "nominated": len(nominated),
+        "nominated": len(candidate_cosine),
         "proof_seconds": round(seconds, 1),
         **{
             kind: {**tally, "at_least": at_least(tally["right"], tally["confident"]) if tally["confident"] else None}
@@ -292,22 +306,24 @@ def rightness(entries: list[Entry]) -> dict[str, Any]:
     }
 
 
-def seen(picture: bytes | Path, side: int) -> Seen | None:
+def seen(picture: bytes | Path, side: int) -> VerificationImage | None:
     """As the proof sees it."""
     with contextlib.suppress(PictureError, OSError):
-        return see(picture if isinstance(picture, bytes) else picture.read_bytes(), side)
+        return load_for_verification(picture if isinstance(picture, bytes) else picture.read_bytes(), side)
     return None
 
 
-def judged(before: Fingerprint, path: Path, small: Seen | None, data: bytes) -> tuple[bool, bool, int]:
+def classify(before: Fingerprint, path: Path, small: VerificationImage | None, data: bytes) -> tuple[bool, bool, int]:
     """Whether a saved picture is a confident match of another, whether it is one at all, and the least of the distances
     of its eight transforms."""
-    after = hash_bytes(data, look=True)
-    looks = [numpy.frombuffer(one.look or b"", numpy.uint8)[None, :] for one in (before, after)]
-    verdict = int(judge(numpy.array([before.dhash.distance(after.dhash)], numpy.uint8), *looks)[0])
+    after = hash_bytes(data, descriptor=True)
+    descriptors = [numpy.frombuffer(one.descriptor or b"", numpy.uint8)[None, :] for one in (before, after)]
+    verdict = int(classify_pairs(numpy.array([before.dhash.distance(after.dhash)], numpy.uint8), *descriptors)[0])
     nearest = min(before.dhash.distance(turned) for turned in after.transforms().values())
-    certain = verdict == NOMINATED and proves(small, seen(data, SMALL), lambda: (seen(path, CLOSE), seen(data, CLOSE)))
-    return bool(certain), verdict >= DOUBTFUL, nearest
+    certain = verdict == CANDIDATE and verify(
+        small, seen(data, SMALL), lambda: (seen(path, DETAIL_MAX_SIDE_PX), seen(data, DETAIL_MAX_SIDE_PX))
+    )
+    return bool(certain), verdict >= NEEDS_REVIEW, nearest
 
 
 def recall(files: list[Path]) -> tuple[int, dict[str, dict[str, float]], dict[str, dict[str, float]]]:
@@ -321,16 +337,16 @@ def recall(files: list[Path]) -> tuple[int, dict[str, dict[str, float]], dict[st
     for number, path in enumerate(files):
         try:
             picture = opened(path, 1600)
-            before, small = hash_file(path, look=True), seen(path, SMALL)
+            before, small = hash_file(path, descriptor=True), seen(path, SMALL)
         except (PictureError, OSError):
             continue
         if min(picture.size) < 64:
             continue
-        if before.look == bytes(LOOK_BYTES):
+        if before.descriptor == bytes(DESCRIPTOR_BYTES):
             blank += 1
             continue
         for name, alter in ALTERED.items():
-            confident, found, nearest = judged(before, path, small, encoded(alter(picture), name))
+            confident, found, nearest = classify(before, path, small, encoded(alter(picture), name))
             altered[name].update(
                 count=1, confident=confident, found=found, transforms=nearest <= DEFAULT_THRESHOLDS.radius
             )
@@ -338,7 +354,7 @@ def recall(files: list[Path]) -> tuple[int, dict[str, dict[str, float]], dict[st
             chance = random.Random(number)  # noqa: S311 - the same on every run
             if (other := change(picture, chance)) is not None:
                 data = encoded(other, name)
-                confident, found, _ = judged(before, path, small, data)
+                confident, found, _ = classify(before, path, small, data)
                 missed = accepted(opened(path, SIDE), opened(io.BytesIO(data), SIDE))
                 changed[name].update(count=1, confident=confident, found=found, missed=missed)
 

@@ -82,7 +82,7 @@ def make_index(path: Path, count: int, release: str = "bench") -> None:
     """An index of so many random hashes, written as rows: no pictures are needed to search for them."""
     Library(path, release=release).close()
     words = numpy.random.default_rng(1).integers(-(1 << 63), 1 << 63, (count, 2), dtype=numpy.int64)
-    look = hash_bytes(picture((320, 240)), look=True).look
+    descriptor = hash_bytes(picture((320, 240)), descriptor=True).descriptor
     with contextlib.closing(sqlite3.connect(path)) as database, database:
         # nobody follows the changes yet, and noting them takes ten times as long as the rows
         trigger = database.execute("SELECT sql FROM sqlite_master WHERE name = 'picture_added'").fetchone()[0]
@@ -96,7 +96,7 @@ def make_index(path: Path, count: int, release: str = "bench") -> None:
                     ALGORITHMS["fast"],
                     int(row),
                     int(column),
-                    look,
+                    descriptor,
                     release,
                 )
                 for number, (row, column) in enumerate(words)

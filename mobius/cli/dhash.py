@@ -21,8 +21,20 @@ from typing import TYPE_CHECKING, Any, TextIO, get_args
 import click
 
 from mobius.cli.render.page import count, page, size
-from mobius.dhash import ALGORITHMS, Decided, Dhash, Doubtful, Fingerprint, Form, Library, Mode, Seen, hash_file, see
-from mobius.dhash._verifier import MOST_BYTES
+from mobius.dhash import (
+    ALGORITHMS,
+    VERIFIED_FILE_MAX_BYTES,
+    DecisionKind,
+    Dhash,
+    ExportFormat,
+    Fingerprint,
+    Library,
+    Mode,
+    ReviewPair,
+    VerificationImage,
+    hash_file,
+    load_for_verification,
+)
 from mobius.dhash.errors import PictureError
 from mobius.durable import write_bytes
 from mobius.errors import MobiusError
@@ -43,7 +55,10 @@ _index = click.option(
     envvar="MOBIUS_INDEX", show_envvar=True, help="The index, an SQLite file.",
 )  # fmt: skip
 _as = click.option(
-    "--as", "kind", type=click.Choice(get_args(Form)), help="What the file is.  [default: by its name, else json]"
+    "--as",
+    "kind",
+    type=click.Choice(get_args(ExportFormat)),
+    help="What the file is.  [default: by its name, else json]",
 )
 
 
@@ -169,7 +184,7 @@ def duplicates(index: Path, html_file: Path | None, form: str) -> None:
     if form == "json":
         listed = []
         for group in groups:
-            first = {"path": group.kept.path, "distance": 0, "confidence": "confident", "keep": True, "pair": None}
+            first = {"path": group.keeper.path, "distance": 0, "confidence": "confident", "keep": True, "pair": None}
             others = [
                 {
                     "path": other.picture.path, "distance": other.distance, "confidence": other.confidence,
@@ -181,7 +196,7 @@ def duplicates(index: Path, html_file: Path | None, form: str) -> None:
         click.echo(json.dumps(listed))
         return
     for group in groups:
-        click.echo(f"keep        {_described(group.kept.path, group.kept)}")
+        click.echo(f"keep        {_described(group.keeper.path, group.keeper)}")
         for other in group.others:
             near = "same bytes" if other.pair is None else count(other.distance, "bit")
             click.echo(f"{near:<12}{_described(other.picture.path, other.picture)}")
@@ -218,7 +233,7 @@ def search(
         query = _query(picture, mode)
         found = library.search(
             query, max_distance=max_distance, limit=limit, transforms=transforms,
-            picture=lambda side: _seen(Path(picture), query, side),
+            load_query=lambda side: _seen(Path(picture), query, side),
         )  # fmt: skip
     if form == "json":
         click.echo(
@@ -244,7 +259,7 @@ def search(
 @dhash.command()
 @_index
 @click.option(
-    "--decide", "decided", type=(str, click.Choice(get_args(Decided))), multiple=True, metavar="ID same|different",
+    "--decide", "decided", type=(str, click.Choice(get_args(DecisionKind))), multiple=True, metavar="ID same|different",
     help="Say it of a pair; may be given several times.",
 )  # fmt: skip
 @click.option("--ask", is_flag=True, help="Go through the pairs one by one, here at the terminal.")
@@ -254,7 +269,7 @@ def search(
 @_format
 def review(
     index: Path,
-    decided: tuple[tuple[str, Decided], ...],
+    decided: tuple[tuple[str, DecisionKind], ...],
     ask: bool,
     by: str | None,
     limit: int,
@@ -310,7 +325,7 @@ def review(
 @_index
 @_as
 @_format
-def export_command(file: Path, index: Path, kind: Form | None, form: str) -> None:
+def export_command(file: Path, index: Path, kind: ExportFormat | None, form: str) -> None:
     """Write the index as JSON or CSV: one object (or line) an image, with the decisions about it.
 
     Without FILE, or with -, it goes to standard output.
@@ -337,7 +352,7 @@ def export_command(file: Path, index: Path, kind: Form | None, form: str) -> Non
 @_index
 @_as
 @_format
-def import_command(file: Path, index: Path, kind: Form | None, form: str) -> None:
+def import_command(file: Path, index: Path, kind: ExportFormat | None, form: str) -> None:
     """Take in what `mobius dhash export` wrote, here or elsewhere; - is standard input.
 
     The whole file is checked first: with anything wrong in it, nothing is written. What the index knows itself stays as
@@ -367,7 +382,7 @@ def _prove(library: Library, threads: int | None = None) -> None:
     """Look at what may be certain. When that cannot be written down, what is known so far is still good."""
     try:
         with _progress("pairs") as progress:
-            library.prove(threads=threads, progress=progress)
+            library.verify_pairs(threads=threads, progress=progress)
     except MobiusError as error:
         click.echo(f"Not all pairs could be looked at, so some are doubtful that need not be: {error.reason}", err=True)
 
@@ -376,23 +391,23 @@ def _query(picture: str, mode: Mode) -> Fingerprint | Dhash:
     if re.fullmatch(r"[0-9a-fA-F]{32}", picture) and not os.path.exists(picture):
         return Dhash.from_hex(picture.lower(), ALGORITHMS[mode])
     try:
-        return hash_file(picture, mode, look=True)
+        return hash_file(picture, mode, descriptor=True)
     except OSError as error:
         raise MobiusError("invalid_input", f"{_line(picture)} cannot be read: {error.strerror}.") from error
 
 
-def _seen(path: Path, query: Fingerprint | Dhash, side: int) -> Seen | None:
+def _seen(path: Path, query: Fingerprint | Dhash, side: int) -> VerificationImage | None:
     """As `Library.search` looks at it; None of a mere hash, of what is damaged and was hashed in spite of it, and of
     what is too large to be read at once."""
-    if isinstance(query, Fingerprint) and not query.warnings and query.size <= MOST_BYTES:
+    if isinstance(query, Fingerprint) and not query.warnings and query.size <= VERIFIED_FILE_MAX_BYTES:
         with contextlib.suppress(PictureError, OSError):
             data = path.read_bytes()
             # another picture may have taken its place meanwhile
-            return see(data, side) if hashlib.sha256(data).hexdigest() == query.sha256 else None
+            return load_for_verification(data, side) if hashlib.sha256(data).hexdigest() == query.sha256 else None
     return None
 
 
-def _to_review(library: Library, whole: bool) -> tuple[int, list[Doubtful]]:
+def _to_review(library: Library, whole: bool) -> tuple[int, list[ReviewPair]]:
     """How many pairs there are to review, and all of them when they are wanted `whole`."""
     total = library.figures()["review"]
     return total, library.review(limit=total) if whole and total else []
@@ -408,13 +423,13 @@ def _ask(library: Library, by: str) -> None:
         if answer == "q":
             return
         after = pair.id
-        words: dict[str, Decided] = {"s": "same", "d": "different"}
+        words: dict[str, DecisionKind] = {"s": "same", "d": "different"}
         if answer in words:
             library.decide(pair.id, words[answer], by)
     click.echo("That was the last one.", err=True)
 
 
-def _show(pair: Doubtful) -> None:
+def _show(pair: ReviewPair) -> None:
     alike = "" if pair.score is None else f", {pair.score:.0%} alike"
     click.echo(f"{pair.id}  {pair.distance} of 128 bits differ{alike}")
     for picture in (pair.first, pair.second):
@@ -432,7 +447,7 @@ def _line(path: Path | str) -> str:
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
-def _kind(file: Path, kind: Form | None) -> Form:
+def _kind(file: Path, kind: ExportFormat | None) -> ExportFormat:
     return kind or ("csv" if file.suffix.lower() == ".csv" else "json")
 
 

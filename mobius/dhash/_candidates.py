@@ -15,14 +15,14 @@ import numpy
 from numpy.typing import NDArray
 
 from mobius.dhash._database import Database
-from mobius.dhash._descriptor import LOOK_BYTES, readable
-from mobius.dhash._reranking import DEFAULT_THRESHOLDS, DOUBTFUL, NO_MATCH, judge
+from mobius.dhash._descriptor import DESCRIPTOR_BYTES, upgrade_descriptor
+from mobius.dhash._reranking import DEFAULT_THRESHOLDS, NEEDS_REVIEW, NO_MATCH, classify_pairs
 from mobius.dhash._search import HammingIndex
 
-NEAR: Final = 10
+BLIND_MAX_DISTANCE: Final = 10
 """Differing bits, of 128, up to which pictures are a doubtful match when one of them has no look (yet)."""
 
-_JUDGED_AT_ONCE: Final = 1 << 14
+_PAIRS_PER_BLOCK: Final = 1 << 14
 """Candidate pairs whose looks are read together: some 20 MB of them, where all those of a million are 700."""
 
 Keys = NDArray[numpy.int64]
@@ -30,8 +30,8 @@ Small = NDArray[numpy.uint8]
 
 
 @dataclass(frozen=True)
-class Edges:
-    """Matching pairs of picture ids, shapes (n,): `first` < `second`, differing bits, and `judge`'s verdict (not 0)."""
+class CandidatePairs:
+    """Matching pairs of picture ids, shapes (n,): `first` < `second`, differing bits, and `classify_pairs`'s verdict (not 0)."""
 
     first: Keys
     second: Keys
@@ -39,7 +39,7 @@ class Edges:
     verdict: Small
 
     @classmethod
-    def joined(cls, parts: Iterable[Edges]) -> Edges:
+    def concatenate(cls, parts: Iterable[CandidatePairs]) -> CandidatePairs:
         parts = list(parts)
         empty = (numpy.empty(0, numpy.int64), numpy.empty(0, numpy.uint8))
         return cls(
@@ -49,98 +49,102 @@ class Edges:
             numpy.concatenate([empty[1], *(part.verdict for part in parts)]),
         )
 
-    def at(self, chosen: NDArray[Any]) -> Edges:
-        return Edges(self.first[chosen], self.second[chosen], self.distance[chosen], self.verdict[chosen])
+    def select(self, chosen: NDArray[Any]) -> CandidatePairs:
+        return CandidatePairs(self.first[chosen], self.second[chosen], self.distance[chosen], self.verdict[chosen])
 
 
 @dataclass(frozen=True)
-class Looks:
+class Descriptors:
     """Looks by picture id, ascending; shapes (n,), (n, LOOK_BYTES), (n,)."""
 
     ids: Keys
-    looks: Small
+    descriptors: Small
     there: NDArray[numpy.bool_]
 
-    def judged(self, first: Keys, second: Keys, distance: Small) -> Small:
+    def classify(self, first: Keys, second: Keys, distance: Small) -> Small:
         """The verdict on each pair of ids, all of which are held here."""
         a, b = numpy.searchsorted(self.ids, first), numpy.searchsorted(self.ids, second)
-        return verdicts(distance, self.looks[a], self.looks[b], self.there[a] & self.there[b])
+        return classify_candidates(distance, self.descriptors[a], self.descriptors[b], self.there[a] & self.there[b])
 
 
-def verdicts(distance: Small, looks_a: Small, looks_b: Small, there: NDArray[numpy.bool_]) -> Small:
-    """`judge`, and what can be said of pairs that lack a look (`there` is False): at best doubtful."""
-    found = judge(distance, looks_a, looks_b)
-    blind = numpy.where(distance <= NEAR, DOUBTFUL, NO_MATCH).astype(numpy.uint8)
+def classify_candidates(
+    distance: Small, descriptors_a: Small, descriptors_b: Small, there: NDArray[numpy.bool_]
+) -> Small:
+    """`classify_pairs`, and what can be said of pairs that lack a look (`there` is False): at best doubtful."""
+    found = classify_pairs(distance, descriptors_a, descriptors_b)
+    blind = numpy.where(distance <= BLIND_MAX_DISTANCE, NEEDS_REVIEW, NO_MATCH).astype(numpy.uint8)
     return numpy.where(there, found, blind)
 
 
-def read_looks(connection: sqlite3.Connection, ids: Collection[int] | None = None) -> Looks:
+def read_descriptors(connection: sqlite3.Connection, ids: Collection[int] | None = None) -> Descriptors:
     """Looks of the pictures that are searched; of `ids` only, when given."""
     rows = _rows(connection, "look", ids)
-    found = [readable(row[1]) for row in rows]
-    there = numpy.array([look is not None for look in found], numpy.bool_)
-    blank = bytes(LOOK_BYTES)
-    looks = numpy.frombuffer(b"".join(look or blank for look in found), numpy.uint8).reshape(-1, LOOK_BYTES)
-    return Looks(numpy.array([row[0] for row in rows], numpy.int64), looks, there)
+    found = [upgrade_descriptor(row[1]) for row in rows]
+    there = numpy.array([descriptor is not None for descriptor in found], numpy.bool_)
+    blank = bytes(DESCRIPTOR_BYTES)
+    descriptors = numpy.frombuffer(b"".join(descriptor or blank for descriptor in found), numpy.uint8).reshape(
+        -1, DESCRIPTOR_BYTES
+    )
+    return Descriptors(numpy.array([row[0] for row in rows], numpy.int64), descriptors, there)
 
 
-class Matches:
+class CandidateIndex:
     """The hashes of an index in memory. Any thread may call; whoever searches does not wait for whoever pairs."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._following = threading.Lock()
-        self._pairing = threading.Lock()
+        self._hashes_lock = threading.Lock()
+        self._pairs_lock = threading.Lock()
         self._hashes = HammingIndex(128)
         self._version: int | None = None
-        self._seen = -1
-        self._edges: Edges | None = None
+        self._last_change = -1
+        self._pairs: CandidatePairs | None = None
         # ids whose edges are out of date; None: all of them
         self._stale: set[int] | None = None
 
     def hashes(self) -> HammingIndex:
         """Every picture's hash by its id, as of now."""
-        with self._following:
+        with self._hashes_lock:
             version = self._database.version()
             if version != self._version:
                 with self._database.reading() as connection:
-                    self._follow(connection)
+                    self._apply_changes(connection)
                 self._version = version
             return self._hashes
 
-    def _follow(self, connection: sqlite3.Connection) -> None:
+    def _apply_changes(self, connection: sqlite3.Connection) -> None:
         oldest, newest = connection.execute(
             "SELECT coalesce(min(number), 1), coalesce(max(number), 0) FROM changes"
         ).fetchone()
-        if self._seen < oldest - 1:
+        if self._last_change < oldest - 1:
             hashes = HammingIndex(128)
             hashes.add(*_read_hashes(connection))
             self._hashes, self._stale = hashes, None
-        elif self._seen < newest:
-            rows = connection.execute("SELECT DISTINCT picture FROM changes WHERE number > ?", (self._seen,))
+        elif self._last_change < newest:
+            rows = connection.execute("SELECT DISTINCT picture FROM changes WHERE number > ?", (self._last_change,))
             changed = {row[0] for row in rows}
             ids, words = _read_hashes(connection, changed)
             self._hashes.remove(numpy.setdiff1d(numpy.fromiter(changed, numpy.int64), ids))
             self._hashes.add(ids, words)
             if self._stale is not None:
                 self._stale |= changed
-        self._seen = newest
+        self._last_change = newest
 
-    def edges(self) -> Edges:
+    def pairs(self) -> CandidatePairs:
         """Every matching pair of pictures, as of now. The first call compares all with all, later ones what changed."""
-        with self._pairing:
+        with self._pairs_lock:
             try:
-                self._edges = self._updated()
+                self._pairs = self._updated_pairs()
             except BaseException:
-                with self._following:
+                with self._hashes_lock:
                     self._stale = None
                 raise
-            return self._edges
+            return self._pairs
 
-    def _updated(self) -> Edges:
-        with self._following, self._database.reading() as connection:
-            self._follow(connection)
-            hashes, known, stale = self._hashes, self._edges, self._stale
+    def _updated_pairs(self) -> CandidatePairs:
+        with self._hashes_lock, self._database.reading() as connection:
+            self._apply_changes(connection)
+            hashes, known, stale = self._hashes, self._pairs, self._stale
             self._stale = set()
             if known is None or stale is None or len(stale) > max(1000, len(hashes) // 10):
                 stale = None
@@ -151,32 +155,36 @@ class Matches:
                 return known
         if known is None or stale is None:
             pairs = hashes.pairs(DEFAULT_THRESHOLDS.radius)
-            return Edges.joined(self._judged((part.first, part.second, part.distance) for part in pairs))
+            return CandidatePairs.concatenate(
+                self._classified((part.first, part.second, part.distance) for part in pairs)
+            )
         first, second = changed[found.query], found.key
         # a pair of two changed ones was found from both sides
         once = (first < second) | ((first != second) & ~numpy.isin(second, changed))
         first, second, distance = first[once], second[once], found.distance[once]
-        new = self._judged([(numpy.minimum(first, second), numpy.maximum(first, second), distance)])
+        new = self._classified([(numpy.minimum(first, second), numpy.maximum(first, second), distance)])
         gone = numpy.fromiter(stale, numpy.int64)
-        return Edges.joined([known.at(~numpy.isin(known.first, gone) & ~numpy.isin(known.second, gone)), *new])
+        return CandidatePairs.concatenate(
+            [known.select(~numpy.isin(known.first, gone) & ~numpy.isin(known.second, gone)), *new]
+        )
 
-    def _judged(self, pairs: Iterable[tuple[Keys, Keys, Small]]) -> Iterator[Edges]:
+    def _classified(self, pairs: Iterable[tuple[Keys, Keys, Small]]) -> Iterator[CandidatePairs]:
         """What matches among candidate pairs. A picture that was removed meanwhile matches nothing, and one that was
         changed is looked at again the next time."""
         for first, second, distance in _blocks(pairs):
             with self._database.reading() as connection:
-                looks = read_looks(connection, {*first.tolist(), *second.tolist()})
-            there = numpy.isin(first, looks.ids) & numpy.isin(second, looks.ids)
-            near = Edges(first, second, distance, distance).at(there)
-            verdict = looks.judged(near.first, near.second, near.distance)
-            yield Edges(near.first, near.second, near.distance, verdict).at(verdict != NO_MATCH)
+                descriptors = read_descriptors(connection, {*first.tolist(), *second.tolist()})
+            there = numpy.isin(first, descriptors.ids) & numpy.isin(second, descriptors.ids)
+            near = CandidatePairs(first, second, distance, distance).select(there)
+            verdict = descriptors.classify(near.first, near.second, near.distance)
+            yield CandidatePairs(near.first, near.second, near.distance, verdict).select(verdict != NO_MATCH)
 
 
 def _blocks(pairs: Iterable[tuple[Keys, Keys, Small]]) -> Iterator[tuple[Keys, Keys, Small]]:
     """The same pairs, in blocks of at most _JUDGED_AT_ONCE."""
     for first, second, distance in pairs:
-        for start in range(0, len(first), _JUDGED_AT_ONCE):
-            part = slice(start, start + _JUDGED_AT_ONCE)
+        for start in range(0, len(first), _PAIRS_PER_BLOCK):
+            part = slice(start, start + _PAIRS_PER_BLOCK)
             yield first[part], second[part], distance[part]
 
 

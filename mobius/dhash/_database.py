@@ -15,7 +15,7 @@ from typing import Final
 from mobius.dhash._schema import prepare
 from mobius.errors import MobiusError
 
-PATIENCE: Final = 30.0
+BUSY_TIMEOUT_SECONDS: Final = 30.0
 """Seconds to wait for another process that writes."""
 
 
@@ -38,14 +38,16 @@ class Database:
                 self._reader = self._connect(opened)
                 opened.pop_all()
         except sqlite3.OperationalError as error:
-            raise _told(
+            raise _to_mobius_error(
                 error, path, MobiusError("invalid_input", f"The index {path} cannot be opened: {error}.")
             ) from error
         except sqlite3.Error as error:
             raise MobiusError("invalid_input", f"{path} is not an index of pictures: {error}.") from error
 
     def _connect(self, opened: contextlib.ExitStack) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            self.path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
+        )
         opened.callback(connection.close)
         # FULL: what was answered for is there after a power cut, too
         connection.execute("PRAGMA synchronous=FULL")
@@ -80,7 +82,7 @@ class Database:
                     connection.execute("ROLLBACK")
                 raise
         except sqlite3.Error as error:
-            raise _told(error, self.path, error) from error
+            raise _to_mobius_error(error, self.path, error) from error
 
     def version(self) -> int:
         """Changes with every commit of anybody. Costs a look into shared memory."""
@@ -88,14 +90,14 @@ class Database:
             return int(self._reader.execute("PRAGMA data_version").fetchone()[0])
 
 
-def _told(error: sqlite3.Error, path: Path, otherwise: Exception) -> Exception:
+def _to_mobius_error(error: sqlite3.Error, path: Path, otherwise: Exception) -> Exception:
     """What went wrong with the index as one sentence; `otherwise` when it is none of what can go wrong."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_full(path)):
         return MobiusError("disk_full", f"There is no space left for the index {path}.")
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return MobiusError(
-            "timeout", f"Another process has been writing to the index {path} for {PATIENCE:.0f} seconds."
+            "timeout", f"Another process has been writing to the index {path} for {BUSY_TIMEOUT_SECONDS:.0f} seconds."
         )
     if code == sqlite3.SQLITE_CORRUPT:
         return MobiusError(
@@ -109,7 +111,7 @@ def _told(error: sqlite3.Error, path: Path, otherwise: Exception) -> Exception:
 
 def _is_full(path: Path) -> bool:
     try:
-        room = os.statvfs(path.parent)
+        filesystem = os.statvfs(path.parent)
     except OSError:
         return False
-    return room.f_bavail * room.f_frsize < 1 << 16 or (room.f_files > 0 and room.f_favail == 0)
+    return filesystem.f_bavail * filesystem.f_frsize < 1 << 16 or (filesystem.f_files > 0 and filesystem.f_favail == 0)

@@ -12,7 +12,7 @@ from typing import Final, Literal, get_args
 from mobius.dhash._database import Database
 from mobius.errors import MobiusError
 
-Decided = Literal["same", "different"]
+DecisionKind = Literal["same", "different"]
 
 _PAIR: Final = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})")
 
@@ -23,7 +23,7 @@ class Decision:
 
     first: str
     second: str
-    decision: Decided
+    decision: DecisionKind
     by: str
     at: str
 
@@ -33,13 +33,13 @@ def pair_id(first: str, second: str) -> str:
     return "-".join(sorted((first[:16], second[:16])))
 
 
-def decide(database: Database, identity: str, decision: Decided, by: str) -> Decision:
+def decide(database: Database, identity: str, decision: DecisionKind, by: str) -> Decision:
     """Write a decision down; it replaces an earlier one.
 
     Raises:
         MobiusError: there is no such pair, or the words are wrong.
     """
-    if decision not in get_args(Decided):
+    if decision not in get_args(DecisionKind):
         raise MobiusError("invalid_input", f"A decision is same or different, not {decision[:40]!r}.")
     if not by.strip() or len(by) > 200 or not by.isprintable():
         raise MobiusError("invalid_input", "A decision needs the name of who takes it, at most 200 characters.")

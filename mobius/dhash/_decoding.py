@@ -16,7 +16,7 @@ from PIL import ExifTags, Image, JpegImagePlugin, TiffImagePlugin
 
 from mobius.dhash._fingerprint import Mode
 from mobius.dhash._grids import Grids, bands, grids
-from mobius.dhash._jpeg import MOST_SCANS, decode_small, too_many_scans
+from mobius.dhash._jpeg import MAX_SCANS, decode_small, has_too_many_scans
 from mobius.dhash.errors import BrokenPictureError, TooManyPixelsError
 from mobius.errors import MobiusError
 
@@ -106,8 +106,8 @@ def refuse_bombs(image: Image.Image, max_pixels: int) -> None:
             raise TooManyPixelsError(f"The picture has tiles of {tile} pixels; at most {max_pixels} are allowed.")
     if isinstance(image, JpegImagePlugin.JpegImageFile) and "progressive" in image.info and image.tile and image.fp:
         image.fp.seek(0)
-        if too_many_scans(image.fp.read()):
-            raise BrokenPictureError(f"The JPEG has more than the {MOST_SCANS} scans allowed.")
+        if has_too_many_scans(image.fp.read()):
+            raise BrokenPictureError(f"The JPEG has more than the {MAX_SCANS} scans allowed.")
 
 
 def _upright(luma: Image.Image, across: float, down: float, turn: _Turn | None, width: int, height: int) -> DecodedLuma:

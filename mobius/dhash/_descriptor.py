@@ -35,21 +35,21 @@ import numpy
 from numpy.typing import NDArray
 from PIL import Image
 
-GRID: Final = 32
+DCT_SIDE_PX: Final = 32
 """Pixels a side that a picture is brought to before its cosine transform."""
 
 ORDER: Final = 14
 """Highest sum of the two frequencies kept (in half waves a side); 0, the mean, is left out."""
 
-FORM_BYTES: Final = (ORDER + 1) * (ORDER + 2) // 2
+DCT_BYTES: Final = (ORDER + 1) * (ORDER + 2) // 2
 """Bytes of the form: one of contrast, then one a coefficient."""
 
-BLOCKS: Final = 6
+SIGN_MAP_BLOCKS: Final = 6
 """Blocks a side of the grain, of 8 x 8 pixels each, so that one is a word of 64 bits."""
 
-GRAIN_END: Final = FORM_BYTES + 2 * 8 * BLOCKS**2
+SIGN_MAP_END: Final = DCT_BYTES + 2 * 8 * SIGN_MAP_BLOCKS**2
 
-LOOK_BYTES: Final = GRAIN_END + 1
+DESCRIPTOR_BYTES: Final = SIGN_MAP_END + 1
 """Bytes of a look: the form, then of the grain a word a block of what is brighter and one a block of what is darker,
 then the flatness in 255ths."""
 
@@ -69,7 +69,7 @@ counter-clockwise, as Pillow's do."""
 _ROWS: Final = 128
 """Rows that the flatness is measured on at most, so that it costs no more on a large picture."""
 
-_LEAST: Final = 1.0
+_STANDOUT_MIN_GREYS: Final = 1.0
 """Grey levels that a pixel stands out by at least: less is the noise of a coder."""
 
 
@@ -84,8 +84,8 @@ def frequencies() -> tuple[NDArray[numpy.intp], NDArray[numpy.intp]]:
 @functools.cache
 def dct_basis(side: int) -> NDArray[numpy.float32]:
     """The orthonormal cosine transform (DCT-II), shape (ORDER + 1, side)."""
-    frequency, place = numpy.arange(ORDER + 1)[:, None], numpy.arange(side)[None, :]
-    waves = numpy.cos(math.pi / side * (place + 0.5) * frequency) * math.sqrt(2 / side)
+    frequency, pixel = numpy.arange(ORDER + 1)[:, None], numpy.arange(side)[None, :]
+    waves = numpy.cos(math.pi / side * (pixel + 0.5) * frequency) * math.sqrt(2 / side)
     waves[0] /= math.sqrt(2)
     basis: NDArray[numpy.float32] = waves.astype(numpy.float32)
     return basis
@@ -98,7 +98,7 @@ def emphasis() -> NDArray[numpy.float32]:
     return numpy.hypot(vertical, horizontal).astype(numpy.float32)
 
 
-def look_of(luma: Image.Image) -> bytes:
+def compute_descriptor(luma: Image.Image) -> bytes:
     """The look of a picture.
 
     Args:
@@ -109,80 +109,90 @@ def look_of(luma: Image.Image) -> bytes:
         coefficients, the strongest brought to 127, then the grain, then the flatness. All zero for a picture of one
         grey.
     """
-    small = numpy.asarray(luma.resize((GRID, GRID), Image.Resampling.BILINEAR), numpy.float32)
-    basis = dct_basis(GRID)
+    small = numpy.asarray(luma.resize((DCT_SIDE_PX, DCT_SIDE_PX), Image.Resampling.BILINEAR), numpy.float32)
+    basis = dct_basis(DCT_SIDE_PX)
     found = (basis @ small @ basis.T)[frequencies()]
-    contrast = min(255, round(2 * math.sqrt(float(found @ found)) / GRID))
+    contrast = min(255, round(2 * math.sqrt(float(found @ found)) / DCT_SIDE_PX))
     if contrast == 0:
-        return bytes(LOOK_BYTES)
+        return bytes(DESCRIPTOR_BYTES)
     found *= emphasis()
     signed = numpy.rint(found * (127 / float(numpy.abs(found).max()))).astype(numpy.int8)
-    return bytes([contrast]) + signed.tobytes() + _grain_of(luma) + bytes([round(255 * _flatness(luma))])
+    return bytes([contrast]) + signed.tobytes() + _sign_map_of(luma) + bytes([round(255 * _flat_share(luma))])
 
 
-def _flatness(luma: Image.Image) -> float:
+def _flat_share(luma: Image.Image) -> float:
     """The share of pixels that are as bright as the one to the right and the one below, 0 to 1."""
     if min(luma.size) < 2:
         return 1.0
     pixels = numpy.asarray(luma)
-    most = min(_ROWS, luma.height - 1)
-    rows = numpy.arange(most) * (luma.height - 1) // most
+    count = min(_ROWS, luma.height - 1)
+    rows = numpy.arange(count) * (luma.height - 1) // count
     here, below = pixels[rows], pixels[rows + 1]
     return float(((here[:, :-1] == here[:, 1:]) & (here[:, :-1] == below[:, :-1])).mean())
 
 
-def readable(look: bytes | None) -> bytes | None:
+def upgrade_descriptor(descriptor: bytes | None) -> bytes | None:
     """A stored look as one of LOOK_BYTES; None when there is none, or none that this release knows.
 
     One without its flatness, as early releases wrote it, finds what it found; the next scan looks again.
     """
-    if look is not None and len(look) == GRAIN_END:
-        return look + b"\xff"
-    return look if look is not None and len(look) == LOOK_BYTES else None
+    if descriptor is not None and len(descriptor) == SIGN_MAP_END:
+        return descriptor + b"\xff"
+    return descriptor if descriptor is not None and len(descriptor) == DESCRIPTOR_BYTES else None
 
 
-def _grain_of(luma: Image.Image) -> bytes:
+def _sign_map_of(luma: Image.Image) -> bytes:
     """Where the picture stands out from its surroundings of 5 x 5, by half of what it does on average or more."""
-    side = 8 * BLOCKS
+    side = 8 * SIGN_MAP_BLOCKS
     small = numpy.asarray(luma.resize((side, side), Image.Resampling.BILINEAR), numpy.float32)
     around = small
     for axis in (0, 1):
         padded = numpy.pad(around, [(2, 2) if axis == way else (0, 0) for way in (0, 1)], mode="edge")
         around = numpy.mean([padded.take(range(start, start + side), axis) for start in range(5)], axis=0)
     stands = small - around
-    least = max(_LEAST, float(numpy.sqrt((stands * stands).mean())) / 2)
-    return _packed(stands >= least) + _packed(stands <= -least)
+    least = max(_STANDOUT_MIN_GREYS, float(numpy.sqrt((stands * stands).mean())) / 2)
+    return _pack_blocks(stands >= least) + _pack_blocks(stands <= -least)
 
 
-def _packed(plane: NDArray[numpy.bool_]) -> bytes:
+def _pack_blocks(plane: NDArray[numpy.bool_]) -> bytes:
     """Bits of a plane, shape (8 * BLOCKS, 8 * BLOCKS), block by block."""
-    blocks = plane.reshape(BLOCKS, 8, BLOCKS, 8).swapaxes(1, 2)
+    blocks = plane.reshape(SIGN_MAP_BLOCKS, 8, SIGN_MAP_BLOCKS, 8).swapaxes(1, 2)
     return numpy.packbits(blocks.reshape(-1)).tobytes()
 
 
-def transformed(look: bytes, transform: str) -> bytes:
+def transform_descriptor(descriptor: bytes, transform: str) -> bytes:
     """The look of the transformed picture, from the look alone.
 
     Raises:
         KeyError: `transform` is none of the eight (`TRANSFORMS`).
     """
-    order, signs = _transform(transform)
-    signed = numpy.frombuffer(look, numpy.int8)[1:FORM_BYTES]
+    order, signs = _coefficient_order(transform)
+    signed = numpy.frombuffer(descriptor, numpy.int8)[1:DCT_BYTES]
     swapped, mirrored, flipped = TRANSFORMS[transform]
-    planes = numpy.unpackbits(numpy.frombuffer(look, numpy.uint8)[FORM_BYTES:GRAIN_END]).astype(bool)
-    grain = planes.reshape(2, BLOCKS, BLOCKS, 8, 8).swapaxes(2, 3).reshape(2, 8 * BLOCKS, 8 * BLOCKS)
+    planes = numpy.unpackbits(numpy.frombuffer(descriptor, numpy.uint8)[DCT_BYTES:SIGN_MAP_END]).astype(bool)
+    sign_map = (
+        planes.reshape(2, SIGN_MAP_BLOCKS, SIGN_MAP_BLOCKS, 8, 8)
+        .swapaxes(2, 3)
+        .reshape(2, 8 * SIGN_MAP_BLOCKS, 8 * SIGN_MAP_BLOCKS)
+    )
     if swapped:
-        grain = grain.swapaxes(1, 2)
-    grain = grain[:, :: -1 if flipped else 1, :: -1 if mirrored else 1]
-    return look[:1] + (signed[order] * signs).tobytes() + _packed(grain[0]) + _packed(grain[1]) + look[GRAIN_END:]
+        sign_map = sign_map.swapaxes(1, 2)
+    sign_map = sign_map[:, :: -1 if flipped else 1, :: -1 if mirrored else 1]
+    return (
+        descriptor[:1]
+        + (signed[order] * signs).tobytes()
+        + _pack_blocks(sign_map[0])
+        + _pack_blocks(sign_map[1])
+        + descriptor[SIGN_MAP_END:]
+    )
 
 
 @functools.cache
-def _transform(name: str) -> tuple[NDArray[numpy.intp], NDArray[numpy.int8]]:
+def _coefficient_order(name: str) -> tuple[NDArray[numpy.intp], NDArray[numpy.int8]]:
     """Where each coefficient comes from, and its sign: mirroring negates the odd horizontal frequencies."""
     swapped, mirrored, flipped = TRANSFORMS[name]
     vertical, horizontal = frequencies()
-    places = {pair: place for place, pair in enumerate(zip(vertical, horizontal, strict=True))}
-    order = [places[(h, v) if swapped else (v, h)] for v, h in zip(vertical, horizontal, strict=True)]
+    position_of = {pair: pixel for pixel, pair in enumerate(zip(vertical, horizontal, strict=True))}
+    order = [position_of[(h, v) if swapped else (v, h)] for v, h in zip(vertical, horizontal, strict=True)]
     odd = (horizontal * mirrored + vertical * flipped) % 2
     return numpy.array(order), (1 - 2 * odd).astype(numpy.int8)

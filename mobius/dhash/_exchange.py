@@ -3,7 +3,7 @@
 """An index as a file for people and other programs (`library.json`, or CSV), and back.
 
 One object (or line) an image. Beside the keys of `Picture.as_dict` there are those that an index needs to take it back
-without decoding anything: `modified_ns`, `look`, `warnings`, `posted`, `path_hex` when the path is not UTF-8, and
+without decoding anything: `modified_ns`, `descriptor`, `warnings`, `posted`, `path_hex` when the path is not UTF-8, and
 `decisions` about this picture and others with a greater SHA-256.
 """
 
@@ -21,17 +21,17 @@ from typing import Any, Final, Literal, TextIO
 
 from mobius.dhash._database import Database
 from mobius.dhash._decisions import Decision
-from mobius.dhash._descriptor import LOOK_BYTES, readable
+from mobius.dhash._descriptor import DESCRIPTOR_BYTES, upgrade_descriptor
 from mobius.dhash._picture import Picture, signed
 from mobius.errors import MobiusError
 
-Form = Literal["json", "csv"]
+ExportFormat = Literal["json", "csv"]
 
 _COLUMNS: Final = (
     "path", "sha256", "dhash", "dhash_vertical", "algorithm", "width", "height", "format", "size", "release",
     "confidence", "modified_ns", "posted", "look", "warnings", "path_hex", "decisions",
 )  # fmt: skip
-_MOST: Final = (1 << 63) - 1
+_INT64_MAX: Final = (1 << 63) - 1
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class ImportReport:
     decisions: int
 
 
-def write(pictures: Iterable[Picture], decisions: Iterable[Decision], stream: TextIO, form: Form) -> int:
+def write(pictures: Iterable[Picture], decisions: Iterable[Decision], stream: TextIO, form: ExportFormat) -> int:
     """Write pictures and the decisions about them; returns the number of pictures."""
     about = defaultdict(list)
     for made in decisions:
@@ -72,10 +72,10 @@ def _object(picture: Picture, decisions: list[dict[str, str]]) -> dict[str, Any]
     image = picture.as_dict()
     image["modified_ns"] = picture.modified_ns
     image["posted"] = picture.posted
-    image["look"] = None if picture.look is None else picture.look.hex()
+    image["look"] = None if picture.descriptor is None else picture.descriptor.hex()
     image["warnings"] = list(picture.warnings)
-    if picture.place is not None and picture.place != os.fsencode(picture.path or ""):
-        image["path_hex"] = picture.place.hex()
+    if picture.raw_path is not None and picture.raw_path != os.fsencode(picture.path or ""):
+        image["path_hex"] = picture.raw_path.hex()
     if decisions:
         image["decisions"] = decisions
     return image
@@ -87,7 +87,7 @@ def _cell(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, bool | list) else str(value)
 
 
-def read(database: Database, stream: TextIO, form: Form) -> ImportReport:
+def read(database: Database, stream: TextIO, form: ExportFormat) -> ImportReport:
     """Take in what `write` wrote. Everything is checked before anything is written, and all is written or nothing.
 
     What the index knows itself stays as it is; of two decisions about one pair the later one holds.
@@ -95,13 +95,13 @@ def read(database: Database, stream: TextIO, form: Form) -> ImportReport:
     Raises:
         MobiusError: something is wrong with the file; the reason names the image.
     """
-    images = [_checked(number, image) for number, image in enumerate(_objects(stream, form), 1)]
-    _agree(images)
+    images = [_parse_image(number, image) for number, image in enumerate(_objects(stream, form), 1)]
+    _check_consistency(images)
     with database.writing() as connection:
-        return _take_in(connection, images)
+        return _insert(connection, images)
 
 
-def _objects(stream: TextIO, form: Form) -> Iterator[Any]:
+def _objects(stream: TextIO, form: ExportFormat) -> Iterator[Any]:
     try:
         if form == "json":
             found = json.load(stream)
@@ -136,27 +136,27 @@ def _value(name: str, text: Any) -> Any:
 class _Image:
     number: int
     sha256: str
-    rest: tuple[Any, ...]
+    columns: tuple[Any, ...]
     """size, algorithm, rows, columns, look, width, height, format, warnings, release: as `pictures` has them."""
-    place: bytes | None
+    raw_path: bytes | None
     modified_ns: int
     posted: bool
     decisions: list[tuple[str, str, str, str, str]]
 
 
-def _line(value: Any, most: int) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= most and value.isprintable()
+def _is_line(value: Any, limit: int) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= limit and value.isprintable()
 
 
-def _whole(value: Any, least: int, most: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+def _is_integer(value: Any, least: int, limit: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= limit
 
 
-def _path_hex(value: Any) -> bool:
+def _is_path_hex(value: Any) -> bool:
     return value is None or (isinstance(value, str) and re.fullmatch(r"2f(?:(?!00)[0-9a-f]{2})*", value) is not None)
 
 
-def _path(value: Any) -> bool:
+def _is_path(value: Any) -> bool:
     if value is None:
         return True
     try:
@@ -170,7 +170,7 @@ def _matches(pattern: str) -> Callable[[Any], bool]:
 
 
 _Checks = dict[str, tuple[Callable[[Any], bool], str]]
-_POSITIVE: Final = (lambda value: _whole(value, 1, (1 << 31) - 1), "a positive whole number")
+_POSITIVE: Final = (lambda value: _is_integer(value, 1, (1 << 31) - 1), "a positive whole number")
 _SHA256: Final = (_matches("[0-9a-f]{64}"), "64 hexadecimal digits")
 _HASH: Final = (_matches("[0-9a-f]{16}"), "16 hexadecimal digits")
 _BYTES: Final = _matches("(?:[0-9a-f]{2})+")
@@ -181,24 +181,24 @@ _CHECKS: Final[_Checks] = {
     "algorithm": (_matches("(exact|fast)-[0-9]{1,4}"), "the name of an algorithm, for example fast-2"),
     "width": _POSITIVE,
     "height": _POSITIVE,
-    "size": (lambda value: _whole(value, 1, _MOST), "a positive whole number"),
-    "format": (lambda value: _line(value, 20), "a name of at most 20 characters"),
-    "release": (lambda value: _line(value, 200), "a name of at most 200 characters"),
-    "path": (_path, "an absolute path or null"),
-    "path_hex": (_path_hex, "an absolute path as hexadecimal digits"),
-    "modified_ns": (lambda value: value is None or _whole(value, -_MOST, _MOST), "nanoseconds or null"),
+    "size": (lambda value: _is_integer(value, 1, _INT64_MAX), "a positive whole number"),
+    "format": (lambda value: _is_line(value, 20), "a name of at most 20 characters"),
+    "release": (lambda value: _is_line(value, 200), "a name of at most 200 characters"),
+    "path": (_is_path, "an absolute path or null"),
+    "path_hex": (_is_path_hex, "an absolute path as hexadecimal digits"),
+    "modified_ns": (lambda value: value is None or _is_integer(value, -_INT64_MAX, _INT64_MAX), "nanoseconds or null"),
     "posted": (lambda value: isinstance(value, bool), "true or false"),
     "look": (
-        lambda value: value is None or (_BYTES(value) and readable(bytes.fromhex(value)) is not None),
-        f"{2 * LOOK_BYTES} hexadecimal digits or null",
+        lambda value: value is None or (_BYTES(value) and upgrade_descriptor(bytes.fromhex(value)) is not None),
+        f"{2 * DESCRIPTOR_BYTES} hexadecimal digits or null",
     ),
-    "warnings": (lambda value: isinstance(value, list) and all(_line(item, 1000) for item in value), "sentences"),
+    "warnings": (lambda value: isinstance(value, list) and all(_is_line(item, 1000) for item in value), "sentences"),
     "decisions": (lambda value: isinstance(value, list) and all(isinstance(item, dict) for item in value), "objects"),
 }
 _DECISION_CHECKS: Final[_Checks] = {
     "sha256": _SHA256,
     "decision": (lambda value: value in ("same", "different"), "same or different"),
-    "by": (lambda value: _line(value, 200), "a name of at most 200 characters"),
+    "by": (lambda value: _is_line(value, 200), "a name of at most 200 characters"),
     "at": (_matches(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00"), "a time in UTC"),
 }
 _DEFAULTS: Final[dict[str, Any]] = {
@@ -207,59 +207,65 @@ _DEFAULTS: Final[dict[str, Any]] = {
 }  # fmt: skip
 
 
-def _fail(number: int, what: str) -> MobiusError:
+def _error(number: int, what: str) -> MobiusError:
     return MobiusError(
         "invalid_input", f"Image {number}: {what}", do_next="Correct the file and import it again; nothing was written."
     )
 
 
 def _check(number: int, value: dict[str, Any], checks: _Checks) -> None:
-    for name, (good, wanted) in checks.items():
+    for name, (is_valid, expected) in checks.items():
         if name not in value:
-            raise _fail(number, f"{name} is missing.")
-        if not good(value[name]):
-            raise _fail(number, f"{name} must be {wanted}, not {str(value[name])[:60]!r}.")
+            raise _error(number, f"{name} is missing.")
+        if not is_valid(value[name]):
+            raise _error(number, f"{name} must be {expected}, not {str(value[name])[:60]!r}.")
 
 
-def _checked(number: int, given: Any) -> _Image:
-    if not isinstance(given, dict):
-        raise _fail(number, "it must be an object.")
-    image = {**_DEFAULTS, **given}
+def _parse_image(number: int, entry: Any) -> _Image:
+    if not isinstance(entry, dict):
+        raise _error(number, "it must be an object.")
+    image = {**_DEFAULTS, **entry}
     _check(number, image, _CHECKS)
     decisions = []
     for made in image["decisions"]:
         _check(number, made, _DECISION_CHECKS)
         first, second = sorted((image["sha256"], made["sha256"]))
         if first == second:
-            raise _fail(number, "a decision is about the picture and itself.")
+            raise _error(number, "a decision is about the picture and itself.")
         decisions.append((first, second, made["decision"], made["by"], made["at"]))
-    place = bytes.fromhex(image["path_hex"]) if image["path_hex"] else None
-    if place is None and image["path"] is not None:
-        place = image["path"].encode()
-    if place is not None and image["modified_ns"] is None:
+    raw_path = bytes.fromhex(image["path_hex"]) if image["path_hex"] else None
+    if raw_path is None and image["path"] is not None:
+        raw_path = image["path"].encode()
+    if raw_path is not None and image["modified_ns"] is None:
         image["modified_ns"] = 0  # no file has this time, so the next scan looks at it
-    look = None if image["look"] is None else bytes.fromhex(image["look"])
-    rest = (
+    descriptor = None if image["look"] is None else bytes.fromhex(image["look"])
+    columns = (
         image["size"], image["algorithm"], signed(int(image["dhash"], 16)), signed(int(image["dhash_vertical"], 16)),
-        look, image["width"], image["height"], image["format"], "\n".join(image["warnings"]), image["release"],
+        descriptor, image["width"], image["height"], image["format"], "\n".join(image["warnings"]), image["release"],
     )  # fmt: skip
     return _Image(
-        number, image["sha256"], rest, place, image["modified_ns"] or 0, image["posted"] or place is None, decisions
+        number,
+        image["sha256"],
+        columns,
+        raw_path,
+        image["modified_ns"] or 0,
+        image["posted"] or raw_path is None,
+        decisions,
     )
 
 
-def _agree(images: list[_Image]) -> None:
+def _check_consistency(images: list[_Image]) -> None:
     """One picture has one hash, and one path one picture."""
-    seen: dict[str | bytes, _Image] = {}
+    first_with: dict[str | bytes, _Image] = {}
     for image in images:
-        other = seen.setdefault(image.sha256, image)
-        if other.rest != image.rest:
-            raise _fail(image.number, f"it has the SHA-256 of image {other.number}, and another hash or size.")
-        if image.place is not None and seen.setdefault(image.place, image) is not image:
-            raise _fail(image.number, f"it has the path of image {seen[image.place].number}.")
+        other = first_with.setdefault(image.sha256, image)
+        if other.columns != image.columns:
+            raise _error(image.number, f"it has the SHA-256 of image {other.number}, and another hash or size.")
+        if image.raw_path is not None and first_with.setdefault(image.raw_path, image) is not image:
+            raise _error(image.number, f"it has the path of image {first_with[image.raw_path].number}.")
 
 
-def _take_in(connection: sqlite3.Connection, images: list[_Image]) -> ImportReport:
+def _insert(connection: sqlite3.Connection, images: list[_Image]) -> ImportReport:
     def changed(statement: str, rows: Iterable[tuple[Any, ...]]) -> int:
         before = connection.total_changes
         connection.executemany(statement, rows)
@@ -270,7 +276,7 @@ def _take_in(connection: sqlite3.Connection, images: list[_Image]) -> ImportRepo
         "INSERT INTO pictures (sha256, size, algorithm, rows, columns, look, width, height, format, warnings, release,"
         " written_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, strftime('%Y-%m-%dT%H:%M:%S+00:00', 'now'))"
         " ON CONFLICT (sha256) DO NOTHING",
-        ((image.sha256, *image.rest) for image in images),
+        ((image.sha256, *image.columns) for image in images),
     )
     connection.executemany(
         "UPDATE pictures SET posted=1 WHERE sha256=?", ((image.sha256,) for image in images if image.posted)
@@ -279,7 +285,7 @@ def _take_in(connection: sqlite3.Connection, images: list[_Image]) -> ImportRepo
     connection.executemany(
         "INSERT INTO files (path, size, mtime_ns, inode, picture) SELECT ?, size, ?, 0, id FROM pictures WHERE sha256=?"
         " ON CONFLICT (path) DO NOTHING",
-        ((image.place, image.modified_ns, image.sha256) for image in images if image.place is not None),
+        ((image.raw_path, image.modified_ns, image.sha256) for image in images if image.raw_path is not None),
     )
     # a path that the index knows itself stays what it is, and the picture meant for it is nowhere then
     connection.execute(

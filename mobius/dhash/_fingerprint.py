@@ -89,7 +89,7 @@ class Fingerprint:
     size: int
     grids: tuple[bytes, bytes] = field(repr=False)
     warnings: tuple[str, ...] = ()
-    look: bytes | None = field(default=None, repr=False)
+    descriptor: bytes | None = field(default=None, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """The keys that `POST /v1/hash` answers with and that `mobius dhash hash --format json` prints."""

@@ -9,7 +9,7 @@ import stat
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from mobius.dhash._picture import shown, signed
+from mobius.dhash._picture import printable, signed
 from mobius.errors import MobiusError
 
 SUFFIXES: Final = frozenset(
@@ -42,7 +42,7 @@ class FolderListing:
     links: int = 0
     # could not be looked at, so what was known at or below these places is not known to be gone
     hidden: dict[bytes, str] = field(default_factory=dict)
-    odd: dict[bytes, str] = field(default_factory=dict)
+    unusable: dict[bytes, str] = field(default_factory=dict)
 
 
 def list_folder(root: bytes) -> FolderListing:
@@ -61,7 +61,9 @@ def list_folder(root: bytes) -> FolderListing:
         except OSError as error:
             reason = f"It cannot be listed: {error.strerror}."
             if folder == root:
-                raise MobiusError("invalid_input", f"{shown(folder)} cannot be listed: {error.strerror}.") from error
+                raise MobiusError(
+                    "invalid_input", f"{printable(folder)} cannot be listed: {error.strerror}."
+                ) from error
             found.hidden[folder] = reason
             continue
         below = []
@@ -80,7 +82,7 @@ def _note(entry: os.DirEntry[bytes], found: FolderListing) -> None:
             if os.path.exists(entry.path):
                 found.links += 1
             else:
-                found.odd[entry.path] = "It is a link that leads nowhere."
+                found.unusable[entry.path] = "It is a link that leads nowhere."
             return
         status = entry.stat(follow_symlinks=False)
     except OSError as error:
@@ -89,9 +91,9 @@ def _note(entry: os.DirEntry[bytes], found: FolderListing) -> None:
     if stat.S_ISREG(status.st_mode):
         found.files[entry.path] = FileStatus.of(status)
     else:
-        found.odd[entry.path] = "It is not a regular file."
+        found.unusable[entry.path] = "It is not a regular file."
 
 
-def is_below(place: bytes, hidden: dict[bytes, str]) -> bool:
+def is_below(path: bytes, hidden: dict[bytes, str]) -> bool:
     """Whether the place or a folder above it could not be looked at."""
-    return bool(hidden) and any(place == other or place.startswith(other + b"/") for other in hidden)
+    return bool(hidden) and any(path == other or path.startswith(other + b"/") for other in hidden)

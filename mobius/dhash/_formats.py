@@ -54,7 +54,7 @@ def open_picture(stream: BinaryIO, formats: tuple[str, ...] = FORMATS) -> Image.
 def _is_heif(head: bytes) -> bool:
     """Whether a file that begins so says it is HEIF and not AVIF, which shares its container (ISO 14496-12, 4.3)."""
     end = min(len(head), int.from_bytes(head[:4], "big"))
-    brands = {head[place : place + 4] for place in (8, *range(16, end, 4))}
+    brands = {head[offset : offset + 4] for offset in (8, *range(16, end, 4))}
     return head[4:8] == b"ftyp" and not brands & {b"avif", b"avis"} and bool(brands & _HEIF_BRANDS)
 
 

@@ -124,15 +124,15 @@ def _weights(length: int, start: float, end: float) -> NDArray[numpy.float64]:
 
 
 def _made_weights(length: int, start: float, end: float) -> NDArray[numpy.float64]:
-    first_place, last_place = numpy.float32(start), numpy.float32(end)  # Pillow's box is of these
-    scale = float(last_place - first_place) / _SIZES
+    box_start, box_end = numpy.float32(start), numpy.float32(end)  # Pillow's box is of these
+    scale = float(box_end - box_start) / _SIZES
     stretch = numpy.maximum(scale, 1.0)
-    centres = float(first_place) + (numpy.hstack([numpy.arange(9), numpy.arange(8)]) + 0.5) * scale
+    centres = float(box_start) + (numpy.hstack([numpy.arange(9), numpy.arange(8)]) + 0.5) * scale
     first = numpy.maximum(0, (centres - 3 * stretch + 0.5).astype(int))
     last = numpy.minimum(length, (centres + 3 * stretch + 0.5).astype(int))
-    places = numpy.arange(length)[:, None]
-    x = (places - centres + 0.5) * (1 / stretch)
-    counted = (places >= first) & (places < last) & (x >= -3) & (x < 3)
+    pixels = numpy.arange(length)[:, None]
+    x = (pixels - centres + 0.5) * (1 / stretch)
+    counted = (pixels >= first) & (pixels < last) & (x >= -3) & (x < 3)
     values = numpy.where(counted, numpy.sinc(x) * numpy.sinc(x / 3), 0)
     values /= values.sum(axis=0)
     fixed: NDArray[numpy.float64] = numpy.trunc(values * (1 << _BITS) + numpy.copysign(0.5, values)) / (1 << _BITS)

@@ -18,16 +18,18 @@ from typing import NamedTuple
 Pair = tuple[int, int]
 
 
-class Match(NamedTuple):
+class MatchedPair(NamedTuple):
     """Two pictures that match, `first` < `second`; the more likely match sorts first."""
 
-    doubtful: bool
+    needs_review: bool
     distance: int
     first: int
     second: int
 
 
-def star(count: int, matches: Sequence[Match], same: Iterable[Pair], different: Iterable[Pair]) -> list[int]:
+def group_by_keeper(
+    count: int, matches: Sequence[MatchedPair], same: Iterable[Pair], different: Iterable[Pair]
+) -> list[int]:
     """Group pictures 0 to `count` - 1.
 
     Args:
@@ -39,58 +41,60 @@ def star(count: int, matches: Sequence[Match], same: Iterable[Pair], different: 
     """
     neighbours: defaultdict[int, list[int]] = defaultdict(list)
     called_same: defaultdict[int, list[int]] = defaultdict(list)
-    apart: defaultdict[int, set[int]] = defaultdict(set)
+    forbidden: defaultdict[int, set[int]] = defaultdict(set)
     for table, pairs in (
-        (neighbours, ((match.first, match.second) for match in matches if not match.doubtful)),
+        (neighbours, ((match.first, match.second) for match in matches if not match.needs_review)),
         (called_same, same),
     ):
         for first, second in pairs:
             table[first].append(second)
             table[second].append(first)
     for first, second in different:
-        apart[first].add(second)
-        apart[second].add(first)
-    owner = [-1] * count
-    for kept in range(count):
-        if owner[kept] >= 0:
+        forbidden[first].add(second)
+        forbidden[second].add(first)
+    keeper_of = [-1] * count
+    for keeper in range(count):
+        if keeper_of[keeper] >= 0:
             continue
-        owner[kept] = kept
-        group = [kept]
-        banned = set(apart[kept]) if kept in apart else set()
-        asked = sorted(neighbours.get(kept, ()), reverse=True)
+        keeper_of[keeper] = keeper
+        group = [keeper]
+        banned = set(forbidden[keeper]) if keeper in forbidden else set()
+        matching = sorted(neighbours.get(keeper, ()), reverse=True)
         # a person's word reaches further than the kept copy: it cannot join strangers by small steps
-        reached = sorted(called_same.get(kept, ()), reverse=True)
-        while reached or asked:
-            other = reached.pop() if reached else asked.pop()
-            if owner[other] >= 0 or other in banned:
+        called = sorted(called_same.get(keeper, ()), reverse=True)
+        while called or matching:
+            other = called.pop() if called else matching.pop()
+            if keeper_of[other] >= 0 or other in banned:
                 continue
-            owner[other] = kept
+            keeper_of[other] = keeper
             group.append(other)
-            banned |= apart.get(other, set())
-            reached += sorted(called_same.get(other, ()), reverse=True)
-    return owner
+            banned |= forbidden.get(other, set())
+            called += sorted(called_same.get(other, ()), reverse=True)
+    return keeper_of
 
 
-def questions(owner: Sequence[int], matches: Iterable[Match], different: Iterable[Pair]) -> list[Match]:
+def pairs_to_review(
+    keeper_of: Sequence[int], matches: Iterable[MatchedPair], different: Iterable[Pair]
+) -> list[MatchedPair]:
     """What a person should look at, the most likely first.
 
     One question for each group at a time, about its likeliest match with a worthier group: whatever the answer, most of
     the other matches between the two are answered with it.
     """
-    answered = {_ordered(owner[first], owner[second]) for first, second in different}
-    best: dict[int, Match] = {}
+    answered = {_ordered(keeper_of[first], keeper_of[second]) for first, second in different}
+    best: dict[int, MatchedPair] = {}
     for match in sorted(matches):
-        pair = _ordered(owner[match.first], owner[match.second])
+        pair = _ordered(keeper_of[match.first], keeper_of[match.second])
         if pair[0] != pair[1] and pair not in answered:
             best.setdefault(pair[1], match)
     return sorted(best.values())
 
 
-def members(owner: Sequence[int]) -> Mapping[int, list[int]]:
+def members_by_keeper(keeper_of: Sequence[int]) -> Mapping[int, list[int]]:
     """The kept picture of each group to all of its pictures, itself first. Pictures alone are groups, too."""
     groups: dict[int, list[int]] = {}
-    for number, kept in enumerate(owner):
-        groups.setdefault(kept, []).append(number)
+    for number, keeper in enumerate(keeper_of):
+        groups.setdefault(keeper, []).append(number)
     return groups
 
 

@@ -31,29 +31,29 @@ from mobius.dhash._fingerprint import Fingerprint, Mode
 from mobius.dhash._hashing import hash_file
 from mobius.errors import MobiusError
 
-WORTH_PROCESSES: Final = 1000
+MIN_FILES_FOR_PROCESSES: Final = 1000
 """Files from which the start of processes, a quarter of a second each, is repaid."""
 
-_AT_ONCE: Final = 8
+_FILES_PER_REQUEST: Final = 8
 """Files that a process is given at a time, so that it need not wait for the scan after each."""
 
-_PAUSES: Final = (0.0, 0.2, 2.0)
+_RESTART_PAUSES_SECONDS: Final = (0.0, 0.2, 2.0)
 """Seconds before each attempt to start a process in place of one that came to its end."""
 
 
-class Unread(NamedTuple):
+class Unhashed(NamedTuple):
     """Why a file could not be hashed."""
 
     reason: str
-    again: bool
+    retry: bool
     """Whether to try again although the file has not changed: what hindered may be gone."""
 
 
-Hashed = Fingerprint | Unread | OSError
+HashResult = Fingerprint | Unhashed | OSError
 """A file's fingerprint with its look, or why there is none."""
 
 
-class Hashers:
+class HashingPool:
     """What hashes the files of a scan.
 
     Args:
@@ -69,10 +69,10 @@ class Hashers:
         self._max_pixels = max_pixels
         self._stopped = False
         self._idle: queue.SimpleQueue[_Process] = queue.SimpleQueue()
-        self._all = _started(threads) if threads > 1 and files >= WORTH_PROCESSES else []
+        self._all = _start_processes(threads) if threads > 1 and files >= MIN_FILES_FOR_PROCESSES else []
         for process in self._all:
             self._idle.put(process)
-        self.at_once = _AT_ONCE if self._all else 1
+        self.batch_size = _FILES_PER_REQUEST if self._all else 1
 
     def __enter__(self) -> Self:
         return self
@@ -88,19 +88,19 @@ class Hashers:
         for process in self._all:
             process.kill()
 
-    def hash(self, paths: Sequence[str]) -> list[Hashed]:
+    def hash(self, paths: Sequence[str]) -> list[HashResult]:
         """What each of the files is.
 
         Raises:
             MobiusError: no process could be started in place of one that came to its end, or `stop` was called.
         """
         if not self._all:
-            return [_hashed(path, self._mode, self._max_pixels) for path in paths]
+            return [_hash_or_reason(path, self._mode, self._max_pixels) for path in paths]
         if not paths:
             return []
         process = self._idle.get()
         try:
-            found = self._asked(process, paths)
+            found = self._request(process, paths)
         except BaseException:
             process.end()  # or the next to use it would be given an answer to this question
             raise
@@ -109,10 +109,10 @@ class Hashers:
         if found is not None:
             return found
         if len(paths) == 1:
-            return [Unread("It brought down the process that read it.", again=True)]
+            return [Unhashed("It brought down the process that read it.", retry=True)]
         return [one for path in paths for one in self.hash([path])]
 
-    def _asked(self, process: _Process, paths: Sequence[str]) -> list[Hashed] | None:
+    def _request(self, process: _Process, paths: Sequence[str]) -> list[HashResult] | None:
         """The process's answer; None when it came to its end over them. Another has taken its place then."""
         # a file alone is tried once more: what ended the process need not have been the file
         for _ in range(2 if len(paths) == 1 else 1):
@@ -126,7 +126,7 @@ class Hashers:
         return None
 
 
-def _started(count: int) -> list[_Process]:
+def _start_processes(count: int) -> list[_Process]:
     """So many processes; none where they cannot be had."""
     processes: list[_Process] = []
     try:
@@ -151,7 +151,7 @@ class _Process:
         self._connection, theirs = Pipe()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", f"{_as_here()}\n{_PROGRAM}", str(theirs.fileno())],
+                [sys.executable, "-c", f"{_bootstrap_code()}\n{_PROGRAM}", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -162,9 +162,9 @@ class _Process:
     def wait_until_ready(self) -> None:
         self._connection.recv()
 
-    def hash(self, paths: Sequence[str], mode: Mode, max_pixels: int) -> list[Hashed]:
+    def hash(self, paths: Sequence[str], mode: Mode, max_pixels: int) -> list[HashResult]:
         self._connection.send(([os.fsencode(path) for path in paths], mode, max_pixels))
-        found: list[Hashed] = self._connection.recv()
+        found: list[HashResult] = self._connection.recv()
         return found
 
     def kill(self) -> None:
@@ -177,7 +177,7 @@ class _Process:
 
     def restart(self) -> None:
         reason = ""
-        for pause in _PAUSES:
+        for pause in _RESTART_PAUSES_SECONDS:
             time.sleep(pause)
             self.end()
             try:
@@ -193,7 +193,7 @@ class _Process:
         )
 
 
-def _as_here() -> str:
+def _bootstrap_code() -> str:
     """A program that finds the modules of this interpreter and lets Pillow read what it reads here."""
     return (
         f"import sys; sys.path[:] = {sys.path!r}; "
@@ -212,18 +212,18 @@ def serve(descriptor: int) -> None:
             paths, mode, max_pixels = connection.recv()
             found = []
             for path in paths:
-                found.append(_hashed(os.fsdecode(path), mode, max_pixels))
+                found.append(_hash_or_reason(os.fsdecode(path), mode, max_pixels))
                 if connection.poll():
                     return  # nothing is asked before the answer is there: nobody waits for it
             connection.send(found)
 
 
-def _hashed(path: str, mode: Mode, max_pixels: int) -> Hashed:
+def _hash_or_reason(path: str, mode: Mode, max_pixels: int) -> HashResult:
     try:
-        return hash_file(path, mode, max_pixels=max_pixels, look=True)
+        return hash_file(path, mode, max_pixels=max_pixels, descriptor=True)
     except MobiusError as error:
-        return Unread(error.reason, again=error.outcome != "invalid_input")
+        return Unhashed(error.reason, retry=error.outcome != "invalid_input")
     except OSError as error:
         return error
     except MemoryError:
-        return Unread("There was not enough memory to read it.", again=True)
+        return Unhashed("There was not enough memory to read it.", retry=True)

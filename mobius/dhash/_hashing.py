@@ -24,10 +24,10 @@ from typing import BinaryIO, Final, NamedTuple
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from mobius.dhash._decoding import MAX_PIXELS, DecodedLuma, broken_picture, decode_luma, out_of_memory
-from mobius.dhash._descriptor import look_of
+from mobius.dhash._descriptor import compute_descriptor
 from mobius.dhash._fingerprint import ALGORITHMS, Dhash, Fingerprint, Mode, compare_grids
 from mobius.dhash._formats import FORMATS, check_declared_format, open_picture
-from mobius.dhash._jpeg import mended
+from mobius.dhash._jpeg import restore_end_marker
 from mobius.dhash.errors import BrokenPictureError, NotAPictureError, TooManyPixelsError
 from mobius.errors import MobiusError
 
@@ -54,7 +54,7 @@ def hash_bytes(
     *,
     max_pixels: int = MAX_PIXELS,
     declared: str | None = None,
-    look: bool = False,
+    descriptor: bool = False,
     formats: tuple[str, ...] = FORMATS,
 ) -> Fingerprint:
     """Hash an encoded picture.
@@ -69,14 +69,14 @@ def hash_bytes(
     """
     if not data:
         raise NotAPictureError("The picture is empty: 0 bytes.")
-    options = _Options(mode, max_pixels, declared, look, formats)
+    options = _Options(mode, max_pixels, declared, descriptor, formats)
     return _hash_stream(io.BytesIO(data), hashlib.sha256(data).hexdigest(), len(data), options)
 
 
 def hash_file(
-    path: Path | str, mode: Mode = "fast", *, max_pixels: int = MAX_PIXELS, look: bool = False
+    path: Path | str, mode: Mode = "fast", *, max_pixels: int = MAX_PIXELS, descriptor: bool = False
 ) -> Fingerprint:
-    """Hash a picture in a file. Its content decides the format, not its name; `look` as in `hash_bytes`.
+    """Hash a picture in a file. Its content decides the format, not its name; `descriptor` as in `hash_bytes`.
 
     Raises:
         OSError: the file cannot be read.
@@ -85,11 +85,11 @@ def hash_file(
     with open(path, "rb", buffering=0) as stream:
         data = stream.read(_READ_WHOLE)
         if len(data) < _READ_WHOLE:
-            return hash_bytes(data, mode, max_pixels=max_pixels, look=look)
+            return hash_bytes(data, mode, max_pixels=max_pixels, descriptor=descriptor)
     del data
     with open(path, "rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        options = _Options(mode, max_pixels, None, look, FORMATS)
+        options = _Options(mode, max_pixels, None, descriptor, FORMATS)
         return _hash_stream(stream, digest, stream.tell(), options)
 
 
@@ -99,7 +99,7 @@ class _Options(NamedTuple):
     mode: Mode
     max_pixels: int
     declared: str | None
-    look: bool
+    descriptor: bool
     formats: tuple[str, ...]
 
 
@@ -116,7 +116,7 @@ def _hash_stream(stream: BinaryIO, digest: str, size: int, options: _Options) ->
             size,
             grids=(wide.tobytes(), tall.tobytes()),
             warnings=warnings,
-            look=look_of(decoded.luma) if options.look else None,
+            descriptor=compute_descriptor(decoded.luma) if options.descriptor else None,
         )
     except MobiusError:
         raise
@@ -144,7 +144,7 @@ def _read(stream: BinaryIO, options: _Options) -> tuple[DecodedLuma, str, tuple[
             if not isinstance(image, JpegImagePlugin.JpegImageFile):
                 raise
             stream.seek(0)
-            if (whole := mended(stream.read())) is None:
+            if (whole := restore_end_marker(stream.read())) is None:
                 raise
     with Image.open(io.BytesIO(whole), formats=("JPEG",)) as image:
         warning = "The JPEG has no end marker; its last pixels may be missing."

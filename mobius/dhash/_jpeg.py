@@ -3,7 +3,7 @@
 """A JPEG's own structure, as far as hashing gains by it (markers and scans: ITU-T T.81, annexes B and G).
 
 A progressive JPEG brings its picture in scans, coarse ones first. What a hash needs lies in the first tenth of the
-file: `early_scans` keeps that, so that libjpeg need not read the rest. `mended` helps a file whose end marker was lost.
+file: `early_scans` keeps that, so that libjpeg need not read the rest. `restore_end_marker` helps a file whose end marker was lost.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _ADOBE: Final = 0xEE
 _LOW_BAND: Final = 4
 """The last coefficient, in zigzag order, of the 2x2 that a decode at 1/4 uses."""
 
-MOST_SCANS: Final = 100
+MAX_SCANS: Final = 100
 """Encoders write about ten; libtiff allows as many as this of a JPEG inside a TIFF."""
-_MOST_SEGMENTS: Final = 10_000
+_MAX_SEGMENTS: Final = 10_000
 
-DRAFT_SIDE: Final = 72
+DRAFT_MIN_SIDE_PX: Final = 72
 """Pixels that a side keeps at least when a JPEG is decoded small. Drafted down to the grid itself, 9 bits change."""
 
 _FILLER: Final = bytes((number * 151 + 73) % 251 for number in range(64))
@@ -84,14 +84,16 @@ class _Jpeg:
         """Whether every coefficient of every component has its last bit (or at least its last scan has begun)."""
         if self.frame != _PROGRESSIVE:
             return {component.name for component in self.components} <= set(b"".join(s.components for s in self.scans))
-        missing = {(component.name, place) for component in self.components for place in range(64)}
+        missing = {(component.name, coefficient) for component in self.components for coefficient in range(64)}
         for scan in self.scans:
             if scan.low == 0:
-                missing -= {(name, place) for name in scan.components for place in range(scan.first, scan.last + 1)}
+                missing -= {
+                    (name, coefficient) for name in scan.components for coefficient in range(scan.first, scan.last + 1)
+                }
         return not missing
 
 
-def _parsed(data: bytes) -> _Jpeg | None:
+def _parse(data: bytes) -> _Jpeg | None:
     """The structure, or None when it is not one that this understands without a doubt."""
     if not data.startswith(_SOI):
         return None
@@ -133,7 +135,7 @@ def _parsed(data: bytes) -> _Jpeg | None:
         elif marker == 0xD8:
             return None
         segments.append(_Segment(marker, start, position, scan))
-        if len(segments) > _MOST_SEGMENTS:
+        if len(segments) > _MAX_SEGMENTS:
             return None
     sound = all(1 <= component.across <= 4 and 1 <= component.down <= 4 for component in components)
     if not (width and height and sound and segments[-1].scan is not None):
@@ -149,7 +151,7 @@ def decode_small(image: Image.Image) -> tuple[Image.Image, float, float] | None:
     None for what is no JPEG, too small, or decoded already.
     """
     width, height = image.size
-    denominator = next((part for part in (8, 4, 2) if min(width, height) >= part * DRAFT_SIDE), 1)
+    denominator = next((part for part in (8, 4, 2) if min(width, height) >= part * DRAFT_MIN_SIDE_PX), 1)
     if denominator == 1 or not isinstance(image, JpegImagePlugin.JpegImageFile) or not image.tile:
         return None
     size = (width // denominator, height // denominator)
@@ -165,13 +167,13 @@ def decode_small(image: Image.Image) -> tuple[Image.Image, float, float] | None:
     return image.convert("L"), *covered
 
 
-def too_many_scans(data: bytes) -> bool:
+def has_too_many_scans(data: bytes) -> bool:
     """Whether a progressive JPEG is one that only means to cost time: each scan is a pass over every block of the
     picture, and can be written in a few bytes for each 32,767 blocks."""
-    if data.count(b"\xff\xda") <= MOST_SCANS:  # those in its metadata counted as well
+    if data.count(b"\xff\xda") <= MAX_SCANS:  # those in its metadata counted as well
         return False
-    jpeg = _parsed(data)
-    return jpeg is None or len(jpeg.scans) > MOST_SCANS
+    jpeg = _parse(data)
+    return jpeg is None or len(jpeg.scans) > MAX_SCANS
 
 
 def early_scans(data: bytes, denominator: int) -> bytes | None:
@@ -183,7 +185,7 @@ def early_scans(data: bytes, denominator: int) -> bytes | None:
     Returns:
         None for anything but a whole progressive JPEG of luma with or without colour differences: the plain way then.
     """
-    jpeg = _parsed(data)
+    jpeg = _parse(data)
     if jpeg is None or jpeg.frame != _PROGRESSIVE or not jpeg.ended or not _starts_with_luma(data, jpeg):
         return None
     luma = jpeg.components[0].name
@@ -243,20 +245,20 @@ def _empty_scans(width: int, height: int, components: tuple[_Component, ...]) ->
     return b"".join(scans)
 
 
-def mended(data: bytes) -> bytes | None:
+def restore_end_marker(data: bytes) -> bytes | None:
     """A JPEG whose end marker was lost, with one; None when more is missing than could be spared.
 
     libjpeg invents what it does not find, so the file is decoded twice, the second time with meaningless data where
     its own ends: if something was missing, the two differ there. A difference inside the last 32 pixels of the
     last rows (at most an eighth of either side) is spared: that is the end of the last block.
     """
-    jpeg = _parsed(data)
-    if jpeg is None or jpeg.ended or not jpeg.complete or len(jpeg.scans) > MOST_SCANS:
+    jpeg = _parse(data)
+    if jpeg is None or jpeg.ended or not jpeg.complete or len(jpeg.scans) > MAX_SCANS:
         return None
-    rest = data.removesuffix(b"\xff")
-    whole = rest + _EOI
+    coded = data.removesuffix(b"\xff")
+    whole = coded + _EOI
     luma = _luma(whole)
-    box = ImageChops.difference(luma, _luma(rest + _FILLER + _EOI)).getbbox()
+    box = ImageChops.difference(luma, _luma(coded + _FILLER + _EOI)).getbbox()
     spared = (luma.width - min(32, luma.width // 8), luma.height - min(32, luma.height // 8))
     return whole if box is None or (box[0] >= spared[0] and box[1] >= spared[1]) else None
 

@@ -5,50 +5,36 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final, TextIO
+from typing import TextIO
 
-import numpy
-
-from mobius.dhash._candidates import Matches, read_looks, verdicts
+from mobius.dhash._candidates import CandidateIndex
 from mobius.dhash._database import Database
-from mobius.dhash._decisions import Decided, Decision, decide, decisions
+from mobius.dhash._decisions import Decision, DecisionKind, decide, decisions
 from mobius.dhash._decoding import MAX_PIXELS
-from mobius.dhash._descriptor import LOOK_BYTES, transformed
-from mobius.dhash._duplicates import Doubtful, Duplicates, Group
-from mobius.dhash._exchange import Form, ImportReport, read, write
-from mobius.dhash._fingerprint import Dhash, Fingerprint, Mode, Transform
-from mobius.dhash._picture import USABLE, Confidence, Picture, one_of_each, places, shown, store, unchanged
-from mobius.dhash._reranking import DEFAULT_THRESHOLDS, DOUBTFUL, NO_MATCH, NOMINATED
+from mobius.dhash._duplicates import Duplicates, Group, ReviewPair
+from mobius.dhash._exchange import ExportFormat, ImportReport, read, write
+from mobius.dhash._fingerprint import Dhash, Fingerprint, Mode
+from mobius.dhash._picture import (
+    USABLE,
+    Picture,
+    iterate_pictures,
+    printable,
+    store,
+    unchanged_file,
+)
+from mobius.dhash._picture_search import PictureSearch, SearchMatch
 from mobius.dhash._scan import Progress, Scan, ScanReport
 from mobius.dhash._schema import SCHEMA
-from mobius.dhash._thumbnail import SIDE, thumbnail_of
-from mobius.dhash._verification import CLOSE, Room, proves
-from mobius.dhash._verification_image import Seen
-from mobius.dhash._verifier import Proofs, attempted, verdicts_on
+from mobius.dhash._thumbnail import THUMBNAIL_SIDE_PX, thumbnail_of
+from mobius.dhash._verification import MemoryBudget
+from mobius.dhash._verification_image import VerificationImage
+from mobius.dhash._verifier import CandidateVerifier
 from mobius.dhash.errors import PictureError
 from mobius.errors import MobiusError
-
-_CANDIDATES: Final = 1000
-"""Near hashes that a search looks at a second time, at least."""
-
-LOOKED_AT: Final = 8
-"""Of what a search nominates, the nearest so many are looked at while it waits."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """A picture that a search found: `distance` in bits of 128 from the query, once that is turned by `transform`."""
-
-    picture: Picture
-    distance: int
-    transform: Transform
-    confidence: Confidence
 
 
 class Library:
@@ -67,9 +53,9 @@ class Library:
         self.index = Path(index)
         self.release = release
         self._database = Database(self.index)
-        self._matches = Matches(self._database)
-        self._proofs = Proofs(self._database, self._matches)
-        self._duplicates = Duplicates(self._database, self._matches)
+        self._candidates = CandidateIndex(self._database)
+        self._verifier = CandidateVerifier(self._database, self._candidates)
+        self._duplicates = Duplicates(self._database, self._candidates)
 
     def close(self) -> None:
         self._database.close()
@@ -96,14 +82,14 @@ class Library:
     def pictures(self) -> Iterator[Picture]:
         """Every picture at every place, by path; those only posted come first, by SHA-256."""
         with self._database.reading() as connection:
-            found = [picture for _, picture in one_of_each(connection)]
-        yield from sorted(found, key=lambda picture: (picture.place or b"", picture.sha256))
+            found = [picture for _, picture in iterate_pictures(connection)]
+        yield from sorted(found, key=lambda picture: (picture.raw_path or b"", picture.sha256))
 
     def get(self, sha256: str) -> Picture | None:
         """The picture with these bytes, at the place most worth keeping."""
         with self._database.reading() as connection:
-            found = [picture for _, picture in one_of_each(connection, "NOT quarantined AND sha256=?", (sha256,))]
-        return min(found, key=lambda picture: picture.worth, default=None)
+            found = [picture for _, picture in iterate_pictures(connection, "NOT quarantined AND sha256=?", (sha256,))]
+        return min(found, key=lambda picture: picture.keeper_rank, default=None)
 
     def figures(self) -> dict[str, int]:
         """Counts for health, metrics and pages. The first call pairs the whole library, later ones what changed."""
@@ -126,18 +112,18 @@ class Library:
             "review": questions,
         }
 
-    def thumbnail(self, sha256: str, side: int = SIDE) -> bytes | None:
+    def thumbnail(self, sha256: str, side: int = THUMBNAIL_SIDE_PX) -> bytes | None:
         """A WebP at most `side` pixels wide and high; None when the picture, or its unchanged file, is not there."""
         with self._database.reading() as connection:
             row = connection.execute(
                 "SELECT data FROM thumbnails JOIN pictures ON id=picture WHERE sha256=?", (sha256,)
             ).fetchone()
-            found = [picture for _, picture in one_of_each(connection, "sha256=?", (sha256,))]
+            found = [picture for _, picture in iterate_pictures(connection, "sha256=?", (sha256,))]
         with contextlib.suppress(PictureError):
             if row is not None:
-                return bytes(row[0]) if side >= SIDE else thumbnail_of(row[0], side)
-            for picture in sorted(found, key=lambda picture: picture.worth):
-                if (path := unchanged(picture)) is not None:
+                return bytes(row[0]) if side >= THUMBNAIL_SIDE_PX else thumbnail_of(row[0], side)
+            for picture in sorted(found, key=lambda picture: picture.keeper_rank):
+                if (path := unchanged_file(picture)) is not None:
                     with contextlib.suppress(OSError):
                         return thumbnail_of(path, side)
         return None
@@ -166,7 +152,7 @@ class Library:
         Raises:
             MobiusError: the folder does not exist or cannot be listed.
         """
-        self._proofs.retry()
+        self._verifier.retry()
         return Scan(
             self._database, folder,
             release=self.release, mode=mode, threads=threads, max_pixels=max_pixels, progress=progress,
@@ -176,19 +162,19 @@ class Library:
         """Keep a picture that was posted, without its file. Adding it again changes nothing.
 
         Args:
-            fingerprint: made with `look=True`.
+            fingerprint: made with `descriptor=True`.
             thumbnail: as `thumbnail_of` makes it.
 
         Returns:
             Whether it was new.
         """
-        if fingerprint.look is None:
+        if fingerprint.descriptor is None:
             raise ValueError("A picture is added with its look: hash it with look=True.")
         with self._database.writing() as connection:
             digest = (fingerprint.sha256,)
             statement = f"SELECT 1 FROM pictures WHERE sha256=? AND {USABLE}"  # noqa: S608
             new = connection.execute(statement, digest).fetchone() is None
-            store(connection, [fingerprint], self.release, anew=False)
+            store(connection, [fingerprint], self.release, replace_algorithm=False)
             connection.execute("UPDATE pictures SET posted=1 WHERE sha256=?", digest)
             if thumbnail is not None:
                 connection.execute(
@@ -211,7 +197,7 @@ class Library:
                 return False
             if row[1] is not None:
                 raise MobiusError(
-                    "invalid_input", f"The picture is a file of the library: {shown(row[1])}.",
+                    "invalid_input", f"The picture is a file of the library: {printable(row[1])}.",
                     do_next="Remove the file and scan its folder again.",
                 )  # fmt: skip
             connection.execute("DELETE FROM pictures WHERE id=?", row[:1])
@@ -226,12 +212,12 @@ class Library:
                 "UPDATE pictures SET quarantined=1 WHERE release=? AND NOT quarantined", (release,)
             ).rowcount
 
-    def export(self, stream: TextIO, form: Form = "json") -> int:
+    def export(self, stream: TextIO, form: ExportFormat = "json") -> int:
         """Write every picture and every decision about one, as JSON or CSV (docs/library.md); returns the number of
         pictures. Open a file with `newline=""`."""
         return write(self.pictures(), self.decisions(), stream, form)
 
-    def import_(self, stream: TextIO, form: Form = "json") -> ImportReport:
+    def import_(self, stream: TextIO, form: ExportFormat = "json") -> ImportReport:
         """Take in what `export` wrote. What this index knows itself stays as it is.
 
         Raises:
@@ -239,13 +225,13 @@ class Library:
         """
         return read(self._database, stream, form)
 
-    def prove(
+    def verify_pairs(
         self,
         *,
         threads: int | None = None,
         max_pixels: int = MAX_PIXELS,
         seconds: float | None = None,
-        room: Room | None = None,
+        memory_budget: MemoryBudget | None = None,
         progress: Progress | None = None,
     ) -> int:
         """Look at the pixels of pairs that may be certain and were not looked at yet; until then they are doubtful.
@@ -264,8 +250,13 @@ class Library:
             The number of pairs left: not reached, or of a picture that is gone, changed, damaged or was only posted.
         """
         threads = threads or len(os.sched_getaffinity(0))
-        return self._proofs.run(
-            self.release, max_pixels=max_pixels, threads=threads, seconds=seconds, room=room, progress=progress
+        return self._verifier.run(
+            self.release,
+            max_pixels=max_pixels,
+            threads=threads,
+            seconds=seconds,
+            memory_budget=memory_budget,
+            progress=progress,
         )
 
     # -- what is alike -------------------------------------------------------------------------------------------------
@@ -277,100 +268,30 @@ class Library:
         max_distance: int | None = None,
         limit: int = 20,
         transforms: bool = False,
-        picture: Callable[[int], Seen | None] | None = None,
+        load_query: Callable[[int], VerificationImage | None] | None = None,
         max_pixels: int = MAX_PIXELS,
-        room: Room | None = None,
-    ) -> list[Found]:
+        memory_budget: MemoryBudget | None = None,
+    ) -> list[SearchMatch]:
         """Find pictures like one; confident matches first, then the nearest.
 
         Args:
-            query: a fingerprint made with `look=True`, or only a hash: then nothing is more than doubtful.
-            max_distance: everything within so many bits of 128, whatever the second look says of it; without, what
-                matches.
-            limit: at most so many.
+            query: a fingerprint made with `descriptor=True`, or only a hash: then nothing is more than doubtful.
+            max_distance: everything within so many bits of 128, whatever re-ranking says; by default, what matches.
+            limit: matches at most.
             transforms: mirrored and rotated copies as well; needs a fingerprint.
-            picture: gives the query as `see` does, for a side in pixels; None when it cannot be seen. Called when there
-                is something that may be certain, the nearest `LOOKED_AT` of which are then looked at. Without, only
-                what is proven already is certain.
-            max_pixels, room: as in `prove`.
+            load_query: gives the query as `load_for_verification` does, for a side in pixels; None when it cannot be
+                loaded. It is called when there are candidates, the nearest `VERIFIED_PER_SEARCH` of which are then
+                verified. Without it, only what the index knows verified is confident.
+            max_pixels, memory_budget: as in `verify_pairs`.
 
         Raises:
             MobiusError: mirrored copies of a mere hash were asked for.
         """
-        if transforms and isinstance(query, Dhash):
-            raise MobiusError("invalid_input", "Mirrored and rotated copies are found by a picture, not by a hash.")
-        look = None if isinstance(query, Dhash) else query.look
-        hashes: dict[Transform, Dhash] = {"none": query if isinstance(query, Dhash) else query.dhash}
-        if transforms and isinstance(query, Fingerprint):
-            hashes = query.transforms()
-        names = [*hashes]
-        words = numpy.array([(hashes[name].rows, hashes[name].columns) for name in names], numpy.uint64)
-        radius = DEFAULT_THRESHOLDS.radius if max_distance is None else max_distance
-        near = self._matches.hashes().search(words, radius, limit=max(_CANDIDATES, 20 * limit))
-        with self._database.reading() as connection:
-            looks = read_looks(connection, set(near.key.tolist()))
-            # what another process removed a moment ago
-            chosen = numpy.isin(near.key, looks.ids)
-            turn, key, distance = near.query[chosen], near.key[chosen], near.distance[chosen]
-            place = numpy.searchsorted(looks.ids, key)
-            own = [bytes(LOOK_BYTES) if look is None else transformed(look, name) for name in names]
-            mine = numpy.frombuffer(b"".join(own), numpy.uint8).reshape(-1, LOOK_BYTES)
-            seen = looks.there[place] & (look is not None)
-            verdict = verdicts(distance, mine[turn], looks.looks[place], seen)
-            known = {} if isinstance(query, Dhash) else verdicts_on(connection, query.sha256)
-        if max_distance is not None or look is None:
-            verdict = numpy.maximum(verdict, DOUBTFUL)
-        sure, order = numpy.zeros(len(key), numpy.bool_), numpy.lexsort((turn, distance))
-        order = order[verdict[order] == NOMINATED]
-        pairs = [(int(key[at]), names[turn[at]]) for at in order]
-        sure[order] = self._sure(pairs, known, picture, max_pixels, room)
-        best: dict[int, tuple[bool, int, int]] = {}
-        for at in numpy.lexsort((turn, distance, ~sure)):
-            if verdict[at] != NO_MATCH and len(best) < limit:
-                best.setdefault(int(key[at]), (bool(sure[at]), int(distance[at]), int(turn[at])))
-        with self._database.reading() as connection:
-            pictures = places(connection, best)
-        found = []
-        for number, (certain, apart, turning) in best.items():
-            # what another process removed meanwhile is not there
-            for kept in pictures.get(number, ())[:1]:
-                if isinstance(query, Fingerprint) and kept.sha256 == query.sha256:
-                    certain, apart, turning = True, 0, 0
-                found.append(Found(kept, apart, names[turning], "confident" if certain else "doubtful"))
-        return sorted(found, key=lambda one: (one.confidence, one.distance, one.picture.worth))
-
-    def _sure(
-        self,
-        pairs: list[tuple[int, Transform]],
-        known: dict[int, bool],
-        picture: Callable[[int], Seen | None] | None,
-        max_pixels: int,
-        room: Room | None,
-    ) -> list[bool]:
-        """Which pictures are proven to be the query, once that is turned: by what is known of them, else by a look."""
-        own: dict[int, Seen | None] = {}
-
-        def seen(number: int, name: Transform, side: int) -> tuple[Seen | None, Seen | None]:
-            if side not in own:
-                own[side] = None if picture is None else picture(side)
-            mine = own[side]
-            if mine is None:
-                return None, None
-            return mine.turned(name), self._proofs.seen(number, side, max_pixels=max_pixels, room=room)
-
-        def sure(number: int, name: Transform) -> bool | None:
-            return proves(*seen(number, name, SIDE), functools.partial(seen, number, name, CLOSE), room)
-
-        found, left = [], LOOKED_AT
-        for number, name in pairs:
-            if name == "none" and number in known:
-                found.append(known[number])
-            elif left and picture is not None:
-                left -= 1
-                found.append(bool(attempted(functools.partial(sure, number, name), number)))
-            else:
-                found.append(False)
-        return found
+        search = PictureSearch(
+            self._database, self._candidates, self._verifier, query,
+            transforms=transforms, load_query=load_query, max_pixels=max_pixels, memory_budget=memory_budget,
+        )  # fmt: skip
+        return search.run(max_distance, limit)
 
     def duplicates(self) -> list[Group]:
         """Every group of duplicates: the same on every run, and every member matches the kept copy itself.
@@ -379,7 +300,7 @@ class Library:
         """
         return self._duplicates.groups()
 
-    def review(self, *, after: str | None = None, limit: int = 50) -> list[Doubtful]:
+    def review(self, *, after: str | None = None, limit: int = 50) -> list[ReviewPair]:
         """What a person should decide, the nearest pairs first.
 
         There is one question for each picture or group at a time: whether it is the same as the worthier one that it is
@@ -393,7 +314,7 @@ class Library:
         """
         return self._duplicates.questions(after, limit)
 
-    def decide(self, identity: str, decision: Decided, by: str) -> Decision:
+    def decide(self, identity: str, decision: DecisionKind, by: str) -> Decision:
         """Record what a person says of two pictures: `same` puts them into one group, `different` keeps them apart and
         is never asked again. A later word replaces an earlier one.
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from mobius.dhash._descriptor import LOOK_BYTES, readable
+from mobius.dhash._descriptor import DESCRIPTOR_BYTES, upgrade_descriptor
 from mobius.dhash._fingerprint import Dhash, Fingerprint
-from mobius.dhash._reranking import trusted
+from mobius.dhash._reranking import has_enough_detail
 
 Confidence = Literal["confident", "doubtful"]
-Worth = tuple[bool, bool, int, int, bytes, str]
+KeeperRank = tuple[bool, bool, int, int, bytes, str]
 
 
 @dataclass(frozen=True)
@@ -45,24 +45,24 @@ class Picture:
     posted: bool
     warnings: tuple[str, ...]
     copies: int
-    look: bytes | None = field(repr=False)
-    place: bytes | None = field(repr=False)
+    descriptor: bytes | None = field(repr=False)
+    raw_path: bytes | None = field(repr=False)
 
     @property
     def confidence(self) -> Confidence:
         """`doubtful` when there is so little detail in it that no match of it can be proven."""
-        return "confident" if self.look is not None and trusted(self.look) else "doubtful"
+        return "confident" if self.descriptor is not None and has_enough_detail(self.descriptor) else "doubtful"
 
     @property
-    def worth(self) -> Worth:
+    def keeper_rank(self) -> KeeperRank:
         """Sorts the copy most worth keeping first: one that is a file and undamaged, the largest in pixels, then the
         oldest, then by path."""
         return (
-            self.place is None,
+            self.raw_path is None,
             bool(self.warnings),
             -self.width * self.height,
             self.modified_ns or 0,
-            self.place or b"",
+            self.raw_path or b"",
             self.sha256,
         )
 
@@ -83,7 +83,7 @@ class Picture:
         }
 
 
-def one_of_each(
+def iterate_pictures(
     connection: sqlite3.Connection, where: str = "NOT quarantined", values: Sequence[Any] = ()
 ) -> Iterator[tuple[int, Picture]]:
     """Picture ids with their pictures at every place, by id and path; one that was only posted has no place."""
@@ -99,26 +99,26 @@ def one_of_each(
             Picture(
                 sha256=row[1], dhash=Dhash(unsigned(row[3]), unsigned(row[4]), row[2]), width=row[5], height=row[6],
                 format=row[7], size=row[8], release=row[9], posted=bool(row[10]), warnings=tuple(row[11].splitlines()),
-                look=None if readable(row[12]) is None else row[12],
-                place=row[13], path=None if row[13] is None else shown(row[13]), modified_ns=row[14], copies=row[15],
+                descriptor=None if upgrade_descriptor(row[12]) is None else row[12],
+                raw_path=row[13], path=None if row[13] is None else printable(row[13]), modified_ns=row[14], copies=row[15],
             ),
         )  # fmt: skip
 
 
-def places(connection: sqlite3.Connection, ids: Iterable[int]) -> dict[int, list[Picture]]:
+def pictures_by_id(connection: sqlite3.Connection, ids: Iterable[int]) -> dict[int, list[Picture]]:
     """Picture id to the picture at each of its places, the one most worth keeping first."""
     found: dict[int, list[Picture]] = {}
     numbers = json.dumps([int(number) for number in ids])
-    for number, picture in one_of_each(connection, "id IN (SELECT value FROM json_each(?))", (numbers,)):
+    for number, picture in iterate_pictures(connection, "id IN (SELECT value FROM json_each(?))", (numbers,)):
         found.setdefault(number, []).append(picture)
-    return {number: sorted(pictures, key=lambda picture: picture.worth) for number, pictures in found.items()}
+    return {number: sorted(pictures, key=lambda picture: picture.keeper_rank) for number, pictures in found.items()}
 
 
-def unchanged(picture: Picture) -> Path | None:
+def unchanged_file(picture: Picture) -> Path | None:
     """The picture's file, when it is there and as it was indexed."""
-    if picture.place is None:
+    if picture.raw_path is None:
         return None
-    path = Path(os.fsdecode(picture.place))
+    path = Path(os.fsdecode(picture.raw_path))
     try:
         status = path.stat()
     except OSError:
@@ -126,13 +126,15 @@ def unchanged(picture: Picture) -> Path | None:
     return path if (status.st_size, status.st_mtime_ns) == (picture.size, picture.modified_ns) else None
 
 
-USABLE: Final = f"(NOT quarantined AND length(look) IS {LOOK_BYTES})"
+USABLE: Final = f"(NOT quarantined AND length(look) IS {DESCRIPTOR_BYTES})"
 """Of `pictures`: what need not be hashed again."""
 
 
-def store(connection: sqlite3.Connection, fingerprints: Iterable[Fingerprint], release: str, *, anew: bool) -> None:
+def store(
+    connection: sqlite3.Connection, fingerprints: Iterable[Fingerprint], release: str, *, replace_algorithm: bool
+) -> None:
     """Write pictures. One that is known keeps its row, unless that is of no use (quarantined, or without its look) or,
-    when `anew`, of another algorithm."""
+    when `replace_algorithm`, of another algorithm."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     connection.executemany(
         "INSERT INTO pictures (sha256, size, algorithm, rows, columns, look, width, height, format, warnings,"  # noqa: S608
@@ -144,16 +146,16 @@ def store(connection: sqlite3.Connection, fingerprints: Iterable[Fingerprint], r
         (
             (
                 found.sha256, found.size, found.dhash.algorithm, signed(found.dhash.rows), signed(found.dhash.columns),
-                found.look, found.width, found.height, found.format, "\n".join(found.warnings), release, now, anew,
+                found.descriptor, found.width, found.height, found.format, "\n".join(found.warnings), release, now, replace_algorithm,
             )
             for found in fingerprints
         ),
     )  # fmt: skip
 
 
-def shown(place: bytes) -> str:
+def printable(raw_path: bytes) -> str:
     """A path as it can be printed: bytes that are not UTF-8 show as \\xNN."""
-    return place.decode("utf-8", "backslashreplace")
+    return raw_path.decode("utf-8", "backslashreplace")
 
 
 def signed(value: int) -> int:

@@ -15,18 +15,26 @@ from typing import Any, Final
 import numpy
 from numpy.typing import NDArray
 
-from mobius.dhash._descriptor import BLOCKS, FORM_BYTES, GRAIN_END, dct_basis, emphasis, frequencies, readable
+from mobius.dhash._descriptor import (
+    DCT_BYTES,
+    SIGN_MAP_BLOCKS,
+    SIGN_MAP_END,
+    dct_basis,
+    emphasis,
+    frequencies,
+    upgrade_descriptor,
+)
 
 NO_MATCH: Final = 0
-DOUBTFUL: Final = 1
-NOMINATED: Final = 2
+NEEDS_REVIEW: Final = 1
+CANDIDATE: Final = 2
 
 _BLOCK: Final = 1 << 14
 
-_SMALL: Final = 16
+_RECONSTRUCTED_SIDE_PX: Final = 16
 """Pixels a side of the picture that a form is drawn as again."""
 
-_LEAST_COVERED: Final = 6
+_COVERED_MIN_CONTRAST: Final = 6
 """Contrast, in half grey levels, of a picture of which enough is left to see under what was put over it."""
 
 
@@ -50,16 +58,16 @@ class Thresholds:
     """
 
     radius: int = 32
-    doubtful: float = 0.6
+    review_cosine: float = 0.6
     covered_radius: int = 20
-    uncovered: float = 0.75
-    likeness: float = 0.98
-    nominated: float = 0.95
+    uncovered_share: float = 0.75
+    uncovered_correlation: float = 0.98
+    candidate_cosine: float = 0.95
     contrast: float = 4.0
     detail: float = 8.0
     busy: int = 8
     blocks: int = 4
-    agreement: float = 0.0
+    sign_map_agreement: float = 0.0
 
 
 DEFAULT_THRESHOLDS: Final = Thresholds()
@@ -69,21 +77,21 @@ DEFAULT_THRESHOLDS: Final = Thresholds()
 def _waves() -> NDArray[numpy.float32]:
     """Each stored coefficient's wave over a small picture, shape (FORM_BYTES - 1, _SMALL * _SMALL)."""
     vertical, horizontal = frequencies()
-    basis = dct_basis(_SMALL)
+    basis = dct_basis(_RECONSTRUCTED_SIDE_PX)
     waves: NDArray[numpy.float32] = numpy.einsum("ki,kj->kij", basis[vertical], basis[horizontal])
     return waves.reshape(len(vertical), -1)
 
 
-def trusted(look: bytes, thresholds: Thresholds = DEFAULT_THRESHOLDS) -> bool:
+def has_enough_detail(descriptor: bytes, thresholds: Thresholds = DEFAULT_THRESHOLDS) -> bool:
     """Whether there is enough in a picture for a match to be proven, by its stored look."""
-    found = readable(look)
-    return found is not None and bool(_enough(numpy.frombuffer(found, numpy.uint8)[None, :], thresholds)[0])
+    found = upgrade_descriptor(descriptor)
+    return found is not None and bool(_has_detail(numpy.frombuffer(found, numpy.uint8)[None, :], thresholds)[0])
 
 
-def judge(
+def classify_pairs(
     distances: NDArray[Any],
-    looks_a: NDArray[numpy.uint8],
-    looks_b: NDArray[numpy.uint8],
+    descriptors_a: NDArray[numpy.uint8],
+    descriptors_b: NDArray[numpy.uint8],
     thresholds: Thresholds = DEFAULT_THRESHOLDS,
 ) -> NDArray[numpy.uint8]:
     """Judge candidate pairs.
@@ -98,63 +106,72 @@ def judge(
     verdicts = numpy.zeros(len(distances), numpy.uint8)
     for start in range(0, len(distances), _BLOCK):
         part = slice(start, start + _BLOCK)
-        cosines = similarity(looks_a[part], looks_b[part])
+        cosines = cosine_similarity(descriptors_a[part], descriptors_b[part])
         near = numpy.asarray(distances[part]) <= thresholds.radius
-        known = _enough(looks_a[part], thresholds) & _enough(looks_b[part], thresholds)
-        verdicts[part] += near & (cosines >= thresholds.doubtful)
-        verdicts[start + _covered(distances[part], cosines, looks_a[part], looks_b[part], thresholds)] += 1
-        alike = numpy.flatnonzero(near & (cosines >= thresholds.nominated) & known)
-        agreeing = alike[_agree(looks_a[part][alike], looks_b[part][alike], thresholds)]
+        known = _has_detail(descriptors_a[part], thresholds) & _has_detail(descriptors_b[part], thresholds)
+        verdicts[part] += near & (cosines >= thresholds.review_cosine)
+        verdicts[
+            start + _find_covered(distances[part], cosines, descriptors_a[part], descriptors_b[part], thresholds)
+        ] += 1
+        alike = numpy.flatnonzero(near & (cosines >= thresholds.candidate_cosine) & known)
+        agreeing = alike[_sign_maps_agree(descriptors_a[part][alike], descriptors_b[part][alike], thresholds)]
         verdicts[start + agreeing] += 1
     return verdicts
 
 
-def _covered(
+def _find_covered(
     distances: NDArray[Any],
     cosines: NDArray[numpy.float32],
-    looks_a: NDArray[numpy.uint8],
-    looks_b: NDArray[numpy.uint8],
+    descriptors_a: NDArray[numpy.uint8],
+    descriptors_b: NDArray[numpy.uint8],
     thresholds: Thresholds,
 ) -> NDArray[numpy.intp]:
     """The places of pairs whose forms disagree, and of which one may be the other with something put over it."""
-    least = numpy.minimum(looks_a[:, 0], looks_b[:, 0])
+    least = numpy.minimum(descriptors_a[:, 0], descriptors_b[:, 0])
     near = numpy.asarray(distances) <= thresholds.covered_radius
-    asked = numpy.flatnonzero(near & (cosines < thresholds.doubtful) & (least >= _LEAST_COVERED))
-    a, b = _drawn(looks_a[asked]), _drawn(looks_b[asked])
-    apart = b - a
-    apart = numpy.abs(apart - numpy.median(apart, axis=1, keepdims=True))
+    checked = numpy.flatnonzero(near & (cosines < thresholds.review_cosine) & (least >= _COVERED_MIN_CONTRAST))
+    a, b = _reconstruct(descriptors_a[checked]), _reconstruct(descriptors_b[checked])
+    difference = b - a
+    difference = numpy.abs(difference - numpy.median(difference, axis=1, keepdims=True))
     # the contrast is in half grey levels, and half a standard deviation is asked for
-    uncovered = (apart <= least[asked, None] / 4).mean(axis=1) >= thresholds.uncovered
-    asked, a, b, apart = asked[uncovered], a[uncovered], b[uncovered], apart[uncovered]
-    kept = numpy.argsort(apart, axis=1)[:, : _SMALL**2 * 7 // 8]
+    uncovered_share = (difference <= least[checked, None] / 4).mean(axis=1) >= thresholds.uncovered_share
+    checked, a, b, difference = (
+        checked[uncovered_share],
+        a[uncovered_share],
+        b[uncovered_share],
+        difference[uncovered_share],
+    )
+    kept = numpy.argsort(difference, axis=1)[:, : _RECONSTRUCTED_SIDE_PX**2 * 7 // 8]
     a, b = numpy.take_along_axis(a, kept, 1), numpy.take_along_axis(b, kept, 1)
     a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
     lengths = numpy.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
-    found: NDArray[numpy.intp] = asked[(a * b).sum(axis=1) >= thresholds.likeness * numpy.maximum(lengths, 1)]
+    found: NDArray[numpy.intp] = checked[
+        (a * b).sum(axis=1) >= thresholds.uncovered_correlation * numpy.maximum(lengths, 1)
+    ]
     return found
 
 
-def _drawn(looks: NDArray[numpy.uint8]) -> NDArray[numpy.float32]:
+def _reconstruct(descriptors: NDArray[numpy.uint8]) -> NDArray[numpy.float32]:
     """The forms as pictures in grey levels around their mean, shape (n, _SMALL * _SMALL)."""
-    found = _coefficients(looks) / emphasis()
+    found = _coefficients(descriptors) / emphasis()
     lengths = numpy.maximum(numpy.sqrt(numpy.einsum("ij,ij->i", found, found)), 1e-6)
-    strength = looks[:, 0].astype(numpy.float32) / 2 * _SMALL / lengths
+    strength = descriptors[:, 0].astype(numpy.float32) / 2 * _RECONSTRUCTED_SIDE_PX / lengths
     drawn: NDArray[numpy.float32] = (found * strength[:, None]) @ _waves()
     return drawn
 
 
-def _agree(
-    looks_a: NDArray[numpy.uint8], looks_b: NDArray[numpy.uint8], thresholds: Thresholds
+def _sign_maps_agree(
+    descriptors_a: NDArray[numpy.uint8], descriptors_b: NDArray[numpy.uint8], thresholds: Thresholds
 ) -> NDArray[numpy.bool_]:
     """Whether the grains are of one picture, shape (n,)."""
-    alike, busy = agreement(looks_a, looks_b, thresholds.busy)
-    odd = busy & (alike < thresholds.agreement)
+    alike, busy = sign_map_agreement(descriptors_a, descriptors_b, thresholds.busy)
+    odd = busy & (alike < thresholds.sign_map_agreement)
     agree: NDArray[numpy.bool_] = (busy.sum(axis=1) >= thresholds.blocks) & ~odd.any(axis=1)
     return agree
 
 
-def agreement(
-    looks_a: NDArray[numpy.uint8], looks_b: NDArray[numpy.uint8], busy: int
+def sign_map_agreement(
+    descriptors_a: NDArray[numpy.uint8], descriptors_b: NDArray[numpy.uint8], busy: int
 ) -> tuple[NDArray[numpy.float32], NDArray[numpy.bool_]]:
     """The correlation of two grains block by block, -1 to 1, and whether the block is busy in either.
 
@@ -165,7 +182,7 @@ def agreement(
     Returns:
         Two arrays of shape (n, BLOCKS * BLOCKS).
     """
-    (up_a, down_a), (up_b, down_b) = _grain(looks_a), _grain(looks_b)
+    (up_a, down_a), (up_b, down_b) = _sign_maps(descriptors_a), _sign_maps(descriptors_b)
     count = numpy.bitwise_count
     same = count(up_a & up_b).astype(numpy.float32) + count(down_a & down_b)
     other = count(up_a & down_b).astype(numpy.float32) + count(down_a & up_b)
@@ -174,30 +191,32 @@ def agreement(
     return alike, numpy.maximum(many_a, many_b) >= busy
 
 
-def _grain(looks: NDArray[numpy.uint8]) -> tuple[NDArray[numpy.uint64], NDArray[numpy.uint64]]:
+def _sign_maps(descriptors: NDArray[numpy.uint8]) -> tuple[NDArray[numpy.uint64], NDArray[numpy.uint64]]:
     """The words of what is brighter and of what is darker, shape (n, BLOCKS * BLOCKS) each."""
-    words = numpy.ascontiguousarray(looks[:, FORM_BYTES:GRAIN_END]).view(numpy.uint64)
-    return words[:, : BLOCKS**2], words[:, BLOCKS**2 :]
+    words = numpy.ascontiguousarray(descriptors[:, DCT_BYTES:SIGN_MAP_END]).view(numpy.uint64)
+    return words[:, : SIGN_MAP_BLOCKS**2], words[:, SIGN_MAP_BLOCKS**2 :]
 
 
-def similarity(looks_a: NDArray[numpy.uint8], looks_b: NDArray[numpy.uint8]) -> NDArray[numpy.float32]:
+def cosine_similarity(
+    descriptors_a: NDArray[numpy.uint8], descriptors_b: NDArray[numpy.uint8]
+) -> NDArray[numpy.float32]:
     """The cosine between the coefficients of looks, both of shape (n, LOOK_BYTES): -1 to 1, shape (n,).
 
     1 is one picture, whatever its brightness and contrast; 0 has nothing in common, as has a picture of one grey.
     """
-    a, b = _coefficients(looks_a), _coefficients(looks_b)
+    a, b = _coefficients(descriptors_a), _coefficients(descriptors_b)
     lengths = numpy.sqrt(numpy.einsum("ij,ij->i", a, a) * numpy.einsum("ij,ij->i", b, b))
     cosines: NDArray[numpy.float32] = numpy.einsum("ij,ij->i", a, b) / numpy.maximum(lengths, 1)
     return cosines
 
 
-def _coefficients(looks: NDArray[numpy.uint8]) -> NDArray[numpy.float32]:
-    return numpy.ascontiguousarray(looks[:, 1:FORM_BYTES]).view(numpy.int8).astype(numpy.float32)
+def _coefficients(descriptors: NDArray[numpy.uint8]) -> NDArray[numpy.float32]:
+    return numpy.ascontiguousarray(descriptors[:, 1:DCT_BYTES]).view(numpy.int8).astype(numpy.float32)
 
 
-def _enough(looks: NDArray[numpy.uint8], thresholds: Thresholds) -> NDArray[numpy.bool_]:
+def _has_detail(descriptors: NDArray[numpy.uint8], thresholds: Thresholds) -> NDArray[numpy.bool_]:
     """Which looks have contrast and detail, shape (n,). Detail is the participation ratio of the coefficients."""
-    squares = _coefficients(looks) ** 2
+    squares = _coefficients(descriptors) ** 2
     detail = squares.sum(axis=1) ** 2 / numpy.maximum((squares**2).sum(axis=1), 1)
-    enough: NDArray[numpy.bool_] = (looks[:, 0] >= 2 * thresholds.contrast) & (detail >= thresholds.detail)
+    enough: NDArray[numpy.bool_] = (descriptors[:, 0] >= 2 * thresholds.contrast) & (detail >= thresholds.detail)
     return enough

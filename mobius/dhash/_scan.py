@@ -27,8 +27,8 @@ import PIL
 from mobius.dhash._database import Database
 from mobius.dhash._fingerprint import ALGORITHMS, Fingerprint, Mode
 from mobius.dhash._folder import FileStatus, is_below, list_folder
-from mobius.dhash._hash_processes import Hashers, Unread
-from mobius.dhash._picture import USABLE, shown, store
+from mobius.dhash._hash_processes import HashingPool, Unhashed
+from mobius.dhash._picture import USABLE, printable, store
 from mobius.errors import MobiusError
 
 Progress = Callable[[int, int], None]
@@ -36,8 +36,8 @@ Progress = Callable[[int, int], None]
 
 _BATCH: Final = 500
 _BATCH_SECONDS: Final = 2.0
-_TRIES: Final = 3
-_AWAKE: Final = 0.2
+_MAX_READ_ATTEMPTS: Final = 3
+_POLL_SECONDS: Final = 0.2
 """Seconds after which the scan looks up: Python does not hear a Ctrl-C that comes just before it begins to wait."""
 
 
@@ -83,7 +83,7 @@ class _Known(NamedTuple):
     holds: bool
 
 
-_Result = Fingerprint | str | Unread
+_Result = Fingerprint | str | Unhashed
 """A new picture, the SHA-256 of a known one, or why it is none."""
 
 
@@ -108,7 +108,7 @@ class Scan:
         self._database = database
         self._root = os.fsencode(Path(folder).resolve())
         if not os.path.isdir(self._root):
-            raise MobiusError("invalid_input", f"{shown(os.fsencode(folder))} is not a folder.")
+            raise MobiusError("invalid_input", f"{printable(os.fsencode(folder))} is not a folder.")
         self._release = release
         self._mode: Mode = mode
         self._threads = threads or len(os.sched_getaffinity(0))
@@ -120,18 +120,18 @@ class Scan:
     def run(self) -> ScanReport:
         found = list_folder(self._root)
         known = self._known()
-        new = [place for place in found.files if place not in known]
-        renamed_here = self._renamed({place: found.files[place] for place in new})
+        new = [path for path in found.files if path not in known]
+        renamed_here = self._renamed({path: found.files[path] for path in new})
         todo = {
-            place: status
-            for place, status in found.files.items()
-            if place not in renamed_here
-            and not ((row := known.get(place)) and row.holds and row[:2] == (status.size, status.mtime_ns))
+            path: status
+            for path, status in found.files.items()
+            if path not in renamed_here
+            and not ((row := known.get(path)) and row.holds and row[:2] == (status.size, status.mtime_ns))
         }
-        self._write_known([(place, found.files[place], picture) for place, picture in renamed_here.items()])
+        self._write_known([(path, found.files[path], picture) for path, picture in renamed_here.items()])
         hashed, known_again = self._read_all(todo, len(found.files) - len(todo))
         gone = {
-            place: row for place, row in known.items() if place not in found.files and not is_below(place, found.hidden)
+            path: row for path, row in known.items() if path not in found.files and not is_below(path, found.hidden)
         }
         renamed = self._count_renamed(new, gone)
         self._remove(gone)
@@ -142,7 +142,7 @@ class Scan:
             images = connection.execute(
                 "SELECT count(picture) FROM files WHERE path >= ? AND path < ?", self._range
             ).fetchone()[0]
-        reasons = {**dict(refused), **found.odd, **found.hidden}
+        reasons = {**dict(refused), **found.unusable, **found.hidden}
         return ScanReport(
             images=images,
             hashed=hashed,
@@ -152,8 +152,8 @@ class Scan:
             removed=len(gone) - renamed,
             links=found.links,
             unreadable=tuple(
-                Unreadable(shown(os.path.relpath(place, self._root)), reason)
-                for place, reason in sorted(reasons.items())
+                Unreadable(printable(os.path.relpath(path, self._root)), reason)
+                for path, reason in sorted(reasons.items())
             ),
         )
 
@@ -191,7 +191,7 @@ class Scan:
                 f" WHERE inode != 0 AND {self._usable}"
             )
             known = {FileStatus(*row[:3]): int(row[3]) for row in rows}
-        return {place: known[status] for place, status in new.items() if status in known}
+        return {path: known[status] for path, status in new.items() if status in known}
 
     def _read_all(self, todo: dict[bytes, FileStatus], done: int) -> tuple[int, int]:
         """Hash and store; returns the number of pictures hashed, and of those whose bytes were known."""
@@ -201,16 +201,18 @@ class Scan:
         batch: list[tuple[bytes, FileStatus, _Result]] = []
         stored = time.monotonic()
         with (
-            Hashers(self._mode, self._max_pixels, threads=self._threads, files=len(todo)) as hashers,
+            HashingPool(self._mode, self._max_pixels, threads=self._threads, files=len(todo)) as pool_of_hashers,
             ThreadPoolExecutor(self._threads, thread_name_prefix="scan") as pool,
         ):
             try:
                 while True:
-                    while len(running) < self._threads * 4 and (some := list(islice(waiting, hashers.at_once))):
-                        running.add(pool.submit(self._read, hashers, some))
+                    while len(running) < self._threads * 4 and (
+                        some := list(islice(waiting, pool_of_hashers.batch_size))
+                    ):
+                        running.add(pool.submit(self._read, pool_of_hashers, some))
                     if not running:
                         break
-                    finished, running = wait(running, timeout=_AWAKE, return_when=FIRST_COMPLETED)
+                    finished, running = wait(running, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
                     for result in chain.from_iterable(future.result() for future in finished):
                         batch.append(result)
                         kinds[type(result[-1])] += 1
@@ -221,37 +223,41 @@ class Scan:
                         self._store(batch)
                         batch, stored = [], time.monotonic()
             except BaseException:
-                hashers.stop()
+                pool_of_hashers.stop()
                 raise
             finally:
                 pool.shutdown(cancel_futures=True)
                 self._store(batch)
         return kinds[Fingerprint], kinds[str]
 
-    def _read(self, hashers: Hashers, files: list[tuple[bytes, FileStatus]]) -> list[tuple[bytes, FileStatus, _Result]]:
+    def _read(
+        self, pool_of_hashers: HashingPool, files: list[tuple[bytes, FileStatus]]
+    ) -> list[tuple[bytes, FileStatus, _Result]]:
         """What is in each file, and the status that it had then."""
         done: list[tuple[bytes, FileStatus, _Result]] = []
-        for _ in range(_TRIES):
-            again = []
-            for (place, status), result in zip(files, self._read_once(hashers, files), strict=True):
+        for _ in range(_MAX_READ_ATTEMPTS):
+            retry = []
+            for (path, status), result in zip(files, self._read_once(pool_of_hashers, files), strict=True):
                 try:
-                    now = FileStatus.of(os.stat(place, follow_symlinks=False))
+                    now = FileStatus.of(os.stat(path, follow_symlinks=False))
                 except OSError as error:
                     result, now = error, status
                 if isinstance(result, OSError):
-                    result = Unread(f"It cannot be read: {result.strerror}.", again=True)
+                    result = Unhashed(f"It cannot be read: {result.strerror}.", retry=True)
                 if now == status:
-                    done.append((place, status, result))
+                    done.append((path, status, result))
                 else:
-                    again.append((place, now))
-            files = again
-        changing = Unread("It changed each time while it was read.", again=True)
-        return done + [(place, status, changing) for place, status in files]
+                    retry.append((path, now))
+            files = retry
+        changing = Unhashed("It changed each time while it was read.", retry=True)
+        return done + [(path, status, changing) for path, status in files]
 
-    def _read_once(self, hashers: Hashers, files: list[tuple[bytes, FileStatus]]) -> list[_Result | OSError]:
-        paths = [os.fsdecode(place) for place, _ in files]
+    def _read_once(
+        self, pool_of_hashers: HashingPool, files: list[tuple[bytes, FileStatus]]
+    ) -> list[_Result | OSError]:
+        paths = [os.fsdecode(path) for path, _ in files]
         found = [self._known_digest(path, status.size) for path, (_, status) in zip(paths, files, strict=True)]
-        hashed = iter(hashers.hash([path for path, digest in zip(paths, found, strict=True) if digest is None]))
+        hashed = iter(pool_of_hashers.hash([path for path, digest in zip(paths, found, strict=True) if digest is None]))
         return [next(hashed) if digest is None else digest for digest in found]
 
     def _known_digest(self, path: str, size: int) -> str | OSError | None:
@@ -272,19 +278,19 @@ class Scan:
             return
         fingerprints = [result for _, _, result in batch if isinstance(result, Fingerprint)]
         with self._database.writing() as connection:
-            store(connection, fingerprints, self._release, anew=True)
-            for place, status, result in batch:
-                if isinstance(result, Unread):
-                    row = (place, *status, None, result.reason, None if result.again else self._readers)
+            store(connection, fingerprints, self._release, replace_algorithm=True)
+            for path, status, result in batch:
+                if isinstance(result, Unhashed):
+                    row = (path, *status, None, result.reason, None if result.retry else self._readers)
                     connection.execute(_WRITE_UNREADABLE, row)
                 else:
                     digest = result.sha256 if isinstance(result, Fingerprint) else result
-                    connection.execute(_WRITE_FILE, (place, *status, digest))
+                    connection.execute(_WRITE_FILE, (path, *status, digest))
 
     def _write_known(self, rows: list[tuple[bytes, FileStatus, int]]) -> None:
         if rows:
             with self._database.writing() as connection:
-                values = [(place, *status, picture) for place, status, picture in rows]
+                values = [(path, *status, picture) for path, status, picture in rows]
                 connection.executemany(_WRITE_FILE_OF_KNOWN, values)
 
     def _count_renamed(self, new: list[bytes], gone: dict[bytes, _Known]) -> int:
@@ -294,11 +300,11 @@ class Scan:
             return 0
         arrived: Counter[int] = Counter()
         with self._database.reading() as connection:
-            places = set(new)
+            paths = set(new)
             for path, picture in connection.execute(
                 "SELECT path, picture FROM files WHERE path >= ? AND path < ? AND picture IS NOT NULL", self._range
             ):
-                if path in places:
+                if path in paths:
                     arrived[picture] += 1
         return (left & arrived).total()
 
@@ -308,7 +314,7 @@ class Scan:
                 connection.executemany(
                     # not when another process has seen the file since
                     "DELETE FROM files WHERE path=? AND size=? AND mtime_ns=?",
-                    [(place, row.size, row.mtime_ns) for place, row in gone.items()],
+                    [(path, row.size, row.mtime_ns) for path, row in gone.items()],
                 )
 
 

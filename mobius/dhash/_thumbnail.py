@@ -16,13 +16,13 @@ from mobius.dhash._decoding import MAX_PIXELS, eight_bits, refuse_bombs, upright
 from mobius.dhash._formats import open_picture
 from mobius.dhash.errors import BrokenPictureError, NotAPictureError
 
-SIDE: Final = 256
+THUMBNAIL_SIDE_PX: Final = 256
 """Pixels of the longer side."""
 Box = tuple[float, float, float, float]
 _T = TypeVar("_T")
 
 
-def thumbnail_of(picture: bytes | Path, side: int = SIDE, *, max_pixels: int = MAX_PIXELS) -> bytes:
+def thumbnail_of(picture: bytes | Path, side: int = THUMBNAIL_SIDE_PX, *, max_pixels: int = MAX_PIXELS) -> bytes:
     """A WebP of the picture, upright, on white, at most `side` pixels wide and high, without any of its metadata.
 
     Raises:
@@ -76,11 +76,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """As RGB, or RGBA when it may be transparent."""
     if is_deep(image):
         clear = clear_grey(image)
-        shown = None if clear is None else Image.fromarray(numpy.asarray(image) != clear)
+        printable = None if clear is None else Image.fromarray(numpy.asarray(image) != clear)
         image = eight_bits(image)
-        if shown is not None:
+        if printable is not None:
             image = image.convert("RGB")
-            image.putalpha(shown.convert("L"))
+            image.putalpha(printable.convert("L"))
     mode = "RGBA" if image.has_transparency_data else "RGB"
     return image if image.mode == mode else image.convert(mode)
 

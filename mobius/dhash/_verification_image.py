@@ -13,7 +13,18 @@ from PIL import Image
 from mobius.dhash._decoding import MAX_PIXELS, upright
 from mobius.dhash._fingerprint import Transform
 from mobius.dhash._grids import bands
-from mobius.dhash._thumbnail import SIDE, Box, clear_grey, decode_at_side, is_deep, on_white, small_copy, to_rgb
+from mobius.dhash._thumbnail import (
+    Box,
+    clear_grey,
+    decode_at_side,
+    is_deep,
+    on_white,
+    small_copy,
+    to_rgb,
+)
+
+OVERVIEW_SIDE_PX: Final = 256
+"""Pixels of the longer side of the copies that are compared first."""
 
 _LOSSLESS: Final = ("PNG", "GIF", "BMP", "TIFF")
 _TURNS: Final[dict[Transform, Image.Transpose]] = {
@@ -28,7 +39,7 @@ _TURNS: Final[dict[Transform, Image.Transpose]] = {
 
 
 @dataclass(frozen=True)
-class Seen:
+class VerificationImage:
     """A picture as the proof looks at it.
 
     Attributes:
@@ -42,31 +53,36 @@ class Seen:
     colours: Image.Image
     alpha: Image.Image | None
     size: tuple[int, int]
-    pixels: str
-    alone: bool
+    pixel_digest: str
+    is_single: bool
 
-    def turned(self, transform: Transform) -> Seen:
+    def transformed(self, transform: Transform) -> VerificationImage:
         """With that done to it; it is no longer what its file holds."""
         if transform == "none":
             return self
         way = _TURNS[transform]
         alpha = None if self.alpha is None else self.alpha.transpose(way)
         return replace(
-            self, colours=self.colours.transpose(way), alpha=alpha, pixels=self.pixels and f"{transform} {self.pixels}"
+            self,
+            colours=self.colours.transpose(way),
+            alpha=alpha,
+            pixel_digest=self.pixel_digest and f"{transform} {self.pixel_digest}",
         )
 
 
-def see(data: bytes, side: int = SIDE, *, max_pixels: int = MAX_PIXELS) -> Seen:
+def load_for_verification(
+    data: bytes, side: int = OVERVIEW_SIDE_PX, *, max_pixels: int = MAX_PIXELS
+) -> VerificationImage:
     """An encoded picture with a small copy at most `side` pixels wide and high, never enlarged.
 
     Raises:
         NotAPictureError, BrokenPictureError, TooManyPixelsError: as their names say.
     """
 
-    def seen(image: Image.Image, size: tuple[int, int], box: Box | None) -> Seen:
+    def seen(image: Image.Image, size: tuple[int, int], box: Box | None) -> VerificationImage:
         kept = image.format in _LOSSLESS or (image.format == "WEBP" and b"VP8L" in data)
         small = upright(image, small_copy(image, side, box))
-        return Seen(
+        return VerificationImage(
             on_white(small), small.getchannel("A") if small.mode == "RGBA" else None,
             (max(size), min(size)), _pixels(image) if kept else "",
             not getattr(image, "is_animated", False),
@@ -80,8 +96,10 @@ def _pixels(image: Image.Image) -> str:
 
     More than eight bits a channel count all."""
     deep = is_deep(image)
-    shown = upright(image, image if deep else to_rgb(image))
-    digest = hashlib.sha256(f"{shown.mode if deep else ''} {shown.size} {clear_grey(image) if deep else ''}".encode())
-    for _, band in bands(shown):
+    printable = upright(image, image if deep else to_rgb(image))
+    digest = hashlib.sha256(
+        f"{printable.mode if deep else ''} {printable.size} {clear_grey(image) if deep else ''}".encode()
+    )
+    for _, band in bands(printable):
         digest.update((band if deep else band.convert("RGBA").convert("RGBa")).tobytes())
     return digest.hexdigest()

@@ -24,8 +24,8 @@ from mobius.dhash import (
     MislabelledError,
     Mode,
     NotAPictureError,
-    Seen,
     TooManyPixelsError,
+    VerificationImage,
 )
 from mobius.errors import MobiusError
 from mobius.service import multipart
@@ -77,7 +77,7 @@ class Api:
             sha256 = await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())
             known = await self.instance.index.run(lambda library: library.get(sha256))
             if known is None or not known.posted:
-                fingerprint = await self._hash(data, "fast", kind, look=True)
+                fingerprint = await self._hash(data, "fast", kind, descriptor=True)
                 picture = await self.instance.thumbnail(data)
                 new = await self.instance.index.run(lambda library: library.add(fingerprint, thumbnail=picture))
                 known = await self.instance.index.run(lambda library: library.get(sha256))
@@ -122,17 +122,19 @@ class Api:
             _declared(kind)
         async with self._body(request) as data:
             query: Fingerprint | Dhash
-            query = _hash_of(data) if kind == "application/json" else await self._hash(data, "fast", kind, look=True)
+            query = (
+                _hash_of(data) if kind == "application/json" else await self._hash(data, "fast", kind, descriptor=True)
+            )
             index = self.instance.index
 
-            def seen(side: int) -> Seen | None:
-                return self.instance.see(data, query, side)
+            def load_query(side: int) -> VerificationImage | None:
+                return self.instance.load_for_verification(data, query, side)
 
             matches = await index.run(
                 lambda library: library.search(
                     query, max_distance=distance, limit=limit, transforms=transforms,
-                    picture=seen,
-                    max_pixels=index.max_pixels, room=index.room,
+                    load_query=load_query,
+                    max_pixels=index.max_pixels, memory_budget=index.memory_budget,
                 )
             )  # fmt: skip
         dhash = query.dhash if isinstance(query, Fingerprint) else query
@@ -145,16 +147,18 @@ class Api:
         self.instance.index.count()
         groups = await self.instance.index.run(lambda library: library.duplicates())
         # ordered by name, so that a page continues the one before even when the library changed in between
-        groups = sorted((group for group in groups if group.kept.sha256 > (after or "")), key=lambda g: g.kept.sha256)
+        groups = sorted(
+            (group for group in groups if group.keeper.sha256 > (after or "")), key=lambda g: g.keeper.sha256
+        )
         documents = [
-            {"kept": group.kept.as_dict(), "others": [
+            {"kept": group.keeper.as_dict(), "others": [
                 {"image": member.picture.as_dict(), "distance": member.distance, "confidence": member.confidence,
                  "pair": member.pair}
                 for member in group.others
             ]}
             for group in groups[:limit]
         ]  # fmt: skip
-        return Json({"groups": documents, "next": groups[limit - 1].kept.sha256 if len(groups) > limit else None})
+        return Json({"groups": documents, "next": groups[limit - 1].keeper.sha256 if len(groups) > limit else None})
 
     async def review(self, request: Request) -> Response:
         _refuse_unknown(request, "after", "limit")
@@ -209,10 +213,10 @@ class Api:
                 ) from None
             yield data.getvalue()
 
-    async def _hash(self, data: bytes | memoryview, mode: Any, kind: str, *, look: bool = False) -> Fingerprint:
+    async def _hash(self, data: bytes | memoryview, mode: Any, kind: str, *, descriptor: bool = False) -> Fingerprint:
         declared = _declared(kind)
         try:
-            return await self.instance.hash(data, mode, declared, look=look)
+            return await self.instance.hash(data, mode, declared, descriptor=descriptor)
         except MobiusError as error:
             if (status := _STATUS.get(type(error))) is None:
                 raise ProblemError(503, error.reason, headers={"Retry-After": "5"}) from error

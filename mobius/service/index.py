@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 
 from loguru import logger
 
-from mobius.dhash import Library, Room
+from mobius.dhash import Library, MemoryBudget
 from mobius.errors import MobiusError
 from mobius.service.problems import ProblemError
 
@@ -37,14 +37,16 @@ class Index:
     Args:
         path: the SQLite file, created when it is missing; None for an instance without an index.
         release: recorded with every row written.
-        max_pixels, room: as in `Library.prove`.
+        max_pixels, memory_budget: as in `Library.verify_pairs`.
     """
 
-    def __init__(self, path: Path | None, release: str, *, max_pixels: int, room: Room | None = None) -> None:
+    def __init__(
+        self, path: Path | None, release: str, *, max_pixels: int, memory_budget: MemoryBudget | None = None
+    ) -> None:
         self.path = path
         self.release = release
         self.max_pixels = max_pixels
-        self.room = room
+        self.memory_budget = memory_budget
         self.verifies_pairs = False
         """Whether `count` verifies pairs, too. A release in standby leaves that to the serving one."""
         self.figures: dict[str, int] = {}
@@ -125,7 +127,9 @@ class Index:
 
     def _verify_pairs(self, library: Library) -> None:
         try:
-            library.prove(threads=1, max_pixels=self.max_pixels, seconds=VERIFY_SECONDS, room=self.room)
+            library.verify_pairs(
+                threads=1, max_pixels=self.max_pixels, seconds=VERIFY_SECONDS, memory_budget=self.memory_budget
+            )
         except (MobiusError, sqlite3.Error) as error:
             # on a full disk nothing can be stored, but counting still works
             logger.warning("The verified pairs cannot be stored: {}", error)

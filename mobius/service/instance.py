@@ -23,10 +23,10 @@ from mobius.dhash import (
     Fingerprint,
     Mode,
     PictureError,
-    Seen,
     TooManyPixelsError,
+    VerificationImage,
     hash_bytes,
-    see,
+    load_for_verification,
     thumbnail_of,
 )
 from mobius.errors import MobiusError
@@ -78,7 +78,7 @@ class Instance:
         self.bodies = Bodies(settings.bodies_bytes)
         self._decodes = Decodes(settings.decode_pixels, settings.threads)
         self.index = Index(
-            settings.index, settings.release_id, max_pixels=settings.max_pixels, room=self._decodes.reserve
+            settings.index, settings.release_id, max_pixels=settings.max_pixels, memory_budget=self._decodes.reserve
         )
         self.public: PublicSocket | None = None
         self.started = time.monotonic()
@@ -187,20 +187,20 @@ class Instance:
         self.metrics.in_flight.set(self._in_flight)
 
     async def hash(
-        self, data: bytes | memoryview, mode: Mode, declared: str | None, *, look: bool = False
+        self, data: bytes | memoryview, mode: Mode, declared: str | None, *, descriptor: bool = False
     ) -> Fingerprint:
         """Hash in a thread.
 
         Args:
             declared: the format that the client declared.
-            look: whether to compute the descriptor as well.
+            descriptor: whether to compute the descriptor as well.
 
         Raises:
             PictureError, MobiusError: as `mobius.dhash.hash_bytes`.
         """
         try:
             fingerprint, seconds = await asyncio.get_running_loop().run_in_executor(
-                self._pool, contextvars.copy_context().run, self._hash, data, mode, declared, look
+                self._pool, contextvars.copy_context().run, self._hash, data, mode, declared, descriptor
             )
         except PictureError as error:
             self.metrics.failed(type(error).__name__.removesuffix("Error"))
@@ -219,26 +219,31 @@ class Instance:
         self.index.count()
 
     def _hash(
-        self, data: bytes | memoryview, mode: Mode, declared: str | None, look: bool
+        self, data: bytes | memoryview, mode: Mode, declared: str | None, descriptor: bool
     ) -> tuple[Fingerprint, float]:
         encoded, limit, share = bytes(data), self.settings.max_pixels, self._decodes.share
         try:
             with self._decodes.reserve(share):
-                return self._timed(encoded, mode, declared, look, min(share, limit))
+                return self._timed(encoded, mode, declared, descriptor, min(share, limit))
         except TooManyPixelsError:
             if share >= limit:
                 raise
         with self._decodes.reserve(limit):
-            return self._timed(encoded, mode, declared, look, limit)
+            return self._timed(encoded, mode, declared, descriptor, limit)
 
     def _timed(
-        self, data: bytes, mode: Mode, declared: str | None, look: bool, max_pixels: int
+        self, data: bytes, mode: Mode, declared: str | None, descriptor: bool, max_pixels: int
     ) -> tuple[Fingerprint, float]:
         thread, started = threading.get_ident(), time.monotonic()
         self._running[thread] = started
         try:
             fingerprint = hash_bytes(
-                data, mode, max_pixels=max_pixels, declared=declared, formats=self.settings.formats, look=look
+                data,
+                mode,
+                max_pixels=max_pixels,
+                declared=declared,
+                formats=self.settings.formats,
+                descriptor=descriptor,
             )
             return fingerprint, time.monotonic() - started
         finally:
@@ -252,12 +257,12 @@ class Instance:
         except PictureError as error:
             raise ProblemError(422, error.reason) from error
 
-    def see(self, data: bytes, found: Fingerprint | Dhash, side: int) -> Seen | None:
+    def load_for_verification(self, data: bytes, found: Fingerprint | Dhash, side: int) -> VerificationImage | None:
         """A picture as `Library.search` looks at it; None of a mere hash, and of what is damaged and could be hashed in
         spite of it. Blocks: for threads."""
         if isinstance(found, Fingerprint) and not found.warnings:
             with self._decodes.reserve(found.width * found.height), contextlib.suppress(PictureError):
-                return see(data, side, max_pixels=self.settings.max_pixels)
+                return load_for_verification(data, side, max_pixels=self.settings.max_pixels)
         return None
 
     async def stored_thumbnail(self, sha256: str, side: int) -> bytes | None:

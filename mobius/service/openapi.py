@@ -15,7 +15,7 @@ import json
 import sys
 from typing import Any, Final
 
-from mobius.dhash import CONTENT_TYPES, LOOKED_AT, Mode, Transform
+from mobius.dhash import CONTENT_TYPES, VERIFIED_PER_SEARCH, Mode, Transform
 from mobius.service.api import PAGE_DEFAULT_ENTRIES, PAGE_MAX_ENTRIES, SEARCH_MAX_BITS, SHA256
 from mobius.service.problems import MEDIA_TYPE
 
@@ -328,7 +328,7 @@ _PATHS: Final[dict[str, Any]] = {
         "post": _operation(
             "search",
             "Find similar images, by an image or by its hash. A search by hash finds doubtful matches only. A "
-            f"confident match was verified on the pixels of both files: the {LOOKED_AT} nearest candidates are "
+            f"confident match was verified on the pixels of both files: the {VERIFIED_PER_SEARCH} nearest candidates are "
             "verified at once, the others are doubtful unless the index has their verification. An image that was "
             "only posted has no file, and is doubtful unless its bytes are the same.",
             {200: _json("Matches", "The matches: confident ones first, then by distance.")},

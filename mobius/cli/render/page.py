@@ -14,8 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from mobius.dhash._duplicates import Doubtful, Group
-from mobius.dhash._picture import Picture
+from mobius.dhash import Group, Picture, ReviewPair
 
 MOST_GROUPS: Final = 1000
 MOST_MEMBERS: Final = 24
@@ -38,14 +37,16 @@ code { font-size: .8rem; overflow-wrap: anywhere }
 """
 
 
-def page(groups: Sequence[Group], doubtful: Sequence[Doubtful], thumbnail: Callable[[str, int], bytes | None]) -> bytes:
+def page(
+    groups: Sequence[Group], doubtful: Sequence[ReviewPair], thumbnail: Callable[[str, int], bytes | None]
+) -> bytes:
     """The page, UTF-8.
 
     Args:
         groups, doubtful: the first `MOST_GROUPS` of each are shown, and of a group its first `MOST_MEMBERS`.
         thumbnail: of a SHA-256, at most so many pixels wide and high; called by several threads.
     """
-    wanted = [group.kept for group in groups[:MOST_GROUPS]]
+    wanted = [group.keeper for group in groups[:MOST_GROUPS]]
     wanted += [other.picture for group in groups[:MOST_GROUPS] for other in group.others[:MOST_MEMBERS]]
     wanted += [picture for pair in doubtful[:MOST_GROUPS] for picture in (pair.first, pair.second)]
     digests = [*dict.fromkeys(picture.sha256 for picture in wanted)]
@@ -65,9 +66,9 @@ def page(groups: Sequence[Group], doubtful: Sequence[Doubtful], thumbnail: Calla
     return "".join([*parts, "</body>\n</html>\n"]).encode("utf-8", "backslashreplace")
 
 
-def _head(groups: Sequence[Group], doubtful: Sequence[Doubtful]) -> str:
+def _head(groups: Sequence[Group], doubtful: Sequence[ReviewPair]) -> str:
     copies = sum(len(group.others) for group in groups)
-    spare = sum(other.picture.size for group in groups for other in group.others if other.picture.place is not None)
+    spare = sum(other.picture.size for group in groups for other in group.others if other.picture.raw_path is not None)
     beside = f"{count(copies, 'copy', 'copies')} beside what to keep ({size(spare)})"
     said = f"{count(len(groups), 'group')}, {beside}, {count(len(doubtful), 'pair')} to look at."
     return (
@@ -80,7 +81,7 @@ def _head(groups: Sequence[Group], doubtful: Sequence[Doubtful]) -> str:
 
 
 def _group(number: int, group: Group, images: dict[str, bytes | None]) -> str:
-    figures = [_figure(group.kept, images, "<strong>Keep this one.</strong>", keep=True)]
+    figures = [_figure(group.keeper, images, "<strong>Keep this one.</strong>", keep=True)]
     for other in group.others[:MOST_MEMBERS]:
         figures.append(_figure(other.picture, images, _words(other.distance, other.confidence, other.pair)))
     hidden = len(group.others) - MOST_MEMBERS
@@ -88,7 +89,7 @@ def _group(number: int, group: Group, images: dict[str, bytes | None]) -> str:
     return f"<section>\n<h2>Group {number}: {len(group.others) + 1} pictures</h2>\n{_grid(figures)}{more}</section>\n"
 
 
-def _question(pair: Doubtful, images: dict[str, bytes | None]) -> str:
+def _question(pair: ReviewPair, images: dict[str, bytes | None]) -> str:
     figures = [_figure(pair.first, images, ""), _figure(pair.second, images, _words(pair.distance, "doubtful", None))]
     command = f"mobius dhash review --decide {pair.id} same"
     return f"<section>\n{_grid(figures)}<p><code>{html.escape(command)}</code> (or different)</p>\n</section>\n"

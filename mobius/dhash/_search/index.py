@@ -28,7 +28,7 @@ import numpy
 from mobius.dhash._search.snapshot import QUERIES_PER_BLOCK, Snapshot, SortedHashes
 from mobius.dhash._search.words import BLOCK, Distances, Hits, Keys, Words, interleave, join_hits, no_hits
 
-_TAIL: Final = 4096
+_TAIL_MIN_HASHES: Final = 4096
 _TAIL_SHARE: Final = 64
 """The tail is sorted in when it has more hashes than this, and than this share of all."""
 
@@ -154,11 +154,11 @@ class HammingIndex:
     def _change(self, keys: Keys, words: Words | None) -> None:
         """Replace the state by one without `keys`, or with new words for them."""
         state = self._state
-        dead = numpy.sort(numpy.concatenate([state.dead, state.places_of(keys)]))
-        held, more = len(state.keys), 0 if words is None else len(keys)
-        most = max(_TAIL, len(state.main) // _TAIL_SHARE)
-        if held + more > most or len(dead) > most:
-            alive = numpy.ones(len(state.main) + held, bool)
+        dead = numpy.sort(numpy.concatenate([state.dead, state.indices_of(keys)]))
+        stored, more = len(state.keys), 0 if words is None else len(keys)
+        tail_limit = max(_TAIL_MIN_HASHES, len(state.main) // _TAIL_SHARE)
+        if stored + more > tail_limit or len(dead) > tail_limit:
+            alive = numpy.ones(len(state.main) + stored, bool)
             alive[dead] = False
             rows, tail = alive[state.main.rank], alive[len(state.main) :]
             all_keys = [state.main.keys[state.main.rank[rows]], state.keys[tail]]
@@ -171,15 +171,15 @@ class HammingIndex:
             self._state = self._sorted(numpy.concatenate(all_keys), [numpy.concatenate(pieces) for pieces in all_words])
             return
         if words is not None:
-            if held + more > len(self._tail_keys):
-                room = 2 * (held + more)
+            if stored + more > len(self._tail_keys):
+                capacity = 2 * (stored + more)
                 # readers may still look at the old arrays
-                self._tail_keys = numpy.concatenate([state.keys, numpy.empty(room - held, numpy.int64)])
-                free = numpy.empty((self._words, room - held), numpy.uint64)
+                self._tail_keys = numpy.concatenate([state.keys, numpy.empty(capacity - stored, numpy.int64)])
+                free = numpy.empty((self._words, capacity - stored), numpy.uint64)
                 self._tail_words = numpy.concatenate([state.words, free], axis=1)
-            self._tail_keys[held : held + more] = keys
-            self._tail_words[:, held : held + more] = words
-        self._state = Snapshot(state.main, self._tail_keys[: held + more], self._tail_words[:, : held + more], dead)
+            self._tail_keys[stored : stored + more] = keys
+            self._tail_words[:, stored : stored + more] = words
+        self._state = Snapshot(state.main, self._tail_keys[: stored + more], self._tail_words[:, : stored + more], dead)
 
     def _sorted(self, keys: Keys, words: list[Words]) -> Snapshot:
         """A state with an empty tail."""
@@ -190,9 +190,9 @@ class HammingIndex:
     def _check_keys(self, keys: Keys) -> None:
         _check_array(keys, "Keys", numpy.int64, "(n,)", lambda shape: len(shape) == 1)
         ordered = numpy.sort(keys)
-        again = ordered[1:][ordered[1:] == ordered[:-1]]
-        if len(again):
-            raise ValueError(f"A key comes at most once in a call; {again[0]} comes twice.")
+        repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+        if len(repeated):
+            raise ValueError(f"A key comes at most once in a call; {repeated[0]} comes twice.")
 
     def _check_hashes(self, hashes: Words) -> None:
         if self._words == 1:
@@ -212,17 +212,17 @@ def _neighbours(
 ) -> Neighbours:
     queries, keys, distances = [], [], []
     for start in range(0, len(hashes), QUERIES_PER_BLOCK):
-        query, place, apart = join_hits(find(interleave(hashes[start : start + QUERIES_PER_BLOCK])))
-        key = state.keys_at(place)
-        order = numpy.lexsort((key, apart, query))
-        query, key, apart = query[order], key[order], apart[order]
+        query, index, distance = join_hits(find(interleave(hashes[start : start + QUERIES_PER_BLOCK])))
+        key = state.keys_at(index)
+        order = numpy.lexsort((key, distance, query))
+        query, key, distance = query[order], key[order], distance[order]
         if limit is not None:
             first = numpy.searchsorted(query, query)
             kept = numpy.arange(len(query)) - first < limit
-            query, key, apart = query[kept], key[kept], apart[kept]
+            query, key, distance = query[kept], key[kept], distance[kept]
         queries.append(query + start)
         keys.append(key)
-        distances.append(apart)
+        distances.append(distance)
     if not queries:
         return Neighbours(*no_hits())
     return Neighbours(numpy.concatenate(queries), numpy.concatenate(keys), numpy.concatenate(distances))

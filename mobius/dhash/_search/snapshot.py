@@ -17,19 +17,19 @@ from mobius.dhash._search.words import (
     CHUNKS,
     Distances,
     Hits,
+    Indices,
     Keys,
-    Places,
     Words,
     distances_to,
     join_hits,
     linear_scan,
 )
 
-_TABLES_FROM: Final = 1 << 16
+_MIN_HASHES_FOR_TABLES: Final = 1 << 16
 """Fewer hashes than this are scanned."""
 # Nanoseconds, measured; only the choice of the cheaper way hangs on them.
-_SCAN_COST: Final = 0.65
-_QUERIES_COST: Final = 200_000.0
+_SCAN_NS_PER_HASH: Final = 0.65
+_BLOCK_COST_NS: Final = 200_000.0
 """How much to look for at once."""
 QUERIES_PER_BLOCK: Final = 4096
 """Queries taken up at once."""
@@ -49,16 +49,16 @@ class SortedHashes:
         """Sort hashes. Replaces the arrays in `words` on the way, so that their memory goes as soon as possible."""
         by_key = numpy.argsort(keys, kind="stable")
         self.keys: Final = keys[by_key]
-        place = numpy.empty(len(keys), numpy.uint32)
-        place[by_key] = numpy.arange(len(keys), dtype=numpy.uint32)
+        index = numpy.empty(len(keys), numpy.uint32)
+        index[by_key] = numpy.arange(len(keys), dtype=numpy.uint32)
         del by_key
         order = numpy.argsort(words[0], kind="stable")
-        self.rank: Final = place[order]
-        del place
+        self.rank: Final = index[order]
+        del index
         for word in range(len(words)):
             words[word] = words[word][order]
         del order
-        self.tables: Final = ChunkTables(words) if len(keys) >= _TABLES_FROM else None
+        self.tables: Final = ChunkTables(words) if len(keys) >= _MIN_HASHES_FOR_TABLES else None
         self.words: Final = tuple(words)
 
     def __len__(self) -> int:
@@ -67,9 +67,9 @@ class SortedHashes:
     @property
     def scan_cost(self) -> float:
         """Nanoseconds to compare one query with all."""
-        return len(self.keys) * len(self.words) * _SCAN_COST
+        return len(self.keys) * len(self.words) * _SCAN_NS_PER_HASH
 
-    def near(self, words: Words, radius: int, after: Places | None = None) -> Iterator[Hits]:
+    def near(self, words: Words, radius: int, after: Indices | None = None) -> Iterator[Hits]:
         """Rows within the radius of each query, in blocks; with `after`, shape (queries,), only those behind it."""
         if self.tables is None or words.shape[1] == 0:
             yield from linear_scan(self.words, words, radius, after)
@@ -77,24 +77,24 @@ class SortedHashes:
         levels, cost = self.tables.plan(words, radius)
         by_table = cost < (self.scan_cost if after is None else self.scan_cost * (1 - after / len(self)))
         cheap = numpy.flatnonzero(by_table)
-        share = (numpy.cumsum(cost[cheap]) / _QUERIES_COST).astype(numpy.int64)
-        for some in numpy.split(cheap, numpy.flatnonzero(numpy.diff(share)) + 1):
-            query, row, apart = self.tables.probe(words[:, some], radius, levels[some])
-            query = some[query]
+        share = (numpy.cumsum(cost[cheap]) / _BLOCK_COST_NS).astype(numpy.int64)
+        for chosen in numpy.split(cheap, numpy.flatnonzero(numpy.diff(share)) + 1):
+            query, row, distance = self.tables.probe(words[:, chosen], radius, levels[chosen])
+            query = chosen[query]
             if after is not None:
                 behind = row > after[query]
-                query, row, apart = query[behind], row[behind], apart[behind]
-            yield query, row, apart
-        rest = numpy.flatnonzero(~by_table)
-        if len(rest):
-            behind_rest = None if after is None else after[rest]
-            for query, row, apart in linear_scan(self.words, words[:, rest], radius, behind_rest):
-                yield rest[query], row, apart
+                query, row, distance = query[behind], row[behind], distance[behind]
+            yield query, row, distance
+        remaining = numpy.flatnonzero(~by_table)
+        if len(remaining):
+            after_remaining = None if after is None else after[remaining]
+            for query, row, distance in linear_scan(self.words, words[:, remaining], radius, after_remaining):
+                yield remaining[query], row, distance
 
     @property
     def nbytes(self) -> int:
-        held = self.tables.nbytes if self.tables else self.words[0].nbytes
-        return self.keys.nbytes + self.rank.nbytes + held + sum(word.nbytes for word in self.words[1:])
+        stored = self.tables.nbytes if self.tables else self.words[0].nbytes
+        return self.keys.nbytes + self.rank.nbytes + stored + sum(word.nbytes for word in self.words[1:])
 
 
 @dataclass(frozen=True)
@@ -111,103 +111,103 @@ class Snapshot:
     main: SortedHashes
     keys: Keys
     words: Words
-    dead: Places
+    dead: Indices
 
-    def alive(self, places: Places) -> NDArray[numpy.bool_]:
+    def alive(self, indices: Indices) -> NDArray[numpy.bool_]:
         """Which of the places count."""
         if len(self.dead) == 0:
-            return numpy.ones(len(places), bool)
-        at = numpy.minimum(numpy.searchsorted(self.dead, places), len(self.dead) - 1)
-        alive: NDArray[numpy.bool_] = self.dead[at] != places
+            return numpy.ones(len(indices), bool)
+        at = numpy.minimum(numpy.searchsorted(self.dead, indices), len(self.dead) - 1)
+        alive: NDArray[numpy.bool_] = self.dead[at] != indices
         return alive
 
-    def keys_at(self, places: Places) -> Keys:
+    def keys_at(self, indices: Indices) -> Keys:
         """The keys of places."""
         count = len(self.main)
-        in_tail = places >= count
+        in_tail = indices >= count
         if not in_tail.any():
-            return self.main.keys[places]
-        keys = numpy.empty(len(places), numpy.int64)
-        keys[in_tail] = self.keys[places[in_tail] - count]
-        keys[~in_tail] = self.main.keys[places[~in_tail]]
+            return self.main.keys[indices]
+        keys = numpy.empty(len(indices), numpy.int64)
+        keys[in_tail] = self.keys[indices[in_tail] - count]
+        keys[~in_tail] = self.main.keys[indices[~in_tail]]
         return keys
 
-    def places_of(self, keys: Keys) -> Places:
+    def indices_of(self, keys: Keys) -> Indices:
         """Where those of the keys are that are there."""
         in_main, in_tail = numpy.empty(0, numpy.int64), numpy.flatnonzero(numpy.isin(self.keys, keys))
         if len(self.main):
             at = numpy.minimum(numpy.searchsorted(self.main.keys, keys), len(self.main) - 1)
             in_main = at[self.main.keys[at] == keys]
-        places = numpy.concatenate([in_main, in_tail + len(self.main)])
-        return places[self.alive(places)]
+        indices = numpy.concatenate([in_main, in_tail + len(self.main)])
+        return indices[self.alive(indices)]
 
     def near(self, words: Words, radius: int) -> Iterator[Hits]:
         """Places within the radius of each query, in blocks."""
-        for query, row, apart in self.main.near(words, radius):
-            place = self.main.rank[row].astype(numpy.int64)
-            alive = self.alive(place)
-            yield query[alive], place[alive], apart[alive]
-        for query, at, apart in linear_scan(tuple(self.words), words, radius):
-            place = at + len(self.main)
-            alive = self.alive(place)
-            yield query[alive], place[alive], apart[alive]
+        for query, row, distance in self.main.near(words, radius):
+            index = self.main.rank[row].astype(numpy.int64)
+            alive = self.alive(index)
+            yield query[alive], index[alive], distance[alive]
+        for query, at, distance in linear_scan(tuple(self.words), words, radius):
+            index = at + len(self.main)
+            alive = self.alive(index)
+            yield query[alive], index[alive], distance[alive]
 
     def nearest(self, words: Words, k: int) -> Iterator[Hits]:
         """Places among which are the `k` nearest of each query, in blocks."""
-        rest = numpy.arange(words.shape[1])
+        remaining = numpy.arange(words.shape[1])
         tables = self.main.tables
         step = len(words) * CHUNKS
         for radius in range(step - 1, step * LEVELS if tables else 0, step):
             assert tables is not None
-            cheap = rest[tables.plan(words[:, rest], radius)[1] < self.main.scan_cost / 4]
+            cheap = remaining[tables.plan(words[:, remaining], radius)[1] < self.main.scan_cost / 4]
             if len(cheap) == 0:
                 break
-            query, place, apart = join_hits(self.near(words[:, cheap], radius))
+            query, index, distance = join_hits(self.near(words[:, cheap], radius))
             enough = numpy.bincount(query, minlength=len(cheap)) >= k
             kept = enough[query]
-            yield cheap[query[kept]], place[kept], apart[kept]
-            rest = numpy.setdiff1d(rest, cheap[enough], assume_unique=True)
-        for far in rest.tolist():
-            place, apart = self._nearest_by_scan(words[:, far], k)
-            yield numpy.full(len(place), far), place, apart
+            yield cheap[query[kept]], index[kept], distance[kept]
+            remaining = numpy.setdiff1d(remaining, cheap[enough], assume_unique=True)
+        for far in remaining.tolist():
+            index, distance = self._nearest_by_scan(words[:, far], k)
+            yield numpy.full(len(index), far), index, distance
 
-    def _nearest_by_scan(self, word: Words, k: int) -> tuple[Places, Distances]:
-        places, distances = numpy.empty(0, numpy.int64), numpy.empty(0, numpy.uint8)
+    def _nearest_by_scan(self, word: Words, k: int) -> tuple[Indices, Distances]:
+        indices, distances = numpy.empty(0, numpy.int64), numpy.empty(0, numpy.uint8)
         bound = 64 * len(word)
-        for in_tail, held in enumerate((self.main.words, tuple(self.words))):
-            for start in range(0, len(held[0]), BLOCK):
-                apart = distances_to(held, start, start + BLOCK, word[:, None])[0]
-                near = numpy.flatnonzero(apart <= bound)
-                near_place = (
+        for in_tail, stored in enumerate((self.main.words, tuple(self.words))):
+            for start in range(0, len(stored[0]), BLOCK):
+                distance = distances_to(stored, start, start + BLOCK, word[:, None])[0]
+                near = numpy.flatnonzero(distance <= bound)
+                near_index = (
                     near + (start + len(self.main)) if in_tail else self.main.rank[near + start].astype(numpy.int64)
                 )
-                alive = self.alive(near_place)
-                places = numpy.concatenate([places, near_place[alive]])
-                distances = numpy.concatenate([distances, apart[near[alive]]])
-                if len(places) >= k:
+                alive = self.alive(near_index)
+                indices = numpy.concatenate([indices, near_index[alive]])
+                distances = numpy.concatenate([distances, distance[near[alive]]])
+                if len(indices) >= k:
                     bound = int(numpy.partition(distances, k - 1)[k - 1])
                     kept = distances <= bound
-                    places, distances = places[kept], distances[kept]
-        return places, distances
+                    indices, distances = indices[kept], distances[kept]
+        return indices, distances
 
     def pairs(self, radius: int) -> Iterator[Hits]:
         """Each pair of places within the radius once, in blocks."""
         main, count = self.main, len(self.main)
         for start in range(0, count, QUERIES_PER_BLOCK):
             rows = numpy.arange(start, min(start + QUERIES_PER_BLOCK, count))
-            own = main.rank[rows].astype(numpy.int64)
-            alive = self.alive(own)
-            rows, own = rows[alive], own[alive]
-            for query, row, apart in main.near(numpy.stack([word[rows] for word in main.words]), radius, after=rows):
-                place = main.rank[row].astype(numpy.int64)
-                alive = self.alive(place)
-                yield own[query[alive]], place[alive], apart[alive]
-        own = numpy.arange(len(self.keys)) + count
-        own = own[self.alive(own)]
-        tail = self.words[:, own - count]
-        for query, row, apart in main.near(tail, radius):
-            place = main.rank[row].astype(numpy.int64)
-            alive = self.alive(place)
-            yield own[query[alive]], place[alive], apart[alive]
-        for query, at, apart in linear_scan(tuple(tail), tail, radius, after=numpy.arange(len(own))):
-            yield own[query], own[at], apart
+            first = main.rank[rows].astype(numpy.int64)
+            alive = self.alive(first)
+            rows, first = rows[alive], first[alive]
+            for query, row, distance in main.near(numpy.stack([word[rows] for word in main.words]), radius, after=rows):
+                index = main.rank[row].astype(numpy.int64)
+                alive = self.alive(index)
+                yield first[query[alive]], index[alive], distance[alive]
+        first = numpy.arange(len(self.keys)) + count
+        first = first[self.alive(first)]
+        tail = self.words[:, first - count]
+        for query, row, distance in main.near(tail, radius):
+            index = main.rank[row].astype(numpy.int64)
+            alive = self.alive(index)
+            yield first[query[alive]], index[alive], distance[alive]
+        for query, at, distance in linear_scan(tuple(tail), tail, radius, after=numpy.arange(len(first))):
+            yield first[query], first[at], distance

@@ -10,14 +10,14 @@ from typing import Final
 import numpy
 from numpy.typing import NDArray
 
-from mobius.dhash._search.words import CHUNK_VALUES, CHUNKS, Hits, Places, Words, chunks_of, no_hits, rotate_left
+from mobius.dhash._search.words import CHUNK_VALUES, CHUNKS, Hits, Indices, Words, chunks_of, no_hits, rotate_left
 
 LEVELS: Final = 5
 """Bits that a chunk may differ in: 0 to 4. Beyond that a scan is cheaper."""
-_RUN: Final = 32
+_MIN_BUCKET_TO_COPY: Final = 32
 """Hashes in a bucket, on average, from which it is quicker to copy buckets whole than to gather their hashes."""
-_HASH_COST: Final = 2.0
-_BUCKET_COST: Final = 60.0
+_NS_PER_HASH: Final = 2.0
+_NS_PER_BUCKET: Final = 60.0
 
 
 class ChunkTables:
@@ -43,12 +43,12 @@ class ChunkTables:
         self.starts: Final = numpy.empty((tables, CHUNK_VALUES + 1), numpy.int64)
         self.costs: Final = numpy.empty((tables, CHUNK_VALUES, LEVELS), numpy.float32)
         for table in range(tables):
-            word, turn = divmod(table, CHUNKS)
-            if turn == 0 and word > 0:
+            word, rotation = divmod(table, CHUNKS)
+            if rotation == 0 and word > 0:
                 self.rows = numpy.argsort(self.words[word]).astype(numpy.uint32)
                 flat[table] = self.words[word][self.rows]
-            elif turn > 0:
-                flat[table] = rotate_left(self.words[word], turn * 16)
+            elif rotation > 0:
+                flat[table] = rotate_left(self.words[word], rotation * 16)
                 flat[table].sort()
             firsts = numpy.arange(CHUNK_VALUES, dtype=numpy.uint64) << numpy.uint64(48)
             self.starts[table, :-1] = numpy.searchsorted(flat[table], firsts)
@@ -76,9 +76,9 @@ class ChunkTables:
             queries, LEVELS * tables
         )  # lower levels first, and costs never fall with the level
         cheapest = numpy.argsort(costs, axis=1, kind="stable")[:, :steps]
-        taken = numpy.zeros(costs.shape, bool)
-        numpy.put_along_axis(taken, cheapest, True, axis=1)
-        levels = taken.reshape(queries, LEVELS, tables).sum(1)
+        chosen = numpy.zeros(costs.shape, bool)
+        numpy.put_along_axis(chosen, cheapest, True, axis=1)
+        levels = chosen.reshape(queries, LEVELS, tables).sum(1)
         return levels, numpy.take_along_axis(costs, cheapest, 1).sum(1, dtype=numpy.float64)
 
     def probe(self, words: Words, radius: int, levels: NDArray[numpy.int64]) -> Hits:
@@ -87,41 +87,43 @@ class ChunkTables:
         first, count, source = self._buckets(chunks_of(words), levels)
         if len(first) == 0:
             return no_hits()
-        turned = numpy.stack([rotate_left(word, turn * 16) for word in words for turn in range(CHUNKS)], axis=1).ravel()
+        rotated = numpy.stack(
+            [rotate_left(word, rotation * 16) for word in words for rotation in range(CHUNKS)], axis=1
+        ).ravel()
         ends = numpy.cumsum(count)
         total = int(ends[-1])
-        if total >= _RUN * len(first):
+        if total >= _MIN_BUCKET_TO_COPY * len(first):
             runs = zip(first.tolist(), (first + count).tolist(), strict=True)
-            apart = numpy.concatenate([self.flat[start:end] for start, end in runs])
+            difference = numpy.concatenate([self.flat[start:end] for start, end in runs])
         else:
-            places = numpy.arange(total)
-            places += numpy.repeat(first - (ends - count), count)
-            apart = self.flat[places]
-        apart ^= numpy.repeat(turned[source], count)
+            indices = numpy.arange(total)
+            indices += numpy.repeat(first - (ends - count), count)
+            difference = self.flat[indices]
+        difference ^= numpy.repeat(rotated[source], count)
         # Per word: whoever is farther off in this word than its steps say is near enough in the other.
         allowed = levels.reshape(-1, len(words), CHUNKS).sum(2) - 1
         bound = radius if len(words) == 1 else numpy.repeat(allowed.astype(numpy.int8).ravel()[source // CHUNKS], count)
-        near = numpy.flatnonzero(numpy.bitwise_count(apart).astype(numpy.int8) <= bound)
+        near = numpy.flatnonzero(numpy.bitwise_count(difference).astype(numpy.int8) <= bound)
         if len(near) == 0:
             return no_hits()
 
         bucket = numpy.searchsorted(ends, near, side="right")
         query, table = numpy.divmod(source[bucket], tables)
-        word, turn = numpy.divmod(table, CHUNKS)
-        differing = rotate_left(apart[near], (64 - turn * 16) % 64)
+        word, rotation = numpy.divmod(table, CHUNKS)
+        differing = rotate_left(difference[near], (64 - rotation * 16) % 64)
         value = words[word, query] ^ differing
         # Once only: by the first chunk that finds it, and one of equal words, which are neighbours in their bucket.
         by_chunk = (
             numpy.bitwise_count(chunks_of(differing[None, :])) < levels.reshape(-1, len(words), CHUNKS)[query, word]
         )
-        once = by_chunk.argmax(1) == turn
+        once = by_chunk.argmax(1) == rotation
         once[1:] &= (value[1:] != value[:-1]) | (bucket[1:] != bucket[:-1])
         query, word, value = query[once], word[once], value[once]
         return self._rows_of(words, radius, allowed, query, word, value)
 
     def _buckets(
         self, chunks: NDArray[numpy.int64], levels: NDArray[numpy.int64]
-    ) -> tuple[Places, NDArray[numpy.int64], NDArray[numpy.int64]]:
+    ) -> tuple[Indices, NDArray[numpy.int64], NDArray[numpy.int64]]:
         """Of the buckets to look at that are not empty: start, size, and query * tables + table."""
         tables = levels.shape[1]
         found, sources = [], []
@@ -142,7 +144,7 @@ class ChunkTables:
         return first[full], count[full], source[full]
 
     def _rows_of(
-        self, words: Words, radius: int, allowed: NDArray[numpy.int64], query: Places, word: Places, value: Words
+        self, words: Words, radius: int, allowed: NDArray[numpy.int64], query: Indices, word: Indices, value: Words
     ) -> Hits:
         """The rows of words that were found, with their distances over all words."""
         if self.rows is None:
@@ -151,17 +153,17 @@ class ChunkTables:
         by_first, by_second = word == 0, word == 1
         query0, row0 = _runs(self.words[0], query[by_first], value[by_first])
         second = self.flat[CHUNKS * len(self.rows) :][: len(self.rows)]
-        query1, place = _runs(second, query[by_second], value[by_second])
+        query1, index = _runs(second, query[by_second], value[by_second])
         query, row = (
             numpy.concatenate([query0, query1]),
-            numpy.concatenate([row0, self.rows[place].astype(numpy.int64)]),
+            numpy.concatenate([row0, self.rows[index].astype(numpy.int64)]),
         )
-        apart = numpy.bitwise_count(words[0, query] ^ self.words[0][row])
-        again = apart <= allowed[query, 0]
-        again[: len(query0)] = False
-        apart += numpy.bitwise_count(words[1, query] ^ self.words[1][row])
-        near = numpy.flatnonzero((apart <= radius) & ~again)
-        return query[near], row[near], apart[near]
+        difference = numpy.bitwise_count(words[0, query] ^ self.words[0][row])
+        already_counted = difference <= allowed[query, 0]
+        already_counted[: len(query0)] = False
+        difference += numpy.bitwise_count(words[1, query] ^ self.words[1][row])
+        near = numpy.flatnonzero((difference <= radius) & ~already_counted)
+        return query[near], row[near], difference[near]
 
 
 @functools.cache
@@ -180,14 +182,14 @@ def _costs(counts: NDArray[numpy.int64]) -> NDArray[numpy.float32]:
         halves = around.reshape(LEVELS, -1, 2, 1 << bit)
         halves[1:] += halves[:-1, :, ::-1]
     buckets = numpy.array([len(masks) for masks in _masks()])
-    costs = around.T * _HASH_COST + buckets * _BUCKET_COST
+    costs = around.T * _NS_PER_HASH + buckets * _NS_PER_BUCKET
     return numpy.maximum.accumulate(costs, axis=1).astype(numpy.float32)
 
 
-def _runs(ordered: Words, query: Places, value: Words) -> tuple[Places, Places]:
+def _runs(ordered: Words, query: Indices, value: Words) -> tuple[Indices, Indices]:
     """Every place in an ascending array where the values are: which query, which place."""
     first = numpy.searchsorted(ordered, value)
     count = numpy.searchsorted(ordered, value, side="right") - first
     ends = numpy.cumsum(count)
-    places = numpy.arange(int(ends[-1]) if len(ends) else 0) + numpy.repeat(first - (ends - count), count)
-    return numpy.repeat(query, count), places
+    indices = numpy.arange(int(ends[-1]) if len(ends) else 0) + numpy.repeat(first - (ends - count), count)
+    return numpy.repeat(query, count), indices

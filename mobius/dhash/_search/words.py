@@ -12,10 +12,10 @@ import numpy
 from numpy.typing import NDArray
 
 Keys = NDArray[numpy.int64]
-Places = NDArray[numpy.int64]
+Indices = NDArray[numpy.int64]
 Words = NDArray[numpy.uint64]
 Distances = NDArray[numpy.uint8]
-Hits = tuple[Places, Places, Distances]
+Hits = tuple[Indices, Indices, Distances]
 """Which query, which place in what was searched, how far. Shapes (n,)."""
 
 CHUNKS: Final = 4
@@ -26,37 +26,37 @@ BLOCK: Final = 1 << 16
 """Distances computed at once: what fits into a core's cache."""
 
 
-def linear_scan(held: tuple[Words, ...], words: Words, radius: int, after: Places | None = None) -> Iterator[Hits]:
+def linear_scan(stored: tuple[Words, ...], words: Words, radius: int, after: Indices | None = None) -> Iterator[Hits]:
     """Compare all with all, in blocks; with `after`, shape (queries,), only what lies behind that for each query."""
-    count, queries = len(held[0]), words.shape[1]
+    count, queries = len(stored[0]), words.shape[1]
     if count == 0:
         return
     high = max(1, min(queries, 16))
     high = max(high, min(queries, BLOCK // count))
     wide = max(1, BLOCK // high)
     for top in range(0, queries, high):
-        some = words[:, top : top + high]
+        chosen = words[:, top : top + high]
         behind = None if after is None else after[top : top + high]
         for start in range(0 if behind is None else int(behind.min()) + 1, count, wide):
-            apart = distances_to(held, start, start + wide, some)
-            near = numpy.flatnonzero(apart <= radius)
+            distance = distances_to(stored, start, start + wide, chosen)
+            near = numpy.flatnonzero(distance <= radius)
             if len(near) == 0:
                 continue
-            query, place = numpy.divmod(near, apart.shape[1])
-            place += start
-            apart = apart.ravel()[near]
+            query, index = numpy.divmod(near, distance.shape[1])
+            index += start
+            distance = distance.ravel()[near]
             if behind is not None:
-                kept = place > behind[query]
-                query, place, apart = query[kept], place[kept], apart[kept]
-            yield query + top, place, apart
+                kept = index > behind[query]
+                query, index, distance = query[kept], index[kept], distance[kept]
+            yield query + top, index, distance
 
 
-def distances_to(held: tuple[Words, ...], start: int, end: int, words: Words) -> Distances:
+def distances_to(stored: tuple[Words, ...], start: int, end: int, words: Words) -> Distances:
     """Distances of queries, shape (words, queries), from a stretch of what is held: shape (queries, end - start)."""
-    apart: Distances = numpy.bitwise_count(held[0][start:end] ^ words[0, :, None])
-    for word in range(1, len(held)):
-        apart += numpy.bitwise_count(held[word][start:end] ^ words[word, :, None])
-    return apart
+    distance: Distances = numpy.bitwise_count(stored[0][start:end] ^ words[0, :, None])
+    for word in range(1, len(stored)):
+        distance += numpy.bitwise_count(stored[word][start:end] ^ words[word, :, None])
+    return distance
 
 
 def interleave(hashes: Words) -> Words:
@@ -65,21 +65,21 @@ def interleave(hashes: Words) -> Words:
     octets = numpy.ascontiguousarray(hashes).view(numpy.uint8).reshape(count, hashes.ndim, 8)
     words = numpy.empty((hashes.ndim, count), numpy.uint64)
     for start in range(0, count, BLOCK):
-        parts = _spreading()[numpy.arange(8), octets[start : start + BLOCK]]
+        parts = _interleave_table()[numpy.arange(8), octets[start : start + BLOCK]]
         words[:, start : start + BLOCK] = numpy.bitwise_or.reduce(parts, axis=2).T
     return words
 
 
 @functools.cache
-def _spreading() -> Words:
+def _interleave_table() -> Words:
     """Shape (8, 256): where the bits of each byte go. Bit x of byte y, a cell of the grid, goes to chunk x + y."""
-    spread = numpy.zeros((8, 256), numpy.uint64)
+    table = numpy.zeros((8, 256), numpy.uint64)
     octet = numpy.arange(256, dtype=numpy.uint64)
     for y in range(8):
         for x in range(8):
             to = (x + y) % CHUNKS * 16 + y * 2 + x // 4
-            spread[y] |= (octet >> numpy.uint64(x) & numpy.uint64(1)) << numpy.uint64(to)
-    return spread
+            table[y] |= (octet >> numpy.uint64(x) & numpy.uint64(1)) << numpy.uint64(to)
+    return table
 
 
 def chunks_of(words: Words) -> NDArray[numpy.int64]:
@@ -89,9 +89,9 @@ def chunks_of(words: Words) -> NDArray[numpy.int64]:
     return chunks.reshape(words.shape[1], len(words) * CHUNKS).astype(numpy.int64)
 
 
-def rotate_left(words: Words, by: int | NDArray[numpy.int64]) -> Words:
+def rotate_left(words: Words, bits: int | NDArray[numpy.int64]) -> Words:
     """Words rotated to the left by so many bits, 0 to 63."""
-    left = numpy.asarray(by, numpy.uint64)
+    left = numpy.asarray(bits, numpy.uint64)
     return (words << left) | (words >> ((numpy.uint64(64) - left) & numpy.uint64(63)))
 
 
@@ -104,5 +104,5 @@ def join_hits(blocks: Iterable[Hits]) -> Hits:
     if len(found) == 1:
         return found[0]
     found.append(no_hits())
-    query, place, apart = (numpy.concatenate([block[part] for block in found]) for part in range(3))
-    return query, place, apart
+    query, index, distance = (numpy.concatenate([block[part] for block in found]) for part in range(3))
+    return query, index, distance

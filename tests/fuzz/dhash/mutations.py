@@ -128,7 +128,7 @@ def main() -> None:
     pictures = seeds()
     for data in pictures.values():
         for mode in ("exact", "fast"):
-            hash_bytes(data, mode, max_pixels=MAX_PIXELS, look=True)
+            hash_bytes(data, mode, max_pixels=MAX_PIXELS, descriptor=True)
     before = peak()
     outcomes: dict[str, Counter[str]] = {name: Counter() for name in pictures}
     with open(journal, "wb", buffering=0) as said:
@@ -138,7 +138,7 @@ def main() -> None:
                 chance = random.Random(f"{seed}/{name}/{number}")
                 damaged = mutated(data, pictures[chance.choice(sorted(pictures))], chance)
                 try:
-                    hash_bytes(damaged, chance.choice(("exact", "fast")), max_pixels=MAX_PIXELS, look=True)
+                    hash_bytes(damaged, chance.choice(("exact", "fast")), max_pixels=MAX_PIXELS, descriptor=True)
                     outcomes[name]["hashed"] += 1
                 except PictureError as error:
                     outcomes[name][type(error).__name__] += 1

@@ -15,15 +15,15 @@ import numpy
 from PIL import Image
 
 from mobius.dhash import Dhash, Fingerprint, Library, hash_bytes
-from mobius.dhash._descriptor import FORM_BYTES, LOOK_BYTES
-from mobius.dhash._reranking import NOMINATED
-from mobius.dhash._verification import RULE
+from mobius.dhash._descriptor import DCT_BYTES, DESCRIPTOR_BYTES
+from mobius.dhash._reranking import CANDIDATE
+from mobius.dhash._verification import VERIFICATION_RULE
 
 
-def look(seed: int) -> bytes:
+def descriptor(seed: int) -> bytes:
     """A look with contrast and detail enough to be trusted; other seeds have nothing in common with it."""
-    data = numpy.random.default_rng(seed).integers(0, 256, LOOK_BYTES, numpy.uint8)
-    brighter, darker = data[FORM_BYTES:-1].reshape(2, -1)
+    data = numpy.random.default_rng(seed).integers(0, 256, DESCRIPTOR_BYTES, numpy.uint8)
+    brighter, darker = data[DCT_BYTES:-1].reshape(2, -1)
     darker &= ~brighter
     data[0] = 200
     return data.tobytes()
@@ -37,7 +37,7 @@ def fingerprint(name: object, rows: int, seed: int = 0, *, width: int = 100, col
     """A picture that never was: its hash, and by `seed` its look."""
     return Fingerprint(
         Dhash(rows, columns, "fast-1"), width, 100, "JPEG", digest(name), 1000, grids=(bytes(72), bytes(72)),
-        look=look(seed),
+        descriptor=descriptor(seed),
     )  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def entry(
         "path": path or f"/library/{name}.jpg", "sha256": digest(name), "dhash": f"{rows:016x}",
         "dhash_vertical": f"{0:016x}", "algorithm": "fast-1", "width": width, "height": 100, "format": "JPEG",
         "size": 1000, "release": "test", "confidence": "confident", "modified_ns": modified, "posted": False,
-        "look": look(seed).hex(), "warnings": [],
+        "look": descriptor(seed).hex(), "warnings": [],
     }  # fmt: skip
 
 
@@ -59,9 +59,9 @@ def fill(library: Library, entries: Sequence[dict[str, Any]]) -> None:
 
 def believed(library: Library) -> Library:
     """As if somebody had looked at every nominated pair and found it proven: these pictures have no pixels."""
-    edges = library._matches.edges()
+    edges = library._candidates.pairs()
     pairs = zip(edges.first.tolist(), edges.second.tolist(), edges.verdict.tolist(), strict=True)
-    rows = [(one, other, RULE) for one, other, verdict in pairs if verdict == NOMINATED]
+    rows = [(one, other, VERIFICATION_RULE) for one, other, verdict in pairs if verdict == CANDIDATE]
     with library._database.writing() as connection:
         connection.executemany("INSERT OR IGNORE INTO proofs VALUES (?, ?, ?, 1, 'test')", rows)
     return library
@@ -83,7 +83,7 @@ def picture(seed: int, side: int = 96, form: str = "JPEG") -> bytes:
 
 
 def posted(seed: int) -> Fingerprint:
-    return hash_bytes(picture(seed), look=True)
+    return hash_bytes(picture(seed), descriptor=True)
 
 
 def make_folder(root: Path, count: int) -> Path:

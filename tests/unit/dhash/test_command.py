@@ -20,7 +20,7 @@ from mobius.cli import dhash as dhash_command
 from mobius.cli.dhash import dhash
 from mobius.dhash import ALGORITHMS, Library, hash_file
 from mobius.errors import MobiusError
-from tests.unit.dhash.library_tools import believed, entry, exported, fill, look, make_folder, picture
+from tests.unit.dhash.library_tools import believed, descriptor, entry, exported, fill, make_folder, picture
 
 
 def call(*arguments: object, stdin: str | None = None) -> Result:
@@ -44,7 +44,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The default index, with two certain duplicates and a doubtful pair; the working folder is its."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MOBIUS_INDEX", raising=False)
-    almost = bytearray(look(2))
+    almost = bytearray(descriptor(2))
     almost[1:31] = bytes(30)
     with Library(tmp_path / "dhash.sqlite") as library:
         fill(
@@ -229,10 +229,10 @@ def test_a_query_is_seen_as_the_bytes_that_were_hashed_or_not_at_all(
 ) -> None:
     folder = make_folder(tmp_path / "pictures", 2)
     one, other = folder / "0/0000.jpg", folder / "1/0001.jpg"
-    query = hash_file(one, look=True)
+    query = hash_file(one, descriptor=True)
     assert dhash_command._seen(one, query, 64) is not None
     assert dhash_command._seen(other, query, 64) is None, "another picture has taken its place"
-    monkeypatch.setattr(dhash_command, "MOST_BYTES", query.size - 1)
+    monkeypatch.setattr(dhash_command, "VERIFIED_FILE_MAX_BYTES", query.size - 1)
     assert dhash_command._seen(one, query, 64) is None, "it would be read at once"
 
 

@@ -11,8 +11,22 @@ import numpy
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from mobius.dhash._descriptor import FORM_BYTES, LOOK_BYTES, TRANSFORMS, look_of, readable, transformed
-from mobius.dhash._reranking import DOUBTFUL, NO_MATCH, NOMINATED, judge, similarity, trusted
+from mobius.dhash._descriptor import (
+    DCT_BYTES,
+    DESCRIPTOR_BYTES,
+    TRANSFORMS,
+    compute_descriptor,
+    transform_descriptor,
+    upgrade_descriptor,
+)
+from mobius.dhash._reranking import (
+    CANDIDATE,
+    NEEDS_REVIEW,
+    NO_MATCH,
+    classify_pairs,
+    cosine_similarity,
+    has_enough_detail,
+)
 
 PILLOW = {
     "none": None,
@@ -31,12 +45,12 @@ def luma(path: Path) -> Image.Image:
         return image.convert("L")
 
 
-def coefficients(look: bytes) -> numpy.ndarray:
-    return numpy.frombuffer(look, numpy.int8)[1:FORM_BYTES].astype(int)
+def coefficients(descriptor: bytes) -> numpy.ndarray:
+    return numpy.frombuffer(descriptor, numpy.int8)[1:DCT_BYTES].astype(int)
 
 
-def grain(look: bytes) -> numpy.ndarray:
-    return numpy.unpackbits(numpy.frombuffer(look, numpy.uint8)[FORM_BYTES:-1])
+def grain(descriptor: bytes) -> numpy.ndarray:
+    return numpy.unpackbits(numpy.frombuffer(descriptor, numpy.uint8)[DCT_BYTES:-1])
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
@@ -44,8 +58,8 @@ def test_a_transformed_look_is_the_look_of_the_transformed_picture(photographs: 
     for photograph in ("astronaut", "camera", "chelsea", "coffee", "rocket"):
         picture = luma(photographs[photograph])
         turned = picture if PILLOW[name] is None else picture.transpose(PILLOW[name])
-        made, seen = transformed(look_of(picture), name), look_of(turned)
-        assert len(made) == LOOK_BYTES
+        made, seen = transform_descriptor(compute_descriptor(picture), name), compute_descriptor(turned)
+        assert len(made) == DESCRIPTOR_BYTES
         assert abs(made[0] - seen[0]) <= 1
         # turning by a quarter swaps the two passes of the resize, which round between them
         assert abs(coefficients(made) - coefficients(seen)).max() <= 2
@@ -55,11 +69,11 @@ def test_a_transformed_look_is_the_look_of_the_transformed_picture(photographs: 
 
 
 def looks_of(*pictures: Image.Image) -> list[numpy.ndarray]:
-    return [numpy.frombuffer(look_of(picture), numpy.uint8)[None, :] for picture in pictures]
+    return [numpy.frombuffer(compute_descriptor(picture), numpy.uint8)[None, :] for picture in pictures]
 
 
 def verdict(one: Image.Image, other: Image.Image, distance: int = 0) -> int:
-    return int(judge(numpy.array([distance], numpy.uint8), *looks_of(one, other))[0])
+    return int(classify_pairs(numpy.array([distance], numpy.uint8), *looks_of(one, other))[0])
 
 
 def test_a_copy_is_worth_a_look_at_its_pixels(photographs: dict[str, Path]) -> None:
@@ -69,15 +83,15 @@ def test_a_copy_is_worth_a_look_at_its_pixels(photographs: dict[str, Path]) -> N
         buffer = io.BytesIO()
         small.save(buffer, "JPEG", quality=30)
         with Image.open(buffer) as copy:
-            assert verdict(picture, copy.convert("L")) == NOMINATED
+            assert verdict(picture, copy.convert("L")) == CANDIDATE
 
 
 def test_a_picture_with_nothing_in_it_is_not() -> None:
     ramp = Image.linear_gradient("L")
-    assert verdict(ramp, ramp) != NOMINATED
+    assert verdict(ramp, ramp) != CANDIDATE
     grey = Image.new("L", (100, 100), 128)
-    assert verdict(grey, grey) != NOMINATED
-    assert not trusted(look_of(ramp))
+    assert verdict(grey, grey) != CANDIDATE
+    assert not has_enough_detail(compute_descriptor(ramp))
 
 
 def test_a_smooth_picture_is_a_match_under_a_watermark_that_has_most_of_the_form() -> None:
@@ -94,9 +108,9 @@ def test_a_smooth_picture_is_a_match_under_a_watermark_that_has_most_of_the_form
         return copy
 
     one = smooth()
-    assert float(similarity(*looks_of(one, marked(one)))[0]) < 0.5
-    assert verdict(one, marked(one), 8) == DOUBTFUL
-    assert verdict(marked(one), one, 20) == DOUBTFUL
+    assert float(cosine_similarity(*looks_of(one, marked(one)))[0]) < 0.5
+    assert verdict(one, marked(one), 8) == NEEDS_REVIEW
+    assert verdict(marked(one), one, 20) == NEEDS_REVIEW
     assert verdict(one, marked(one), 21) == NO_MATCH
     assert verdict(one, marked(smooth(bend=1.6)), 8) == NO_MATCH
     assert verdict(one, marked(smooth(strength=1.5)), 8) == NO_MATCH, "it differs everywhere"
@@ -107,12 +121,12 @@ def test_a_smooth_picture_is_a_match_under_a_watermark_that_has_most_of_the_form
 def test_a_look_has_the_byte_by_which_releases_of_schema_2_go_and_is_read_without_it(
     photographs: dict[str, Path],
 ) -> None:
-    now = look_of(luma(photographs["chelsea"]))
-    assert len(now) == LOOK_BYTES
+    now = compute_descriptor(luma(photographs["chelsea"]))
+    assert len(now) == DESCRIPTOR_BYTES
     drawing = Image.new("L", (100, 100), 255)
     drawing.paste(0, (20, 30, 70, 80))
-    assert look_of(drawing)[-1] == 250, "the share of flat pixels, in 255ths"
-    assert readable(now) == now
-    assert readable(now[:-1]) == now[:-1] + b"\xff"
-    assert trusted(now[:-1])
-    assert [readable(look) for look in (None, b"", now[:-2], now + b"x")] == [None] * 4
+    assert compute_descriptor(drawing)[-1] == 250, "the share of flat pixels, in 255ths"
+    assert upgrade_descriptor(now) == now
+    assert upgrade_descriptor(now[:-1]) == now[:-1] + b"\xff"
+    assert has_enough_detail(now[:-1])
+    assert [upgrade_descriptor(descriptor) for descriptor in (None, b"", now[:-2], now + b"x")] == [None] * 4

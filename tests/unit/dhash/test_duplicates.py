@@ -18,10 +18,30 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mobius.dhash import Dhash, Found, Library, _candidates, _verification, hash_bytes, hash_file, see, thumbnail_of
-from mobius.dhash._descriptor import transformed
+from mobius.dhash import (
+    Dhash,
+    Library,
+    SearchMatch,
+    _candidates,
+    _verification,
+    hash_bytes,
+    hash_file,
+    load_for_verification,
+    thumbnail_of,
+)
+from mobius.dhash._descriptor import transform_descriptor
 from mobius.errors import MobiusError
-from tests.unit.dhash.library_tools import believed, digest, entry, exported, fill, fingerprint, look, picture, posted
+from tests.unit.dhash.library_tools import (
+    believed,
+    descriptor,
+    digest,
+    entry,
+    exported,
+    fill,
+    fingerprint,
+    picture,
+    posted,
+)
 
 
 @pytest.fixture
@@ -33,7 +53,7 @@ def library(tmp_path: Path) -> Library:
 def grouped(library: Library) -> list[list[tuple[str | None, int]]]:
     """Each group as its paths and distances, the kept one first."""
     return [
-        [(group.kept.path, 0), *((other.picture.path, other.distance) for other in group.others)]
+        [(group.keeper.path, 0), *((other.picture.path, other.distance) for other in group.others)]
         for group in library.duplicates()
     ]
 
@@ -117,8 +137,8 @@ def test_a_picture_without_a_look_is_at_best_doubtful(library: Library) -> None:
 
 
 def near(seed: int, missing: int = 1) -> str:
-    """A look that is like `look(seed)`, and not like enough to be certain."""
-    data = bytearray(look(seed))
+    """A look that is like `descriptor(seed)`, and not like enough to be certain."""
+    data = bytearray(descriptor(seed))
     data[missing : missing + 30] = bytes(30)
     return data.hex()
 
@@ -175,7 +195,7 @@ def test_decisions_outlive_the_pictures(library: Library, tmp_path: Path) -> Non
     (folder / "one.jpg").write_bytes(data)
     (folder / "two.jpg").write_bytes(data + b"\0")
     library.scan(folder)
-    assert library.prove() == 0
+    assert library.verify_pairs() == 0
     ((member,),) = [group.others for group in library.duplicates()]
     library.decide(str(member.pair), "different", "Ada")
     (folder / "one.jpg").rename(tmp_path / "one.jpg")
@@ -183,7 +203,7 @@ def test_decisions_outlive_the_pictures(library: Library, tmp_path: Path) -> Non
     assert len(library.decisions()) == 1
     (tmp_path / "one.jpg").rename(folder / "back.jpg")
     library.scan(folder)
-    library.prove()
+    library.verify_pairs()
     assert library.duplicates() == [], "the picture came back, and what was said of it still holds"
 
 
@@ -273,12 +293,12 @@ def test_turned_copies_are_found_when_asked_for(library: Library, photographs: d
         for name in ("FLIP_LEFT_RIGHT", "ROTATE_90", "TRANSVERSE"):
             path = folder / f"{name}.jpg"
             image.transpose(Image.Transpose[name]).save(path, quality=90)
-            library.add(hash_file(path, look=True), thumbnail=thumbnail_of(path))
-    query, data = hash_file(photographs["chelsea"], look=True), photographs["chelsea"].read_bytes()
+            library.add(hash_file(path, descriptor=True), thumbnail=thumbnail_of(path))
+    query, data = hash_file(photographs["chelsea"], descriptor=True), photographs["chelsea"].read_bytes()
     assert library.search(query) == []
 
-    def found() -> list[Found]:
-        return library.search(query, transforms=True, picture=lambda side: see(data, side))
+    def found() -> list[SearchMatch]:
+        return library.search(query, transforms=True, load_query=lambda side: load_for_verification(data, side))
 
     assert {one.confidence for one in found()} == {"doubtful"}, "a thumbnail proves nothing"
     library.scan(folder)
@@ -286,11 +306,11 @@ def test_turned_copies_are_found_when_asked_for(library: Library, photographs: d
     assert {one.confidence for one in found()} == {"confident"}
     (folder / "PNG.png").write_bytes(data)
     library.scan(folder)
-    query = hash_file(folder / "ROTATE_90.jpg", look=True)
+    query = hash_file(folder / "ROTATE_90.jpg", descriptor=True)
     data = (folder / "ROTATE_90.jpg").read_bytes()
     stored = next(one for one in found() if one.picture.format == "PNG")
     assert (stored.transform, stored.confidence) == ("rotate270", "confident"), "what is turned is not stored so"
-    assert transformed(look(1), "none") == look(1)
+    assert transform_descriptor(descriptor(1), "none") == descriptor(1)
 
 
 def test_a_comparison_that_fails_leaves_a_match_doubtful(
@@ -299,14 +319,18 @@ def test_a_comparison_that_fails_leaves_a_match_doubtful(
     (tmp_path / "one.png").write_bytes(photographs["chelsea"].read_bytes())
     library.scan(tmp_path)
     data = jpeg_of(photographs["chelsea"])
-    query = hash_bytes(data, look=True)
-    assert [one.confidence for one in library.search(query, picture=lambda side: see(data, side))] == ["confident"]
+    query = hash_bytes(data, descriptor=True)
+    assert [
+        one.confidence for one in library.search(query, load_query=lambda side: load_for_verification(data, side))
+    ] == ["confident"]
 
     def too_little(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(_verification, "remainder", too_little)
-    assert [one.confidence for one in library.search(query, picture=lambda side: see(data, side))] == ["doubtful"]
+    monkeypatch.setattr(_verification, "measure_residual", too_little)
+    assert [
+        one.confidence for one in library.search(query, load_query=lambda side: load_for_verification(data, side))
+    ] == ["doubtful"]
 
 
 def test_an_index_without_pictures_answers_everything(library: Library) -> None:
@@ -455,8 +479,8 @@ def test_matches_found_step_by_step_are_those_found_at_once(library: Library, tm
     believed(library)
     with Library(library.index) as fresh:
         assert grouped(fresh) == grouped(library)
-        assert {(g.kept.sha256, *(o.picture.sha256 for o in g.others)) for g in fresh.duplicates()} == {
-            (g.kept.sha256, *(o.picture.sha256 for o in g.others)) for g in library.duplicates()
+        assert {(g.keeper.sha256, *(o.picture.sha256 for o in g.others)) for g in fresh.duplicates()} == {
+            (g.keeper.sha256, *(o.picture.sha256 for o in g.others)) for g in library.duplicates()
         }
         assert fresh.review() == library.review()
         assert len(fresh.duplicates()) > 1
@@ -467,18 +491,18 @@ def test_looks_are_read_a_few_at_a_time_and_only_those_of_pictures_with_a_near_o
 ) -> None:
     fill(library, [entry(number, number, number // 3) for number in range(9)])
     fill(library, [entry("stranger", 0xFFFF_FFFF_FFFF_0000, 9)])
-    together = library._matches.edges()
+    together = library._candidates.pairs()
     asked: list[set[int]] = []
 
-    def spied(connection: sqlite3.Connection, ids: set[int]) -> _candidates.Looks:
+    def spied(connection: sqlite3.Connection, ids: set[int]) -> _candidates.Descriptors:
         asked.append(ids)
-        return read_looks(connection, ids)
+        return read_descriptors(connection, ids)
 
-    read_looks = _candidates.read_looks
-    monkeypatch.setattr(_candidates, "read_looks", spied)
-    monkeypatch.setattr(_candidates, "_JUDGED_AT_ONCE", 5)
+    read_descriptors = _candidates.read_descriptors
+    monkeypatch.setattr(_candidates, "read_descriptors", spied)
+    monkeypatch.setattr(_candidates, "_PAIRS_PER_BLOCK", 5)
     with Library(library.index) as fresh:
-        found = fresh._matches.edges()
+        found = fresh._candidates.pairs()
     assert len(together.first) == 9
     for name in ("first", "second", "distance", "verdict"):
         assert getattr(found, name).tolist() == getattr(together, name).tolist()

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mobius.dhash import Form, Library, hash_file
+from mobius.dhash import ExportFormat, Library, hash_file
 from mobius.errors import MobiusError
 from tests.unit.dhash.library_tools import digest, entry, exported, fill, make_folder, picture, posted
 
-FORMS: tuple[Form, ...] = ("json", "csv")
+FORMS: tuple[ExportFormat, ...] = ("json", "csv")
 KEYS = (
     "path", "sha256", "dhash", "dhash_vertical", "algorithm", "width", "height", "format", "size", "release",
     "confidence",
@@ -42,7 +42,7 @@ DECISIONS = st.lists(
 )
 
 
-def written(library: Library, form: Form) -> str:
+def written(library: Library, form: ExportFormat) -> str:
     stream = io.StringIO(newline="")
     library.export(stream, form)
     return stream.getvalue()
@@ -55,7 +55,7 @@ def test_what_is_exported_comes_back_the_same(
     tmp_path_factory: pytest.TempPathFactory,
     images: list[dict[str, Any]],
     decisions: list[tuple[int, int, Any, str]],
-    form: Form,
+    form: ExportFormat,
 ) -> None:
     folder = tmp_path_factory.mktemp("exchange")
     known = {image["sha256"] for image in images}
@@ -75,7 +75,9 @@ def test_what_is_exported_comes_back_the_same(
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_scanned_library_moves_to_another_index_without_being_decoded_again(tmp_path: Path, form: Form) -> None:
+def test_a_scanned_library_moves_to_another_index_without_being_decoded_again(
+    tmp_path: Path, form: ExportFormat
+) -> None:
     folder = make_folder(tmp_path / "library", 20)
     (folder / "caf\udce9.jpg").write_bytes(picture(50))
     with Library(tmp_path / "one") as one, Library(tmp_path / "two") as two:
@@ -169,7 +171,7 @@ def test_a_file_with_anything_wrong_is_refused_whole(tmp_path: Path, images: Any
         ("path,sha256,width\n/a," + "0" * 64 + ",1e9\n", "csv"), ("path,sha256,posted\n/a,x,[[[\n", "csv"),
     ],
 )  # fmt: skip
-def test_what_is_no_library_is_refused_in_a_sentence(tmp_path: Path, text: str, form: Form) -> None:
+def test_what_is_no_library_is_refused_in_a_sentence(tmp_path: Path, text: str, form: ExportFormat) -> None:
     with Library(tmp_path / "index") as library:
         with pytest.raises(MobiusError) as caught:
             library.import_(io.StringIO(text, newline=""), form)

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mobius.dhash._groups import Match, members, questions, star
+from mobius.dhash._groups import MatchedPair, group_by_keeper, members_by_keeper, pairs_to_review
 
 COUNT = 8
 PAIRS = list(combinations(range(COUNT), 2))
 MATCHES = st.lists(st.sampled_from(PAIRS), unique=True).flatmap(
     lambda pairs: st.tuples(
-        *(st.builds(Match, st.booleans(), st.integers(0, 32), st.just(a), st.just(b)) for a, b in pairs)
+        *(st.builds(MatchedPair, st.booleans(), st.integers(0, 32), st.just(a), st.just(b)) for a, b in pairs)
     )
 )
 WORDS = st.lists(st.tuples(st.sampled_from(PAIRS), st.booleans()), max_size=6, unique_by=lambda word: word[0])
@@ -32,12 +32,12 @@ def split(words: list[tuple[tuple[int, int], bool]]) -> tuple[list[tuple[int, in
 @given(MATCHES, WORDS, st.randoms(use_true_random=False))
 def test_groups_are_the_same_in_whatever_order_the_matches_come(matches, words, shuffler: random.Random) -> None:
     same, different = split(words)
-    first = star(COUNT, matches, same, different)
+    first = group_by_keeper(COUNT, matches, same, different)
     mixed, mixed_same = list(matches), list(same)
     shuffler.shuffle(mixed)
     shuffler.shuffle(mixed_same)
-    assert star(COUNT, mixed, mixed_same, different) == first
-    assert questions(first, mixed, different) == questions(first, matches, different)
+    assert group_by_keeper(COUNT, mixed, mixed_same, different) == first
+    assert pairs_to_review(first, mixed, different) == pairs_to_review(first, matches, different)
 
 
 @pytest.mark.slow
@@ -45,9 +45,9 @@ def test_groups_are_the_same_in_whatever_order_the_matches_come(matches, words, 
 @given(MATCHES, WORDS)
 def test_every_member_matches_the_kept_one_or_was_called_the_same(matches, words) -> None:
     same, different = split(words)
-    owner = star(COUNT, matches, same, different)
-    certain = {(match.first, match.second) for match in matches if not match.doubtful}
-    for kept, group in members(owner).items():
+    owner = group_by_keeper(COUNT, matches, same, different)
+    certain = {(match.first, match.second) for match in matches if not match.needs_review}
+    for kept, group in members_by_keeper(owner).items():
         assert kept == group[0] == min(group), "the worthiest is kept"
         for other in group[1:]:
             called = any((min(other, third), max(other, third)) in same for third in group if third != other)
@@ -59,9 +59,9 @@ def test_every_member_matches_the_kept_one_or_was_called_the_same(matches, words
 @settings(deadline=None)
 @given(MATCHES)
 def test_what_matches_a_kept_one_with_certainty_is_in_some_group(matches) -> None:
-    owner = star(COUNT, matches, [], [])
+    owner = group_by_keeper(COUNT, matches, [], [])
     for match in matches:
-        if not match.doubtful and owner[match.first] == match.first:
+        if not match.needs_review and owner[match.first] == match.first:
             assert owner[match.second] != match.second, "it belongs to this one, or to a worthier one"
 
 
@@ -72,8 +72,8 @@ def test_every_match_is_in_a_group_or_asked_about_before_all_is_done(matches, wo
     """Answer `different` to every question: in the end each match was decided, one by one or with its groups."""
     same, different = split(words)
     for _ in range(len(PAIRS) + 1):
-        owner = star(COUNT, matches, same, different)
-        asked = questions(owner, [match for match in matches if match[2:] not in [*same, *different]], different)
+        owner = group_by_keeper(COUNT, matches, same, different)
+        asked = pairs_to_review(owner, [match for match in matches if match[2:] not in [*same, *different]], different)
         assert len(asked) <= COUNT
         for match in asked:
             assert owner[match.first] != owner[match.second]
@@ -88,15 +88,22 @@ def test_every_match_is_in_a_group_or_asked_about_before_all_is_done(matches, wo
 
 
 def test_strangers_are_not_chained_together() -> None:
-    chain = [Match(False, 5, number, number + 1) for number in range(4)]
-    owner = star(5, chain, [], [])
+    chain = [MatchedPair(False, 5, number, number + 1) for number in range(4)]
+    owner = group_by_keeper(5, chain, [], [])
     assert owner == [0, 0, 2, 2, 4]
-    assert questions(owner, chain, []) == [Match(False, 5, 1, 2), Match(False, 5, 3, 4)], "but a person is asked"
-    assert star(5, chain, [(1, 2)], []) == [0, 0, 0, 3, 3], "whose word reaches further"
+    assert pairs_to_review(owner, chain, []) == [MatchedPair(False, 5, 1, 2), MatchedPair(False, 5, 3, 4)], (
+        "but a person is asked"
+    )
+    assert group_by_keeper(5, chain, [(1, 2)], []) == [0, 0, 0, 3, 3], "whose word reaches further"
 
 
 def test_a_question_is_asked_once_for_two_groups() -> None:
-    matches = [Match(False, 0, 0, 1), Match(False, 0, 2, 3), Match(True, 9, 0, 2), Match(True, 7, 1, 3)]
-    owner = star(4, matches, [], [])
-    assert questions(owner, matches, []) == [Match(True, 7, 1, 3)]
-    assert questions(owner, matches, [(1, 3)]) == []
+    matches = [
+        MatchedPair(False, 0, 0, 1),
+        MatchedPair(False, 0, 2, 3),
+        MatchedPair(True, 9, 0, 2),
+        MatchedPair(True, 7, 1, 3),
+    ]
+    owner = group_by_keeper(4, matches, [], [])
+    assert pairs_to_review(owner, matches, []) == [MatchedPair(True, 7, 1, 3)]
+    assert pairs_to_review(owner, matches, [(1, 3)]) == []

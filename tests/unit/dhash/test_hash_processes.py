@@ -41,7 +41,7 @@ main()
 
 @pytest.fixture(autouse=True)
 def processes_for_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_hash_processes, "WORTH_PROCESSES", 0)
+    monkeypatch.setattr(_hash_processes, "MIN_FILES_FOR_PROCESSES", 0)
 
 
 def children_of(process: int) -> list[int]:
@@ -73,7 +73,7 @@ def until_none_is_left(processes: list[int]) -> None:
 
 def in_threads(folder: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
     with monkeypatch.context() as patch, Library(index) as library:
-        patch.setattr(_hash_processes, "WORTH_PROCESSES", 1 << 30)
+        patch.setattr(_hash_processes, "MIN_FILES_FOR_PROCESSES", 1 << 30)
         library.scan(folder, threads=2)
         return exported(library)
 
@@ -152,12 +152,12 @@ def test_where_no_process_can_be_had_threads_do_it(
 def test_processes_find_the_modules_that_the_scan_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "only_found_by_this_path.py").touch()
     monkeypatch.setattr(_hash_processes, "_PROGRAM", f"import only_found_by_this_path\n{_hash_processes._PROGRAM}")
-    with _hash_processes.Hashers("fast", 10_000, threads=2, files=9) as hashers:
+    with _hash_processes.HashingPool("fast", 10_000, threads=2, files=9) as hashers:
         assert not children_of(os.getpid())
-        assert hashers.at_once == 1
+        assert hashers.batch_size == 1
     monkeypatch.syspath_prepend(tmp_path)
-    with _hash_processes.Hashers("fast", 10_000, threads=2, files=9) as hashers:
-        assert hashers.at_once > 1
+    with _hash_processes.HashingPool("fast", 10_000, threads=2, files=9) as hashers:
+        assert hashers.batch_size > 1
 
 
 @pytest.mark.slow
@@ -177,7 +177,7 @@ def test_an_answer_that_was_not_heard_is_not_taken_for_the_next(
         raise MemoryError
 
     monkeypatch.setattr(_hash_processes._Process, "hash", deaf)
-    with _hash_processes.Hashers("fast", 1 << 20, threads=2, files=100) as hashers:
+    with _hash_processes.HashingPool("fast", 1 << 20, threads=2, files=100) as hashers:
         for path in sorted(folder.glob("*/*.jpg")):
             try:
                 (found,) = hashers.hash([str(path)])

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageChops, ImageStat
 
 from mobius.dhash import BrokenPictureError, hash_bytes
-from mobius.dhash._jpeg import early_scans, mended
+from mobius.dhash._jpeg import early_scans, restore_end_marker
 
 
 def encoded(image: Image.Image, **options: object) -> bytes:
@@ -154,7 +154,7 @@ def test_a_jpeg_that_lacks_more_is_refused(photograph: Image.Image, options: dic
 
 def test_a_small_jpeg_is_spared_nothing() -> None:
     tiny = encoded(Image.effect_mandelbrot((16, 16), (-2, -1.5, 1, 1.5), 50), quality=95)
-    assert mended(tiny[:-2]) == tiny
-    assert mended(tiny[:-12]) is None
-    assert mended(tiny) is None
-    assert mended(b"\xff\xd8\xff") is None
+    assert restore_end_marker(tiny[:-2]) == tiny
+    assert restore_end_marker(tiny[:-12]) is None
+    assert restore_end_marker(tiny) is None
+    assert restore_end_marker(b"\xff\xd8\xff") is None

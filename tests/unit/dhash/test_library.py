@@ -53,8 +53,8 @@ def test_a_scan_indexes_every_picture_with_the_release_that_wrote_it(folder: Pat
     assert {picture.release for picture in pictures.values()} == {"1.0.0-aaaaaaaaaaaa"}
     assert len(pictures) == 6
     for name, picture in pictures.items():
-        alone = hash_file(folder / name, look=True)
-        assert (picture.dhash, picture.sha256, picture.look) == (alone.dhash, alone.sha256, alone.look)
+        alone = hash_file(folder / name, descriptor=True)
+        assert (picture.dhash, picture.sha256, picture.descriptor) == (alone.dhash, alone.sha256, alone.descriptor)
         assert (picture.width, picture.height, picture.size) == (alone.width, alone.height, alone.size)
 
 
@@ -132,8 +132,8 @@ def test_duplicates_are_groups_round_the_copy_worth_keeping(folder: Path, tmp_pa
     with Library(tmp_path / "index.sqlite") as library:
         assert library.duplicates() == []
         library.scan(folder)
-        assert library.prove() == 0
-        groups = {names(group.kept): group.others for group in library.duplicates()}
+        assert library.verify_pairs() == 0
+        groups = {names(group.keeper): group.others for group in library.duplicates()}
     assert set(groups) == {"camera.png", "chelsea.png"}, "the older of two copies, the larger of two sizes"
     ((camera,), (chelsea,)) = groups["camera.png"], groups["chelsea.png"]
     assert (names(camera.picture), camera.distance, camera.confidence) == ("copy.png", 0, "confident")

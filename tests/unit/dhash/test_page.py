@@ -58,8 +58,8 @@ def test_the_page_shows_each_group_with_the_kept_copy_marked(tmp_path: Path) -> 
     for image in reader.all("img"):
         source = str(image["src"])
         assert source.startswith("data:image/webp;base64,")
-        with Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))) as shown:
-            assert (shown.format, shown.size) == ("WEBP", (96, 96))
+        with Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))) as printable:
+            assert (printable.format, printable.size) == ("WEBP", (96, 96))
     assert len(reader.all("img")) == 3, "the other two are gone from the disk"
     assert "<script>alert(1)<∕script>" in reader.text
     assert "caf\\xe9.jpg" in reader.text

@@ -298,14 +298,14 @@ def test_a_full_disk_is_one_sentence_and_what_was_written_stays(
 def test_searching_goes_on_while_a_scan_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_folder(tmp_path / "library", 150)
     monkeypatch.setattr(scan_module, "_BATCH", 5)
-    query, failed, counts = hash_file(folder / "0/0000.jpg", look=True), [], set()
+    query, failed, counts = hash_file(folder / "0/0000.jpg", descriptor=True), [], set()
     with Library(tmp_path / "index.sqlite") as library:
         done = threading.Event()
 
         def ask() -> None:
             try:
                 while not done.is_set():
-                    counts.add(len(library._matches.hashes()))
+                    counts.add(len(library._candidates.hashes()))
                     for found in library.search(query):
                         assert library.get(found.picture.sha256) is not None
                     library.duplicates()

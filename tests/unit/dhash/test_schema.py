@@ -77,12 +77,12 @@ def test_what_the_first_schema_held_gets_its_second_look_by_the_next_scan(tmp_pa
              *bits, found.width, found.height, found.format, "old", "2026-01-01")
         )  # fmt: skip
     with Library(first_schema(tmp_path / "index.sqlite", rows), release="new") as library:
-        assert {picture.look for picture in library.pictures()} == {None}
-        assert {found.confidence for found in library.search(hash_file(folder / "0/0000.jpg", look=True))} == {
+        assert {picture.descriptor for picture in library.pictures()} == {None}
+        assert {found.confidence for found in library.search(hash_file(folder / "0/0000.jpg", descriptor=True))} == {
             "confident"
         }, "the same bytes are certain without any look"
         assert library.scan(folder).hashed == 8
-        assert None not in {picture.look for picture in library.pictures()}
+        assert None not in {picture.descriptor for picture in library.pictures()}
         assert {picture.release for picture in library.pictures()} == {"new"}
         assert library.scan(folder).hashed == 0
 
@@ -108,7 +108,7 @@ def test_matches_of_the_second_schema_are_doubtful_until_they_are_looked_at(tmp_
         fill(library, images)
         assert (library.duplicates(), len(library.review())) == ([], 1)
         assert library.scan(folder).hashed == 0, "what they saw is as good"
-        assert library.prove() == 0
+        assert library.verify_pairs() == 0
         assert (len(library.duplicates()), library.review()) == (1, [])
     with contextlib.closing(sqlite3.connect(tmp_path / "old")) as database:
         oldest = database.execute("SELECT oldest FROM compatible WHERE schema=?", (SCHEMA,)).fetchone()
@@ -123,13 +123,13 @@ def test_what_a_release_of_the_second_schema_does_to_pictures_takes_their_proofs
     with Library(tmp_path / "index", release="good") as library:
         library.scan(folder)
         library.release = "bad"
-        library.prove()
+        library.verify_pairs()
         (folder / "4.jpg").write_bytes(picture(4, 256))
         library.scan(folder)
         (folder / "5.jpg").write_bytes(picture(0, 256) + b"\0\0\0\0")
         library.release = "good"
         library.scan(folder)
-        assert library.prove() == 0
+        assert library.verify_pairs() == 0
         ids = {Path(str(one.path)).stem: one.sha256 for one in library.pictures()}
 
         def proofs() -> list[tuple[str, ...]]:

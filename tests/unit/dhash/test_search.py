@@ -35,11 +35,11 @@ def searching_by(way: str) -> Iterator[None]:
     with a tail that is often sorted in.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(index_module, "_TAIL", 20)
+        patch.setattr(index_module, "_TAIL_MIN_HASHES", 20)
         if way != "scan":
-            patch.setattr(snapshot, "_TABLES_FROM", 30)
-            patch.setattr(snapshot, "_SCAN_COST", 1e9 if way == "tables" else 100.0)
-            patch.setattr(snapshot, "_QUERIES_COST", 100_000.0)
+            patch.setattr(snapshot, "_MIN_HASHES_FOR_TABLES", 30)
+            patch.setattr(snapshot, "_SCAN_NS_PER_HASH", 1e9 if way == "tables" else 100.0)
+            patch.setattr(snapshot, "_BLOCK_COST_NS", 100_000.0)
         yield
 
 

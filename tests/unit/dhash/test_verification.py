@@ -13,9 +13,9 @@ import numpy
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
 
-from mobius.dhash import see
-from mobius.dhash._thumbnail import SIDE
-from mobius.dhash._verification import CLOSE, FEW, proves, remainder
+from mobius.dhash import load_for_verification
+from mobius.dhash._thumbnail import OVERVIEW_SIDE_PX
+from mobius.dhash._verification import DETAIL_MAX_SIDE_PX, SMALL_MAX_SIDE_PX, measure_residual, verify
 
 NAMES = ("astronaut", "camera", "chelsea", "coffee", "rocket")
 
@@ -34,9 +34,12 @@ def saved(image: Image.Image, form: str = "JPEG", **options: Any) -> bytes:
 def proven(one: Image.Image | bytes, other: Image.Image | bytes) -> bool:
     """Whether two pictures (saved without loss, unless they are saved) are proven to be one, whichever comes first."""
     first, second = (picture if isinstance(picture, bytes) else saved(picture, "PNG") for picture in (one, other))
-    far, near = ([see(picture, side) for picture in (first, second)] for side in (SIDE, CLOSE))
-    found = proves(*far, lambda: (near[0], near[1]))
-    assert proves(*far[::-1], lambda: (near[1], near[0])) == found
+    far, near = (
+        [load_for_verification(picture, side) for picture in (first, second)]
+        for side in (OVERVIEW_SIDE_PX, DETAIL_MAX_SIDE_PX)
+    )
+    found = verify(*far, lambda: (near[0], near[1]))
+    assert verify(*far[::-1], lambda: (near[1], near[0])) == found
     return bool(found)
 
 
@@ -111,7 +114,7 @@ def test_every_bit_of_a_deep_picture_counts_and_its_clear_grey_is_clear() -> Non
     assert not proven(one, other)
     levels[50:250, 50:350] = 0
     holed = saved(Image.fromarray(levels), "PNG", transparency=0)
-    alpha = see(holed).alpha
+    alpha = load_for_verification(holed).alpha
     assert alpha is not None
     assert (alpha.getpixel((100, 100)), alpha.getpixel((5, 5))) == (0, 255)
     assert not proven(Image.fromarray(levels), holed)
@@ -224,7 +227,7 @@ def test_where_nothing_else_differs_a_faint_mark_is_enough_to_refuse(photographs
 
 
 def test_small_pictures_are_compared_pixel_for_pixel(photographs: dict[str, Path]) -> None:
-    icon = opened(photographs["coffee"]).resize((FEW - 1, FEW - 1))
+    icon = opened(photographs["coffee"]).resize((SMALL_MAX_SIDE_PX - 1, SMALL_MAX_SIDE_PX - 1))
     assert proven(icon, saved(icon, "BMP"))
     other = icon.copy()
     red, green, blue = icon.getpixel((40, 40))
@@ -258,7 +261,7 @@ def screenshot(size: tuple[int, int], number: str) -> Image.Image:
 @pytest.mark.parametrize("size", [(1280, 800), (1920, 1080), (3840, 2160)])
 def test_another_number_in_a_screenshot_is_refused_and_its_copy_is_proven(size: tuple[int, int]) -> None:
     image, other = saved(screenshot(size, "1438.00"), "PNG"), screenshot(size, "1433.00")
-    assert see(image).pixels != see(saved(other, "PNG")).pixels
+    assert load_for_verification(image).pixels != load_for_verification(saved(other, "PNG")).pixels
     assert not proven(image, saved(other, quality=85))
     assert not proven(image, other.crop((0, 0, size[0], size[1] - 1))), "and of another size"
     assert proven(image, saved(screenshot(size, "1438.00"), quality=85))
@@ -266,11 +269,14 @@ def test_another_number_in_a_screenshot_is_refused_and_its_copy_is_proven(size: 
 
 @pytest.mark.slow
 def test_what_is_too_large_to_be_seen_closely_is_refused() -> None:
-    image = Image.new("RGB", (2 * CLOSE + 1, 400), "white")
+    image = Image.new("RGB", (2 * DETAIL_MAX_SIDE_PX + 1, 400), "white")
     ImageDraw.Draw(image).text((20, 20), "the same text on both\n" * 6, "black", font=ImageFont.load_default(40))
     assert not proven(image, saved(image, quality=95))
     assert proven(image, saved(image, "BMP")), "every pixel is the same"
-    assert proven(image.crop((0, 0, 2 * CLOSE, 400)), saved(image.crop((0, 0, 2 * CLOSE, 400)), quality=95))
+    assert proven(
+        image.crop((0, 0, 2 * DETAIL_MAX_SIDE_PX, 400)),
+        saved(image.crop((0, 0, 2 * DETAIL_MAX_SIDE_PX, 400)), quality=95),
+    )
 
 
 @pytest.mark.slow
@@ -346,5 +352,8 @@ def test_all_three_colours_are_fitted_at_every_aspect(photographs: dict[str, Pat
     _, green, blue = image.split()
     flat = Image.new("L", size, 128)
     darker = ImageEnhance.Brightness(Image.merge("RGB", (flat, green, blue))).enhance(0.6)
-    found = remainder(see(saved(Image.merge("RGB", (flat, green, blue)), "PNG")), see(saved(darker, "PNG")))
+    found = measure_residual(
+        load_for_verification(saved(Image.merge("RGB", (flat, green, blue)), "PNG")),
+        load_for_verification(saved(darker, "PNG")),
+    )
     assert found.gain == pytest.approx(1 / 0.6, rel=0.1), "red alone would tell nothing"

@@ -16,7 +16,15 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
-from mobius.dhash import Library, Seen, _verifier, hash_bytes, hash_file, see, thumbnail_of
+from mobius.dhash import (
+    Library,
+    VerificationImage,
+    _verifier,
+    hash_bytes,
+    hash_file,
+    load_for_verification,
+    thumbnail_of,
+)
 from tests.unit.dhash.library_tools import picture
 
 Row = tuple[str, str, int, bool]
@@ -47,7 +55,7 @@ def copies(root: Path, count: int) -> Path:
 def names(library: Library) -> set[frozenset[str]]:
     """The groups of duplicates, by the names of their files."""
     return {
-        frozenset(Path(str(one.path)).name for one in (group.kept, *(other.picture for other in group.others)))
+        frozenset(Path(str(one.path)).name for one in (group.keeper, *(other.picture for other in group.others)))
         for group in library.duplicates()
     }
 
@@ -62,7 +70,7 @@ def test_what_may_be_certain_is_doubtful_until_its_pixels_are_seen(folder: Path,
     with Library(tmp_path / "index") as library:
         library.scan(folder)
         assert (library.duplicates(), library.figures()["review"]) == ([], 12)
-        assert library.prove(progress=lambda done, total: seen.append((done, total))) == 0
+        assert library.verify_pairs(progress=lambda done, total: seen.append((done, total))) == 0
         assert names(library) == {frozenset({f"{seed}.jpg", f"{seed}-copy.jpg"}) for seed in range(6)}
         assert library.figures()["review"] == 6
         assert len(verdicts(library)) == 18
@@ -74,7 +82,7 @@ def forbid(monkeypatch: pytest.MonkeyPatch) -> None:
     def compare(*pair: object) -> bool:
         raise AssertionError("nothing is to be compared")
 
-    monkeypatch.setattr(_verifier, "proves", compare)
+    monkeypatch.setattr(_verifier, "verify", compare)
 
 
 def test_a_pair_is_seen_once_and_a_new_picture_only_with_its_likes(
@@ -82,14 +90,14 @@ def test_a_pair_is_seen_once_and_a_new_picture_only_with_its_likes(
 ) -> None:
     with Library(tmp_path / "index") as library:
         library.scan(folder)
-        library.prove()
+        library.verify_pairs()
         with monkeypatch.context() as patch:
             forbid(patch)
-            assert library.prove() == 0
+            assert library.verify_pairs() == 0
         (folder / "new.jpg").write_bytes(picture(2, 256) + b"\0")
         library.scan(folder)
         before = verdicts(library)
-        assert library.prove() == 0
+        assert library.verify_pairs() == 0
         assert len(set(verdicts(library)) - set(before)) == 3
         assert frozenset({"2.jpg", "2-copy.jpg", "new.jpg"}) in names(library)
 
@@ -113,7 +121,7 @@ def test_killed_again_and_again_it_ends_like_one_that_was_not(tmp_path: Path) ->
     folder = copies(tmp_path / "library", 14)
     with Library(tmp_path / "whole") as library:
         library.scan(folder)
-        library.prove()
+        library.verify_pairs()
         wanted, groups = verdicts(library), names(library)
     with Library(tmp_path / "index") as library:
         library.scan(folder)
@@ -133,7 +141,7 @@ def test_killed_again_and_again_it_ends_like_one_that_was_not(tmp_path: Path) ->
     assert kills >= 2
     with Library(tmp_path / "index") as library:
         todo: list[int] = []
-        assert library.prove(progress=lambda done, total: todo.append(total)) == 0
+        assert library.verify_pairs(progress=lambda done, total: todo.append(total)) == 0
         assert todo[0] == len(wanted) - kept, "and is not looked at again"
         assert (verdicts(library), names(library)) == (wanted, groups)
 
@@ -159,16 +167,16 @@ def test_what_is_gone_changed_damaged_or_too_large_stays_doubtful(folder: Path, 
         library.scan(folder)
         (folder / "0.jpg").unlink()
         (folder / "1.jpg").write_bytes(picture(77, 256))
-        assert library.prove(max_pixels=256 * 256 - 1) == 18
+        assert library.verify_pairs(max_pixels=256 * 256 - 1) == 18
         assert verdicts(library) == []
     with Library(tmp_path / "index") as library:
-        assert library.prove() == 6
+        assert library.verify_pairs() == 6
         assert names(library) == {frozenset({f"{seed}.jpg", f"{seed}-copy.jpg"}) for seed in (2, 4, 5)}
-        assert library.prove() == 6
+        assert library.verify_pairs() == 6
         (folder / "0.jpg").write_bytes(picture(0, 256))
         (folder / "3.jpg").write_bytes(data)
         library.scan(folder)
-        assert library.prove() == 0
+        assert library.verify_pairs() == 0
         assert {frozenset({f"{seed}.jpg", f"{seed}-copy.jpg"}) for seed in (0, 2, 3, 4, 5)} <= names(library)
 
 
@@ -176,8 +184,8 @@ def test_what_was_only_posted_stays_doubtful(tmp_path: Path) -> None:
     with Library(tmp_path / "index") as library:
         for size in (300, 280):
             data = picture(1, size)
-            assert library.add(hash_bytes(data, look=True), thumbnail=thumbnail_of(data))
-        assert library.prove() == 1, "a thumbnail proves nothing"
+            assert library.add(hash_bytes(data, descriptor=True), thumbnail=thumbnail_of(data))
+        assert library.verify_pairs() == 1, "a thumbnail proves nothing"
         assert (library.duplicates(), verdicts(library)) == ([], [])
         assert len(library.review()) == 1
 
@@ -192,13 +200,13 @@ def test_what_is_not_the_indexed_bytes_gives_no_verdict(tmp_path: Path) -> None:
         assert len(other) < len(data)
         path.write_bytes(other + bytes(len(data) - len(other)))
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-        assert library.prove() == 1
+        assert library.verify_pairs() == 1
         assert verdicts(library) == []
         path.write_bytes(data)
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-        assert library.prove() == 1, "it was tried just now"
+        assert library.verify_pairs() == 1, "it was tried just now"
         library.scan(folder)
-        assert library.prove() == 0
+        assert library.verify_pairs() == 0
         assert len(verdicts(library)) == 1
 
 
@@ -208,7 +216,7 @@ def test_a_picture_that_was_hashed_in_spite_of_a_fault_gives_no_verdict(tmp_path
         library.scan(folder)
         with library._database.writing() as connection:
             connection.execute("UPDATE pictures SET warnings='Its end is missing.' WHERE id=1")
-        assert library.prove() == 2
+        assert library.verify_pairs() == 2
         assert len(verdicts(library)) == 1, "of the two others"
 
 
@@ -216,30 +224,30 @@ def test_a_picture_that_was_hashed_in_spite_of_a_fault_gives_no_verdict(tmp_path
 def test_a_pair_that_fails_every_time_stops_none_of_those_behind_it(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, asked = _verifier.proves, []
+    real, asked = _verifier.verify, []
 
-    def proves(*pair: Any) -> bool | None:
+    def verify(*pair: Any) -> bool | None:
         asked.append(pair)
         if len(asked) == 1:
             raise RuntimeError("the first of all")
         return real(*pair)
 
-    monkeypatch.setattr(_verifier, "proves", proves)
+    monkeypatch.setattr(_verifier, "verify", verify)
     with Library(tmp_path / "index") as library:
         library.scan(folder)
-        assert library.prove(threads=1) == 1
+        assert library.verify_pairs(threads=1) == 1
         assert len(verdicts(library)) == 17
-        assert library.prove(threads=1) == 1
+        assert library.verify_pairs(threads=1) == 1
         assert len(asked) == 18, "and is left alone for a while"
         library.scan(folder)
-        assert library.prove(threads=1) == 0
+        assert library.verify_pairs(threads=1) == 0
 
 
 @pytest.mark.slow
 def test_a_time_limit_leaves_the_rest_to_the_next_time_pair_by_pair(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = _verifier.proves
+    real = _verifier.verify
 
     def slow(*pair: Any) -> bool | None:
         time.sleep(1)
@@ -247,11 +255,11 @@ def test_a_time_limit_leaves_the_rest_to_the_next_time_pair_by_pair(
 
     with Library(tmp_path / "index") as library:
         library.scan(folder)
-        assert library.prove(seconds=0) == 18
+        assert library.verify_pairs(seconds=0) == 18
         with monkeypatch.context() as patch:
-            patch.setattr(_verifier, "proves", slow)
-            assert library.prove(threads=1, seconds=0.9) == 17
-        assert library.prove(seconds=3600) == 0
+            patch.setattr(_verifier, "verify", slow)
+            assert library.verify_pairs(threads=1, seconds=0.9) == 17
+        assert library.verify_pairs(seconds=3600) == 0
 
 
 @pytest.mark.slow
@@ -265,7 +273,7 @@ def test_every_decoding_has_its_room(folder: Path, tmp_path: Path) -> None:
 
     with Library(tmp_path / "index") as library:
         library.scan(folder)
-        assert library.prove(threads=1, room=room) == 0
+        assert library.verify_pairs(threads=1, room=room) == 0
     assert asked == [256 * 256] * 18, "each picture once"
 
 
@@ -285,12 +293,12 @@ def test_a_large_file_of_few_pixels_takes_room_for_its_bytes_and_one_too_large_i
 
     with Library(tmp_path / "index") as library:
         library.scan(folder)
-        monkeypatch.setattr(_verifier, "MOST_BYTES", 900_000)
-        assert library.prove(threads=1, room=room) == 1
+        monkeypatch.setattr(_verifier, "VERIFIED_FILE_MAX_BYTES", 900_000)
+        assert library.verify_pairs(threads=1, room=room) == 1
         assert max(asked, default=0) <= 256 * 256
         library.scan(folder)
-        monkeypatch.setattr(_verifier, "MOST_BYTES", 1_000_000)
-        assert library.prove(threads=1, room=room) == 0
+        monkeypatch.setattr(_verifier, "VERIFIED_FILE_MAX_BYTES", 1_000_000)
+        assert library.verify_pairs(threads=1, room=room) == 0
         assert max(asked) == (folder / "0.jpg").stat().st_size // 3
 
 
@@ -300,12 +308,12 @@ def test_another_rule_looks_again_and_leaves_the_verdicts_of_the_first(
 ) -> None:
     with Library(tmp_path / "index") as library:
         library.scan(folder)
-        library.prove()
+        library.verify_pairs()
         before = verdicts(library)
-        monkeypatch.setattr(_verifier, "RULE", _verifier.RULE + 1)
+        monkeypatch.setattr(_verifier, "VERIFICATION_RULE", _verifier.VERIFICATION_RULE + 1)
         with Library(tmp_path / "index") as newer:
             assert newer.duplicates() == []
-            assert newer.prove() == 0
+            assert newer.verify_pairs() == 0
             assert len(names(newer)) == 6
         assert set(before) < set(verdicts(library))
         assert len(verdicts(library)) == 36
@@ -316,7 +324,7 @@ def test_verdicts_go_with_their_pictures_and_with_a_bad_release(folder: Path, tm
     with Library(tmp_path / "index", release="bad") as library:
         library.scan(folder)
         library.release = "worse"
-        library.prove()
+        library.verify_pairs()
         (folder / "0.jpg").unlink()
         library.scan(folder)
         (folder / "1-copy.jpg").unlink()
@@ -326,7 +334,7 @@ def test_verdicts_go_with_their_pictures_and_with_a_bad_release(folder: Path, tm
         library.quarantine("worse")
         assert verdicts(library) == []
         assert library.duplicates() == []
-        library.prove()
+        library.verify_pairs()
         assert len(names(library)) == 4
 
 
@@ -341,7 +349,7 @@ def test_drawings_are_certain_when_they_are_one_and_doubtful_when_a_detail_diffe
     sprite(1).save(folder / "2.webp", lossless=True)
     with Library(tmp_path / "index") as library:
         library.scan(folder)
-        assert library.prove() == 0
+        assert library.verify_pairs() == 0
         assert names(library) == {frozenset({"0.png", "0.bmp"}), frozenset({"2.png", "2.webp"})}
         assert len(library.review()) == 2
 
@@ -349,12 +357,12 @@ def test_drawings_are_certain_when_they_are_one_and_doubtful_when_a_detail_diffe
 @pytest.mark.slow
 def test_a_search_is_certain_of_what_it_could_see(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "query.jpg").write_bytes(picture(4, 400))
-    query, data = hash_file(tmp_path / "query.jpg", look=True), (tmp_path / "query.jpg").read_bytes()
+    query, data = hash_file(tmp_path / "query.jpg", descriptor=True), (tmp_path / "query.jpg").read_bytes()
     asked: list[int] = []
 
-    def seen(side: int) -> Seen:
+    def seen(side: int) -> VerificationImage:
         asked.append(side)
-        return see(data, side)
+        return load_for_verification(data, side)
 
     def found(**options: object) -> dict[str, str]:
         return {Path(str(one.picture.path)).name: one.confidence for one in library.search(query, **options)}
@@ -363,11 +371,11 @@ def test_a_search_is_certain_of_what_it_could_see(folder: Path, tmp_path: Path) 
         library.scan(folder)
         certain = {"4.jpg": "confident", "4-copy.jpg": "confident", "4-other.jpg": "doubtful"}
         assert found() == dict.fromkeys(certain, "doubtful")
-        assert found(picture=seen) == certain
+        assert found(load_query=seen) == certain
         assert asked == [256], "once, as the pictures are no larger"
-        assert found(picture=lambda side: None) == dict.fromkeys(certain, "doubtful"), "the query cannot be seen"
-        assert found(picture=seen, max_pixels=100) == dict.fromkeys(certain, "doubtful")
+        assert found(load_query=lambda side: None) == dict.fromkeys(certain, "doubtful"), "the query cannot be seen"
+        assert found(load_query=seen, max_pixels=100) == dict.fromkeys(certain, "doubtful")
         (tmp_path / "query.jpg").rename(folder / "query.jpg")
         library.scan(folder)
-        library.prove()
+        library.verify_pairs()
         assert found() == {"query.jpg": "confident", **certain}, "of what the index knows, as its duplicates say"
