@@ -46,8 +46,8 @@ from mobius.dhash import (
 )
 from mobius.dhash._descriptor import DESCRIPTOR_BYTES
 from mobius.dhash._reranking import CANDIDATE, DEFAULT_THRESHOLDS, NEEDS_REVIEW, classify_pairs
-from mobius.dhash._thumbnail import SIDE as SMALL
 from mobius.dhash._verification import DETAIL_MAX_SIDE_PX, verify
+from mobius.dhash._verification_image import OVERVIEW_SIDE_PX as SMALL
 
 Pixels = numpy.ndarray[Any, numpy.dtype[numpy.float64]]
 

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Search in memory, in step with what this and other processes write into the index."""
+"""The candidate pairs of an index: hashes in memory, kept up to date with every write, and re-ranked pairs of them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from mobius.dhash._reranking import DEFAULT_THRESHOLDS, NEEDS_REVIEW, NO_MATCH, 
 from mobius.dhash._search import HammingIndex
 
 BLIND_MAX_DISTANCE: Final = 10
-"""Differing bits, of 128, up to which pictures are a doubtful match when one of them has no look (yet)."""
+"""Differing bits, of 128, up to which a pair needs review when one of the two has no descriptor (yet)."""
 
 _PAIRS_PER_BLOCK: Final = 1 << 14
-"""Candidate pairs whose looks are read together: some 20 MB of them, where all those of a million are 700."""
+"""Pairs whose descriptors are read at once: about 20 MB, where those of a million pictures take 700 MB."""
 
 Keys = NDArray[numpy.int64]
 Small = NDArray[numpy.uint8]
@@ -31,7 +31,7 @@ Small = NDArray[numpy.uint8]
 
 @dataclass(frozen=True)
 class CandidatePairs:
-    """Matching pairs of picture ids, shapes (n,): `first` < `second`, differing bits, and `classify_pairs`'s verdict (not 0)."""
+    """Pairs of picture ids with a verdict of `classify_pairs` that is not NO_MATCH; shapes (n,), `first` < `second`."""
 
     first: Keys
     second: Keys
@@ -55,14 +55,14 @@ class CandidatePairs:
 
 @dataclass(frozen=True)
 class Descriptors:
-    """Looks by picture id, ascending; shapes (n,), (n, LOOK_BYTES), (n,)."""
+    """Descriptors by picture id, ascending; shapes (n,), (n, DESCRIPTOR_BYTES) and (n,), False where one is missing."""
 
     ids: Keys
     descriptors: Small
     there: NDArray[numpy.bool_]
 
     def classify(self, first: Keys, second: Keys, distance: Small) -> Small:
-        """The verdict on each pair of ids, all of which are held here."""
+        """The verdict on each pair of ids, all of which must be in `ids`."""
         a, b = numpy.searchsorted(self.ids, first), numpy.searchsorted(self.ids, second)
         return classify_candidates(distance, self.descriptors[a], self.descriptors[b], self.there[a] & self.there[b])
 
@@ -70,26 +70,26 @@ class Descriptors:
 def classify_candidates(
     distance: Small, descriptors_a: Small, descriptors_b: Small, there: NDArray[numpy.bool_]
 ) -> Small:
-    """`classify_pairs`, and what can be said of pairs that lack a look (`there` is False): at best doubtful."""
-    found = classify_pairs(distance, descriptors_a, descriptors_b)
+    """`classify_pairs`; a pair without both descriptors (`there` is False) needs review at best."""
+    verdict = classify_pairs(distance, descriptors_a, descriptors_b)
     blind = numpy.where(distance <= BLIND_MAX_DISTANCE, NEEDS_REVIEW, NO_MATCH).astype(numpy.uint8)
-    return numpy.where(there, found, blind)
+    return numpy.where(there, verdict, blind)
 
 
 def read_descriptors(connection: sqlite3.Connection, ids: Collection[int] | None = None) -> Descriptors:
-    """Looks of the pictures that are searched; of `ids` only, when given."""
+    """Descriptors of the pictures that can be matched; of `ids` only, if not None."""
     rows = _rows(connection, "look", ids)
-    found = [upgrade_descriptor(row[1]) for row in rows]
-    there = numpy.array([descriptor is not None for descriptor in found], numpy.bool_)
+    stored = [upgrade_descriptor(row[1]) for row in rows]
+    there = numpy.array([descriptor is not None for descriptor in stored], numpy.bool_)
     blank = bytes(DESCRIPTOR_BYTES)
-    descriptors = numpy.frombuffer(b"".join(descriptor or blank for descriptor in found), numpy.uint8).reshape(
+    descriptors = numpy.frombuffer(b"".join(descriptor or blank for descriptor in stored), numpy.uint8).reshape(
         -1, DESCRIPTOR_BYTES
     )
     return Descriptors(numpy.array([row[0] for row in rows], numpy.int64), descriptors, there)
 
 
 class CandidateIndex:
-    """The hashes of an index in memory. Any thread may call; whoever searches does not wait for whoever pairs."""
+    """The hashes of an index in memory, and the pairs of near ones. Thread-safe; a search never waits for pairing."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -99,11 +99,11 @@ class CandidateIndex:
         self._version: int | None = None
         self._last_change = -1
         self._pairs: CandidatePairs | None = None
-        # ids whose edges are out of date; None: all of them
+        # ids whose pairs are out of date; None for all
         self._stale: set[int] | None = None
 
     def hashes(self) -> HammingIndex:
-        """Every picture's hash by its id, as of now."""
+        """The hash of each picture by id, as of now."""
         with self._hashes_lock:
             version = self._database.version()
             if version != self._version:
@@ -131,7 +131,7 @@ class CandidateIndex:
         self._last_change = newest
 
     def pairs(self) -> CandidatePairs:
-        """Every matching pair of pictures, as of now. The first call compares all with all, later ones what changed."""
+        """Every pair that is not NO_MATCH, as of now. The first call compares all pictures, later ones what changed."""
         with self._pairs_lock:
             try:
                 self._pairs = self._updated_pairs()
@@ -159,7 +159,7 @@ class CandidateIndex:
                 self._classified((part.first, part.second, part.distance) for part in pairs)
             )
         first, second = changed[found.query], found.key
-        # a pair of two changed ones was found from both sides
+        # a pair of two changed pictures comes from both sides
         once = (first < second) | ((first != second) & ~numpy.isin(second, changed))
         first, second, distance = first[once], second[once], found.distance[once]
         new = self._classified([(numpy.minimum(first, second), numpy.maximum(first, second), distance)])
@@ -169,8 +169,8 @@ class CandidateIndex:
         )
 
     def _classified(self, pairs: Iterable[tuple[Keys, Keys, Small]]) -> Iterator[CandidatePairs]:
-        """What matches among candidate pairs. A picture that was removed meanwhile matches nothing, and one that was
-        changed is looked at again the next time."""
+        """Classify pairs of near hashes. A pair of a picture that was removed meanwhile is dropped; one that changed
+        is classified again the next time."""
         for first, second, distance in _blocks(pairs):
             with self._database.reading() as connection:
                 descriptors = read_descriptors(connection, {*first.tolist(), *second.tolist()})
@@ -181,7 +181,7 @@ class CandidateIndex:
 
 
 def _blocks(pairs: Iterable[tuple[Keys, Keys, Small]]) -> Iterator[tuple[Keys, Keys, Small]]:
-    """The same pairs, in blocks of at most _JUDGED_AT_ONCE."""
+    """The same pairs, in blocks of at most _PAIRS_PER_BLOCK."""
     for first, second, distance in pairs:
         for start in range(0, len(first), _PAIRS_PER_BLOCK):
             part = slice(start, start + _PAIRS_PER_BLOCK)
@@ -191,13 +191,13 @@ def _blocks(pairs: Iterable[tuple[Keys, Keys, Small]]) -> Iterator[tuple[Keys, K
 def _read_hashes(
     connection: sqlite3.Connection, ids: Collection[int] | None = None
 ) -> tuple[Keys, NDArray[numpy.uint64]]:
-    """Ids, shape (n,), and hashes, (n, 2), of the pictures that are searched; of `ids` only, when given."""
+    """Ids, shape (n,), and hashes, (n, 2), of the pictures that can be matched; of `ids` only, if not None."""
     table = numpy.array(_rows(connection, "rows, columns", ids), numpy.int64).reshape(-1, 3)
     return table[:, 0].copy(), table[:, 1:].copy().view(numpy.uint64)
 
 
 def _rows(connection: sqlite3.Connection, columns: str, ids: Collection[int] | None) -> list[tuple[Any, ...]]:
-    """Ids and columns of the pictures that are searched, by id."""
+    """Ids and columns of the pictures that can be matched, by id."""
     where, values = ("", ()) if ids is None else (" AND id IN (SELECT value FROM json_each(?))", (json.dumps([*ids]),))
     statement = f"SELECT id, {columns} FROM pictures WHERE NOT quarantined{where} ORDER BY id"  # noqa: S608
     return connection.execute(statement, values).fetchall()

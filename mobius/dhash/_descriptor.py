@@ -1,28 +1,24 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The second look: which of the pictures with near hashes may be one picture, from memory alone.
+"""The descriptor of a picture: what re-ranking compares, since near hashes alone are no match.
 
-A dhash knows only which of two neighbours is brighter, so pictures with little in them (skies, gradients, icons on
-white) come near each other by chance. A *look* is independent of it, and has three parts:
+A dhash only records which of two neighbouring cells is brighter, so pictures of little content (skies, gradients, icons
+on white) have near hashes by chance. The descriptor is independent of the hash, and has three parts:
 
-- The *form*: the low frequencies of the picture's luma, 119 coefficients of a cosine transform in one byte each, and
-  its contrast in one more. Two forms are compared by the cosine between their coefficients, the higher frequencies
-  raised so that each counts about the same in a natural picture. It finds what may be one picture. Not so a smooth one
-  under a watermark, whose letters have most of the higher frequencies; so where the forms disagree and the hashes are
-  near, both are drawn again from their forms and compared without what differs most.
-- The *grain*: where, on 48 x 48 pixels, the luma is clearly above or below what lies around it. Two cards of one pack,
-  or two things cut out on white, have one form; what they differ in is small and in some place. So grains are compared
-  block by block.
-- The *flatness*: how much of the picture is of exactly one grey with its neighbours. It decides nothing here; releases
-  of schema 2, which work on the same index, go by it, and hash again what lacks it.
+- The *DCT signature*: the low frequencies of the luma, 119 coefficients of a cosine transform in one byte each, after
+  one byte of contrast. Two are compared by the cosine between their coefficients, the higher frequencies raised so that
+  each weighs about the same in a natural picture. It finds pairs that may show the same picture, but not a smooth
+  picture under a watermark, whose letters have most of the higher frequencies. So where signatures differ and hashes
+  are near, both pictures are reconstructed from their signatures and compared without what differs most.
+- The *sign map*: where, on 48 x 48 pixels, the luma is clearly above or below its surroundings. Two cards of one deck,
+  or two objects on white, have one DCT signature and differ in a small place. So sign maps are compared block by block.
+- The *flat share*: the share of pixels of exactly the grey of their neighbours. Nothing here uses it; releases of
+  schema 2, which may work on the same index, use it, and hash a picture again that lacks it.
 
-A look proves nothing: it says what is no match, and which matches are worth a look at their pixels (`_verification`).
+A descriptor cannot confirm a match: it excludes pairs, and selects candidates for verification (`_verification`).
 
-Mirrored and rotated pictures have the same coefficients with other signs and in another order, and a turned grain, so
-the eight transforms of a look need no second decode.
-
-The thresholds were chosen on real pictures; `bench/confidence.py` measures them, docs/matching.md has the figures and
-what they do not show.
+Mirrored and rotated pictures have the same coefficients with other signs and in another order, and a turned sign map,
+so the descriptors of the eight transforms need no second decode.
 """
 
 from __future__ import annotations
@@ -36,22 +32,22 @@ from numpy.typing import NDArray
 from PIL import Image
 
 DCT_SIDE_PX: Final = 32
-"""Pixels a side that a picture is brought to before its cosine transform."""
+"""Side of the picture that is transformed."""
 
 ORDER: Final = 14
-"""Highest sum of the two frequencies kept (in half waves a side); 0, the mean, is left out."""
+"""Highest sum of the two frequencies kept, in half waves a side; 0, the mean, is left out."""
 
 DCT_BYTES: Final = (ORDER + 1) * (ORDER + 2) // 2
-"""Bytes of the form: one of contrast, then one a coefficient."""
+"""Bytes of the DCT signature: one of contrast, then one for each coefficient."""
 
 SIGN_MAP_BLOCKS: Final = 6
-"""Blocks a side of the grain, of 8 x 8 pixels each, so that one is a word of 64 bits."""
+"""Blocks a side of the sign map; a block is 8 x 8 pixels, so one word of 64 bits."""
 
 SIGN_MAP_END: Final = DCT_BYTES + 2 * 8 * SIGN_MAP_BLOCKS**2
 
 DESCRIPTOR_BYTES: Final = SIGN_MAP_END + 1
-"""Bytes of a look: the form, then of the grain a word a block of what is brighter and one a block of what is darker,
-then the flatness in 255ths."""
+"""Bytes of a descriptor: the DCT signature, then the brighter and the darker half of the sign map with a word for each
+block, then the flat share in 255ths."""
 
 TRANSFORMS: Final[dict[str, tuple[bool, bool, bool]]] = {
     "none": (False, False, False),
@@ -63,19 +59,19 @@ TRANSFORMS: Final[dict[str, tuple[bool, bool, bool]]] = {
     "rotate270": (True, True, False),
     "transverse": (True, True, True),
 }
-"""What was done to a picture: swap its axes, then mirror left and right, then turn upside down. Rotations turn
-counter-clockwise, as Pillow's do."""
+"""Each transform as whether to swap the axes, then mirror left and right, then flip upside down. Rotations turn
+counter-clockwise, as in Pillow."""
 
-_ROWS: Final = 128
-"""Rows that the flatness is measured on at most, so that it costs no more on a large picture."""
+_FLAT_SHARE_ROWS: Final = 128
+"""Rows that the flat share is measured on at most, so that a large picture costs no more."""
 
 _STANDOUT_MIN_GREYS: Final = 1.0
-"""Grey levels that a pixel stands out by at least: less is the noise of a coder."""
+"""Smallest difference from its surroundings of a pixel that stands out; less is compression noise."""
 
 
 @functools.cache
 def frequencies() -> tuple[NDArray[numpy.intp], NDArray[numpy.intp]]:
-    """Vertical and horizontal frequency of each stored coefficient, shape (LOOK_BYTES - 1,)."""
+    """Vertical and horizontal frequency of each stored coefficient, shape (DCT_BYTES - 1,) each."""
     vertical, horizontal = numpy.mgrid[: ORDER + 1, : ORDER + 1]
     kept = (vertical + horizontal > 0) & (vertical + horizontal <= ORDER)
     return vertical[kept], horizontal[kept]
@@ -93,48 +89,47 @@ def dct_basis(side: int) -> NDArray[numpy.float32]:
 
 @functools.cache
 def emphasis() -> NDArray[numpy.float32]:
-    """Natural pictures fall off as one over the frequency; this raises each coefficient by as much."""
+    """Weights of the coefficients: the spectrum of natural pictures falls off as one over the frequency."""
     vertical, horizontal = frequencies()
     return numpy.hypot(vertical, horizontal).astype(numpy.float32)
 
 
 def compute_descriptor(luma: Image.Image) -> bytes:
-    """The look of a picture.
+    """The descriptor of a picture.
 
     Args:
-        luma: mode L, already turned upright, at least 1 x 1.
+        luma: mode L, upright, at least 1 x 1.
 
     Returns:
-        LOOK_BYTES bytes: the contrast in half grey levels (standard deviation, at most 127.5), then signed
-        coefficients, the strongest brought to 127, then the grain, then the flatness. All zero for a picture of one
-        grey.
+        DESCRIPTOR_BYTES bytes: the contrast in half grey levels (standard deviation, at most 127.5), the signed
+        coefficients scaled to a maximum of 127, the sign map and the flat share. All zero for a picture of one grey.
     """
     small = numpy.asarray(luma.resize((DCT_SIDE_PX, DCT_SIDE_PX), Image.Resampling.BILINEAR), numpy.float32)
     basis = dct_basis(DCT_SIDE_PX)
-    found = (basis @ small @ basis.T)[frequencies()]
-    contrast = min(255, round(2 * math.sqrt(float(found @ found)) / DCT_SIDE_PX))
+    coefficients = (basis @ small @ basis.T)[frequencies()]
+    contrast = min(255, round(2 * math.sqrt(float(coefficients @ coefficients)) / DCT_SIDE_PX))
     if contrast == 0:
         return bytes(DESCRIPTOR_BYTES)
-    found *= emphasis()
-    signed = numpy.rint(found * (127 / float(numpy.abs(found).max()))).astype(numpy.int8)
+    coefficients *= emphasis()
+    signed = numpy.rint(coefficients * (127 / float(numpy.abs(coefficients).max()))).astype(numpy.int8)
     return bytes([contrast]) + signed.tobytes() + _sign_map_of(luma) + bytes([round(255 * _flat_share(luma))])
 
 
 def _flat_share(luma: Image.Image) -> float:
-    """The share of pixels that are as bright as the one to the right and the one below, 0 to 1."""
+    """The share of pixels as bright as the ones to their right and below, 0 to 1."""
     if min(luma.size) < 2:
         return 1.0
     pixels = numpy.asarray(luma)
-    count = min(_ROWS, luma.height - 1)
+    count = min(_FLAT_SHARE_ROWS, luma.height - 1)
     rows = numpy.arange(count) * (luma.height - 1) // count
     here, below = pixels[rows], pixels[rows + 1]
     return float(((here[:, :-1] == here[:, 1:]) & (here[:, :-1] == below[:, :-1])).mean())
 
 
 def upgrade_descriptor(descriptor: bytes | None) -> bytes | None:
-    """A stored look as one of LOOK_BYTES; None when there is none, or none that this release knows.
+    """A stored descriptor in the form of this release; None when there is none, or of an unknown form.
 
-    One without its flatness, as early releases wrote it, finds what it found; the next scan looks again.
+    Early releases stored no flat share. Such a descriptor can be matched; the next scan computes it again.
     """
     if descriptor is not None and len(descriptor) == SIGN_MAP_END:
         return descriptor + b"\xff"
@@ -142,16 +137,16 @@ def upgrade_descriptor(descriptor: bytes | None) -> bytes | None:
 
 
 def _sign_map_of(luma: Image.Image) -> bytes:
-    """Where the picture stands out from its surroundings of 5 x 5, by half of what it does on average or more."""
+    """Where pixels differ from their surroundings of 5 x 5 by at least half the root mean square of that difference."""
     side = 8 * SIGN_MAP_BLOCKS
     small = numpy.asarray(luma.resize((side, side), Image.Resampling.BILINEAR), numpy.float32)
     around = small
     for axis in (0, 1):
         padded = numpy.pad(around, [(2, 2) if axis == way else (0, 0) for way in (0, 1)], mode="edge")
         around = numpy.mean([padded.take(range(start, start + side), axis) for start in range(5)], axis=0)
-    stands = small - around
-    least = max(_STANDOUT_MIN_GREYS, float(numpy.sqrt((stands * stands).mean())) / 2)
-    return _pack_blocks(stands >= least) + _pack_blocks(stands <= -least)
+    difference = small - around
+    limit = max(_STANDOUT_MIN_GREYS, float(numpy.sqrt((difference * difference).mean())) / 2)
+    return _pack_blocks(difference >= limit) + _pack_blocks(difference <= -limit)
 
 
 def _pack_blocks(plane: NDArray[numpy.bool_]) -> bytes:
@@ -161,7 +156,7 @@ def _pack_blocks(plane: NDArray[numpy.bool_]) -> bytes:
 
 
 def transform_descriptor(descriptor: bytes, transform: str) -> bytes:
-    """The look of the transformed picture, from the look alone.
+    """The descriptor of the transformed picture, from the descriptor alone.
 
     Raises:
         KeyError: `transform` is none of the eight (`TRANSFORMS`).
@@ -189,10 +184,10 @@ def transform_descriptor(descriptor: bytes, transform: str) -> bytes:
 
 @functools.cache
 def _coefficient_order(name: str) -> tuple[NDArray[numpy.intp], NDArray[numpy.int8]]:
-    """Where each coefficient comes from, and its sign: mirroring negates the odd horizontal frequencies."""
+    """The source index of each coefficient, and its sign: mirroring negates the odd horizontal frequencies."""
     swapped, mirrored, flipped = TRANSFORMS[name]
     vertical, horizontal = frequencies()
-    position_of = {pair: pixel for pixel, pair in enumerate(zip(vertical, horizontal, strict=True))}
+    position_of = {pair: index for index, pair in enumerate(zip(vertical, horizontal, strict=True))}
     order = [position_of[(h, v) if swapped else (v, h)] for v, h in zip(vertical, horizontal, strict=True)]
     odd = (horizontal * mirrored + vertical * flipped) % 2
     return numpy.array(order), (1 - 2 * odd).astype(numpy.int8)

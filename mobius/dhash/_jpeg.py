@@ -1,9 +1,10 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""A JPEG's own structure, as far as hashing gains by it (markers and scans: ITU-T T.81, annexes B and G).
+"""Decode JPEGs small, and read their structure as far as that helps (markers and scans: ITU-T T.81, annexes B and G).
 
-A progressive JPEG brings its picture in scans, coarse ones first. What a hash needs lies in the first tenth of the
-file: `early_scans` keeps that, so that libjpeg need not read the rest. `restore_end_marker` helps a file whose end marker was lost.
+`decode_small` decodes at 1/2, 1/4 or 1/8. A progressive JPEG stores its picture in scans, coarse ones first, and a hash
+needs only the first tenth of the file: `early_scans` cuts that out, so that libjpeg reads no more. `restore_end_marker`
+repairs a file whose end marker is missing.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _SOI: Final = b"\xff\xd8"
 _EOI: Final = b"\xff\xd9"
 _PROGRESSIVE: Final = 0xC2
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-# what a kept scan stands on: Huffman and quantisation tables, restart interval, JFIF and Adobe (colours), frame
+# what the decoding of a scan needs: Huffman and quantisation tables, restart interval, JFIF and Adobe (colours), frame
 _TABLES: Final = frozenset({0xC4, 0xDB, 0xDD, 0xE0, 0xEE, _PROGRESSIVE})
 _ADOBE: Final = 0xEE
 
@@ -35,10 +36,10 @@ MAX_SCANS: Final = 100
 _MAX_SEGMENTS: Final = 10_000
 
 DRAFT_MIN_SIDE_PX: Final = 72
-"""Pixels that a side keeps at least when a JPEG is decoded small. Drafted down to the grid itself, 9 bits change."""
+"""Smallest side of a JPEG that is decoded small. Decoded as small as the grid itself, 9 bits of its hash change."""
 
 _FILLER: Final = bytes((number * 151 + 73) % 251 for number in range(64))
-"""Coded data that means nothing, without a marker in it."""
+"""Meaningless coded data that holds no marker."""
 
 
 class _Component(NamedTuple):
@@ -58,7 +59,7 @@ class _Scan(NamedTuple):
 
 
 class _Segment(NamedTuple):
-    """A marker with what belongs to it, the coded data of a scan included: bytes `start` to `end` of the file."""
+    """A marker with its segment, and the coded data of a scan: bytes `start` to `end` of the file."""
 
     marker: int
     start: int
@@ -94,7 +95,7 @@ class _Jpeg:
 
 
 def _parse(data: bytes) -> _Jpeg | None:
-    """The structure, or None when it is not one that this understands without a doubt."""
+    """The structure; None unless every part of it is understood."""
     if not data.startswith(_SOI):
         return None
     frame, width, height = 0, 0, 0
@@ -104,7 +105,7 @@ def _parse(data: bytes) -> _Jpeg | None:
     while True:
         found = _MARKER.search(data, position)
         if found is None:
-            # a file cut inside its last scan; cut anywhere else, it lacks more than can be spared
+            # cut inside its last scan; a file cut anywhere else lacks too much
             ended = False
             break
         start, marker = found.start(), data[found.start() + 1]
@@ -146,9 +147,11 @@ def _parse(data: bytes) -> _Jpeg | None:
 
 
 def decode_small(image: Image.Image) -> tuple[Image.Image, float, float] | None:
-    """A JPEG's luma at 1/2, 1/4 or 1/8, and the width and height that the picture covers of it.
+    """Decode a JPEG at 1/2, 1/4 or 1/8 of its size.
 
-    None for what is no JPEG, too small, or decoded already.
+    Returns:
+        Its luma, and the width and height of it that the picture covers; None for what is no JPEG, too small, or
+        decoded already.
     """
     width, height = image.size
     denominator = next((part for part in (8, 4, 2) if min(width, height) >= part * DRAFT_MIN_SIDE_PX), 1)
@@ -168,8 +171,8 @@ def decode_small(image: Image.Image) -> tuple[Image.Image, float, float] | None:
 
 
 def has_too_many_scans(data: bytes) -> bool:
-    """Whether a progressive JPEG is one that only means to cost time: each scan is a pass over every block of the
-    picture, and can be written in a few bytes for each 32,767 blocks."""
+    """Whether a progressive JPEG has more than `MAX_SCANS` scans, as one made to cost time has: each scan is a pass
+    over every block of the picture, and takes a few bytes for each 32,767 blocks."""
     if data.count(b"\xff\xda") <= MAX_SCANS:  # those in its metadata counted as well
         return False
     jpeg = _parse(data)
@@ -177,7 +180,7 @@ def has_too_many_scans(data: bytes) -> bool:
 
 
 def early_scans(data: bytes, denominator: int) -> bytes | None:
-    """A progressive JPEG with only those scans that a decode of its luma at 1/2, 1/4 or 1/8 needs.
+    """A progressive JPEG reduced to the scans that decoding its luma at 1/2, 1/4 or 1/8 needs.
 
     That is the mean of each 8x8 block (the DC coefficient) to its last bit and, at 1/2 and 1/4, the first coarse bits
     of the luma's lowest other coefficients. About a tenth of the data remains.
@@ -211,7 +214,7 @@ def early_scans(data: bytes, denominator: int) -> bytes | None:
 
 
 def _starts_with_luma(data: bytes, jpeg: _Jpeg) -> bool:
-    """Whether the first component is the luma, as libjpeg judges it, and not red, or one of four inks."""
+    """Whether the first component is the luma by libjpeg's rules, and not red or one of four inks."""
     names = bytes(component.name for component in jpeg.components)
     adobe = [data[segment.start + 4 : segment.end] for segment in jpeg.segments if segment.marker == _ADOBE]
     plain_rgb = any(content.startswith(b"Adobe") and content[11:12] == b"\0" for content in adobe)
@@ -220,10 +223,10 @@ def _starts_with_luma(data: bytes, jpeg: _Jpeg) -> bool:
 
 @functools.lru_cache(64)
 def _empty_scans(width: int, height: int, components: tuple[_Component, ...]) -> bytes:
-    """Scans that say of every component: no other coefficients in any block.
+    """Scans that declare all further coefficients of every component zero.
 
-    Without them libjpeg takes the picture for an unfinished one and spends as much time again on guessing the missing
-    coefficients from neighbouring blocks, which moves the means as well.
+    Without them libjpeg treats the picture as incomplete and takes as much time again to estimate the missing
+    coefficients from neighbouring blocks, which changes the means as well.
     """
     runs = bytes(length << 4 for length in range(15))  # "the next 2^length + (so many bits more) blocks are done"
     scans = [bytes([0xFF, 0xC4, 0, 19 + len(runs), 0x13, 0, 0, 0, len(runs), *bytes(12)]), runs]  # codes of four bits
@@ -246,11 +249,11 @@ def _empty_scans(width: int, height: int, components: tuple[_Component, ...]) ->
 
 
 def restore_end_marker(data: bytes) -> bytes | None:
-    """A JPEG whose end marker was lost, with one; None when more is missing than could be spared.
+    """A JPEG without its end marker, with one appended; None when pixels are missing as well.
 
-    libjpeg invents what it does not find, so the file is decoded twice, the second time with meaningless data where
-    its own ends: if something was missing, the two differ there. A difference inside the last 32 pixels of the
-    last rows (at most an eighth of either side) is spared: that is the end of the last block.
+    libjpeg fills in what is missing, so the file is decoded twice, the second time with meaningless data after its
+    end: where coded data is missing, the two differ. A difference within the last 32 pixels of the last rows (at most
+    an eighth of either side) is accepted: that is the end of the last block.
     """
     jpeg = _parse(data)
     if jpeg is None or jpeg.ended or not jpeg.complete or len(jpeg.scans) > MAX_SCANS:
@@ -259,8 +262,8 @@ def restore_end_marker(data: bytes) -> bytes | None:
     whole = coded + _EOI
     luma = _luma(whole)
     box = ImageChops.difference(luma, _luma(coded + _FILLER + _EOI)).getbbox()
-    spared = (luma.width - min(32, luma.width // 8), luma.height - min(32, luma.height // 8))
-    return whole if box is None or (box[0] >= spared[0] and box[1] >= spared[1]) else None
+    tolerated = (luma.width - min(32, luma.width // 8), luma.height - min(32, luma.height // 8))
+    return whole if box is None or (box[0] >= tolerated[0] and box[1] >= tolerated[1]) else None
 
 
 def _luma(data: bytes) -> Image.Image:

@@ -169,7 +169,7 @@ class Library:
             Whether it was new.
         """
         if fingerprint.descriptor is None:
-            raise ValueError("A picture is added with its look: hash it with look=True.")
+            raise ValueError("A picture is added with its look: hash it with descriptor=True.")
         with self._database.writing() as connection:
             digest = (fingerprint.sha256,)
             statement = f"SELECT 1 FROM pictures WHERE sha256=? AND {USABLE}"  # noqa: S608

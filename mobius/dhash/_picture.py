@@ -23,14 +23,14 @@ KeeperRank = tuple[bool, bool, int, int, bytes, str]
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of the index, at one of the places where it lies.
+    """A picture of the index, at one of its paths.
 
     Attributes:
         path: absolute, as it is printed: bytes that are not UTF-8 show as \\xNN. None when it was only posted.
         modified_ns: the file's modification time in nanoseconds since 1970; None when it was only posted.
         warnings: a sentence for each fault that it could be hashed in spite of.
         copies: files with these very bytes.
-        place: the path as the file system knows it.
+        raw_path: the path in the file system's bytes; None when it was only posted.
     """
 
     sha256: str
@@ -50,13 +50,13 @@ class Picture:
 
     @property
     def confidence(self) -> Confidence:
-        """`doubtful` when there is so little detail in it that no match of it can be proven."""
+        """`doubtful` when it has too little detail for any match to be confirmed."""
         return "confident" if self.descriptor is not None and has_enough_detail(self.descriptor) else "doubtful"
 
     @property
     def keeper_rank(self) -> KeeperRank:
-        """Sorts the copy most worth keeping first: one that is a file and undamaged, the largest in pixels, then the
-        oldest, then by path."""
+        """Sorts the keeper first: a file before a posted picture, undamaged before damaged, then the largest in pixels,
+        then the oldest, then by path."""
         return (
             self.raw_path is None,
             bool(self.warnings),
@@ -67,7 +67,7 @@ class Picture:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """What an export holds of it, and what programs get."""
+        """The keys of an export and of the API."""
         return {
             "path": self.path,
             "sha256": self.sha256,
@@ -86,7 +86,7 @@ class Picture:
 def iterate_pictures(
     connection: sqlite3.Connection, where: str = "NOT quarantined", values: Sequence[Any] = ()
 ) -> Iterator[tuple[int, Picture]]:
-    """Picture ids with their pictures at every place, by id and path; one that was only posted has no place."""
+    """Picture ids with their pictures at each path, by id and path; a posted picture without a file has no path."""
     # every `where` is written in this package
     for row in connection.execute(
         "SELECT id, sha256, algorithm, rows, columns, width, height, format, pictures.size, release, posted, warnings,"  # noqa: S608
@@ -100,22 +100,23 @@ def iterate_pictures(
                 sha256=row[1], dhash=Dhash(unsigned(row[3]), unsigned(row[4]), row[2]), width=row[5], height=row[6],
                 format=row[7], size=row[8], release=row[9], posted=bool(row[10]), warnings=tuple(row[11].splitlines()),
                 descriptor=None if upgrade_descriptor(row[12]) is None else row[12],
-                raw_path=row[13], path=None if row[13] is None else printable(row[13]), modified_ns=row[14], copies=row[15],
+                raw_path=row[13], path=None if row[13] is None else printable(row[13]), modified_ns=row[14],
+                copies=row[15],
             ),
         )  # fmt: skip
 
 
 def pictures_by_id(connection: sqlite3.Connection, ids: Iterable[int]) -> dict[int, list[Picture]]:
-    """Picture id to the picture at each of its places, the one most worth keeping first."""
-    found: dict[int, list[Picture]] = {}
+    """Picture id to the picture at each of its paths, the one to keep first."""
+    pictures: dict[int, list[Picture]] = {}
     numbers = json.dumps([int(number) for number in ids])
     for number, picture in iterate_pictures(connection, "id IN (SELECT value FROM json_each(?))", (numbers,)):
-        found.setdefault(number, []).append(picture)
-    return {number: sorted(pictures, key=lambda picture: picture.keeper_rank) for number, pictures in found.items()}
+        pictures.setdefault(number, []).append(picture)
+    return {number: sorted(copies, key=lambda picture: picture.keeper_rank) for number, copies in pictures.items()}
 
 
 def unchanged_file(picture: Picture) -> Path | None:
-    """The picture's file, when it is there and as it was indexed."""
+    """The picture's file, if it exists and its size and time are as indexed."""
     if picture.raw_path is None:
         return None
     path = Path(os.fsdecode(picture.raw_path))
@@ -127,14 +128,14 @@ def unchanged_file(picture: Picture) -> Path | None:
 
 
 USABLE: Final = f"(NOT quarantined AND length(look) IS {DESCRIPTOR_BYTES})"
-"""Of `pictures`: what need not be hashed again."""
+"""SQL condition on `pictures`: rows that need not be hashed again."""
 
 
 def store(
     connection: sqlite3.Connection, fingerprints: Iterable[Fingerprint], release: str, *, replace_algorithm: bool
 ) -> None:
-    """Write pictures. One that is known keeps its row, unless that is of no use (quarantined, or without its look) or,
-    when `replace_algorithm`, of another algorithm."""
+    """Write pictures. A known one keeps its row, unless that must be hashed again (see `USABLE`) or, with
+    `replace_algorithm`, is of another algorithm."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     connection.executemany(
         "INSERT INTO pictures (sha256, size, algorithm, rows, columns, look, width, height, format, warnings,"  # noqa: S608
@@ -145,21 +146,22 @@ def store(
         f" excluded.written_at) WHERE NOT {USABLE} OR (? AND algorithm != excluded.algorithm)",
         (
             (
-                found.sha256, found.size, found.dhash.algorithm, signed(found.dhash.rows), signed(found.dhash.columns),
-                found.descriptor, found.width, found.height, found.format, "\n".join(found.warnings), release, now, replace_algorithm,
+                one.sha256, one.size, one.dhash.algorithm, signed(one.dhash.rows), signed(one.dhash.columns),
+                one.descriptor, one.width, one.height, one.format, "\n".join(one.warnings), release, now,
+                replace_algorithm,
             )
-            for found in fingerprints
+            for one in fingerprints
         ),
     )  # fmt: skip
 
 
 def printable(raw_path: bytes) -> str:
-    """A path as it can be printed: bytes that are not UTF-8 show as \\xNN."""
+    """A path that can be printed: bytes that are not UTF-8 are escaped as \\xNN."""
     return raw_path.decode("utf-8", "backslashreplace")
 
 
 def signed(value: int) -> int:
-    """SQLite's numbers are signed."""
+    """An unsigned 64-bit number as SQLite stores it."""
     return value - (1 << 64) if value >= 1 << 63 else value
 
 

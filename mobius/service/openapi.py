@@ -328,9 +328,10 @@ _PATHS: Final[dict[str, Any]] = {
         "post": _operation(
             "search",
             "Find similar images, by an image or by its hash. A search by hash finds doubtful matches only. A "
-            f"confident match was verified on the pixels of both files: the {VERIFIED_PER_SEARCH} nearest candidates are "
-            "verified at once, the others are doubtful unless the index has their verification. An image that was "
-            "only posted has no file, and is doubtful unless its bytes are the same.",
+            "confident match was verified on the pixels of both files: the "
+            f"{VERIFIED_PER_SEARCH} nearest candidates are verified at once, the others are doubtful unless the index "
+            "has their verification. An image that was only posted has no file, and is doubtful unless its bytes are "
+            "the same.",
             {200: _json("Matches", "The matches: confident ones first, then by distance.")},
             (400, 401, 404, *_BODY, 503),
             parameters=(

@@ -363,7 +363,7 @@ def test_a_posted_picture_is_kept_once_with_its_thumbnail_and_removed(library: L
     assert library.thumbnail(found.sha256) is None
     assert library.add(found), "it may come again"
     assert library.thumbnail(found.sha256) is None, "without what was removed with it"
-    with pytest.raises(ValueError, match="look=True"):
+    with pytest.raises(ValueError, match="descriptor=True"):
         library.add(hash_bytes(picture(2)))
 
 

@@ -215,7 +215,7 @@ HIDDEN = """
 import os, sys
 import PIL.Image
 from mobius.dhash import Library, hash_file
-hash_file(sys.argv[2] + "/0/0000.jpg", look=True)  # all that is imported late, while it may be read
+hash_file(sys.argv[2] + "/0/0000.jpg", descriptor=True)  # all that is imported late, while it may be read
 PIL.Image.init()
 os.setgid(65534); os.setuid(65534)
 with Library(sys.argv[1]) as library:
@@ -255,7 +255,7 @@ def test_names_that_are_not_utf8_stay_apart(tmp_path: Path) -> None:
         Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(picture(number))
     with Library(tmp_path / "index.sqlite") as library:
         assert library.scan(folder).images == 4
-        assert len({found.place for found in library.pictures()}) == 4
+        assert len({found.raw_path for found in library.pictures()}) == 4
         assert all(library.thumbnail(found.sha256) for found in library.pictures())
         assert library.scan(folder).unchanged == 4
 

@@ -107,7 +107,7 @@ import sys
 from mobius.dhash import Library, _verifier
 _verifier._BATCH_SECONDS = 0
 with Library(sys.argv[1]) as library:
-    left = library.prove(threads=2, progress=lambda done, total: print(done, flush=True))
+    left = library.verify_pairs(threads=2, progress=lambda done, total: print(done, flush=True))
 print("finished", left, flush=True)
 """
 
@@ -267,13 +267,13 @@ def test_every_decoding_has_its_room(folder: Path, tmp_path: Path) -> None:
     asked: list[int] = []
 
     @contextlib.contextmanager
-    def room(pixels: int) -> object:
+    def budget(pixels: int) -> object:
         asked.append(pixels)
         yield
 
     with Library(tmp_path / "index") as library:
         library.scan(folder)
-        assert library.verify_pairs(threads=1, room=room) == 0
+        assert library.verify_pairs(threads=1, memory_budget=budget) == 0
     assert asked == [256 * 256] * 18, "each picture once"
 
 
@@ -287,18 +287,18 @@ def test_a_large_file_of_few_pixels_takes_room_for_its_bytes_and_one_too_large_i
     asked: list[int] = []
 
     @contextlib.contextmanager
-    def room(pixels: int) -> object:
+    def budget(pixels: int) -> object:
         asked.append(pixels)
         yield
 
     with Library(tmp_path / "index") as library:
         library.scan(folder)
         monkeypatch.setattr(_verifier, "VERIFIED_FILE_MAX_BYTES", 900_000)
-        assert library.verify_pairs(threads=1, room=room) == 1
+        assert library.verify_pairs(threads=1, memory_budget=budget) == 1
         assert max(asked, default=0) <= 256 * 256
         library.scan(folder)
         monkeypatch.setattr(_verifier, "VERIFIED_FILE_MAX_BYTES", 1_000_000)
-        assert library.verify_pairs(threads=1, room=room) == 0
+        assert library.verify_pairs(threads=1, memory_budget=budget) == 0
         assert max(asked) == (folder / "0.jpg").stat().st_size // 3
 
 
