@@ -37,16 +37,24 @@ TEAMS: dict[ExitCode, str] = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """One way for a run to end: its name, its exit code, what it means, and what a person does next."""
+    """One way for a run to end: its name, its exit code, what it means, and what a person does next.
+
+    `proves_bad` says whether it speaks against the release itself, wherever it shows. Silence or a full disk does not.
+    """
 
     name: str
     code: ExitCode
     meaning: str
     do_next: str
+    proves_bad: bool = False
 
 
-def _table(*rows: tuple[str, ExitCode, str, str]) -> dict[str, Outcome]:
-    return {name: Outcome(name, code, meaning, do_next) for name, code, meaning, do_next in rows}
+_Row = tuple[str, ExitCode, str, str] | tuple[str, ExitCode, str, str, bool]
+_PROVES_BAD = True
+
+
+def _table(*rows: _Row) -> dict[str, Outcome]:
+    return {row[0]: Outcome(*row) for row in rows}
 
 
 OUTCOMES: dict[str, Outcome] = _table(
@@ -178,6 +186,7 @@ OUTCOMES: dict[str, Outcome] = _table(
         ExitCode.PROCESSING,
         "The staged release does not answer the golden requests as it must.",
         "Do not promote it: compare wanted and got in the reason, and correct the release.",
+        _PROVES_BAD,
     ),
     (
         "smoke_failed",
@@ -190,12 +199,14 @@ OUTCOMES: dict[str, Outcome] = _table(
         ExitCode.PROCESSING,
         "The release's instance stopped by itself.",
         "Read the instance's journal lines in the result, or `journalctl -u` of its unit on the host.",
+        _PROVES_BAD,
     ),
     (
         "rolled_back",
         ExitCode.PROCESSING,
         "The release failed its gate; every host serves what it served before.",
         "Read the gate's evidence in the result and correct the release.",
+        _PROVES_BAD,
     ),
     (
         "gate_inconclusive",

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from mobius.cli.options import format_option, key_option
+from mobius.cli.render.bundle import bundle_lines
 from mobius.control.bundle import builder as bundles
 from mobius.manifest import Bundle, signature_path
 
@@ -99,13 +100,7 @@ def _show(made: Bundle, form: str, signed_by: str | None = None) -> None:
     if form == "json":
         click.echo(json.dumps({**_as_dict(made), "signed_by": signed_by}, indent=2, sort_keys=True))
         return
-    click.echo(f"{made.release_id}  {made.path}")
-    click.echo(
-        f"commit {made.manifest.commit[:12]} of {made.manifest.built_at}, Python {made.manifest.python} on "
-        f"{made.manifest.platform}, {len(made.manifest.files)} files, {made.size / 1e6:.1f} MB"
-    )
-    if signed_by:
-        click.echo(f"signed by {signed_by}")
+    click.echo("\n".join(bundle_lines(made, signed_by)))
 
 
 def _as_dict(made: Bundle) -> dict[str, Any]:

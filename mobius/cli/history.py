@@ -7,7 +7,7 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ import click
 
 from mobius import durable
 from mobius.cli.options import format_option
+from mobius.cli.render.history import csv_text, run_line, run_lines
 from mobius.cli.render.progress import Lines
-from mobius.control.history import query as history_runs
-from mobius.control.history import report as history_report
-from mobius.control.history import verifier as history_verify
+from mobius.cli.render.report import report_page
+from mobius.control.history import query, verifier
 from mobius.control.history.writer import default_folder
 from mobius.control.run.inventory import inventory_value
 from mobius.control.run.project import DEFAULT_INVENTORY, find_checkout, find_inventory
@@ -31,11 +31,11 @@ def folder_of(folder: str | None, inventory: str) -> Path:
     if folder:
         return Path(folder).expanduser().absolute()
     checkout = find_checkout()
-    given = inventory_value(inventory, checkout, "mobius_history_dir", "Or name the history's folder with --dir.")
-    return Path(given).expanduser().resolve() if given else default_folder(os.environ)
+    configured = inventory_value(inventory, checkout, "mobius_history_dir", "Or name the history's folder with --dir.")
+    return Path(configured).expanduser().resolve() if configured else default_folder(os.environ)
 
 
-def _where(command: Callable[..., int]) -> Callable[..., int]:
+def _history_options(command: Callable[..., int]) -> Callable[..., int]:
     """Adds -i, --dir and --format; the command gets the folder."""
     options = (
         click.option(
@@ -49,8 +49,8 @@ def _where(command: Callable[..., int]) -> Callable[..., int]:
     )
 
     @functools.wraps(command)
-    def with_folder(inventory: str, folder: str | None, **rest: Any) -> int:
-        return command(folder_of(folder, inventory), inventory, **rest)
+    def with_folder(inventory: str, folder: str | None, **others: Any) -> int:
+        return command(folder_of(folder, inventory), inventory, **others)
 
     decorated: Callable[..., int] = with_folder
     for option in reversed(options):
@@ -72,7 +72,7 @@ def history() -> None:
 
 
 @history.command("list")
-@_where
+@_history_options
 @format_option
 def list_runs(folder: Path, inventory: str, form: str) -> int:  # noqa: ARG001
     """List the runs, oldest first.
@@ -81,18 +81,18 @@ def list_runs(folder: Path, inventory: str, form: str) -> int:  # noqa: ARG001
     Example:
       mobius history list -i inventories/production --format json
     """
-    runs = history_runs.read_runs(folder)
+    runs = query.read_runs(folder)
     if form == "json":
-        _print_json([history_runs.listed(run) for run in runs])
+        _print_json([query.listed(run) for run in runs])
         return int(ExitCode.SUCCESS)
     for run in runs:
-        click.echo(_line(run))
+        click.echo(run_line(run))
     return int(ExitCode.SUCCESS)
 
 
 @history.command("show")
 @click.argument("run", metavar="RUN")
-@_where
+@_history_options
 @format_option
 def show(folder: Path, inventory: str, run: str, form: str) -> int:  # noqa: ARG001
     """Show everything that is recorded of one run. RUN is its id or the beginning of it.
@@ -101,30 +101,19 @@ def show(folder: Path, inventory: str, run: str, form: str) -> int:  # noqa: ARG
     Example:
       mobius history show 20260131T230501Z
     """
-    found = [item for item in history_runs.read_runs(folder) if item["run"].startswith(run)]
-    if len(found) != 1:
-        what = "No run begins" if not found else f"{len(found)} runs begin"
+    matching = [item for item in query.read_runs(folder) if item["run"].startswith(run)]
+    if len(matching) != 1:
+        what = "No run begins" if not matching else f"{len(matching)} runs begin"
         raise MobiusError("invalid_input", f"{what} with {run}.", do_next="Take an id from `mobius history list`.")
     if form == "json":
-        _print_json(found[0])
+        _print_json(matching[0])
         return int(ExitCode.SUCCESS)
-    click.echo(_line(found[0]))
-    for name, value in found[0]["intent"].items():
-        if value not in (None, "", [], {}) and name != "holder":
-            click.echo(f"  {name:<18}  {json.dumps(value) if isinstance(value, dict | list) else value}")
-    for result in found[0]["results"]:
-        facts = json.dumps(
-            {**result.get("fields", {}), **({"outcome": result["outcome"]} if "outcome" in result else {})}
-        )
-        click.echo(f"  {result['at']}  {result['host']}  {result['status']:<11}  {result['task']}  {facts}")
-    for made in found[0]["decisions"]:
-        facts = json.dumps({name: value for name, value in made.items() if name not in ("at", "seq")})
-        click.echo(f"  {made['at']}  decided for all hosts (record {made['seq']})  {facts}")
+    click.echo("\n".join(run_lines(matching[0])))
     return int(ExitCode.SUCCESS)
 
 
 @history.command("verify")
-@_where
+@_history_options
 @click.option("--offline", is_flag=True, help="Ask no host; the answer is then at best `unwitnessed`.")
 @click.option("--witnesses", metavar="FILE", help="Take what the hosts have seen from this file, and ask none.")
 @click.option("--save-witnesses", metavar="FILE", help="Write what the hosts have seen to this file, for an auditor.")
@@ -155,19 +144,19 @@ def verify(
       mobius history verify -i inventories/production --signers /etc/mobius/allowed_signers
       mobius history verify --dir ./audit --witnesses ./audit/witnesses.json
     """
-    if not (folder / history_verify.FILE_NAME).exists():
-        history_runs.read_runs(folder)  # says so
+    if not (folder / verifier.FILE_NAME).exists():
+        query.read_runs(folder)  # says so
     if witnesses:
-        seen = _read_witnesses(Path(witnesses))
+        heads = _witnesses_in_file(Path(witnesses))
     elif offline:
-        seen = {}
+        heads = {}
     else:
-        seen = ask_witnesses(inventory)
+        heads = read_witnesses(inventory)
     if save_witnesses:
-        durable.write_json(Path(save_witnesses), seen)
+        durable.write_json(Path(save_witnesses), heads)
     if signers and not Path(signers).is_file():
         raise MobiusError("invalid_input", f"There is no file {signers}.")
-    verdict = history_verify.verify(folder, witnesses=seen, signers=Path(signers) if signers else None, others=others)
+    verdict = verifier.verify(folder, witnesses=heads, signers=Path(signers) if signers else None, others=others)
     if form == "json":
         _print_json(verdict.as_dict())
     else:
@@ -177,7 +166,7 @@ def verify(
 
 
 @history.command("export")
-@_where
+@_history_options
 @click.option("--from", "begin", metavar="DAY", help="Runs that started on this day or later (UTC).")
 @click.option("--to", "end", metavar="DAY", help="Runs that started before this day (UTC).")
 @click.option("--all", "everything", is_flag=True, help="Check runs too; without it only what could change a host.")
@@ -189,17 +178,17 @@ def export(folder: Path, inventory: str, begin: str | None, end: str | None, eve
     Example:
       mobius history export --from 2026-01-01 --to 2026-04-01 --format csv > changes.csv
     """
-    runs = history_runs.in_period(history_runs.read_runs(folder), begin, end)
+    runs = query.in_period(query.read_runs(folder), begin, end)
     runs = [run for run in runs if everything or not run["check"]]
     if form == "json":
         _print_json(runs)
     else:
-        click.echo(history_runs.csv_text(runs), nl=False)
+        click.echo(csv_text(runs), nl=False)
     return int(ExitCode.SUCCESS)
 
 
 @history.command("report")
-@_where
+@_history_options
 @click.option("--output", default="history.html", show_default=True, metavar="FILE", help="Where the page goes.")
 @click.option("--offline", is_flag=True, help="Ask no host; the page then says `unwitnessed`.")
 def report(folder: Path, inventory: str, output: str, offline: bool) -> int:
@@ -209,15 +198,15 @@ def report(folder: Path, inventory: str, output: str, offline: bool) -> int:
     Example:
       mobius history report -i inventories/production --output history.html
     """
-    runs = history_runs.read_runs(folder)
-    verdict = history_verify.verify(folder, witnesses={} if offline else ask_witnesses(inventory))
-    place = Path(output).absolute()
-    durable.write_bytes(place, history_report.page(runs, verdict).encode())
-    click.echo(place)
+    runs = query.read_runs(folder)
+    verdict = verifier.verify(folder, witnesses={} if offline else read_witnesses(inventory))
+    path = Path(output).absolute()
+    durable.write_bytes(path, report_page(runs, verdict).encode())
+    click.echo(path)
     return int(ExitCode.SUCCESS)
 
 
-def ask_witnesses(inventory: str) -> dict[str, Any]:
+def read_witnesses(inventory: str) -> dict[str, Any]:
     """`{host: {heads, journal}}` of every host of the inventory; null for one that did not answer."""
     checkout = find_checkout()
     request = RunRequest(
@@ -236,27 +225,14 @@ def ask_witnesses(inventory: str) -> dict[str, Any]:
     return {**silent, **answers}
 
 
-def _read_witnesses(place: Path) -> dict[str, Any]:
+def _witnesses_in_file(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(place.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise MobiusError("invalid_input", f"{place} does not hold what hosts have seen: {error}.") from error
+        raise MobiusError("invalid_input", f"{path} does not hold what hosts have seen: {error}.") from error
     if not isinstance(value, dict):
-        raise MobiusError("invalid_input", f"{place} does not hold what hosts have seen: it is no object.")
+        raise MobiusError("invalid_input", f"{path} does not hold what hosts have seen: it is no object.")
     return value
-
-
-def _line(run: Mapping[str, Any]) -> str:
-    word = run["outcome"] or "running or lost"
-    check = "  check" if run["check"] else ""
-    went = f"{_release(run['from_release'])} -> {_release(run['to_release'])}"
-    return f"{run['run']}  {run['playbook']}  {word}  {went}  {run['actor']}{check}"
-
-
-def _release(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{host}: {release or 'nothing'}" for host, release in sorted(value.items()))
-    return value or "nothing"
 
 
 def _print_json(value: Any) -> None:

@@ -24,8 +24,6 @@ from mobius.control.run.action import current_workspace
 from mobius.control.run.outcome import Observer
 from mobius.errors import ExitCode, MobiusError
 
-_COLLECTION = "mobius.dhash."
-
 DOCUMENTATION = r"""
 name: outcome
 type: aggregate
@@ -81,8 +79,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             if not self._notifier.opened and not context.CLIARGS.get("check"):
                 self._notify(result.host, facts)
         action, _ = _task(result)
-        if action.startswith(_COLLECTION):
-            self._notifier.heard(action.removeprefix(_COLLECTION), result.result)
+        self._notifier.take(action, result.result)
         self._record("changed" if result.result.get("changed") else "ok", result)
         self._collect(result)
 

@@ -4,15 +4,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from mobius.control.history import verifier as form
+from mobius.control.modules import module_entry, module_name
 from mobius.errors import MobiusError
 
 COLUMNS = (
@@ -92,23 +90,21 @@ def _hosts_so_far(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, A
 
 def is_opening(module: str) -> bool:
     """Whether this is the module that opens a run."""
-    return module == "mobius.dhash.run"
+    return module_name(module) == "run"
 
 
 def sum_up(hosts: dict[str, dict[str, Any]], result: Mapping[str, Any]) -> None:
     """Bring `hosts` up to date with one result: each host's from_release, to_release, backup and gate."""
     host = hosts.setdefault(str(result.get("host")), {})
     module, fields = str(result.get("module")), result.get("fields") or {}
-    name = module.rpartition(".")[2]
-    # a rollback's hosts are not asked when the run is opened
-    before = "left" if name == "rollback" else "release" if is_opening(module) else ""
-    if before in fields:
-        host.setdefault("from_release", fields[before])
-        host.setdefault("to_release", fields[before])
+    name, entry = module_name(module), module_entry(module)
+    if entry.before_field in fields:
+        host.setdefault("from_release", fields[entry.before_field])
+        host.setdefault("to_release", fields[entry.before_field])
     if result.get("status") not in ("ok", "changed"):
         return
-    if name in ("promotion", "rollback") and "confirmed" in fields:
-        host["to_release"] = fields["confirmed"]
+    if entry.after_field in fields:
+        host["to_release"] = fields[entry.after_field]
     elif name == "backup" and fields.get("id"):
         host["backup"] = {"id": fields["id"], "sha256": fields.get("sha256")}
     elif name == "gate" and "verdict" in fields:
@@ -148,22 +144,3 @@ def _moment(text: str | None) -> datetime | None:
     except ValueError as error:
         raise MobiusError("invalid_input", f"{text!r} is not a day like 2026-01-31 or a moment in ISO 8601.") from error
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-def csv_text(runs: Iterable[Mapping[str, Any]]) -> str:
-    """The runs as CSV; lists and objects as JSON, and no cell that a spreadsheet would take for a formula."""
-    stream = io.StringIO()
-    writer = csv.writer(stream)
-    writer.writerow((*COLUMNS, "check", "ticket", "commit", "clean"))
-    for run in runs:
-        change = run["intent"].get("change") or {}
-        more = (run["check"], change.get("ticket"), run["intent"].get("commit"), run["intent"].get("clean"))
-        writer.writerow([_cell(value) for value in (*(run[name] for name in COLUMNS), *more)])
-    return stream.getvalue()
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    text = json.dumps(value, sort_keys=True) if isinstance(value, bool | dict | list) else str(value)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -16,30 +16,10 @@ from mobius.control.history.opened_run import OpenedRun
 from mobius.control.history.query import is_opening, sum_up
 from mobius.control.history.verifier import digest
 from mobius.control.history.writer import plain
+from mobius.control.modules import module_entry, module_name
 from mobius.control.run.outcome import Decision, Ending
 from mobius.control.run.workspace import RunWorkspace
 from mobius.errors import OUTCOMES, MobiusError
-
-_COLLECTION = "mobius.dhash."
-
-# module: the fields of its result that are recorded. `reason` only where the module itself has made every word of it.
-RESULT_FIELDS: dict[str, tuple[str, ...]] = {
-    "backup": ("id", "sha256", "bytes", "verified", "removed"),
-    "bundle_info": ("release", "service", "sha256", "commit", "version"),
-    "decide": ("decision", "verdict", "mark_bad"),
-    "gate": ("verdict", "reason", "evidence"),
-    "instance": ("release", "state"),
-    "mark": ("release", "bad"),
-    "promotion": ("release", "state", "confirmed", "token"),
-    "release": ("release", "signer"),
-    "restore": ("id", "saved"),
-    "restore_drill": ("backup", "release", "files"),
-    "retention": ("removed",),
-    "rollback": ("left", "confirmed", "token", "seconds", "witnessed"),
-    "run": ("release", "witnessed"),
-    "window": ("window",),
-}
-
 
 DECISION_FIELDS = ("service", "release", "why", "batches")
 """What a promotion may say about its decision."""
@@ -53,9 +33,9 @@ def result_data(host: str, action: str, task: str, status: str, result: Mapping[
         task: the task's name as the playbook has it, before templates are filled in.
         status: ok, changed, failed or unreachable.
     """
-    module = action.removeprefix(_COLLECTION) if action.startswith(_COLLECTION) else ""
+    recorded = module_entry(action).recorded
     bad = status in ("failed", "unreachable")
-    if module not in RESULT_FIELDS and not bad:
+    if recorded is None and not bad:
         return None
     data: dict[str, Any] = {"host": host, "task": task, "module": action, "status": status}
     if bad:
@@ -64,7 +44,7 @@ def result_data(host: str, action: str, task: str, status: str, result: Mapping[
         plain = "unreachable" if status == "unreachable" else "timeout" if result.get("timedout") else "task_failed"
         data["outcome"] = outcome if outcome in OUTCOMES else plain
     if not result.get("_ansible_no_log"):
-        data["fields"] = {name: result[name] for name in RESULT_FIELDS.get(module, ()) if name in result}
+        data["fields"] = {name: result[name] for name in recorded or () if name in result}
     return data
 
 
@@ -107,7 +87,7 @@ class RunRecorder:
     def result(self, host: str, action: str, task: str, status: str, result: Mapping[str, Any]) -> None:
         """One result of one task on one host; of a loop, each item's."""
         items = result.get("results")
-        if isinstance(items, list) and action.startswith(_COLLECTION):
+        if isinstance(items, list) and module_name(action):
             for item in items:
                 if isinstance(item, Mapping):
                     self.result(host, action, task, "changed" if item.get("changed") else status, item)

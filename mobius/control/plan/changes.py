@@ -17,13 +17,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mobius.control.modules import module_entry, module_name
 from mobius.control.run.outcome import Ending, ending
 
-_COLLECTION = "mobius.dhash."
-# Modules that all show one state, a host's releases: each plan of theirs is made from where the host stands.
-_ONE_STATE = frozenset(f"{_COLLECTION}{name}" for name in ("instance", "mark", "promotion", "rollback"))
-# What they write depends on data that a living service goes on changing after the check run.
-_LIVING = {f"{_COLLECTION}backup": "what there is to save is known only then"}
 _WATCHED = "watched"  # the release whose monitoring window is open, in what those modules show
 _LONGEST = 20_000  # characters of a text that are kept; of a longer one its digest
 _SHOWN = 20  # differences that are told; all are counted
@@ -112,7 +108,7 @@ class Collector:
             skipped: whether Ansible has skipped it, by its condition or because its module has no check mode.
         """
         found = self.hosts.setdefault(host, HostChanges())
-        if module == f"{_COLLECTION}run" and found.state is None:
+        if module_name(module) == "run" and found.state is None:
             found.state = result.get("state")
         items = result.get("results")
         loop = isinstance(items, list) and items and all(isinstance(item, Mapping) for item in items)
@@ -121,8 +117,10 @@ class Collector:
             if why:
                 found.changes.append(Change(task, module, (), why))
             elif part.get("changed"):
-                found.changes.append(Change(task, module, tuple(_deltas(part.get("diff"))), _LIVING.get(module, "")))
-                if module in _ONE_STATE:
+                found.changes.append(
+                    Change(task, module, tuple(_deltas(part.get("diff"))), module_entry(module).unpredictable)
+                )
+                if module_entry(module).shares_state:
                     self._one_state(host, found, part.get("diff"))
 
     def _one_state(self, host: str, found: HostChanges, diff: Any) -> None:
@@ -293,7 +291,7 @@ def _resources(found: HostChanges, open_tasks: set[str], *, diffs: bool) -> Coun
         if change.unknown or change.task in open_tasks:
             continue
         resources[change.task, "null", "null"] += 1
-        if change.module not in _ONE_STATE and (diffs or change.module.startswith(_COLLECTION)):
+        if not module_entry(change.module).shares_state and (diffs or module_name(change.module)):
             for delta in change.diff:
                 name = f"{change.task}: {delta.path}" if delta.path else change.task
                 resources[name, json.dumps(delta.before), json.dumps(delta.after)] += 1

@@ -18,6 +18,7 @@ from typing import Any
 
 from mobius import durable
 from mobius.control.history.verifier import canonical
+from mobius.control.modules import module_entry
 from mobius.control.plan.changes import HostChanges, canonical_value
 from mobius.errors import MobiusError
 
@@ -128,8 +129,8 @@ class Plan:
     @property
     def touches_releases(self) -> bool:
         """Whether it brings a release to a host, or switches to one."""
-        modules = {f"mobius.dhash.{name}" for name in ("release", "instance", "promotion")}
-        return any(change.module in modules for found in self.hosts.values() for change in found.changes)
+        changes = (change for host in self.hosts.values() for change in host.changes)
+        return any(module_entry(change.module).brings_release for change in changes)
 
     def age(self, now: datetime) -> float:
         """Seconds since it was made.

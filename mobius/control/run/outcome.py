@@ -22,9 +22,6 @@ _ORDER = (*_FIRST, *(name for name in sorted(OUTCOMES, key=lambda name: -OUTCOME
 VERDICTS = ("pass", "unknown", "inconclusive", "error", "fail")
 """What a gate can say of a host, from best to worst. `unknown` exists in check mode only."""
 
-# Failures that speak of the release itself, wherever they show: silence or a full disk proves nothing against it.
-_PROVES_BAD = frozenset({"golden_mismatch", "instance_failed", "rolled_back"})
-
 _REASON_LIMIT = 600
 
 
@@ -249,7 +246,7 @@ def _judge(report: HostReport) -> tuple[str, dict[str, Any]]:
     carried = result.get("mobius_failure") or result.get("failure")
     if isinstance(carried, Mapping) and carried.get("outcome") in OUTCOMES:
         failure = _complete(carried)
-        return ("fail" if failure["outcome"] in _PROVES_BAD else "error"), failure
+        return ("fail" if OUTCOMES[failure["outcome"]].proves_bad else "error"), failure
     if result.get("unreachable"):
         return "error", MobiusError("unreachable", _message(result)).as_dict()
     if result.get("failed"):

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Protocol
 
-_COLLECTION = "mobius.dhash."
+from mobius.control.modules import COLLECTION
 
 PHASES: Mapping[str, str | Mapping[str, str]] = MappingProxyType(
     {
@@ -308,7 +308,7 @@ def _place(data: Mapping[str, Any]) -> str:
 
 
 def _module(data: Mapping[str, Any]) -> str:
-    return str(data.get("task_action") or "").removeprefix(_COLLECTION)
+    return str(data.get("task_action") or "").removeprefix(COLLECTION)
 
 
 def _signals(found: Any) -> tuple[Signal, ...]:

@@ -8,17 +8,18 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from mobius.cli import lab as lab_command
-from mobius.cli.lab import HostStatus, LabStatus
+from mobius.cli.lab import lab as lab_command
+from mobius.control import lab as labs
+from mobius.control.lab import LabHostStatus, LabStatus
 from mobius.errors import MobiusError
 
 
-def host(state: str) -> HostStatus:
-    return HostStatus("lab1", state, 21000, 21001, "bookworm", "mobius-0000000a-lab1")
+def host(state: str) -> LabHostStatus:
+    return LabHostStatus("lab1", state, 21000, 21001, "bookworm", "mobius-0000000a-lab1")
 
 
 def test_without_a_record_the_lab_is_down_and_the_exit_code_is_3(tmp_path: Path) -> None:
-    result = CliRunner().invoke(lab_command.lab, ["status", "--root", str(tmp_path)], standalone_mode=False)
+    result = CliRunner().invoke(lab_command, ["status", "--root", str(tmp_path)], standalone_mode=False)
     assert result.return_value == 3
     assert result.output == "The lab is down; `mobius lab up` starts it.\n"
 
@@ -27,7 +28,7 @@ def test_a_copied_checkouts_record_is_not_its_own_lab(tmp_path: Path) -> None:
     (tmp_path / ".lab").mkdir()
     record = {"lab": "0000000a", "memory_limits_enforced": True, "root": "/elsewhere", "hosts": []}
     (tmp_path / ".lab" / "lab.json").write_text(json.dumps(record))
-    assert lab_command.read_status(tmp_path) == LabStatus(None, (), None)
+    assert labs.read_status(tmp_path) == LabStatus(None, (), None)
 
 
 @pytest.mark.parametrize("damage", ["", "[]", "{}", '{"lab": 1, "memory_limits_enforced": true, "hosts": [{}]}'])
@@ -35,7 +36,7 @@ def test_a_damaged_record_is_an_environment_failure_that_up_repairs(tmp_path: Pa
     (tmp_path / ".lab").mkdir()
     (tmp_path / ".lab" / "lab.json").write_text(damage)
     with pytest.raises(MobiusError) as caught:
-        lab_command.read_status(tmp_path)
+        labs.read_status(tmp_path)
     assert (caught.value.outcome, caught.value.do_next) == ("environment_failed", "Run `mobius lab up`.")
 
 

@@ -13,7 +13,9 @@ from typing import Any, ClassVar
 
 import pytest
 
-from mobius.control.notify.notifier import Message, Notifier, Receiver, delivery, parse
+from mobius.control.notify.message import Message, make_delivery
+from mobius.control.notify.notifier import Notifier
+from mobius.control.notify.receivers import Receiver, parse_receivers
 from mobius.control.run.outcome import SUCCESS, HostFailure, ending
 from tests.receiver import serving
 
@@ -117,8 +119,8 @@ def whole_run(given: Any, end: Any = SUCCESS, *, playbook: str = "release", back
     warnings: list[str] = []
     notifier = Notifier(playbook, warnings.append)
     notifier.open(given, **ABOUT)
-    notifier.heard("bundle_info", {"release": RELEASE})
-    notifier.heard("decide", {"decision": "revert" if back else "confirm"})
+    notifier.take("mobius.dhash.bundle_info", {"release": RELEASE})
+    notifier.take("mobius.dhash.decide", {"decision": "revert" if back else "confirm"})
     notifier.end(end)
     return warnings
 
@@ -169,7 +171,7 @@ def test_mail_goes_through_a_real_conversation_with_a_password(mail: MailReceive
     ("playbook", "end", "back", "headline"),
     [
         ("rollback", SUCCESS, False, f"Rolled back: rollback mobius-dhash {RELEASE}"),
-        ("release", ending("rolled_back", "x"), True, f"Taken back: release mobius-dhash {RELEASE} (rolled_back)"),
+        ("release", ending("rolled_back", "x"), True, f"Reverted: release mobius-dhash {RELEASE} (rolled_back)"),
         ("release", ending("rollback_failed", "x"), True, None),
         ("release", BAD, False, None),
         ("release", SUCCESS, False, None),
@@ -184,9 +186,9 @@ def test_who_asked_for_rollbacks_hears_of_them_and_of_nothing_else(
 
 def test_nothing_that_a_task_said_is_told_and_names_become_no_mentions() -> None:
     message = Message("failure", playbook="release", outcome="golden_mismatch", **{**ABOUT, "actor": "<!channel> & co"})
-    said = json.loads(delivery(Receiver("slack", "it"), message)["body"])
+    said = json.loads(make_delivery(Receiver("slack", "it"), message)["body"])
     assert {"type": "mrkdwn", "text": "*actor*\n&lt;!channel&gt; &amp; co"} in said["blocks"][1]["fields"]
-    card = json.loads(delivery(Receiver("teams", "it"), message)["body"])
+    card = json.loads(make_delivery(Receiver("teams", "it"), message)["body"])
     assert {"title": "actor", "value": "<!channel> & co"} in card["attachments"][0]["content"]["body"][1]["facts"]
 
 
@@ -270,7 +272,7 @@ def test_receivers_that_hang_hold_up_neither_the_start_nor_the_others(web: WebRe
         ({"kind": "slack"}, "its url is none of http or https"),
         ({"kind": "slack", "url": "https://example.org", "webhook": SECRET}, "slack has no webhook"),
         ({"kind": "slack", "url": "https://example.org", "events": ["win"]}, "its events are not among start, "),
-        ({"kind": "email", "to": "a@example.org"}, "email wants host, port, sender and to"),
+        ({"kind": "email", "to": "a@example.org"}, "email needs host, port, sender and to"),
         (
             {"kind": "email", "host": "mail.example.org", "sender": "a@b", "to": "c@d", "tls": "none", "user": "u"},
             "a password would go through the network in the clear",
@@ -278,12 +280,12 @@ def test_receivers_that_hang_hold_up_neither_the_start_nor_the_others(web: WebRe
     ],
 )
 def test_an_entry_that_cannot_be_used_is_named_without_its_values(entry: Any, problem: str) -> None:
-    receivers, problems = parse([entry, {"kind": "slack", "url": "https://example.org/x"}])
+    receivers, problems = parse_receivers([entry, {"kind": "slack", "url": "https://example.org/x"}])
     assert [receiver.kind for receiver in receivers] == ["slack"]
     assert problems[0].startswith(f"Entry 1 of mobius_notify is not used: {problem}")
     assert SECRET not in problems[0]
 
 
 def test_a_receiver_does_not_show_what_is_secret() -> None:
-    (receiver,), _ = parse([{"kind": "slack", "url": f"https://example.org/{SECRET}"}])
+    (receiver,), _ = parse_receivers([{"kind": "slack", "url": f"https://example.org/{SECRET}"}])
     assert SECRET not in repr(receiver)

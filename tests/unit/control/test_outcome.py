@@ -298,3 +298,11 @@ def test_the_reasons_of_all_hosts_are_kept_and_the_worst_gives_the_outcome():
 def test_a_decision_about_nobody_is_never_to_confirm():
     decision = decide([], check_mode=False)
     assert (decision.decision, decision.failure["code"]) == ("revert", 1)
+
+
+def test_the_outcomes_that_prove_a_release_bad_are_wrong_answers_and_failed_gates():
+    assert {name for name, outcome in OUTCOMES.items() if outcome.proves_bad} == {
+        "golden_mismatch",
+        "instance_failed",
+        "rolled_back",
+    }

@@ -1,0 +1,103 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What the control node knows of each module of the collection: the one place to change when a module comes or goes.
+
+`docs/architecture.md` and the contract test `tests/contract/test_module_registry.py` name the rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+COLLECTION = "mobius.dhash."
+
+
+@dataclass(frozen=True)
+class ModuleEntry:
+    """One module.
+
+    Attributes:
+        recorded: the fields of its result that the history records; None when it records no result of it. `reason` only
+            where the module itself has made every word of it.
+        shares_state: whether it works on a host's releases, which all such modules show as one state: what they change
+            is compared as a whole.
+        brings_release: whether it brings a release to a host, or switches to one.
+        release_field: the field that names the release which a run is about.
+        before_field: the field that names what a host served before the run.
+        after_field: the field that names what a host serves after it.
+        unpredictable: why check mode cannot know what it will change; empty when it can.
+    """
+
+    recorded: tuple[str, ...] | None = None
+    shares_state: bool = False
+    brings_release: bool = False
+    release_field: str = ""
+    before_field: str = ""
+    after_field: str = ""
+    unpredictable: str = ""
+
+
+MODULES: Mapping[str, ModuleEntry] = MappingProxyType(
+    {
+        "backup": ModuleEntry(
+            recorded=("id", "sha256", "bytes", "verified", "removed"),
+            unpredictable="what there is to save is known only then",
+        ),
+        "batches": ModuleEntry(),
+        "bundle_info": ModuleEntry(
+            recorded=("release", "service", "sha256", "commit", "version"), release_field="release"
+        ),
+        "decide": ModuleEntry(recorded=("decision", "verdict", "mark_bad")),
+        "failure": ModuleEntry(),
+        "gate": ModuleEntry(recorded=("verdict", "reason", "evidence")),
+        "hook_failed": ModuleEntry(),
+        "hooks_info": ModuleEntry(),
+        "host_tool": ModuleEntry(),
+        "instance": ModuleEntry(recorded=("release", "state"), shares_state=True, brings_release=True),
+        "lab_host": ModuleEntry(),
+        "lab_image": ModuleEntry(),
+        "lease": ModuleEntry(),
+        "mark": ModuleEntry(recorded=("release", "bad"), shares_state=True),
+        "preflight": ModuleEntry(),
+        "probe": ModuleEntry(),
+        "promotion": ModuleEntry(
+            recorded=("release", "state", "confirmed", "token"),
+            shares_state=True,
+            brings_release=True,
+            release_field="release",
+            after_field="confirmed",
+        ),
+        "release": ModuleEntry(recorded=("release", "signer"), brings_release=True),
+        "release_info": ModuleEntry(),
+        "restore": ModuleEntry(recorded=("id", "saved")),
+        "restore_drill": ModuleEntry(recorded=("backup", "release", "files")),
+        "retention": ModuleEntry(recorded=("removed",)),
+        "rollback": ModuleEntry(
+            recorded=("left", "confirmed", "token", "seconds", "witnessed"),
+            shares_state=True,
+            release_field="confirmed",
+            # a rollback's hosts are not asked when the run is opened
+            before_field="left",
+            after_field="confirmed",
+        ),
+        "run": ModuleEntry(recorded=("release", "witnessed"), before_field="release"),
+        "window": ModuleEntry(recorded=("window",)),
+        "witness": ModuleEntry(),
+        "witness_info": ModuleEntry(),
+    }
+)
+"""Every module of `plugins/modules`, by its name without the collection's."""
+
+_OTHER = ModuleEntry()
+
+
+def module_name(action: str) -> str:
+    """`mobius.dhash.gate` -> `gate`; empty for a module of another collection."""
+    return action.removeprefix(COLLECTION) if action.startswith(COLLECTION) else ""
+
+
+def module_entry(action: str) -> ModuleEntry:
+    """The entry of a module by its full name; an empty one for a module of another collection."""
+    return MODULES.get(module_name(action), _OTHER)

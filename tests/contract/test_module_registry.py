@@ -1,0 +1,37 @@
+"""The registry of modules covers every module, and names only fields that the module says it returns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mobius.control.modules import COLLECTION, MODULES, module_entry
+
+FOLDER = Path(__file__).resolve().parents[2] / "plugins/modules"
+RECORDED = [name for name, entry in MODULES.items() if entry.recorded is not None]
+
+
+def test_every_module_has_an_entry_and_every_entry_a_module() -> None:
+    assert set(MODULES) == {path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__"}
+
+
+@pytest.mark.parametrize("module", RECORDED)
+def test_a_field_in_the_registry_is_one_that_the_module_returns(module: str) -> None:
+    text = (FOLDER / f"{module}.py").read_text(encoding="utf-8")
+    returned = yaml.safe_load(text.split('RETURN = r"""')[1].split('"""')[0])
+    entry = MODULES[module]
+    named = {entry.release_field, entry.before_field, entry.after_field} - {""}
+    assert {*(entry.recorded or ()), *named} <= set(returned)
+
+
+def test_a_field_that_the_history_reads_is_one_that_it_records() -> None:
+    for name, entry in MODULES.items():
+        assert {entry.before_field, entry.after_field} - {""} <= set(entry.recorded or ()), name
+
+
+def test_a_module_of_another_collection_has_an_empty_entry() -> None:
+    assert module_entry("ansible.builtin.copy") == module_entry("mobius.dhash") == module_entry("other.dhash.gate")
+    assert module_entry("ansible.builtin.copy").recorded is None
+    assert module_entry(f"{COLLECTION}gate").recorded
