@@ -15,8 +15,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / ".ansible" / "collections"))
 
-from ansible_collections.mobius.dhash.plugins.module_utils.backup import restore
-from ansible_collections.mobius.dhash.plugins.module_utils.backup import service as backup
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.extraction import unpack_archive
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.restore import allowed_owners, require_restorable
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.retention import KeepRules
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.service import create_backup
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.store import find_backup
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.verification import verify_backups
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
 
 SERVICE = "bench"
@@ -48,16 +52,16 @@ def main(step: str, work: Path) -> None:
     """Do one step."""
     here = host(work)
     if step == "create":
-        backup.take(here, scope="full", keep=backup.Keep(1), scratch=work, name=SERVICE)
+        create_backup(here, scope="full", keep=KeepRules(1), scratch=work, host_name=SERVICE)
     elif step == "verify":
-        wrong = [why for why in backup.verify(here).values() if why]
+        wrong = [why for why in verify_backups(here).values() if why]
         if wrong:
             sys.exit(wrong[0])
     else:
-        chosen = backup.find(here, "latest")
-        manifest = restore.prove(here, chosen, SERVICE)
+        chosen = find_backup(here, "latest")
+        manifest = require_restorable(here, chosen, SERVICE)
         (work / "restored").mkdir()
-        restore.unpack(chosen.path, manifest, work / "restored", restore.owners(here)[0])
+        unpack_archive(chosen.path, manifest, work / "restored", allowed_owners(here)[0])
 
 
 if __name__ == "__main__":

@@ -7,15 +7,13 @@ The preflight of a deploy asks for it before anything changes, and the module th
 
 from __future__ import annotations
 
-import os
 import subprocess
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ansible_collections.mobius.dhash.plugins.module_utils import manifest, signer
+from ansible_collections.mobius.dhash.plugins.module_utils.disk_space import SpaceNeed
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
 
@@ -37,17 +35,6 @@ EXPECT: dict[str, Any] = {
 
 _RESERVE = 16 << 20  # bytes that stay free, for the journal and the state files
 _ASK_PYTHON = "import os, sys; print('%d.%d' % sys.version_info[:2], sys.platform + '_' + os.uname().machine)"
-
-
-@dataclass(frozen=True)
-class Need:
-    """Space that something takes below a folder: `size` in bytes, `freed` bytes of leftovers that go before."""
-
-    what: str
-    folder: Path
-    size: int
-    files: int = 0
-    freed: int = 0
 
 
 def require_signer(host: Host, expect: Mapping[str, Any]) -> str | None:
@@ -78,7 +65,7 @@ def require_signer(host: Host, expect: Mapping[str, Any]) -> str | None:
             ) from None
 
 
-def tree_need(host: Host, expect: Mapping[str, Any]) -> Need:
+def tree_need(host: Host, expect: Mapping[str, Any]) -> SpaceNeed:
     """The tree and the bundle beside it (the transfer's folder is most often on the same disk), and as many inodes."""
     folder = host.releases_dir
     left = sum(
@@ -87,53 +74,7 @@ def tree_need(host: Host, expect: Mapping[str, Any]) -> Need:
         for path in top.rglob("*")
     )
     size = expect["needs_bytes"] + expect["bundle_bytes"] + _RESERVE
-    return Need(f"the release {expect['release']}", folder, size, expect["files"] * 2, left)
-
-
-def free_bytes(need: Need) -> int:
-    """Bytes that are free for it now."""
-    return _disk(need.folder).f_bavail * _disk(need.folder).f_frsize + need.freed
-
-
-def _disk(folder: Path) -> os.statvfs_result:
-    try:
-        return os.statvfs(folder)
-    except FileNotFoundError:
-        raise MobiusError("not_provisioned", f"{folder} is missing on this host.") from None
-
-
-def require_space(*needs: Need) -> None:
-    """Refuse when a disk has not enough for all that goes to it.
-
-    Raises:
-        MobiusError: disk_full, with what is needed for what, and what there is; not_provisioned for a missing folder.
-    """
-    by_disk: dict[int, list[Need]] = {}
-    for need in needs:
-        disk = _disk(need.folder)
-        if disk.f_files and disk.f_favail < need.files:
-            raise MobiusError(
-                "disk_full",
-                f"{need.folder} has {disk.f_favail} inodes free; {need.what} needs {need.files}.",
-                do_next=f"Remove files from the disk of {need.folder}, then run again; nothing was changed.",
-            )
-        by_disk.setdefault(os.stat(need.folder).st_dev, []).append(need)
-    for together in by_disk.values():
-        folder = together[0].folder
-        wanted = sum(need.size for need in together)
-        free = free_bytes(together[0]) + sum(need.freed for need in together[1:])
-        if free < wanted:
-            parts = " and ".join(f"{need.what} ({_megabytes(need.size)})" for need in together)
-            raise MobiusError(
-                "disk_full",
-                f"The disk of {folder} has {_megabytes(free)} free; {_megabytes(wanted)} are needed for {parts}.",
-                do_next=f"Free or add {_megabytes(wanted - free)} on the disk of {folder}, then run again; "
-                "nothing was changed.",
-            )
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB"
+    return SpaceNeed(f"the release {expect['release']}", folder, size, expect["files"] * 2, left)
 
 
 def check_python(python: str, expect: Mapping[str, Any]) -> None:

@@ -127,122 +127,129 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import arguments
-from ansible_collections.mobius.dhash.plugins.module_utils.backup import metrics as backup_metrics
-from ansible_collections.mobius.dhash.plugins.module_utils.backup import service as backup
-from ansible_collections.mobius.dhash.plugins.module_utils.backup import settings as backup_settings
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.metrics import update_metrics
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.retention import KeepRules
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.service import create_backup, prune_backups
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.settings import CONFIG_DIR
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.store import SCOPES, list_backups
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.verification import (
+    parse_part,
+    require_whole,
+    verify_backups,
+)
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
+from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import failure_result
 from ansible_collections.mobius.dhash.plugins.module_utils.host.install import require_tool
 from ansible_collections.mobius.dhash.plugins.module_utils.module import report_failure
 
 
 def main() -> None:
-    """Read the arguments, do it, answer."""
+    """Read the arguments, do it, report."""
     module = AnsibleModule(
         argument_spec={
             **arguments.SERVICE,
             "state": {"type": "str", "choices": list(STATES), "default": "present"},
-            "scope": {"type": "str", "choices": list(backup.SCOPES), "default": "full"},
+            "scope": {"type": "str", "choices": list(SCOPES), "default": "full"},
             "keep": {"type": "int", "default": 5},
             **{f"keep_{name}": {"type": "int", "default": 0} for name in ("age_days", "days", "weeks", "months")},
             "subset": {"type": "str"},
             "name": {"type": "str"},
             "run": {"type": "str"},
-            "command_config_dir": {"type": "path", "default": backup_settings.CONFIG_DIR},
+            "command_config_dir": {"type": "path", "default": CONFIG_DIR},
         },
         supports_check_mode=True,
     )
     state = module.params["state"]
-    only_read = module.check_mode or state == "listed"
+    read_only = module.check_mode or state == "listed"
     with report_failure(module):
         host = require_tool(module.params["service"], module.params["config_dir"])
-        with backup_metrics.renewed(host, module.params["command_config_dir"], module.warn, only_read=only_read):
+        with update_metrics(host, module.params["command_config_dir"], module.warn, read_only=read_only):
             result = STATES[state](module, host)
     if "mobius_failure" in result:
         module.fail_json(**result)
-    found = [item.as_dict() for item in backup.existing(host)]
-    module.exit_json(folder=str(host.backup_dir), backups=found, **result)
+    backups = [backup.as_dict() for backup in list_backups(host)]
+    module.exit_json(folder=str(host.backup_dir), backups=backups, **result)
 
 
-def _keep(module: AnsibleModule) -> backup.Keep:
-    given = module.params
-    return backup.Keep(
-        given["keep"], given["keep_age_days"], given["keep_days"], given["keep_weeks"], given["keep_months"]
-    )
+def _keep_rules(module: AnsibleModule) -> KeepRules:
+    names = ("keep", "keep_age_days", "keep_days", "keep_weeks", "keep_months")
+    return KeepRules(*(module.params[name] for name in names))
 
 
-def _present(module: AnsibleModule, host: Host) -> dict[str, Any]:
-    taken = backup.take(
+def _create(module: AnsibleModule, host: Host) -> dict[str, Any]:
+    created = create_backup(
         host,
         scope=module.params["scope"],
-        keep=_keep(module),
-        name=module.params["name"],
+        keep=_keep_rules(module),
+        host_name=module.params["name"],
         scratch=Path(module.tmpdir),
         run=module.params["run"],
         check_mode=module.check_mode,
     )
-    if taken.damaged:
-        module.warn(f"The backup {taken.damaged} is not what was written; it is kept for inspection.")
-    if taken.skipped:
-        module.warn(f"Not saved, since neither a file nor a folder: {', '.join(taken.skipped[:5])}.")
-    newest = taken.backup
-    header = str(host.backup_dir)
+    if created.damaged:
+        module.warn(f"The backup {created.damaged} is not what was written; it is kept for inspection.")
+    if created.skipped:
+        module.warn(f"Not saved, since neither a file nor a folder: {', '.join(created.skipped[:5])}.")
+    newest = created.backup
     return {
-        "changed": taken.changed,
+        "changed": created.changed,
         "id": newest.id if newest else "",
         "path": str(newest.path) if newest else "",
         "sha256": newest.sha256 if newest else "",
         "bytes": newest.bytes if newest else 0,
         "verified": newest is not None,
-        "removed": list(taken.removed),
-        "leftovers": list(taken.leftovers),
-        "differences": list(taken.differences),
-        "skipped": list(taken.skipped),
-        "diff": {
-            "before_header": header,
-            "after_header": header,
-            "before": "".join(f"{line}\n" for line in (*taken.before, *taken.leftovers)),
-            "after": "".join(f"{line}\n" for line in taken.after),
-        },
+        "removed": list(created.removed),
+        "leftovers": list(created.leftovers),
+        "differences": list(created.differences),
+        "skipped": list(created.skipped),
+        "diff": _diff(host, (*created.before, *created.leftovers), created.after),
     }
 
 
-def _verified(module: AnsibleModule, host: Host) -> dict[str, Any]:
-    found = backup.verify(host, backup.part_of(module.params["subset"]), record=not module.check_mode)
-    damaged = {name: why for name, why in found.items() if why is not None}
-    whole = [name for name in found if name not in damaged]
+def _verify(module: AnsibleModule, host: Host) -> dict[str, Any]:
+    results = verify_backups(host, parse_part(module.params["subset"]), record=not module.check_mode)
+    damaged = {backup_id: reason for backup_id, reason in results.items() if reason is not None}
+    whole = [backup_id for backup_id in results if backup_id not in damaged]
     result = {"changed": False, "verified": whole, "damaged": damaged}
-    if damaged:
-        told = "; ".join(f"{name}: {why}" for name, why in damaged.items())
-        failure = MobiusError("backup_damaged", f"{len(damaged)} of {len(found)} backups are damaged: {told}.")
-        result |= {"msg": failure.reason, "mobius_failure": failure.as_dict()}
+    try:
+        require_whole(results)
+    except MobiusError as error:
+        result |= failure_result(error)
     return result
 
 
-def _pruned(module: AnsibleModule, host: Host) -> dict[str, Any]:
-    pruned = backup.prune(host, keep=_keep(module), check_mode=module.check_mode)
-    for name in pruned.damaged:
-        module.warn(f"The backup {name} is not what was written, so nothing of its scope was removed.")
-    gone = (*pruned.removed, *pruned.leftovers)
-    header = str(host.backup_dir)
+def _prune(module: AnsibleModule, host: Host) -> dict[str, Any]:
+    pruned = prune_backups(host, keep=_keep_rules(module), check_mode=module.check_mode)
+    for backup_id in pruned.damaged:
+        module.warn(f"The backup {backup_id} is not what was written, so nothing of its scope was removed.")
     return {
-        "changed": bool(gone),
+        "changed": bool(pruned.removed or pruned.leftovers),
         "removed": list(pruned.removed),
         "leftovers": list(pruned.leftovers),
-        "diff": {
-            "before_header": header,
-            "after_header": header,
-            "before": "".join(f"{line}\n" for line in (*pruned.before, *pruned.leftovers)),
-            "after": "".join(f"{line}\n" for line in pruned.before if line not in pruned.removed),
-        },
+        "diff": _diff(
+            host,
+            (*pruned.before, *pruned.leftovers),
+            tuple(backup_id for backup_id in pruned.before if backup_id not in pruned.removed),
+        ),
     }
 
 
-def _listed(_module: AnsibleModule, _host: Host) -> dict[str, Any]:
+def _list(_module: AnsibleModule, _host: Host) -> dict[str, Any]:
     return {"changed": False}
 
 
-STATES = {"present": _present, "verified": _verified, "pruned": _pruned, "listed": _listed}
+def _diff(host: Host, before: tuple[str, ...], after: tuple[str, ...]) -> dict[str, str]:
+    header = str(host.backup_dir)
+    return {
+        "before_header": header,
+        "after_header": header,
+        "before": "".join(f"{line}\n" for line in before),
+        "after": "".join(f"{line}\n" for line in after),
+    }
+
+
+STATES = {"present": _create, "verified": _verify, "pruned": _prune, "listed": _list}
 
 if __name__ == "__main__":
     main()

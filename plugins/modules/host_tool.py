@@ -77,7 +77,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import durable
-from ansible_collections.mobius.dhash.plugins.module_utils.backup import console as backup_command
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.console import BACKUP_TOOL_MODULES
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import SCHEMA, SERVICE_NAME
 from ansible_collections.mobius.dhash.plugins.module_utils.host.install import (
@@ -95,7 +95,7 @@ PACKAGE_PATH = PACKAGE.replace(".", "/")
 # by tool: the files of its code, and the one that has its `main`
 TOOLS = {
     "host": (TOOL_MODULES, "host.console"),
-    "backup": (backup_command.SOURCES, "backup.console"),
+    "backup": (BACKUP_TOOL_MODULES, "backup.console"),
 }
 VERSION = re.compile(r"[0-9a-f]{12}")
 

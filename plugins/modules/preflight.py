@@ -77,7 +77,9 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import arguments, staging, version_order
-from ansible_collections.mobius.dhash.plugins.module_utils.backup import service as backup
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.service import BackupSpace, estimate_space
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.store import SCOPES, leftover_bytes
+from ansible_collections.mobius.dhash.plugins.module_utils.disk_space import SpaceNeed, free_bytes, require_space
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
 from ansible_collections.mobius.dhash.plugins.module_utils.host.install import require_tool
@@ -91,7 +93,7 @@ def main() -> None:
         argument_spec={
             **arguments.SERVICE,
             "expect": {**staging.EXPECT, "required": True},
-            "backup": {"type": "str", "choices": [*backup.SCOPES, "none"], "default": "none"},
+            "backup": {"type": "str", "choices": [*SCOPES, "none"], "default": "none"},
             "downgrade": {"type": "bool", "default": False},
             "python": {"type": "path", "default": "/usr/bin/python3"},
         },
@@ -113,16 +115,16 @@ def _ask(host: Host, given: dict[str, Any], scratch: Path) -> dict[str, Any]:
         _refuse_downgrade(expect["release"], confirmed)
     staging.check_python(given["python"], expect)
     tree = [] if (host.releases_dir / expect["release"]).exists() else [staging.tree_need(host, expect)]
-    saved = backup.Space()
+    saved = BackupSpace()
     if given["backup"] != "none":
-        freed = backup.leftover_bytes(host)
+        freed = leftover_bytes(host)
         what = f"a backup of {host.service}"
-        free = staging.free_bytes(staging.Need(what, host.backup_dir, 0, freed=freed))
-        room = free - sum(need.size for need in tree)  # as if all went to one disk: else it is looked at closer
-        saved = backup.space_needed(host, scope=given["backup"], scratch=scratch, at_hand=room)
-        staging.require_space(staging.Need(what, host.backup_dir, saved.peak, freed=freed))
-        tree.append(staging.Need(what, host.backup_dir, saved.archive, freed=freed))
-    staging.require_space(*tree)
+        # as if all went to one disk: when that is not enough, the backup is estimated more precisely
+        available = free_bytes(host.backup_dir) + freed - sum(need.size for need in tree)
+        saved = estimate_space(host, scope=given["backup"], scratch=scratch, available=available)
+        require_space(SpaceNeed(what, host.backup_dir, saved.peak, freed=freed))
+        tree.append(SpaceNeed(what, host.backup_dir, saved.archive, freed=freed))
+    require_space(*tree)
     size = sum(need.size for need in tree if need.folder == host.releases_dir)
     return {"signer": signed_by, "confirmed": confirmed, "release_bytes": size, "backup_bytes": saved.peak}
 

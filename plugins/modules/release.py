@@ -99,6 +99,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import arguments, durable, lease, manifest, staging
+from ansible_collections.mobius.dhash.plugins.module_utils.disk_space import require_space
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
 from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import LOCK_TIMEOUT_SECONDS, Executor
@@ -161,7 +162,7 @@ def _staged(module: AnsibleModule, host: Host) -> dict[str, Any]:
                 do_next="Roll back or promote to another release, then deploy this one's bundle again.",
             )
         before = {"release": release, "state": "damaged", "differences": problems}
-    staging.require_space(staging.tree_need(host, expect))
+    require_space(staging.tree_need(host, expect))
     after = {"release": release, "state": "staged"}
     result = {"changed": True, **known, "diff": {"before": before, "after": after}}
     if problems:

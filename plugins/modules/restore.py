@@ -90,17 +90,14 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import arguments
-from ansible_collections.mobius.dhash.plugins.module_utils.backup import metrics as backup_metrics
-from ansible_collections.mobius.dhash.plugins.module_utils.backup import restore
-from ansible_collections.mobius.dhash.plugins.module_utils.backup import settings as backup_settings
-from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Executor
-from ansible_collections.mobius.dhash.plugins.module_utils.host.install import require_tool
-from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Actor
-from ansible_collections.mobius.dhash.plugins.module_utils.module import report_failure
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.metrics import update_metrics
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.restore import WriteCounter, restore_backup
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.settings import CONFIG_DIR
+from ansible_collections.mobius.dhash.plugins.module_utils.module import open_executor, report_failure
 
 
 def main() -> None:
-    """Read the arguments, do it, answer."""
+    """Read the arguments, restore, report."""
     module = AnsibleModule(
         argument_spec={
             **arguments.SERVICE,
@@ -115,39 +112,40 @@ def main() -> None:
                 },
             },
             "run": {"type": "str"},
-            "command_config_dir": {"type": "path", "default": backup_settings.CONFIG_DIR},
+            "command_config_dir": {"type": "path", "default": CONFIG_DIR},
         },
         supports_check_mode=True,
     )
-    given = module.params
+    params = module.params
     with report_failure(module):
-        host = require_tool(given["service"], given["config_dir"])
-        with backup_metrics.renewed(host, given["command_config_dir"], module.warn, only_read=module.check_mode):
-            done = restore.restore(
-                Executor(host, Actor("ansible", given["run"])),
-                given["id"],
-                name=given["name"],
-                of_host=given["of_host"],
+        executor = open_executor(module)
+        host = executor.host
+        with update_metrics(host, params["command_config_dir"], module.warn, read_only=module.check_mode):
+            restored = restore_backup(
+                executor,
+                params["id"],
+                host_name=params["name"],
+                of_host=params["of_host"],
                 scratch=Path(module.tmpdir),
-                writes=restore.Writes(**given["writes"]) if given["writes"] else None,
-                run=given["run"],
+                writes=WriteCounter(**params["writes"]) if params["writes"] else None,
+                run=params["run"],
                 check_mode=module.check_mode,
             )
-    if done.renamed_owners:
-        module.warn(f"{done.renamed_owners} files or folders had owners that are not known here, and are root's now.")
+    if restored.renamed_owners:
+        module.warn(f"{restored.renamed_owners} files or folders had owners unknown on this host, and are root's now.")
     module.exit_json(
-        changed=done.changed,
-        id=done.backup.id,
-        differences=list(done.differences),
-        lost=done.lost,
-        saved=done.saved or "",
-        saved_state=done.saved_state or "",
-        renamed_owners=done.renamed_owners,
+        changed=restored.changed,
+        id=restored.backup.id,
+        differences=list(restored.differences),
+        lost=restored.lost,
+        saved=restored.saved or "",
+        saved_state=restored.saved_state or "",
+        renamed_owners=restored.renamed_owners,
         diff={
             "before_header": f"{host.service} as it is",
-            "after_header": f"{host.service} as in {done.backup.id}",
-            "before": "".join(f"{name}\n" for name in done.differences),
-            "after": "".join(f"{name}: as in the backup\n" for name in done.differences),
+            "after_header": f"{host.service} as in {restored.backup.id}",
+            "before": "".join(f"{name}\n" for name in restored.differences),
+            "after": "".join(f"{name}: as in the backup\n" for name in restored.differences),
         },
     )
 

@@ -105,15 +105,16 @@ journal:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import arguments, gate
-from ansible_collections.mobius.dhash.plugins.module_utils.backup import drill
-from ansible_collections.mobius.dhash.plugins.module_utils.backup import metrics as backup_metrics
-from ansible_collections.mobius.dhash.plugins.module_utils.backup import settings as backup_settings
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.drill import require_recent, run_drill
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.drill_instance import DrillChecks
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.metrics import update_metrics
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.settings import CONFIG_DIR
 from ansible_collections.mobius.dhash.plugins.module_utils.host.install import require_tool
 from ansible_collections.mobius.dhash.plugins.module_utils.module import report_failure
 
 
 def main() -> None:
-    """Read the arguments, do it, answer."""
+    """Read the arguments, run the drill, report."""
     text = {"type": "str", "required": True}
     module = AnsibleModule(
         argument_spec={
@@ -124,27 +125,27 @@ def main() -> None:
             "environment": {"type": "dict", "default": {}},
             "probes": {"type": "list", "elements": "dict", "default": [], "options": gate.PROBE_SPEC},
             "count": {"type": "dict", "options": dict.fromkeys(("database", "query", "path", "key"), text)},
-            "command_config_dir": {"type": "path", "default": backup_settings.CONFIG_DIR},
+            "command_config_dir": {"type": "path", "default": CONFIG_DIR},
         },
         required_if=[("state", "recent", ["max_age_days"])],
         supports_check_mode=True,
     )
-    given = module.params
+    params = module.params
     with report_failure(module):
-        host = require_tool(given["service"], given["config_dir"])
-        if given["state"] == "recent":
-            module.exit_json(changed=False, last=drill.require_recent(host, given["max_age_days"]) or "")
-        questions = drill.Questions.parse(given["environment"], given["probes"], given["count"])
-        with backup_metrics.renewed(host, given["command_config_dir"], module.warn, only_read=module.check_mode):
-            done = drill.drill(host, questions, name=given["name"], check_mode=module.check_mode)
+        host = require_tool(params["service"], params["config_dir"])
+        if params["state"] == "recent":
+            module.exit_json(changed=False, last=require_recent(host, params["max_age_days"]) or "")
+        checks = DrillChecks.parse(params["environment"], params["probes"], params["count"])
+        with update_metrics(host, params["command_config_dir"], module.warn, read_only=module.check_mode):
+            drill = run_drill(host, checks, host_name=params["name"], check_mode=module.check_mode)
     module.exit_json(
         changed=False,
-        backup=done.backup.id,
-        release=done.release or "",
+        backup=drill.backup.id,
+        release=drill.release or "",
         **({"predicted": "unknown"} if module.check_mode else {}),
-        files=done.files,
-        counted=done.counted,
-        seconds=done.seconds,
+        files=drill.files,
+        counted=drill.counted,
+        seconds=drill.seconds,
     )
 
 

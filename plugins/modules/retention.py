@@ -52,33 +52,32 @@ import dataclasses
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import arguments, manifest
-from ansible_collections.mobius.dhash.plugins.module_utils.backup import retention
-from ansible_collections.mobius.dhash.plugins.module_utils.backup import service as backup
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.retention import surplus_releases
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.store import list_backups
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
-from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Executor
-from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import failure_result
-from ansible_collections.mobius.dhash.plugins.module_utils.host.install import require_tool
 from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Actor, Observation
 from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions import Promotion
-from ansible_collections.mobius.dhash.plugins.module_utils.module import report_failure
+from ansible_collections.mobius.dhash.plugins.module_utils.module import open_executor, report_failure
 
 
-def _needed(host: Host) -> set[str]:
+def _required_releases(host: Host) -> set[str]:
     """The release under which the newest whole backup was made; all backups together would keep every release."""
-    releases = [item.release for item in backup.existing(host) if item.damaged is None and item.release is not None]
+    releases = [
+        backup.release for backup in list_backups(host) if backup.damaged is None and backup.release is not None
+    ]
     return set(releases[-1:])
 
 
-def _as_predicted(seen: Observation, release: str, *, assume_staged: bool) -> Observation:
-    """The host as its promotion will have left it: what stood by is stopped then, and may go."""
-    who = Actor("ansible")
-    wish = Promotion(release, "confirmed", who, predicted=True, assume_staged=assume_staged)
-    return dataclasses.replace(wish.plan(seen).after, staged=seen.staged | {release})
+def _predict_promotion(observation: Observation, release: str, *, assume_staged: bool) -> Observation:
+    """The host as its promotion will have left it: the instance that stood by is stopped, and its release may be
+    removed."""
+    promotion = Promotion(release, "confirmed", Actor("ansible"), predicted=True, assume_staged=assume_staged)
+    return dataclasses.replace(promotion.plan(observation).after, staged=observation.staged | {release})
 
 
 def main() -> None:
-    """Run the module."""
+    """Read the arguments, remove the surplus releases, report."""
     module = AnsibleModule(
         argument_spec={
             **arguments.SERVICE,
@@ -89,28 +88,27 @@ def main() -> None:
         supports_check_mode=True,
     )
     keep = module.params["keep"]
-    if keep < 1:
-        reason = f"keep is {keep}; at least one healthy release stays."
-        module.fail_json(**failure_result(MobiusError("invalid_input", reason)))
     with report_failure(module):
-        host = require_tool(module.params["service"], module.params["config_dir"])
-        switch = Executor(host, Actor("ansible"))
+        if keep < 1:
+            raise MobiusError("invalid_input", f"keep is {keep}, but at least one healthy release must be kept.")
+        executor = open_executor(module)
+        host = executor.host
         if not module.check_mode:
-            # what the promotion has just told to stop is not yet gone, and no check run knows how long that takes
-            for release in switch.observe().instances:
-                switch.wait_until_stopped(release)
-        with contextlib.nullcontext() if module.check_mode else switch.locked():
-            seen = switch.observe()
-            needed = _needed(host)
+            # what the promotion has just stopped may still run, and no check run knows for how long
+            for release in executor.observe().instances:
+                executor.wait_until_stopped(release)
+        with contextlib.nullcontext() if module.check_mode else executor.locked():
+            observation = executor.observe()
+            required = _required_releases(host)
             confirmed = module.params["confirmed"]
-            if module.check_mode and confirmed and confirmed != seen.activation.confirmed:
+            if module.check_mode and confirmed and confirmed != observation.activation.confirmed:
                 if module.params["assume_staged"]:  # then the newest backup is made under what is confirmed now
-                    needed = {seen.activation.confirmed} - {None}
-                seen = _as_predicted(seen, confirmed, assume_staged=module.params["assume_staged"])
-            removed = retention.surplus(seen, keep, needed=needed)
+                    required = {observation.activation.confirmed} - {None}
+                observation = _predict_promotion(observation, confirmed, assume_staged=module.params["assume_staged"])
+            removed = surplus_releases(observation, keep, required=required)
             for release in removed if not module.check_mode else ():
                 manifest.unstage(release, host.releases_dir)
-    before, after = sorted(seen.staged), sorted(seen.staged - set(removed))
+    before, after = sorted(observation.staged), sorted(observation.staged - set(removed))
     module.exit_json(
         changed=bool(removed),
         removed=removed,

@@ -1,9 +1,9 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The command `mobius-backup` on a host: what its timers run at night, with no controller in sight.
+"""The command `mobius-backup` on a host: what its timers run at night, without a controller.
 
 The same code as the modules', installed by the role backup, with its settings in `/etc/mobius-backup/<service>.json`.
-Every run renews the metrics for Prometheus' node exporter, also one that fails.
+Every run writes the metrics for Prometheus' node exporter again, also one that fails.
 """
 
 from __future__ import annotations
@@ -18,87 +18,101 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from ansible_collections.mobius.dhash.plugins.module_utils import errors
-from ansible_collections.mobius.dhash.plugins.module_utils.backup import copies, drill
-from ansible_collections.mobius.dhash.plugins.module_utils.backup import metrics as backup_metrics
-from ansible_collections.mobius.dhash.plugins.module_utils.backup import service as backup
-from ansible_collections.mobius.dhash.plugins.module_utils.backup import settings as backup_settings
-from ansible_collections.mobius.dhash.plugins.module_utils.backup.settings import Settings
-from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.host.config import CONFIG_DIR, Host, only_service
-from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import to_failure
-from ansible_collections.mobius.dhash.plugins.module_utils.host.install import TOOL_MODULES
+from ..errors import ExitCode, MobiusError
+from ..host.config import CONFIG_DIR as HOST_CONFIG_DIR
+from ..host.config import Host, only_service
+from ..host.failures import to_failure
+from ..host.install import TOOL_MODULES
+from .copies import pull_copy, push_copies
+from .drill import run_drill
+from .drill_instance import DrillChecks
+from .metrics import update_metrics, write_metrics
+from .retention import KeepRules
+from .service import create_backup
+from .settings import CONFIG_DIR, BackupSettings, copy_targets, read_settings
+from .store import list_backups
+from .verification import parse_part, require_whole, verify_backups
 
-COMMAND = "/usr/local/bin/mobius-backup"
-SOURCES = (
+BACKUP_TOOL_MODULES = (
     *TOOL_MODULES,
-    *("gate", "backup", "backup.archive", "backup.console", "backup.copies", "backup.drill", "backup.metrics"),
-    *("backup.restore", "backup.service", "backup.settings"),
+    *("disk_space", "gate", "backup"),
+    *("backup.archive", "backup.archive_writer", "backup.clock", "backup.console", "backup.copies", "backup.database"),
+    *("backup.drill", "backup.drill_instance", "backup.extraction", "backup.metrics", "backup.restore"),
+    *("backup.retention", "backup.safe_open", "backup.service", "backup.settings", "backup.snapshot", "backup.store"),
+    *("backup.swap", "backup.verification"),
 )
+"""What the installed command consists of, by module name; its digest covers every file."""
+
+_READING_COMMANDS = ("list", "metrics")
 
 
-def _create(host: Host, settings: Settings, _: argparse.Namespace) -> str:
-    keep = backup.Keep(**settings.get("keep", {}))
+def _create(host: Host, settings: BackupSettings, _: argparse.Namespace) -> str:
     with tempfile.TemporaryDirectory() as scratch:
-        taken = backup.take(
-            host, scope=settings.get("scope", "full"), keep=keep, scratch=Path(scratch), name=settings.get("name")
+        result = create_backup(
+            host,
+            scope=settings.get("scope", "full"),
+            keep=KeepRules(**settings.get("keep", {})),
+            scratch=Path(scratch),
+            host_name=settings.get("name"),
         )
-    newest = taken.backup.id if taken.backup else ""
-    gone = f"; removed: {', '.join(taken.removed)}" if taken.removed else ""
-    return f"{newest} written{gone}." if taken.written else f"Nothing changed since {newest}{gone}."
+    newest = result.backup.id if result.backup else ""
+    removed = f"; removed: {', '.join(result.removed)}" if result.removed else ""
+    return f"{newest} written{removed}." if result.written else f"Nothing changed since {newest}{removed}."
 
 
-def _verify(host: Host, settings: Settings, options: argparse.Namespace) -> str:
-    found = backup.verify(host, backup.part_of(options.subset or settings.get("subset")))
-    if damaged := {name: why for name, why in found.items() if why is not None}:
-        told = "; ".join(f"{name}: {why}" for name, why in damaged.items())
-        raise MobiusError("backup_damaged", f"{len(damaged)} of {len(found)} backups are damaged: {told}.")
-    return f"{len(found)} backups read, all whole."
+def _verify(host: Host, settings: BackupSettings, options: argparse.Namespace) -> str:
+    results = verify_backups(host, parse_part(options.subset or settings.get("subset")))
+    require_whole(results)
+    return f"{len(results)} backups verified, all whole."
 
 
-def _drill(host: Host, settings: Settings, _: argparse.Namespace) -> str:
-    asked = settings.get("drill", {})
-    questions = drill.Questions.parse(asked.get("environment", {}), asked.get("probes", []), asked.get("count"))
-    done = drill.drill(host, questions, name=settings.get("name"))
-    return f"{done.backup.id} with {done.release or 'no release'}: {done.files} files, {done.seconds:g} s."
+def _drill(host: Host, settings: BackupSettings, _: argparse.Namespace) -> str:
+    drill = settings.get("drill", {})
+    checks = DrillChecks.parse(drill.get("environment", {}), drill.get("probes", []), drill.get("count"))
+    result = run_drill(host, checks, host_name=settings.get("name"))
+    return f"{result.backup.id} with {result.release or 'no release'}: {result.files} files, {result.seconds:g} s."
 
 
-def _list(host: Host, _: Settings, options: argparse.Namespace) -> str:
-    found = [item.as_dict() for item in backup.existing(host, options.of_host)]
+def _list(host: Host, _: BackupSettings, options: argparse.Namespace) -> str:
+    backups = [backup.as_dict() for backup in list_backups(host, options.of_host)]
     if options.json:
-        return json.dumps(found, indent=2)
+        return json.dumps(backups, indent=2)
     return "\n".join(
-        f"{item['id']:<22}  {item['bytes']:>14} bytes  {item['verified'] or 'not verified'}" for item in found
+        f"{backup['id']:<22}  {backup['bytes']:>14} bytes  {backup['verified'] or 'not verified'}" for backup in backups
     )
 
 
-def _push(host: Host, settings: Settings, _: argparse.Namespace) -> str:
+def _push(host: Host, settings: BackupSettings, _: argparse.Namespace) -> str:
     lines = []
-    for place in backup_settings.places(settings):
-        pushed = copies.push(host, place, settings.get("name") or os.uname().nodename)
-        lines.append(f"{place.name}: {', '.join(pushed) if pushed else 'has the newest'}.")
-    return "\n".join(lines) or "No place for copies is set."
+    for target in copy_targets(settings):
+        pushed = push_copies(host, target, _host_name(settings))
+        lines.append(f"{target.name}: {', '.join(pushed) if pushed else 'has the newest'}.")
+    return "\n".join(lines) or "The settings name no copy target."
 
 
-def _pull(host: Host, settings: Settings, options: argparse.Namespace) -> str:
-    places = {place.name: place for place in backup_settings.places(settings)}
-    chosen = options.place or next(iter(places), "")
-    if chosen not in places:
-        raise MobiusError("invalid_input", f"There is no place for copies {chosen!r}; there are: {', '.join(places)}.")
-    pulled = copies.pull(
+def _pull(host: Host, settings: BackupSettings, options: argparse.Namespace) -> str:
+    targets = {target.name: target for target in copy_targets(settings)}
+    name = options.target or next(iter(targets), "")
+    if name not in targets:
+        raise MobiusError("invalid_input", f"There is no copy target {name!r}; there are: {', '.join(targets)}.")
+    path = pull_copy(
         host,
-        places[chosen],
+        targets[name],
         options.id,
-        name=settings.get("name") or os.uname().nodename,
+        host_name=_host_name(settings),
         of_host=options.of_host,
         identity=options.identity,
     )
-    return f"{pulled} is whole."
+    return f"{path} is whole."
 
 
-def _metrics(host: Host, settings: Settings, _options: argparse.Namespace) -> str:
-    backup_metrics.write(host, settings)
+def _metrics(host: Host, settings: BackupSettings, _: argparse.Namespace) -> str:
+    write_metrics(host, settings)
     return ""
+
+
+def _host_name(settings: BackupSettings) -> str:
+    return settings.get("name") or os.uname().nodename
 
 
 # --- The command ------------------------------------------------------------------------------------------------------
@@ -107,35 +121,35 @@ def _metrics(host: Host, settings: Settings, _options: argparse.Namespace) -> st
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mobius-backup",
-        description="Backs this host's service up, proves the backups, and keeps copies elsewhere.",
+        description="Backs up this host's service, verifies the backups, and keeps copies on other hosts.",
         epilog="examples: mobius-backup verify --subset today/7; mobius-backup pull latest --of-host web1",
     )
     parser.add_argument("--service", help="which service; may be left out when the host has only one")
-    parser.add_argument("--config-dir", default=backup_settings.CONFIG_DIR, help=argparse.SUPPRESS)
-    parser.add_argument("--host-config-dir", default=CONFIG_DIR, help=argparse.SUPPRESS)
+    parser.add_argument("--config-dir", default=CONFIG_DIR, help=argparse.SUPPRESS)
+    parser.add_argument("--host-config-dir", default=HOST_CONFIG_DIR, help=argparse.SUPPRESS)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(
-        name: str, run: Callable[[Host, Settings, argparse.Namespace], str], text: str
+    def add_command(
+        name: str, run: Callable[[Host, BackupSettings, argparse.Namespace], str], text: str
     ) -> argparse.ArgumentParser:
-        found = commands.add_parser(name, help=text, description=text)
-        found.set_defaults(run=run)
-        return found
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(run=run)
+        return command
 
-    command("create", _create, "write a verified backup when anything changed, then rotate")
-    verify = command("verify", _verify, "read the backups again and compare every digest")
+    add_command("create", _create, "write a verified backup when anything changed, then rotate")
+    verify = add_command("verify", _verify, "read the backups again and compare every digest")
     verify.add_argument("--subset", metavar="K/N", help="only the K-th part of N; today/N: another part each day")
-    command("drill", _drill, "restore the newest backup aside and run its release on it")
-    listing = command("list", _list, "show the backups")
+    add_command("drill", _drill, "restore the newest backup aside and run its release on it")
+    listing = add_command("list", _list, "show the backups")
     listing.add_argument("--json", action="store_true", help="for programs")
     listing.add_argument("--of-host", metavar="NAME", help="those that were pulled here of this other host")
-    command("push", _push, "copy the newest backups to the places for copies")
-    pull = command("pull", _pull, "bring a copy back into the backup folder")
+    add_command("push", _push, "copy the newest backups to the copy targets")
+    pull = add_command("pull", _pull, "fetch a copy into the backup folder")
     pull.add_argument("id", metavar="ID", help="the backup, or latest for the newest full one")
-    pull.add_argument("--from", dest="place", metavar="NAME", help="the place; the first one when left out")
+    pull.add_argument("--from", dest="target", metavar="NAME", help="the copy target; the first one when left out")
     pull.add_argument("--of-host", metavar="NAME", help="the host whose copy it is; this one when left out")
-    pull.add_argument("--identity", metavar="FILE", help="the age key that opens an encrypted copy")
-    command("metrics", _metrics, "renew the metrics, and do nothing else")
+    pull.add_argument("--identity", metavar="FILE", help="the age key that decrypts an encrypted copy")
+    add_command("metrics", _metrics, "write the metrics, and do nothing else")
     return parser
 
 
@@ -143,7 +157,7 @@ def _warn(text: str) -> None:
     print(f"mobius-backup: {text}", file=sys.stderr)
 
 
-def _stopped(*_: object) -> NoReturn:
+def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt  # so that a drill that systemd stops removes what it made
 
 
@@ -152,18 +166,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _parser().parse_args(arguments)
     except SystemExit as stop:
-        return int(errors.ExitCode.INPUT if stop.code else errors.ExitCode.SUCCESS)
-    signal.signal(signal.SIGTERM, _stopped)
+        return int(ExitCode.INPUT if stop.code else ExitCode.SUCCESS)
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         service = options.service or only_service(options.host_config_dir)
         host = Host.load(service, options.host_config_dir)
-        settings = backup_settings.read(service, options.config_dir)
-        only_read = options.command in ("list", "metrics")
-        with backup_metrics.renewed(host, options.config_dir, _warn, only_read=only_read):
-            said = options.run(host, settings, options)
-        if said:
-            print(said)
-        return int(errors.ExitCode.SUCCESS)
+        settings = read_settings(service, options.config_dir)
+        read_only = options.command in _READING_COMMANDS
+        with update_metrics(host, options.config_dir, _warn, read_only=read_only):
+            report = options.run(host, settings, options)
+        if report:
+            print(report)
+        return int(ExitCode.SUCCESS)
     except KeyboardInterrupt:
         failure = MobiusError("interrupted", "Interrupted.")
     except (MobiusError, OSError) as error:

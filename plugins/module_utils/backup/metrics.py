@@ -1,8 +1,8 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What a host's backups are, for Prometheus: a file for the textfile collector of its node exporter.
+"""Metrics of a host's backups for Prometheus: a file for the textfile collector of its node exporter.
 
-Whoever backs up, verifies, restores or drills renews it, a timer as well as a playbook, also when that fails.
+Whoever backs up, verifies, restores or drills writes it again, a timer as well as a playbook, also when that fails.
 """
 
 from __future__ import annotations
@@ -13,46 +13,45 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.mobius.dhash.plugins.module_utils import durable
-from ansible_collections.mobius.dhash.plugins.module_utils.backup import copies, drill
-from ansible_collections.mobius.dhash.plugins.module_utils.backup import service as backup
-from ansible_collections.mobius.dhash.plugins.module_utils.backup import settings as backup_settings
-from ansible_collections.mobius.dhash.plugins.module_utils.backup.settings import Settings
-from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
-from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import to_failure
+from .. import durable
+from ..errors import MobiusError
+from ..host.config import Host
+from ..host.failures import to_failure
+from . import copies, drill
+from .settings import BackupSettings, copy_targets, read_settings
+from .store import SCOPES, list_backups
 
 _HELP = {
     "mobius_backup_count": "Backups in the backup folder.",
     "mobius_backup_damaged": "Backups that were not what was written when they were last read.",
     "mobius_backup_created_timestamp_seconds": "When the newest whole backup was begun.",
-    "mobius_backup_verified_timestamp_seconds": "When the newest whole backup was last read whole; 0: never.",
+    "mobius_backup_verified_timestamp_seconds": "When the newest whole backup was last verified; 0: never.",
     "mobius_backup_bytes": "Size of the newest whole backup.",
     "mobius_backup_drill_timestamp_seconds": "When the last drill ended; 0: never.",
     "mobius_backup_drill_success_timestamp_seconds": "When the last successful drill ended; 0: never.",
-    "mobius_backup_copied_timestamp_seconds": "When this place was last seen to hold the newest backups; 0: never.",
+    "mobius_backup_copied_timestamp_seconds": "When this copy target last held the newest backups; 0: never.",
 }
 
 
-def text(host: Host, places: Sequence[str] = ()) -> str:
-    """What there is, in Prometheus' text format."""
-    found = backup.existing(host)
+def metrics_text(host: Host, target_names: Sequence[str] = ()) -> str:
+    """The metrics in Prometheus' text format."""
+    backups = list_backups(host)
     values: dict[str, dict[str, float]] = {name: {} for name in _HELP}
-    for scope in backup.SCOPES:
-        mine = [item for item in found if item.scope == scope]
-        whole = [item for item in mine if item.damaged is None]
+    for scope in SCOPES:
+        of_scope = [backup for backup in backups if backup.scope == scope]
+        whole = [backup for backup in of_scope if backup.damaged is None]
         labels = f'service="{host.service}",scope="{scope}"'
-        values["mobius_backup_count"][labels] = len(mine)
-        values["mobius_backup_damaged"][labels] = len(mine) - len(whole)
+        values["mobius_backup_count"][labels] = len(of_scope)
+        values["mobius_backup_damaged"][labels] = len(of_scope) - len(whole)
         if whole:
-            values["mobius_backup_created_timestamp_seconds"][labels] = whole[-1].moment.timestamp()
-            values["mobius_backup_verified_timestamp_seconds"][labels] = _seconds(whole[-1].verified)
+            values["mobius_backup_created_timestamp_seconds"][labels] = whole[-1].begun.timestamp()
+            values["mobius_backup_verified_timestamp_seconds"][labels] = _to_seconds(whole[-1].verified)
             values["mobius_backup_bytes"][labels] = whole[-1].bytes
-    label, drills, copied = f'service="{host.service}"', drill.records(host), copies.copied(host)
-    values["mobius_backup_drill_timestamp_seconds"][label] = _seconds(drills.get("last", {}).get("at"))
-    values["mobius_backup_drill_success_timestamp_seconds"][label] = _seconds(drills.get("success", {}).get("at"))
-    for place in places:
-        values["mobius_backup_copied_timestamp_seconds"][f'{label},place="{place}"'] = _seconds(copied.get(place))
+    label, drills, copied = f'service="{host.service}"', drill.read_records(host), copies.read_copy_times(host)
+    values["mobius_backup_drill_timestamp_seconds"][label] = _to_seconds(drills.get("last", {}).get("at"))
+    values["mobius_backup_drill_success_timestamp_seconds"][label] = _to_seconds(drills.get("success", {}).get("at"))
+    for name in target_names:
+        values["mobius_backup_copied_timestamp_seconds"][f'{label},place="{name}"'] = _to_seconds(copied.get(name))
     lines = []
     for name, by_labels in values.items():
         if by_labels:
@@ -61,28 +60,31 @@ def text(host: Host, places: Sequence[str] = ()) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _seconds(moment: Any) -> float:
+def _to_seconds(moment: Any) -> float:
     try:
         return datetime.fromisoformat(moment).astimezone(UTC).timestamp()
     except (TypeError, ValueError):
         return 0.0
 
 
-def write(host: Host, settings: Settings) -> None:
-    """Renew the file, in one step; where the settings name no folder for it, nothing."""
+def write_metrics(host: Host, settings: BackupSettings) -> None:
+    """Write the file in one step; nothing, where the settings name no folder for it."""
     if folder := settings.get("metrics_dir"):
-        content = text(host, [place.name for place in backup_settings.places(settings)])
+        content = metrics_text(host, [target.name for target in copy_targets(settings)])
         durable.write_bytes(Path(folder) / f"{host.service}-backup.prom", content.encode(), mode=0o644)
 
 
 @contextlib.contextmanager
-def renewed(host: Host, config_dir: str, warn: Callable[[str], None], *, only_read: bool) -> Iterator[None]:
-    """Renew the file after what is done, however it ends, unless it `only_read`s; metrics never fail a backup."""
+def update_metrics(host: Host, config_dir: str, warn: Callable[[str], None], *, read_only: bool) -> Iterator[None]:
+    """Write the file after what is done, however that ends, unless it is `read_only`.
+
+    A failure to write it is a warning: metrics never fail a backup.
+    """
     try:
         yield
     finally:
-        if not only_read:
+        if not read_only:
             try:
-                write(host, backup_settings.read(host.service, config_dir))
+                write_metrics(host, read_settings(host.service, config_dir))
             except (MobiusError, OSError) as error:
-                warn(f"The metrics of the backups were not renewed: {to_failure(error).reason}")
+                warn(f"The metrics of the backups were not written: {to_failure(error).reason}")

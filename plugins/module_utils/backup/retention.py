@@ -1,34 +1,95 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Which releases a host no longer keeps."""
+"""Which backups and which releases a host keeps, and which it removes."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
-from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Observation
+from ..errors import MobiusError
+from ..host.config import Host
+from ..host.plan import Observation
+from ..host.state import read_pending, staged_releases
+from .store import Backup
 
 
-def surplus(seen: Observation, keep: int, *, needed: Collection[str] = ()) -> list[str]:
-    """The staged releases that may go, sorted: the healthy ones beyond the newest `keep`, and those marked bad.
+@dataclass(frozen=True)
+class KeepRules:
+    """Which backups of a scope are kept: those that any of these names. The newest whole one always is.
 
-    What is confirmed or pending, what a rollback would go to, what is pinned, runs, or is `needed`, stays whatever the
-    number. A release that was never tried on this host is neither healthy nor bad yet, and stays, too.
+    `count`: the newest so many; `age_days`: those not older; `days`, `weeks`, `months`: the last of each of the newest
+    so many calendar days, weeks and months (UTC) that have one.
     """
-    truth = seen.activation
-    activated = [entry.release for entry in truth.history if entry.confirmed and not truth.is_bad(entry.release)]
-    newest = list(dict.fromkeys(release for release in reversed(activated) if release in seen.staged))
-    known = {entry.release for entry in truth.history}
-    stays = {
-        *newest[: max(1, keep)],
-        *needed,
-        *truth.pinned,
-        *(release for release, instance in seen.instances.items() if instance.exists),
-        *(release for release in seen.staged if release not in known),
+
+    count: int = 5
+    age_days: int = 0
+    days: int = 0
+    weeks: int = 0
+    months: int = 0
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise MobiusError("invalid_input", f"keep is {self.count}, but at least one backup must be kept.")
+        if min(self.age_days, self.days, self.weeks, self.months) < 0:
+            raise MobiusError("invalid_input", "How long backups are kept is a negative number.")
+
+
+def surplus_backups(
+    backups: Sequence[Backup], keep: KeepRules, now: datetime, required: Collection[str] = ()
+) -> list[Backup]:
+    """What rotation removes of the backups of one scope, oldest first.
+
+    Args:
+        backups: oldest first; the last one is whole.
+        required: ids that are kept whatever the rules say.
+    """
+    # a damaged one is left for inspection, and does not count among those that are kept
+    counted = [backup for backup in backups if backup.damaged is None]
+    kept = {backup.id for backup in counted[-keep.count :]} | set(required)
+    if keep.age_days:
+        kept |= {backup.id for backup in counted if now - backup.begun <= timedelta(days=keep.age_days)}
+    for number, period in ((keep.days, "%Y-%m-%d"), (keep.weeks, "%G-%V"), (keep.months, "%Y-%m")):
+        last = {backup.begun.strftime(period): backup.id for backup in counted}
+        kept |= set(list(last.values())[len(last) - min(number, len(last)) :])
+    return [backup for backup in counted if backup.id not in kept]
+
+
+def required_backups(host: Host, backups: Sequence[Backup]) -> set[str]:
+    """The ids of the newest backup made under each kept release, and of all that belong to a run that has not ended."""
+    releases = set(staged_releases(host))
+    required = {
+        backup.release: backup.id for backup in backups if backup.release in releases and backup.damaged is None
     }
-    for release in (truth.confirmed, truth.previous(seen.staged)):
+    pending = read_pending(host)
+    run = pending.run if pending else None
+    return set(required.values()) | {backup.id for backup in backups if run and backup.run == run}
+
+
+def surplus_releases(observation: Observation, keep: int, *, required: Collection[str] = ()) -> list[str]:
+    """The staged releases that are removed, sorted: the healthy ones beyond the newest `keep`, and the bad ones.
+
+    What is confirmed or pending, the target of a rollback, what is pinned, runs, or is `required`, is kept whatever the
+    number. A release that was never tried on this host is neither healthy nor bad yet, and is kept, too.
+    """
+    activation = observation.activation
+    healthy = [
+        entry.release for entry in activation.history if entry.confirmed and not activation.is_bad(entry.release)
+    ]
+    newest = list(dict.fromkeys(release for release in reversed(healthy) if release in observation.staged))
+    tried = {entry.release for entry in activation.history}
+    kept = {
+        *newest[: max(1, keep)],
+        *required,
+        *activation.pinned,
+        *(release for release, instance in observation.instances.items() if instance.exists),
+        *(release for release in observation.staged if release not in tried),
+    }
+    for release in (activation.confirmed, activation.previous(observation.staged)):
         if release is not None:
-            stays.add(release)
-    if seen.pending is not None:
-        stays.update(release for release in (seen.pending.release, seen.pending.previous) if release is not None)
-    return sorted(seen.staged - stays)
+            kept.add(release)
+    if observation.pending is not None:
+        pending = (observation.pending.release, observation.pending.previous)
+        kept.update(release for release in pending if release is not None)
+    return sorted(observation.staged - kept)

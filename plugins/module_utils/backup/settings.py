@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What the role backup has told a host of its backups: `/etc/mobius-backup/<service>.json`."""
+"""The settings of a host's backups, as the role backup wrote them: `/etc/mobius-backup/<service>.json`."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.mobius.dhash.plugins.module_utils.backup import copies
-from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+from ..errors import MobiusError
+from .copies import CopyTarget
 
 CONFIG_DIR = "/etc/mobius-backup"
-Settings = Mapping[str, Any]
+BackupSettings = Mapping[str, Any]
 
 
-def read(service: str, config_dir: str | Path = CONFIG_DIR) -> Settings:
-    """The service's settings; empty on a host that the role was never run on.
+def read_settings(service: str, config_dir: str | Path = CONFIG_DIR) -> BackupSettings:
+    """The service's settings; empty on a host on which the role never ran.
 
     Raises:
-        MobiusError: they cannot be understood.
+        MobiusError: state_damaged, when the file is invalid.
     """
     path = Path(config_dir) / f"{service}.json"
     try:
@@ -28,12 +28,16 @@ def read(service: str, config_dir: str | Path = CONFIG_DIR) -> Settings:
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise MobiusError("state_damaged", f"{path} cannot be understood: {error}.") from None
+        raise MobiusError("state_damaged", f"{path} is invalid: {error}.") from None
     if not isinstance(content, dict):
-        raise MobiusError("state_damaged", f"{path} cannot be understood: it holds no object.")
+        raise MobiusError("state_damaged", f"{path} is invalid: it holds no object.")
     return content
 
 
-def places(settings: Settings) -> list[copies.Place]:
-    """Where copies go."""
-    return [copies.Place.parse(value) for value in settings.get("copies", [])]
+def copy_targets(settings: BackupSettings) -> list[CopyTarget]:
+    """Where copies go.
+
+    Raises:
+        MobiusError: invalid_input.
+    """
+    return [CopyTarget.parse(value) for value in settings.get("copies", [])]

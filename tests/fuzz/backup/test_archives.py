@@ -22,8 +22,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mobius.dhash.plugins.module_utils.backup import archive
-from ansible_collections.mobius.dhash.plugins.module_utils.backup.archive import DamagedError, Entry
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.archive import (
+    MANIFEST_NAME,
+    TOP_NAMES,
+    ArchiveEntry,
+    DamagedError,
+    padding_size,
+)
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.archive_writer import write_archive
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.extraction import extract_files, finish_files
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.verification import verify_archive
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -41,10 +49,10 @@ QUICK = settings(deadline=None, max_examples=150, suppress_health_check=[HealthC
 LONG = settings(QUICK, max_examples=5000)
 
 
-def entries() -> list[Entry]:
+def entries() -> list[ArchiveEntry]:
     about: dict[str, Any] = {"owner": "root", "group": "root", "mtime": 1_760_000_000}
-    found = [Entry(path, True, "0750", **about) for path in FOLDERS]
-    found += [Entry(path, False, "0640", **about, size=len(data), stamp="1.1.1") for path, data in FILES.items()]
+    found = [ArchiveEntry(path, True, "0750", **about) for path in FOLDERS]
+    found += [ArchiveEntry(path, False, "0640", **about, size=len(data), stamp="1.1.1") for path, data in FILES.items()]
     return sorted(found, key=lambda entry: entry.parts)
 
 
@@ -52,7 +60,7 @@ def written(place: Path) -> bytes:
     """An archive as a backup writes it."""
     sources = [(entry, None if entry.folder else io.BytesIO(FILES[entry.path])) for entry in entries()]
     with open(place, "w+b", buffering=0) as raw:
-        archive.write(raw, HEAD, sources, place.parent)
+        write_archive(raw, HEAD, sources, place.parent)
     return place.read_bytes()
 
 
@@ -74,10 +82,10 @@ def brought_back(data: bytes, expected: str | None = None) -> Iterator[Path]:
         before = outside(top)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            manifest, _ = archive.check(top / "x.tar", expected or hashlib.sha256(data).hexdigest())
+            manifest, _ = verify_archive(top / "x.tar", expected or hashlib.sha256(data).hexdigest())
             nobody = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
-            archive.extract(top / "x.tar", manifest, descriptor, user=nobody)
-            archive.publish(top / "x.tar", manifest, descriptor, owner_of=lambda _: (-1, -1))
+            extract_files(top / "x.tar", manifest, descriptor, user=nobody)
+            finish_files(top / "x.tar", manifest, descriptor, owner_of=lambda _: (-1, -1))
             yield folder
         finally:
             os.close(descriptor)
@@ -262,21 +270,21 @@ def hostile(changed: list[Change], tail: dict[str, Any] | None = None) -> bytes:
         told = line.get("size", 0)
         size += told if stored and not folder and isinstance(told, int) else 0
         if folder or stored:
-            out += _header(line) + content + bytes(archive.padding(len(content)))
+            out += _header(line) + content + bytes(padding_size(len(content)))
     end = {"entries": len(lines), "files": files, "bytes": size, "manifest_at": len(out), **(tail or {})}
     texts = [json.dumps(each, sort_keys=True, separators=(",", ":")) for each in ({**HEAD, "schema": 2}, *lines, end)]
     manifest = "".join(f"{text}\n" for text in texts).encode()
-    about = Entry(archive.MANIFEST, False, "0600", "root", "root", 0, len(manifest))
-    return out + about.header() + manifest + bytes(archive.padding(len(manifest))) + bytes(1024)
+    about = ArchiveEntry(MANIFEST_NAME, False, "0600", "root", "root", 0, len(manifest))
+    return out + about.header() + manifest + bytes(padding_size(len(manifest))) + bytes(1024)
 
 
 def _header(line: dict[str, Any]) -> bytes:
     """The header that the manifest's line asks for; an empty file's where no tar file can have it."""
     known = {name: line.get(name) for name in ("path", "mode", "owner", "group", "mtime")}
     try:
-        return Entry(folder=line["kind"] == "folder", size=line.get("size", 0), **known).header()
+        return ArchiveEntry(folder=line["kind"] == "folder", size=line.get("size", 0), **known).header()
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
-        return Entry("state/x", False, "0600", "root", "root", 0).header()
+        return ArchiveEntry("state/x", False, "0600", "root", "root", 0).header()
 
 
 def a_hostile_manifest_is_refused_or_means_what_it_says(changed: list[Change]) -> None:
@@ -286,7 +294,7 @@ def a_hostile_manifest_is_refused_or_means_what_it_says(changed: list[Change]) -
     except DamagedError as error:
         assert_one_sentence(error)
     else:
-        assert all(path.split("/")[0] in archive.TOPS for path in found)
+        assert all(path.split("/")[0] in TOP_NAMES for path in found)
         assert set(found.values()) <= {None, *FILES.values()}
 
 
@@ -327,7 +335,7 @@ def test_a_manifest_that_nests_without_end_is_refused(whole: bytes) -> None:
     head = whole[manifest_at : whole.index(b"\n", manifest_at)]
     tail = json.loads(whole.rstrip(b"\0").splitlines()[-1])
     body = b"\n".join([head, line, json.dumps({**tail, "entries": 1, "manifest_at": 0}).encode(), b""])
-    about = Entry(archive.MANIFEST, False, "0600", "root", "root", 0, len(body))
-    data = about.header() + body + bytes(archive.padding(len(body))) + bytes(1024)
+    about = ArchiveEntry(MANIFEST_NAME, False, "0600", "root", "root", 0, len(body))
+    data = about.header() + body + bytes(padding_size(len(body))) + bytes(1024)
     with pytest.raises(DamagedError), brought_back(data):
         pass

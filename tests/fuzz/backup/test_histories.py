@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mobius.dhash.plugins.module_utils.backup import service as backup
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.retention import KeepRules
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.service import create_backup, prune_backups
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.store import SCOPES, Backup, list_backups
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.verification import verify_archive, verify_backups
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -38,8 +41,8 @@ START = datetime(2026, 1, 31, 23, 5, 1, tzinfo=UTC)
 QUICK = settings(deadline=None, max_examples=15, stateful_step_count=20, suppress_health_check=[HealthCheck.too_slow])
 LONG = settings(QUICK, max_examples=300, stateful_step_count=30)
 NUMBERS = st.integers(0, 2)
-KEEPS = st.builds(backup.Keep, st.integers(1, 2)) | st.builds(
-    backup.Keep, st.integers(1, 3), st.integers(0, 40), NUMBERS, NUMBERS, NUMBERS
+KEEPS = st.builds(KeepRules, st.integers(1, 2)) | st.builds(
+    KeepRules, st.integers(1, 3), st.integers(0, 40), NUMBERS, NUMBERS, NUMBERS
 )
 JUMPS = st.integers(-3, 40).map(lambda days: timedelta(days=days))
 """Between two backups; the clock may go back."""
@@ -80,47 +83,52 @@ class History(RuleBasedStateMachine):
     def confirm(self, release: str) -> None:
         (self.host.root / "activation.json").write_text(json.dumps({"schema": 1, "confirmed": release}))
 
-    @rule(keep=KEEPS, jump=JUMPS, scope=st.sampled_from(backup.SCOPES), changed=st.sampled_from((True, True, False)))
-    def take(self, keep: backup.Keep, jump: timedelta, scope: str, changed: bool) -> None:
+    @rule(keep=KEEPS, jump=JUMPS, scope=st.sampled_from(SCOPES), changed=st.sampled_from((True, True, False)))
+    def create(self, keep: KeepRules, jump: timedelta, scope: str, changed: bool) -> None:
         if changed:
             self.change()
         self.now += jump
-        before = {item.id for item in backup.existing(self.host)}
-        options: dict[str, Any] = {"scope": scope, "keep": keep, "scratch": self.place / "scratch", "now": self.now}
-        predicted = backup.take(self.host, check_mode=True, **options)
-        taken = backup.take(self.host, **options)
-        assert (predicted.written, predicted.removed) == (taken.written, taken.removed)
-        assert taken.backup is not None
-        if taken.written:
-            assert taken.backup.id not in before
-            assert taken.backup.id > max((name for name in before if name.endswith(scope)), default="")
-            self.good[taken.backup.id] = str(taken.backup.sha256)
-        self._removed_at_most(before, set(taken.removed))
-        assert all(name.endswith(scope) for name in taken.removed)
-        assert self._note_in(taken.backup) == self.changes
+        before = {item.id for item in list_backups(self.host)}
+        options: dict[str, Any] = {
+            "scope": scope,
+            "keep": keep,
+            "scratch": self.place / "scratch",
+            "clock": lambda: self.now,
+        }
+        predicted = create_backup(self.host, check_mode=True, **options)
+        result = create_backup(self.host, **options)
+        assert (predicted.written, predicted.removed) == (result.written, result.removed)
+        assert result.backup is not None
+        if result.written:
+            assert result.backup.id not in before
+            assert result.backup.id > max((name for name in before if name.endswith(scope)), default="")
+            self.good[result.backup.id] = str(result.backup.sha256)
+        self._removed_at_most(before, set(result.removed))
+        assert all(name.endswith(scope) for name in result.removed)
+        assert self._note_in(result.backup) == self.changes
 
     @rule(keep=KEEPS)
-    def prune(self, keep: backup.Keep) -> None:
-        before = {item.id for item in backup.existing(self.host)}
-        pruned = backup.prune(self.host, keep=keep, now=self.now)
+    def prune(self, keep: KeepRules) -> None:
+        before = {item.id for item in list_backups(self.host)}
+        pruned = prune_backups(self.host, keep=keep, clock=lambda: self.now)
         self._removed_at_most(before, set(pruned.removed))
 
     @rule(keep=KEEPS, jump=JUMPS, number=st.integers(1, 70))
-    def killed(self, keep: backup.Keep, jump: timedelta, number: int) -> None:
+    def killed(self, keep: KeepRules, jump: timedelta, number: int) -> None:
         """After the n-th system call that writes; a change of its own makes sure that there is work."""
         self.change()
         self.now += jump
-        before = {item.id for item in backup.existing(self.host)}
+        before = {item.id for item in list_backups(self.host)}
 
         def work() -> None:
             die_after_writing(number)
-            backup.take(self.host, scope="full", keep=keep, scratch=self.place / "scratch", now=self.now)
+            create_backup(self.host, scope="full", keep=keep, scratch=self.place / "scratch", clock=lambda: self.now)
 
         killed(work)
-        for item in backup.existing(self.host):
+        for item in list_backups(self.host):
             if item.id not in before:
                 self.good[item.id] = str(item.sha256)
-        gone = before - {item.id for item in backup.existing(self.host)}
+        gone = before - {item.id for item in list_backups(self.host)}
         assert not gone or any(name not in before for name in self.good), "removed before there was a new one"
         self.good = {name: digest for name, digest in self.good.items() if name not in gone}
 
@@ -136,28 +144,28 @@ class History(RuleBasedStateMachine):
 
     @rule()
     def verify(self) -> None:
-        found = backup.verify(self.host)
+        found = verify_backups(self.host)
         assert {name for name, why in found.items() if why is None} == set(self.good)
 
     @invariant()
     def the_good_ones_are_what_was_written_and_nothing_partial_is_listed(self) -> None:
-        listed = {item.id: item for item in backup.existing(self.host)} if hasattr(self, "host") else {}
+        listed = {item.id: item for item in list_backups(self.host)} if hasattr(self, "host") else {}
         assert set(self.good) <= set(listed)
         for name, digest in self.good.items():
-            assert backup.archive.check(listed[name].path, digest)[0].head["id"] == name
+            assert verify_archive(listed[name].path, digest)[0].head["id"] == name
 
     def _removed_at_most(self, before: set[str], removed: set[str]) -> None:
         """What is gone was said to be; of the good ones the newest of each scope and each release's stays."""
-        left = {item.id: item for item in backup.existing(self.host)}
+        left = {item.id: item for item in list_backups(self.host)}
         assert before - set(left) == removed
-        for scope in backup.SCOPES:
+        for scope in SCOPES:
             good = sorted(name for name in {*self.good} if name.endswith(scope))
             assert not good or good[-1] in left
         self.good = {name: digest for name, digest in self.good.items() if name not in removed}
 
-    def _note_in(self, taken: backup.Backup) -> int:
+    def _note_in(self, result: Backup) -> int:
         """The number of the last change, as the archive has it."""
-        data = taken.path.read_bytes()
+        data = result.path.read_bytes()
         at = data.index(b"state/note\0") + 512
         return int(data[at : data.index(b"\n", at)])
 

@@ -100,7 +100,7 @@ def test_what_a_playbook_does_shows_in_the_metrics_and_what_only_looks_renews_no
     settings.write_text("{")
     summary = run(verify)
     assert summary.ending.outcome == "backup_damaged"
-    assert any("metrics of the backups were not renewed" in line for line in run.lines), run.lines
+    assert any("metrics of the backups were not written" in line for line in run.lines), run.lines
 
 
 def test_a_host_that_was_not_prepared_is_named_as_such(run, tmp_path):

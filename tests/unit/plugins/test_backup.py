@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import json
@@ -18,11 +19,31 @@ import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
-from ansible_collections.mobius.dhash.plugins.module_utils import durable
-from ansible_collections.mobius.dhash.plugins.module_utils.backup import service as backup
+from ansible_collections.mobius.dhash.plugins.module_utils import disk_space, durable
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import (
+    clock,
+    database,
+    retention,
+    safe_open,
+    service,
+    snapshot,
+    store,
+    verification,
+)
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.retention import KeepRules, surplus_backups
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.service import (
+    BackupResult,
+    BackupSpace,
+    create_backup,
+    estimate_space,
+    prune_backups,
+)
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.store import Backup, list_backups
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.verification import verify_backups
+from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -58,7 +79,7 @@ def _prepared(tmp_path: Path, run_dir: Path) -> Host:
     description = {
         "schema": 1,
         "service": "svc",
-        "user": "svc",
+        "user": "root",  # who exists on every machine; only root gives files away
         "health_path": "/health",
         "start_timeout": 60,
         "drain_deadline": 30,
@@ -85,14 +106,13 @@ def _prepared(tmp_path: Path, run_dir: Path) -> Host:
     return host
 
 
-def take(host: Host, **options) -> backup.Taken:
+def back_up(host: Host, *, now: datetime = START, keep: int | KeepRules = 5, **options) -> BackupResult:
     scratch = host.root.parent / "scratch"
     scratch.mkdir(exist_ok=True)
-    given = {"scope": "full", "keep": 5, "scratch": scratch, "now": START, **options}
-    given["keep"] = backup.Keep(given["keep"]) if isinstance(given["keep"], int) else given["keep"]
-    taken = backup.take(host, **given)
+    arguments = {"scope": "full", "scratch": scratch, "clock": lambda: now, **options}
+    result = create_backup(host, keep=KeepRules(keep) if isinstance(keep, int) else keep, **arguments)
     assert list(scratch.iterdir()) == []
-    return taken
+    return result
 
 
 def touch_state(host: Host, number: int = 0) -> None:
@@ -133,9 +153,9 @@ def everything(folder: Path) -> dict[str, tuple]:
 
 
 def test_a_full_backup_holds_truth_configuration_journal_index_and_pictures(host):
-    taken = take(host, run="20260131T230501Z-9f3a61c2")
-    assert taken.backup.id == "20260131T230501Z-full"
-    found = members(taken.backup.path)
+    result = back_up(host, run="20260131T230501Z-9f3a61c2")
+    assert result.backup.id == "20260131T230501Z-full"
+    found = members(result.backup.path)
     assert list(found)[-1] == "manifest.jsonl"
     assert sorted(found) == [
         "activation.json",
@@ -147,7 +167,7 @@ def test_a_full_backup_holds_truth_configuration_journal_index_and_pictures(host
         "state/library/deep/b.jpg",
     ]
     assert found["state/library/deep/b.jpg"] == PICTURE * 2
-    head, entries = manifest_of(taken.backup.path)
+    head, entries = manifest_of(result.backup.path)
     assert head["scope"] == "full"
     assert head["release"] == "1.0.0-0123456789ab"
     assert head["run"] == "20260131T230501Z-9f3a61c2"
@@ -162,9 +182,9 @@ def test_a_full_backup_holds_truth_configuration_journal_index_and_pictures(host
 
 
 def test_a_state_backup_holds_the_digests_of_the_pictures_but_not_the_pictures(host):
-    full, state = take(host), take(host, scope="state")
+    full, state = back_up(host), back_up(host, scope="state")
     assert "state/library/a.jpg" not in members(state.backup.path)
-    entries = [manifest_of(taken.backup.path)[1]["state/library/a.jpg"] for taken in (full, state)]
+    entries = [manifest_of(result.backup.path)[1]["state/library/a.jpg"] for result in (full, state)]
     assert entries[1] == {**entries[0], "stored": False, "stamp": entries[1]["stamp"]}
     assert entries[1]["sha256"] == hashlib.sha256(PICTURE).hexdigest()
     assert state.backup.bytes < full.backup.bytes
@@ -177,10 +197,10 @@ def test_the_index_is_copied_whole_while_a_writer_has_it_open(host):
     writer.execute("insert into images values ('committed.jpg')")
     writer.commit()  # in the -wal file only
     writer.execute("insert into images values ('uncommitted.jpg')")
-    taken = take(host)
+    result = back_up(host)
     writer.rollback()
     writer.close()
-    found = members(taken.backup.path)
+    found = members(result.backup.path)
     assert not [name for name in found if name.endswith(("-wal", "-shm"))]
     copy = host.root / "copy.sqlite"
     copy.write_bytes(found["state/index/library.sqlite"])
@@ -193,16 +213,16 @@ def test_the_index_is_copied_whole_while_a_writer_has_it_open(host):
 def test_an_index_that_is_no_database_any_more_is_refused(host):
     place = host.state_dir / "index" / "library.sqlite"
     place.write_bytes(place.read_bytes()[:20] + bytes(5000))
-    with pytest.raises(backup.MobiusError) as caught:
-        take(host)
+    with pytest.raises(MobiusError) as caught:
+        back_up(host)
     assert caught.value.outcome == "state_damaged"
     assert names(host) == []
 
 
 def test_sha256sum_accepts_what_lies_beside_a_backup(host):
-    taken = take(host)
+    result = back_up(host)
     subprocess.run(
-        ["sha256sum", "-c", "--strict", f"{taken.backup.path.name}.sha256"],
+        ["sha256sum", "-c", "--strict", f"{result.backup.path.name}.sha256"],
         cwd=host.backup_dir,
         check=True,
         capture_output=True,
@@ -214,16 +234,16 @@ def test_a_prepared_host_without_any_release_is_backed_up(host):
     host.state_dir.mkdir()
     for path in host.root.iterdir():
         path.unlink()
-    taken = take(host)
-    assert sorted(members(taken.backup.path)) == ["config/settings.env", "manifest.jsonl"]
-    assert backup.verify(host) == {taken.backup.id: None}
-    assert not take(host).changed
+    result = back_up(host)
+    assert sorted(members(result.backup.path)) == ["config/settings.env", "manifest.jsonl"]
+    assert verify_backups(host) == {result.backup.id: None}
+    assert not back_up(host).changed
 
 
 def test_an_unprepared_host_is_told_so(host):
     host.backup_dir.rmdir()
-    with pytest.raises(backup.MobiusError) as caught:
-        take(host)
+    with pytest.raises(MobiusError) as caught:
+        back_up(host)
     assert caught.value.outcome == "not_provisioned"
 
 
@@ -231,15 +251,15 @@ def test_a_library_that_is_a_link_to_another_disk_is_saved(host):
     elsewhere = host.root.parent / "disk"
     shutil.move(host.state_dir / "library", elsewhere)
     (host.state_dir / "library").symlink_to(elsewhere)
-    assert "state/library/deep/b.jpg" in members(take(host).backup.path)
+    assert "state/library/deep/b.jpg" in members(back_up(host).backup.path)
 
 
 def test_what_is_neither_a_file_nor_a_folder_is_named_as_not_saved(host):
     os.mkfifo(host.state_dir / "pipe")
     (host.state_dir / "link").symlink_to("/etc/passwd")
-    taken = take(host)
-    assert taken.skipped == (str(host.state_dir / "link"), str(host.state_dir / "pipe"))
-    assert not any("link" in name or "pipe" in name for name in members(taken.backup.path))
+    result = back_up(host)
+    assert result.skipped == (str(host.state_dir / "link"), str(host.state_dir / "pipe"))
+    assert not any("link" in name or "pipe" in name for name in members(result.backup.path))
 
 
 SECRET = b"what only root may read"
@@ -322,34 +342,34 @@ def after_listing(host: Host, monkeypatch: pytest.MonkeyPatch, path: Path, swap)
     monkeypatch.setattr(os, "scandir", Listed)
 
 
-def before_space_is_asked_for(monkeypatch: pytest.MonkeyPatch, what: str, swap) -> None:
-    """Swap between two steps: space is asked for before a database is copied, and before the archive is written."""
-    real = backup._require_space
+def swap_before(monkeypatch: pytest.MonkeyPatch, module: ModuleType, swap) -> None:
+    """Swap between two steps: space is required before a database is copied (`snapshot`), and before the archive is
+    written (`service`)."""
+    real = disk_space.require_space
 
-    def required(folder: Path, needs: int, purpose: str) -> None:
-        real(folder, needs, purpose)
-        if purpose.startswith(what):
-            monkeypatch.setattr(backup, "_require_space", real)
-            swap()
+    def require_space(*needs: disk_space.SpaceNeed) -> None:
+        real(*needs)
+        monkeypatch.setattr(module, "require_space", real)
+        swap()
 
-    monkeypatch.setattr(backup, "_require_space", required)
+    monkeypatch.setattr(module, "require_space", require_space)
 
 
-def assert_no_secret(taken: backup.Taken) -> None:
-    assert taken.backup is not None
-    for name, content in members(taken.backup.path).items():
+def assert_no_secret(result: BackupResult) -> None:
+    assert result.backup is not None
+    for name, content in members(result.backup.path).items():
         assert SECRET not in content, name
 
 
 @pytest.mark.parametrize("swap", [swap_file, swap_file_for_a_pipe, swap_folder, swap_index])
 def test_what_is_swapped_for_a_link_before_the_archive_is_written_is_left_out_and_told(host, secret, monkeypatch, swap):
-    before_space_is_asked_for(monkeypatch, "A backup of", lambda: swap(host, secret))
-    taken = take(host)
-    assert_no_secret(taken)
-    assert str(host.state_dir / SWAPPED[swap]) in taken.skipped
+    swap_before(monkeypatch, service, lambda: swap(host, secret))
+    result = back_up(host)
+    assert_no_secret(result)
+    assert str(host.state_dir / SWAPPED[swap]) in result.skipped
     # a folder that is a link by now is left out with all that is in it
-    assert ("state/index/library.sqlite" in members(taken.backup.path)) == (swap is not swap_index)
-    assert backup.verify(host) == {taken.backup.id: None}
+    assert ("state/index/library.sqlite" in members(result.backup.path)) == (swap is not swap_index)
+    assert verify_backups(host) == {result.backup.id: None}
 
 
 @pytest.mark.parametrize(
@@ -365,9 +385,9 @@ def test_what_is_swapped_for_a_link_while_the_folders_are_read_is_left_out_and_t
     host, secret, monkeypatch, swap, listed, told
 ):
     after_listing(host, monkeypatch, host.state_dir / listed, lambda: swap(host, secret))
-    taken = take(host)
-    assert_no_secret(taken)
-    assert str(host.state_dir / told) in taken.skipped
+    result = back_up(host)
+    assert_no_secret(result)
+    assert str(host.state_dir / told) in result.skipped
 
 
 @pytest.mark.parametrize("swap", [swap_database, swap_index])
@@ -380,11 +400,11 @@ def test_a_database_that_is_swapped_for_a_link_before_sqlite_opens_it_tells_no_s
             writer = held.enter_context(contextlib.closing(sqlite3.connect(host.state_dir / "index/library.sqlite")))
             writer.execute("insert into images values ('new.jpg')")
             writer.commit()
-        before_space_is_asked_for(monkeypatch, "A copy of", lambda: swap(host, secret))
-        taken = take(host)
-    assert_no_secret(taken)
-    assert str(host.state_dir / ("index/library.sqlite" if swap is swap_database else "index")) in taken.skipped
-    assert "state/index/library.sqlite" not in members(taken.backup.path)
+        swap_before(monkeypatch, snapshot, lambda: swap(host, secret))
+        result = back_up(host)
+    assert_no_secret(result)
+    assert str(host.state_dir / ("index/library.sqlite" if swap is swap_database else "index")) in result.skipped
+    assert "state/index/library.sqlite" not in members(result.backup.path)
 
 
 def test_a_database_that_is_swapped_at_the_last_moment_is_refused(host, secret, monkeypatch):
@@ -400,8 +420,8 @@ def test_a_database_that_is_swapped_at_the_last_moment_is_refused(host, secret, 
         return real(database, **options)
 
     monkeypatch.setattr(sqlite3, "connect", connect)
-    with pytest.raises(backup.MobiusError) as caught:
-        take(host)
+    with pytest.raises(MobiusError) as caught:
+        back_up(host)
     assert caught.value.outcome == "state_damaged"
     assert names(host) == []
     assert host.state_dir.is_dir()  # and the process sees the whole host again
@@ -411,45 +431,45 @@ def test_a_library_that_others_could_have_made_a_link_is_left_out(host, secret):
     shutil.rmtree(host.state_dir / "library")
     (host.state_dir / "library").symlink_to(secret)
     host.state_dir.chmod(0o777)
-    taken = take(host)
-    assert_no_secret(taken)
-    assert taken.skipped == (str(host.state_dir / "library"),)
+    result = back_up(host)
+    assert_no_secret(result)
+    assert result.skipped == (str(host.state_dir / "library"),)
 
 
 def test_a_file_name_that_is_no_utf_8_is_saved_and_verified(host):
     place = os.fsencode(host.state_dir / "library") + b"/\xff\xfe.jpg"
     with open(place, "wb") as stream:
         stream.write(PICTURE)
-    taken = take(host)
-    assert backup.verify(host) == {taken.backup.id: None}
-    assert not take(host).changed
+    result = back_up(host)
+    assert verify_backups(host) == {result.backup.id: None}
+    assert not back_up(host).changed
     os.unlink(place)
-    assert take(host).differences == ("state/library/\\udcff\\udcfe.jpg",)
+    assert back_up(host).differences == ("state/library/\\udcff\\udcfe.jpg",)
 
 
 def test_what_could_not_be_brought_back_is_refused_before_a_backup_gets_its_name(host):
-    before = take(host)
+    before = back_up(host)
     place = host.state_dir
     for _ in range(70):
         place /= "deep"
         place.mkdir()
-    with pytest.raises(backup.MobiusError, match="too deep") as caught:
-        take(host)
+    with pytest.raises(MobiusError, match="too deep") as caught:
+        back_up(host)
     assert caught.value.outcome == "environment_failed"
-    assert backup.verify(host) == {before.backup.id: None}
+    assert verify_backups(host) == {before.backup.id: None}
     assert len(names(host)) == 2
 
 
 def test_an_owner_whose_name_is_unusual_is_kept_by_number(host, monkeypatch):
-    monkeypatch.setattr(backup.pwd, "getpwuid", lambda number: (f"DOMAIN\\user{number}",))
-    taken = take(host)
-    owners = {entry["owner"] for entry in manifest_of(taken.backup.path)[1].values()}
+    monkeypatch.setattr(snapshot.pwd, "getpwuid", lambda number: (f"DOMAIN\\user{number}",))
+    result = back_up(host)
+    owners = {entry["owner"] for entry in manifest_of(result.backup.path)[1].values()}
     assert owners == {str(os.geteuid())}
-    assert backup.verify(host) == {taken.backup.id: None}
+    assert verify_backups(host) == {result.backup.id: None}
 
 
 def test_a_backup_is_readable_by_its_owner_only(host):
-    path = take(host).backup.path
+    path = back_up(host).backup.path
     assert [oct(place.stat().st_mode & 0o777) for place in (path, Path(f"{path}.sha256"))] == ["0o600", "0o600"]
 
 
@@ -457,24 +477,24 @@ def test_a_backup_is_readable_by_its_owner_only(host):
 
 
 def test_nothing_changed_means_nothing_written(host):
-    first = take(host)
+    first = back_up(host)
     before = everything(host.backup_dir)
-    again = take(host, now=START + timedelta(hours=1))
+    again = back_up(host, now=START + timedelta(hours=1))
     assert not again.changed
-    assert again.backup == first.backup
+    assert again.backup == dataclasses.replace(first.backup, verified="2026-02-01T00:05:01Z")
     assert everything(host.backup_dir) == before
 
 
 def test_an_index_that_is_only_read_and_checkpointed_has_not_changed(host):
-    take(host)
+    back_up(host)
     place = host.state_dir / "index" / "library.sqlite"
     reader = sqlite3.connect(place)
     reader.execute("select * from images").fetchall()
-    assert not take(host).changed
+    assert not back_up(host).changed
     reader.execute("pragma wal_checkpoint(truncate)")
-    assert not take(host).changed
+    assert not back_up(host).changed
     reader.close()
-    assert not take(host).changed
+    assert not back_up(host).changed
 
 
 @pytest.mark.parametrize(
@@ -493,17 +513,17 @@ def test_an_index_that_is_only_read_and_checkpointed_has_not_changed(host):
 )
 @pytest.mark.parametrize("scope", ["full", "state"])
 def test_any_change_of_the_state_makes_a_new_backup(host, change, scope):
-    take(host, scope=scope)
+    back_up(host, scope=scope)
     change(host)
-    taken = take(host, scope=scope)
-    assert taken.written
-    assert len(taken.differences) == 1
-    assert len(backup.existing(host)) == 2
+    result = back_up(host, scope=scope)
+    assert result.written
+    assert len(result.differences) == 1
+    assert len(list_backups(host)) == 2
 
 
 def test_a_truth_that_cannot_be_understood_is_saved_all_the_same(host):
     (host.root / "activation.json").write_text("{broken")
-    found = members(take(host).backup.path)
+    found = members(back_up(host).backup.path)
     assert found["activation.json"] == b"{broken"
 
 
@@ -511,54 +531,54 @@ def test_names_sort_by_age_even_when_the_clock_went_back(host):
     ids = []
     for number, moment in enumerate((START, START, START - timedelta(days=400), START + timedelta(days=1))):
         touch_state(host, number)
-        ids.append(take(host, now=moment).backup.id)
+        ids.append(back_up(host, now=moment).backup.id)
     assert ids == sorted(set(ids))
-    assert [item.id for item in backup.existing(host)] == ids
+    assert [item.id for item in list_backups(host)] == ids
 
 
 def test_rotation_keeps_the_newest_and_removes_the_oldest_with_their_digests(host):
     ids = []
     for number in range(5):
         touch_state(host, number)
-        taken = take(host, keep=3)
-        ids.append(taken.backup.id)
-    assert taken.removed == (ids[1],)
+        result = back_up(host, keep=3)
+        ids.append(result.backup.id)
+    assert result.removed == (ids[1],)
     assert names(host) == sorted(f"svc-{name}.tar{end}" for name in ids[2:] for end in ("", ".sha256"))
 
 
 def test_rotation_happens_when_fewer_are_to_be_kept_though_nothing_changed(host):
     for number in range(3):
         touch_state(host, number)
-        last = take(host)
-    taken = take(host, keep=1)
-    assert (taken.written, taken.changed, len(taken.removed)) == (False, True, 2)
-    assert backup.verify(host) == {last.backup.id: None}
+        last = back_up(host)
+    result = back_up(host, keep=1)
+    assert (result.written, result.changed, len(result.removed)) == (False, True, 2)
+    assert verify_backups(host) == {last.backup.id: None}
 
 
 def test_rotation_of_one_scope_leaves_the_other_alone(host):
-    full = take(host, keep=1)
+    full = back_up(host, keep=1)
     for number in range(3):
         touch_state(host, number)
-        take(host, scope="state", keep=1)
-    assert full.backup.id in backup.verify(host)
-    assert len(backup.existing(host)) == 2
+        back_up(host, scope="state", keep=1)
+    assert full.backup.id in verify_backups(host)
+    assert len(list_backups(host)) == 2
 
 
 @pytest.mark.parametrize("keep", [0, -1])
 def test_to_keep_none_is_refused(host, keep):
-    with pytest.raises(backup.MobiusError) as caught:
-        take(host, keep=keep)
+    with pytest.raises(MobiusError) as caught:
+        back_up(host, keep=keep)
     assert caught.value.outcome == "invalid_input"
 
 
 def test_a_full_disk_is_found_before_anything_is_written(host, monkeypatch):
-    take(host)
+    back_up(host)
     before = everything(host.backup_dir)
     (host.state_dir / "library" / "big.jpg").write_bytes(bytes(500_000))
     monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=300, f_frsize=4096))
     for check_mode in (True, False):
-        with pytest.raises(backup.MobiusError) as caught:
-            take(host, check_mode=check_mode)
+        with pytest.raises(MobiusError) as caught:
+            back_up(host, check_mode=check_mode)
         assert caught.value.outcome == "disk_full"
         assert int(caught.value.code) == 5
         assert str(host.backup_dir) in caught.value.reason
@@ -566,7 +586,7 @@ def test_a_full_disk_is_found_before_anything_is_written(host, monkeypatch):
 
 
 def test_a_disk_that_fills_up_meanwhile_leaves_the_old_backups_and_nothing_else(host, monkeypatch):
-    old = take(host)
+    old = back_up(host)
     touch_state(host)
     real = os.fsync
 
@@ -576,10 +596,10 @@ def test_a_disk_that_fills_up_meanwhile_leaves_the_old_backups_and_nothing_else(
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(backup.MobiusError) as caught:
-        take(host)
+    with pytest.raises(MobiusError) as caught:
+        back_up(host)
     assert caught.value.outcome == "disk_full"
-    assert backup.verify(host) == {old.backup.id: None}
+    assert verify_backups(host) == {old.backup.id: None}
     assert len(names(host)) == 2
 
 
@@ -590,15 +610,15 @@ def test_a_disk_that_fills_up_meanwhile_leaves_the_old_backups_and_nothing_else(
 def test_check_mode_changes_nothing_and_predicts_what_the_run_then_does(host, keep):
     for number in range(3):
         touch_state(host, number)
-        take(host)
+        back_up(host)
     (host.backup_dir / ".mobius-tmp-svc-abcd1234").write_text("left")
     touch_state(host, 9)
     before = everything(host.root.parent)
-    predicted = take(host, keep=keep, check_mode=True)
+    predicted = back_up(host, keep=keep, check_mode=True)
     after = everything(host.root.parent)
     scratch = str(host.root.parent / "scratch")  # the module's own temporary folder, used and left empty
     assert {**after, scratch: None} == {**before, scratch: None}
-    done = take(host, keep=keep)
+    done = back_up(host, keep=keep)
     assert predicted.backup is None
     assert done.backup is not None
     for name in ("written", "before", "after", "removed", "leftovers", "differences", "files", "size", "changed"):
@@ -606,15 +626,15 @@ def test_check_mode_changes_nothing_and_predicts_what_the_run_then_does(host, ke
 
 
 def test_check_mode_leaves_no_trace_beside_an_index_that_nobody_has_open(host):
-    take(host, check_mode=True)
+    back_up(host, check_mode=True)
     assert [path.name for path in (host.state_dir / "index").iterdir()] == ["library.sqlite"]
     assert names(host) == []
     assert not (host.backup_dir / ".svc.lock").exists()
 
 
 def test_check_mode_of_an_unchanged_state_predicts_nothing(host):
-    take(host)
-    assert not take(host, check_mode=True).changed
+    back_up(host)
+    assert not back_up(host, check_mode=True).changed
 
 
 # damage
@@ -627,46 +647,46 @@ def flip(path: Path, at: int) -> None:
 
 
 def test_a_flipped_bit_anywhere_is_found(host):
-    taken = take(host)
-    whole = taken.backup.path.read_bytes()
+    result = back_up(host)
+    whole = result.backup.path.read_bytes()
     for at in range(0, len(whole), max(1, len(whole) // 60)):
-        flip(taken.backup.path, at)
-        assert backup.verify(host)[taken.backup.id] is not None, at
-        taken.backup.path.write_bytes(whole)
-    assert backup.verify(host) == {taken.backup.id: None}
+        flip(result.backup.path, at)
+        assert verify_backups(host)[result.backup.id] is not None, at
+        result.backup.path.write_bytes(whole)
+    assert verify_backups(host) == {result.backup.id: None}
 
 
 @pytest.mark.parametrize("size", [0, 1, 10, 500, -1])
 def test_a_backup_that_was_cut_short_is_found(host, size):
-    taken = take(host)
-    taken.backup.path.write_bytes(taken.backup.path.read_bytes()[:size])
-    assert backup.verify(host)[taken.backup.id] is not None
+    result = back_up(host)
+    result.backup.path.write_bytes(result.backup.path.read_bytes()[:size])
+    assert verify_backups(host)[result.backup.id] is not None
 
 
 def test_bytes_behind_the_end_are_found(host):
-    taken = take(host)
-    with open(taken.backup.path, "ab") as stream:
+    result = back_up(host)
+    with open(result.backup.path, "ab") as stream:
         stream.write(b"\0" * 512)
-    assert "SHA-256" in backup.verify(host)[taken.backup.id]
+    assert "SHA-256" in verify_backups(host)[result.backup.id]
 
 
 @pytest.mark.parametrize("text", [None, "", "x\n", "0" * 64 + "\n", "{digest} name\n", "{digest}  another\n"])
 def test_a_backup_whose_digest_is_missing_or_wrong_is_not_whole(host, text):
-    taken = take(host)
-    place = Path(f"{taken.backup.path}.sha256")
+    result = back_up(host)
+    place = Path(f"{result.backup.path}.sha256")
     if text is None:
         place.unlink()
     else:
-        place.write_text(text.format(digest=taken.backup.sha256))
-    assert backup.verify(host)[taken.backup.id] is not None
+        place.write_text(text.format(digest=result.backup.sha256))
+    assert verify_backups(host)[result.backup.id] is not None
 
 
-def rewrite(taken: backup.Taken, change) -> None:
+def rewrite(result: BackupResult, change) -> None:
     """Write the archive anew with changed members and a digest that fits: only the manifest can tell.
 
     `change` gets a list of `[header, content]`, in their order; the place of the manifest is made to fit, too.
     """
-    with tarfile.open(taken.backup.path) as archive:
+    with tarfile.open(result.backup.path) as archive:
         found = [[member, b"" if member.isdir() else archive.extractfile(member).read()] for member in archive]
     change(found)
     out = b""
@@ -678,7 +698,7 @@ def rewrite(taken: backup.Taken, change) -> None:
         member.size = len(content)
         member.pax_headers = {}
         out += member.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape") + content + bytes(-len(content) % 512)
-    path = taken.backup.path
+    path = result.backup.path
     path.write_bytes(out + bytes(1024))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     Path(f"{path}.sha256").write_text(f"{digest}  {path.name}\n")
@@ -743,29 +763,29 @@ CHANGES = {
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_backup_whose_members_are_not_what_its_manifest_says_is_found(host, name):
-    taken = take(host)
-    rewrite(taken, CHANGES[name])
-    found = backup.verify(host)[taken.backup.id]
+    result = back_up(host)
+    rewrite(result, CHANGES[name])
+    found = verify_backups(host)[result.backup.id]
     assert found is not None
     assert "SHA-256" not in found
 
 
 def test_an_unchanged_rewrite_is_whole(host):
     """The negative proof of the test above."""
-    taken = take(host)
-    whole = taken.backup.path.read_bytes()
-    rewrite(taken, lambda found: None)
-    assert taken.backup.path.read_bytes() == whole
-    assert backup.verify(host) == {taken.backup.id: None}
+    result = back_up(host)
+    whole = result.backup.path.read_bytes()
+    rewrite(result, lambda found: None)
+    assert result.backup.path.read_bytes() == whole
+    assert verify_backups(host) == {result.backup.id: None}
 
 
 def test_a_damaged_newest_backup_is_kept_for_inspection_and_another_is_written(host):
-    old = take(host)
+    old = back_up(host)
     flip(old.backup.path, 100)
-    taken = take(host, keep=1)
-    assert (taken.written, taken.damaged, taken.removed) == (True, old.backup.id, ())
-    found = backup.verify(host)
-    assert found[taken.backup.id] is None
+    result = back_up(host, keep=1)
+    assert (result.written, result.damaged, result.removed) == (True, old.backup.id, ())
+    found = verify_backups(host)
+    assert found[result.backup.id] is None
     assert found[old.backup.id] is not None
 
 
@@ -773,16 +793,19 @@ def test_verification_of_several_names_each_damaged_one(host):
     ids = []
     for number in range(3):
         touch_state(host, number)
-        ids.append(take(host).backup.id)
-    flip(backup.existing(host)[1].path, 50)
-    found = backup.verify(host)
+        ids.append(back_up(host).backup.id)
+    flip(list_backups(host)[1].path, 50)
+    found = verify_backups(host)
     assert [name for name in ids if found[name] is not None] == [ids[1]]
 
 
 # kills
 
 
-SOURCES = {backup.__file__, durable.__file__}
+SOURCES = {
+    module.__file__
+    for module in (clock, database, durable, retention, safe_open, service, snapshot, store, verification)
+}
 
 
 def killed_at(host: Host, line: int, **options) -> bool:
@@ -790,7 +813,7 @@ def killed_at(host: Host, line: int, **options) -> bool:
 
     def work() -> None:
         die_before_line(line, SOURCES)
-        backup.take(host, **{"scope": "full", "keep": backup.Keep(2), "scratch": host.root, "now": START, **options})
+        create_backup(host, scope="full", keep=KeepRules(2), scratch=host.root, clock=lambda: START, **options)
 
     return killed(work)
 
@@ -799,23 +822,23 @@ def killed_at(host: Host, line: int, **options) -> bool:
 def test_a_kill_at_any_line_leaves_whole_backups_only_and_the_next_run_cleans_up(host, tmp_path):
     for number in range(2):
         touch_state(host, number)
-        take(host)
+        back_up(host)
     touch_state(host, 9)
-    old = [item.id for item in backup.existing(host)]
+    old = [item.id for item in list_backups(host)]
     pristine = tmp_path / "pristine"
     shutil.copytree(host.backup_dir, pristine)
     line, killed, seen = 1, 0, set()
     while killed_at(host, line):
         killed += 1
-        found = backup.verify(host)
+        found = verify_backups(host)
         seen.add(tuple(found))
         assert set(found.values()) == {None}, line  # a final name means whole, and the digest is there
         # the old ones go only after the new one is there
         assert old[-1] in found
         assert old[0] in found or len(found) == 2, line
-        taken = take(host, keep=2)
-        assert [item.id for item in backup.existing(host)][-1] > old[-1]
-        assert backup.verify(host).keys() == {old[-1], taken.backup.id}
+        result = back_up(host, keep=2)
+        assert [item.id for item in list_backups(host)][-1] > old[-1]
+        assert verify_backups(host).keys() == {old[-1], result.backup.id}
         assert len(names(host)) == 4, names(host)
         shutil.rmtree(host.backup_dir)
         shutil.copytree(pristine, host.backup_dir)
@@ -829,7 +852,7 @@ def killed_after_call(host: Host, number: int) -> bool:
 
     def work() -> None:
         die_after_writing(number)
-        backup.take(host, scope="full", keep=backup.Keep(2), scratch=host.root, now=START)
+        create_backup(host, scope="full", keep=KeepRules(2), scratch=host.root, clock=lambda: START)
 
     return killed(work)
 
@@ -839,15 +862,15 @@ def test_a_kill_after_any_system_call_that_writes_lists_no_partial_backup_and_lo
     (host.state_dir / "library" / "long.jpg").write_bytes(PICTURE * 300)  # several writes
     for number in range(2):
         touch_state(host, number)
-        take(host)
+        back_up(host)
     touch_state(host, 9)
-    old = [item.id for item in backup.existing(host)]
+    old = [item.id for item in list_backups(host)]
     pristine = tmp_path / "pristine"
     shutil.copytree(host.backup_dir, pristine)
     number, stages = 0, []
     while killed_after_call(host, number + 1):
         number += 1
-        found = backup.verify(host)
+        found = verify_backups(host)
         assert set(found.values()) == {None}, number
         # an old one is gone only once there are two others, and of these one is new
         assert old[1] in found, number
@@ -864,7 +887,7 @@ def test_a_kill_after_any_system_call_that_writes_lists_no_partial_backup_and_lo
 def test_a_system_call_that_fails_leaves_whole_backups_only(host, monkeypatch):
     """Every rename, fsync, unlink and mkstemp in turn fails; afterwards everything old is whole and the next run works."""
     touch_state(host, 1)
-    old = take(host)
+    old = back_up(host)
     calls = 0
     fail_at = 0
 
@@ -885,7 +908,7 @@ def test_a_system_call_that_fails_leaves_whole_backups_only(host, monkeypatch):
     while True:
         calls, fail_at = 0, rounds + 1
         try:
-            taken = backup.take(host, scope="full", keep=backup.Keep(1), scratch=host.root, now=START)
+            result = create_backup(host, scope="full", keep=KeepRules(1), scratch=host.root, clock=lambda: START)
         except OSError:
             pass
         finally:
@@ -893,15 +916,15 @@ def test_a_system_call_that_fails_leaves_whole_backups_only(host, monkeypatch):
         if calls <= rounds:
             break
         rounds += 1
-        found = backup.verify(host)
+        found = verify_backups(host)
         assert set(found.values()) == {None}
         assert found
-        taken = take(host, keep=1)
-        assert backup.verify(host) == {taken.backup.id: None}
+        result = back_up(host, keep=1)
+        assert verify_backups(host) == {result.backup.id: None}
         assert len(names(host)) == 2
         touch_state(host, rounds)
     assert rounds >= 8
-    assert old.backup.id not in backup.verify(host)
+    assert old.backup.id not in verify_backups(host)
 
 
 def test_what_killed_runs_left_is_removed_and_nothing_else(host):
@@ -910,10 +933,10 @@ def test_what_killed_runs_left_is_removed_and_nothing_else(host):
     for name in (*left, *others):
         (host.backup_dir / name).write_text("x")
     (host.backup_dir / ".mobius-tmp-svc-efgh5678").mkdir()
-    taken = take(host)
-    assert set(taken.leftovers) == {*left, ".mobius-tmp-svc-efgh5678"}
+    result = back_up(host)
+    assert set(result.leftovers) == {*left, ".mobius-tmp-svc-efgh5678"}
     assert set(others) <= set(names(host))
-    assert not set(taken.leftovers) & set(names(host))
+    assert not set(result.leftovers) & set(names(host))
 
 
 def test_two_backups_at_once_make_one(host):
@@ -928,12 +951,12 @@ def test_two_backups_at_once_make_one(host):
                 os._exit(1)
         children.append(child)
     assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
-    assert len(backup.verify(host)) == 1
-    assert set(backup.verify(host).values()) == {None}
+    assert len(verify_backups(host)) == 1
+    assert set(verify_backups(host).values()) == {None}
 
 
 def take_alone(host: Host) -> None:
-    backup.take(host, scope="full", keep=backup.Keep(5), scratch=host.root, now=START)
+    create_backup(host, scope="full", keep=KeepRules(5), scratch=host.root, clock=lambda: START)
 
 
 def test_every_outcome_that_a_backup_may_have_is_in_the_table():
@@ -947,11 +970,11 @@ RELEASES = ("1.0.0-0123456789ab", "1.1.0-0123456789ab")
 
 
 @st.composite
-def histories(draw) -> tuple[list[backup.Backup], backup.Keep, datetime]:
+def histories(draw) -> tuple[list[Backup], KeepRules, datetime]:
     gaps = draw(st.lists(st.integers(1, 40 * 86400), min_size=1, max_size=30))
     moments = [START + timedelta(seconds=sum(gaps[: number + 1])) for number in range(len(gaps))]
     found = [
-        backup.Backup(
+        Backup(
             f"{moment:%Y%m%dT%H%M%SZ}-full",
             Path(),
             0,
@@ -962,7 +985,7 @@ def histories(draw) -> tuple[list[backup.Backup], backup.Keep, datetime]:
         for moment in moments
     ]
     numbers = st.integers(0, 6)
-    keep = backup.Keep(draw(st.integers(1, 6)), draw(st.integers(0, 100)), draw(numbers), draw(numbers), draw(numbers))
+    keep = KeepRules(draw(st.integers(1, 6)), draw(st.integers(0, 100)), draw(numbers), draw(numbers), draw(numbers))
     return found, keep, moments[-1] + timedelta(days=draw(st.integers(-400, 400)))
 
 
@@ -972,7 +995,7 @@ def histories(draw) -> tuple[list[backup.Backup], backup.Keep, datetime]:
 def test_rotation_keeps_what_each_rule_names_and_removes_all_else(history, data):
     found, keep, now = history
     needed = data.draw(st.sets(st.sampled_from([item.id for item in found])))
-    removed = backup.surplus(found, keep, now, needed)
+    removed = surplus_backups(found, keep, now, needed)
     left = [item for item in found if item not in removed]
     whole = [item for item in found if item.damaged is None]
     assert found[-1] in left
@@ -980,29 +1003,29 @@ def test_rotation_keeps_what_each_rule_names_and_removes_all_else(history, data)
     assert not [item for item in removed if item.damaged]
     assert whole[-keep.count :] == [item for item in left if item in whole[-keep.count :]]
     for number, period in ((keep.days, "%Y%j"), (keep.weeks, "%G%V"), (keep.months, "%Y%m")):
-        periods = sorted({item.moment.strftime(period) for item in whole})
+        periods = sorted({item.begun.strftime(period) for item in whole})
         for one in periods[len(periods) - min(number, len(periods)) :]:
-            last = [item for item in whole if item.moment.strftime(period) == one][-1]
+            last = [item for item in whole if item.begun.strftime(period) == one][-1]
             assert last in left
     # nothing stays without a reason
     bound = len(needed) + keep.count + keep.days + keep.weeks + keep.months
-    young = [item for item in whole if keep.age_days and now - item.moment <= timedelta(days=keep.age_days)]
+    young = [item for item in whole if keep.age_days and now - item.begun <= timedelta(days=keep.age_days)]
     assert {item.id for item in young} <= {item.id for item in left}
     assert len([item for item in left if item.damaged is None]) <= bound + len(young)
     # a rotation that was cut short anywhere, and is done again, ends where the whole one does
     cut = data.draw(st.integers(0, len(removed)))
     rest = [item for item in found if item not in removed[:cut]]
-    assert backup.surplus(rest, keep, now, needed) == removed[cut:]
+    assert surplus_backups(rest, keep, now, needed) == removed[cut:]
 
 
 def test_a_backup_that_a_kept_release_or_an_unfinished_run_needs_stays(host):
-    old = take(host, run="20260131T230501Z-9f3a61c2")
+    old = back_up(host, run="20260131T230501Z-9f3a61c2")
     (host.releases_dir / "1.0.0-0123456789ab").mkdir(parents=True)
     (host.root / "activation.json").write_text('{"schema": 1, "confirmed": "1.1.0-0123456789ab"}\n')
     for number in range(3):
         touch_state(host, number)
-        taken = take(host, keep=1)
-    assert [item.id for item in backup.existing(host)] == [old.backup.id, taken.backup.id]
+        result = back_up(host, keep=1)
+    assert [item.id for item in list_backups(host)] == [old.backup.id, result.backup.id]
     (host.releases_dir / "1.0.0-0123456789ab").rmdir()
     pending = {
         "schema": 1,
@@ -1016,32 +1039,32 @@ def test_a_backup_that_a_kept_release_or_an_unfinished_run_needs_stays(host):
         "activated": "x",
     }
     host.pending_path.write_text(json.dumps(pending))
-    assert not backup.prune(host, keep=backup.Keep(1)).removed
+    assert not prune_backups(host, keep=KeepRules(1)).removed
     host.pending_path.unlink()
-    predicted = backup.prune(host, keep=backup.Keep(1), check_mode=True)
+    predicted = prune_backups(host, keep=KeepRules(1), check_mode=True)
     assert predicted.removed == (old.backup.id,)
-    assert len(backup.existing(host)) == 2
-    assert backup.prune(host, keep=backup.Keep(1)) == predicted
-    assert [item.id for item in backup.existing(host)] == [taken.backup.id]
+    assert len(list_backups(host)) == 2
+    assert prune_backups(host, keep=KeepRules(1)) == predicted
+    assert [item.id for item in list_backups(host)] == [result.backup.id]
 
 
 def test_rotation_alone_removes_nothing_when_the_newest_is_damaged(host):
     for number in range(3):
         touch_state(host, number)
-        taken = take(host)
-    flip(taken.backup.path, 5000)
-    pruned = backup.prune(host, keep=backup.Keep(1))
-    assert (pruned.removed, pruned.damaged) == ((), (taken.backup.id,))
-    assert len(backup.existing(host)) == 3
+        result = back_up(host)
+    flip(result.backup.path, 5000)
+    pruned = prune_backups(host, keep=KeepRules(1))
+    assert (pruned.removed, pruned.damaged) == ((), (result.backup.id,))
+    assert len(list_backups(host)) == 3
 
 
 # what is known of a backup
 
 
 def test_a_list_tells_host_release_and_when_each_was_last_verified(host):
-    taken = take(host, name="lab7")
-    (listed,) = backup.existing(host)
-    assert listed == taken.backup
+    result = back_up(host, host_name="lab7")
+    (listed,) = list_backups(host)
+    assert listed == result.backup
     assert listed.as_dict() == {
         "id": "20260131T230501Z-full",
         "scope": "full",
@@ -1056,8 +1079,8 @@ def test_a_list_tells_host_release_and_when_each_was_last_verified(host):
     }
     assert listed.verified
     flip(listed.path, 3000)
-    backup.verify(host)
-    (listed,) = backup.existing(host)
+    verify_backups(host)
+    (listed,) = list_backups(host)
     assert listed.verified is None
     assert "SHA-256" in listed.damaged
 
@@ -1065,47 +1088,46 @@ def test_a_list_tells_host_release_and_when_each_was_last_verified(host):
 def test_all_parts_together_read_every_file_once(host):
     for number in range(9):
         (host.state_dir / "library" / f"{number}.jpg").write_bytes(PICTURE + bytes([number]))
-    taken = take(host)
+    result = back_up(host)
     (host.backup_dir / ".svc-verified.json").unlink()
     for part in range(1, 8):
-        assert backup.existing(host)[0].verified is None, part
-        assert backup.verify(host, (part, 7)) == {taken.backup.id: None}
-    assert backup.existing(host)[0].verified is not None
-    whole = taken.backup.path.read_bytes()
-    for name, content in members(taken.backup.path).items():
+        assert list_backups(host)[0].verified is None, part
+        assert verify_backups(host, (part, 7)) == {result.backup.id: None}
+    assert list_backups(host)[0].verified is not None
+    whole = result.backup.path.read_bytes()
+    for name, content in members(result.backup.path).items():
         if name == "manifest.jsonl":
             continue
         at = whole.index(content)
-        flip(taken.backup.path, at)
-        finders = [part for part in range(1, 8) if backup.verify(host, (part, 7))[taken.backup.id]]
+        flip(result.backup.path, at)
+        finders = [part for part in range(1, 8) if verify_backups(host, (part, 7))[result.backup.id]]
         assert len(finders) == 1, name
-        taken.backup.path.write_bytes(whole)
+        result.backup.path.write_bytes(whole)
 
 
 def test_a_part_finds_a_changed_manifest_by_what_was_noted_when_it_was_written(host):
-    taken = take(host)
-    rewrite(taken, lambda found: edit(found, b'"run":null', b'"run":   1'))
-    assert "manifest" in backup.verify(host, (1, 7))[taken.backup.id]
+    result = back_up(host)
+    rewrite(result, lambda found: edit(found, b'"run":null', b'"run":   1'))
+    assert "manifest" in verify_backups(host, (1, 7))[result.backup.id]
 
 
 def test_a_file_with_known_size_times_and_inode_is_not_read_again(host, monkeypatch):
-    take(host)
-    settled = datetime.now(UTC) + timedelta(hours=1)
-    monkeypatch.setattr(backup.time, "time_ns", lambda: int(settled.timestamp() * 1e9))
+    back_up(host)
+    later = datetime.fromtimestamp((host.state_dir / "library" / "a.jpg").stat().st_mtime + 3600, UTC)
     touch_state(host)
-    taken = take(host)  # notes the stamps
+    result = back_up(host, now=later)  # records the stamps
     read = []
-    real = backup._Found.sha256
-    monkeypatch.setattr(backup._Found, "sha256", lambda found: read.append(found.entry.path) or real(found))
-    assert not take(host).changed
+    real = snapshot.SourceItem.sha256
+    monkeypatch.setattr(snapshot.SourceItem, "sha256", lambda item: read.append(item.entry.path) or real(item))
+    assert not back_up(host, now=later).changed
     assert sorted(read) == ["activation.json", "state/index/library.sqlite", "state/journal.jsonl"]
     # the same size and the same time of change, but written anew
     picture = host.state_dir / "library" / "a.jpg"
     about = picture.stat()
     picture.write_bytes(PICTURE[::-1])
     os.utime(picture, ns=(about.st_atime_ns, about.st_mtime_ns))
-    assert take(host).differences == ("state/library/a.jpg",)
-    assert taken.backup
+    assert back_up(host, now=later).differences == ("state/library/a.jpg",)
+    assert result.backup
 
 
 @pytest.mark.slow
@@ -1113,12 +1135,13 @@ def test_memory_does_not_grow_with_the_library(host):
     """Ten thousand pictures more change the most memory that a backup and its verification take by less than 5 MB."""
     program = (
         "import sys, pathlib, re\n"
-        f"sys.path.insert(0, {str(Path(backup.__file__).parents[6])!r})\n"
-        "from ansible_collections.mobius.dhash.plugins.module_utils.backup import service as backup\n"
+        f"sys.path.insert(0, {str(Path(service.__file__).parents[6])!r})\n"
+        "from ansible_collections.mobius.dhash.plugins.module_utils.backup.retention import KeepRules\n"
+        "from ansible_collections.mobius.dhash.plugins.module_utils.backup.service import create_backup\n"
         "from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host\n"
         f"host = Host.load('svc', {str(host.root.parent / 'mobius-host')!r})\n"
-        "backup.take(host, scope='full', keep=backup.Keep(1), scratch=pathlib.Path('/tmp'))\n"
-        "backup.take(host, scope='full', keep=backup.Keep(1), scratch=pathlib.Path('/tmp'))\n"
+        "create_backup(host, scope='full', keep=KeepRules(1), scratch=pathlib.Path('/tmp'))\n"
+        "create_backup(host, scope='full', keep=KeepRules(1), scratch=pathlib.Path('/tmp'))\n"
         # not ru_maxrss: that begins with what the tests' own process held when it started this one
         "print(re.search(r'VmHWM:\\s+(\\d+) kB', pathlib.Path('/proc/self/status').read_text())[1])\n"
     )
@@ -1143,18 +1166,18 @@ def test_the_space_asked_for_holds_what_is_written_and_nothing_is_asked_for_when
     scratch = host.root.parent / "scratch"
     scratch.mkdir()
 
-    def asked(scope: str, at_hand: int) -> backup.Space:
-        found = backup.space_needed(host, scope=scope, scratch=scratch, at_hand=at_hand)
+    def asked(scope: str, available: int) -> BackupSpace:
+        found = estimate_space(host, scope=scope, scratch=scratch, available=available)
         assert list(scratch.iterdir()) == []
         return found
 
     measured, compared = asked("full", 1 << 40), asked("full", 0)
-    assert measured.aside > 0
+    assert measured.copies > 0
     assert measured.peak >= compared.peak
-    written = take(host).backup
+    written = back_up(host).backup
     assert written is not None
     assert compared.archive >= written.bytes > asked("state", 0).archive - (1 << 20)
-    assert asked("full", 0) == backup.Space()
+    assert asked("full", 0) == BackupSpace()
     assert asked("full", 1 << 40).peak > 0, "what fits is measured only"
     touch_state(host)
     assert asked("full", 0).archive > 0

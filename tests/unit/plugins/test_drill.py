@@ -7,6 +7,7 @@ The instance is a real HTTP server on the drill's own admin socket; only systemd
 
 from __future__ import annotations
 
+import dataclasses
 import http.server
 import json
 import socketserver
@@ -18,12 +19,19 @@ from typing import Any
 
 import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils import durable
-from ansible_collections.mobius.dhash.plugins.module_utils.backup import drill, restore
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import drill, drill_instance
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.drill import (
+    DrillResult,
+    read_records,
+    require_recent,
+    run_drill,
+)
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.drill_instance import DrillChecks
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
 from ansible_collections.mobius.dhash.plugins.module_utils.host.state import Activation, Entry
 from ansible_collections.mobius.dhash.plugins.module_utils.host.systemd import Systemd, Unit
-from test_backup import everything, flip, host, take, touch_state
+from test_backup import back_up, everything, flip, host, touch_state
 
 __all__ = ["host"]
 
@@ -66,7 +74,7 @@ class Stage(Systemd):
         self.seen: dict[str, Any] = {}
         self.server: socketserver.BaseServer | None = None
 
-    def must(self, *arguments: str, timeout: float = 30.0) -> str:
+    def run_checked(self, *arguments: str, timeout: float = 30.0) -> str:
         if arguments[:2] == ("systemctl", "cat"):
             assert arguments[2] == f"svc@{RELEASE}.service"
             return UNIT.format(run=self.host.run_dir)
@@ -84,7 +92,7 @@ class Stage(Systemd):
 
     def start(self, unit: str, timeout: float) -> bool:
         self.started.append(unit)
-        template = drill._template(self.host).read_text()
+        template = instance_of(self.host).template.read_text()
         bound = dict(
             reversed(line.removeprefix("BindPaths=").split(":"))
             for line in template.splitlines()
@@ -93,7 +101,7 @@ class Stage(Systemd):
         self.seen = {name: everything(Path(source)) for name, source in bound.items() if Path(source).exists()}
         if self.answers is None:
             return False
-        aside = drill._run_dir(self.host) / RELEASE
+        aside = instance_of(self.host).run_dir / RELEASE
         aside.mkdir(parents=True)
         self.server = serve(aside / "admin.sock", self.answers)
         return True
@@ -128,18 +136,24 @@ def one_release(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     durable.write_json(host.activation_path, truth.as_dict())
     host.release_dir(RELEASE).mkdir(parents=True)
     (host.release_dir(RELEASE) / "release.json").write_text("{}")
-    monkeypatch.setattr(restore, "owners", lambda host: (lambda _: (-1, -1), []))
     monkeypatch.setattr(drill, "staged_releases", lambda host: [RELEASE])
-    monkeypatch.setattr(drill, "UNITS", host.root.parent / "units")
-    monkeypatch.setattr(drill, "unit_text", lambda *arguments: unit_text(*arguments))
+    monkeypatch.setattr(drill_instance, "UNITS_DIR", host.root.parent / "units")
+    monkeypatch.setattr(drill_instance, "unit_text", lambda *arguments: unit_text(*arguments))
     yield
 
 
-def unit_text(text: str, host: Host, place: Path, environment: dict[str, str], made: Any = drill.unit_text) -> str:
+def instance_of(host: Host) -> drill_instance.DrillInstance:
+    return drill_instance.DrillInstance(host, Systemd())
+
+
+REAL_UNIT_TEXT = drill_instance.unit_text
+
+
+def unit_text(text: str, host: Host, folder: Path, run_dir: Path, environment: dict[str, str]) -> str:
     """The drill's unit of a host whose run folder is, unlike a real one's, not below /run."""
-    at_run = Path("/run") / host.run_dir.name
-    moved = drill.dataclasses.replace(host, run_dir=at_run)
-    return made(text.replace(str(host.run_dir), str(at_run)), moved, place, environment)
+    below_run = dataclasses.replace(host, run_dir=Path("/run") / host.run_dir.name)
+    text = text.replace(str(host.run_dir), str(below_run.run_dir))
+    return REAL_UNIT_TEXT(text, below_run, folder, Path("/run") / run_dir.name, environment)
 
 
 def well(images: int = 1) -> dict[str, Any]:
@@ -150,12 +164,10 @@ def well(images: int = 1) -> dict[str, Any]:
     }
 
 
-def practise(host: Host, answers: dict[str, Any] | None, **options: Any) -> tuple[drill.Drilled, Stage]:
+def practise(host: Host, answers: dict[str, Any] | None, **options: Any) -> tuple[DrillResult, Stage]:
     stage = Stage(host, answers)
-    questions = drill.Questions.parse(
-        {"MOBIUS_START": "standby"}, [{"name": "the index", "path": "/v1/duplicates"}], COUNT
-    )
-    return drill.drill(host, questions, systemd=stage, **options), stage
+    questions = DrillChecks.parse({"MOBIUS_START": "standby"}, [{"name": "the index", "path": "/v1/duplicates"}], COUNT)
+    return run_drill(host, questions, systemd=stage, **options), stage
 
 
 def live(host: Host) -> dict[str, Any]:
@@ -165,27 +177,33 @@ def live(host: Host) -> dict[str, Any]:
 
 
 def test_a_drill_runs_the_release_on_the_restored_folders_notes_it_and_leaves_nothing(host):
-    taken = take(host)
+    result = back_up(host)
     touch_state(host)
     before = live(host)
     done, stage = practise(host, well())
-    assert (done.backup.id, done.release, done.counted) == (taken.backup.id, RELEASE, 1)
+    assert (done.backup.id, done.release, done.counted) == (result.backup.id, RELEASE, 1)
     assert stage.started == [f"svc-drill@{RELEASE}.service"]
     assert any(name.endswith("library/a.jpg") for name in stage.seen[str(host.state_dir)])
     assert live(host) == before
     assert not list((host.root.parent / "units").iterdir())
-    noted = drill.records(host)
+    noted = read_records(host)
     assert noted["success"] == noted["last"]
-    assert (noted["success"]["backup"], noted["success"]["outcome"]) == (taken.backup.id, "success")
+    assert (noted["success"]["backup"], noted["success"]["outcome"]) == (result.backup.id, "success")
 
 
 def test_the_drills_unit_is_the_releases_own_without_what_ties_it_to_the_live_host(host):
-    text = unit_text(UNIT.format(run=host.run_dir), host, Path("/place"), {"MOBIUS_START": "standby", "A": '5%"\\'})
+    text = unit_text(
+        UNIT.format(run=host.run_dir),
+        host,
+        Path("/folder"),
+        instance_of(host).run_dir,
+        {"MOBIUS_START": "standby", "A": '5%"\\'},
+    )
     assert not any(word in text for word in ("Sockets", "svc/%i", "role.env", "mobius-host", "always", "Cache"))
     lines = text.splitlines()
     assert {"NoNewPrivileges=yes", 'Environment="MOBIUS_INDEX=/somewhere"', "Restart=no"} <= set(lines)
     assert "ExecStart=/usr/bin/python3    -m mobius.service" in lines
-    assert f"BindPaths=/place/data/state:{host.state_dir}" in lines
+    assert f"BindPaths=/folder/data/state:{host.state_dir}" in lines
     assert f"RuntimeDirectory={host.run_dir.name}-drill/%i" in lines
     assert lines.index('Environment="MOBIUS_START=standby"') > lines.index('Environment="MOBIUS_INDEX=/somewhere"')
     assert 'Environment="A=5%%\\"\\\\"' in lines
@@ -197,12 +215,12 @@ def test_the_drills_unit_is_the_releases_own_without_what_ties_it_to_the_live_ho
         ({"/health": (503, {"status": "fail"})}, "its health answered 503"),
         ({"/health": (200, {"status": "pass", "releaseId": "2.0.0-0123456789ab"})}, "its health answered 200"),
         ({"/v1/duplicates": (500, {})}, "'the index' wanted"),
-        ({"/figures": (200, {"images": 0})}, "holds 1, and it tells 0"),
-        ({"/figures": (500, {})}, "holds 1, and it tells none"),
+        ({"/figures": (200, {"images": 0})}, "holds 1, and the instance reports 0"),
+        ({"/figures": (500, {})}, "holds 1, and the instance reports none"),
     ],
 )
 def test_an_instance_that_does_not_answer_from_the_backup_fails_the_drill(host, monkeypatch, change, word):
-    take(host)
+    back_up(host)
     before = live(host)
     object.__setattr__(host, "start_timeout", 0.3)
     with pytest.raises(MobiusError) as caught:
@@ -210,76 +228,76 @@ def test_an_instance_that_does_not_answer_from_the_backup_fails_the_drill(host, 
     assert caught.value.outcome == "drill_failed"
     assert word in caught.value.reason.lower()
     assert live(host) == before
-    noted = drill.records(host)
+    noted = read_records(host)
     assert "success" not in noted
     assert noted["last"]["outcome"] == "drill_failed"
 
 
 def test_a_release_that_does_not_start_fails_the_drill_with_its_last_line_and_keeps_the_last_success(host):
-    take(host)
+    back_up(host)
     practise(host, well())
-    good = drill.records(host)["success"]
+    good = read_records(host)["success"]
     with pytest.raises(MobiusError, match="the last words"):
         practise(host, None)
-    assert drill.records(host)["success"] == good
-    assert drill.records(host)["last"]["outcome"] == "drill_failed"
+    assert read_records(host)["success"] == good
+    assert read_records(host)["last"]["outcome"] == "drill_failed"
 
 
 def test_a_damaged_backup_fails_the_drill_before_anything_is_started(host):
-    flip(take(host).backup.path, 3000)
+    flip(back_up(host).backup.path, 3000)
     stage = Stage(host, well())
     with pytest.raises(MobiusError) as caught:
-        drill.drill(host, drill.Questions.parse({}, [], None), systemd=stage)
+        run_drill(host, DrillChecks.parse({}, [], None), systemd=stage)
     assert caught.value.outcome == "backup_damaged"
     assert stage.started == []
 
 
 def test_check_mode_names_backup_and_release_and_changes_nothing(host):
-    taken = take(host)
+    result = back_up(host)
     before = everything(host.root.parent)
     done, stage = practise(host, well(), check_mode=True)
-    assert (done.backup.id, done.release, stage.started) == (taken.backup.id, RELEASE, [])
+    assert (done.backup.id, done.release, stage.started) == (result.backup.id, RELEASE, [])
     assert everything(host.root.parent) == before
 
 
 def test_a_host_without_any_release_proves_the_data_alone(host, monkeypatch):
     monkeypatch.setattr(drill, "staged_releases", lambda host: [])
-    take(host)
+    back_up(host)
     done, stage = practise(host, well())
     assert (done.release, done.counted, stage.started) == (None, 1, [])
     assert done.files > 3
 
 
 def test_what_a_killed_drill_left_is_removed_by_the_next_one(host):
-    take(host)
+    back_up(host)
     before = live(host)
-    left = host.state_dir.parent / f"{drill._prefix(host)}abcdefgh"
+    left = host.state_dir.parent / f"{drill.folder_prefix(host)}abcdefgh"
     (left / "data").mkdir(parents=True)
-    drill.UNITS.mkdir()
-    drill._template(host).write_text("[Service]\n")
-    drill._run_dir(host).mkdir(parents=True)
+    drill_instance.UNITS_DIR.mkdir()
+    instance_of(host).template.write_text("[Service]\n")
+    instance_of(host).run_dir.mkdir(parents=True)
     practise(host, well())
     assert live(host) == before
 
 
 def test_a_host_that_serves_is_refused_when_its_last_good_drill_is_too_old_or_there_was_none(host):
-    with pytest.raises(MobiusError, match="ever proven") as caught:
-        drill.require_recent(host, 7)
+    with pytest.raises(MobiusError, match="ever succeeded") as caught:
+        require_recent(host, 7)
     assert caught.value.outcome == "drill_outdated"
-    take(host)
+    back_up(host)
     practise(host, well())
     now = datetime.now(UTC)
-    assert drill.require_recent(host, 7, now + timedelta(days=6.9))
+    assert require_recent(host, 7, lambda: now + timedelta(days=6.9))
     with pytest.raises(MobiusError, match=r"7\.1 days ago, and 7 are allowed"):
-        drill.require_recent(host, 7, now + timedelta(days=7.1))
+        require_recent(host, 7, lambda: now + timedelta(days=7.1))
 
 
 def test_a_first_install_is_not_refused_for_want_of_a_drill(host):
     durable.write_json(host.activation_path, Activation("svc").as_dict())
-    assert drill.require_recent(host, 7) is None
+    assert require_recent(host, 7) is None
 
 
 @pytest.mark.parametrize("name", ["A B", "a", "A=B", "A\n"])
 def test_an_environment_that_no_unit_can_carry_is_refused(name):
     with pytest.raises(MobiusError, match="no unit can carry"):
-        drill.Questions.parse({name: "x"}, [], None)
+        DrillChecks.parse({name: "x"}, [], None)

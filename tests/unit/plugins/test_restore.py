@@ -18,17 +18,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import test_backup
 from ansible_collections.mobius.dhash.plugins.module_utils import durable
-from ansible_collections.mobius.dhash.plugins.module_utils.backup import archive, restore
-from ansible_collections.mobius.dhash.plugins.module_utils.backup import service as backup
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import restore, swap
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.archive import DamagedError, file_sha256
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.extraction import extract_files, finish_files
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.restore import (
+    RestoreResult,
+    WriteCounter,
+    restore_backup,
+)
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.store import list_backups, lock_backups
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.verification import verify_backup, verify_backups
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
 from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Executor
 from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Actor
 from ansible_collections.mobius.dhash.plugins.module_utils.host.state import Activation
 from ansible_collections.mobius.dhash.plugins.module_utils.host.systemd import Systemd, Unit
-from test_backup import CHANGES, PICTURE, everything, host, rewrite, take
+from test_backup import CHANGES, PICTURE, back_up, everything, host, rewrite
 
 from tests.killing import die_before_line, killed
 
@@ -46,13 +53,12 @@ class NoSystemd(Systemd):
 def owners_stay(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """There is no user `svc` on this machine; whoever runs the tests owns everything. Nothing was ever released."""
     durable.write_json(host.activation_path, Activation("svc").as_dict())
-    monkeypatch.setattr(restore, "owners", lambda host: (lambda _: (-1, -1), []))
 
 
-def bring_back(host: Host, wanted: str = "latest", **options: Any) -> restore.Restored:
+def bring_back(host: Host, wanted: str = "latest", **options: Any) -> RestoreResult:
     scratch = host.root.parent / "scratch"
     scratch.mkdir(exist_ok=True)
-    return restore.restore(Executor(host, Actor("test"), NoSystemd()), wanted, scratch=scratch, **options)
+    return restore_backup(Executor(host, Actor("test"), NoSystemd()), wanted, scratch=scratch, **options)
 
 
 def state(host: Host) -> dict[str, tuple[Any, ...]]:
@@ -85,16 +91,16 @@ def damage(host: Host) -> None:
 
 
 def nothing_left(host: Host) -> bool:
-    return not list(host.root.parent.glob(".mobius-tmp-*")) and not restore._intent(host).exists()
+    return not list(host.root.parent.glob(".mobius-tmp-*")) and not swap._intent_path(host).exists()
 
 
 def test_everything_comes_back_and_the_state_from_before_is_a_backup_of_its_own(host):
     before = state(host)
-    taken = take(host)
+    result = back_up(host)
     damage(host)
     spoilt = state(host)
     (host.journal_path).write_text("longer by now\n")
-    done = bring_back(host, taken.backup.id)
+    done = bring_back(host, result.backup.id)
     assert state(host) == before
     assert rows(host) == [("a.jpg",)]
     assert host.journal_path.read_text() == "longer by now\n"
@@ -106,80 +112,80 @@ def test_everything_comes_back_and_the_state_from_before_is_a_backup_of_its_own(
 
 
 def test_a_host_that_is_as_the_backup_says_is_left_alone(host):
-    taken = take(host)
+    result = back_up(host)
     before = everything(host.root.parent)
-    assert not bring_back(host, taken.backup.id).changed
+    assert not bring_back(host, result.backup.id).changed
     after = everything(host.root.parent)
     scratch = str(host.root.parent / "scratch")
     assert {**after, scratch: None} == {**before, scratch: None}
 
 
 def test_check_mode_says_what_would_come_back_and_changes_nothing(host):
-    taken = take(host)
+    result = back_up(host)
     damage(host)
     (host.root.parent / "scratch").mkdir(exist_ok=True)
     before = everything(host.root.parent)
-    predicted = bring_back(host, taken.backup.id, check_mode=True)
+    predicted = bring_back(host, result.backup.id, check_mode=True)
     after = everything(host.root.parent)
     scratch = str(host.root.parent / "scratch")
     assert {**after, scratch: None} == {**before, scratch: None}
     assert predicted.saved is None
-    assert predicted.differences == bring_back(host, taken.backup.id).differences
+    assert predicted.differences == bring_back(host, result.backup.id).differences
 
 
 def test_the_writes_that_are_later_than_the_backup_are_counted_before_and_after(host):
-    count = restore.Writes("index/library.sqlite", "select count(*) from images where path >= :since")
-    taken = take(host)
+    count = WriteCounter("index/library.sqlite", "select count(*) from images where path >= :since")
+    result = back_up(host)
     with contextlib.closing(sqlite3.connect(host.state_dir / "index" / "library.sqlite")) as database, database:
         # the backup's time is what they are compared with
         database.executemany("insert into images values (?)", [("2026-01-31T23:05:01Z",), ("2026-02-01T00:00:00Z",)])
         database.execute("insert into images values ('2026-01-31T23:05:00Z')")
-    lost = count.later(host, "2026-01-31T23:05:01Z")
-    predicted = bring_back(host, taken.backup.id, writes=count, check_mode=True)
-    done = bring_back(host, taken.backup.id, writes=count)
+    lost = count.count_since(host, "2026-01-31T23:05:01Z")
+    predicted = bring_back(host, result.backup.id, writes=count, check_mode=True)
+    done = bring_back(host, result.backup.id, writes=count)
     # a.jpg of the fixture sorts after every year
     assert predicted.lost == done.lost == lost == 3
     assert done.saved is not None and done.saved_state is None, "no instance ran that could have written meanwhile"
-    assert bring_back(host, taken.backup.id).lost is None
+    assert bring_back(host, result.backup.id).lost is None
 
 
 @pytest.mark.parametrize("query", ["select nothing from nowhere", "select path from images", "select 1, 2"])
 def test_writes_that_cannot_be_counted_are_refused_with_nothing_touched(host, query):
-    taken = take(host)
+    result = back_up(host)
     damage(host)
     with contextlib.closing(sqlite3.connect(host.state_dir / "index" / "library.sqlite")) as database, database:
         database.execute("insert into images values ('b.jpg')")
     before = state(host)
     with pytest.raises(MobiusError, match=r"[Cc]ount") as caught:
-        bring_back(host, taken.backup.id, writes=restore.Writes("index/library.sqlite", query))
+        bring_back(host, result.backup.id, writes=WriteCounter("index/library.sqlite", query))
     assert caught.value.outcome == "invalid_input"
     assert state(host) == before
-    assert len(backup.existing(host)) == 1
+    assert len(list_backups(host)) == 1
 
 
 def test_a_journal_comes_back_on_a_host_that_has_none(host):
-    taken = take(host)
+    result = back_up(host)
     journal = host.journal_path.read_text()
     shutil.rmtree(host.state_dir)
     host.state_dir.mkdir()
-    bring_back(host, taken.backup.id)
+    bring_back(host, result.backup.id)
     assert host.journal_path.read_text() == journal
 
 
 def test_of_a_state_backup_the_library_stays_when_it_has_every_picture(host):
-    taken = take(host, scope="state")
+    result = back_up(host, scope="state")
     (host.state_dir / "library" / "later.jpg").write_bytes(b"later")
     with contextlib.closing(sqlite3.connect(host.state_dir / "index" / "library.sqlite")) as database, database:
         database.execute("delete from images")
     library = everything(host.state_dir / "library")
-    bring_back(host, taken.backup.id)
+    bring_back(host, result.backup.id)
     assert everything(host.state_dir / "library") == library
     assert rows(host) == [("a.jpg",)]
     (host.state_dir / "library" / "a.jpg").write_bytes(PICTURE[::-1])
     (host.config_dir / "settings.env").write_text("A=2\n")
     before = state(host)
-    with pytest.raises(backup.MobiusError, match=r"state/library/a\.jpg"):
-        bring_back(host, taken.backup.id)
+    with pytest.raises(MobiusError, match=r"state/library/a\.jpg"):
+        bring_back(host, result.backup.id)
     assert state(host) == before
 
 
@@ -189,9 +195,9 @@ def test_of_a_state_backup_the_library_stays_when_it_has_every_picture(host):
 def refused(host: Host, wanted: str, outcome: str, **options: Any) -> str:
     """The reason, once it is proven that nothing was touched."""
     (host.root.parent / "scratch").mkdir(exist_ok=True)
-    with backup.exclusive(host, check_mode=False):  # the lock's file is there
+    with lock_backups(host, check_mode=False):  # the lock's file is there
         before = everything(host.root.parent)
-    with pytest.raises(backup.MobiusError) as caught:
+    with pytest.raises(MobiusError) as caught:
         bring_back(host, wanted, **options)
     after = everything(host.root.parent)
     assert after == before
@@ -201,12 +207,12 @@ def refused(host: Host, wanted: str, outcome: str, **options: Any) -> str:
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_an_archive_that_was_changed_and_given_a_fitting_digest_is_refused_and_nothing_touched(host, name):
-    taken = take(host)
-    rewrite(taken, CHANGES[name])
+    result = back_up(host)
+    rewrite(result, CHANGES[name])
     damage(host)
     (host.backup_dir / ".svc-verified.lock").touch()
-    reason = refused(host, taken.backup.id, "backup_damaged")
-    assert "Nothing was touched" in reason
+    reason = refused(host, result.backup.id, "backup_damaged")
+    assert "Nothing was changed" in reason
     assert "SHA-256" not in reason
 
 
@@ -221,24 +227,24 @@ REASONS = {
     "a link instead": "a link 'state/library/a.jpg'",
     "setuid": "mode",
     "setuid, in the manifest too": "has the mode '4640'",
-    "above, in the manifest": "leads out of it",
-    "absolute, in the manifest": "leads out of it",
+    "above, in the manifest": "leads out of the archive",
+    "absolute, in the manifest": "leads out of the archive",
     "another id": "under another name",
 }
 
 
 @pytest.mark.parametrize("name", REASONS)
 def test_the_reason_names_what_is_wrong(host, name):
-    taken = take(host)
-    rewrite(taken, CHANGES[name])
-    assert REASONS[name] in backup.verify(host)[taken.backup.id]
+    result = back_up(host)
+    rewrite(result, CHANGES[name])
+    assert REASONS[name] in verify_backups(host)[result.backup.id]
 
 
 def test_another_hosts_archive_is_refused_unless_it_is_asked_for(host):
-    taken = take(host, name="lab7")
+    result = back_up(host, host_name="lab7")
     damage(host)
-    assert "'lab7'" in refused(host, taken.backup.id, "invalid_input", name="lab8")
-    assert bring_back(host, taken.backup.id, name="lab8", of_host="lab7").changed
+    assert "'lab7'" in refused(host, result.backup.id, "invalid_input", host_name="lab8")
+    assert bring_back(host, result.backup.id, host_name="lab8", of_host="lab7").changed
 
 
 def test_a_backup_that_is_not_there_is_named(host):
@@ -247,27 +253,26 @@ def test_a_backup_that_is_not_there_is_named(host):
 
 
 def test_too_little_space_is_told_before_anything_is_done(host, monkeypatch):
-    taken = take(host)
+    result = back_up(host)
     damage(host)
     real = os.statvfs
     monkeypatch.setattr(os, "statvfs", lambda place: real("/proc"))
-    assert str(host.state_dir.parent) in refused(host, taken.backup.id, "disk_full")
+    assert str(host.state_dir.parent) in refused(host, result.backup.id, "disk_full")
 
 
 def test_a_folder_that_cannot_be_exchanged_is_named(host):
-    taken = take(host)
+    result = back_up(host)
     elsewhere = host.root.parent / "disk"
     shutil.move(host.state_dir / "library", elsewhere)
     (host.state_dir / "library").symlink_to(elsewhere)
-    assert "library is a link" in refused(host, taken.backup.id, "environment_failed")
+    assert "library is a link" in refused(host, result.backup.id, "environment_failed")
 
 
-@pytest.mark.slow
 def test_flipped_cut_dropped_and_added_bytes_anywhere_are_refused(host):
     """A fuzz: seeded, so that a failure can be repeated; the digest beside the archive is left as it is, or fits."""
-    taken = take(host)
-    whole = taken.backup.path.read_bytes()
-    sidecar = Path(f"{taken.backup.path}.sha256").read_bytes()
+    result = back_up(host)
+    whole = result.backup.path.read_bytes()
+    sidecar = Path(f"{result.backup.path}.sha256").read_bytes()
     damage(host)
     before = state(host)
     chance = random.Random(20261124)
@@ -288,14 +293,14 @@ def test_flipped_cut_dropped_and_added_bytes_anywhere_are_refused(host):
             data[at], data[other] = data[other], data[at]
         if data == whole:
             continue
-        taken.backup.path.write_bytes(data)
+        result.backup.path.write_bytes(data)
         fits = chance.random() < 0.5
         if fits:
-            digest = archive.file_sha256(taken.backup.path)
-            Path(f"{taken.backup.path}.sha256").write_text(f"{digest}  {taken.backup.path.name}\n")
+            digest = file_sha256(result.backup.path)
+            Path(f"{result.backup.path}.sha256").write_text(f"{digest}  {result.backup.path.name}\n")
         else:
-            Path(f"{taken.backup.path}.sha256").write_bytes(sidecar)
-        wrong = backup.verify(host)[taken.backup.id]
+            Path(f"{result.backup.path}.sha256").write_bytes(sidecar)
+        wrong = verify_backups(host)[result.backup.id]
         if not fits:
             assert wrong, (round_, kind, at)
         elif wrong is None:
@@ -304,25 +309,24 @@ def test_flipped_cut_dropped_and_added_bytes_anywhere_are_refused(host):
             manifest_at = whole.index(b'{"created"')
             assert at > manifest_at or other > manifest_at
             continue
-        with pytest.raises(backup.MobiusError, match="Nothing was touched"):
-            bring_back(host, taken.backup.id)
+        with pytest.raises(MobiusError, match="Nothing was changed"):
+            bring_back(host, result.backup.id)
         assert state(host) == before
 
 
 def test_what_the_child_leaves_is_not_believed(host, monkeypatch, tmp_path):
     """Whoever takes the unprivileged child over gets nothing published."""
-    taken = take(host)
-    manifest, _ = backup.check(taken.backup)
-    real = archive._copy_range
+    result = back_up(host)
+    manifest, _ = verify_backup(result.backup)
 
     def tampered(number: int, change: Callable[[Path], None]) -> None:
         place = tmp_path / str(number)
         place.mkdir()
         descriptor = os.open(place, os.O_RDONLY)
-        archive.extract(taken.backup.path, manifest, descriptor, user=None)
+        extract_files(result.backup.path, manifest, descriptor, user=None)
         change(place)
         try:
-            archive.publish(taken.backup.path, manifest, descriptor, owner_of=lambda _: (-1, -1))
+            finish_files(result.backup.path, manifest, descriptor, owner_of=lambda _: (-1, -1))
         finally:
             os.close(descriptor)
 
@@ -343,19 +347,18 @@ def test_what_the_child_leaves_is_not_believed(host, monkeypatch, tmp_path):
         link,
     ]
     for number, change in enumerate(changes, 1):
-        with pytest.raises((archive.DamagedError, OSError)):
+        with pytest.raises((DamagedError, OSError)):
             tampered(number, change)
-    assert archive._copy_range is real
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_the_child_that_extracts_is_nobody(host, tmp_path, monkeypatch):
-    taken = take(host)
-    manifest, _ = backup.check(taken.backup)
+    result = back_up(host)
+    manifest, _ = verify_backup(result.backup)
     place = tmp_path / "place"
     place.mkdir(mode=0o700)
     descriptor = os.open(place, os.O_RDONLY)
-    archive.extract(taken.backup.path, manifest, descriptor, user=65534)
+    extract_files(result.backup.path, manifest, descriptor, user=65534)
     os.close(descriptor)
     assert {path.stat().st_uid for path in place.rglob("*")} == {65534}
 
@@ -369,9 +372,9 @@ def test_only_root_and_the_services_user_own_what_comes_back(host, monkeypatch):
     shutil.chown(host.state_dir / "index", "daemon", "daemon")
     shutil.chown(host.state_dir / "library" / "a.jpg", "games", "games")
     (host.state_dir / "library" / "a.jpg").chmod(0o4777)
-    taken = take(host)
+    result = back_up(host)
     damage(host)
-    done = bring_back(theirs, taken.backup.id)
+    done = bring_back(theirs, result.backup.id)
     assert (host.state_dir / "index").owner() == "daemon"
     picture = (host.state_dir / "library" / "a.jpg").stat()
     assert (picture.st_uid, stat.S_IMODE(picture.st_mode)) == (0, 0o775)
@@ -383,7 +386,7 @@ def test_only_root_and_the_services_user_own_what_comes_back(host, monkeypatch):
 
 
 def killed_at(host: Host, line: int, wanted: str) -> bool:
-    sources = {backup.__file__, restore.__file__, archive.__file__, test_backup.durable.__file__}
+    sources = {durable.__file__, *(str(path) for path in Path(restore.__file__).parent.glob("*.py"))}
 
     def work() -> None:
         die_before_line(line, sources)
@@ -392,9 +395,8 @@ def killed_at(host: Host, line: int, wanted: str) -> bool:
     return killed(work)
 
 
-@pytest.mark.slow
 def test_a_restore_that_is_killed_anywhere_loses_nothing_and_the_next_one_finishes(host, tmp_path):
-    wanted = take(host).backup.id
+    wanted = back_up(host).backup.id
     good = state(host)
     damage(host)
     spoilt = state(host)
@@ -415,9 +417,9 @@ def test_a_restore_that_is_killed_anywhere_loses_nothing_and_the_next_one_finish
         assert any(tops[:2]), (where, "the state is neither the old nor the new one")
         assert any(tops[2:]), (where, "the configuration is neither the old nor the new one")
         if found != spoilt:
-            assert len(backup.existing(host)) == 2, (where, "the state from before was not saved")
+            assert len(list_backups(host)) == 2, (where, "the state from before was not saved")
         seen.add(tops)
-        assert set(backup.verify(host).values()) == {None}, where
+        assert set(verify_backups(host).values()) == {None}, where
         bring_back(host, wanted)
         assert state(host) == good, where
         assert nothing_left(host), where
@@ -442,7 +444,7 @@ def test_a_restore_that_is_killed_anywhere_loses_nothing_and_the_next_one_finish
 
 def killed_in_exchange(host: Host, number: int, wanted: str) -> bool:
     def work() -> None:
-        real, done = restore._exchange, 0
+        real, done = swap._exchange_folders, 0
 
         def exchange(one: Path, other: Path) -> None:
             nonlocal done
@@ -451,29 +453,29 @@ def killed_in_exchange(host: Host, number: int, wanted: str) -> bool:
             if done == number:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        restore._exchange = exchange
+        swap._exchange_folders = exchange
         bring_back(host, wanted)
 
     return killed(work)
 
 
 def test_an_exchange_that_fails_leaves_the_old_state(host, monkeypatch):
-    wanted = take(host).backup.id
+    wanted = back_up(host).backup.id
     damage(host)
     spoilt = state(host)
-    real = restore._exchange
+    real = swap._exchange_folders
 
     def exchange(one: Path, other: Path) -> None:
         if one == host.config_dir:
             raise OSError(5, "Input/output error")
         real(one, other)
 
-    monkeypatch.setattr(restore, "_exchange", exchange)
+    monkeypatch.setattr(swap, "_exchange_folders", exchange)
     with pytest.raises(OSError, match="Input/output"):
         bring_back(host, wanted)
     assert state(host) == spoilt
     assert nothing_left(host)
-    monkeypatch.setattr(restore, "_exchange", real)
+    monkeypatch.setattr(swap, "_exchange_folders", real)
     assert bring_back(host, wanted).changed
 
 
@@ -506,11 +508,11 @@ def by_hand(host: Host, identifier: str, tmp_path: Path) -> tuple[list[str], Pat
 
 def test_a_person_with_tar_and_coreutils_restores_it_as_the_page_says(host, tmp_path):
     (host.state_dir / "library" / "grün.jpg").write_bytes(b"not ASCII")
-    taken = take(host)
+    result = back_up(host)
     good, pictures = state(host), rows(host)
     damage(host)
     host.journal_path.write_text('{"event": "later"}\n')
-    blocks, aside, environment = by_hand(host, taken.backup.id, tmp_path)
+    blocks, aside, environment = by_hand(host, result.backup.id, tmp_path)
     assert len(blocks) == 2
     done = subprocess.run(["bash", "-c", "\n".join(blocks)], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -526,14 +528,14 @@ def test_a_person_with_tar_and_coreutils_restores_it_as_the_page_says(host, tmp_
 @pytest.mark.parametrize("fits", [False, True])
 def test_a_person_with_tar_and_coreutils_finds_a_changed_picture(host, tmp_path, fits):
     """With the digest beside the archive as it was, and with one that was made to fit."""
-    taken = take(host)
-    blocks, _, environment = by_hand(host, taken.backup.id, tmp_path)
-    data = taken.backup.path.read_bytes()
+    result = back_up(host)
+    blocks, _, environment = by_hand(host, result.backup.id, tmp_path)
+    data = result.backup.path.read_bytes()
     at = data.index(PICTURE)
-    taken.backup.path.write_bytes(data[: at + 9] + b"!" + data[at + 10 :])
+    result.backup.path.write_bytes(data[: at + 9] + b"!" + data[at + 10 :])
     if fits:
-        digest = archive.file_sha256(taken.backup.path)
-        Path(f"{taken.backup.path}.sha256").write_text(f"{digest}  {taken.backup.path.name}\n")
+        digest = file_sha256(result.backup.path)
+        Path(f"{result.backup.path}.sha256").write_text(f"{digest}  {result.backup.path.name}\n")
     done = subprocess.run(["bash", "-c", blocks[0]], env=environment, capture_output=True, text=True)
     assert done.returncode == 1
     assert ("state/library/a.jpg: FAILED" in done.stdout) is fits

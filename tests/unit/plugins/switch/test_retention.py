@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils import durable
-from ansible_collections.mobius.dhash.plugins.module_utils.backup import retention
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.retention import surplus_releases
 from ansible_collections.mobius.dhash.plugins.module_utils.host.state import Pending, staged_releases
 
 A, B, C, D = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0", "1.3.0"))
@@ -52,12 +52,12 @@ def test_a_release_that_was_taken_back_goes_when_it_no_longer_runs(served: Any, 
 
 def test_pinned_pending_and_needed_releases_stay(served: Any) -> None:
     observed = served.observed()
-    assert retention.surplus(observed, 1) == [A]
-    assert retention.surplus(observed, 1, needed=[A]) == []
+    assert surplus_releases(observed, 1) == [A]
+    assert surplus_releases(observed, 1, required=[A]) == []
     pinned = dataclasses.replace(observed, activation=dataclasses.replace(observed.activation, pinned=(A,)))
-    assert retention.surplus(pinned, 1) == []
+    assert surplus_releases(pinned, 1) == []
     pending = Pending(D, A, "canary", 0.0, "another boot", None, 0, "then")
-    assert retention.surplus(dataclasses.replace(observed, pending=pending), 1) == []
+    assert surplus_releases(dataclasses.replace(observed, pending=pending), 1) == []
 
 
 def test_a_check_run_counts_what_it_has_predicted_to_be_confirmed(served: Any, tool: Module) -> None:

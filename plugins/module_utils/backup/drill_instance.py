@@ -1,0 +1,256 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The instance of a drill: a release on restored folders, beside the live one and invisible to clients.
+
+The release's own unit is used, sandbox and all, under another name (`<service>-drill@<release>.service`, in `/run`, so
+that a reboot removes it) with the restored folders bound over the live ones: the instance has everything at its usual
+path, cannot see the live state, has no public socket, and nothing of it is left afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import http.client
+import json
+import os
+import re
+import shutil
+import stat
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import durable, gate
+from ..errors import MobiusError
+from ..host.config import Host
+from ..host.failures import InstanceError
+from ..host.systemd import Systemd
+
+UNITS_DIR = Path("/run/systemd/system")
+UNCHANGED = "The live state was not changed."
+_ANSWER_TIMEOUT_SECONDS = 10.0
+_POLL_SECONDS = 0.1
+_STOP_RESERVE_SECONDS = 30  # beside the drain deadline
+_LOG_LINES = 20
+# of the unit's own lines: what ties an instance to the live socket and folders, or would start it again
+_REMOVED_KEYS = ("Sockets", "RuntimeDirectory", "CacheDirectory", "CacheDirectoryMode", "Restart", "RestartSec")
+
+
+@dataclass(frozen=True)
+class CountCheck:
+    """What a database of the backup holds must be what the instance reports.
+
+    Attributes:
+        database: path of an SQLite database below the state folder; a missing one holds nothing.
+        query: gives one row with one number.
+        path: where the instance reports the number, as the member `key` of a JSON object.
+    """
+
+    database: str
+    query: str
+    path: str
+    key: str
+
+
+@dataclass(frozen=True)
+class DrillChecks:
+    """How the instance is started and what it must answer; `environment` is added to that of its unit."""
+
+    environment: Mapping[str, str]
+    probes: tuple[gate.Probe, ...]
+    count: CountCheck | None
+
+    @classmethod
+    def parse(cls, environment: Mapping[str, Any], probes: Sequence[Mapping[str, Any]], count: Any) -> DrillChecks:
+        """From a module's arguments, or the settings of the installed command.
+
+        Raises:
+            MobiusError: invalid_input.
+        """
+        for name, value in environment.items():
+            if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", name) or not str(value).isprintable():
+                raise MobiusError("invalid_input", f"The drill's environment has {name!r}, which no unit can carry.")
+        parsed = tuple(gate.Probe.parse({"method": "GET", "status": 200, "json": None, **probe}) for probe in probes)
+        count_check = CountCheck(**count) if count else None
+        return cls({name: str(value) for name, value in environment.items()}, parsed, count_check)
+
+
+@dataclass(frozen=True)
+class DrillInstance:
+    """An instance of a host's releases on restored folders."""
+
+    host: Host
+    systemd: Systemd
+
+    @property
+    def template(self) -> Path:
+        """The file of its unit."""
+        return UNITS_DIR / f"{self.host.service}-drill@.service"
+
+    @property
+    def run_dir(self) -> Path:
+        """Its folder in place of the host's run folder."""
+        return self.host.run_dir.with_name(f"{self.host.run_dir.name}-drill")
+
+    def unit(self, release: str) -> str:
+        """The name of its unit."""
+        return f"{self.host.service}-drill@{release}.service"
+
+    def remove(self) -> None:
+        """Remove all of an instance, also of one that a killed drill left."""
+        if self.template.exists():
+            for unit in self.systemd.units(f"{self.host.service}-drill@*.service"):
+                self._stop(unit)
+            self.template.unlink()
+            self._reload_units()
+        shutil.rmtree(self.run_dir, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def running(self, release: str, folder: Path, environment: Mapping[str, str]) -> Iterator[Host]:
+        """An instance of the release on the restored folders in `folder`; nothing of it is left afterwards.
+
+        Yields:
+            The host with the instance's folders in place of the live ones.
+
+        Raises:
+            MobiusError: drill_failed or instance_not_ready, when it does not start.
+        """
+        host, unit = self.host, self.unit(release)
+        aside = dataclasses.replace(host, run_dir=self.run_dir, log_dir=folder / "log")
+        live_log = host.log_dir.stat()
+        aside.log_dir.mkdir()
+        if os.geteuid() == 0:
+            os.chown(aside.log_dir, live_log.st_uid, live_log.st_gid)
+        aside.log_dir.chmod(stat.S_IMODE(live_log.st_mode))
+        release_unit = self.systemd.run_checked("systemctl", "cat", host.unit(release))
+        text = unit_text(release_unit, host, folder, self.run_dir, environment)
+        try:
+            UNITS_DIR.mkdir(parents=True, exist_ok=True)
+            durable.write_bytes(self.template, text.encode())
+            self._reload_units()
+            if not self.systemd.start(unit, host.start_timeout):
+                reason = f"{release} stopped by itself while it started."
+                raise self._start_failure("drill_failed", reason, aside, release)
+            yield aside
+        except MobiusError as error:
+            if error.outcome == "timeout":
+                reason = f"{release} was not ready after {host.start_timeout:g} s."
+                raise self._start_failure("instance_not_ready", reason, aside, release) from error
+            raise
+        finally:
+            self._stop(unit)
+            self.template.unlink(missing_ok=True)
+            self._reload_units()
+            shutil.rmtree(self.run_dir, ignore_errors=True)
+
+    def require_answers(self, aside: Host, release: str, checks: DrillChecks, counted: int | None) -> None:
+        """Refuse an instance that reported ready and does not answer as it must.
+
+        What it counts in the background may take until its start time-out.
+
+        Args:
+            aside: what `running` yields.
+            counted: the number that the restored database holds.
+
+        Raises:
+            MobiusError: drill_failed.
+        """
+        deadline = time.monotonic() + aside.start_timeout
+        ask = gate.asker(aside, release)
+        try:
+            problem = _wrong_answer(ask, aside.health_path, release, checks.probes)
+            while problem is None and (mismatch := _wrong_count(ask, checks.count, counted)) is not None:
+                if time.monotonic() > deadline:
+                    problem = mismatch
+                time.sleep(_POLL_SECONDS)
+        except (OSError, http.client.HTTPException) as error:
+            problem = f"It gave no answer ({type(error).__name__}: {error})."
+        if problem is not None:
+            reason = f"{release} does not answer from the backup. {problem} {UNCHANGED}"
+            raise InstanceError("drill_failed", reason, self._last_lines(aside, release))
+
+    def _reload_units(self) -> None:
+        self.systemd.run_checked("systemctl", "daemon-reload")
+
+    def _stop(self, unit: str) -> None:
+        """Stop a unit, wait until nothing of it runs, and reset its failure; one that is not loaded is fine."""
+        timeout = self.host.drain_deadline + _STOP_RESERVE_SECONDS
+        self.systemd.run_checked("systemctl", "stop", unit, timeout=timeout)
+        if any(loaded.active == "failed" for loaded in self.systemd.units(unit).values()):
+            self.systemd.run_checked("systemctl", "reset-failed", unit)
+
+    def _start_failure(self, outcome: str, reason: str, aside: Host, release: str) -> InstanceError:
+        lines = self._last_lines(aside, release)
+        last_line = f" Its last line: {lines[-1]}" if lines else ""
+        return InstanceError(outcome, f"{reason} {UNCHANGED}{last_line}", lines)
+
+    def _last_lines(self, aside: Host, release: str) -> list[str]:
+        lines = self.systemd.log(self.unit(release), _LOG_LINES)
+        with contextlib.suppress(OSError):
+            log = (aside.log_dir / f"{release}.log").read_text(errors="replace").splitlines()
+            lines = [*lines, *log[-_LOG_LINES:]]
+        return lines
+
+
+def unit_text(text: str, host: Host, folder: Path, run_dir: Path, environment: Mapping[str, str]) -> str:
+    """The text of the drill's unit.
+
+    Args:
+        text: of the release's own unit, with all that was added to it.
+        folder: with the restored folders in `data`, and a folder `log`.
+        run_dir: in place of the host's run folder.
+        environment: what is added to the unit's own.
+    """
+    kept = []
+    for line in re.sub(r"\\\n", " ", text).splitlines():
+        key, _, value = line.partition("=")
+        reads_activation = key.startswith("ExecStart") and key != "ExecStart" and str(host.command) in value
+        has_role_file = key == "EnvironmentFile" and value.lstrip("-").startswith(f"{host.run_dir}/")
+        if not (key in _REMOVED_KEYS or reads_activation or has_role_file or line.startswith("#")):
+            kept.append(line)
+    data = folder / "data"
+    binds = [f"{data}/state:{host.state_dir}", f"{folder}/log:{host.log_dir}", f"{run_dir}:{host.run_dir}"]
+    if (data / "config").is_dir():
+        binds.append(f"{data}/config:{host.config_dir}")
+    escaped = {name: value.replace("\\", "\\\\").replace('"', '\\"') for name, value in environment.items()}
+    kept += [
+        "[Service]",
+        "Restart=no",
+        f"RuntimeDirectory={run_dir.relative_to('/run')}/%i",
+        *(f"BindPaths={bind}" for bind in binds),
+        *(f'Environment="{name}={value.replace("%", "%%")}"' for name, value in escaped.items()),
+    ]
+    return "\n".join(kept) + "\n"
+
+
+def _wrong_answer(ask: gate.Ask, health_path: str, release: str, probes: Sequence[gate.Probe]) -> str | None:
+    status, _, body = ask("GET", health_path, None, None, _ANSWER_TIMEOUT_SECONDS)
+    health = _parse_object(body)
+    if status != 200 or health.get("status") not in ("pass", "warn") or health.get("releaseId") not in (None, release):
+        return f"Its health answered {status} with {health.get('status')!r}."
+    for probe in probes:
+        mismatch = gate.ask_probe(ask, probe, _ANSWER_TIMEOUT_SECONDS)
+        if mismatch is not None:
+            return mismatch.sentence()
+    return None
+
+
+def _wrong_count(ask: gate.Ask, count: CountCheck | None, counted: int | None) -> str | None:
+    if count is None:
+        return None
+    status, _, body = ask("GET", count.path, None, None, _ANSWER_TIMEOUT_SECONDS)
+    reported = _parse_object(body).get(count.key)
+    if status == 200 and reported == counted:
+        return None
+    return f"The restored {count.database} holds {counted}, and the instance reports {reported!r}."
+
+
+def _parse_object(body: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(body)
+    except ValueError:
+        value = None
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,51 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Opens files and folders that belong to a service's user, without ever following a link.
+
+That user may put a link in the place of any of its own files at any time, while a backup runs as root.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+
+class NoFileError(Exception):
+    """Where a file or folder was is, or leads through, a link or something else that is not saved."""
+
+
+def open_folder(name: str | Path, parent: int | None = None) -> int:
+    """A descriptor of a folder, never through a link; `parent` None: of one that only root may replace.
+
+    Raises:
+        NoFileError: it is no folder.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    return os.open(name, flags) if parent is None else _open_without_link(str(name), flags, parent)
+
+
+def open_file(name: str, folder: int) -> BinaryIO:
+    """A regular file in a folder, never through a link.
+
+    Raises:
+        NoFileError: it is no regular file.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY  # a pipe must not keep it waiting
+    descriptor = _open_without_link(name, flags, folder)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NoFileError(name)
+    return os.fdopen(descriptor, "rb")
+
+
+def _open_without_link(name: str, flags: int, folder: int) -> int:
+    try:
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO):  # a link, no folder, a socket
+            raise NoFileError(name) from None
+        raise
