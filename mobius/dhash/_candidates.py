@@ -198,6 +198,7 @@ def _read_hashes(
 
 def _rows(connection: sqlite3.Connection, columns: str, ids: Collection[int] | None) -> list[tuple[Any, ...]]:
     """Ids and columns of the pictures that can be matched, by id."""
-    where, values = ("", ()) if ids is None else (" AND id IN (SELECT value FROM json_each(?))", (json.dumps([*ids]),))
-    statement = f"SELECT id, {columns} FROM pictures WHERE NOT quarantined{where} ORDER BY id"  # noqa: S608
-    return connection.execute(statement, values).fetchall()
+    if ids is None:
+        return connection.execute(f"SELECT id, {columns} FROM pictures ORDER BY id").fetchall()  # noqa: S608
+    statement = f"SELECT id, {columns} FROM pictures WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id"  # noqa: S608
+    return connection.execute(statement, (json.dumps([*ids]),)).fetchall()

@@ -190,9 +190,7 @@ def _matched_pairs(
     return matches
 
 
-_WITH_COPIES: Final = (
-    "SELECT picture FROM files JOIN pictures ON id=picture WHERE NOT quarantined GROUP BY picture HAVING count(*) > 1"
-)
+_WITH_COPIES: Final = "SELECT picture FROM files JOIN pictures ON id=picture GROUP BY picture HAVING count(*) > 1"
 
 
 def _ids(connection: sqlite3.Connection, digests: set[str]) -> dict[str, int]:
@@ -210,7 +208,7 @@ def _keeper_ranks(connection: sqlite3.Connection, ids: set[int]) -> dict[int, Ke
     found: dict[int, KeeperRank] = {}
     for number, digest, warnings, pixels, mtime_ns, path in connection.execute(
         "SELECT id, sha256, warnings, width * height, mtime_ns, path FROM pictures LEFT JOIN files ON picture=id"
-        " WHERE NOT quarantined AND id IN (SELECT value FROM json_each(?))",
+        " WHERE id IN (SELECT value FROM json_each(?))",
         (json.dumps([*ids]),),
     ):
         keeper_rank = (path is None, bool(warnings), -pixels, mtime_ns or 0, path or b"", digest)

@@ -42,7 +42,7 @@ class Library:
 
     Args:
         index: the SQLite file; made when missing, brought to this release's schema when older.
-        release: written into every row, so that the rows of a bad release can be found.
+        release: written into every row, so that the rows of a release can be found.
 
     Raises:
         MobiusError: the file is no index, or of a newer schema than this release knows. Every method raises it when the
@@ -73,11 +73,7 @@ class Library:
     def __len__(self) -> int:
         """The number of pictures: files, and what was only posted."""
         with self._database.reading() as connection:
-            return int(
-                connection.execute(
-                    "SELECT count(*) FROM pictures LEFT JOIN files ON picture=id WHERE NOT quarantined"
-                ).fetchone()[0]
-            )
+            return int(connection.execute("SELECT count(*) FROM pictures LEFT JOIN files ON picture=id").fetchone()[0])
 
     def pictures(self) -> Iterator[Picture]:
         """Every picture at every place, by path; those only posted come first, by SHA-256."""
@@ -88,7 +84,7 @@ class Library:
     def get(self, sha256: str) -> Picture | None:
         """The picture with these bytes, at the place most worth keeping."""
         with self._database.reading() as connection:
-            found = [picture for _, picture in iterate_pictures(connection, "NOT quarantined AND sha256=?", (sha256,))]
+            found = [picture for _, picture in iterate_pictures(connection, "sha256=?", (sha256,))]
         return min(found, key=lambda picture: picture.keeper_rank, default=None)
 
     def figures(self) -> dict[str, int]:
@@ -96,15 +92,14 @@ class Library:
         groups, questions = self._duplicates.counts()
         with self._database.reading() as connection:
             counts = connection.execute(
-                "SELECT (SELECT count(*) FROM pictures WHERE NOT quarantined),"  # noqa: S608
+                "SELECT (SELECT count(*) FROM pictures),"  # noqa: S608
                 " (SELECT count(picture) FROM files),"
-                " (SELECT count(*) FROM pictures WHERE posted AND NOT quarantined),"
+                " (SELECT count(*) FROM pictures WHERE posted),"
                 " (SELECT count(reason) FROM files),"
-                " (SELECT count(*) FROM pictures WHERE quarantined),"
                 f" (SELECT count(*) FROM pictures WHERE NOT {USABLE}),"
                 " (SELECT count(*) FROM decisions)"
             ).fetchone()
-        names = ("pictures", "files", "posted", "unreadable", "quarantined", "to_hash_again", "decisions")
+        names = ("pictures", "files", "posted", "unreadable", "to_hash_again", "decisions")
         return {
             "schema": SCHEMA,
             **dict(zip(names, counts, strict=True)),
@@ -141,8 +136,8 @@ class Library:
     ) -> ScanReport:
         """Bring the index in line with a folder and everything below it.
 
-        Files that did not change are not read again, unless their picture is quarantined, of another algorithm than
-        `mode`'s, or without its second look; renamed ones are noticed; what disappeared leaves the index. Work is
+        Files that did not change are not read again, unless their picture is of another algorithm than `mode`'s, or
+        has no current descriptor; renamed ones are noticed; what disappeared leaves the index. Work is
         committed every few seconds, so a scan that was stopped or killed goes on where it was.
 
         Args:
@@ -202,15 +197,6 @@ class Library:
                 )  # fmt: skip
             connection.execute("DELETE FROM pictures WHERE id=?", row[:1])
         return True
-
-    def quarantine(self, release: str) -> int:
-        """Set aside what a bad release wrote: nothing finds it until the next scan has hashed it again, or it is posted
-        again. What that release proved is forgotten. Returns the number of pictures."""
-        with self._database.writing() as connection:
-            connection.execute("DELETE FROM proofs WHERE release=?", (release,))
-            return connection.execute(
-                "UPDATE pictures SET quarantined=1 WHERE release=? AND NOT quarantined", (release,)
-            ).rowcount
 
     def export(self, stream: TextIO, form: ExportFormat = "json") -> int:
         """Write every picture and every decision about one, as JSON or CSV (docs/library.md); returns the number of

@@ -84,7 +84,7 @@ class Picture:
 
 
 def iterate_pictures(
-    connection: sqlite3.Connection, where: str = "NOT quarantined", values: Sequence[Any] = ()
+    connection: sqlite3.Connection, where: str = "TRUE", values: Sequence[Any] = ()
 ) -> Iterator[tuple[int, Picture]]:
     """Picture ids with their pictures at each path, by id and path; a posted picture without a file has no path."""
     # every `where` is written in this package
@@ -127,7 +127,7 @@ def unchanged_file(picture: Picture) -> Path | None:
     return path if (status.st_size, status.st_mtime_ns) == (picture.size, picture.modified_ns) else None
 
 
-USABLE: Final = f"(NOT quarantined AND length(look) IS {DESCRIPTOR_BYTES})"
+USABLE: Final = f"(length(look) IS {DESCRIPTOR_BYTES})"
 """SQL condition on `pictures`: rows that need not be hashed again."""
 
 
@@ -141,8 +141,8 @@ def store(
         "INSERT INTO pictures (sha256, size, algorithm, rows, columns, look, width, height, format, warnings,"  # noqa: S608
         " release, written_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (sha256) DO UPDATE SET (algorithm, rows, columns, look, width, height, format, warnings,"
-        " quarantined, release, written_at) = (excluded.algorithm, excluded.rows, excluded.columns, excluded.look,"
-        " excluded.width, excluded.height, excluded.format, excluded.warnings, 0, excluded.release,"
+        " release, written_at) = (excluded.algorithm, excluded.rows, excluded.columns, excluded.look,"
+        " excluded.width, excluded.height, excluded.format, excluded.warnings, excluded.release,"
         f" excluded.written_at) WHERE NOT {USABLE} OR (? AND algorithm != excluded.algorithm)",
         (
             (

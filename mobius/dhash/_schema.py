@@ -8,7 +8,8 @@ Two releases work on one index while one takes over from the other, so a migrati
 release needs and leaves what the old one uses, and says in `compatible` which is the oldest schema whose releases may
 go on. A later one *contracts*: it drops the old form when no release that is kept needs it any more, and raises that
 figure. All statements name their columns, so that added ones do not disturb them. Schema 2 does both at once: schema 1
-knew neither `compatible` nor a release that was ever kept. Schema 3 only adds, and releases of schema 2 go on.
+knew neither `compatible` nor a release that was ever kept. Schemas 3 and 4 leave what schema 2 uses, so its releases go
+on.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Final
 
 from mobius.errors import MobiusError
 
-SCHEMA: Final = 3
+SCHEMA: Final = 4
 """`PRAGMA user_version` of the indexes written here."""
 
 APPLICATION: Final = 1836016233
@@ -141,7 +142,24 @@ END;
 INSERT INTO compatible VALUES (3, 2);
 """
 
-MIGRATIONS: Final = {1: _FIRST, 2: _SECOND, 3: _THIRD}
+# No command ever quarantined the pictures of a bad release: the golden probes refuse wrong hashes before a client meets
+# them, and a scan hashes again what another algorithm wrote. The column stays, as releases of schemas 2 and 3 name it.
+_FOURTH: Final = """
+UPDATE pictures SET look = NULL, quarantined = 0 WHERE quarantined; -- the next scan hashes these again
+DROP TRIGGER picture_changed;
+CREATE TRIGGER picture_changed AFTER UPDATE OF rows, columns, look ON pictures BEGIN
+    INSERT INTO changes (picture) VALUES (NEW.id);
+END;
+DROP TRIGGER picture_changed_with_proofs;
+CREATE TRIGGER picture_changed_with_proofs AFTER UPDATE OF sha256 ON pictures WHEN NEW.sha256 != OLD.sha256 BEGIN
+    DELETE FROM proofs WHERE first = OLD.id;
+    DELETE FROM proofs WHERE second = OLD.id;
+END;
+DROP INDEX proofs_by_release;
+INSERT INTO compatible VALUES (4, 2);
+"""
+
+MIGRATIONS: Final = {1: _FIRST, 2: _SECOND, 3: _THIRD, 4: _FOURTH}
 """Schema to the statements that make it out of the one before."""
 
 

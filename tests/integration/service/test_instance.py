@@ -24,7 +24,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mobius.dhash import Library
-from mobius.dhash._descriptor import LOOK_BYTES
+from mobius.dhash._descriptor import DESCRIPTOR_BYTES
 
 if TYPE_CHECKING:
     from tests.integration.service.conftest import ServiceHost
@@ -150,7 +150,7 @@ def test_health_reports_identity_and_checks(host: ServiceHost, tmp_path: Path) -
     assert answer.headers["content-type"] == "application/health+json"
     assert (answer.status_code, health["status"], health["warnings"]) == (200, "pass", [])
     assert (health["version"], health["releaseId"], health["serviceId"]) == ("1.0.0", OLD, "mobius-dhash")
-    assert health["checks"]["index:schema"][0] == {"status": "pass", "observedValue": 3, "observedUnit": "version"}
+    assert health["checks"]["index:schema"][0] == {"status": "pass", "observedValue": 4, "observedUnit": "version"}
     assert health["checks"]["index:writable"][0]["observedValue"] is True
     assert health["checks"]["hash:golden"][0] == {"status": "pass", "observedValue": 0, "observedUnit": "bits"}
     assert health["checks"]["disk:free"][0]["observedValue"] > 0
@@ -212,7 +212,7 @@ def test_an_instance_stops_while_it_pairs_a_large_library(host: ServiceHost, tmp
         database.executemany(
             "INSERT INTO pictures (sha256, size, algorithm, rows, columns, look, width, height, format, posted, release,"
             " written_at) VALUES (?, 1, 'fast-2', 0, 0, ?, 1, 1, 'JPEG', 1, 'test', '2026-01-01T00:00:00+00:00')",
-            ((f"{number:064x}", chance.randbytes(LOOK_BYTES)) for number in range(8000)),
+            ((f"{number:064x}", chance.randbytes(DESCRIPTOR_BYTES)) for number in range(8000)),
         )
     instance = host.start(OLD, index=str(path))
     assert instance.admin.get("/health").json()["checks"]["index:pictures"][0]["observedValue"] is None

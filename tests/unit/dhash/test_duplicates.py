@@ -384,31 +384,6 @@ def test_a_posted_picture_that_is_a_file_as_well(library: Library, tmp_path: Pat
     assert library.remove(found.sha256)
 
 
-def test_a_bad_release_is_set_aside_and_hashed_again(library: Library, tmp_path: Path) -> None:
-    folder = tmp_path / "library"
-    folder.mkdir()
-    (folder / "one.jpg").write_bytes(picture(1))
-    (folder / "two.jpg").write_bytes(picture(2))
-    library.scan(folder)
-    library.add(posted(3))
-    library.release = "2.0.0-bbbbbbbbbbbb"
-    library.add(posted(4))
-    assert library.search(posted(1))
-    assert library.quarantine("1.0.0-aaaaaaaaaaaa") == 3
-    assert library.quarantine("1.0.0-aaaaaaaaaaaa") == 0
-    assert library.search(posted(1)) == []
-    assert library.get(posted(1).sha256) is None
-    figures = library.figures()
-    assert (figures["pictures"], figures["quarantined"], figures["to_hash_again"]) == (1, 3, 3)
-    assert library.scan(folder).hashed == 2
-    kept = library.get(posted(1).sha256)
-    assert kept is not None
-    assert kept.release == "2.0.0-bbbbbbbbbbbb"
-    assert library.get(posted(3).sha256) is None, "nothing is left to hash it from"
-    assert library.add(posted(3)), "until it is posted again"
-    assert library.figures()["quarantined"] == 0
-
-
 # -- several at once ---------------------------------------------------------------------------------------------------
 
 OTHER = """

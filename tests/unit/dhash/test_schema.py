@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from mobius.dhash import Library, hash_file
+from mobius.dhash import Dhash, Library, hash_file
 from mobius.dhash._picture import signed
 from mobius.dhash._schema import APPLICATION, MIGRATIONS, SCHEMA, statements
 from mobius.errors import MobiusError
@@ -115,36 +115,88 @@ def test_matches_of_the_second_schema_are_doubtful_until_they_are_looked_at(tmp_
         assert oldest == (2,), "they may go on beside this one"
 
 
-def test_what_a_release_of_the_second_schema_does_to_pictures_takes_their_proofs_along(tmp_path: Path) -> None:
+def third_schema(path: Path) -> Path:
+    """An index as releases of schema 3 made it."""
+    with contextlib.closing(sqlite3.connect(second_schema(path))) as database, database:
+        for statement in statements(MIGRATIONS[3]):
+            database.execute(statement)
+        database.execute("PRAGMA user_version=3")
+    return path
+
+
+def test_an_index_of_the_third_schema_keeps_its_pictures_and_verdicts(tmp_path: Path) -> None:
     folder = tmp_path / "library"
     folder.mkdir()
     for number in range(4):
         (folder / f"{number}.jpg").write_bytes(picture(number // 2, 256) + bytes(number))
-    with Library(tmp_path / "index", release="good") as library:
+    with Library(tmp_path / "new", release="new") as library:
         library.scan(folder)
-        library.release = "bad"
-        library.verify_pairs()
-        (folder / "4.jpg").write_bytes(picture(4, 256))
+        images = exported(library)
+    with contextlib.closing(sqlite3.connect(third_schema(tmp_path / "old"))) as database, database:
+        database.execute(
+            "INSERT INTO decisions VALUES (?, ?, 'different', 'ada', '2026-01-01T00:00:00+00:00')",
+            sorted((images[0]["sha256"], images[3]["sha256"])),
+        )
+    with Library(tmp_path / "old", release="new") as library:
+        fill(library, images)
+        assert library.scan(folder).hashed == 0
+        assert library.verify_pairs() == 0
+        assert (len(library.duplicates()), len(library.decisions()), library.figures()["schema"]) == (2, 1, SCHEMA)
+
+
+def test_a_picture_that_somebody_quarantined_is_hashed_again(tmp_path: Path) -> None:
+    folder = tmp_path / "library"
+    folder.mkdir()
+    for number in range(4):
+        (folder / f"{number}.jpg").write_bytes(picture(number // 2, 256) + bytes(number))
+    with Library(tmp_path / "new", release="new") as library:
         library.scan(folder)
-        (folder / "5.jpg").write_bytes(picture(0, 256) + b"\0\0\0\0")
-        library.release = "good"
+        images = exported(library)
+    old = third_schema(tmp_path / "old")
+    with contextlib.closing(sqlite3.connect(old)) as database, database:
+        database.execute(
+            "INSERT INTO pictures (sha256, size, algorithm, rows, columns, width, height, format, quarantined, release,"
+            " written_at) VALUES (?, ?, 'fast-2', 0, 0, 1, 1, 'JPEG', 1, 'bad', '2026-01-01T00:00:00+00:00')",
+            (images[0]["sha256"], images[0]["size"]),
+        )
+    with Library(old, release="new") as library:
+        fill(library, images)
+        assert library.figures()["to_hash_again"] == 1
+        assert library.scan(folder).hashed == 1
+        assert library.figures()["to_hash_again"] == 0
+        assert library.verify_pairs() == 0
+        assert len(library.duplicates()) == 2
+
+
+def test_a_release_of_the_third_schema_works_on_an_index_of_this_one(tmp_path: Path) -> None:
+    folder = tmp_path / "library"
+    folder.mkdir()
+    for number in range(4):
+        (folder / f"{number}.jpg").write_bytes(picture(number // 2, 256) + bytes(number))
+    with Library(tmp_path / "index", release="new") as library:
         library.scan(folder)
         assert library.verify_pairs() == 0
-        ids = {Path(str(one.path)).stem: one.sha256 for one in library.pictures()}
-
-        def proofs() -> list[tuple[str, ...]]:
-            with library._database.reading() as connection:
-                return connection.execute("SELECT release FROM proofs ORDER BY release").fetchall()
-
-        assert proofs() == [("bad",), ("bad",), ("good",), ("good",)]
+        sha256 = min(one.sha256 for one in library.pictures())
         with contextlib.closing(sqlite3.connect(tmp_path / "index")) as old, old:
-            # the very statements of that release: quarantine, and of a file that is gone
-            old.execute("UPDATE pictures SET quarantined=1 WHERE release=? AND NOT quarantined", ("bad",))
-        assert proofs() == [("good",), ("good",)], "a picture of the bad release is gone, and all that it proved"
+            assert old.execute("SELECT oldest FROM compatible WHERE schema=?", (SCHEMA,)).fetchone() == (2,)
+            # the very statement by which that release writes a picture again
+            old.execute(
+                "INSERT INTO pictures (sha256, size, algorithm, rows, columns, look, width, height, format, warnings,"
+                " release, written_at) VALUES (?, 1, 'fast-3', 7, 7, NULL, 1, 1, 'JPEG', '', 'old', 'now')"
+                " ON CONFLICT (sha256) DO UPDATE SET (algorithm, rows, columns, look, width, height, format, warnings,"
+                " quarantined, release, written_at) = (excluded.algorithm, excluded.rows, excluded.columns,"
+                " excluded.look, excluded.width, excluded.height, excluded.format, excluded.warnings, 0,"
+                " excluded.release, excluded.written_at) WHERE NOT (NOT quarantined AND length(look) IS 1) OR"
+                " (? AND algorithm != excluded.algorithm)",
+                (sha256, True),
+            )
+        (changed,) = library.search(Dhash(7, 7), max_distance=0)
+        assert changed.picture.sha256 == sha256, "the change reached this process"
+        assert library.scan(folder).hashed == 1
         with contextlib.closing(sqlite3.connect(tmp_path / "index")) as old, old:
-            old.execute("UPDATE pictures SET release='third' WHERE sha256=?", (ids["1"],))
-            old.execute("UPDATE pictures SET quarantined=1 WHERE release='third'")
-        assert proofs() == [("good",)], "of the other pair"
+            old.execute("DELETE FROM files WHERE picture=(SELECT id FROM pictures WHERE sha256=?)", (sha256,))
+        with library._database.reading() as connection:
+            assert connection.execute("SELECT count(*) FROM proofs").fetchone() == (1,), "of the other pair"
 
 
 @pytest.mark.slow
@@ -191,19 +243,19 @@ def test_a_newer_schema_is_refused_unless_it_says_that_this_release_may_go_on(tm
     with contextlib.closing(sqlite3.connect(index)) as database, database:
         database.execute("ALTER TABLE pictures ADD COLUMN later TEXT")
         database.execute("PRAGMA user_version=99")
-    with pytest.raises(MobiusError, match="has schema 99; this release knows schemas up to 3"):
+    with pytest.raises(MobiusError, match="has schema 99; this release knows schemas up to 4"):
         Library(index)
     with contextlib.closing(sqlite3.connect(index)) as database, database:
-        database.execute("INSERT INTO compatible VALUES (99, 4)")
+        database.execute("INSERT INTO compatible VALUES (99, 5)")
     with pytest.raises(MobiusError, match="schema 99"):
         Library(index)
     with contextlib.closing(sqlite3.connect(index)) as database, database:
-        database.execute("UPDATE compatible SET oldest=3 WHERE schema=99")
+        database.execute("UPDATE compatible SET oldest=4 WHERE schema=99")
     with Library(index) as library:
         assert library.scan(make_folder(tmp_path / "library", 3)).hashed == 3, "added columns are in nobody's way"
 
 
-@pytest.mark.parametrize("version", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("version", [0, 1, 2, 3, 4, 5])
 def test_the_database_of_another_program_is_left_alone(tmp_path: Path, version: int) -> None:
     other = tmp_path / "other.sqlite"
     with contextlib.closing(sqlite3.connect(other)) as database, database:
