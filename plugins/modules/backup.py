@@ -1,7 +1,7 @@
 #!/usr/bin/python
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Module: backs a service's state up on its host, verifies its backups, or lists them."""
+"""Module: backs up a service's state on its host, verifies its backups, or lists them."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ short_description: Backs up a service's state on its host
 description:
   - Writes one archive with the index, the configuration, the activation, the journal and the library, and reads it back
     before it gets its name. The index is copied through SQLite's backup API while the service writes.
-  - Nothing changed since the newest backup of the same scope, which is read again to be sure, means nothing is written.
+  - When nothing changed since the newest backup of the same scope, which is verified first, nothing is written.
   - Works on a prepared host on which no release was ever installed.
 version_added: "0.1.0"
 author: MOBIUS contributors
 extends_documentation_fragment: [mobius.dhash.mobius_host]
 attributes:
-  check_mode: {support: full, description: "Reads and compares everything, and says what would be written and removed."}
+  check_mode: {support: full, description: "Reads and compares everything, and reports what would be written and removed."}
   diff_mode: {support: full, description: "Shows the backups before and after."}
 options:
   state:
     description:
       - V(present) writes a backup when anything changed, and then rotates.
-      - V(verified) reads every backup again and fails when one is not what was written.
+      - V(verified) reads every backup and fails when one is not what was written.
       - V(pruned) only rotates, when the newest backup of a scope is whole.
-      - V(listed) only says what there is.
+      - V(listed) lists the backups.
     type: str
     choices: [present, verified, pruned, listed]
     default: present
@@ -36,16 +36,16 @@ options:
     default: full
   keep:
     description:
-      - How many backups of this scope stay. The newest, which has just been verified, is always one of them.
-      - What a kept release or an unfinished run needs stays whatever the numbers say.
+      - How many backups of this scope are kept. The newest, which has just been verified, is always one of them.
+      - What a kept release or an unfinished run needs is kept whatever the numbers.
     type: int
     default: 5
   keep_age_days:
-    description: Backups that are not older than this stay, too.
+    description: Backups that are not older than this are kept, too.
     type: int
     default: 0
   keep_days:
-    description: The last backup of each of the newest so many days that have one stays, too (UTC).
+    description: The last backup of each of the newest so many days that have one is kept, too (UTC).
     type: int
     default: 0
   keep_weeks:
@@ -58,19 +58,19 @@ options:
     default: 0
   subset:
     description:
-      - With O(state=verified), C(k/n) reads all headers and every n-th file, beginning with the k-th, and not the rest.
-      - C(today/n) takes another part each day.
+      - With O(state=verified), C(k/n) reads all headers and every n-th file, beginning with the k-th, and no other file.
+      - C(today/n) reads another part each day.
     type: str
   name:
-    description: The host's own name, which a restore compares; the kernel's when left out.
+    description: The name of this host, which a restore compares; the kernel's when left out.
     type: str
   run:
-    description: The run that asks, for the backup's manifest.
+    description: The run's id, for the backup's manifest.
     type: str
   command_config_dir:
     description:
-      - Where the settings of C(mobius-backup) lie. They name the folder whose metrics for Prometheus are renewed with
-        every backup, verification and drill; without them, there are none. With O(state=listed) nothing is renewed.
+      - Where the settings of C(mobius-backup) lie. They name the folder whose metrics for Prometheus are written with
+        every backup, verification and drill; without them, there are none. O(state=listed) writes none.
     type: path
     default: /etc/mobius-backup
 """
@@ -81,12 +81,12 @@ EXAMPLES = r"""
     service: mobius-dhash
     run: "{{ mobius_run_id }}"
 
-- name: Read every backup again
+- name: Verify every backup
   mobius.dhash.backup:
     service: mobius-dhash
     state: verified
 
-- name: Read a seventh of every backup again, another one each night
+- name: Verify a seventh of every backup, another one each night
   mobius.dhash.backup:
     service: mobius-dhash
     state: verified
@@ -98,11 +98,11 @@ folder: {description: "The folder of the backups.", returned: success, type: str
 backups:
   description: >-
     All backups afterwards, oldest first, each with C(id), C(scope), C(host), C(created), C(release), C(bytes), C(sha256),
-    C(verified) (when it was last found whole), C(damaged) (what was found wrong) and C(path).
+    C(verified) (when it was last verified), C(damaged) (what was wrong) and C(path).
   returned: success
   type: list
   elements: dict
-id: {description: "The newest backup of this scope, just written or found whole; in check mode, empty when it would be written.", returned: "with O(state=present)", type: str}
+id: {description: "The newest backup of this scope, just written or verified; in check mode, empty when it would be written.", returned: "with O(state=present)", type: str}
 path: {description: "Its file.", returned: "with O(state=present)", type: str}
 sha256: {description: "Its SHA-256.", returned: "with O(state=present)", type: str}
 bytes: {description: "Its size.", returned: "with O(state=present)", type: int}
@@ -113,8 +113,8 @@ verified:
   returned: with O(state=present) and O(state=verified)
   type: raw
 removed: {description: "Ids of the backups that rotation removed.", returned: "with O(state=present) and O(state=pruned)", type: list, elements: str}
-leftovers: {description: "Names of what killed runs had left and this one removed.", returned: "with O(state=present)", type: list, elements: str}
-differences: {description: "What is another than in the backup before, at most 20 names.", returned: "with O(state=present)", type: list, elements: str}
+leftovers: {description: "Names of what killed runs left and this one removed.", returned: "with O(state=present)", type: list, elements: str}
+differences: {description: "What changed since the backup before, at most 20 names.", returned: "with O(state=present)", type: list, elements: str}
 skipped: {description: "What was not saved, since it is neither a file nor a folder.", returned: "with O(state=present)", type: list, elements: str}
 damaged:
   description: By id, what is wrong with the backups that are not what was written.

@@ -1,37 +1,37 @@
 #!/usr/bin/python
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Module: brings a backup of a service back on its host."""
+"""Module: restores a backup of a service on its host."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: restore
-short_description: Brings a backup of a service back on its host
+short_description: Restores a backup of a service on its host
 description:
-  - Proves the backup by its digest, its manifest and its members before a byte of it is extracted, extracts it without
-    privileges beside the present state, reads it again, saves the present state as a backup of its own, and then
-    exchanges the folders while no instance runs. What was written in between is saved, too, and clients are answered 503.
-  - The configuration and the state folder come back. The truth about releases and the journal of switches stay.
-  - A backup that is damaged, another host's or another service's is refused with the reason, and nothing is touched.
-  - When the release that served does not start on what was brought back, the state from before is there again.
+  - Verifies the backup by its digest, its manifest and its members before a byte of it is extracted, saves the present
+    state as another backup, extracts the chosen one without privileges beside the present state, verifies that again, and
+    then exchanges the folders while no instance runs. What was written in between is saved, too; clients get 503.
+  - Restores the configuration and the state folder. The activation record and the journal of switches stay as they are.
+  - A backup that is damaged, another host's or another service's is refused with the reason, and nothing is changed.
+  - When the release that served does not start on the restored state, the state from before is live again.
   - Nothing is done when the host already is as the backup says.
 version_added: "0.2.0"
 author: MOBIUS contributors
 extends_documentation_fragment: [mobius.dhash.mobius_host]
 attributes:
-  check_mode: {support: full, description: "Proves the backup and says what on the host is another than in it."}
-  diff_mode: {support: full, description: "Names what is another than in the backup."}
+  check_mode: {support: full, description: "Verifies the backup and reports what on the host differs from it."}
+  diff_mode: {support: full, description: "Names what differs from the backup."}
 options:
   id:
     description: The backup, as M(mobius.dhash.backup) lists it; V(latest) for the newest full one that is not damaged.
     type: str
     required: true
   name:
-    description: The host's own name, which the backup must be of; the kernel's when left out.
+    description: The name of this host, which the backup must be of; the kernel's when left out.
     type: str
   of_host:
-    description: Another host's name whose backup may be brought back here.
+    description: The name of another host whose backup may be restored here.
     type: str
   writes:
     description:
@@ -47,18 +47,18 @@ options:
         type: str
         required: true
   run:
-    description: The run that asks, for the manifest of the backup that saves the present state.
+    description: The run's id, for the manifest of the backup that saves the present state.
     type: str
   command_config_dir:
     description:
-      - Where the settings of C(mobius-backup) lie. They name the folder whose metrics for Prometheus are renewed, because
-        a restore saves what was there before; without them, there are none.
+      - Where the settings of C(mobius-backup) lie. They name the folder whose metrics for Prometheus are written, because
+        a restore saves the state from before; without them, there are none.
     type: path
     default: /etc/mobius-backup
 """
 
 EXAMPLES = r"""
-- name: Bring back the library as it was
+- name: Restore the library as it was
   mobius.dhash.restore:
     service: mobius-dhash
     id: 20260131T230501Z-full
@@ -67,7 +67,7 @@ EXAMPLES = r"""
 RETURN = r"""
 id: {description: "The backup.", returned: success, type: str}
 differences:
-  description: What on the host was another than in the backup, at most 20 names.
+  description: What on the host differed from the backup, at most 20 names.
   returned: success
   type: list
   elements: str

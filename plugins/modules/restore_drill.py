@@ -1,29 +1,29 @@
 #!/usr/bin/python
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Module: proves that the newest backup of a service can be brought back and served from."""
+"""Module: verifies that a release can serve from the newest backup of a service."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: restore_drill
-short_description: Proves that the newest backup can be brought back and served from
+short_description: Verifies that a release can serve from the newest backup
 description:
-  - Restores the newest full backup into a place of its own, starts the release that wrote it there in standby, under the
-    sandbox of its own unit and without a public socket, until it is well and its index answers, and removes all of it.
-  - The live state and the instances that serve are not touched. The outcome is noted in the backup folder.
-  - On a host without any release the data alone is proven.
+  - Restores the newest full backup into a separate folder, starts the release that wrote it there in standby, under the
+    sandbox of its own unit and without a public socket, until its health and its index answer, and removes all of it.
+  - The live state and the instances that serve are not changed. The outcome is recorded in the backup folder.
+  - On a host without any release the data alone is verified.
   - An observation, so it is never reported as a change.
 version_added: "0.2.0"
 author: MOBIUS contributors
 extends_documentation_fragment: [mobius.dhash.mobius_host]
 attributes:
-  check_mode: {support: full, description: "Proves the backup, says which release would be started, and predicts no more (C(predicted=unknown))."}
+  check_mode: {support: full, description: "Verifies the backup, reports which release would be started, and predicts no more (C(predicted=unknown))."}
   diff_mode: {support: full, description: "Nothing that lasts is changed, so there is no difference to show."}
 options:
   state:
     description:
-      - V(drilled) makes a drill.
+      - V(drilled) runs a drill.
       - V(recent) only refuses a host whose last successful drill is older than O(max_age_days). A host that never had a
         release has nothing to lose, and is not refused.
     type: str
@@ -33,14 +33,14 @@ options:
     description: With O(state=recent), how old the last successful drill may be.
     type: float
   name:
-    description: The host's own name, which the backup must be of; the kernel's when left out.
+    description: The name of this host, which the backup must be of; the kernel's when left out.
     type: str
   environment:
-    description: What the instance is told besides its unit's own environment, so that it stands by without a public socket.
+    description: The instance's environment, added to that of its unit, so that it stands by without a public socket.
     type: dict
     default: {}
   probes:
-    description: Requests to the instance and what must come back, as M(mobius.dhash.probe) has them, but for files.
+    description: Requests to the instance and the expected responses, as M(mobius.dhash.probe) has them, but for files.
     type: list
     elements: dict
     default: []
@@ -50,26 +50,26 @@ options:
       path: {description: "The path, with its query.", type: str, required: true}
       content_type: {description: "The type of the body.", type: str}
       body_base64: {description: "The body.", type: str}
-      status: {description: "The status that must come.", type: int, default: 200}
-      json: {description: "What the answer's JSON object must hold.", type: dict}
+      status: {description: "The expected status.", type: int, default: 200}
+      json: {description: "What the response's JSON object must hold.", type: dict}
   count:
-    description: A number that the restored database holds and the instance must tell.
+    description: A number that the restored database holds and the instance must report.
     type: dict
     suboptions:
       database: {description: "An SQLite database below the state folder.", type: str, required: true}
       query: {description: "Gives one row with the number.", type: str, required: true}
-      path: {description: "Where the instance tells it.", type: str, required: true}
+      path: {description: "Where the instance reports it.", type: str, required: true}
       key: {description: "The member of the JSON object there.", type: str, required: true}
   command_config_dir:
     description:
-      - Where the settings of C(mobius-backup) lie. They name the folder whose metrics for Prometheus are renewed with
+      - Where the settings of C(mobius-backup) lie. They name the folder whose metrics for Prometheus are written with
         every backup, verification and drill; without them, there are none.
     type: path
     default: /etc/mobius-backup
 """
 
 EXAMPLES = r"""
-- name: Prove that the newest backup can be served from
+- name: Verify that the release can serve from the newest backup
   mobius.dhash.restore_drill:
     service: mobius-dhash
     environment: {MOBIUS_LISTEN: none, MOBIUS_START: standby}
@@ -91,9 +91,9 @@ EXAMPLES = r"""
 RETURN = r"""
 backup: {description: "The backup.", returned: "with O(state=drilled)", type: str}
 release: {description: "The release that was started on it; empty on a host that has none.", returned: "with O(state=drilled)", type: str}
-files: {description: "How many files came back.", returned: "with O(state=drilled)", type: int}
-counted: {description: "The number that the database holds and the instance told.", returned: "with O(state=drilled) and O(count)", type: int}
-seconds: {description: "What the drill took.", returned: "with O(state=drilled)", type: float}
+files: {description: "How many files were restored.", returned: "with O(state=drilled)", type: int}
+counted: {description: "The number that the database holds and the instance reported.", returned: "with O(state=drilled) and O(count)", type: int}
+seconds: {description: "How long the drill took.", returned: "with O(state=drilled)", type: float}
 predicted: {description: "V(unknown).", returned: "in check mode with O(state=drilled)", type: str}
 last: {description: "When the last successful drill was, RFC 3339; empty when there was none.", returned: "with O(state=recent)", type: str}
 journal:

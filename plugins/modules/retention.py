@@ -10,7 +10,7 @@ module: retention
 short_description: Removes the releases that a host no longer keeps
 description:
   - Keeps the newest healthy releases by the time of their last confirmation, and removes older ones and those that are marked bad.
-  - Never removes what is confirmed or pending, what a rollback would go to, what is pinned or runs, what the newest whole
+  - Never removes what is confirmed or pending, the target of a rollback, what is pinned or runs, what the newest whole
     backup was made under, nor a release that was never tried on this host.
 version_added: "0.2.0"
 author: MOBIUS contributors
@@ -20,7 +20,7 @@ attributes:
   diff_mode: {support: full, description: "Shows the staged releases before and after."}
 options:
   keep:
-    description: How many healthy releases stay, at least one.
+    description: How many healthy releases are kept, at least one.
     type: int
     default: 5
   confirmed:
