@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
+from ansible_collections.mobius.dhash.plugins.module_utils import gate
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
 from ansible_collections.mobius.dhash.plugins.module_utils.host.install import launcher, tool_digest
 from ansible_collections.mobius.dhash.plugins.module_utils.host.state import Activation, Entry, Pending, boot_id
@@ -98,6 +99,11 @@ class HostFolder:
             time.sleep(0.01)
         return process
 
+    def kill(self, process: subprocess.Popen[bytes]) -> None:
+        """Kill an instance, and wait until it is gone."""
+        process.kill()
+        process.wait()
+
     def run(self, name: str, *, check: bool = False, **arguments: Any) -> dict[str, Any]:
         """Run a module and return what it answers."""
         module = importlib.import_module(f"ansible_collections.mobius.dhash.plugins.modules.{name}")
@@ -123,6 +129,65 @@ class HostFolder:
         reason: str = answer["msg"]
         assert reason.endswith(".") and "\n" not in reason
         return reason
+
+
+@dataclass
+class GateClock:
+    """The time of the gate. It passes only when the gate sleeps or asks; a test can do something at a time or in between."""
+
+    now: float = 1000.0
+    due: list[tuple[float, Callable[[], object]]] = field(default_factory=list)
+    between: list[Callable[[], object]] = field(default_factory=list)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        for call in self.between:
+            call()
+        end = self.now + seconds
+        for time_due, call in sorted(self.due, key=lambda entry: entry[0]):
+            if time_due <= end:
+                self.due.remove((time_due, call))
+                call()
+        self.now = end
+
+    def after(self, seconds: float, call: Callable[[], object]) -> None:
+        """Call this once the gate has slept beyond so many seconds from now."""
+        self.due.append((self.now + seconds, call))
+
+    def asker(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        """The gate's requests, whose time is what the instance says, or the whole time-out for none."""
+
+        def make(host: Any, release: str) -> Any:
+            ask = real(host, release)
+
+            def timed(
+                method: str, path: str, body: bytes | None, content_type: str | None, timeout: float
+            ) -> tuple[int, Any, bytes]:
+                try:
+                    status, headers, answer = ask(method, path, body, content_type, 60.0)
+                except TimeoutError:
+                    self.now += timeout
+                    raise
+                self.now += float(headers.get("x-seconds", 0.0))
+                return status, headers, answer
+
+            return timed
+
+        return make
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[GateClock]:
+    """The gate runs by this clock, so that its verdicts do not depend on how busy the machine is."""
+    clock = GateClock()
+    monkeypatch.setattr(gate, "time", clock)
+    monkeypatch.setattr(gate, "asker", clock.asker(gate.asker))
+    monkeypatch.setenv("MOBIUS_TEST_ALARM", "1")
+    before = signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    yield clock
+    signal.signal(signal.SIGALRM, before)
 
 
 def _listens(path: Path) -> bool:

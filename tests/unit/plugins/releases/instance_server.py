@@ -2,14 +2,17 @@
 
     python instance_server.py SOCKET RELEASE BEHAVIOUR
 
-The behaviours are functions below: each answers one request, given the seconds since the start and how many requests
-came before.
+The behaviours are functions below: each answers one request, given how many health requests there were, this one included.
+None of them takes time: an answer says in `X-Seconds` how long it is to have taken, and a request that is never answered
+sends SIGALRM to the parent process when `ALARM` is set, as the timer of the gate does. So no test depends on how busy the
+machine is.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import socketserver
 import sys
@@ -18,28 +21,28 @@ import time
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
-STARTED = time.monotonic()
+ALARM = "MOBIUS_TEST_ALARM" in os.environ
 COUNT = 0
 RELEASE = ""
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
-HASHES: list[tuple[int, float]] = []  # status and seconds of each
+HASHES: list[tuple[int, float]] = []  # status and seconds of each request to /v1/hash
 
 
 class Handler(BaseHTTPRequestHandler):
     """Hands each request to the behaviour."""
 
     protocol_version = "HTTP/1.1"
-    behaviour = staticmethod(lambda request, age, count: None)
+    behaviour = staticmethod(lambda request, count: None)
 
     def do_GET(self) -> None:
         global COUNT
         COUNT += self.path == "/health"
         length = int(self.headers.get("Content-Length", 0))
         self.body = self.rfile.read(length)
-        self.status, began = 0, time.monotonic()
-        self.behaviour(self, began - STARTED, COUNT)
+        self.status, self.seconds = 0, 0.001
+        self.behaviour(self, COUNT)
         if self.path.startswith("/v1/hash"):
-            HASHES.append((self.status, time.monotonic() - began))
+            HASHES.append((self.status, self.seconds))
 
     do_POST = do_GET  # noqa: N815 - the name that http.server calls
 
@@ -48,8 +51,14 @@ class Handler(BaseHTTPRequestHandler):
         self.status = status
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
+        self.send_header("X-Seconds", str(self.seconds))
         self.end_headers()
         self.wfile.write(body)
+
+    def hang(self) -> None:
+        if ALARM:
+            os.kill(os.getppid(), signal.SIGALRM)
+        time.sleep(60)
 
     def address_string(self) -> str:
         return "unix"
@@ -58,7 +67,7 @@ class Handler(BaseHTTPRequestHandler):
         return
 
 
-def well(request: Handler, age: float, count: int, *, status: str = "pass", release: str | None = None) -> None:
+def well(request: Handler, count: int, *, status: str = "pass", release: str | None = None) -> None:
     """Healthy; hashes a body by its length; `/big` answers what was sent."""
     if request.path == "/health":
         checks = {"index:writable": [{"status": status, "observedValue": "database is locked"}]}
@@ -94,146 +103,150 @@ def metrics() -> str:
     return "\n".join(lines) + "\n"
 
 
-def failing_one_in_ten(request: Handler, age: float, count: int) -> None:
+def failing_one_in_ten(request: Handler, count: int) -> None:
     if request.path.startswith("/v1/hash") and len(HASHES) % 10 == 9:
         request.answer(500, {"title": "Internal Server Error"})
     else:
-        well(request, age, count)
+        well(request, count)
 
 
-def failing_one_in_two_hundred(request: Handler, age: float, count: int) -> None:
+def failing_one_in_two_hundred(request: Handler, count: int) -> None:
     if request.path.startswith("/v1/hash") and len(HASHES) % 200 == 20:
         request.answer(500, {"title": "Internal Server Error"})
     else:
-        well(request, age, count)
+        well(request, count)
 
 
-def calling_one_in_ten_broken(request: Handler, age: float, count: int) -> None:
+def calling_one_in_ten_broken(request: Handler, count: int) -> None:
     if request.path.startswith("/v1/hash") and len(HASHES) % 10 == 9:
         request.answer(422, {"title": "Unprocessable"})
     else:
-        well(request, age, count)
+        well(request, count)
 
 
-def hashing_slowly(request: Handler, age: float, count: int) -> None:
-    time.sleep(0.06 if request.path.startswith("/v1/hash") else 0)
-    well(request, age, count)
+def hashing_slowly(request: Handler, count: int) -> None:
+    request.seconds = 0.06 if request.path.startswith("/v1/hash") else 0.001
+    well(request, count)
 
 
-def telling_no_metrics(request: Handler, age: float, count: int) -> None:
+def telling_no_metrics(request: Handler, count: int) -> None:
     if request.path == "/metrics":
         request.answer(404, {"title": "Not found"})
     else:
-        well(request, age, count)
+        well(request, count)
 
 
-def warning(request: Handler, age: float, count: int) -> None:
-    well(request, age, count, status="warn")
+def warning(request: Handler, count: int) -> None:
+    well(request, count, status="warn")
 
 
-def failing(request: Handler, age: float, count: int) -> None:
-    well(request, age, count, status="fail")
+def failing(request: Handler, count: int) -> None:
+    well(request, count, status="fail")
 
 
-def failing_now_and_then(request: Handler, age: float, count: int) -> None:
-    well(request, age, count, status="fail" if count % 4 == 0 else "pass")
+def failing_now_and_then(request: Handler, count: int) -> None:
+    well(request, count, status="fail" if count % 4 == 0 else "pass")
 
 
-def another_release(request: Handler, age: float, count: int) -> None:
-    well(request, age, count, release="9.9.9-ffffffffffff")
+def another_release(request: Handler, count: int) -> None:
+    well(request, count, release="9.9.9-ffffffffffff")
 
 
-def hanging(request: Handler, age: float, count: int) -> None:
-    time.sleep(60)
+def hanging(request: Handler, count: int) -> None:
+    request.hang()
 
 
-def hanging_later(request: Handler, age: float, count: int) -> None:
-    time.sleep(60 if age > 0.3 else 0)
-    well(request, age, count)
+def hanging_later(request: Handler, count: int) -> None:
+    if count > 6:
+        request.hang()
+    well(request, count)
 
 
-def hanging_at_first(request: Handler, age: float, count: int) -> None:
-    time.sleep(60 if count == 1 else 0)
-    well(request, age, count)
+def hanging_at_first(request: Handler, count: int) -> None:
+    if count == 1:
+        request.hang()
+    well(request, count)
 
 
-def hanging_now_and_then(request: Handler, age: float, count: int) -> None:
-    time.sleep(60 if count % 5 == 0 and request.path == "/health" else 0)
-    well(request, age, count)
+def hanging_now_and_then(request: Handler, count: int) -> None:
+    if count % 5 == 0 and request.path == "/health":
+        request.hang()
+    well(request, count)
 
 
-def slow(request: Handler, age: float, count: int) -> None:
-    time.sleep(0.4 if request.path == "/health" else 0)
-    well(request, age, count)
+def slow(request: Handler, count: int) -> None:
+    request.seconds = 0.4 if request.path == "/health" else 0.001
+    well(request, count)
 
 
-def dripping(request: Handler, age: float, count: int) -> None:
+def dripping(request: Handler, count: int) -> None:
     request.send_response(200)
     request.send_header("Content-Length", "1000")
     request.end_headers()
-    for _ in range(1000):
+    for _ in range(3 if ALARM else 1000):
         request.wfile.write(b" ")
         request.wfile.flush()
         time.sleep(0.1)
+    request.hang()
 
 
-def crashing(request: Handler, age: float, count: int) -> None:
-    if age > 0.3:
+def crashing(request: Handler, count: int) -> None:
+    if count > 6:
         os._exit(1)
-    well(request, age, count)
+    well(request, count)
 
 
-def crashing_and_started_again(request: Handler, age: float, count: int) -> None:
-    if age > 0.3:
+def crashing_and_started_again(request: Handler, count: int) -> None:
+    if count > 6:
         request.close_connection = True
         os.execv(sys.executable, [sys.executable, *sys.argv[:3], "well", "forked"])
-    well(request, age, count)
+    well(request, count)
 
 
-def internal_error(request: Handler, age: float, count: int) -> None:
+def internal_error(request: Handler, count: int) -> None:
     request.answer(500, b"Internal Server Error")
 
 
-def internal_error_now_and_then(request: Handler, age: float, count: int) -> None:
+def internal_error_now_and_then(request: Handler, count: int) -> None:
     if count % 4 == 0 and request.path == "/health":
-        internal_error(request, age, count)
+        internal_error(request, count)
     else:
-        well(request, age, count)
+        well(request, count)
 
 
-def no_json(request: Handler, age: float, count: int) -> None:
+def no_json(request: Handler, count: int) -> None:
     request.answer(200, b"OK")
 
 
-def no_http(request: Handler, age: float, count: int) -> None:
+def no_http(request: Handler, count: int) -> None:
     request.wfile.write(b"220 mail.example.org ESMTP\r\n")
     request.close_connection = True
 
 
-def hashing_wrongly(request: Handler, age: float, count: int) -> None:
+def hashing_wrongly(request: Handler, count: int) -> None:
     if request.path.startswith("/v1/hash"):
         request.answer(200, {"dhash": "f" * 32, "width": 4})
     else:
-        well(request, age, count)
+        well(request, count)
 
 
-def hashing_wrongly_later(request: Handler, age: float, count: int) -> None:
-    (hashing_wrongly if age > 0.3 else well)(request, age, count)
+def hashing_wrongly_later(request: Handler, count: int) -> None:
+    (hashing_wrongly if count > 6 else well)(request, count)
 
 
-def refusing_to_hash(request: Handler, age: float, count: int) -> None:
+def refusing_to_hash(request: Handler, count: int) -> None:
     if request.path.startswith("/v1/hash"):
         request.answer(503, {"title": "Busy"})
     else:
-        well(request, age, count)
+        well(request, count)
 
 
-def breaking_off_hashes(request: Handler, age: float, count: int) -> None:
+def breaking_off_hashes(request: Handler, count: int) -> None:
     if request.path.startswith("/v1/hash"):
         request.connection.shutdown(socket.SHUT_RDWR)
         request.close_connection = True
     else:
-        well(request, age, count)
+        well(request, count)
 
 
 class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
@@ -244,7 +257,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
 
 def main() -> None:
-    """Serve until killed; whoever started this goes away, this does too."""
+    """Serve until killed, or until the parent process or the socket is gone."""
     global RELEASE
     path, RELEASE, behaviour = sys.argv[1:4]
     if sys.argv[4:] == ["forked"] and os.fork():
@@ -253,12 +266,12 @@ def main() -> None:
     Path(path).unlink(missing_ok=True)
     server = Server(path, Handler)
     parent = os.getppid()
-    threading.Thread(target=lambda: _leave_with(parent), daemon=True).start()
+    threading.Thread(target=_exit_with, args=(parent, Path(path)), daemon=True).start()
     server.serve_forever(poll_interval=0.05)
 
 
-def _leave_with(parent: int) -> None:
-    while os.getppid() == parent:
+def _exit_with(parent: int, path: Path) -> None:
+    while os.getppid() == parent and path.exists():
         time.sleep(0.2)
     os._exit(0)
 

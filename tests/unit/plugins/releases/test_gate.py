@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,30 +17,27 @@ HASH = {"name": "three bytes", "method": "POST", "path": "/v1/hash", "body_base6
 GOOD = {**HASH, "json": {"dhash": f"{3:032x}"}}
 
 
-ANSWER_TIMEOUT = 0.5
-
-
 @pytest.fixture(autouse=True)
-def short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The gate waits for one answer as long as this, so that the tests need not wait for its two seconds."""
-    monkeypatch.setattr(gate_code, "ANSWER_TIMEOUT", ANSWER_TIMEOUT)
+def gate_time(clock: Any) -> Any:
+    """Every gate here runs by the clock of the test."""
+    return clock
 
 
-def gate(host: Any, deadline: float = 1.2, **arguments: Any) -> dict[str, Any]:
-    """A verdict on RELEASE within a short deadline, which the gate may pass by no more than one answer."""
-    started = time.monotonic()
+def gate(host: Any, clock: Any, deadline: float = 1.2, **arguments: Any) -> dict[str, Any]:
+    """A verdict on RELEASE within a short deadline, which the gate may pass by no more than three answers."""
+    started = clock.now
     settings = {"healthy_seconds": 0.6, "deadline": deadline, "interval": 0.05, **arguments}
     said: dict[str, Any] = host.run("gate", release=RELEASE, **settings)
-    assert time.monotonic() - started < deadline + 3 * ANSWER_TIMEOUT
+    assert clock.now - started < deadline + 3 * gate_code.ANSWER_TIMEOUT
     assert not said.get("failed") and said["changed"] is False
     assert said["reason"].endswith(".") and "\n" not in said["reason"]
     return said
 
 
 @pytest.mark.parametrize("behaviour", ["well", "warning"])
-def test_an_instance_that_is_well_passes(host: Any, behaviour: str) -> None:
+def test_an_instance_that_is_well_passes(host: Any, clock: Any, behaviour: str) -> None:
     host.start(RELEASE, behaviour)
-    said = gate(host)
+    said = gate(host, clock)
     assert said["verdict"] == "pass", said
     evidence = said["evidence"]
     assert evidence["healthy_seconds"] >= 0.6
@@ -52,31 +47,19 @@ def test_an_instance_that_is_well_passes(host: Any, behaviour: str) -> None:
     assert evidence["values"]["errors"] == 0
 
 
-def test_it_takes_as_long_as_it_must_be_healthy_and_no_longer(host: Any) -> None:
+def test_it_takes_as_long_as_it_must_be_healthy_and_no_longer(host: Any, clock: Any) -> None:
     host.start(RELEASE)
-    started = time.monotonic()
-    assert gate(host, deadline=30.0, healthy_seconds=1.0)["verdict"] == "pass"
-    assert 1.0 <= time.monotonic() - started < 2.0
+    started = clock.now
+    assert gate(host, clock, deadline=30.0, healthy_seconds=1.0)["verdict"] == "pass"
+    assert 1.0 <= clock.now - started < 1.1
 
 
-def test_what_it_has_seen_so_far_can_be_read_while_it_looks(host: Any, tmp_path: Path) -> None:
+def test_what_it_has_seen_so_far_can_be_read_while_it_looks(host: Any, clock: Any, tmp_path: Path) -> None:
     host.start(RELEASE)
-    place = tmp_path / "progress.json"
+    path = tmp_path / "progress.json"
     seen: list[dict[str, Any]] = []
-    ended = threading.Event()
-
-    def read() -> None:
-        while not ended.is_set():
-            if place.exists():
-                seen.append(json.loads(place.read_text()))
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    try:
-        said = gate(host, deadline=30.0, progress_file=str(place))
-    finally:
-        ended.set()
-        reader.join()
+    clock.between.append(lambda: seen.append(json.loads(path.read_text())))
+    said = gate(host, clock, deadline=30.0, progress_file=str(path))
     assert said["verdict"] == "pass"
     assert len({sample["samples"] for sample in seen}) > 1, "it was not written at the end only"
     assert [sample["elapsed"] for sample in seen] == sorted(sample["elapsed"] for sample in seen)
@@ -84,9 +67,9 @@ def test_what_it_has_seen_so_far_can_be_read_while_it_looks(host: Any, tmp_path:
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("progress")] == ["progress.json"]
 
 
-def test_a_place_that_cannot_be_written_has_no_say_in_the_verdict(host: Any, tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_has_no_say_in_the_verdict(host: Any, clock: Any, tmp_path: Path) -> None:
     host.start(RELEASE)
-    assert gate(host, progress_file=str(tmp_path / "missing/progress.json"))["verdict"] == "pass"
+    assert gate(host, clock, progress_file=str(tmp_path / "missing/progress.json"))["verdict"] == "pass"
 
 
 @pytest.mark.parametrize(
@@ -107,31 +90,31 @@ def test_a_place_that_cannot_be_written_has_no_say_in_the_verdict(host: Any, tmp
         ("slow", "inconclusive", "in a row"),
     ],
 )
-def test_an_instance_that_is_not_well_does_not_pass(host: Any, behaviour: str, verdict: str, why: str) -> None:
+def test_an_instance_that_is_not_well_does_not_pass(
+    host: Any, clock: Any, behaviour: str, verdict: str, why: str
+) -> None:
     host.start(RELEASE, behaviour)
-    said = gate(host)
+    said = gate(host, clock)
     assert (said["verdict"], why in said["reason"]) == (verdict, True), said
 
 
-def test_an_instance_that_hangs_now_and_then_is_never_healthy_long_enough(host: Any) -> None:
+def test_an_instance_that_hangs_now_and_then_is_never_healthy_long_enough(host: Any, clock: Any) -> None:
     host.start(RELEASE, "hanging_now_and_then")
-    said = gate(host, deadline=2.0)
+    said = gate(host, clock, deadline=5.0)
     assert said["verdict"] in ("inconclusive", "error"), said
     assert 0 < said["evidence"]["healthy_seconds"] < 0.6
     assert said["evidence"]["values"]["errors"] >= 2
 
 
-def test_a_hang_at_first_is_forgiven_when_it_is_healthy_long_enough_afterwards(host: Any) -> None:
+def test_a_hang_at_first_is_forgiven_when_it_is_healthy_long_enough_afterwards(host: Any, clock: Any) -> None:
     host.start(RELEASE, "hanging_at_first")
-    said = gate(host, deadline=5.0)
+    said = gate(host, clock, deadline=5.0)
     assert (said["verdict"], said["evidence"]["values"]["errors"]) == ("pass", 1)
 
 
-def test_an_instance_that_listens_late_passes(host: Any) -> None:
-    later = threading.Timer(0.4, host.start, [RELEASE], {"wait": False})
-    later.start()
-    said = gate(host, deadline=5.0)
-    later.join()
+def test_an_instance_that_listens_late_passes(host: Any, clock: Any) -> None:
+    clock.after(0.4, lambda: host.start(RELEASE))
+    said = gate(host, clock, deadline=5.0)
     assert said["verdict"] == "pass", said
     assert said["evidence"]["values"]["errors"] > 0
 
@@ -161,17 +144,17 @@ def test_a_release_that_proved_itself_bad_is_not_given_another_chance(host: Any)
     assert host.run("gate", release=RELEASE, healthy_seconds=0.3, deadline=60.0, attempts=5)["verdict"] == "fail"
 
 
-def test_no_instance_at_all_is_an_error_and_no_pass(host: Any) -> None:
-    said = gate(host)
+def test_no_instance_at_all_is_an_error_and_no_pass(host: Any, clock: Any) -> None:
+    said = gate(host, clock)
     assert (said["verdict"], said["evidence"]["healthy_seconds"]) == ("error", 0.0)
 
 
-def test_a_killed_instance_fails_though_the_old_one_is_well(host: Any) -> None:
+def test_a_killed_instance_fails_though_the_old_one_is_well(host: Any, clock: Any) -> None:
     host.truth(OLD)
     host.start(OLD)
     process = host.start(RELEASE)
-    threading.Timer(0.3, process.kill).start()
-    assert gate(host)["verdict"] == "fail"
+    clock.after(0.3, lambda: host.kill(process))
+    assert gate(host, clock)["verdict"] == "fail"
 
 
 @pytest.mark.parametrize(
@@ -183,7 +166,7 @@ def test_a_killed_instance_fails_though_the_old_one_is_well(host: Any) -> None:
     ],
 )
 def test_an_instance_that_was_stopped_because_its_promotion_was_taken_back_has_not_failed(
-    host: Any, take_back: Callable[[Any], None]
+    host: Any, clock: Any, take_back: Callable[[Any], None]
 ) -> None:
     host.truth(OLD)
     host.pending(RELEASE, OLD)
@@ -191,22 +174,23 @@ def test_an_instance_that_was_stopped_because_its_promotion_was_taken_back_has_n
 
     def guard() -> None:
         take_back(host)
-        process.kill()
+        host.kill(process)
 
-    threading.Timer(0.3, guard).start()
-    said = gate(host)
+    clock.after(0.3, guard)
+    said = gate(host, clock)
     assert (said["verdict"], said["reason"]) == ("error", "The promotion was taken back while the gate looked.")
 
 
-def test_an_instance_that_dies_while_its_promotion_goes_on_fails(host: Any) -> None:
+def test_an_instance_that_dies_while_its_promotion_goes_on_fails(host: Any, clock: Any) -> None:
     host.truth(OLD)
     host.pending(RELEASE, OLD)
-    threading.Timer(0.3, host.start(RELEASE).kill).start()
-    said = gate(host)
+    process = host.start(RELEASE)
+    clock.after(0.3, lambda: host.kill(process))
+    said = gate(host, clock)
     assert (said["verdict"], "is gone" in said["reason"]) == ("fail", True), said
 
 
-def test_an_instance_that_dies_when_somebody_has_confirmed_it_fails(host: Any) -> None:
+def test_an_instance_that_dies_when_somebody_has_confirmed_it_fails(host: Any, clock: Any) -> None:
     host.truth(OLD)
     host.pending(RELEASE, OLD)
     process = host.start(RELEASE)
@@ -214,57 +198,57 @@ def test_an_instance_that_dies_when_somebody_has_confirmed_it_fails(host: Any) -
     def confirm() -> None:
         host.truth(RELEASE, OLD)
         host.host.pending_path.unlink()
-        process.kill()
+        host.kill(process)
 
-    threading.Timer(0.3, confirm).start()
-    said = gate(host)
+    clock.after(0.3, confirm)
+    said = gate(host, clock)
     assert (said["verdict"], "is gone" in said["reason"]) == ("fail", True), said
 
 
-def test_the_confirmed_release_is_asked_for_comparison(host: Any) -> None:
+def test_the_confirmed_release_is_asked_for_comparison(host: Any, clock: Any) -> None:
     host.truth(OLD)
     host.start(OLD, "warning")
     host.start(RELEASE)
-    reference = gate(host)["evidence"]["values"]["reference"]
+    reference = gate(host, clock)["evidence"]["values"]["reference"]
     assert reference["before"] == reference["after"] == {"release": OLD, "http": 200, "status": "warn"}
 
 
 @pytest.mark.parametrize("behaviour", [None, "hanging", "failing", "no_http"])
 def test_a_confirmed_release_that_is_not_well_does_not_count_against_the_new_one(
-    host: Any, behaviour: str | None
+    host: Any, clock: Any, behaviour: str | None
 ) -> None:
     host.truth(OLD)
     if behaviour:
         host.start(OLD, behaviour)
     host.start(RELEASE)
-    started = time.monotonic()
+    started = clock.now
     said = host.run("gate", release=RELEASE, healthy_seconds=0.5, deadline=2.0, interval=0.05)
     assert said["verdict"] == "pass", said
-    assert time.monotonic() - started < 4.0
+    assert clock.now - started < 4.0
 
 
 # --- With probes ------------------------------------------------------------------------------------------------------
 
 
-def test_probes_go_on_while_the_gate_looks(host: Any) -> None:
+def test_probes_go_on_while_the_gate_looks(host: Any, clock: Any) -> None:
     host.start(RELEASE)
-    said = gate(host, probes=[GOOD, {"name": "not there", "path": "/nothing", "status": 404}])
+    said = gate(host, clock, probes=[GOOD, {"name": "not there", "path": "/nothing", "status": 404}])
     assert said["verdict"] == "pass", said
     assert said["evidence"]["values"]["probes"] == said["evidence"]["samples"]
 
 
 @pytest.mark.parametrize("behaviour", ["hashing_wrongly", "hashing_wrongly_later", "refusing_to_hash"])
-def test_a_wrong_answer_to_a_probe_fails_though_health_says_pass(host: Any, behaviour: str) -> None:
+def test_a_wrong_answer_to_a_probe_fails_though_health_says_pass(host: Any, clock: Any, behaviour: str) -> None:
     host.start(RELEASE, behaviour)
-    said = gate(host, probes=[GOOD])
+    said = gate(host, clock, probes=[GOOD])
     assert said["verdict"] == "fail", said
     assert "three bytes" in said["reason"]
     assert said["evidence"]["values"]["statuses"]["pass"] > 0
 
 
-def test_a_probe_that_is_never_answered_is_no_pass(host: Any) -> None:
+def test_a_probe_that_is_never_answered_is_no_pass(host: Any, clock: Any) -> None:
     host.start(RELEASE, "breaking_off_hashes")
-    assert gate(host, probes=[GOOD])["verdict"] == "error"
+    assert gate(host, clock, probes=[GOOD])["verdict"] == "error"
 
 
 # --- Arguments and check mode -----------------------------------------------------------------------------------------

@@ -6,9 +6,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import http.client
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,25 +46,24 @@ def figures(said: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {signal["name"]: signal for signal in said["evidence"]["values"]["signals"]}
 
 
+@pytest.fixture(autouse=True)
+def gate_time(clock: Any) -> Any:
+    """Every gate here runs by the clock of the test."""
+    return clock
+
+
 @contextlib.contextmanager
-def traffic(host: Any, *releases: str) -> Iterator[None]:
-    """Clients that post the whole time, to each release the same."""
-    over = threading.Event()
+def traffic(host: Any, clock: Any, *releases: str) -> Iterator[None]:
+    """Clients that post between any two samples of the gate, to each release the same."""
 
-    def client(release: str) -> None:
-        while not over.is_set():
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                admin_request(host.host, release, "POST", "/v1/hash", b"abcd", None, 2.0)
+    def post() -> None:
+        for release in releases:
+            for _ in range(5):
+                admin_request(host.host, release, "POST", "/v1/hash", b"abcd", None, 60.0)
 
-    clients = [threading.Thread(target=client, args=(release,)) for release in releases]
-    for one in clients:
-        one.start()
-    try:
-        yield
-    finally:
-        over.set()
-        for one in clients:
-            one.join()
+    clock.between.append(post)
+    yield
+    clock.between.remove(post)
 
 
 def start_both(host: Any, new: str = "well", old: str = "well") -> None:
@@ -90,7 +87,6 @@ def test_a_release_that_is_as_good_passes_on_the_probes_own_traffic(host: Any) -
     assert set(kept["evidence"]["series"][-1]["signals"]) == {signal["name"] for signal in signals()}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("behaviour", "name"),
     [
@@ -100,11 +96,11 @@ def test_a_release_that_is_as_good_passes_on_the_probes_own_traffic(host: Any) -
     ],
 )
 def test_a_release_that_is_worse_under_traffic_fails_by_the_signal_that_is(
-    host: Any, behaviour: str, name: str
+    host: Any, clock: Any, behaviour: str, name: str
 ) -> None:
     start_both(host, behaviour)
-    with traffic(host, OLD, NEW):
-        said = gate(host, probes=[], deadline=8.0)
+    with traffic(host, clock, OLD, NEW):
+        said = gate(host, probes=[], deadline=2.0)
     assert said["verdict"] == "fail", said
     assert said["reason"].startswith(f"The {name} of {NEW} is ")
     assert "of the release before" in said["reason"]
@@ -116,18 +112,17 @@ def test_what_both_do_does_not_count_against_the_new_one(host: Any) -> None:
     assert gate(host, deadline=20.0)["verdict"] == "pass"
 
 
-@pytest.mark.slow
-def test_three_times_nothing_is_still_nothing(host: Any) -> None:
+def test_three_times_nothing_is_still_nothing(host: Any, clock: Any) -> None:
     start_both(host, "failing_one_in_two_hundred")
-    with traffic(host, OLD, NEW):
+    with traffic(host, clock, OLD, NEW):
         said = gate(host, probes=[], signals=signals(250), deadline=20.0)
     assert said["verdict"] == "pass", said
     assert 0 < figures(said)["error rate"]["new"] < 0.01
 
 
-def test_a_first_release_has_limits_all_the_same(host: Any) -> None:
+def test_a_first_release_has_limits_all_the_same(host: Any, clock: Any) -> None:
     host.start(NEW, "failing_one_in_ten")
-    with traffic(host, NEW):
+    with traffic(host, clock, NEW):
         said = gate(host, probes=[])
     assert said["verdict"] == "fail", said
     assert "error rate" in said["reason"]
@@ -140,7 +135,6 @@ def test_a_first_release_that_is_well_passes_with_nothing_to_compare_with(host: 
     assert all(signal["old"] is None for signal in figures(said).values())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("behaviour", [None, "hanging", "no_http", "telling_no_metrics"])
 def test_a_release_before_that_does_not_answer_cannot_keep_its_own_mend_out(host: Any, behaviour: str | None) -> None:
     host.truth(OLD)
