@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-with-molecule test-beside-it test-unit test-newest soak bench lint lab lab-down lock clean
+.PHONY: help setup demo test test-with-molecule test-beside-it test-unit test-unit-as-nobody test-newest soak bench lint lab lab-down lock clean
 
 PYTHON ?= python3
 NEWEST ?= python3.13
@@ -43,6 +43,20 @@ SEED ?= default
 
 test-unit: setup ## the quick loop: unit and contract tests without the slow ones, in random order (SEED=n repeats one)
 	$(UNIT_TESTS) -m "not soak and not slow"
+
+# A copy, because an ordinary user has a checkout of his own; git needs one that is his.
+NOBODY := $(or $(TMPDIR),/tmp)/mobius-test-unit-as-nobody
+test-unit-as-nobody: setup ## all unit and contract tests as an ordinary user without a home folder (needs root)
+	rm -rf $(NOBODY) && mkdir -p $(NOBODY)/.ansible/collections/ansible_collections/mobius
+	git ls-files -z --cached --others --exclude-standard | tar --create --null --files-from=- --ignore-failed-read | tar --extract --directory=$(NOBODY)
+	ln -s $(CURDIR)/.venv $(NOBODY)/.venv
+	ln -s ../../../.. $(NOBODY)/.ansible/collections/ansible_collections/mobius/dhash
+	git -C $(NOBODY) init --quiet && git -C $(NOBODY) add --all
+	chown -R -h 65534:65534 $(NOBODY)
+	cd $(NOBODY) && setpriv --reuid=65534 --regid=65534 --clear-groups env -u HOME -u PYTHONDONTWRITEBYTECODE \
+		PYTHONPYCACHEPREFIX=$(NOBODY)/.cache/pycache $(PYTEST) -p no:cacheprovider -n 2 -p randomly --randomly-seed=$(SEED) \
+		-m "not soak" tests/unit tests/contract
+	rm -rf $(NOBODY)
 
 test-newest: setup ## the same and the runs, with the newest dependencies that pyproject.toml allows (NEWEST=python3.13)
 	$(NEWEST) -m venv --clear .cache/newest
