@@ -21,7 +21,7 @@ from typing import Any
 
 from mobius import durable
 from mobius.errors import ExitCode, MobiusError
-from tools.steady_client import Picture, SteadyClient, serving_release
+from tools.steady_client import RequestPicture, SteadyClient, serving_release
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 OUTPUT = CHECKOUT / "demo"
@@ -63,7 +63,7 @@ FAULTS = (
 
 
 @dataclass(frozen=True)
-class Host:
+class LabHost:
     """One host of the lab, as `.lab/lab.json` has it."""
 
     name: str
@@ -113,8 +113,8 @@ def run(*command: str, expect: Sequence[int] = (0,), quiet: bool = False) -> sub
     )
     if done.returncode not in expect:
         tail = " ".join((done.stderr or done.stdout or "").strip().splitlines()[-3:])
-        wanted = " or ".join(str(code) for code in expect)
-        raise MobiusError("task_failed", f"`{shown}` ended with {done.returncode}, not {wanted}. {tail}".strip())
+        expected = " or ".join(str(code) for code in expect)
+        raise MobiusError("task_failed", f"`{shown}` ended with {done.returncode}, not {expected}. {tail}".strip())
     return done
 
 
@@ -142,10 +142,12 @@ def photographs(library: Path | None) -> list[Path]:
     if library is not None:
         if not library.is_dir():
             raise MobiusError("invalid_input", f"{library} is not a folder.")
-        found = sorted(path for path in library.rglob("*") if path.suffix.lower() in CONTENT_TYPES and path.is_file())
-        if not found:
+        pictures = sorted(
+            path for path in library.rglob("*") if path.suffix.lower() in CONTENT_TYPES and path.is_file()
+        )
+        if not pictures:
             raise MobiusError("invalid_input", f"{library} holds no JPEG, PNG or WebP picture.")
-        return found
+        return pictures
     package = importlib.util.find_spec("skimage")
     if package is None or package.origin is None:
         raise MobiusError(
@@ -174,10 +176,10 @@ def bad_source(workspace: Path) -> Path:
     return clone
 
 
-def copy_library(hosts: Sequence[Host], pictures: Sequence[Path]) -> None:
+def copy_library(hosts: Sequence[LabHost], pictures: Sequence[Path]) -> None:
     """Put the pictures into every host's library, through one tar stream a host."""
 
-    def copy(host: Host) -> None:
+    def copy(host: LabHost) -> None:
         with subprocess.Popen(host.ssh("tar", "-xf", "-", "-C", LIBRARY), stdin=subprocess.PIPE) as remote:
             if remote.stdin is None:
                 raise MobiusError("environment_failed", "ssh was started without a pipe.")
@@ -195,7 +197,7 @@ def copy_library(hosts: Sequence[Host], pictures: Sequence[Path]) -> None:
         list(pool.map(copy, hosts))
 
 
-def index_library(hosts: Sequence[Host], release: str) -> dict[str, int]:
+def index_library(hosts: Sequence[LabHost], release: str) -> dict[str, int]:
     """Index every host's library with the release's own code, as the service's user; pictures indexed per host."""
     tree = f"/opt/{SERVICE}/releases/{release}/tree"
     command = (
@@ -203,8 +205,8 @@ def index_library(hosts: Sequence[Host], release: str) -> dict[str, int]:
         f"dhash scan {LIBRARY} --index {INDEX} --release {release} --format json"
     )
 
-    def index(host: Host) -> int:
-        # a library of one's own may hold files that nothing can read: they are counted, and no failure of the demo
+    def index(host: LabHost) -> int:
+        # a reader's library may hold files that nothing can read: they are counted, and are no failure of the demo
         done = run(*host.ssh(command), quiet=True, expect=(0, int(ExitCode.PROCESSING)))
         return int(json.loads(done.stdout)["images"])
 
@@ -212,7 +214,7 @@ def index_library(hosts: Sequence[Host], release: str) -> dict[str, int]:
         return dict(zip((host.name for host in hosts), pool.map(index, hosts), strict=True))
 
 
-def request_pictures(pictures: Sequence[Path], host: Host, release: str) -> list[Picture]:
+def request_pictures(pictures: Sequence[Path], host: LabHost, release: str) -> list[RequestPicture]:
     """What the steady client sends: small pictures, with the answers that the released service gave at first."""
     import http.client
 
@@ -230,22 +232,22 @@ def request_pictures(pictures: Sequence[Path], host: Host, release: str) -> list
             connection.close()
         if response.status != 200 or response.headers.get("X-Release-Id") != release:
             raise MobiusError("task_failed", f"{host.name} answered {response.status} to {path.name}: {data[:200]!r}")
-        result.append(Picture(path.name, body, content_type, json.loads(data)["dhash"]))
+        result.append(RequestPicture(path.name, body, content_type, json.loads(data)["dhash"]))
     return result
 
 
-def roll_back(hosts: Sequence[Host], wanted: str) -> float:
-    """Roll every host back from its own console, no controller; seconds until all of them answer with `wanted`."""
+def roll_back(hosts: Sequence[LabHost], expected: str) -> float:
+    """Roll every host back from its own console, no controller; seconds until all of them answer with `expected`."""
     reason = "answers differ from what the library holds"
     say(f"$ ssh {hosts[0].name} mobius-host rollback --reason '{reason}'    # and on the others, at once")
     started = time.monotonic()
 
-    def one(host: Host) -> float:
+    def one(host: LabHost) -> float:
         run(*host.ssh(f"mobius-host rollback --reason '{reason}'"), quiet=True)
-        while serving_release(host.address) != wanted:
+        while serving_release(host.address) != expected:
             if time.monotonic() - started > 60:
                 raise MobiusError(
-                    "rollback_failed", f"{host.name} does not serve {wanted} a minute after the rollback."
+                    "rollback_failed", f"{host.name} does not serve {expected} a minute after the rollback."
                 )
             time.sleep(0.02)
         return time.monotonic() - started
@@ -254,10 +256,10 @@ def roll_back(hosts: Sequence[Host], wanted: str) -> float:
         return max(pool.map(one, hosts))
 
 
-def verified_backups(hosts: Sequence[Host]) -> int:
+def verified_backups(hosts: Sequence[LabHost]) -> int:
     """Backups on all hosts that coreutils' own sha256sum accepts."""
 
-    def count(host: Host) -> int:
+    def count(host: LabHost) -> int:
         check = (
             'cd /var/backups/mobius-dhash && for f in *.sha256; do sha256sum -c --strict --quiet "$f" && echo ok; done'
         )
@@ -267,18 +269,18 @@ def verified_backups(hosts: Sequence[Host]) -> int:
         return sum(pool.map(count, hosts))
 
 
-def lab_hosts() -> list[Host]:
+def lab_hosts() -> list[LabHost]:
     """The hosts that are up.
 
     Raises:
         MobiusError: the lab's state file is missing.
     """
-    place = CHECKOUT / ".lab" / "lab.json"
+    path = CHECKOUT / ".lab" / "lab.json"
     try:
-        state = json.loads(place.read_text(encoding="utf-8"))
+        state = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MobiusError("environment_failed", "The lab is not up.", do_next="Run `mobius lab up`.") from None
-    return [Host(entry["name"], entry["ssh_port"], entry["http_port"]) for entry in state["hosts"]]
+    return [LabHost(entry["name"], entry["ssh_port"], entry["http_port"]) for entry in state["hosts"]]
 
 
 def tell(library: Path | None) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""`make lock`: compile the lock files anew from `pyproject.toml`, with the newest versions that it allows.
+"""`make lock`: compile the lock files again from `pyproject.toml`, with the newest versions that it allows.
 
 They are universal (every Python from 3.11 on, every platform, by markers), name a SHA-256 for every file, and neither
 an index nor a path, so that they mean the same everywhere.

@@ -22,7 +22,7 @@ TIMEOUT_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
-class Picture:
+class RequestPicture:
     """One request body, and the answer that a right release gives (None: not known, so not compared)."""
 
     name: str
@@ -32,7 +32,7 @@ class Picture:
 
 
 @dataclass
-class Count:
+class AnswerCount:
     """What came back, for one address."""
 
     sent: int = 0
@@ -51,7 +51,7 @@ class SteadyClient:
     """
 
     def __init__(
-        self, addresses: Mapping[str, tuple[str, int]], pictures: Sequence[Picture], path: str = "/v1/hash"
+        self, addresses: Mapping[str, tuple[str, int]], pictures: Sequence[RequestPicture], path: str = "/v1/hash"
     ) -> None:
         self._addresses = dict(addresses)
         self._pictures = list(pictures)
@@ -59,7 +59,7 @@ class SteadyClient:
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
-        self.counts: dict[str, Count] = {name: Count() for name in self._addresses}
+        self.counts: dict[str, AnswerCount] = {name: AnswerCount() for name in self._addresses}
 
     def __enter__(self) -> SteadyClient:
         for name in self._addresses:
@@ -122,7 +122,7 @@ class SteadyClient:
         if connection is not None:
             connection.close()
 
-    def _note(self, name: str, picture: Picture, answer: _Answer | None, failure: str | None) -> None:
+    def _note(self, name: str, picture: RequestPicture, answer: _Answer | None, failure: str | None) -> None:
         with self._lock:
             count = self.counts[name]
             count.sent += 1
@@ -145,7 +145,7 @@ class _Answer:
     body: dict[str, Any]
 
 
-def _post(connection: http.client.HTTPConnection, path: str, picture: Picture, *, keep_alive: bool) -> _Answer:
+def _post(connection: http.client.HTTPConnection, path: str, picture: RequestPicture, *, keep_alive: bool) -> _Answer:
     headers = {"Content-Type": picture.content_type}
     if not keep_alive:
         headers["Connection"] = "close"

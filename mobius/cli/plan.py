@@ -42,13 +42,13 @@ def _playbook(name: str) -> str:
     Raises:
         MobiusError: invalid_input, when the checkout has no such playbook.
     """
-    place = Path(name if name.endswith((".yml", ".yaml")) else f"{name}.yml")
+    path = Path(name if name.endswith((".yml", ".yaml")) else f"{name}.yml")
     folder = find_checkout() / "playbooks"
-    found = folder / place.name
-    if place.parent.name in ("", "playbooks") and found.is_file():
-        return place.name
-    there = ", ".join(path.stem for path in sorted(folder.glob("*.yml")))
-    raise MobiusError("invalid_input", f"There is no playbook {name}.", do_next=f"Name one of these: {there}.")
+    file = folder / path.name
+    if path.parent.name in ("", "playbooks") and file.is_file():
+        return path.name
+    names = ", ".join(path.stem for path in sorted(folder.glob("*.yml")))
+    raise MobiusError("invalid_input", f"There is no playbook {name}.", do_next=f"Name one of these: {names}.")
 
 
 @click.command()
@@ -86,13 +86,15 @@ def plan(
     summary = run(checked, name, variables, tags=tags, planning=True)
     if summary.ending.code != ExitCode.SUCCESS:
         return _failed(options, summary)
-    made = plans.make(summary.collected, variables, _absolute(options.extra), summary.run, moment)
-    place = (out or Path(f"{Path(name).stem}-{summary.run}{plans.SUFFIX}")).expanduser().absolute()
-    made.write(place)
+    new_plan = plans.make(summary.collected, variables, _absolute(options.extra), summary.run, moment)
+    path = (out or Path(f"{Path(name).stem}-{summary.run}{plans.SUFFIX}")).expanduser().absolute()
+    new_plan.write(path)
     if options.form == "json":
-        click.echo(json.dumps({**made.as_dict(), "digest": made.digest, "file": str(place)}, indent=2, sort_keys=True))
+        click.echo(
+            json.dumps({**new_plan.as_dict(), "digest": new_plan.digest, "file": str(path)}, indent=2, sort_keys=True)
+        )
     else:
-        click.echo("\n".join([*plan_lines(made), f"file     {place}"]))
+        click.echo("\n".join([*plan_lines(new_plan), f"file     {path}"]))
     return int(ExitCode.SUCCESS)
 
 
@@ -113,30 +115,34 @@ def approve(file: Path, role: str, key: Path, signers: Path | None, form: str) -
       mobius approve release.plan.json --role author --key ~/.ssh/id_ed25519
       mobius approve release.plan.json --role ops_sre --key ~/.ssh/id_ed25519
     """
-    place, name = file.expanduser().absolute(), approvals.role_of(role)
-    made = plans.Plan.read(place)
-    rule = _rule_of(made, signers)
-    kept = approvals.approve(place, name, key.expanduser().absolute())
-    counted = None
+    path, name = file.expanduser().absolute(), approvals.role_of(role)
+    planned = plans.ChangePlan.read(path)
+    digest = planned.digest
+    rule = _rule_of(planned, signers)
+    signature = approvals.approve(path, name, key.expanduser().absolute())
+    tally = None
     if rule is not None:
-        counted = approvals.tally(place, made.digest, rule)
-        if any(item.who is None and kept.name.endswith(f".{item.role}.{item.key}.sig") for item in counted.void):
-            kept.unlink()
+        tally = approvals.tally(path, digest, rule)
+        if any(item.signer is None and signature.name.endswith(f".{item.role}.{item.key}.sig") for item in tally.void):
+            signature.unlink()
             raise MobiusError(
                 "invalid_input",
                 f"The key {key} may not sign as {name}: {rule.signers} does not say so.",
                 do_next=f'Add namespaces="{approvals.NAMESPACE}{name}" to its entry there, or use another key.',
             )
     if form == "json":
-        told: dict[str, Any] = {"plan": str(place), "digest": made.digest, "signature": str(kept), "role": name}
-        if counted is not None:
-            told |= {"approvals": [item.as_dict() for item in counted.approvals], "missing": list(counted.missing)}
-        click.echo(json.dumps(told, indent=2, sort_keys=True))
+        answer: dict[str, Any] = {
+            "plan": str(path),
+            "digest": planned.digest,
+            "signature": str(signature),
+            "role": name,
+        }
+        if tally is not None:
+            answer |= {"approvals": [item.as_dict() for item in tally.approvals], "missing": list(tally.missing)}
+        click.echo(json.dumps(answer, indent=2, sort_keys=True))
     else:
-        head = [f"signed   {made.digest} as {name}", f"file     {kept}"]
-        click.echo(
-            "\n".join([*head, *(tally_lines(counted) if counted else ["not checked: no list of signers is here"])])
-        )
+        head = [f"signed   {digest} as {name}", f"file     {signature}"]
+        click.echo("\n".join([*head, *(tally_lines(tally) if tally else ["not checked: no list of signers is here"])]))
     return int(ExitCode.SUCCESS)
 
 
@@ -168,17 +174,24 @@ def apply(
       mobius apply release.plan.json -e token=VALUE
       mobius apply release.plan.json --break-glass "OPS-7: clients get wrong hashes"
     """
-    place = file.expanduser().absolute()
-    made = plans.Plan.read(place)
-    variables = {**made.variables, **bundle_variables(bundle), "mobius_plan": str(place)}
+    path = file.expanduser().absolute()
+    planned = plans.ChangePlan.read(path)
+    variables = {**planned.variables, **bundle_variables(bundle), "mobius_plan": str(path)}
     if break_glass:
         variables["mobius_break_glass"] = break_glass
-    limit = made.made_from["limit"]
-    given = (*(name for name in made.files if name not in _absolute(extra)), *extra)
+    limit = planned.made_from["limit"]
+    extra_again = (*(name for name in planned.files if name not in _absolute(extra)), *extra)
     options = PlaybookOptions(
-        _inventory_of(made), limit, given, check=False, diff=True, timeout=timeout, verbosity=verbosity, form=form
+        _inventory_of(planned),
+        limit,
+        extra_again,
+        check=False,
+        diff=True,
+        timeout=timeout,
+        verbosity=verbosity,
+        form=form,
     )
-    summary = run(options, Path(made.made_from["playbook"]).name, variables, tags=tuple(made.made_from["tags"]))
+    summary = run(options, Path(planned.made_from["playbook"]).name, variables, tags=tuple(planned.made_from["tags"]))
     fidelity = summary.collected.get("fidelity")
     if fidelity is None:
         summary = dataclasses.replace(
@@ -189,13 +202,13 @@ def apply(
     return finish(options, summary)
 
 
-def _inventory_of(made: plans.Plan) -> str:
+def _inventory_of(made: plans.ChangePlan) -> str:
     """The inventory of a plan: from the checkout when it lies there."""
     source = find_checkout() / str(made.made_from["inventory"])
     return str(source if source.exists() else made.made_from["inventory"])
 
 
-def _rule_of(made: plans.Plan, signers: Path | None) -> approvals.Rule | None:
+def _rule_of(made: plans.ChangePlan, signers: Path | None) -> approvals.Rule | None:
     """The rule of the plan's inventory as far as it is at hand; None when there is no list of signers here."""
     checkout = find_checkout()
     inventory = str(made.made_from["inventory"])

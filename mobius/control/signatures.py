@@ -100,7 +100,7 @@ def _words(line: str) -> list[str]:
     except ValueError:
         return []
     # a comment may follow the key: the key's kind tells where the options end
-    kinds = [place for place, word in enumerate(words) if word.startswith(("ssh-", "ecdsa-", "sk-"))]
+    kinds = [index for index, word in enumerate(words) if word.startswith(("ssh-", "ecdsa-", "sk-"))]
     return [*words[: kinds[0] + 2]] if kinds else []
 
 

@@ -21,7 +21,7 @@ class ActionModule(ControlNodeAction):
         "sizes": {"type": "list", "elements": "raw", "required": True},
     }
 
-    def answer(self, given: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
+    def answer(self, arguments: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         every = task_vars["ansible_play_hosts_all"]
-        hosts = [str(host) for host in (every if given["hosts"] is None else given["hosts"])]
-        return {"batches": batches(hosts, given["sizes"])}
+        hosts = [str(host) for host in (every if arguments["hosts"] is None else arguments["hosts"])]
+        return {"batches": batches(hosts, arguments["sizes"])}

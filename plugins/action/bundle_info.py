@@ -19,8 +19,8 @@ class ActionModule(ControlNodeAction):
 
     arguments: ClassVar = {"path": {"type": "str", "required": True}, "sha256": {"type": "str"}}
 
-    def answer(self, given: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
-        bundle = read_once(given["path"], given["sha256"], current_workspace())
+    def answer(self, arguments: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+        bundle = read_once(arguments["path"], arguments["sha256"], current_workspace())
         described = bundle.manifest
         return {
             "path": str(bundle.path),

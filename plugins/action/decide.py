@@ -14,7 +14,7 @@ from mobius.control.history.opened_run import OpenedRun
 from mobius.control.history.recorder import decision_data
 from mobius.control.history.writer import History
 from mobius.control.run.action import ControlNodeAction, current_workspace
-from mobius.control.run.outcome import Decision, HostReport, decide
+from mobius.control.run.outcome import FleetDecision, HostReport, decide
 from mobius.errors import MobiusError
 
 
@@ -27,25 +27,27 @@ class ActionModule(ControlNodeAction):
         "about": {"type": "dict", "default": {}},
     }
 
-    def answer(self, given: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
+    def answer(self, arguments: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         alive = set(task_vars["ansible_play_hosts"])
         reports = []
         for host in task_vars["ansible_play_hosts_all"]:
-            value = task_vars["hostvars"][host].get(given["result"])
+            value = task_vars["hostvars"][host].get(arguments["result"])
             reports.append(HostReport(host, host in alive, value if isinstance(value, dict) else None))
         decision = decide(reports, check_mode=bool(self._task.check_mode))
-        if not given["run"] or self._task.check_mode:
+        if not arguments["run"] or self._task.check_mode:
             return decision.as_dict()
         results = {report.host: report.result for report in reports}
 
-        def record(made: Decision) -> int:
-            return _history(given["run"]).decide(given["run"], decision_data(given["about"], made, results))
+        def record(made: FleetDecision) -> int:
+            return _history(arguments["run"]).decide(arguments["run"], decision_data(arguments["about"], made, results))
 
         try:
             return {"record": record(decision), **decision.as_dict()}
         except MobiusError as error:
-            decision = decision.taken_back(
-                MobiusError(error.outcome, f"The decision could not be recorded, so it was not taken: {error.reason}")
+            decision = decision.reverted_for(
+                MobiusError(
+                    error.outcome, f"The decision could not be recorded, so the hosts are reverted: {error.reason}"
+                )
             )
             # it may be in the history all the same, when only what follows it could not be written: the last one holds
             with contextlib.suppress(MobiusError):

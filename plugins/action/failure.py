@@ -23,6 +23,6 @@ class ActionModule(ControlNodeAction):
         "failure": {"type": "dict"},
     }
 
-    def answer(self, given: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
-        failure = failure_from(**given)
+    def answer(self, arguments: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+        failure = failure_from(**arguments)
         return {"failed": True, "msg": failure["reason"], "mobius_failure": failure}

@@ -21,11 +21,11 @@ class ActionModule(ControlNodeAction):
         "optional": {"type": "bool", "default": False},
     }
 
-    def answer(self, given: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
+    def answer(self, arguments: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         result = task_vars.get("ansible_failed_result")
         task = task_vars.get("ansible_failed_task")
         name = str(task.get("name") or "") if isinstance(task, Mapping) else ""
-        error = hook_failure(given["hook"], name, result if isinstance(result, Mapping) else {})
-        if given["optional"]:
+        error = hook_failure(arguments["hook"], name, result if isinstance(result, Mapping) else {})
+        if arguments["optional"]:
             return warning([f"{error.reason} The run goes on without it."])
         raise error

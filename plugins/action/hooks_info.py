@@ -23,11 +23,11 @@ class ActionModule(ControlNodeAction):
         "optional": {"type": "bool", "default": False},
     }
 
-    def answer(self, given: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
+    def answer(self, arguments: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         folder = Path(str(task_vars.get("inventory_dir") or task_vars.get("playbook_dir") or "."))
-        found, problems = find_hooks(given["hooks"], folder)
-        if problems and not given["optional"]:
+        hooks, problems = find_hooks(arguments["hooks"], folder)
+        if problems and not arguments["optional"]:
             raise MobiusError(
                 "invalid_input", problems[0], do_next="Correct mobius_hooks or the file; see docs/RELEASING.md."
             )
-        return {"hooks": found, **warning(problems)}
+        return {"hooks": hooks, **warning(problems)}

@@ -20,7 +20,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         except (TypeError, ValueError):
             wait = 0.0  # the module itself refuses what is no number
         if wait > 0:
-            first = self._ask({**arguments, "wait": 0}, task_vars)
+            first = self._acquire({**arguments, "wait": 0}, task_vars)
             refused = first.get("mobius_failure") or {}
             if refused.get("outcome") != "locked":
                 return {**result, **first}
@@ -28,8 +28,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 host = (task_vars or {}).get("inventory_hostname")
                 # a warning would be kept until the task has ended; `mobius` shows lines that begin like one
                 self._display.display(f"[WAITING]: {host} is waited for, {wait:g} s at most: {refused.get('reason')}")
-        return {**result, **self._ask(arguments, task_vars)}
+        return {**result, **self._acquire(arguments, task_vars)}
 
-    def _ask(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
+    def _acquire(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
         answer: dict[str, Any] = self._execute_module(self._task.resolved_action, arguments, task_vars=task_vars)
         return answer

@@ -52,7 +52,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             self._transfer_file(str(bundle.path), remote)
             self._fixup_perms2((shell.tmpdir, remote))
         except AnsibleError as e:
-            # neither ssh nor sftp says it in another way; the space was enough when the host was asked
+            # neither ssh nor sftp reports it in another way; there was enough space when the host was asked
             if "No space left" not in str(e):
                 raise
             raise MobiusError("disk_full", "The host became full while the bundle was sent to it.") from None

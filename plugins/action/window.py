@@ -22,11 +22,11 @@ class ActionModule(ControlNodeAction):
         "break_glass": {"type": "str", "default": ""},
     }
 
-    def answer(self, given: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
-        refused = refusal(given["window"], given["break_glass"], datetime.now(UTC))
+    def answer(self, arguments: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+        refused = refusal(arguments["window"], arguments["break_glass"], datetime.now(UTC))
         if refused is None:
-            return {"finding": "", "window": given["window"]}
+            return {"finding": "", "window": arguments["window"]}
         if not self._task.check_mode:
             raise refused
-        told = {"finding": refused.reason, "window": given["window"]}
-        return {**told, "warnings": [f"The run itself would be refused now: {refused.reason}"]}
+        answer = {"finding": refused.reason, "window": arguments["window"]}
+        return {**answer, "warnings": [f"The run itself would be refused now: {refused.reason}"]}

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Says at the end of every ansible-playbook run what it was: outcome, code, team, hosts, what to do next."""
+"""Prints at the end of every ansible-playbook run how it ended: outcome, code, team, hosts, what to do next."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ description:
   - Prints one block at the end of a run, with the outcome's name, exit code and team, each failed host and its reason,
     and what to do next.
   - Records results and the end in the history of runs, when M(mobius.dhash.run) has opened the run.
-  - Tells the receivers in the variable C(mobius_notify) of the start and the end of a run that is no check run. What
+  - Sends the start and the end of a run that is no check run to the receivers in the variable C(mobius_notify). What
     could not be delivered is a warning.
   - The exit code of C(ansible-playbook) stays Ansible's own; C(mobius) ends with the code printed here.
 requirements:
@@ -115,15 +115,15 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._notifier.end(ending)
 
     def _notify(self, host: Any, facts: dict[str, Any]) -> None:
-        """The run was opened: read whom to tell, with the templates and the vaults of the inventory, and say so."""
+        """The run was opened: read the receivers, with the inventory's templates and vaults, and send that it began."""
         try:
             known = self._playing.get_variable_manager().get_vars(play=self._playing, host=host)
             templar = Templar(loader=self._playing._loader, variables=known)
 
-            def value(name: str, otherwise: Any) -> Any:
-                return plain(templar.template(known[name])) if name in known else otherwise
+            def value(name: str, default: Any) -> Any:
+                return plain(templar.template(known[name])) if name in known else default
 
-            given = value("mobius_notify", [])
+            receivers = value("mobius_notify", [])
             about = {
                 "run": str(facts["mobius_run_id"]),
                 "actor": str(facts.get("mobius_run_actor", "")),
@@ -133,10 +133,10 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             }
         except (AnsibleError, TypeError, ValueError) as error:  # its text may hold a value
             self._display.warning(
-                f"mobius_notify cannot be read ({type(error).__name__}), so nobody is told of this run."
+                f"mobius_notify cannot be read ({type(error).__name__}), so nobody gets a message about this run."
             )
-            given, about = [], {"run": "", "actor": "", "service": "", "hosts": 0}
-        self._notifier.open(given, **about)
+            receivers, about = [], {"run": "", "actor": "", "service": "", "hosts": 0}
+        self._notifier.open(receivers, **about)
 
     def _record(self, status: str, result: Any) -> None:
         action, name = _task(result)

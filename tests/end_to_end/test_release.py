@@ -12,7 +12,7 @@ import pytest
 from mobius.control.history import verifier as history_verify
 from tests.end_to_end.by_hand import Bundle, Host, answered, build, mobius
 from tools import demo
-from tools.steady_client import Picture, SteadyClient, serving_release
+from tools.steady_client import RequestPicture, SteadyClient, serving_release
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 GOLDEN = CHECKOUT / "playbooks/files/golden"
@@ -20,10 +20,12 @@ pytestmark = pytest.mark.lab
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[Picture]:
+def pictures() -> list[RequestPicture]:
     """The golden pictures, with the answer that every release must give."""
     return [
-        Picture(item["name"], (GOLDEN / item["body_file"]).read_bytes(), item["content_type"], item["json"]["dhash"])
+        RequestPicture(
+            item["name"], (GOLDEN / item["body_file"]).read_bytes(), item["content_type"], item["json"]["dhash"]
+        )
         for item in json.loads((GOLDEN / "golden.json").read_text(encoding="utf-8"))
         if item["json"]["algorithm"] == "fast-2"
     ]
@@ -98,7 +100,7 @@ def test_the_same_release_again_would_change_nothing(hosts: list[Host], bundles:
 
 
 def test_an_upgrade_and_a_way_back_lose_no_request(
-    hosts: list[Host], bundles: Sequence[Bundle], pictures: list[Picture]
+    hosts: list[Host], bundles: Sequence[Bundle], pictures: list[RequestPicture]
 ) -> None:
     first, second = bundles
     with SteadyClient({host.name: host.address for host in hosts}, pictures) as client:
@@ -144,7 +146,7 @@ def test_an_upgrade_and_a_way_back_lose_no_request(
 
 
 def test_wrong_hashes_are_refused_before_any_client_meets_them(
-    hosts: list[Host], bundles: Sequence[Bundle], pictures: list[Picture], tmp_path: Path
+    hosts: list[Host], bundles: Sequence[Bundle], pictures: list[RequestPicture], tmp_path: Path
 ) -> None:
     bad = build(tmp_path, "3.0.0", demo.bad_source(tmp_path))
     with SteadyClient({host.name: host.address for host in hosts}, pictures) as client:
@@ -162,7 +164,7 @@ def test_wrong_hashes_are_refused_before_any_client_meets_them(
 
 
 def test_a_release_that_falls_ill_while_it_serves_is_taken_back_everywhere(
-    hosts: list[Host], bundles: Sequence[Bundle], pictures: list[Picture]
+    hosts: list[Host], bundles: Sequence[Bundle], pictures: list[RequestPicture]
 ) -> None:
     """The instance of one host is killed again and again during the gate, so that host cannot pass."""
     staged = mobius("deploy", "--bundle", bundles[0].path, "-e", "mobius_downgrade=true")

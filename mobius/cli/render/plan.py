@@ -6,44 +6,44 @@ from __future__ import annotations
 
 from mobius.control.plan.approvals import Approval, Tally
 from mobius.control.plan.changes import Delta, Fidelity, HostChanges
-from mobius.control.plan.plan import Plan, value_text
+from mobius.control.plan.plan import ChangePlan, value_text
 
 _SHOWN_DIFFERENCES = 20  # all are counted
 
 
-def plan_lines(plan: Plan) -> list[str]:
+def plan_lines(plan: ChangePlan) -> list[str]:
     """The plan as people read it."""
-    made = plan.made_from
-    commit = made["commit"]
-    clean = {True: "clean", False: "with changes that are not committed"}.get(made["clean"], "in no repository")
-    limit = f" within {made['limit']}" if made["limit"] else ""
+    origin = plan.made_from
+    commit = origin["commit"]
+    clean = {True: "clean", False: "with changes that are not committed"}.get(origin["clean"], "in no repository")
+    limit = f" within {origin['limit']}" if origin["limit"] else ""
     text = [
-        f"plan     {made['playbook']} on {made['inventory']}{limit}",
+        f"plan     {origin['playbook']} on {origin['inventory']}{limit}",
         f"made     {plan.created[:16].replace('T', ' ')} UTC by {plan.author}, run {plan.run}",
         f"commit   {str(commit)[:12] + ', ' if commit else ''}{clean}",
     ]
-    if made["bundle_sha256"]:
-        text.append(f"bundle   {made['bundle']}, SHA-256 {made['bundle_sha256']}")
-    if made["variables"]:
-        text.append(f"given    {', '.join(made['variables'])}")
-    for host, found in sorted(plan.hosts.items()):
-        text += ["", *_host_lines(host, found)]
+    if origin["bundle_sha256"]:
+        text.append(f"bundle   {origin['bundle']}, SHA-256 {origin['bundle_sha256']}")
+    if origin["variables"]:
+        text.append(f"given    {', '.join(origin['variables'])}")
+    for host, changes in sorted(plan.hosts.items()):
+        text += ["", *_host_lines(host, changes)]
     return [*text, "", f"digest   {plan.digest}"]
 
 
-def _host_lines(host: str, found: HostChanges) -> list[str]:
-    state = found.state or {}
+def _host_lines(host: str, host_changes: HostChanges) -> list[str]:
+    state = host_changes.state or {}
     serves = (
         f"  (confirmed {state['confirmed'] or 'nothing'}, token {state['token']})" if state.get("provisioned") else ""
     )
-    sure = [change for change in found.changes if not change.unknown]
-    text = [f"{host}  {len(sure)} {'change' if len(sure) == 1 else 'changes'}{serves}"]
-    for change in found.changes:
+    predicted = [change for change in host_changes.changes if not change.unknown]
+    text = [f"{host}  {len(predicted)} {'change' if len(predicted) == 1 else 'changes'}{serves}"]
+    for change in host_changes.changes:
         if change.unknown and not change.diff:
             continue
         text.append(f"  {change.task}{f'  (a guess: {change.unknown})' if change.unknown else ''}")
         text += [f"    {line}" for delta in change.diff for line in _delta_lines(delta)]
-    unknown = [change for change in found.changes if change.unknown and not change.diff]
+    unknown = [change for change in host_changes.changes if change.unknown and not change.diff]
     if unknown:
         text.append("  cannot be known beforehand:")
         text += [f"    {change.task}: {change.unknown}" for change in unknown]
@@ -73,12 +73,12 @@ def fidelity_lines(fidelity: Fidelity) -> list[str]:
 def tally_lines(tally: Tally) -> list[str]:
     """Who wrote a plan, who approved it, and what is missing."""
     lines = [f"author   {tally.author}"] if tally.author else []
-    lines += [f"approved {item.who} as {item.role}" for item in tally.approvals]
+    lines += [f"approved {item.signer} as {item.role}" for item in tally.approvals]
     lines += [f"void     a signature as {item.role} {_why_void(item, tally.author)}" for item in tally.void]
     return lines + [f"missing  {what}" for what in tally.missing]
 
 
 def _why_void(item: Approval, author: str | None) -> str:
-    if item.who is None:
+    if item.signer is None:
         return "is not one of this plan by an allowed signer of that role"
-    return "is the author's" if item.who == author else f"is one more of {item.who}'s"
+    return "is the author's" if item.signer == author else f"is one more of {item.signer}'s"

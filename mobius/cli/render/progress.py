@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Shows the progress of a run: a view that is drawn anew at the foot of a terminal, or lines where there is none."""
+"""Shows the progress of a run: a view at the foot of a terminal, drawn repeatedly, or lines where there is none."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from mobius.control.run.progress import Note, Progress, Show
+from mobius.control.run.progress import Progress, ProgressNote, Show
 
-_QUIET = ("ok", "skipped")  # results that a person need not read, unless asked for with -v
+_QUIET = ("ok", "skipped")  # results that a person need not read, but with -v
 _LASTING = ("phase", "gate", "ignored", "failed", "unreachable")  # notes that stay on a terminal, above the view
-_EVERY = timedelta(seconds=10)  # between two lines about one host's gate
-_DRAWN = 0.2  # seconds between two drawings at least
-_ROWS = 12  # hosts that are drawn
-# whom a person looks for first
+_SAMPLE_INTERVAL = timedelta(seconds=10)  # between two lines about one host's gate
+_REDRAW_SECONDS = 0.2  # between two drawings at least
+_HOSTS_LIMIT = 12  # that are drawn
+# which a person needs to see first
 _URGENCY = {"failed": 0, "unreachable": 0, "working": 1, "ignored": 2, "changed": 2, "ok": 3, "skipped": 3}
 _STYLE = {"failed": "bold red", "unreachable": "bold red", "working": "cyan", "changed": "yellow", "ok": "green"}
 
@@ -32,13 +32,13 @@ class Lines:
         self._verbose = verbose
         self._sampled: dict[str, datetime] = {}
 
-    def note(self, note: Note) -> None:
+    def note(self, note: ProgressNote) -> None:
         if note.kind in _QUIET and not self._verbose:
             return
         if note.kind == "sample":
             if note.at < self._sampled.get(note.host, note.at):
                 return
-            self._sampled[note.host] = note.at + _EVERY
+            self._sampled[note.host] = note.at + _SAMPLE_INTERVAL
         self._tell(line(note))
 
     def text(self, line: str) -> None:
@@ -48,7 +48,7 @@ class Lines:
         """Lines tell what happened, not what lasts."""
 
 
-def line(note: Note) -> str:
+def line(note: ProgressNote) -> str:
     """`23:04:11Z  gate         lab1  pass: ...`"""
     host = f"{note.host}  " if note.host else ""
     kind = "gate" if note.kind == "sample" else note.kind
@@ -64,7 +64,7 @@ class Live:
         self._drawn = float("-inf")
         self._last: Progress | None = None
 
-    def note(self, note: Note) -> None:
+    def note(self, note: ProgressNote) -> None:
         if note.kind in _LASTING:
             self._print(line(note), _STYLE.get(note.kind))
 
@@ -73,7 +73,7 @@ class Live:
 
     def now(self, progress: Progress) -> None:
         self._last = progress
-        if self._clock() >= self._drawn + _DRAWN:
+        if self._clock() >= self._drawn + _REDRAW_SECONDS:
             self._drawn = self._clock()
             self.draw()
 
@@ -89,13 +89,13 @@ class Live:
         self._live.console.print(Text(_printable(text), style or ""))
 
 
-class Heedless:
+class BestEffortView:
     """Passes on until that fails: a release must not end because the terminal that showed it is gone."""
 
     def __init__(self, show: Show) -> None:
         self._show: Show | None = show
 
-    def note(self, note: Note) -> None:
+    def note(self, note: ProgressNote) -> None:
         self._pass_on(lambda show: show.note(note))
 
     def text(self, line: str) -> None:
@@ -132,10 +132,10 @@ def view(progress: Progress, now: datetime, height: int = 24) -> Any:
     for _ in range(3):
         table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    most = max(1, min(_ROWS, height - 6))
+    limit = max(1, min(_HOSTS_LIMIT, height - 6))
     rows = sorted(progress.hosts.items(), key=lambda item: (_URGENCY.get(item[1].state, 3), item[0]))
-    for name, host in rows[:most]:
-        about = "" if host.gate is None else host.gate.told(now)
+    for name, host in rows[:limit]:
+        about = "" if host.gate is None else host.gate.describe(now)
         count = f"{host.changed} changed" if host.changed else ""
         table.add_row(
             Text(_printable(name)),
@@ -143,30 +143,30 @@ def view(progress: Progress, now: datetime, height: int = 24) -> Any:
             count,
             Text(_printable(about)),
         )
-    more = [Text(f"and {len(rows) - most} hosts more", "dim")] if len(rows) > most else []
+    more = [Text(f"and {len(rows) - limit} hosts more", "dim")] if len(rows) > limit else []
     return Group(Text(""), phases, head, table, *more)
 
 
 def _printable(text: str) -> str:
-    """A host's words are text, and no control characters of a terminal."""
+    """The text without control characters: a host must not steer a terminal."""
     return "".join(sign if sign.isprintable() else " " for sign in text)
 
 
 def _clock(seconds: float) -> str:
-    minutes, rest = divmod(max(0, int(seconds)), 60)
-    return f"{minutes:d}:{rest:02d}"
+    minutes, left = divmod(max(0, int(seconds)), 60)
+    return f"{minutes:d}:{left:02d}"
 
 
 @contextmanager
 def showing(tell: Callable[[str], None], *, verbose: bool, lasting: bool = True) -> Iterator[Show]:
     """The view on standard error when that is a terminal that can do it, else lines by `tell`; `verbose`: always lines.
 
-    Unless it is `lasting`, the view goes away at the end: what is asked for comes in its place.
+    Unless it is `lasting`, the view goes away at the end, and the command's answer replaces it.
 
     The view hides no cursor and changes no mode of the terminal, so there is nothing to restore when this process dies.
     """
     if verbose or not sys.stderr.isatty() or os.environ.get("TERM", "dumb") in ("dumb", "unknown", ""):
-        yield Heedless(Lines(tell, verbose=verbose))
+        yield BestEffortView(Lines(tell, verbose=verbose))
         return
     from rich.console import Console
     from rich.live import Live as RichLive
@@ -183,7 +183,7 @@ def showing(tell: Callable[[str], None], *, verbose: bool, lasting: bool = True)
     with suppress(OSError):
         live.start()
     try:
-        yield Heedless(shown)
+        yield BestEffortView(shown)
     finally:
         with suppress(OSError):
             shown.draw()

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mobius.control.history.report import CHANGES, dora, gate_figures, moment_of, playbook_name
-from mobius.control.history.verifier import Verdict
+from mobius.control.history.verifier import HistoryVerdict
 
 _STYLE = """
 :root{color-scheme:light dark;--line:#8886;--good:#1a7f37;--bad:#c62828;--dim:#777}
@@ -42,7 +42,7 @@ addEventListener('beforeprint',()=>all.forEach(run=>run.open=true));
 """
 
 
-def report_page(runs: Sequence[Mapping[str, Any]], verdict: Verdict) -> str:
+def report_page(runs: Sequence[Mapping[str, Any]], verdict: HistoryVerdict) -> str:
     """The page, as one HTML text."""
     figures = dora(runs)
     hosts = sorted({host for run in runs for host in run["hosts"]})

@@ -147,7 +147,7 @@ def pack(roots: Iterable[Path], out: Path, **fields: str) -> manifest.Bundle:
 
 
 def verify(path: Path, sha256: str | None = None) -> manifest.Bundle:
-    """Read a bundle whole; its `.sha256` beside it, or the digest given, vouches for it.
+    """Read a bundle whole; its `.sha256` beside it, or the expected digest, vouches for it.
 
     Raises:
         MobiusError: `bundle_invalid` with the first thing that is wrong, `invalid_input` when it cannot be read.
@@ -223,8 +223,8 @@ def _git(source: Path, *arguments: str) -> bytes:
     except FileNotFoundError:
         raise MobiusError("missing_dependency", "git is not installed; a bundle is built from a commit.") from None
     if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
-        raise MobiusError("invalid_input", f"git {arguments[0]} in {source} failed: {said[-1].rstrip('.')}.")
+        errors = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
+        raise MobiusError("invalid_input", f"git {arguments[0]} in {source} failed: {errors[-1].rstrip('.')}.")
     return done.stdout
 
 
@@ -295,7 +295,7 @@ def _dependencies(lock: str, python: str, platform: str, cache: Path, tell: Tell
 def locked_for(lock: str, python: str, platform: str) -> str:
     """The lines of a universal lock that hold for one target, without their markers.
 
-    pip judges markers by the Python it runs under, not by the one it installs for, so they are judged here.
+    pip evaluates markers by the Python it runs under, not by the one it installs for, so they are evaluated here.
     """
     machine = platform.removeprefix("linux_")
     target = {

@@ -29,9 +29,9 @@ def read_runs(folder: Path) -> list[dict[str, Any]]:
     Raises:
         MobiusError: invalid_input, when the folder holds no history.
     """
-    place = folder / form.FILE_NAME
+    path = folder / form.FILE_NAME
     try:
-        lines = place.read_bytes().split(b"\n")
+        lines = path.read_bytes().split(b"\n")
     except FileNotFoundError as error:
         raise MobiusError(
             "invalid_input",
@@ -43,21 +43,21 @@ def read_runs(folder: Path) -> list[dict[str, Any]]:
 
 def runs_of(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The runs that these records tell of."""
-    found: dict[str, dict[str, Any]] = {}
+    runs: dict[str, dict[str, Any]] = {}
     for record in records:
         event, name, data = record.get("event"), str(record.get("run")), record.get("data")
         if not isinstance(data, dict):
             continue
         if event == "intent":
             begun = {"run": name, "started": record["at"], "intent": data}
-            found[name] = {**begun, "results": [], "decisions": [], "end": None}
-        elif name in found and event == "result":
-            found[name]["results"].append({"at": record["at"], **data})
-        elif name in found and event == "decision":
-            found[name]["decisions"].append({"at": record["at"], "seq": record["seq"], **data})
-        elif name in found and event == "end":
-            found[name]["end"] = {"at": record["at"], **data}
-    return [_run(run) for run in found.values()]
+            runs[name] = {**begun, "results": [], "decisions": [], "end": None}
+        elif name in runs and event == "result":
+            runs[name]["results"].append({"at": record["at"], **data})
+        elif name in runs and event == "decision":
+            runs[name]["decisions"].append({"at": record["at"], "seq": record["seq"], **data})
+        elif name in runs and event == "end":
+            runs[name]["end"] = {"at": record["at"], **data}
+    return [_run(run) for run in runs.values()]
 
 
 def _run(run: dict[str, Any]) -> dict[str, Any]:

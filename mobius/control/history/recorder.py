@@ -17,7 +17,7 @@ from mobius.control.history.query import is_opening, sum_up
 from mobius.control.history.verifier import digest
 from mobius.control.history.writer import plain
 from mobius.control.modules import module_entry, module_name
-from mobius.control.run.outcome import Decision, Ending
+from mobius.control.run.outcome import Ending, FleetDecision
 from mobius.control.run.workspace import RunWorkspace
 from mobius.errors import OUTCOMES, MobiusError
 
@@ -49,7 +49,7 @@ def result_data(host: str, action: str, task: str, status: str, result: Mapping[
 
 
 def decision_data(
-    about: Mapping[str, Any], decision: Decision, results: Mapping[str, Mapping[str, Any] | None]
+    about: Mapping[str, Any], decision: FleetDecision, results: Mapping[str, Mapping[str, Any] | None]
 ) -> dict[str, Any]:
     """The data of a `decision` record.
 

@@ -32,7 +32,7 @@ _LARGEST = 2**53 - 1  # what every JSON reader keeps exactly
 
 
 class NotCanonical(ValueError):  # noqa: N818 - it says what the value is
-    """A value that has no place in a record."""
+    """A value that a record cannot hold."""
 
 
 def canonical(value: Any) -> bytes:
@@ -101,7 +101,7 @@ class Problem:
 
 
 @dataclass
-class Verdict:
+class HistoryVerdict:
     """What was found. `status`: whole, unwitnessed (whole in itself, and no host was asked), or damaged."""
 
     records: list[dict[str, Any]] = field(default_factory=list)
@@ -166,9 +166,9 @@ def closes_torn(record: Mapping[str, Any] | None, line: bytes) -> bool:
     return bool(data.get("bytes") == len(line)) and bool(data.get("sha256") == hashlib.sha256(line).hexdigest())
 
 
-def verify_chain(content: bytes, head: Mapping[str, Any] | None) -> Verdict:
-    """Check a history with itself and with its head file. The first problem of the chain ends the look at it."""
-    verdict = Verdict()
+def verify_chain(content: bytes, head: Mapping[str, Any] | None) -> HistoryVerdict:
+    """Check a history with itself and with its head file. It ends with the first problem of the chain."""
+    verdict = HistoryVerdict()
     lines = content.split(b"\n")
     cut = lines.pop() != b""
     if cut:
@@ -198,7 +198,7 @@ def verify_chain(content: bytes, head: Mapping[str, Any] | None) -> Verdict:
                 Problem("edited", f"Record {expected} (line {number}) is not a record.", expected, number)
             )
             break
-        problem = _out_of_place(record, expected, parsed, number, verdict.records)
+        problem = _wrong_sequence(record, expected, parsed, number, verdict.records)
         if problem is None and record_hash(record) != record.get("hash"):
             problem = Problem("edited", f"Record {expected} (line {number}) was edited.", expected, number)
         if problem is None and record.get("prev") != previous:
@@ -216,22 +216,24 @@ def verify_chain(content: bytes, head: Mapping[str, Any] | None) -> Verdict:
     return verdict
 
 
-def _out_of_place(
+def _wrong_sequence(
     record: Mapping[str, Any],
     expected: int,
     parsed: Sequence[Mapping[str, Any] | None],
     number: int,
-    seen: Sequence[Mapping[str, Any]],
+    before: Sequence[Mapping[str, Any]],
 ) -> Problem | None:
-    found = record["seq"]
-    if found == expected:
+    actual = record["seq"]
+    if actual == expected:
         return None
-    if 0 <= found < len(seen) and seen[found].get("hash") == record.get("hash"):
-        return Problem("duplicated", f"Record {found} stands a second time on line {number}.", found, number)
+    if 0 <= actual < len(before) and before[actual].get("hash") == record.get("hash"):
+        return Problem("duplicated", f"Record {actual} stands a second time on line {number}.", actual, number)
     if any(other is not None and other["seq"] == expected for other in parsed[number:]):
-        return Problem("reordered", f"Record {expected} stands after record {found} (line {number}).", expected, number)
-    if found > expected and record_hash(record) == record.get("hash"):
-        missing = f"Record {expected}" if found == expected + 1 else f"Records {expected} to {found - 1}"
+        return Problem(
+            "reordered", f"Record {expected} stands after record {actual} (line {number}).", expected, number
+        )
+    if actual > expected and record_hash(record) == record.get("hash"):
+        missing = f"Record {expected}" if actual == expected + 1 else f"Records {expected} to {actual - 1}"
         return Problem("deleted", f"{missing} deleted before line {number}.", expected, number)
     return Problem("edited", f"Record {expected} (line {number}) was edited.", expected, number)
 
@@ -262,24 +264,24 @@ def _head_problems(records: Sequence[Mapping[str, Any]], head: Mapping[str, Any]
     return _head_differs(records, head, HEAD_NAME)
 
 
-def _head_differs(records: Sequence[Mapping[str, Any]], head: Mapping[str, Any], who: str) -> list[Problem]:
-    """What a head that was seen says against the records."""
+def _head_differs(records: Sequence[Mapping[str, Any]], head: Mapping[str, Any], witness: str) -> list[Problem]:
+    """What of the records contradicts a head that a witness keeps."""
     seq = head.get("seq")
     if not isinstance(seq, int) or seq < 0:
-        return [Problem("signature", f"{who} holds no head that can be understood.")]
+        return [Problem("signature", f"{witness} holds no head that can be read.")]
     if seq >= len(records):
-        text = f"Record {len(records)} and what followed is cut off: {who} has seen record {seq}."
+        text = f"Record {len(records)} and what followed is cut off: {witness} has seen record {seq}."
         return [Problem("cut_off", text, len(records))]
     if records[seq].get("hash") != head.get("hash"):
-        return [Problem("edited", f"Record {seq} or one before it was rewritten: {who} has seen another.", seq)]
+        return [Problem("edited", f"Record {seq} or one before it was rewritten: {witness} has seen another.", seq)]
     if head.get("chain") != chain_id(records):
-        return [Problem("edited", f"{who} has seen another chain, {head.get('chain')}.", 0)]
+        return [Problem("edited", f"{witness} has seen another chain, {head.get('chain')}.", 0)]
     return []
 
 
 def _rule_problems(records: Sequence[Mapping[str, Any]]) -> list[Problem]:
     """What no recorder writes, whatever its hashes: a run's events without its intent or after its end, and a decision
-    on other evidence than the run's gates have given."""
+    on other evidence than the run's gates have options."""
     opened: set[Any] = set()
     ended: set[Any] = set()
     for record in records:
@@ -298,7 +300,7 @@ def _rule_problems(records: Sequence[Mapping[str, Any]]) -> list[Problem]:
             if event == "end":
                 ended.add(run)
             if event == "decision" and (host := _other_evidence(record, records[:seq])):
-                text = f"Record {seq} is a decision on evidence of {host} that the run's gate has not given."
+                text = f"Record {seq} is a decision on evidence of {host} that the run's gate has not options."
                 return [Problem("edited", text, seq)]
     return []
 
@@ -310,19 +312,19 @@ def _other_evidence(decision: Mapping[str, Any], before: Sequence[Mapping[str, A
     """
     data = decision.get("data") or {}
     hosts = data.get("hosts") or {}
-    own = {host: said.get("evidence_sha256") for host, said in hosts.items()}
-    if data.get("evidence_sha256") != digest(own):
+    digests = {host: entry.get("evidence_sha256") for host, entry in hosts.items()}
+    if data.get("evidence_sha256") != digest(digests):
         return "the fleet"
     gates: dict[str, set[str]] = {}
     for record in before:
         result = record.get("data") or {}
-        given = (result.get("fields") or {}).get("evidence")
-        if record.get("event") == "result" and record.get("run") == decision.get("run") and given is not None:
-            gates.setdefault(str(result.get("host")), set()).add(digest(given))
-    return next((host for host, sha in sorted(own.items()) if sha and sha not in gates.get(host, {sha})), None)
+        evidence = (result.get("fields") or {}).get("evidence")
+        if record.get("event") == "result" and record.get("run") == decision.get("run") and evidence is not None:
+            gates.setdefault(str(result.get("host")), set()).add(digest(evidence))
+    return next((host for host, sha in sorted(digests.items()) if sha and sha not in gates.get(host, {sha})), None)
 
 
-def check_signature(verdict: Verdict, head: Mapping[str, Any] | None, signers: Path) -> None:
+def check_signature(verdict: HistoryVerdict, head: Mapping[str, Any] | None, signers: Path) -> None:
     """Check the head's signature against an `allowed_signers` file."""
     signature = (head or {}).get("signature")
     if not isinstance(signature, str) or head is None:
@@ -345,25 +347,25 @@ def signer(signature: str, namespace: str, message: bytes, signers: Path) -> str
         stream.write(signature)
         stream.flush()
         base = ["ssh-keygen", "-Y"]
-        found = subprocess.run(
+        principals = subprocess.run(
             [*base, "find-principals", "-s", stream.name, "-f", str(signers)],
             capture_output=True,
             text=True,
             check=False,
         )
-        who = found.stdout.split("\n")[0].strip()
-        if found.returncode != 0 or not who:
+        principal = principals.stdout.split("\n")[0].strip()
+        if principals.returncode != 0 or not principal:
             return None
         done = subprocess.run(
-            [*base, "verify", "-f", str(signers), "-I", who, "-n", namespace, "-s", stream.name],
+            [*base, "verify", "-f", str(signers), "-I", principal, "-n", namespace, "-s", stream.name],
             input=message,
             capture_output=True,
             check=False,
         )
-    return who if done.returncode == 0 else None
+    return principal if done.returncode == 0 else None
 
 
-def check_witnesses(verdict: Verdict, witnesses: Mapping[str, Any], others: Iterable[str] = ()) -> None:
+def check_witnesses(verdict: HistoryVerdict, witnesses: Mapping[str, Any], others: Iterable[str] = ()) -> None:
     """Reconcile the history with what each host has seen.
 
     Args:
@@ -374,39 +376,45 @@ def check_witnesses(verdict: Verdict, witnesses: Mapping[str, Any], others: Iter
     chain = chain_id(verdict.records)
     runs = {record.get("run") for record in verdict.records if record.get("event") == "intent"}
     chain_is_whole = not verdict.problems
-    found: list[Problem] = []
-    for host, seen in sorted(witnesses.items()):
-        if not isinstance(seen, dict):
+    problems: list[Problem] = []
+    for host, answer in sorted(witnesses.items()):
+        if not isinstance(answer, dict):
             verdict.notes.append(f"{host} did not answer.")
             continue
-        heads = [head for head in seen.get("heads", []) if isinstance(head, dict)]
+        heads = [head for head in answer.get("heads", []) if isinstance(head, dict)]
         foreign = sorted({str(head.get("chain")) for head in heads} - accepted - {str(chain)})
-        own = sorted((head for head in heads if head.get("chain") == chain), key=lambda head: int(head.get("seq", 0)))
-        if own or foreign:
+        known_heads = sorted(
+            (head for head in heads if head.get("chain") == chain), key=lambda head: int(head.get("seq", 0))
+        )
+        if known_heads or foreign:
             verdict.witnesses.append(host)
         else:
             verdict.notes.append(f"{host} has seen no head yet.")
-        found += [
+        problems += [
             Problem("never_written", f"{host} has seen the chain {name}, of which there is nothing here.", 0)
             for name in foreign
         ]
         if chain_is_whole:
-            for head in own:
+            for head in known_heads:
                 differing = _head_differs(verdict.records, head, host)
-                found += differing
+                problems += differing
                 if differing:
                     break
-        known = runs | {head.get("run") for head in heads if head.get("chain") in accepted}
-        found += _journal_problems(host, seen.get("journal", []), known, judged=bool(heads), first=_first_at(heads))
-    verdict.problems += sorted(found, key=lambda problem: -1 if problem.seq is None else problem.seq)
+        recorded = runs | {head.get("run") for head in heads if head.get("chain") in accepted}
+        problems += _journal_problems(
+            host, answer.get("journal", []), recorded, has_heads=bool(heads), first=_first_at(heads)
+        )
+    verdict.problems += sorted(problems, key=lambda problem: -1 if problem.seq is None else problem.seq)
 
 
 def _first_at(heads: Sequence[Mapping[str, Any]]) -> str:
     return min((str(head.get("at", "")) for head in heads), default="")
 
 
-def _journal_problems(host: str, lines: Sequence[str], known: set[Any], *, judged: bool, first: str) -> list[Problem]:
-    """Check a host's own journal of switches: its chain, and that every run in it since the first head is recorded."""
+def _journal_problems(
+    host: str, lines: Sequence[str], recorded: set[Any], *, has_heads: bool, first: str
+) -> list[Problem]:
+    """Check a host's journal of switches: its chain, and that every run in it since the first head is recorded."""
     problems = []
     previous = FIRST
     for number, text in enumerate(lines, 1):
@@ -422,8 +430,8 @@ def _journal_problems(host: str, lines: Sequence[str], known: set[Any], *, judge
             break
         previous = hashlib.sha256(raw).hexdigest()
         run = line.get("run")
-        ours = run is not None or line.get("actor") == "ansible"
-        if judged and ours and run not in known and str(line.get("at", "")) >= first:
+        by_ansible = run is not None or line.get("actor") == "ansible"
+        if has_heads and by_ansible and run not in recorded and str(line.get("at", "")) >= first:
             what = f"{line.get('event')} to {line.get('to')} at {line.get('at')}"
             problems.append(Problem("never_written", f"Run {run} was never recorded: {host} has its {what}."))
             break
@@ -445,7 +453,7 @@ def verify(
     witnesses: Mapping[str, Any] | None = None,
     signers: Path | None = None,
     others: Iterable[str] = (),
-) -> Verdict:
+) -> HistoryVerdict:
     """Everything at once."""
     content, head = (folder / FILE_NAME).read_bytes(), read_head(folder)
     verdict = verify_chain(content, head)
@@ -468,16 +476,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--other-chain", action="append", default=[], metavar="ID", help="another history of these hosts"
     )
     parser.add_argument("--format", choices=["text", "json"], default="text")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        witnesses = json.loads(given.witnesses.read_text(encoding="utf-8")) if given.witnesses else None
-        verdict = verify(given.folder, witnesses=witnesses, signers=given.signers, others=given.other_chain)
+        witnesses = json.loads(options.witnesses.read_text(encoding="utf-8")) if options.witnesses else None
+        verdict = verify(options.folder, witnesses=witnesses, signers=options.signers, others=options.other_chain)
     except (OSError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     text = (
         json.dumps(verdict.as_dict(), indent=2, sort_keys=True)
-        if given.format == "json"
+        if options.format == "json"
         else "\n".join(verdict.lines())
     )
     sys.stdout.write(f"{text}\n")

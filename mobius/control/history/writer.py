@@ -39,9 +39,9 @@ _TAIL = 1 << 16
 
 def default_folder(environment: Mapping[str, str]) -> Path:
     """MOBIUS_HISTORY_DIR, else `mobius/history` in the user's state folder."""
-    given = environment.get(FOLDER_NAME)
-    if given:
-        return Path(given).expanduser().absolute()
+    configured = environment.get(FOLDER_NAME)
+    if configured:
+        return Path(configured).expanduser().absolute()
     state = environment.get("XDG_STATE_HOME")
     return (Path(state) if state else Path.home() / ".local/state") / "mobius/history"
 
@@ -155,7 +155,7 @@ class History:
             self._append("result", run, data)
 
     def decide(self, run: str, data: Mapping[str, Any]) -> int:
-        """Record what was decided for all hosts of an open run, before any of them is told. Gives the record's number.
+        """Record a decision for all hosts of an open run, before any is confirmed or reverted. Gives its number.
 
         Raises:
             MobiusError: history_failed or disk_full, when it cannot be written; history_damaged, when the history's end
@@ -203,7 +203,7 @@ class History:
 
     def _all(self) -> list[dict[str, Any]]:
         """Every record, or the first ones that a new history begins with."""
-        self._mend()
+        self._repair_tail()
         try:
             lines = self.path.read_bytes().split(b"\n")
         except FileNotFoundError:
@@ -233,9 +233,9 @@ class History:
         except FileNotFoundError:
             return None, b""
 
-    def _mend(self) -> None:
-        """End a line that a kill cut short, and refuse a tail that lost what its head has seen."""
-        last, rest = self._last()
+    def _repair_tail(self) -> None:
+        """End a line that a kill cut short, and refuse a tail that lacks what its head names."""
+        last, tail = self._last()
         head = form.read_head(self.folder)
         seq = -1 if last is None else int(last["seq"])
         if last is not None and form.record_hash(last) != last["hash"]:
@@ -246,24 +246,24 @@ class History:
                 raise _damaged(f"record {seq + 1} or what followed is cut off or rewritten")
         elif seq > 0:
             raise _damaged(f"{form.HEAD_NAME} is missing")
-        if not rest:
+        if not tail:
             return
-        *fragments, end = rest.split(b"\n")
+        *fragments, end = tail.split(b"\n")
         whole = form.parse(end)
         complete = whole is not None and whole["seq"] == seq + 1 and form.record_hash(whole) == whole["hash"]
         if complete and (not fragments or form.closes_torn(whole, b"\n".join(fragments))):
             self._write(b"\n")  # all of it was written but its end
             return
-        if not rest.endswith(b"\n"):
+        if not tail.endswith(b"\n"):
             self._write(b"\n")
-        lost = rest.removesuffix(b"\n")
-        self._append("torn", None, {"bytes": len(lost), "sha256": hashlib.sha256(lost).hexdigest()}, after=last)
+        fragment = tail.removesuffix(b"\n")
+        self._append("torn", None, {"bytes": len(fragment), "sha256": hashlib.sha256(fragment).hexdigest()}, after=last)
 
     def _append(
         self, event: str, run: str | None, data: Mapping[str, Any], *, after: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         if event not in ("begin", "torn"):
-            self._mend()
+            self._repair_tail()
         last = after or self._last()[0]
         record = {
             "seq": 0 if last is None else int(last["seq"]) + 1,

@@ -88,7 +88,7 @@ class Notifier:
                     deliveries.append(make_delivery(receiver, message))
                 except ValueError:  # an address that no header can have
                     self._warn(
-                        f"{receiver.name} of mobius_notify was not told of the {message.event}: a header is wrong."
+                        f"{receiver.name} of mobius_notify got no message of the {message.event}: a header is wrong."
                     )
         if not deliveries:
             return
@@ -102,7 +102,7 @@ class Notifier:
                 json.dump({"seconds": TIMEOUT_SECONDS, "deliveries": deliveries}, process.stdin)
             process.stdin = None
         except OSError as error:
-            self._warn(f"Nobody was told of the {message.event}: {error.strerror}.")
+            self._warn(f"Nobody got a message of the {message.event}: {error.strerror}.")
             return
         self._sending.append(process)
 
@@ -119,4 +119,4 @@ class Notifier:
                 problems["a receiver"] = "the sending process ended early"
         self._sending = []
         for name, problem in problems.items():
-            self._warn(f"{name} of mobius_notify was not told: {problem}.")
+            self._warn(f"{name} of mobius_notify got no message: {problem}.")

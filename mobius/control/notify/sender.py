@@ -4,7 +4,7 @@
 
 So a receiver that hangs holds up nothing of the run. Standard input is `{"seconds": …, "deliveries": […]}`, with the
 secrets, which therefore stand in no command line; standard output is `{name: what went wrong}`. No answer and no text
-of a library is told, for both may repeat an address that is secret.
+of a library is reported, for both may repeat an address that is secret.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ def deliver(delivery: dict[str, Any], seconds: float) -> None:
 
 def _mail(delivery: dict[str, Any], seconds: float) -> None:
     secure = ssl.create_default_context()
-    place = (delivery["host"], delivery["port"])
+    address = (delivery["host"], delivery["port"])
     if delivery["tls"] == "tls":
-        server: smtplib.SMTP = smtplib.SMTP_SSL(*place, timeout=seconds, context=secure)
+        server: smtplib.SMTP = smtplib.SMTP_SSL(*address, timeout=seconds, context=secure)
     else:
-        server = smtplib.SMTP(*place, timeout=seconds)
+        server = smtplib.SMTP(*address, timeout=seconds)
     with server:
         if delivery["tls"] == "starttls":
             server.starttls(context=secure)
@@ -63,7 +63,7 @@ def _mail(delivery: dict[str, Any], seconds: float) -> None:
 
 
 def what_went_wrong(error: Exception) -> str:
-    """The end of a sentence about a delivery, in words of our own."""
+    """The end of a sentence about a delivery, without a text of the receiver's."""
     if isinstance(error, urllib.error.HTTPError):
         return f"it answered {error.code}"
     if isinstance(error, smtplib.SMTPResponseException):
@@ -82,19 +82,19 @@ def what_went_wrong(error: Exception) -> str:
 
 def main() -> None:
     """Deliver all at once, and be done after so many seconds whatever the receivers do."""
-    asked = json.load(sys.stdin)
-    problems = {delivery["name"]: "it did not answer in time" for delivery in asked["deliveries"]}
+    request = json.load(sys.stdin)
+    problems = {delivery["name"]: "it did not answer in time" for delivery in request["deliveries"]}
 
     def one(delivery: dict[str, Any]) -> None:
         try:
-            deliver(delivery, asked["seconds"])
+            deliver(delivery, request["seconds"])
         except (OSError, smtplib.SMTPException, ValueError) as error:
             problems[delivery["name"]] = what_went_wrong(error)
         else:
             del problems[delivery["name"]]
 
-    threads = [threading.Thread(target=one, args=(delivery,), daemon=True) for delivery in asked["deliveries"]]
-    end = time.monotonic() + asked["seconds"]
+    threads = [threading.Thread(target=one, args=(delivery,), daemon=True) for delivery in request["deliveries"]]
+    end = time.monotonic() + request["seconds"]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -16,7 +16,7 @@ from typing import Any
 
 from mobius import durable
 from mobius.control import signatures
-from mobius.control.plan.plan import Plan
+from mobius.control.plan.plan import ChangePlan
 from mobius.errors import MobiusError
 
 AUTHOR = "author"
@@ -103,15 +103,15 @@ VARIABLES = (
 
 @dataclass(frozen=True)
 class Approval:
-    """One signature beside a plan. `who` is None when no allowed signer made it for this plan and role."""
+    """One signature beside a plan. `signer` is None when no allowed signer made it for this plan and role."""
 
     role: str
     key: str
-    who: str | None
+    signer: str | None
 
     def as_dict(self) -> dict[str, Any]:
         """`{role, who, key}`."""
-        return {"role": self.role, "who": self.who, "key": self.key}
+        return {"role": self.role, "who": self.signer, "key": self.key}
 
 
 @dataclass(frozen=True)
@@ -129,19 +129,19 @@ def message(digest: str) -> bytes:
     return f"{digest}\n".encode()
 
 
-def approve(place: Path, role: str, key: Path) -> Path:
+def approve(plan: Path, role: str, key: Path) -> Path:
     """Sign the plan in a file, and keep the signature beside it. Gives the signature's file.
 
     Raises:
         MobiusError: plan_invalid, when it is no plan; invalid_input, when the key cannot sign.
     """
-    signature = signatures.sign(key, f"{NAMESPACE}{role}", message(Plan.read(place).digest), ask=True)
-    kept = place.with_name(f"{place.name}.{role}.{signatures.key_of(signature)}.sig")
-    durable.write_bytes(kept, signature.encode())
-    return kept
+    signature = signatures.sign(key, f"{NAMESPACE}{role}", message(ChangePlan.read(plan).digest), ask=True)
+    file = plan.with_name(f"{plan.name}.{role}.{signatures.key_of(signature)}.sig")
+    durable.write_bytes(file, signature.encode())
+    return file
 
 
-def tally(place: Path, digest: str, rule: Rule) -> Tally:
+def tally(plan: Path, digest: str, rule: Rule) -> Tally:
     """Count the signatures beside a plan by a rule. A person and a key count once, whatever their roles.
 
     Raises:
@@ -150,18 +150,20 @@ def tally(place: Path, digest: str, rule: Rule) -> Tally:
     if rule.signers is None:
         return Tally(None, (), (), ("the inventory names no mobius_approvals_signers",) if rule.wants_approvals else ())
     signatures.check_signers(rule.signers)
-    found = [_look(path, place, digest, rule.signers) for path in sorted(place.parent.glob(f"{place.name}.*.sig"))]
-    approvals = [item for item in found if item is not None]
-    author = next((item for item in approvals if item.role == AUTHOR and item.who), None)
+    candidates = [
+        _read_approval(path, plan, digest, rule.signers) for path in sorted(plan.parent.glob(f"{plan.name}.*.sig"))
+    ]
+    approvals = [item for item in candidates if item is not None]
+    author = next((item for item in approvals if item.role == AUTHOR and item.signer), None)
     counted: list[Approval] = []
-    void: list[Approval] = [item for item in approvals if item.who is None]
+    void: list[Approval] = [item for item in approvals if item.signer is None]
     for item in approvals:
-        if item.who is None or item.role == AUTHOR:
+        if item.signer is None or item.role == AUTHOR:
             continue
-        own = author is not None and (item.who == author.who or item.key == author.key) and not rule.author_counts
-        again = any((item.who, item.role) == (other.who, other.role) for other in counted)
-        (void if own or again else counted).append(item)
-    return Tally(author.who if author else None, tuple(counted), tuple(void), tuple(_missing(author, counted, rule)))
+        is_author = author is not None and (item.signer == author.signer or item.key == author.key)
+        is_repeated = any((item.signer, item.role) == (other.signer, other.role) for other in counted)
+        (void if (is_author and not rule.author_counts) or is_repeated else counted).append(item)
+    return Tally(author.signer if author else None, tuple(counted), tuple(void), tuple(_missing(author, counted, rule)))
 
 
 def _missing(author: Approval | None, counted: list[Approval], rule: Rule) -> list[str]:
@@ -170,16 +172,16 @@ def _missing(author: Approval | None, counted: list[Approval], rule: Rule) -> li
     missing = []
     if author is None and not rule.author_counts:
         missing.append("the author's own signature, by which nobody approves what is theirs")
-    people = min(len({item.who for item in counted}), len({item.key for item in counted}))
+    people = min(len({item.signer for item in counted}), len({item.key for item in counted}))
     if people < rule.required:
         missing.append(f"{rule.required - people} of {rule.required} approvals")
     missing += [f"an approval as {role}" for role in rule.roles if role not in {item.role for item in counted}]
     return missing
 
 
-def _look(path: Path, place: Path, digest: str, signers: Path) -> Approval | None:
+def _read_approval(path: Path, plan: Path, digest: str, signers: Path) -> Approval | None:
     """One file beside a plan as an approval; None when its name is not one."""
-    match = _FILE.fullmatch(path.name.removeprefix(place.name))
+    match = _FILE.fullmatch(path.name.removeprefix(plan.name))
     if match is None or match[1] not in (*ROLES, AUTHOR):
         return None
     role = match[1]

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What a run changes on each host, as its modules tell it: collected from a check run for a plan, and from a run to be
-compared with the plan.
+"""What a run changes on each host, as its modules report it: collected from a check run for a plan, and from a run to
+be compared with the plan.
 
 A check run looks at each task from where the host stands now, a run from what the tasks before have left. So what the
 modules say of the same thing (the releases of a host) is compared as a whole, from its first `before` to its last
@@ -22,7 +22,7 @@ from mobius.control.run.outcome import Ending, ending
 
 _WATCHED = "watched"  # the release whose monitoring window is open, in what those modules show
 _LONGEST = 20_000  # characters of a text that are kept; of a longer one its digest
-_SHOWN = 20  # differences that are told; all are counted
+_RECORDED_DIFFERENCES = 20  # all are counted
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class HostChanges:
     net: tuple[Delta, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """`{state, changes, net}`; `state` is the host's fingerprint when the run began, null when it was not asked."""
+        """`{state, changes, net}`; `state` is the host's fingerprint when the run began, null when it was not read."""
         return {
             "state": self.state,
             "changes": [change.as_dict() for change in self.changes],
@@ -93,7 +93,7 @@ class HostChanges:
 
 
 class Collector:
-    """Hears every result of a run and keeps what changes. One object a run."""
+    """Keeps what changes, from every result of a run. One object a run."""
 
     def __init__(self) -> None:
         self.hosts: dict[str, HostChanges] = {}
@@ -107,32 +107,32 @@ class Collector:
             task: the task's name before templates are filled in.
             skipped: whether Ansible has skipped it, by its condition or because its module has no check mode.
         """
-        found = self.hosts.setdefault(host, HostChanges())
-        if module_name(module) == "run" and found.state is None:
-            found.state = result.get("state")
+        changes = self.hosts.setdefault(host, HostChanges())
+        if module_name(module) == "run" and changes.state is None:
+            changes.state = result.get("state")
         items = result.get("results")
         loop = isinstance(items, list) and items and all(isinstance(item, Mapping) for item in items)
         for part in items if loop and isinstance(items, list) else [result]:
             why = _unknown(part, bool(part.get("skipped", skipped)))
             if why:
-                found.changes.append(Change(task, module, (), why))
+                changes.changes.append(Change(task, module, (), why))
             elif part.get("changed"):
-                found.changes.append(
+                changes.changes.append(
                     Change(task, module, tuple(_deltas(part.get("diff"))), module_entry(module).unpredictable)
                 )
                 if module_entry(module).shares_state:
-                    self._one_state(host, found, part.get("diff"))
+                    self._add_to_net(host, changes, part.get("diff"))
 
-    def _one_state(self, host: str, found: HostChanges, diff: Any) -> None:
+    def _add_to_net(self, host: str, changes: HostChanges, diff: Any) -> None:
         if isinstance(diff, Mapping) and isinstance(diff.get("before"), Mapping):
             first = self._first.setdefault(host, diff["before"])
-            found.net = tuple(_deltas({"before": first, "after": diff.get("after")}))
+            changes.net = tuple(_deltas({"before": first, "after": diff.get("after")}))
 
 
 def _unknown(result: Mapping[str, Any], skipped: bool) -> str:
     """Why check mode could not say what a task would do; empty when it could."""
     if result.get("predicted") == "unknown":
-        return "it is seen only when it is done"
+        return "it is known only when it is done"
     by_condition = "skip_reason" in result or "false_condition" in result
     silent = skipped and not by_condition and result.get("msg")
     return "its module does not say in check mode what it would do" if silent else ""
@@ -163,13 +163,13 @@ def _deltas(diff: Any) -> Iterable[Delta]:
 def _leaves(value: Mapping[str, Any], path: str) -> Iterable[tuple[str, Any]]:
     """Every value of nested objects by its path; of a list of words each as `present`, so that order says nothing."""
     for key, item in value.items():
-        place = f"{path}.{key}" if path else str(key)
+        name = f"{path}.{key}" if path else str(key)
         if isinstance(item, Mapping):
-            yield from _leaves(item, place)
+            yield from _leaves(item, name)
         elif isinstance(item, list) and all(isinstance(word, str) for word in item):
-            yield from ((f"{place}[{word}]", "present") for word in item)
+            yield from ((f"{name}[{word}]", "present") for word in item)
         else:
-            yield place, _plain(item)
+            yield name, _plain(item)
 
 
 def _plain(value: Any) -> Any:
@@ -251,8 +251,8 @@ class Fidelity:
         return {
             "missing": len(self.missing),
             "extra": len(self.extra),
-            "missing_at": [f"{item.host}: {item.resource}" for item in self.missing[:_SHOWN]],
-            "extra_at": [f"{item.host}: {item.resource}" for item in self.extra[:_SHOWN]],
+            "missing_at": [f"{item.host}: {item.resource}" for item in self.missing[:_RECORDED_DIFFERENCES]],
+            "extra_at": [f"{item.host}: {item.resource}" for item in self.extra[:_RECORDED_DIFFERENCES]],
         }
 
     def applied_to(self, end: Ending) -> Ending:
@@ -271,23 +271,23 @@ def compare(predicted: Mapping[str, HostChanges], actual: Mapping[str, HostChang
     """Hold what a run did against its plan.
 
     Args:
-        diffs: whether the run was one with `--diff`: without it only our own modules tell what differs.
+        diffs: whether the run was one with `--diff`: without it only the collection's modules report what differs.
     """
     missing: list[Difference] = []
     extra: list[Difference] = []
     for host in sorted(predicted.keys() | actual.keys()):
         plan, run = predicted.get(host, HostChanges()), actual.get(host, HostChanges())
         open_tasks = {change.task for change in plan.changes if change.unknown}
-        wanted, done = (_resources(item, open_tasks, diffs=diffs) for item in (plan, run))
-        missing += [Difference(host, *_values(key)) for key in sorted((wanted - done).elements())]
-        extra += [Difference(host, *_values(key)) for key in sorted((done - wanted).elements())]
+        planned, made = (_resources(item, open_tasks, diffs=diffs) for item in (plan, run))
+        missing += [Difference(host, *_values(key)) for key in sorted((planned - made).elements())]
+        extra += [Difference(host, *_values(key)) for key in sorted((made - planned).elements())]
     return Fidelity(tuple(missing), tuple(extra))
 
 
-def _resources(found: HostChanges, open_tasks: set[str], *, diffs: bool) -> Counter[tuple[str, str, str]]:
+def _resources(host: HostChanges, open_tasks: set[str], *, diffs: bool) -> Counter[tuple[str, str, str]]:
     """Everything comparable: each task that changes something, and what it makes of what."""
     resources: Counter[tuple[str, str, str]] = Counter()
-    for change in found.changes:
+    for change in host.changes:
         if change.unknown or change.task in open_tasks:
             continue
         resources[change.task, "null", "null"] += 1
@@ -295,7 +295,7 @@ def _resources(found: HostChanges, open_tasks: set[str], *, diffs: bool) -> Coun
             for delta in change.diff:
                 name = f"{change.task}: {delta.path}" if delta.path else change.task
                 resources[name, json.dumps(delta.before), json.dumps(delta.after)] += 1
-    for delta in found.net:
+    for delta in host.net:
         if delta.after is not None or not _ends_by_itself(delta):
             before = None if delta.path == _WATCHED else delta.before
             resources[f"releases: {delta.path}", json.dumps(before), json.dumps(delta.after)] += 1

@@ -39,17 +39,17 @@ _MUST_EQUAL = {
     "tags": "--tags",
     "skip_tags": "--skip-tags",
 }
-# given to the run and not to the plan; the bundle is known by its digest, wherever it lies
+# of the run and not of the plan; the bundle is known by its digest, wherever its file is
 _NOT_PLANNED = frozenset({"mobius_plan", "mobius_break_glass", "mobius_bundle"})
 _WORDS = ("provisioned", "confirmed", "token", "pending", "releases")
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a check run has said.
+class ChangePlan:
+    """What a check run predicts.
 
     `run` is the check run's id, `created` a moment in UTC (ISO 8601), `made_from` has the keys of `MADE_FROM`,
-    `variables` and `files` are what is given to the run again (`files` as `@PATH`), `hosts` each host's changes.
+    `variables` and `files` are passed to the run again (`files` as `@PATH`), `hosts` each host's changes.
     """
 
     run: str
@@ -70,7 +70,7 @@ class Plan:
             "made_from": dict(self.made_from),
             "variables": dict(self.variables),
             "files": list(self.files),
-            "hosts": {host: found.as_dict() for host, found in self.hosts.items()},
+            "hosts": {host: changes.as_dict() for host, changes in self.hosts.items()},
         }
 
     @property
@@ -78,31 +78,31 @@ class Plan:
         """SHA-256 of the canonical form, as 64 hexadecimal digits."""
         return hashlib.sha256(canonical(canonical_value(self.as_dict()))).hexdigest()
 
-    def write(self, place: Path) -> None:
+    def write(self, path: Path) -> None:
         """Keep it as a new file.
 
         Raises:
             MobiusError: invalid_input, when something is there; the approvals beside it would be of another plan.
         """
-        if place.exists():
-            raise MobiusError("invalid_input", f"{place} exists already.", do_next="Give another file with --out.")
+        if path.exists():
+            raise MobiusError("invalid_input", f"{path} exists already.", do_next="Give another file with --out.")
         try:
-            durable.write_json(place, {"digest": self.digest, "plan": canonical_value(self.as_dict())}, mode=0o640)
+            durable.write_json(path, {"digest": self.digest, "plan": canonical_value(self.as_dict())}, mode=0o640)
         except FileNotFoundError as error:
-            raise MobiusError("invalid_input", f"There is no folder {place.parent}.") from error
+            raise MobiusError("invalid_input", f"There is no folder {path.parent}.") from error
 
     @classmethod
-    def read(cls, place: Path) -> Plan:
+    def read(cls, path: Path) -> ChangePlan:
         """The plan in a file.
 
         Raises:
             MobiusError: plan_invalid, when there is none, or it is not what was written.
         """
         try:
-            value = json.loads(place.read_text(encoding="utf-8"))
+            value = json.loads(path.read_text(encoding="utf-8"))
             data = value["plan"]
             if data["schema"] != SCHEMA:
-                raise MobiusError("plan_invalid", f"{place} has the schema {data['schema']}, and not {SCHEMA}.")
+                raise MobiusError("plan_invalid", f"{path} has the schema {data['schema']}, and not {SCHEMA}.")
             plan = cls(
                 run=str(data["run"]),
                 created=str(data["created"]),
@@ -110,21 +110,21 @@ class Plan:
                 made_from={name: data["made_from"][name] for name in MADE_FROM},
                 variables=dict(data["variables"]),
                 files=tuple(data["files"]),
-                hosts={host: HostChanges.read(found) for host, found in data["hosts"].items()},
+                hosts={host: HostChanges.read(changes) for host, changes in data["hosts"].items()},
             )
             whole = plan.digest == value["digest"] and plan.as_dict() == data
         except OSError as error:
-            raise MobiusError("plan_invalid", f"The plan {place} cannot be read: {error.strerror}.") from error
+            raise MobiusError("plan_invalid", f"The plan {path} cannot be read: {error.strerror}.") from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise MobiusError("plan_invalid", f"{place} is not a plan.") from error
+            raise MobiusError("plan_invalid", f"{path} is not a plan.") from error
         if not whole:
-            raise MobiusError("plan_invalid", f"The plan {place} was changed after it was made.")
+            raise MobiusError("plan_invalid", f"The plan {path} was changed after it was made.")
         return plan
 
     @property
     def count(self) -> int:
         """Tasks that change something, on all hosts."""
-        return sum(not change.unknown for found in self.hosts.values() for change in found.changes)
+        return sum(not change.unknown for host in self.hosts.values() for change in host.changes)
 
     @property
     def touches_releases(self) -> bool:
@@ -146,7 +146,7 @@ class Plan:
 
 def make(
     collected: Mapping[str, Any], variables: Mapping[str, Any], extra: Sequence[str], run: str, created: str
-) -> Plan:
+) -> ChangePlan:
     """The plan of a check run.
 
     Args:
@@ -163,22 +163,22 @@ def make(
             "This playbook changes no host: it has no task mobius.dhash.run, so there is nothing to plan.",
         )
     intent = collected["intent"]
-    return Plan(
+    return ChangePlan(
         run=run,
         created=created,
         author=str(intent["actor"]),
         made_from=canonical_value({name: made_from(intent)[name] for name in MADE_FROM}),
         variables=dict(variables),
         files=tuple(text for text in extra if text.startswith("@")),
-        hosts={host: HostChanges.read(canonical_value(found)) for host, found in collected["hosts"].items()},
+        hosts={host: HostChanges.read(canonical_value(changes)) for host, changes in collected["hosts"].items()},
     )
 
 
 def made_from(intent: Mapping[str, Any]) -> dict[str, Any]:
     """What a run stands on, from its intent as the history has it; keys as `MADE_FROM`."""
-    found = {name: intent.get(name) for name in MADE_FROM}
+    kept = {name: intent.get(name) for name in MADE_FROM}
     variables = intent.get("variables") or {}
-    return {**found, "variables": {name: variables[name] for name in sorted(variables) if name not in _NOT_PLANNED}}
+    return {**kept, "variables": {name: variables[name] for name in sorted(variables) if name not in _NOT_PLANNED}}
 
 
 def fingerprint(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -194,24 +194,26 @@ def fingerprint(facts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def differences(plan: Plan, intent: Mapping[str, Any]) -> list[str]:
+def differences(plan: ChangePlan, intent: Mapping[str, Any]) -> list[str]:
     """What is another now than when the plan was made, in words; empty when nothing is."""
     now = made_from(intent)
-    found = [word for name, word in _MUST_EQUAL.items() if now[name] != plan.made_from[name]]
-    planned, given = plan.made_from["variables"], now["variables"]
-    found += [f"the variable {name} (give it again with -e)" for name in sorted(planned.keys() - given.keys())]
-    found += [f"the variable {name} (it is not in the plan)" for name in sorted(given.keys() - planned.keys())]
-    found += [f"the variable {name}" for name in sorted(planned.keys() & given.keys()) if planned[name] != given[name]]
-    return found
+    changed = [word for name, word in _MUST_EQUAL.items() if now[name] != plan.made_from[name]]
+    planned, actual = plan.made_from["variables"], now["variables"]
+    changed += [f"the variable {name} (give it again with -e)" for name in sorted(planned.keys() - actual.keys())]
+    changed += [f"the variable {name} (it is not in the plan)" for name in sorted(actual.keys() - planned.keys())]
+    changed += [
+        f"the variable {name}" for name in sorted(planned.keys() & actual.keys()) if planned[name] != actual[name]
+    ]
+    return changed
 
 
 def host_differences(planned: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> list[str]:
     """What of a host is another than its fingerprint, in words."""
-    was, seen = planned or {}, now or {}
+    before, after = planned or {}, now or {}
     return [
-        f"{name} was {value_text(was.get(name))} and is {value_text(seen.get(name))}"
+        f"{name} was {value_text(before.get(name))} and is {value_text(after.get(name))}"
         for name in _WORDS
-        if was.get(name) != seen.get(name)
+        if before.get(name) != after.get(name)
     ]
 
 

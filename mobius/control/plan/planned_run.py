@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mobius.control.history.opened_run import OpenedRun
 from mobius.control.plan.changes import Collector, Fidelity, compare
-from mobius.control.plan.plan import Plan
+from mobius.control.plan.plan import ChangePlan
 from mobius.control.run.outcome import Ending, ending
 from mobius.control.run.workspace import RunWorkspace
 
@@ -28,7 +28,7 @@ def compare_with_plan(
     workspace = RunWorkspace.of_mobius(environment)
     fidelity = None
     if opened is not None and opened.plan and not check:
-        fidelity = compare(Plan.read(Path(opened.plan)).hosts, collector.hosts, diffs=diffs)
+        fidelity = compare(ChangePlan.read(Path(opened.plan)).hosts, collector.hosts, diffs=diffs)
     if workspace is not None and (fidelity is not None or (check and environment.get(PLANNING))):
         workspace.write_changes(
             {

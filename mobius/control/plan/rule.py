@@ -51,7 +51,7 @@ class RuleVerdict:
 
     refused: MobiusError | None
     waived: tuple[MobiusError, ...] = ()
-    plan: plans.Plan | None = None
+    plan: plans.ChangePlan | None = None
     counted: Tally | None = None
     proven_by: str | None = None
 
@@ -72,35 +72,35 @@ class RuleVerdict:
 
 
 def examine(request: ChangeRequest) -> RuleVerdict:
-    """Judge a run by its inventory's rule. Nothing of it asks a host."""
+    """Check a run against its inventory's rule. No host is needed for it."""
     forced = sorted(request.extra_variables & set(VARIABLES))
     if forced:
-        reason = f"{', '.join(forced)} is data of the inventory, and not to be given with -e."
+        reason = f"{', '.join(forced)} is data of the inventory, and must not be set with -e."
         return RuleVerdict(MobiusError("invalid_input", reason))
     if request.plan is None:
         return _waive(request, RuleVerdict(None), [_without_plan(request)] if request.rule.wants_plan else [])
     counted = None
     try:
-        plan = plans.Plan.read(request.plan)
+        plan = plans.ChangePlan.read(request.plan)
         counted = tally(request.plan, plan.digest, request.rule)
         changed = plans.differences(plan, request.intent)
         if changed:
             reason = f"Since the plan was made, these have changed: {'; '.join(changed)}."
             return RuleVerdict(MobiusError("plan_stale", reason), (), plan, counted)
         proven_by = _proven_by(request, plan)
-        found = [_too_old(request, plan), refusal(request.window, "", request.now)]
+        reasons = [_too_old(request, plan), refusal(request.window, "", request.now)]
     except MobiusError as error:
         return RuleVerdict(error)
     if counted.missing:
         reason = f"The plan lacks {'; '.join(counted.missing)}."
-        found.append(MobiusError("plan_unapproved", reason))
+        reasons.append(MobiusError("plan_unapproved", reason))
     if request.rule.proven_on and plan.touches_releases and proven_by is None:
         reason = f"The history has no successful release of this bundle on {request.rule.proven_on}."
-        found.append(MobiusError("bundle_unproven", reason))
-    return _waive(request, RuleVerdict(None, (), plan, counted, proven_by), [error for error in found if error])
+        reasons.append(MobiusError("bundle_unproven", reason))
+    return _waive(request, RuleVerdict(None, (), plan, counted, proven_by), [error for error in reasons if error])
 
 
-def host_refusal(host: str, plan: plans.Plan, state: Mapping[str, Any] | None) -> MobiusError | None:
+def host_refusal(host: str, plan: plans.ChangePlan, state: Mapping[str, Any] | None) -> MobiusError | None:
     """Why a plan no longer fits a host, by the host's fingerprint now; None when it does."""
     if host not in plan.hosts:
         return MobiusError("plan_stale", f"{host} is not in the plan.")
@@ -110,11 +110,11 @@ def host_refusal(host: str, plan: plans.Plan, state: Mapping[str, Any] | None) -
     return MobiusError("plan_stale", f"{host} has changed since the plan was made: {'; '.join(changed)}.")
 
 
-def _waive(request: ChangeRequest, verdict: RuleVerdict, found: list[MobiusError]) -> RuleVerdict:
+def _waive(request: ChangeRequest, verdict: RuleVerdict, reasons: list[MobiusError]) -> RuleVerdict:
     waived = bool(request.break_glass.strip())
     return RuleVerdict(
-        None if waived or not found else found[0],
-        tuple(found) if waived else (),
+        None if waived or not reasons else reasons[0],
+        tuple(reasons) if waived else (),
         verdict.plan,
         verdict.counted,
         verdict.proven_by,
@@ -124,13 +124,13 @@ def _waive(request: ChangeRequest, verdict: RuleVerdict, found: list[MobiusError
 def _without_plan(request: ChangeRequest) -> MobiusError:
     return MobiusError(
         "plan_missing",
-        f"{request.intent.get('inventory')} is changed by a plan only, and none was given.",
+        f"{request.intent.get('inventory')} is changed by a plan only, and the run has none.",
         do_next="Make one with `mobius plan`, have it approved, and run `mobius apply` "
         f"(or give -e mobius_plan=FILE). {_EMERGENCY}",
     )
 
 
-def _too_old(request: ChangeRequest, plan: plans.Plan) -> MobiusError | None:
+def _too_old(request: ChangeRequest, plan: plans.ChangePlan) -> MobiusError | None:
     age = plan.age(request.now)
     if -_AHEAD <= age <= request.rule.max_hours * 3600:
         return None
@@ -140,7 +140,7 @@ def _too_old(request: ChangeRequest, plan: plans.Plan) -> MobiusError | None:
     return MobiusError("plan_stale", reason)
 
 
-def _proven_by(request: ChangeRequest, plan: plans.Plan) -> str | None:
+def _proven_by(request: ChangeRequest, plan: plans.ChangePlan) -> str | None:
     """The run that has released the same bundle with success on the inventory that must go before; None for none.
 
     Raises:
@@ -153,16 +153,16 @@ def _proven_by(request: ChangeRequest, plan: plans.Plan) -> str | None:
     if chain.problems:
         raise MobiusError("history_damaged", f"The history cannot prove anything: {chain.problems[0].text}")
     digest = request.release.rpartition("-")[2] or str(plan.made_from["bundle_sha256"] or "")
-    found = None
+    proof = None
     for run in read_runs(request.history):
         if run["check"] or run["outcome"] != "success" or run["inventory"] != request.rule.proven_on:
             continue
         after, before = _ends(run, "to_release"), _ends(run, "from_release")
         if str(run["intent"].get("bundle_sha256")).startswith(digest) and digest and digest[:12] in after:
-            found = str(run["run"])
+            proof = str(run["run"])
         elif digest[:12] in before - after:
-            found = None  # it was taken back there, or another took its place by rollback
-    return found
+            proof = None  # it was reverted there, or replaced by a rollback
+    return proof
 
 
 def _ends(run: Mapping[str, Any], name: str) -> set[str]:

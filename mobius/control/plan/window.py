@@ -12,14 +12,14 @@ from mobius.errors import MobiusError
 
 
 @dataclass(frozen=True)
-class Window:
+class ChangeWindow:
     """From `start` up to, and not including, `end`; over midnight when `end` is not later than `start`."""
 
     start: time
     end: time
 
     @classmethod
-    def parse(cls, text: str) -> Window:
+    def parse(cls, text: str) -> ChangeWindow:
         """Read `23:00-00:00`.
 
         Raises:
@@ -52,19 +52,19 @@ def refusal(window: str, break_glass: str, moment: datetime) -> MobiusError | No
     """Why a change may not begin now; None when it may.
 
     Args:
-        window: as `Window.parse` reads it; empty allows any time.
+        window: as `ChangeWindow.parse` reads it; empty allows any time.
         break_glass: a reason to change all the same; empty for none.
     """
     if not window.strip():
         return None
-    wanted = Window.parse(window.strip())
-    if wanted.has(moment) or break_glass.strip():
+    allowed = ChangeWindow.parse(window.strip())
+    if allowed.has(moment) or break_glass.strip():
         return None
     return MobiusError(
         "outside_window",
         f"It is {moment.astimezone(UTC):%H:%M} UTC, outside of the change window {window.strip()} UTC.",
         do_next=(
-            f"Run again at {wanted.opens(moment):%Y-%m-%d %H:%M} UTC; "
+            f"Run again at {allowed.opens(moment):%Y-%m-%d %H:%M} UTC; "
             "in an emergency give -e mobius_break_glass=REASON, which is recorded. A rollback needs no window."
         ),
     )

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What the action plugins share that work on the control node alone."""
+"""What the action plugins share that work only on the control node."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def current_workspace() -> RunWorkspace:
 def warning(sentences: Sequence[str]) -> dict[str, Any]:
     """A part of a result that is shown whatever the verbosity.
 
-    The key `warnings` is not: in a play whose hosts do not wait for each other, ansible-runner hears of them within
-    other events only, and `mobius` would not show them.
+    The key `warnings` is not: in a play whose hosts do not wait for each other, ansible-runner gets them within other
+    events only, and `mobius` would not show them.
     """
     return {"msg": f"warning: {' '.join(sentences)}", "_ansible_verbose_always": True} if sentences else {}
 
 
 class ControlNodeAction(ActionBase):  # type: ignore[misc]
-    """Changes no host, asks none, and works in check mode. A `MobiusError` of `answer` is the task's failure.
+    """Changes no host, needs none, and works in check mode. A `MobiusError` of `answer` is the task's failure.
 
     Attributes:
         arguments: the argument specification, as a module has it.
@@ -44,15 +44,15 @@ class ControlNodeAction(ActionBase):  # type: ignore[misc]
     required_by: ClassVar[dict[str, tuple[str, ...]]] = {}
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Check the arguments, and put the answer into Ansible's form."""
+        """Check the arguments, and give the result in Ansible's form."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        _, given = self.validate_argument_spec(argument_spec=self.arguments, required_by=self.required_by)
+        _, arguments = self.validate_argument_spec(argument_spec=self.arguments, required_by=self.required_by)
         try:
-            answer = self.answer(given, task_vars or {})
+            answer = self.answer(arguments, task_vars or {})
         except MobiusError as error:
             answer = {"failed": True, "msg": error.reason, "mobius_failure": error.as_dict()}
         return {**result, "changed": False, **answer}
 
-    def answer(self, given: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        """What the task answers; `given` are the checked arguments."""
+    def answer(self, arguments: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        """The task's result; `arguments` are the task's, checked."""
         raise NotImplementedError

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Task files of the user's that run around the phases of a release."""
+"""A user's task files, which run around the phases of a release."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ NAMES = (
 )
 
 
-def find_hooks(given: Any, folder: Path) -> tuple[dict[str, str], list[str]]:
+def find_hooks(hooks: Any, folder: Path) -> tuple[dict[str, str], list[str]]:
     """The absolute path of each hook that can be run, and one sentence for each that cannot.
 
     Args:
-        given: what the user set, as `{name: path}`; an empty path is a hook that is not set.
+        hooks: what the user set, as `{name: path}`; an empty path is a hook that is not set.
         folder: where relative paths begin.
     """
-    if not isinstance(given, Mapping):
+    if not isinstance(hooks, Mapping):
         return {}, ["The hooks are not a mapping of names to files."]
     found, problems = {}, []
-    for name, value in given.items():
+    for name, value in hooks.items():
         if name not in NAMES:
             problems.append(f"There is no hook {name}; there are {', '.join(NAMES)}.")
         elif value:
-            place = folder / Path(str(value)).expanduser()
-            problem = _problem(place)
+            path = folder / Path(str(value)).expanduser()
+            problem = _problem(path)
             if problem:
-                problems.append(f"The hook {name} cannot be run: {place} {problem}.")
+                problems.append(f"The hook {name} cannot be run: {path} {problem}.")
             else:
-                found[name] = str(place)
+                found[name] = str(path)
     return found, problems
 
 
-def _problem(place: Path) -> str | None:
+def _problem(path: Path) -> str | None:
     try:
-        text = place.read_bytes()
+        text = path.read_bytes()
         if text.startswith(b"$ANSIBLE_VAULT;"):
             return None  # Ansible sees what is in it
         tasks = yaml.compose(text)
@@ -66,5 +66,5 @@ def hook_failure(name: str, task: str, result: Mapping[str, Any]) -> MobiusError
     if isinstance(carried, Mapping) and carried.get("outcome") in OUTCOMES and carried.get("outcome") != "success":
         reason = f"The hook {name} refused: {carried.get('reason')}"
         return MobiusError(str(carried["outcome"]), reason, do_next=str(carried.get("do_next") or "") or None)
-    said = " ".join(str(result.get("msg") or "").split()) or "it gave no message."
-    return MobiusError("hook_failed", f"The hook {name} failed in {task or 'a task'}: {said}")
+    message = " ".join(str(result.get("msg") or "").split()) or "it gave no message."
+    return MobiusError("hook_failed", f"The hook {name} failed in {task or 'a task'}: {message}")

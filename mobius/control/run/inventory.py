@@ -39,24 +39,24 @@ def inventory_values(inventory: str, checkout: Path, names: Sequence[str], other
     from ansible.template import Templar
     from ansible.vars.manager import VariableManager
 
-    place = find_inventory(inventory, checkout)
+    path = find_inventory(inventory, checkout)
     loader = DataLoader()
     loader.set_basedir(str(checkout))
     try:
         loader.set_vault_secrets(_vault_secrets())
-        sources = InventoryManager(loader=loader, sources=[place])
+        sources = InventoryManager(loader=loader, sources=[path])
         manager = VariableManager(loader=loader, inventory=sources)
         for host in sources.get_hosts("mobius") or sources.get_hosts():  # the playbooks' hosts, and not localhost
             known = manager.get_vars(host=host)
-            if found := {name: known[name] for name in names if known.get(name)}:
+            if values := {name: known[name] for name in names if known.get(name)}:
                 templar = Templar(loader=loader, variables=known)
-                return {name: templar.template(value) for name, value in found.items()}
+                return {name: templar.template(value) for name, value in values.items()}
         return {}
     except AnsibleError as error:
         why = " ".join(str(error).split())
         raise MobiusError(
             "unknown_inventory",
-            f"The inventory {place} does not say {names[0]}: {why}",
+            f"The inventory {path} does not say {names[0]}: {why}",
             do_next=f"Give the vault's password as for a run. {otherwise}".strip(),
         ) from error
 

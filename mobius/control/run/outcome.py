@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """From what happened on every host to the one outcome of a run, and to the one decision of a fleet.
 
-The callback plugin (plain ansible-playbook) and `mobius` (ansible-runner's events) feed the same functions. Nothing
-here reads a message to find out what happened: failures are data (`mobius_failure`), the rest is Ansible's own states.
+The callback plugin (plain ansible-playbook) and `mobius` (ansible-runner's events) feed the same functions. No
+message is read to find out what happened: failures are data (`mobius_failure`), everything else is Ansible's states.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 
 from mobius.errors import OUTCOMES, ExitCode, MobiusError, Outcome
 
-# What a person must hear about first: a fleet that is not as it should be. Then the higher code, because the higher
-# codes are causes (no space, too slow, a host gone) and the lower ones what follows from them. Then the table's order.
+# First what a person must know: a fleet that is not as it should be. Then the higher code, because the higher codes are
+# causes (no space, too slow, a host gone) and the lower ones their consequences. Then the table's order.
 _FIRST = ("rollback_failed", "diverged")
 _ORDER = (*_FIRST, *(name for name in sorted(OUTCOMES, key=lambda name: -OUTCOMES[name].code) if name not in _FIRST))
 
 VERDICTS = ("pass", "unknown", "inconclusive", "error", "fail")
-"""What a gate can say of a host, from best to worst. `unknown` exists in check mode only."""
+"""The verdicts of a gate on a host, from best to worst. `unknown` exists in check mode only."""
 
 _REASON_LIMIT = 600
 
@@ -35,7 +35,7 @@ class HostFailure:
     reason: str
     do_next: str
     carried: bool
-    """Whether the result said itself what it means; Ansible's bare states mean less."""
+    """Whether the result carried its outcome; Ansible's bare states mean less."""
 
     @property
     def rank(self) -> tuple[bool, bool, int]:
@@ -73,14 +73,14 @@ SUCCESS = Ending("success", OUTCOMES["success"].meaning, OUTCOMES["success"].do_
 
 
 def ending(outcome: str, reason: str, *, do_next: str | None = None, failures: Sequence[HostFailure] = ()) -> Ending:
-    """An ending with the table's advice unless the caller knows better."""
+    """An ending, with the table's advice unless there is a better one."""
     return Ending(outcome, reason, do_next or OUTCOMES[outcome].do_next, tuple(failures))
 
 
 def failed_result(host: str, task: str, result: Mapping[str, Any]) -> HostFailure:
     """What a failed task result means: its `mobius_failure` (a loop's worst one), else Ansible's `timedout` or a role's
     refused arguments, else `task_failed` with the task's message."""
-    carried = [_complete(found) for found in _carried(result)]
+    carried = [_complete(failure) for failure in _carried(result)]
     if carried:
         worst = min(carried, key=lambda failure: _ORDER.index(failure["outcome"]))
         return HostFailure(host, task, worst["outcome"], worst["reason"], worst["do_next"], carried=True)
@@ -99,7 +99,7 @@ def unreachable_result(host: str, task: str, result: Mapping[str, Any]) -> HostF
 
 
 class Observer:
-    """Collects what a run reports and says at the end what it was. One object a run."""
+    """Collects what a run reports, for the ending of the run. One object a run."""
 
     def __init__(self) -> None:
         self.run: str | None = None
@@ -124,20 +124,20 @@ class Observer:
 
         Args:
             failures: failed tasks of each host that nothing rescued. A host leaves the play with the first of them, so
-                they are the last ones it reported; what came before was rescued.
+                they are the last ones it reported; those before were rescued.
             dark: times each host was unreachable and this was not ignored.
             processed: all hosts that had at least one task.
         """
-        found = []
+        failures_left = []
         for host, count in failures.items():
-            own = [failure for failure in self._failed if failure.host == host]
-            found += own[-count:] if count else []
-        found += [failure for failure in self._unreachable if dark.get(failure.host)]
-        if found:
-            worst = min(found, key=lambda failure: failure.rank)
+            of_host = [failure for failure in self._failed if failure.host == host]
+            failures_left += of_host[-count:] if count else []
+        failures_left += [failure for failure in self._unreachable if dark.get(failure.host)]
+        if failures_left:
+            worst = min(failures_left, key=lambda failure: failure.rank)
             by_host = [
-                min((f for f in found if f.host == host), key=lambda failure: failure.rank)
-                for host in sorted({failure.host for failure in found})
+                min((f for f in failures_left if f.host == host), key=lambda failure: failure.rank)
+                for host in sorted({failure.host for failure in failures_left})
             ]
             return ending(worst.outcome, worst.reason, do_next=worst.do_next, failures=by_host)
         broken = sorted({host for counts in (failures, dark) for host, count in counts.items() if count})
@@ -180,7 +180,7 @@ class HostReport:
 
 
 @dataclass(frozen=True)
-class Decision:
+class FleetDecision:
     """Confirm or revert, for the whole fleet; see the action plugin's documentation for the fields."""
 
     decision: str
@@ -195,11 +195,11 @@ class Decision:
         """All reasons in one sentence, for a journal; empty for a decision to confirm."""
         return str(self.failure.get("reason", ""))
 
-    def taken_back(self, error: MobiusError) -> Decision:
-        """The decision to revert that takes this one's place when it could not be recorded."""
+    def reverted_for(self, error: MobiusError) -> FleetDecision:
+        """The decision to revert that replaces this one when it could not be recorded."""
         if self.decision == "revert":
             return self
-        return Decision("revert", "error", {}, mark_bad=False, failure=error.as_dict(), verdicts=self.verdicts)
+        return FleetDecision("revert", "error", {}, mark_bad=False, failure=error.as_dict(), verdicts=self.verdicts)
 
     def as_dict(self) -> dict[str, Any]:
         """The result of the action plugin."""
@@ -214,33 +214,37 @@ class Decision:
         }
 
 
-def decide(reports: Sequence[HostReport], *, check_mode: bool) -> Decision:
+def decide(reports: Sequence[HostReport], *, check_mode: bool) -> FleetDecision:
     """Confirm only when every host is in the play and passed; whatever else, and silence, reverts all of them."""
-    judged = {report.host: _judge(report) for report in reports}
+    by_host = {report.host: _assess(report) for report in reports}
     good = {"pass", "unknown"} if check_mode else {"pass"}
-    against = {host: found for host, found in judged.items() if found[0] not in good}
+    against = {host: assessed for host, assessed in by_host.items() if assessed[0] not in good}
     if not reports:
         failure = MobiusError("unknown_inventory", "There is no host to decide for.").as_dict()
-        return Decision("revert", "error", {}, mark_bad=False, failure=failure)
-    verdicts = {host: found[0] for host, found in judged.items()}
-    verdict = max((found[0] for found in judged.values()), key=VERDICTS.index)
-    # a host that was only held back says nothing that the host it waited for does not say better
-    own = {host: found for host, found in against.items() if found[1]["outcome"] != "held_back"} or against
-    reasons = {host: found[1]["reason"] for host, found in own.items()}
+        return FleetDecision("revert", "error", {}, mark_bad=False, failure=failure)
+    verdicts = {host: assessed[0] for host, assessed in by_host.items()}
+    verdict = max((assessed[0] for assessed in by_host.values()), key=VERDICTS.index)
+    # a host that was only held back adds nothing to what the host that it waited for reports
+    informative = {
+        host: assessed for host, assessed in against.items() if assessed[1]["outcome"] != "held_back"
+    } or against
+    reasons = {host: assessed[1]["reason"] for host, assessed in informative.items()}
     if not against:
-        return Decision("confirm", verdict, reasons, mark_bad=False, failure={}, verdicts=verdicts)
-    worst = min((found[1] for found in own.values()), key=lambda failure: _ORDER.index(failure["outcome"]))
-    return Decision(
+        return FleetDecision("confirm", verdict, reasons, mark_bad=False, failure={}, verdicts=verdicts)
+    worst = min(
+        (assessed[1] for assessed in informative.values()), key=lambda failure: _ORDER.index(failure["outcome"])
+    )
+    return FleetDecision(
         "revert",
         verdict,
         reasons,
-        mark_bad=any(found[0] == "fail" for found in against.values()),
+        mark_bad=any(assessed[0] == "fail" for assessed in against.values()),
         failure={**worst, "reason": "; ".join(f"{host}: {reason}" for host, reason in reasons.items())},
         verdicts=verdicts,
     )
 
 
-def _judge(report: HostReport) -> tuple[str, dict[str, Any]]:
+def _assess(report: HostReport) -> tuple[str, dict[str, Any]]:
     """The verdict on one host, and the failure that it means unless the verdict is pass."""
     result = report.result or {}
     carried = result.get("mobius_failure") or result.get("failure")
@@ -271,10 +275,10 @@ def _carried(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Every usable `mobius_failure` in a result: its own, or those of a loop's failed items."""
     items = result.get("results")
     parts = [result, *(items if isinstance(items, Sequence) and not isinstance(items, str) else ())]
-    found = [part.get("mobius_failure") for part in parts if isinstance(part, Mapping)]
+    failures = [part.get("mobius_failure") for part in parts if isinstance(part, Mapping)]
     return [
         failure
-        for failure in found
+        for failure in failures
         if isinstance(failure, Mapping) and failure.get("outcome") in OUTCOMES and failure.get("outcome") != "success"
     ]
 

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""How far a run has come: a pure model, made of the events that ansible-runner gives of it. It knows no clock and no
-terminal; `mobius.cli.render.progress` shows it.
+"""How far a run has come: a pure model, made from ansible-runner's events. It knows no clock and no terminal;
+ `mobius.cli.render.progress` shows it.
 
 A phase follows from the file that a task stands in and from the module it calls, never from what the task is called.
 """
@@ -44,12 +44,12 @@ PHASES: Mapping[str, str | Mapping[str, str]] = MappingProxyType(
     }
 )
 """The phase by `<role, or playbooks>/<file of tasks>`, and where one file has several, by the module as well ("" is the
-phase that such a file begins with, and each batch anew).
+phase that such a file begins with, and again with each batch).
 
 A file that is not here, such as a hook, leaves a run in the phase in which it is.
 """
 
-_TAKE_BACK = "take back"
+_REVERT = "revert"
 _GOOD = ("pass", "unknown")
 
 _DEPLOY = ("lock", "preflight", "backup", "stage", "standby")
@@ -64,15 +64,15 @@ EXPECTED: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "provision": ("preflight", "install", "configure", "schedule"),
     }
 )
-"""The phases of these playbooks when all goes well; of others what comes is told as it comes."""
+"""The phases of these playbooks when all goes well; of other playbooks the phases show as they begin."""
 
-_NAME = 80  # characters of a signal's name that are shown
-_MOST = 1e9  # no figure and no time is larger
-_PLACE = re.compile(r"/(?:roles/(?P<role>[^/]+)|playbooks)/tasks/(?P<file>[^/]+)\.ya?ml(?::\d+)?$")
+_NAME_LIMIT = 80  # characters of a signal's name that are shown
+_NUMBER_LIMIT = 1e9  # no figure and no time is larger
+_TASK_FILE = re.compile(r"/(?:roles/(?P<role>[^/]+)|playbooks)/tasks/(?P<file>[^/]+)\.ya?ml(?::\d+)?$")
 
 
 @dataclass(frozen=True)
-class Note:
+class ProgressNote:
     """One thing that happened, for people: `kind` is play, task, phase, gate, sample, or the state of a host's result
     (ok, changed, skipped, ignored, failed, unreachable); `host` is empty where it concerns all of them."""
 
@@ -83,7 +83,7 @@ class Note:
 
 
 @dataclass(frozen=True)
-class Signal:
+class GateSignal:
     """A figure of the gate: of the new release, and of the one before; None when it was not measured."""
 
     name: str
@@ -98,18 +98,18 @@ class Signal:
 
 
 @dataclass(frozen=True)
-class Gate:
-    """What is known of the gate on one host. Times in seconds; `deadline` is None until the gate has told it.
+class GateProgress:
+    """What is known of the gate on one host. Times in seconds; `deadline` is None until the gate has reported it.
 
-    `healthy` of `wanted` seconds in a row were good so far; `verdict` is empty while it looks.
+    `healthy` of `required` seconds in a row were good so far; `verdict` is empty while it observes.
     """
 
     began: datetime
     deadline: float | None = None
-    wanted: float | None = None
+    required: float | None = None
     healthy: float | None = None
     samples: int = 0
-    signals: tuple[Signal, ...] = ()
+    signals: tuple[GateSignal, ...] = ()
     verdict: str = ""
     reason: str = ""
 
@@ -117,33 +117,33 @@ class Gate:
         """Seconds until there is a verdict in any case; None when that is not known."""
         return None if self.deadline is None else max(0.0, self.deadline - (now - self.began).total_seconds())
 
-    def told(self, now: datetime) -> str:
+    def describe(self, now: datetime) -> str:
         """In one line."""
         if self.verdict:
             parts = [f"{self.verdict}: {self.reason.rstrip('.')}"]
         else:
             left = self.left(now)
             parts = ["observing" if left is None else f"{left:.0f} s left at most"]
-            if self.healthy is not None and self.wanted is not None:
-                parts.append(f"good for {min(self.healthy, self.wanted):.0f} of {self.wanted:.0f} s")
+            if self.healthy is not None and self.required is not None:
+                parts.append(f"good for {min(self.healthy, self.required):.0f} of {self.required:.0f} s")
         if self.samples and not self.verdict:
             parts.append(f"{self.samples} samples")
         return "; ".join([*parts, *(str(signal) for signal in self.signals)])
 
 
 @dataclass(frozen=True)
-class Host:
+class HostProgress:
     """Where one host is: `state` is working or the state of its last result, `changed` counts its changes."""
 
     task: str = ""
     state: str = "working"
     changed: int = 0
-    gate: Gate | None = None
+    gate: GateProgress | None = None
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is. Made anew by each event.
+    """Where a run is. Each event makes another one.
 
     Attributes:
         playbook: its name without a suffix.
@@ -159,7 +159,7 @@ class Progress:
     phases: Mapping[str, datetime] = field(default_factory=dict)
     batches: tuple[tuple[str, ...], ...] = ()
     batch: int = 0
-    hosts: Mapping[str, Host] = field(default_factory=dict)
+    hosts: Mapping[str, HostProgress] = field(default_factory=dict)
     decision: str = ""
 
     @property
@@ -176,8 +176,8 @@ class Progress:
         last = max((expected.index(name) for name in self.phases if name in expected), default=-1)
         return expected[last + 1 :]
 
-    def after(self, event: Mapping[str, Any]) -> tuple[Progress, tuple[Note, ...]]:
-        """The progress after one event of ansible-runner (or of `gate_samples`), and what a person is told of it."""
+    def after(self, event: Mapping[str, Any]) -> tuple[Progress, tuple[ProgressNote, ...]]:
+        """The progress after one event of ansible-runner (or of `gate_samples`), and the notes for people."""
         kind = str(event.get("event") or "")
         data = _mapping(event.get("event_data"))
         if "created" not in event:
@@ -187,17 +187,17 @@ class Progress:
         host = str(data.get("host") or "")
         if kind == "playbook_on_play_start":
             name = str(data.get("play") or "")
-            # what a host said in one play says nothing of the next
+            # a gate of one play says nothing about the next play
             hosts = {name: replace(item, gate=None) for name, item in known.hosts.items()}
-            return replace(known, play=name, batch=0, hosts=hosts), (Note(at, "play", "", name),)
+            return replace(known, play=name, batch=0, hosts=hosts), (ProgressNote(at, "play", "", name),)
         if kind == "playbook_on_task_start":
             name = str(data.get("task") or "")
-            told = Note(at, "task", "", name)
-            place = _place(data)
-            if isinstance(PHASES.get(place), str):  # else it depends on the host that starts, and on the module
-                known, phase = known._entered(str(PHASES[place]), 0, at)
-                return replace(known, task=name), (*phase, told)
-            return replace(known, task=name), (told,)
+            note = ProgressNote(at, "task", "", name)
+            task_file = _task_file(data)
+            if isinstance(PHASES.get(task_file), str):  # else it depends on the host that starts, and on the module
+                known, phase = known._entered(str(PHASES[task_file]), 0, at)
+                return replace(known, task=name), (*phase, note)
+            return replace(known, task=name), (note,)
         if kind == "runner_on_start":
             return known._started(host, data, at)
         if kind == "gate_sample":
@@ -206,57 +206,57 @@ class Progress:
             return known._result(kind.removeprefix("runner_on_"), host, data, at)
         return known, ()
 
-    def _started(self, host: str, data: Mapping[str, Any], at: datetime) -> tuple[Progress, tuple[Note, ...]]:
-        place = _place(data)
+    def _started(self, host: str, data: Mapping[str, Any], at: datetime) -> tuple[Progress, tuple[ProgressNote, ...]]:
+        task_file = _task_file(data)
         batch = self.batch
-        if place == "promote/begin":
+        if task_file == "promote/begin":
             batch = next((number for number, names in enumerate(self.batches, 1) if host in names), 0)
-        elif place == "promote/finish":
+        elif task_file == "promote/finish":
             batch = 0
-        before = self.hosts.get(host, Host())
-        phase = self._phase_of(place, _module(data), before.gate, new_batch=batch != self.batch)
+        before = self.hosts.get(host, HostProgress())
+        phase = self._phase_of(task_file, _module(data), before.gate, new_batch=batch != self.batch)
         task = str(data.get("task") or "")
-        gate = Gate(at) if _module(data) == "gate" else before.gate
+        gate = GateProgress(at) if _module(data) == "gate" else before.gate
         hosts = {**self.hosts, host: replace(before, task=task, state="working", gate=gate)}
         return replace(self, hosts=hosts)._entered(phase, batch, at)
 
-    def _phase_of(self, place: str, module: str, gate: Gate | None, *, new_batch: bool) -> str:
-        found = PHASES.get(place, {})
-        if isinstance(found, str):
-            return found
-        begin = found.get("", self.phase)
-        now = begin if new_batch or self.phase not in found.values() else self.phase
-        phase = found.get(module, now)
+    def _phase_of(self, task_file: str, module: str, gate: GateProgress | None, *, new_batch: bool) -> str:
+        phases = PHASES.get(task_file, {})
+        if isinstance(phases, str):
+            return phases
+        first = phases.get("", self.phase)
+        now = first if new_batch or self.phase not in phases.values() else self.phase
+        phase = phases.get(module, now)
         if phase == "switch" and (gate is None or gate.verdict not in _GOOD):
             return now
-        return _TAKE_BACK if phase == "confirm" and self.decision == "revert" else phase
+        return _REVERT if phase == "confirm" and self.decision == "revert" else phase
 
-    def _entered(self, phase: str, batch: int, at: datetime) -> tuple[Progress, tuple[Note, ...]]:
+    def _entered(self, phase: str, batch: int, at: datetime) -> tuple[Progress, tuple[ProgressNote, ...]]:
         if (phase, batch) == (self.phase, self.batch):
             return self, ()
         phases = self.phases if phase in self.phases or not phase else {**self.phases, phase: at}
         now = replace(self, phase=phase, phases=phases, batch=batch)
-        return now, (Note(at, "phase", "", now.where),)
+        return now, (ProgressNote(at, "phase", "", now.where),)
 
-    def _sampled(self, host: str, data: Mapping[str, Any], at: datetime) -> tuple[Progress, tuple[Note, ...]]:
-        before = self.hosts.get(host, Host())
+    def _sampled(self, host: str, data: Mapping[str, Any], at: datetime) -> tuple[Progress, tuple[ProgressNote, ...]]:
+        before = self.hosts.get(host, HostProgress())
         if before.gate is None or before.gate.verdict:
             return self, ()
         gate = replace(
             before.gate,
             began=at - timedelta(seconds=_number(data.get("elapsed")) or 0.0),
             deadline=_number(data.get("deadline")),
-            wanted=_number(data.get("wanted")),
+            required=_number(data.get("wanted")),
             healthy=_number(data.get("healthy")),
             samples=int(_number(data.get("samples")) or 0),
             signals=_signals(data.get("signals")),
         )
         now = replace(self, hosts={**self.hosts, host: replace(before, gate=gate)})
-        return now, (Note(at, "sample", host, gate.told(at)),)
+        return now, (ProgressNote(at, "sample", host, gate.describe(at)),)
 
     def _result(
         self, state: str, host: str, data: Mapping[str, Any], at: datetime
-    ) -> tuple[Progress, tuple[Note, ...]]:
+    ) -> tuple[Progress, tuple[ProgressNote, ...]]:
         if state not in ("ok", "skipped", "failed", "unreachable"):
             return self, ()
         result = _mapping(data.get("res"))
@@ -264,14 +264,14 @@ class Progress:
             state = "changed"
         elif state == "failed" and data.get("ignore_errors"):
             state = "ignored"
-        why = " ".join(str(result.get("msg") or "").split()) if state in ("failed", "unreachable") else ""
-        before = self.hosts.get(host, Host())
+        message = " ".join(str(result.get("msg") or "").split()) if state in ("failed", "unreachable") else ""
+        before = self.hosts.get(host, HostProgress())
         now = replace(before, state=state, changed=before.changed + (state == "changed"))
-        notes = [Note(at, state, host, why)]
+        notes = [ProgressNote(at, state, host, message)]
         progress = self
         module = _module(data)
-        if module == "batches" and isinstance(found := result.get("batches"), list):
-            progress = replace(self, batches=tuple(tuple(map(str, batch)) for batch in found))
+        if module == "batches" and isinstance(batches := result.get("batches"), list):
+            progress = replace(self, batches=tuple(tuple(map(str, batch)) for batch in batches))
         elif module == "decide" and result.get("decision"):
             progress = replace(self, decision=str(result["decision"]))
         elif module == "gate" and before.gate is not None and result.get("verdict"):
@@ -284,14 +284,14 @@ class Progress:
                 signals=_signals(_mapping(evidence.get("values")).get("signals")),
             )
             now = replace(now, gate=gate)
-            notes.append(Note(at, "gate", host, gate.told(at)))
+            notes.append(ProgressNote(at, "gate", host, gate.describe(at)))
         return replace(progress, hosts={**progress.hosts, host: now}), tuple(notes)
 
 
 class Show(Protocol):
     """What shows a run while it goes on."""
 
-    def note(self, note: Note) -> None:
+    def note(self, note: ProgressNote) -> None:
         """Something happened."""
 
     def text(self, line: str) -> None:
@@ -301,9 +301,9 @@ class Show(Protocol):
         """Where the run is now; called again and again, also when nothing happens."""
 
 
-def _place(data: Mapping[str, Any]) -> str:
+def _task_file(data: Mapping[str, Any]) -> str:
     """The role and the file of a task as in `PHASES`; empty when it stands in neither a role of ours nor a playbook."""
-    match = _PLACE.search(str(data.get("task_path") or ""))
+    match = _TASK_FILE.search(str(data.get("task_path") or ""))
     return f"{match['role'] or 'playbooks'}/{match['file']}" if match else ""
 
 
@@ -311,18 +311,23 @@ def _module(data: Mapping[str, Any]) -> str:
     return str(data.get("task_action") or "").removeprefix(COLLECTION)
 
 
-def _signals(found: Any) -> tuple[Signal, ...]:
+def _signals(value: Any) -> tuple[GateSignal, ...]:
     return tuple(
-        Signal(str(one.get("name"))[:_NAME], _number(one.get("new")), _number(one.get("old")), one.get("over") is True)
-        for one in (found if isinstance(found, list) else [])
-        if isinstance(one, Mapping)
+        GateSignal(
+            str(item.get("name"))[:_NAME_LIMIT],
+            _number(item.get("new")),
+            _number(item.get("old")),
+            item.get("over") is True,
+        )
+        for item in (value if isinstance(value, list) else [])
+        if isinstance(item, Mapping)
     )
 
 
-# What a host says of itself may be anything, and must not end the run that shows it.
+# A host may report anything, and that must not end the run that shows it.
 def _number(value: Any) -> float | None:
     """A number that can be shown, also as seconds; None for what is none."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < _MOST:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < _NUMBER_LIMIT:
         return None
     return float(value)
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from mobius.control.history.query import read_runs
-from mobius.control.plan.plan import Plan
+from mobius.control.plan.plan import ChangePlan
 from mobius.errors import MobiusError
 
 PLAYBOOK = """
@@ -71,7 +71,7 @@ def test_a_plan_says_per_host_what_will_change_and_changes_nothing(planned: Plan
     place = planned.plan("-e", '{"words": "s3cr3t-value\\nplain\\n"}', "--tags", "all")
     assert planned.written == []
     assert [run["check"] for run in planned.runs] == [True]
-    plan = Plan.read(place)
+    plan = ChangePlan.read(place)
     assert sorted(plan.hosts) == ["here1", "here2"]
     assert plan.count == 2
     write, look = plan.hosts["here1"].changes
@@ -118,7 +118,7 @@ def test_a_plan_for_programs_is_the_file_with_its_digest_and_one_that_was_touche
     def refused(value: Any) -> str:
         place.write_text(value if isinstance(value, str) else json.dumps(value))
         with pytest.raises(MobiusError) as caught:
-            Plan.read(place)
+            ChangePlan.read(place)
         assert caught.value.outcome == "plan_invalid"
         return caught.value.reason
 
@@ -133,9 +133,9 @@ def test_a_plan_for_programs_is_the_file_with_its_digest_and_one_that_was_touche
     for text in ("", "[]", "{}", "[" * 9999, json.dumps(whole)[:-9]):
         assert "is not a plan" in refused(text)
     place.write_text(json.dumps(whole))
-    assert Plan.read(place).digest == whole["digest"]
+    assert ChangePlan.read(place).digest == whole["digest"]
     with pytest.raises(MobiusError, match="exists already"):
-        Plan.read(place).write(place)
+        ChangePlan.read(place).write(place)
 
 
 RULE = """
@@ -196,7 +196,7 @@ def test_what_was_approved_by_two_is_what_runs_and_the_record_says_so(ruled: Pla
         ("bob@example.org", "ops_sre"),
         ("eve@example.org", "release_owner"),
     ]
-    assert approval["plan"] == Plan.read(place).digest
+    assert approval["plan"] == ChangePlan.read(place).digest
     assert (runs[3]["end"]["fidelity"]["missing"], runs[3]["end"]["fidelity"]["extra"]) == (0, 0)
     assert runs[4]["end"]["fidelity"]["missing_at"][0] == "here1: Write"
     assert "s3cr3t" not in (ruled.checkout.inventory.parent / "history/history.jsonl").read_text()

@@ -15,7 +15,7 @@ from mobius.cli import run as mobius
 from mobius.control import signatures
 from mobius.control.plan import approvals
 from mobius.control.plan.approvals import Rule, approve, tally
-from mobius.control.plan.plan import MADE_FROM, Plan
+from mobius.control.plan.plan import MADE_FROM, ChangePlan
 from mobius.errors import MobiusError
 
 PEOPLE = {
@@ -43,7 +43,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     made = dict.fromkeys(MADE_FROM, "x") | {"variables": {}, "inventory": "nowhere"}
-    plan = Plan("20260131T230501Z-9f3a61c2", "2026-01-31T23:05:00Z", "ada@control", made, {}, (), {})
+    plan = ChangePlan("20260131T230501Z-9f3a61c2", "2026-01-31T23:05:00Z", "ada@control", made, {}, (), {})
     plan.write(tmp_path / "release.plan.json")
     return tmp_path / "release.plan.json"
 
@@ -54,7 +54,7 @@ def rule(keys: Path) -> Rule:
 
 
 def missing(place: Path, rule: Rule) -> list[str]:
-    return list(tally(place, Plan.read(place).digest, rule).missing)
+    return list(tally(place, ChangePlan.read(place).digest, rule).missing)
 
 
 def test_two_people_one_of_them_ops_and_none_of_them_the_author(place: Path, keys: Path, rule: Rule) -> None:
@@ -68,9 +68,9 @@ def test_two_people_one_of_them_ops_and_none_of_them_the_author(place: Path, key
     approve(place, "deploy_operator", keys / "bob")
     assert missing(place, rule) == ["an approval as ops_sre"]
     approve(place, "ops_sre", keys / "bob")
-    counted = tally(place, Plan.read(place).digest, rule)
+    counted = tally(place, ChangePlan.read(place).digest, rule)
     assert (counted.missing, counted.author) == ((), "ada@example.org")
-    assert [(item.who, item.role) for item in counted.approvals] == [
+    assert [(item.signer, item.role) for item in counted.approvals] == [
         ("bob@example.org", "deploy_operator"),
         ("eve@example.org", "media_engineer"),
         ("bob@example.org", "ops_sre"),
@@ -88,9 +88,9 @@ def test_one_person_in_two_roles_is_one_person(place: Path, keys: Path, rule: Ru
 @pytest.mark.parametrize("who", ["stranger", "eve", "key-of-ci"])
 def test_a_key_counts_only_in_a_role_that_the_list_gives_it(place: Path, keys: Path, rule: Rule, who: str) -> None:
     approve(place, "ops_sre", keys / who)
-    counted = tally(place, Plan.read(place).digest, rule)
+    counted = tally(place, ChangePlan.read(place).digest, rule)
     assert counted.approvals == ()
-    assert [item.who for item in counted.void] == [None]
+    assert [item.signer for item in counted.void] == [None]
 
 
 def test_an_approval_is_of_one_plan_and_one_role(place: Path, keys: Path, rule: Rule) -> None:
@@ -98,12 +98,12 @@ def test_an_approval_is_of_one_plan_and_one_role(place: Path, keys: Path, rule: 
     assert approve(place, "deploy_operator", keys / "bob") == kept
     renamed = kept.with_name(kept.name.replace("deploy_operator", "ops_sre"))
     renamed.write_bytes(kept.read_bytes())
-    counted = tally(place, Plan.read(place).digest, rule)
+    counted = tally(place, ChangePlan.read(place).digest, rule)
     assert [item.role for item in counted.approvals] == ["deploy_operator"], "another name makes no other role"
     assert [item.role for item in counted.void] == ["ops_sre"]
     assert tally(place, "0" * 64, rule).approvals == ()
     kept.write_bytes(kept.read_bytes()[:-80])
-    assert tally(place, Plan.read(place).digest, rule).approvals == ()
+    assert tally(place, ChangePlan.read(place).digest, rule).approvals == ()
 
 
 def test_an_author_may_count_where_the_inventory_says_so(place: Path, keys: Path, rule: Rule) -> None:

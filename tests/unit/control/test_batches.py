@@ -43,10 +43,10 @@ def test_a_size_that_is_none_is_refused(sizes: list[Any]) -> None:
 
 def test_a_decision_that_cannot_be_recorded_turns_into_a_revert() -> None:
     confirm = decide([HostReport("a", True, {"verdict": "pass"})], check_mode=False)
-    back = confirm.taken_back(MobiusError("history_failed", "It cannot be written."))
+    back = confirm.reverted_for(MobiusError("history_failed", "It cannot be written."))
     assert (back.decision, back.failure["outcome"], back.mark_bad) == ("revert", "history_failed", False)
     assert (confirm.verdicts, back.verdicts) == ({"a": "pass"}, {"a": "pass"})
-    assert back.taken_back(MobiusError("disk_full", "Full.")) is back
+    assert back.reverted_for(MobiusError("disk_full", "Full.")) is back
 
 
 def test_a_host_that_was_only_held_back_does_not_hide_the_one_that_failed() -> None:

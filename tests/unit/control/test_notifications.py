@@ -224,16 +224,16 @@ def test_a_receiver_that_answers_badly_or_refuses_is_one_warning_without_its_add
             ]
         )
     assert sorted(warnings) == [
-        "email 3 of mobius_notify was not told: it answered 554.",
-        "team of mobius_notify was not told: it answered 500.",
-        "teams 2 of mobius_notify was not told: connection refused.",
+        "email 3 of mobius_notify got no message: it answered 554.",
+        "team of mobius_notify got no message: it answered 500.",
+        "teams 2 of mobius_notify got no message: connection refused.",
     ]
 
 
 def test_a_redirect_is_not_followed(web: WebReceiver) -> None:
     web.answer = 302
     assert whole_run([{"kind": "slack", "url": web.url, "events": ["success"]}]) == [
-        "slack 1 of mobius_notify was not told: it answered 302."
+        "slack 1 of mobius_notify got no message: it answered 302."
     ]
     assert len(web.got) == 1
 
@@ -257,8 +257,8 @@ def test_receivers_that_hang_hold_up_neither_the_start_nor_the_others(web: WebRe
         assert warnings == []
         notifier.end(SUCCESS)
     assert sorted(warnings) == [
-        "email 2 of mobius_notify was not told: it did not answer in time.",
-        "slack 1 of mobius_notify was not told: it did not answer in time.",
+        "email 2 of mobius_notify got no message: it did not answer in time.",
+        "slack 1 of mobius_notify got no message: it did not answer in time.",
     ]
     assert len(web.got) == 2
 

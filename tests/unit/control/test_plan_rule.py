@@ -15,7 +15,7 @@ import pytest
 from mobius.control.history.writer import History, Holder
 from mobius.control.plan.approvals import Rule
 from mobius.control.plan.changes import Change, HostChanges
-from mobius.control.plan.plan import MADE_FROM, Plan, fingerprint
+from mobius.control.plan.plan import MADE_FROM, ChangePlan, fingerprint
 from mobius.control.plan.rule import ChangeRequest, examine, host_refusal
 
 MADE = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
@@ -35,7 +35,7 @@ FIELDS: dict[str, Any] = {
 def asked(tmp_path: Path) -> ChangeRequest:
     change = Change("Stage the release", "mobius.dhash.release")
     hosts = {"h1": HostChanges(STATE, [change])}
-    plan = Plan("20260131T120000Z-9f3a61c2", MADE.isoformat(), "ada@control", FIELDS, {}, (), hosts)
+    plan = ChangePlan("20260131T120000Z-9f3a61c2", MADE.isoformat(), "ada@control", FIELDS, {}, (), hosts)
     plan.write(tmp_path / "a.plan.json")
     variables = {**FIELDS["variables"], "mobius_plan": "hmac-sha256:2", "mobius_bundle": "hmac-sha256:3"}
     intent = {**FIELDS, "variables": variables, "inventory": "x"}
@@ -166,7 +166,7 @@ def test_what_was_taken_back_there_is_no_longer_proven_and_a_damaged_history_pro
 
 def test_a_host_must_be_as_it_was_planned(asked: ChangeRequest) -> None:
     assert asked.plan is not None
-    plan = Plan.read(asked.plan)
+    plan = ChangePlan.read(asked.plan)
     assert host_refusal("h1", plan, STATE) is None
     for name, value in (("token", 4), ("confirmed", "2"), ("pending", "2"), ("releases", {}), ("provisioned", False)):
         refused = host_refusal("h1", plan, {**STATE, name: value})

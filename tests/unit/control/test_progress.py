@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.live import Live as RichLive
 
 from mobius.cli.render.progress import Lines, Live, line, view
-from mobius.control.run.progress import EXPECTED, Note, Progress
+from mobius.control.run.progress import EXPECTED, Progress, ProgressNote
 
 EVENTS = Path(__file__).parent / "run_events"
 
@@ -22,7 +22,7 @@ def events(name: str) -> list[dict]:
     return [json.loads(text) for text in (EVENTS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def played(name: str, said: list[dict] | None = None) -> list[tuple[dict, Progress, tuple[Note, ...]]]:
+def played(name: str, said: list[dict] | None = None) -> list[tuple[dict, Progress, tuple[ProgressNote, ...]]]:
     """Each event of a recorded run, the progress after it, and what was told of it."""
     progress, steps = Progress("release"), []
     for event in said or events(name):
@@ -85,7 +85,7 @@ def test_a_gate_that_failed_is_followed_by_no_switch_but_taken_back():
         "canary, batch 2 of 3: lab2",  # where they were held back
         "canary, batch 3 of 3: lab3",
         "decide",
-        "take back",
+        "revert",
     ]
     told = [note.text for _, _, notes in steps for note in notes if note.kind == "gate"]
     assert len(told) == 1 and told[0].startswith("fail: The p95 hash time in seconds of 2.0.0-")
@@ -142,11 +142,11 @@ def test_what_a_host_says_cannot_steer_the_terminal():
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, width=100, color_system=None)
     shown = Live(RichLive(console=console, auto_refresh=False))
-    shown.note(Note(progress.began, "failed", "lab1", evil))
+    shown.note(ProgressNote(progress.began, "failed", "lab1", evil))
     shown.text(evil)
     assert file.getvalue().count("[bold]x[/bold]") == 2
     assert "\x1b" not in file.getvalue() and "\x07" not in file.getvalue()
-    assert "[bold]x[/bold]" in line(Note(progress.began, "failed", "lab1", evil))
+    assert "[bold]x[/bold]" in line(ProgressNote(progress.began, "failed", "lab1", evil))
 
 
 ANYTHING = [

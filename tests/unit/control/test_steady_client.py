@@ -13,9 +13,12 @@ from typing import Any
 import pytest
 
 from tools import demo
-from tools.steady_client import Picture, SteadyClient, serving_release
+from tools.steady_client import RequestPicture, SteadyClient, serving_release
 
-PICTURES = [Picture("a picture", b"bytes", "image/jpeg", "aa"), Picture("another", b"more", "image/png", None)]
+PICTURES = [
+    RequestPicture("a picture", b"bytes", "image/jpeg", "aa"),
+    RequestPicture("another", b"more", "image/png", None),
+]
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from mobius.control.plan.window import Window, refusal
+from mobius.control.plan.window import ChangeWindow, refusal
 from mobius.errors import MobiusError
 
 
@@ -30,13 +30,13 @@ def at(text: str) -> datetime:
     ],
 )
 def test_a_moment_is_inside_or_outside(window: str, moment: str, inside: bool) -> None:
-    assert Window.parse(window).has(at(moment)) is inside
+    assert ChangeWindow.parse(window).has(at(moment)) is inside
     assert (refusal(window, "", at(moment)) is None) is inside
 
 
 def test_the_window_is_in_utc_wherever_the_control_node_is() -> None:
     there = datetime(2026, 2, 1, 4, 30, tzinfo=timezone(timedelta(hours=5)))
-    assert Window.parse("23:00-00:00").has(there)
+    assert ChangeWindow.parse("23:00-00:00").has(there)
 
 
 def test_a_refusal_says_when_the_window_opens_and_how_to_break_the_glass() -> None:
