@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Puts the hosts of a play into batches."""
+"""Assigns the hosts of a play to batches."""
 
 from __future__ import annotations
 
@@ -10,18 +10,26 @@ from typing import Any, ClassVar
 from ansible_collections.mobius.dhash.plugins.plugin_utils import wheel  # noqa: F401 - before mobius
 
 from mobius.control.run.action import ControlNodeAction
-from mobius.control.run.batches import batches
+from mobius.control.run.batches import batches, host_reports, needs_promotion
 
 
 class ActionModule(ControlNodeAction):
-    """The batches of hosts of the play, whatever became of them; changes nothing and works in check mode."""
+    """The batches of the hosts that need a promotion, failed hosts too; changes nothing and works in check mode."""
 
     arguments: ClassVar = {
         "hosts": {"type": "list", "elements": "str"},
+        "release": {"type": "str"},
+        "releases": {"type": "str"},
         "sizes": {"type": "list", "elements": "raw", "required": True},
     }
+    required_by: ClassVar = {"releases": ("release",)}
 
     def answer(self, arguments: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        every = task_vars["ansible_play_hosts_all"]
-        hosts = [str(host) for host in (every if arguments["hosts"] is None else arguments["hosts"])]
-        return {"batches": batches(hosts, arguments["sizes"])}
+        reports = host_reports(arguments["releases"], task_vars)
+        if arguments["hosts"] is not None:
+            hosts = [str(host) for host in arguments["hosts"]]
+        elif arguments["releases"]:
+            hosts = [report.host for report in reports if needs_promotion(report, arguments["release"] or "")]
+        else:
+            hosts = [report.host for report in reports]
+        return {"hosts": hosts, "batches": batches(hosts, arguments["sizes"])}

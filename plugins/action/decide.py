@@ -14,7 +14,8 @@ from mobius.control.history.opened_run import OpenedRun
 from mobius.control.history.recorder import decision_data
 from mobius.control.history.writer import History
 from mobius.control.run.action import ControlNodeAction, current_workspace
-from mobius.control.run.outcome import FleetDecision, HostReport, decide
+from mobius.control.run.batches import host_reports
+from mobius.control.run.outcome import FleetDecision, decide
 from mobius.errors import MobiusError
 
 
@@ -28,11 +29,7 @@ class ActionModule(ControlNodeAction):
     }
 
     def answer(self, arguments: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        alive = set(task_vars["ansible_play_hosts"])
-        reports = []
-        for host in task_vars["ansible_play_hosts_all"]:
-            value = task_vars["hostvars"][host].get(arguments["result"])
-            reports.append(HostReport(host, host in alive, value if isinstance(value, dict) else None))
+        reports = host_reports(arguments["result"], task_vars)
         decision = decide(reports, check_mode=bool(self._task.check_mode))
         if not arguments["run"] or self._task.check_mode:
             return decision.as_dict()

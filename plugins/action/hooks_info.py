@@ -28,6 +28,6 @@ class ActionModule(ControlNodeAction):
         hooks, problems = find_hooks(arguments["hooks"], folder)
         if problems and not arguments["optional"]:
             raise MobiusError(
-                "invalid_input", problems[0], do_next="Correct mobius_hooks or the file; see docs/RELEASING.md."
+                "invalid_input", problems[0], do_next="Correct mobius_hooks or the file; see docs/releasing.md."
             )
         return {"hooks": hooks, **warning(problems)}

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: batches
-short_description: Puts the hosts of a play into batches
+short_description: Assigns the hosts of a play to batches
 description:
-  - Hosts of the play, in its order, failed ones too. Unlike the keyword C(serial), the play stays one, so that the
-    hosts of earlier batches can be kept alive, and a batch that is lost whole ends no play.
+  - Hosts of the play, in its order, failed ones too. Unlike with the keyword C(serial), the play stays one, so that the
+    promotions of earlier batches can be renewed, and a lost batch ends no play.
 version_added: "0.2.0"
 author: MOBIUS contributors
 attributes:
@@ -18,9 +18,17 @@ attributes:
   diff_mode: {support: full, description: "Never changes anything, so there is no difference to show."}
 options:
   hosts:
-    description: The hosts to put into batches; without it, all of the play.
+    description: The hosts to assign; without it, those of the play that need the promotion.
     type: list
     elements: str
+  release:
+    description: The release that is promoted.
+    type: str
+  releases:
+    description:
+      - Name of a registered result of M(mobius.dhash.release_info). A host that serves O(release), confirmed and with nothing
+        pending, needs no promotion. Without it, every host needs one.
+    type: str
   sizes:
     description: Numbers of hosts, or shares of these hosts like V(25%), at least one host each; the last one is repeated.
     type: list
@@ -36,6 +44,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+hosts:
+  description: The names of the hosts that are in a batch.
+  returned: success
+  type: list
+  elements: str
 batches:
   description: The names of the hosts, batch by batch.
   returned: success

@@ -104,7 +104,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Ask the new instance itself
+- name: Run the gate on the new release
   mobius.dhash.gate:
     service: mobius-dhash
     release: 1.2.0-0123456789ab

@@ -48,7 +48,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Take the lock
+- name: Acquire the lock
   mobius.dhash.lease:
     service: mobius-dhash
     run: "{{ mobius_run_id }}"

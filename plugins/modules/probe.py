@@ -50,7 +50,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Ask the staged instance the golden questions
+- name: Probe the staged instance
   mobius.dhash.probe:
     service: mobius-dhash
     release: 1.2.0-0123456789ab

@@ -66,7 +66,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Serve beside the present release
+- name: Serve as a canary beside the present release
   mobius.dhash.promotion:
     service: mobius-dhash
     release: 1.0.0-0123456789ab

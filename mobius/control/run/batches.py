@@ -1,14 +1,17 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Which hosts are promoted together."""
+"""Which hosts are promoted, which of them together, and when the next ones are held back."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mobius.control.run.outcome import HostReport
 from mobius.errors import MobiusError
+
+_GOOD_VERDICTS = ("pass", "unknown")
 
 
 def batches(hosts: Sequence[str], sizes: Sequence[Any]) -> list[list[str]]:
@@ -30,6 +33,35 @@ def batches(hosts: Sequence[str], sizes: Sequence[Any]) -> list[list[str]]:
         found.append(left[:count])
         left = left[count:]
     return found
+
+
+def host_reports(variable: str | None, task_vars: Mapping[str, Any]) -> list[HostReport]:
+    """Each host of the play with the value of this variable, a mapping; without a name, no value is read."""
+    alive = set(task_vars["ansible_play_hosts"])
+    reports = []
+    for host in task_vars["ansible_play_hosts_all"]:
+        value = task_vars["hostvars"][host].get(variable) if variable else None
+        reports.append(HostReport(str(host), host in alive, value if isinstance(value, Mapping) else None))
+    return reports
+
+
+def needs_promotion(report: HostReport, release: str) -> bool:
+    """False for a host that serves the release as its confirmed one, with nothing pending.
+
+    Args:
+        report: with the result of `release_info` as its value. A host that has left the play counts as one in need, so
+            that it keeps its place in the batches.
+    """
+    found = report.result or {}
+    serves = found.get("confirmed") == release and release in (found.get("serving") or ())
+    return not (report.alive and serves and found.get("pending") is None)
+
+
+def failed_hosts(reports: Sequence[HostReport]) -> list[str]:
+    """The hosts that have left the play, then those whose noted verdict speaks against the promotion."""
+    lost = [report.host for report in reports if not report.alive]
+    verdicts = {report.host: (report.result or {}).get("verdict") for report in reports if report.alive}
+    return lost + [host for host, verdict in verdicts.items() if verdict is not None and verdict not in _GOOD_VERDICTS]
 
 
 def _count(size: Any, hosts: int) -> int:

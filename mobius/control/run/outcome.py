@@ -214,6 +214,20 @@ class FleetDecision:
         }
 
 
+def noted_failure(result: Mapping[str, Any], meaning: str | None = None) -> dict[str, Any]:
+    """The verdict `error` on a host whose task failed with this result.
+
+    Args:
+        meaning: what the failure means, if its own outcome is not to be passed on.
+    """
+    carried = result.get("mobius_failure")
+    failure = dict(carried) if isinstance(carried, Mapping) else {}
+    reason = str(failure.get("reason") or result.get("msg") or "A task failed.")
+    if meaning:
+        return {"verdict": "error", "reason": f"{meaning}: {reason}"}
+    return {"verdict": "error", "reason": reason, "failure": failure}
+
+
 def decide(reports: Sequence[HostReport], *, check_mode: bool) -> FleetDecision:
     """Confirm only when every host is in the play and passed; whatever else, and silence, reverts all of them."""
     by_host = {report.host: _assess(report) for report in reports}

@@ -3,7 +3,7 @@
 """How far a run has come: a pure model, made from ansible-runner's events. It knows no clock and no terminal;
  `mobius.cli.render.progress` shows it.
 
-A phase follows from the file that a task stands in and from the module it calls, never from what the task is called.
+A phase follows from the file that a task stands in, never from what the task is called.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from mobius.control.modules import COLLECTION
 
-PHASES: Mapping[str, str | Mapping[str, str]] = MappingProxyType(
+PHASES: Mapping[str, str] = MappingProxyType(
     {
         "playbooks/lock": "lock",
         "playbooks/agree_to_loss": "preflight",
@@ -37,20 +37,22 @@ PHASES: Mapping[str, str | Mapping[str, str]] = MappingProxyType(
         "deploy/preflight": "preflight",
         "deploy/stage": "stage",
         "deploy/standby": "standby",
-        # two tasks promote: the one after a good verdict ends the canary
-        "promote/begin": {"": "canary", "gate": "gate", "promotion": "switch"},
-        "promote/finish": {"decide": "decide", "promotion": "confirm", "retention": "clean up"},
+        "promote/canary": "canary",
+        "promote/gate": "gate",
+        "promote/provisional": "switch",
+        "promote/decide": "decide",
+        "promote/confirm": "confirm",
+        "promote/revert": "revert",
+        "promote/retention": "clean up",
         "rollback/main": "rollback",
     }
 )
-"""The phase by `<role, or playbooks>/<file of tasks>`, and where one file has several, by the module as well ("" is the
-phase that such a file begins with, and again with each batch).
+"""The phase by `<role, or playbooks>/<file of tasks>`.
 
 A file that is not here, such as a hook, leaves a run in the phase in which it is.
 """
 
-_REVERT = "revert"
-_GOOD = ("pass", "unknown")
+_IN_BATCHES = ("promote/canary", "promote/gate", "promote/provisional")
 
 _DEPLOY = ("lock", "preflight", "backup", "stage", "standby")
 _PROMOTE = ("canary", "gate", "switch", "decide", "confirm", "clean up")
@@ -194,8 +196,8 @@ class Progress:
             name = str(data.get("task") or "")
             note = ProgressNote(at, "task", "", name)
             task_file = _task_file(data)
-            if isinstance(PHASES.get(task_file), str):  # else it depends on the host that starts, and on the module
-                known, phase = known._entered(str(PHASES[task_file]), 0, at)
+            if task_file in PHASES and task_file not in _IN_BATCHES:  # else the batch depends on the host that starts
+                known, phase = known._entered(PHASES[task_file], 0, at)
                 return replace(known, task=name), (*phase, note)
             return replace(known, task=name), (note,)
         if kind == "runner_on_start":
@@ -208,28 +210,16 @@ class Progress:
 
     def _started(self, host: str, data: Mapping[str, Any], at: datetime) -> tuple[Progress, tuple[ProgressNote, ...]]:
         task_file = _task_file(data)
-        batch = self.batch
-        if task_file == "promote/begin":
+        phase, batch = PHASES.get(task_file, self.phase), self.batch
+        if task_file in _IN_BATCHES:
             batch = next((number for number, names in enumerate(self.batches, 1) if host in names), 0)
-        elif task_file == "promote/finish":
+        elif task_file in PHASES:
             batch = 0
         before = self.hosts.get(host, HostProgress())
-        phase = self._phase_of(task_file, _module(data), before.gate, new_batch=batch != self.batch)
         task = str(data.get("task") or "")
         gate = GateProgress(at) if _module(data) == "gate" else before.gate
         hosts = {**self.hosts, host: replace(before, task=task, state="working", gate=gate)}
         return replace(self, hosts=hosts)._entered(phase, batch, at)
-
-    def _phase_of(self, task_file: str, module: str, gate: GateProgress | None, *, new_batch: bool) -> str:
-        phases = PHASES.get(task_file, {})
-        if isinstance(phases, str):
-            return phases
-        first = phases.get("", self.phase)
-        now = first if new_batch or self.phase not in phases.values() else self.phase
-        phase = phases.get(module, now)
-        if phase == "switch" and (gate is None or gate.verdict not in _GOOD):
-            return now
-        return _REVERT if phase == "confirm" and self.decision == "revert" else phase
 
     def _entered(self, phase: str, batch: int, at: datetime) -> tuple[Progress, tuple[ProgressNote, ...]]:
         if (phase, batch) == (self.phase, self.batch):

@@ -64,6 +64,51 @@ def test_a_noted_failure_is_decided_for_all_batches_in_a_play_of_its_own(run):
     assert {failure.host for failure in summary.ending.failures} == {"here1", "here2", "here3"}
 
 
+ROLE_LIKE = """
+- hosts: here
+  tasks:
+    - ansible.builtin.set_fact:
+        found: "{{ {'confirmed': '1-a', 'serving': ['1-a'], 'pending': None} if inventory_hostname == 'here2' else {} }}"
+    - mobius.dhash.batches: {release: 1-a, releases: found, sizes: [1]}
+      register: batched
+      run_once: true
+    - ansible.builtin.debug: {msg: "batches={{ batched.batches | flatten | join('+') }}"}
+    - ansible.builtin.include_tasks: "{{ inventory_dir }}/begin.yml"
+      loop: "{{ batched.batches }}"
+      loop_control: {loop_var: batch}
+      when: inventory_hostname in batch
+    - ansible.builtin.debug: {msg: "verdict={{ result.verdict | default('none') }}"}
+    - mobius.dhash.decide: {result: result}
+      register: decision
+      run_once: true
+    - ansible.builtin.debug: {msg: "decision={{ decision.decision }} {{ decision.reasons }}"}
+"""
+BEGIN = """
+- block:
+    - mobius.dhash.hold_back: {result: result}
+    - mobius.dhash.failure: {outcome: golden_mismatch, reason: Wrong hash.}
+      when: inventory_hostname == 'here1'
+    - mobius.dhash.verdict: {gate: {verdict: pass, reason: healthy, evidence: {samples: 1}}}
+      register: result
+  rescue:
+    - mobius.dhash.verdict:
+      register: result
+"""
+
+
+def test_a_noted_failure_holds_the_next_batch_back_and_decides_for_all(run, tmp_path):
+    """The plugins of the role promote, in the order in which it uses them."""
+    (tmp_path / "begin.yml").write_text(BEGIN)
+    assert run(ROLE_LIKE).ending.outcome == "success", run.lines
+    lines = " ".join(" ".join(run.lines).split())
+    assert lines.count("batches=here1+here3") == 3, "here2 serves the release"
+    assert lines.count("verdict=error") == 2
+    assert lines.count("verdict=none") == 1
+    assert "decision=revert" in lines
+    assert "Wrong hash." in lines
+    assert "here1 failed before this host was promoted." in lines
+
+
 def test_a_fleet_that_passed_is_confirmed(run):
     summary = run(BATCHES.replace("'here1'", "'nobody'") + NOTE + DECIDE)
     assert summary.ending.outcome == "success"

@@ -77,7 +77,7 @@ def test_the_gate_tells_its_verdict_and_each_figure_of_both_releases():
         assert "p95 hash time in seconds 0.0" in note.text
 
 
-def test_a_gate_that_failed_is_followed_by_no_switch_but_taken_back():
+def test_a_gate_that_failed_is_followed_by_no_switch_but_a_revert():
     steps = played("release_refused")
     assert phases(steps)[-6:] == [
         "canary, batch 1 of 3: lab1",
@@ -122,7 +122,7 @@ def test_the_view_shows_where_the_run_is_and_where_each_host_is():
     at_gate = next(progress for _, progress, _ in steps if progress.phase == "gate" and progress.batch == 2)
     text = drawn(at_gate, later=75)
     assert "lock › preflight › backup › stage › standby › canary › gate › switch › decide" in " ".join(text.split())
-    assert "1:15  Ask the new instance itself  batch 2 of 3" in text
+    assert "1:15  Run the gate on the new release  batch 2 of 3" in text
     assert text.index("lab2") < text.index("lab1"), "who works comes first"
 
 
@@ -160,7 +160,7 @@ ANYTHING = [
 )
 def test_whatever_a_host_says_of_its_gate_the_run_goes_on(key):
     at = "2026-01-31T23:05:01+00:00"
-    about = {"host": "lab1", "task_action": "mobius.dhash.gate", "task_path": "/roles/promote/tasks/begin.yml:1"}
+    about = {"host": "lab1", "task_action": "mobius.dhash.gate", "task_path": "/roles/promote/tasks/gate.yml:1"}
     sample = {"host": "lab1", "elapsed": 1, "deadline": 60, "wanted": 10, "healthy": 1, "samples": 2, "signals": []}
     for value in ANYTHING:
         progress = Progress("release")

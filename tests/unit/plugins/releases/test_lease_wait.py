@@ -24,7 +24,7 @@ PLAYBOOK = """
   tasks:
     - name: Die with the lock
       mobius.dhash.lease: {{run: r1, actor: ada@control, seconds: {seconds}}}
-    - name: Take the lock
+    - name: Acquire the lock
       mobius.dhash.lease: {{run: r2, actor: bob@control, wait: {wait}}}
 """
 
