@@ -101,3 +101,33 @@ def test_a_role_reaches_into_no_other_role(role: str) -> None:
 @pytest.mark.parametrize("role", ROLES)
 def test_a_role_has_a_page_that_says_what_it_does(role: str) -> None:
     assert f"# {role}" in (CHECKOUT / "roles" / role / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_declares_who_made_it_and_where_it_runs(role: str) -> None:
+    meta = load(CHECKOUT / "roles" / role / "meta/main.yml")
+    info = meta["galaxy_info"]
+    assert meta["dependencies"] == []
+    assert info["author"] and info["description"]
+    assert info["license"] == "GPL-3.0-or-later"
+    assert f">={info['min_ansible_version']}.0" == load(CHECKOUT / "meta/runtime.yml")["requires_ansible"]
+    assert info["platforms"] == [{"name": "Debian", "versions": ["bookworm", "trixie"]}]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_option_of_a_role_has_a_type_and_a_description(role: str) -> None:
+    for entry, spec in load(CHECKOUT / "roles" / role / "meta/argument_specs.yml")["argument_specs"].items():
+        assert spec["short_description"], entry
+        for name, option in spec["options"].items():
+            assert option["description"] and option["type"], name
+            assert option["type"] != "list" or option["elements"], name
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_way_into_a_role_has_its_arguments_checked(role: str) -> None:
+    """The entry points that playbooks, scenarios and other roles use, besides `main`."""
+    entries = {"main"}
+    for path in [*CHECKOUT.glob("playbooks/**/*.yml"), *CHECKOUT.glob("molecule/**/*.yml")]:
+        text = path.read_text(encoding="utf-8")
+        entries |= set(re.findall(rf"name: mobius\.dhash\.{role}\n\s+tasks_from: (\w+)", text))
+    assert entries <= set(load(CHECKOUT / "roles" / role / "meta/argument_specs.yml")["argument_specs"])
