@@ -90,7 +90,7 @@ def check_signers(signers: Path) -> None:
             raise MobiusError(
                 "invalid_input",
                 f"Line {number} of {signers} has no namespaces, so its key could sign for every purpose.",
-                do_next='Add namespaces="…" to the entry; docs/RELEASING.md lists them.',
+                do_next='Add namespaces="…" to the entry; docs/releasing.md lists them.',
             )
 
 

@@ -1,4 +1,4 @@
-"""Stands in for a service: notes what it was given and may do, says that it is ready, and waits to be stopped."""
+"""Stands in for a service: records its environment and what it may write, notifies systemd, and waits to be stopped."""
 
 import json
 import os
@@ -10,7 +10,7 @@ FIRST_DESCRIPTOR = 3
 
 
 def may_write(folder: Path) -> bool:
-    """Whether a file can be made in a folder."""
+    """Whether a file can be created in a folder."""
     probe = folder / "probe"
     try:
         probe.touch()
@@ -21,7 +21,7 @@ def may_write(folder: Path) -> bool:
 
 
 def notify(message: str) -> None:
-    """Tell systemd."""
+    """Send a message to systemd."""
     address = os.environ["NOTIFY_SOCKET"]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as to:
         to.connect("\0" + address[1:] if address.startswith("@") else address)
@@ -29,11 +29,11 @@ def notify(message: str) -> None:
 
 
 def main() -> None:
-    """Write `seen.json` into the index folder, which is the service's own, and wait."""
+    """Write `instance.json` into the index folder, to which the service may write, and wait."""
     index = Path(os.environ["MOBIUS_INDEX"]).parent
     state = index.parent
     public = socket.socket(fileno=FIRST_DESCRIPTOR)
-    seen = {
+    record = {
         "environment": dict(os.environ),
         "public": list(public.getsockname()),
         "uid": os.getuid(),
@@ -43,7 +43,7 @@ def main() -> None:
             for folder in (index, state, state / "library", Path("/srv"), Path("/usr/local/etc"), Path("/home"))
         },
     }
-    (index / "seen.json").write_text(json.dumps(seen))
+    (index / "instance.json").write_text(json.dumps(record))
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     notify("READY=1")
     signal.sigwait([signal.SIGTERM])

@@ -70,7 +70,7 @@ def test_a_release_goes_through_its_batches_and_the_decision_is_recorded(fleet: 
     for host in fleet.names:
         assert hooked(fleet, host) == dict.fromkeys(run, release)
     assert check.changes == done.changes
-    began = [line for line in done.stderr.splitlines() if line.endswith("Serve beside the present release")]
+    began = [line for line in done.stderr.splitlines() if line.endswith("Serve as a canary beside the present release")]
     assert len(began) == 3, "1, 25 % and the rest are three batches of four hosts"
     assert fleet.confirmed() == fleet.answers() == fleet.everywhere(release)
     told = fleet.history(done.summary["run"])
@@ -85,7 +85,7 @@ def test_a_release_goes_through_its_batches_and_the_decision_is_recorded(fleet: 
     }
     again = fleet.release(path, **mine)
     assert (again.code, again.changes) == (0, {})
-    assert "Ask the new instance itself" not in again.stderr, "no host is promoted twice"
+    assert "Run the gate on the new release" not in again.stderr, "no host is promoted twice"
     lower, _ = fleet.bundle("1.0.9")
     refused = fleet.release(lower, "--check")
     assert (refused.code, refused.outcomes()) == (1, dict.fromkeys(fleet.names, "downgrade"))
@@ -141,7 +141,7 @@ def test_a_host_that_falls_silent_after_its_batch_takes_the_others_back_and_come
     process = fleet.begin("release", "--bundle", path, promote_batches=[1, 1, "100%"])
     try:
         for line in process.stderr:
-            if "task" in line and line.rstrip().endswith("Ask the new instance itself"):
+            if "task" in line and line.rstrip().endswith("Run the gate on the new release"):
                 break
         fleet.until(lambda: fleet.status("lab1")["pending"] is not None)
         fleet.until(lambda: (fleet.status("lab1")["pending"] or {}).get("stage") == "serving")

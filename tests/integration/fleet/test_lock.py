@@ -28,7 +28,7 @@ def test_of_two_runs_one_wins_and_the_other_is_told_by_whom_it_was_refused(fleet
     path, release = fleet.bundle("1.2.0")
     first = fleet.begin("release", "--bundle", path, promote_healthy_seconds=3)
     for line in first.stderr:
-        if line.rstrip().endswith("Deploy under the lock") or "Look at the host's releases" in line:
+        if line.rstrip().endswith("Deploy under the lock") or "Read the releases of the host" in line:
             break
     check = fleet.release(path, "--check")
     assert check.code == 0 and "would be refused now" in check.stderr, check.stderr
@@ -45,7 +45,7 @@ def test_a_killed_runs_lock_ends_by_itself_and_a_rollback_does_not_wait_for_it(f
     path, release = fleet.bundle("1.3.0")
     doomed = fleet.begin("release", "--bundle", path, mobius_lease_seconds=20, promote_confirm_deadline=20)
     for line in doomed.stderr:
-        if line.rstrip().endswith("Serve beside the present release"):
+        if line.rstrip().endswith("Serve as a canary beside the present release"):
             break
     fleet.kill(doomed)
     assert leases(fleet) == fleet.names
@@ -68,6 +68,6 @@ def test_a_host_that_is_switched_between_deploy_and_promotion_keeps_all_hosts_fr
     newer, _ = fleet.bundle("1.6.0")
     done = fleet.release(newer, mobius_hooks={"after_deploy": str(hook)})
     assert done.outcomes() == {last: "fenced", **dict.fromkeys(others, "held_back")}, done.stderr
-    assert "Serve beside the present release" not in done.stderr, "no client met the release"
+    assert "Serve as a canary beside the present release" not in done.stderr, "no client met the release"
     assert {host: fleet.confirmed()[host] for host in others} == dict.fromkeys(others, release)
     assert leases(fleet) == []
