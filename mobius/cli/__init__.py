@@ -35,15 +35,15 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "smoke": ("mobius.cli.fleet:smoke", "Ask the serving releases whether they do what they promise."),
     "status": ("mobius.cli.fleet:status", "Show what every host keeps and serves."),
 }
-# Commands of a group that stand in a storey above the group's own: group, name, where.
-_FROM_ABOVE: tuple[tuple[str, str, str], ...] = (
+# Commands of a group that another module has: group, name, where.
+_ADDED_COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("dhash", "serve", "mobius.cli.service:serve"),
     ("dhash", "token", "mobius.cli.service:token"),
 )
 
 
 class _LazyGroup(click.Group):
-    """A group whose commands are imported when one of them is asked for."""
+    """A group whose commands are imported when one of them is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return sorted(_COMMANDS)
@@ -53,10 +53,10 @@ class _LazyGroup(click.Group):
             return None
         try:
             command = _load(_COMMANDS[cmd_name][0])
-            for group, name, place in _FROM_ABOVE:
+            for group, name, location in _ADDED_COMMANDS:
                 if group == cmd_name:
                     assert isinstance(command, click.Group)
-                    command.add_command(_load(place), name)
+                    command.add_command(_load(location), name)
         except ModuleNotFoundError as error:
             raise MobiusError(
                 "missing_dependency",
@@ -70,9 +70,9 @@ class _LazyGroup(click.Group):
             formatter.write_dl([(name, line) for name, (_, line) in sorted(_COMMANDS.items())])
 
 
-def _load(place: str) -> click.Command:
+def _load(location: str) -> click.Command:
     """The command at `module:name`."""
-    module, _, name = place.partition(":")
+    module, _, name = location.partition(":")
     command = getattr(importlib.import_module(module), name)
     assert isinstance(command, click.Command)
     return command
@@ -81,11 +81,11 @@ def _load(place: str) -> click.Command:
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="mobius")
 def cli() -> None:
-    """Ships a service to a fleet of hosts and can always take it back.
+    """Ships a service to a fleet of hosts and can always roll it back.
 
     \b
     Exit codes: 0 success, 1 input, 2 processing or a failed gate, 3 environment,
-    4 time-out, 5 resources. docs/EXIT_CODES.md says who is woken by which.
+    4 time-out, 5 resources. docs/EXIT_CODES.md says which team each code alerts.
 
     \b
     Examples:
@@ -97,7 +97,7 @@ def cli() -> None:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and say how it ended: a code of `ExitCode`, whatever happened. Failures are told on stderr."""
+    """Run the command and give how it ended: a code of `ExitCode` in every case. Failures go to stderr."""
     try:
         result: Any = cli.main(args=arguments, prog_name="mobius", standalone_mode=False)
     except MobiusError as error:
@@ -114,7 +114,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _fail(
             MobiusError(outcome, f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}.")
         )
-    except Exception:  # noqa: BLE001 - a defect of ours: everything about it is told, and it is not the input's fault
+    except Exception:  # noqa: BLE001 - a defect of mobius: print everything about it
         traceback.print_exc()
         return _fail(MobiusError("task_failed", "This is a defect in mobius.", do_next="Report the lines above."))
     return result if isinstance(result, int) else int(ExitCode.SUCCESS)

@@ -14,13 +14,22 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, get_args
+from typing import Any, TextIO, get_args
 
 import click
 
-from mobius.cli.render.page import count, page, size
+from mobius.cli.render.dhash import (
+    group_lines,
+    groups_summary,
+    match_lines,
+    pair_lines,
+    path_text,
+    progress_bar,
+    scan_lines,
+)
+from mobius.cli.render.page import count, page
 from mobius.dhash import (
     ALGORITHMS,
     VERIFIED_FILE_MAX_BYTES,
@@ -38,9 +47,6 @@ from mobius.dhash import (
 from mobius.dhash.errors import PictureError
 from mobius.durable import write_bytes
 from mobius.errors import MobiusError
-
-if TYPE_CHECKING:
-    from click._termui_impl import ProgressBar
 
 _format = click.option(
     "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True,
@@ -101,14 +107,14 @@ def hash_command(files: tuple[Path, ...], mode: Mode, form: str) -> None:
             if form == "json":
                 click.echo(json.dumps({"path": str(path), "error": reason}))
             else:
-                click.echo(f"{_line(path)}: {reason}", err=True)
+                click.echo(f"{path_text(path)}: {reason}", err=True)
             continue
         if form == "json":
             click.echo(json.dumps({"path": str(path), **fingerprint.as_dict()}))
             continue
-        click.echo(f"{fingerprint.dhash.hex}  {_line(path)}")
+        click.echo(f"{fingerprint.dhash.hex}  {path_text(path)}")
         for warning in fingerprint.warnings:
-            click.echo(f"{_line(path)}: {warning}", err=True)
+            click.echo(f"{path_text(path)}: {warning}", err=True)
     if failed:
         outcome = "invalid_input" if failed == len(files) else "files_failed"
         raise MobiusError(outcome, f"{failed} of {count(len(files), 'file')} cannot be hashed.")
@@ -131,29 +137,22 @@ def scan(folder: Path, index: Path, release: str, threads: int | None, mode: Mod
 
     Unchanged and renamed files are not read again. A scan that was stopped goes on where it was. What cannot be read is
     listed with the reason; the exit code is then 2, and everything else was done. Pairs that may be duplicates are
-    looked at on their pixels at the end.
+    verified on their pixels at the end.
 
     \b
     mobius dhash scan ~/Pictures
     mobius dhash scan /srv/photos --index photos.sqlite --format json
     """
     started = time.monotonic()
-    with Library(index, release=release) as library, _progress() as progress:
+    with Library(index, release=release) as library, progress_bar() as progress:
         report = library.scan(folder, mode=mode, threads=threads, progress=progress)
         total = len(library)
-        _prove(library, threads)
+        _verify_pairs(library, threads)
     if form == "json":
         answer: dict[str, Any] = {**dataclasses.asdict(report), "algorithm": ALGORITHMS[mode], "in_index": total}
         click.echo(json.dumps({**answer, "seconds": round(time.monotonic() - started, 3)}))
     else:
-        for entry in report.unreadable:
-            click.echo(f"unreadable  {_line(entry.path)}: {entry.reason}")
-        links = f", {count(report.links, 'link')} not followed" if report.links else ""
-        click.echo(
-            f"{count(report.images, 'picture')}: {report.hashed} hashed, {report.known} known by their bytes, "
-            f"{report.unchanged} unchanged, {report.renamed} renamed, {report.removed} removed, "
-            f"{len(report.unreadable)} unreadable{links}"
-        )
+        _print_lines(scan_lines(report))
     if report.unreadable:
         raise MobiusError("files_failed", f"{count(len(report.unreadable), 'file')} could not be read.")
 
@@ -177,8 +176,11 @@ def duplicates(index: Path, html_file: Path | None, form: str) -> None:
     mobius dhash duplicates --index photos.sqlite --format json
     """
     with _existing(index) as library:
-        _prove(library)
-        groups, (asked, doubtful) = library.duplicates(), _to_review(library, html_file is not None)
+        _verify_pairs(library)
+        groups, (to_review, doubtful) = (
+            library.duplicates(),
+            _pairs_to_review(library, with_pairs=html_file is not None),
+        )
         if html_file is not None:
             write_bytes(html_file, page(groups, doubtful, library.thumbnail))
     if form == "json":
@@ -195,18 +197,8 @@ def duplicates(index: Path, html_file: Path | None, form: str) -> None:
             listed.append([first, *others])
         click.echo(json.dumps(listed))
         return
-    for group in groups:
-        click.echo(f"keep        {_described(group.keeper.path, group.keeper)}")
-        for other in group.others:
-            near = "same bytes" if other.pair is None else count(other.distance, "bit")
-            click.echo(f"{near:<12}{_described(other.picture.path, other.picture)}")
-        click.echo()
-    copies = sum(len(group.others) for group in groups)
-    click.echo(
-        f"{count(len(groups), 'group')}, {count(copies, 'copy', 'copies')} beside what to keep, "
-        f"{count(asked, 'pair')} to review",
-        err=True,
-    )
+    _print_lines(group_lines(groups))
+    click.echo(groups_summary(groups, to_review=to_review), err=True)
 
 
 @dhash.command()
@@ -220,7 +212,7 @@ def duplicates(index: Path, html_file: Path | None, form: str) -> None:
 def search(
     picture: str, index: Path, max_distance: int | None, limit: int, transforms: bool, mode: Mode, form: str
 ) -> None:
-    """Find a picture's likes, confident matches first, then the nearest.
+    """Find pictures like this one, confident matches first, then the nearest.
 
     PICTURE is a file, or the 32 hexadecimal digits that `mobius dhash hash` prints.
 
@@ -231,36 +223,34 @@ def search(
     """
     with _existing(index) as library:
         query = _query(picture, mode)
-        found = library.search(
+        matches = library.search(
             query, max_distance=max_distance, limit=limit, transforms=transforms,
-            load_query=lambda side: _seen(Path(picture), query, side),
+            load_query=lambda side: _load_query(Path(picture), query, side),
         )  # fmt: skip
     if form == "json":
         click.echo(
             json.dumps(
                 [
                     {
-                        **one.picture.as_dict(),
-                        "distance": one.distance,
-                        "transform": one.transform,
-                        "confidence": one.confidence,
+                        **match.picture.as_dict(),
+                        "distance": match.distance,
+                        "transform": match.transform,
+                        "confidence": match.confidence,
                     }
-                    for one in found
+                    for match in matches
                 ]
             )
         )
         return
-    for one in found:
-        turned = "" if one.transform == "none" else f"  ({one.transform})"
-        click.echo(f"{one.confidence:<9}  {one.distance:3}  {_described(one.picture.path, one.picture)}{turned}")
-    click.echo(f"{len(found)} found", err=True)
+    _print_lines(match_lines(matches))
+    click.echo(f"{len(matches)} found", err=True)
 
 
 @dhash.command()
 @_index
 @click.option(
     "--decide", "decided", type=(str, click.Choice(get_args(DecisionKind))), multiple=True, metavar="ID same|different",
-    help="Say it of a pair; may be given several times.",
+    help="Decide about a pair; may be repeated.",
 )  # fmt: skip
 @click.option("--ask", is_flag=True, help="Go through the pairs one by one, here at the terminal.")
 @click.option("--by", default=None, help="Who decides.  [default: your user name]")
@@ -276,7 +266,7 @@ def review(
     after: str | None,
     form: str,
 ) -> None:
-    """List the pairs that a person should look at, or decide about them.
+    """List the pairs that a person should review, or decide about them.
 
     Decisions are kept with name and time: `same` puts a pair into one group, `different` is never asked again. They
     hold for duplicates that were certain, too (`pair` in the json of `duplicates` is their ID).
@@ -292,7 +282,7 @@ def review(
             made = [dataclasses.asdict(library.decide(identity, decision, name)) for identity, decision in decided]
             click.echo(json.dumps(made) if form == "json" else f"{len(made)} decided by {name}")
             return
-        _prove(library)
+        _verify_pairs(library)
         if ask:
             _ask(library, name)
             return
@@ -306,8 +296,8 @@ def review(
                     {
                         "id": pair.id, "distance": pair.distance, "score": pair.score,
                         **{
-                            place: {key: value for key, value in picture.as_dict().items() if key in keys}
-                            for place, picture in (("first", pair.first), ("second", pair.second))
+                            position: {key: value for key, value in picture.as_dict().items() if key in keys}
+                            for position, picture in (("first", pair.first), ("second", pair.second))
                         },
                     }
                     for pair in pairs
@@ -316,7 +306,7 @@ def review(
         )  # fmt: skip
         return
     for pair in pairs:
-        _show(pair)
+        _print_lines(pair_lines(pair))
     click.echo(f"{len(pairs)} of {count(total, 'pair')} to review", err=True)
 
 
@@ -343,8 +333,10 @@ def export_command(file: Path, index: Path, kind: ExportFormat | None, form: str
         click.echo(data, nl=False)
     else:
         write_bytes(file, data)
-    said = json.dumps({"file": str(file), "images": images}) if form == "json" else f"{count(images, 'image')} exported"
-    click.echo(said, err=str(file) == "-")
+    text_line = (
+        json.dumps({"file": str(file), "images": images}) if form == "json" else f"{count(images, 'image')} exported"
+    )
+    click.echo(text_line, err=str(file) == "-")
 
 
 @dhash.command("import")
@@ -371,6 +363,11 @@ def import_command(file: Path, index: Path, kind: ExportFormat | None, form: str
         click.echo(f"{count(report.images, 'image')} read; new: {', '.join(new)}")
 
 
+def _print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        click.echo(line)
+
+
 def _existing(index: Path) -> Library:
     """The index, which these commands do not make."""
     if not index.exists():
@@ -378,13 +375,15 @@ def _existing(index: Path) -> Library:
     return Library(index)
 
 
-def _prove(library: Library, threads: int | None = None) -> None:
-    """Look at what may be certain. When that cannot be written down, what is known so far is still good."""
+def _verify_pairs(library: Library, threads: int | None = None) -> None:
+    """Verify candidate pairs. When the results cannot be stored, what is known so far still holds."""
     try:
-        with _progress("pairs") as progress:
+        with progress_bar("pairs") as progress:
             library.verify_pairs(threads=threads, progress=progress)
     except MobiusError as error:
-        click.echo(f"Not all pairs could be looked at, so some are doubtful that need not be: {error.reason}", err=True)
+        click.echo(
+            f"Not all pairs could be verified, so some that are certain show as doubtful: {error.reason}", err=True
+        )
 
 
 def _query(picture: str, mode: Mode) -> Fingerprint | Dhash:
@@ -393,32 +392,32 @@ def _query(picture: str, mode: Mode) -> Fingerprint | Dhash:
     try:
         return hash_file(picture, mode, descriptor=True)
     except OSError as error:
-        raise MobiusError("invalid_input", f"{_line(picture)} cannot be read: {error.strerror}.") from error
+        raise MobiusError("invalid_input", f"{path_text(picture)} cannot be read: {error.strerror}.") from error
 
 
-def _seen(path: Path, query: Fingerprint | Dhash, side: int) -> VerificationImage | None:
-    """As `Library.search` looks at it; None of a mere hash, of what is damaged and was hashed in spite of it, and of
-    what is too large to be read at once."""
+def _load_query(path: Path, query: Fingerprint | Dhash, side: int) -> VerificationImage | None:
+    """The query's picture for `Library.search`; None of a mere hash, of a damaged picture that was hashed in spite of
+    it, and of a file that is too large to be read at once."""
     if isinstance(query, Fingerprint) and not query.warnings and query.size <= VERIFIED_FILE_MAX_BYTES:
         with contextlib.suppress(PictureError, OSError):
             data = path.read_bytes()
-            # another picture may have taken its place meanwhile
+            # the file may hold another picture by now
             return load_for_verification(data, side) if hashlib.sha256(data).hexdigest() == query.sha256 else None
     return None
 
 
-def _to_review(library: Library, whole: bool) -> tuple[int, list[ReviewPair]]:
-    """How many pairs there are to review, and all of them when they are wanted `whole`."""
+def _pairs_to_review(library: Library, *, with_pairs: bool) -> tuple[int, list[ReviewPair]]:
+    """How many pairs there are to review, and on request all of them."""
     total = library.figures()["review"]
-    return total, library.review(limit=total) if whole and total else []
+    return total, library.review(limit=total) if with_pairs and total else []
 
 
 def _ask(library: Library, by: str) -> None:
-    """Go through the questions at the terminal; each answer is kept at once."""
+    """Go through the pairs at the terminal; each answer is kept at once."""
     after: str | None = None
     while pairs := library.review(after=after, limit=1):
         pair = pairs[0]
-        _show(pair)
+        _print_lines(pair_lines(pair))
         answer = click.prompt("same, different, next or quit", type=click.Choice(["s", "d", "n", "q"]), err=True)
         if answer == "q":
             return
@@ -427,24 +426,6 @@ def _ask(library: Library, by: str) -> None:
         if answer in words:
             library.decide(pair.id, words[answer], by)
     click.echo("That was the last one.", err=True)
-
-
-def _show(pair: ReviewPair) -> None:
-    alike = "" if pair.score is None else f", {pair.score:.0%} alike"
-    click.echo(f"{pair.id}  {pair.distance} of 128 bits differ{alike}")
-    for picture in (pair.first, pair.second):
-        click.echo(f"    {_described(picture.path, picture)}")
-
-
-def _described(path: str | None, picture: Any) -> str:
-    where = _line(path) if path is not None else f"posted {picture.sha256}"
-    return f"{where}  {picture.width} x {picture.height}, {size(picture.size)}"
-
-
-def _line(path: Path | str) -> str:
-    """A path on one line of a terminal: what would break or control it is escaped."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def _kind(file: Path, kind: ExportFormat | None) -> ExportFormat:
@@ -460,34 +441,3 @@ def _reading(file: Path) -> Iterator[TextIO]:
         raise MobiusError("invalid_input", f"{file} cannot be read: {error.strerror}.") from error
     with binary, io.TextIOWrapper(binary, encoding="utf-8-sig", newline="") as stream:
         yield stream
-
-
-@contextlib.contextmanager
-def _progress(what: str = "pictures") -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on standard error, with rate of `what` and time left; nothing when that is no terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    with contextlib.ExitStack() as stack:
-        bar: ProgressBar[int | None] | None = None
-        started = time.monotonic()
-        shown = first = 0
-
-        def progress(done: int, total: int) -> None:
-            nonlocal bar, shown, first
-            if bar is None:
-                # what did not have to be read is no measure of the time that the rest takes
-                first = shown = done - 1
-                bar = stack.enter_context(
-                    click.progressbar(
-                        length=total - first, show_pos=True, file=sys.stderr, item_show_func=rate, update_min_steps=1
-                    )
-                )
-            bar.update(done - shown, done)
-            shown = done
-
-        def rate(done: int | None) -> str | None:
-            seconds = time.monotonic() - started
-            return None if done is None or seconds < 1 else f"{(done - first) / seconds:.0f} {what}/s"
-
-        yield progress

@@ -230,10 +230,10 @@ def test_a_query_is_seen_as_the_bytes_that_were_hashed_or_not_at_all(
     folder = make_folder(tmp_path / "pictures", 2)
     one, other = folder / "0/0000.jpg", folder / "1/0001.jpg"
     query = hash_file(one, descriptor=True)
-    assert dhash_command._seen(one, query, 64) is not None
-    assert dhash_command._seen(other, query, 64) is None, "another picture has taken its place"
+    assert dhash_command._load_query(one, query, 64) is not None
+    assert dhash_command._load_query(other, query, 64) is None, "another picture has taken its place"
     monkeypatch.setattr(dhash_command, "VERIFIED_FILE_MAX_BYTES", query.size - 1)
-    assert dhash_command._seen(one, query, 64) is None, "it would be read at once"
+    assert dhash_command._load_query(one, query, 64) is None, "it would be read at once"
 
 
 # -- review ------------------------------------------------------------------------------------------------------------
