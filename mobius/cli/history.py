@@ -21,7 +21,7 @@ from mobius.cli.render.report import report_page
 from mobius.control.history import query, verifier
 from mobius.control.history.writer import default_folder
 from mobius.control.run.inventory import inventory_value
-from mobius.control.run.project import DEFAULT_INVENTORY, find_checkout, find_inventory
+from mobius.control.run.project import DEFAULT_INVENTORY, find_inventory, find_project
 from mobius.control.run.runner import RunRequest, run_playbook
 from mobius.errors import ExitCode, MobiusError
 
@@ -30,8 +30,8 @@ def folder_of(folder: str | None, inventory: str) -> Path:
     """The folder of the history: --dir, else what the inventory says, else the default."""
     if folder:
         return Path(folder).expanduser().absolute()
-    checkout = find_checkout()
-    configured = inventory_value(inventory, checkout, "mobius_history_dir", "Or name the history's folder with --dir.")
+    project = find_project()
+    configured = inventory_value(inventory, project, "mobius_history_dir", "Or name the history's folder with --dir.")
     return Path(configured).expanduser().resolve() if configured else default_folder(os.environ)
 
 
@@ -208,11 +208,11 @@ def report(folder: Path, inventory: str, output: str, offline: bool) -> int:
 
 def read_witnesses(inventory: str) -> dict[str, Any]:
     """`{host: {heads, journal}}` of every host of the inventory; null for one that did not answer."""
-    checkout = find_checkout()
+    project = find_project()
     request = RunRequest(
-        playbook=checkout / "playbooks/witnesses.yml",
-        inventory=find_inventory(inventory, checkout),
-        checkout=checkout,
+        playbook=project.playbooks / "witnesses.yml",
+        inventory=find_inventory(inventory, project),
+        project=project,
         watched="mobius.dhash.witness_info",
     )
     summary = run_playbook(request, Lines(lambda _line: None))

@@ -18,7 +18,7 @@ from mobius.cli.options import format_option
 from mobius.cli.render.lab import lab_lines
 from mobius.cli.render.progress import showing
 from mobius.control.lab import read_status
-from mobius.control.run.project import find_checkout, find_inventory
+from mobius.control.run.project import DEFAULT_INVENTORY, find_inventory, find_project
 from mobius.control.run.runner import RunRequest, run_playbook
 from mobius.errors import ExitCode, MobiusError
 
@@ -27,13 +27,12 @@ _UP_TIMEOUT = 1200.0
 
 def _run(variables: dict[str, Any], *, root: str | None, check: bool, form: str) -> int:
     """Run the lab's playbook to its end; the result is an exit code."""
-    checkout = find_checkout()
-    if root is not None:
-        variables["lab_root"] = str(Path(root).resolve())
+    project = find_project()
+    variables["lab_root"] = str(_lab_root(root).resolve())
     request = RunRequest(
-        playbook=checkout / "playbooks" / "lab.yml",
-        inventory=find_inventory("inventories/local", checkout),
-        checkout=checkout,
+        playbook=project.playbooks / "lab.yml",
+        inventory=find_inventory(DEFAULT_INVENTORY, project),
+        project=project,
         variables=variables,
         check=check,
         diff=check,
@@ -51,7 +50,7 @@ def _run(variables: dict[str, Any], *, root: str | None, check: bool, form: str)
 _root = click.option(
     "--root",
     type=click.Path(file_okay=False, exists=True),
-    help="The checkout whose lab is meant.  [default: this one]",
+    help="The folder that the lab belongs to.  [default: the checkout, else the current folder]",
 )
 _check = click.option("--check", is_flag=True, help="Change nothing; show what would change.")
 
@@ -90,12 +89,12 @@ def up(*, hosts: int, debian: str, publish: tuple[int, ...], check: bool, root: 
     variables: dict[str, Any] = {"lab_hosts": hosts, "lab_debian": debian, "lab_extra_ports": list(publish)}
     code = _run(variables, root=root, check=check, form=form)
     if form == "text" and not check:
-        click.echo("\n".join(lab_lines(read_status(_checkout(root)))))
+        click.echo("\n".join(lab_lines(read_status(_lab_root(root)))))
     return code
 
 
 @lab.command()
-@click.option("--images", is_flag=True, help="Remove the base images, too, unless another checkout's hosts use them.")
+@click.option("--images", is_flag=True, help="Remove the base images, too, unless another lab's hosts use them.")
 @_check
 @_root
 @format_option
@@ -110,7 +109,7 @@ def down(*, images: bool, check: bool, root: str | None, form: str) -> int:
 @format_option
 def status(*, root: str | None, form: str) -> int:
     """Show the lab's hosts. The exit code is 0 when there are some and all run, else 3."""
-    lab_status = read_status(_checkout(root))
+    lab_status = read_status(_lab_root(root))
     if form == "json":
         rows = [asdict(host) for host in lab_status.hosts]
         click.echo(
@@ -124,5 +123,5 @@ def status(*, root: str | None, form: str) -> int:
     return 0 if lab_status.running else int(ExitCode.ENVIRONMENT)
 
 
-def _checkout(root: str | None) -> Path:
-    return find_checkout() if root is None else Path(root)
+def _lab_root(root: str | None) -> Path:
+    return find_project().folder if root is None else Path(root)

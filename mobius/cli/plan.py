@@ -31,19 +31,19 @@ from mobius.control.plan import plan as plans
 from mobius.control.plan.changes import Fidelity
 from mobius.control.plan.planned_run import not_compared
 from mobius.control.run.inventory import inventory_values
-from mobius.control.run.project import find_checkout
+from mobius.control.run.project import Project, find_project
 from mobius.control.run.runner import RunSummary
 from mobius.errors import ExitCode, MobiusError
 
 
 def _playbook(name: str) -> str:
-    """The file's name of a playbook of the checkout: `release`, `release.yml` or `playbooks/release.yml`.
+    """The file's name of a playbook of the collection: `release`, `release.yml` or `playbooks/release.yml`.
 
     Raises:
-        MobiusError: invalid_input, when the checkout has no such playbook.
+        MobiusError: invalid_input, when the collection has no such playbook.
     """
     path = Path(name if name.endswith((".yml", ".yaml")) else f"{name}.yml")
-    folder = find_checkout() / "playbooks"
+    folder = find_project().playbooks
     file = folder / path.name
     if path.parent.name in ("", "playbooks") and file.is_file():
         return path.name
@@ -203,17 +203,22 @@ def apply(
 
 
 def _inventory_of(made: plans.ChangePlan) -> str:
-    """The inventory of a plan: from the checkout when it lies there."""
-    source = find_checkout() / str(made.made_from["inventory"])
-    return str(source if source.exists() else made.made_from["inventory"])
+    """The inventory of a plan: below the project or the collection when it lies there."""
+    inventory = str(made.made_from["inventory"])
+    return str(_find(inventory, find_project()) or inventory)
+
+
+def _find(inventory: str, project: Project) -> Path | None:
+    """The path of an inventory that a plan names relative to the project or to the collection."""
+    paths = (folder / inventory.partition(", ")[0] for folder in (project.folder, project.collection))
+    return next((path for path in paths if path.exists()), None)
 
 
 def _rule_of(made: plans.ChangePlan, signers: Path | None) -> approvals.Rule | None:
     """The rule of the plan's inventory as far as it is at hand; None when there is no list of signers here."""
-    checkout = find_checkout()
-    inventory = str(made.made_from["inventory"])
-    source = checkout / inventory.partition(", ")[0]
-    rule = approvals.Rule.read(inventory_values(str(source), checkout, approvals.VARIABLES) if source.exists() else {})
+    project = find_project()
+    source = _find(str(made.made_from["inventory"]), project)
+    rule = approvals.Rule.read(inventory_values(str(source), project, approvals.VARIABLES) if source else {})
     if signers:
         return dataclasses.replace(rule, signers=signers.expanduser().absolute())
     return rule if rule.signers and rule.signers.exists() else None

@@ -20,7 +20,7 @@ from mobius.cli.options import format_option
 from mobius.cli.render.outcome import changes_line, outcome_lines
 from mobius.cli.render.progress import showing
 from mobius.control.run.outcome import ending
-from mobius.control.run.project import DEFAULT_INVENTORY, find_checkout, find_inventory
+from mobius.control.run.project import DEFAULT_INVENTORY, find_inventory, find_project
 from mobius.control.run.runner import DEFAULT_TIMEOUT, RunRequest, RunSummary, extra_argument, run_playbook
 from mobius.errors import ExitCode, MobiusError
 
@@ -58,7 +58,7 @@ def playbook_options(command: Callable[..., int]) -> Callable[..., int]:
             default=DEFAULT_INVENTORY,
             show_default=True,
             metavar="PATH",
-            help="Inventory, from here or from the checkout.",
+            help="Inventory: a path below the current folder or the project.",
         ),
         click.option("--limit", metavar="PATTERN", help="Only these hosts or groups."),
         click.option("-e", "--extra-vars", "extra", multiple=True, metavar="KEY=VALUE|@FILE", help="Set variables."),
@@ -97,7 +97,7 @@ def bundle_option(command: Callable[..., int]) -> Callable[..., int]:
 
 
 def bundle_variables(bundle: str | None) -> dict[str, Any]:
-    """`mobius_bundle` as an absolute path, since the playbook is run in the checkout.
+    """`mobius_bundle` as an absolute path, since the playbook runs in the project's folder.
 
     Raises:
         MobiusError: bundle_invalid, when there is no such file.
@@ -136,11 +136,11 @@ def run(
 ) -> RunSummary:
     """Run one playbook. What is refused before Ansible starts ends as a summary too: programs get their JSON."""
     try:
-        checkout = find_checkout()
+        project = find_project()
         request = RunRequest(
-            playbook=checkout / "playbooks" / playbook,
-            inventory=find_inventory(options.inventory, checkout),
-            checkout=checkout,
+            playbook=project.playbooks / playbook,
+            inventory=find_inventory(options.inventory, project),
+            project=project,
             variables=variables,
             extra=tuple(extra_argument(text) for text in options.extra),
             limit=options.limit,

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The lab of a checkout: which hosts it has, by its record `.lab/lab.json` and by podman."""
+"""The lab of a folder: which hosts it has, by its record `.lab/lab.json` and by podman."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class LabHostStatus:
 
 @dataclass(frozen=True)
 class LabStatus:
-    """The lab of one checkout; no hosts when it is down."""
+    """The lab of one folder; no hosts when it is down."""
 
     lab: str | None
     hosts: tuple[LabHostStatus, ...]
@@ -49,11 +49,11 @@ class LabStatus:
 
 
 def read_status(root: Path) -> LabStatus:
-    """The lab of the checkout `root`, by its record and podman.
+    """The lab of the folder `root`, by its record and podman.
 
     Raises:
         MobiusError: `missing_dependency` without podman; `environment_failed` when podman does not answer, or when the
-            record is damaged or another checkout's.
+            record is damaged.
     """
     path = root / ".lab" / "lab.json"
     try:
@@ -68,7 +68,7 @@ def read_status(root: Path) -> LabStatus:
             "environment_failed", f"{path} cannot be read ({error}).", do_next="Run `mobius lab up`."
         ) from error
     if not is_ours:
-        # .lab was copied along with its checkout: those hosts are not ours.
+        # .lab was copied with its folder: its hosts belong to the other one.
         return LabStatus(None, (), None)
     states = _container_states(lab)
     statuses = tuple(LabHostStatus(state=states.get(host["container"], "missing"), **host) for host in hosts)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ansible import context
+from ansible import constants, context
 from ansible.plugins.action import ActionBase
 from ansible.release import __version__ as ansible_version
 from ansible.utils.vars import load_extra_vars
@@ -24,10 +24,17 @@ from mobius.control.plan.plan import fingerprint
 from mobius.control.plan.planned_run import PLANNING
 from mobius.control.plan.rule import ChangeRequest, RuleVerdict, examine, host_refusal
 from mobius.control.run.action import current_workspace
+from mobius.control.run.project import PROJECT_VARIABLE
 from mobius.control.run.run_id import ENVIRONMENT_NAME, current_run_id, find_actor
 from mobius.control.run.workspace import RunWorkspace
 from mobius.errors import MobiusError
 
+_COLLECTION = Path(__file__).resolve().parents[2]
+_CALLBACK = "mobius.dhash.outcome"
+_NOT_RECORDED = (
+    "The end of this run will not be recorded. "
+    f"To record it, add {_CALLBACK} to callbacks_enabled in section [defaults] of ansible.cfg."
+)
 _WITNESS = "mobius.dhash.witness"
 _RELEASES = "mobius.dhash.release_info"
 
@@ -91,9 +98,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         from_host = {name: kept.get(name) for name in ("release", "witnessed", "warnings") if name in kept}
         if planning:
             from_host["state"] = state
+        warnings = list(from_host.get("warnings") or [])
         if finding:
-            warnings = from_host.get("warnings") or []
-            from_host["warnings"] = [*warnings, f"The run itself would be refused now: {finding}"]
+            warnings.append(f"The run itself would be refused now: {finding}")
+        if _CALLBACK not in constants.CALLBACKS_ENABLED:
+            warnings.append(_NOT_RECORDED)
+        if warnings:
+            from_host["warnings"] = warnings
         own = {"run": run_id, "actor": actor, "finding": finding, "ansible_facts": facts}
         return {**result, **from_host, "changed": False, **own}
 
@@ -155,8 +166,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         intent = Intent(
             run=run_id,
             actor=actor,
-            playbook=str(Path(playbook).absolute()) if playbook else "",
-            checkout=Path(str(known.get("playbook_dir", "."))).absolute().parent,
+            playbook=_playbook_path(playbook),
+            project=_project_folder(os.environ),
+            collection=_COLLECTION,
             inventory=tuple(str(source) for source in arguments.get("inventory") or ()),
             hosts=tuple(str(host) for host in known.get("ansible_play_hosts_all", ())),
             check=bool(self._task.check_mode),
@@ -182,3 +194,18 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def _known(self, known: dict[str, Any], name: str) -> Any:
         """A variable's value with its templates filled in, None when it is not set."""
         return self._templar.template(known[name]) if name in known else None
+
+
+def _project_folder(environment: Mapping[str, str]) -> Path:
+    """The user's folder: what `mobius` names, else the checkout; with an installed collection, the current folder."""
+    if folder := environment.get(PROJECT_VARIABLE):
+        return Path(folder)
+    return Path.cwd() if _COLLECTION.parents[1].name == "ansible_collections" else _COLLECTION
+
+
+def _playbook_path(playbook: str) -> str:
+    """The absolute path of a playbook, which may also be named `mobius.dhash.release`."""
+    name = playbook.removeprefix("mobius.dhash.")
+    if name != playbook and not Path(playbook).exists():
+        return str(_COLLECTION / "playbooks" / f"{name}.yml")
+    return str(Path(playbook).absolute()) if playbook else ""

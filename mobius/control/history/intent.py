@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import mobius
 from mobius import __version__
 from mobius.control.history.writer import History
 
@@ -23,7 +24,7 @@ CHANGE_FIELDS = ("ticket", "release_owner", "deploy_operator", "media_engineer",
 
 
 def repository(folder: Path) -> dict[str, Any]:
-    """`{commit, clean}` of the checkout; both null where git does not know it."""
+    """`{commit, clean}` of the project; both null where git does not know it."""
 
     def git(*arguments: str) -> str | None:
         try:
@@ -75,26 +76,29 @@ def origin(environment: Mapping[str, str]) -> dict[str, Any]:
     return {"machine": socket.gethostname(), "user": None, "ssh_client": ssh[0] if ssh else None}
 
 
-_CODE = ("playbooks", "roles", "plugins", "mobius", "ansible.cfg")
-
-
-def code_digest(checkout: Path) -> str | None:
-    """SHA-256 over everything of a checkout that decides what a run does."""
-    return tree_digest([str(checkout / name) for name in _CODE])
+def code_digest(collection: Path) -> str | None:
+    """SHA-256 over the collection and this package: everything of MOBIUS that decides what a run does."""
+    sources = (
+        *(collection / name for name in ("playbooks", "roles", "plugins")),
+        Path(mobius.__file__).resolve().parent,
+        collection / "ansible.cfg",
+    )
+    return tree_digest([str(source) for source in sources])
 
 
 @dataclass(frozen=True)
 class Intent:
     """What a run is about to do, as the action plugin sees it.
 
-    `variables` are the extra variables, of which only names and keyed digests are recorded; `bundle` and `plan` are
-    paths or empty.
+    `project` is the user's folder and `collection` that of the playbooks; a checkout is both. `variables` are the extra
+    variables, of which only names and keyed digests are recorded. `bundle` and `plan` are paths or empty.
     """
 
     run: str
     actor: str
     playbook: str
-    checkout: Path
+    project: Path
+    collection: Path
     inventory: tuple[str, ...]
     hosts: tuple[str, ...]
     check: bool
@@ -113,17 +117,17 @@ class Intent:
         """The data of the `intent` record."""
         playbook = Path(self.playbook)
         bundle = Path(self.bundle) if self.bundle else None
-        names = tuple(_short(source, self.checkout) for source in self.inventory)
+        names = tuple(self._short(source) for source in self.inventory)
         return {
             "actor": self.actor,
             "from": origin(environment),
             "via": self.via,
-            **repository(self.checkout),
-            "playbook": _short(self.playbook, self.checkout),
+            **repository(self._repository),
+            "playbook": self._short(self.playbook),
             "playbook_sha256": file_digest(playbook),
             "inventory": ", ".join(names),
             "inventory_sha256": tree_digest(self.inventory),
-            "code_sha256": code_digest(self.checkout),
+            "code_sha256": code_digest(self.collection),
             "bundle": bundle.name if bundle else None,
             "bundle_sha256": file_digest(bundle) if bundle else None,
             "hosts": sorted(self.hosts),
@@ -143,9 +147,16 @@ class Intent:
             },
         }
 
+    @property
+    def _repository(self) -> Path:
+        """The folder whose commit is recorded: the project, or that of a playbook which lies elsewhere."""
+        playbook = Path(self.playbook).resolve()
+        ours = any(playbook.is_relative_to(folder.resolve()) for folder in (self.collection, self.project))
+        return self.project if ours else playbook.parent
 
-def _short(path: str, checkout: Path) -> str:
-    try:
-        return Path(path).resolve().relative_to(checkout.resolve()).as_posix()
-    except ValueError:
+    def _short(self, path: str) -> str:
+        """A path relative to the collection or the project, so that it means the same on another machine."""
+        for folder in (self.collection, self.project):
+            with contextlib.suppress(ValueError):
+                return Path(path).resolve().relative_to(folder.resolve()).as_posix()
         return path

@@ -7,14 +7,13 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from mobius.control.run.project import find_inventory
+from mobius.control.run.project import Project, find_inventory
 from mobius.errors import MobiusError
 
 
-def inventory_value(inventory: str, checkout: Path, name: str, otherwise: str = "") -> str | None:
+def inventory_value(inventory: str, project: Project, name: str, otherwise: str = "") -> str | None:
     """A variable's text as the inventory's first host has it, its templates filled in; None when it has none.
 
     Args:
@@ -23,11 +22,11 @@ def inventory_value(inventory: str, checkout: Path, name: str, otherwise: str = 
     Raises:
         MobiusError: unknown_inventory, when it cannot be read, as with a vault whose password is not at hand.
     """
-    value = inventory_values(inventory, checkout, (name,), otherwise).get(name)
+    value = inventory_values(inventory, project, (name,), otherwise).get(name)
     return str(value) if value else None
 
 
-def inventory_values(inventory: str, checkout: Path, names: Sequence[str], otherwise: str = "") -> dict[str, Any]:
+def inventory_values(inventory: str, project: Project, names: Sequence[str], otherwise: str = "") -> dict[str, Any]:
     """Those of the variables that the inventory's first host has, their templates filled in.
 
     Raises:
@@ -39,9 +38,9 @@ def inventory_values(inventory: str, checkout: Path, names: Sequence[str], other
     from ansible.template import Templar
     from ansible.vars.manager import VariableManager
 
-    path = find_inventory(inventory, checkout)
+    path = find_inventory(inventory, project)
     loader = DataLoader()
-    loader.set_basedir(str(checkout))
+    loader.set_basedir(str(project.folder))
     try:
         loader.set_vault_secrets(_vault_secrets())
         sources = InventoryManager(loader=loader, sources=[path])

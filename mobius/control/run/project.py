@@ -1,47 +1,115 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Where a run finds its playbooks and its inventory.
+"""Where a run finds its playbooks, its inventory and the user's files.
 
-`find_checkout` is the only place that looks for the playbooks, so that installing MOBIUS in another way than as a
-checkout (a wheel, a collection) changes nothing else.
+A checkout is both the collection and the project. The wheel carries the collection (setup.py puts it there); then the
+project is the current folder, and a newer collection that is installed in its folder `collections` comes first.
 """
 
 from __future__ import annotations
 
+import json
+import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import mobius
 from mobius.errors import MobiusError
 
 DEFAULT_INVENTORY = "inventories/local"
+PROJECT_VARIABLE = "MOBIUS_PROJECT"
+"""Tells the lab's inventory and playbook, and the history, which folder is the project."""
+
+_COLLECTION = Path("ansible_collections/mobius/dhash")
+_COLLECTIONS_OF_ANSIBLE = ("~/.ansible/collections", "/usr/share/ansible/collections")
 
 
-def find_checkout() -> Path:
-    """The checkout whose playbooks are run: the one this package lies in, else the current folder or one above it.
+@dataclass(frozen=True)
+class Project:
+    """The files of a run.
+
+    `folder` holds the user's files: inventories, hooks, bundles and `.lab`. `collection` holds the playbooks, roles and
+    plugins. `settings` is the ansible.cfg. `collections_path` is empty where the settings name it.
+    """
+
+    folder: Path
+    collection: Path
+    settings: Path
+    collections_path: tuple[Path, ...] = ()
+
+    @property
+    def playbooks(self) -> Path:
+        """The folder of the playbooks."""
+        return self.collection / "playbooks"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment variables that tell Ansible of it."""
+        variables = {"ANSIBLE_CONFIG": str(self.settings), PROJECT_VARIABLE: str(self.folder)}
+        if self.collections_path:
+            variables["ANSIBLE_COLLECTIONS_PATH"] = os.pathsep.join(map(str, self.collections_path))
+        return variables
+
+
+def find_project(package: Path | None = None, current: Path | None = None) -> Project:
+    """The checkout that this package lies in; else the current folder, with the collection of the wheel or a newer one.
+
+    Args:
+        package: the folder of the package `mobius`; this one when left out.
+        current: the current folder.
 
     Raises:
-        MobiusError: environment_failed, when there is none.
+        MobiusError: environment_failed, when there is no collection.
     """
-    here = Path.cwd()
-    for folder in (Path(mobius.__file__).resolve().parents[1], here, *here.parents):
-        if (folder / "galaxy.yml").is_file() and (folder / "playbooks").is_dir():
-            return folder
-    raise MobiusError(
-        "environment_failed",
-        "The playbooks of MOBIUS are not here.",
-        do_next="Run mobius inside a checkout of the project.",
+    package = package or Path(mobius.__file__).resolve().parent
+    checkout = package.parent
+    if _is_collection(checkout):
+        return Project(checkout, checkout, checkout / "ansible.cfg")
+    carried = package / "_collection"
+    if not _is_collection(carried / _COLLECTION):
+        raise MobiusError(
+            "environment_failed",
+            f"The playbooks of MOBIUS are missing from {package}.",
+            do_next="Install the wheel again: `python -m pip install --force-reinstall 'mobius-dhash[control]'`.",
+        )
+    folder = current or Path.cwd()
+    installed = folder / "collections"
+    first, second = (installed, carried) if _is_newer(installed / _COLLECTION) else (carried, installed)
+    others = (Path(path).expanduser() for path in _COLLECTIONS_OF_ANSIBLE)
+    return Project(
+        folder,
+        first / _COLLECTION,
+        carried / _COLLECTION / "ansible.cfg",
+        (first, second, *others),
     )
 
 
-def find_inventory(name: str, checkout: Path) -> str:
-    """The absolute path of an inventory, looked for from here and from the checkout; a list with commas as it is.
+def _is_collection(folder: Path) -> bool:
+    return (folder / "galaxy.yml").is_file() and (folder / "playbooks").is_dir()
+
+
+def _is_newer(collection: Path) -> bool:
+    """Whether a collection that ansible-galaxy installed is newer than this package."""
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        manifest = json.loads((collection / "MANIFEST.json").read_bytes())
+        return Version(manifest["collection_info"]["version"]) > Version(mobius.__version__)
+    except (OSError, ValueError, KeyError, TypeError, InvalidVersion):
+        return False
+
+
+def find_inventory(name: str, project: Project) -> str:
+    """The absolute path of an inventory, relative to the current folder, the project or the collection.
+
+    A list with commas is returned as it is.
 
     Raises:
         MobiusError: unknown_inventory.
     """
     if "," in name:
         return name
-    for folder in (Path.cwd(), checkout):
+    for folder in (Path.cwd(), project.folder, project.collection):
         path = folder / Path(name).expanduser()
         if path.exists():
             return str(path.resolve())

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Runs a playbook of the checkout through ansible-runner: progress, time limit, clean cancel, one outcome.
+"""Runs a playbook of the collection through ansible-runner: progress, time limit, clean cancel, one outcome.
 
 Ansible gets an environment that is listed here and nothing else of the caller's. Its own exit code counts only where
 nothing better is known.
@@ -29,6 +29,7 @@ from mobius.control.run.events import EventListener
 from mobius.control.run.gate_samples import SampleEvents
 from mobius.control.run.outcome import Ending, ending
 from mobius.control.run.progress import Show
+from mobius.control.run.project import Project
 from mobius.control.run.run_id import ENVIRONMENT_NAME, current_run_id
 from mobius.control.run.workspace import FOLDER_VARIABLE, RunWorkspace
 from mobius.errors import MobiusError
@@ -65,7 +66,7 @@ class RunRequest:
 
     playbook: Path
     inventory: str
-    checkout: Path
+    project: Project
     variables: Mapping[str, Any] = field(default_factory=dict)
     extra: tuple[str, ...] = ()
     limit: str | None = None
@@ -161,11 +162,11 @@ def run_playbook(request: RunRequest, show: Show) -> RunSummary:
     started = time.monotonic()
     try:
         run = current_run_id(os.environ, workspace)
-        environment = {**_environment(request.checkout, bin_folder, run), FOLDER_VARIABLE: str(workspace.folder)}
+        environment = {**_environment(request.project, bin_folder, run), FOLDER_VARIABLE: str(workspace.folder)}
         environment[PLANNING] = "1" if request.planning else ""
         config = RunnerConfig(
             private_data_dir=str(workspace.folder),
-            project_dir=str(request.checkout),
+            project_dir=str(request.project.folder),
             playbook=str(request.playbook),
             inventory=request.inventory,
             limit=request.limit,
@@ -222,7 +223,7 @@ def run_playbook(request: RunRequest, show: Show) -> RunSummary:
     )
 
 
-def _environment(checkout: Path, bin_folder: Path, run: str) -> dict[str, str]:
+def _environment(project: Project, bin_folder: Path, run: str) -> dict[str, str]:
     kept = {
         name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)
     }
@@ -231,7 +232,7 @@ def _environment(checkout: Path, bin_folder: Path, run: str) -> dict[str, str]:
         "PATH": f"{bin_folder}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "LANG": "C.UTF-8",
         "LC_ALL": "C.UTF-8",
-        "ANSIBLE_CONFIG": str(checkout / "ansible.cfg"),
+        **project.environment,
         "ANSIBLE_NOCOLOR": "1",
         ENVIRONMENT_NAME: run,
     }
@@ -270,7 +271,7 @@ def _hosts(request: RunRequest, environment: Mapping[str, str]) -> list[str]:
     try:
         answer = subprocess.run(
             command,
-            cwd=request.checkout,
+            cwd=request.project.folder,
             env=dict(environment),
             capture_output=True,
             text=True,

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from mobius.cli.render.progress import Lines
+from mobius.control.run.project import find_project
 from mobius.control.run.runner import RunRequest, RunSummary, run_playbook
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -64,7 +65,7 @@ class Runs:
 
     def request(self, **options: object) -> RunSummary:
         self.lines = []
-        given = {"inventory": str(self.inventory), "checkout": CHECKOUT, "timeout": 60.0, **options}
+        given = {"inventory": str(self.inventory), "project": find_project(), "timeout": 60.0, **options}
         return run_playbook(RunRequest(**given), Lines(self.lines.append))
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from mobius.cli.render.progress import Lines
+from mobius.control.run.project import find_project
 from mobius.control.run.runner import RunRequest, run_playbook
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -127,7 +128,7 @@ def test_no_planted_secret_is_left_anywhere_but_where_it_was_planted(inventory, 
                 RunRequest(
                     playbook=playbook,
                     inventory=str(inventory),
-                    checkout=CHECKOUT,
+                    project=find_project(),
                     verbosity=3,
                     variables={"from_extra": SECRETS["extra"]},
                     extra=(f"@{root / 'extra.json'}",),

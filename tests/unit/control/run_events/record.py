@@ -18,9 +18,9 @@ from typing import Any
 
 from mobius.cli import main
 from mobius.control.run.events import EventListener
-from mobius.control.run.project import find_checkout
+from mobius.control.run.project import find_project
 
-CHECKOUT = str(find_checkout())
+CHECKOUT = str(find_project().folder)
 OF_EVENT = ("event", "created", "event_data")
 OF_DATA = ("play", "task", "task_path", "task_action", "host", "ignore_errors")
 RECORDED = re.compile(r"playbook_on_(play|task)_start|runner_on_(start|ok|skipped|failed|unreachable)|gate_sample")

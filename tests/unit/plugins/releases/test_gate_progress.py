@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mobius.cli.render.progress import Lines
-from mobius.control.run.project import find_checkout
+from mobius.control.run.project import find_project
 from mobius.control.run.runner import RunRequest, run_playbook
 
 RELEASE = "1.2.0-0123456789ab"
@@ -40,7 +40,7 @@ def test_what_a_gate_sees_is_told_while_it_looks(host: Any, tmp_path: Path) -> N
     playbook = tmp_path / "playbook.yml"
     playbook.write_text(PLAYBOOK.format(release=RELEASE, config_dir=host.config_dir))
     said: list[str] = []
-    request = RunRequest(playbook, "here1,", find_checkout(), timeout=120.0, watched="mobius.dhash.gate")
+    request = RunRequest(playbook, "here1,", find_project(), timeout=120.0, watched="mobius.dhash.gate")
     summary = run_playbook(request, Lines(said.append))
     assert summary.ending.outcome == "success", said
     told = [line[11:] for line in said if line[11:].startswith("gate ")]

@@ -11,7 +11,7 @@ import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils.host.state import read_lease
 
 from mobius.cli.render.progress import Lines
-from mobius.control.run.project import find_checkout
+from mobius.control.run.project import find_project
 from mobius.control.run.runner import RunRequest, run_playbook
 
 pytestmark = pytest.mark.slow  # real runs of Ansible
@@ -41,7 +41,7 @@ def release(host: Any, folder: Path, **values: object) -> tuple[str, str, list[s
         if "is waited for" in line:
             holders.append(read_lease(host.host).run)
 
-    end = run_playbook(RunRequest(playbook, "here1,", find_checkout(), timeout=120.0), Lines(hear)).ending
+    end = run_playbook(RunRequest(playbook, "here1,", find_project(), timeout=120.0), Lines(hear)).ending
     return end.outcome, " ".join(" ".join(said).split()), holders
 
 
