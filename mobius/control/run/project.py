@@ -109,8 +109,13 @@ def find_inventory(name: str, project: Project) -> str:
     """
     if "," in name:
         return name
-    for folder in (Path.cwd(), project.folder, project.collection):
+    for folder in (Path.cwd(), project.folder):
         path = folder / Path(name).expanduser()
         if path.exists():
             return str(path.resolve())
+    carried = project.collection / name
+    if carried.exists():
+        # the script, not its folder: pip puts a folder __pycache__ beside it, which Ansible would read as an inventory
+        script = carried / "hosts.py"
+        return str((script if script.is_file() else carried).resolve())
     raise MobiusError("unknown_inventory", f"There is no inventory {name}.")
