@@ -14,6 +14,8 @@ import mobius
 from mobius.manifest import Bundle
 from tests.integration.installed.conftest import Artifacts, call
 
+pytestmark = pytest.mark.lab
+
 ANSIBLE_CFG = """\
 [defaults]
 collections_path = collections
