@@ -1,8 +1,8 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Drills: which unit is started on what, what counts as an answer, what is noted, and that nothing is left behind.
+"""Drills: which unit is started on what, what counts as an answer, what is records, and that nothing is left behind.
 
-The instance is a real HTTP server on the drill's own admin socket; only systemd is played.
+The instance is a real HTTP server on the drill's own admin socket; only systemd is a stand-in.
 """
 
 from __future__ import annotations
@@ -31,9 +31,8 @@ from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusE
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
 from ansible_collections.mobius.dhash.plugins.module_utils.host.state import Activation, Entry
 from ansible_collections.mobius.dhash.plugins.module_utils.host.systemd import Systemd, Unit
-from test_backup import back_up, everything, flip, host, touch_state
 
-__all__ = ["host"]
+from tests.backups import back_up, everything, flip, touch_state
 
 RELEASE = "1.0.0-0123456789ab"
 UNIT = """
@@ -71,7 +70,7 @@ class Stage(Systemd):
         self.host = host
         self.answers = answers
         self.started: list[str] = []
-        self.seen: dict[str, Any] = {}
+        self.bound_files: dict[str, Any] = {}
         self.server: socketserver.BaseServer | None = None
 
     def run_checked(self, *arguments: str, timeout: float = 30.0) -> str:
@@ -98,7 +97,7 @@ class Stage(Systemd):
             for line in template.splitlines()
             if line.startswith("BindPaths=")
         )
-        self.seen = {name: everything(Path(source)) for name, source in bound.items() if Path(source).exists()}
+        self.bound_files = {name: everything(Path(source)) for name, source in bound.items() if Path(source).exists()}
         if self.answers is None:
             return False
         aside = instance_of(self.host).run_dir / RELEASE
@@ -132,8 +131,8 @@ def serve(path: Path, answers: dict[str, Any]) -> socketserver.BaseServer:
 def one_release(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A host that serves RELEASE; whoever runs the tests owns everything."""
     entry = Entry(RELEASE, "2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z", False, None, None)
-    truth = Activation("svc", 1, RELEASE, (entry,))
-    durable.write_json(host.activation_path, truth.as_dict())
+    activation = Activation("svc", 1, RELEASE, (entry,))
+    durable.write_json(host.activation_path, activation.as_dict())
     host.release_dir(RELEASE).mkdir(parents=True)
     (host.release_dir(RELEASE) / "release.json").write_text("{}")
     monkeypatch.setattr(drill, "staged_releases", lambda host: [RELEASE])
@@ -156,7 +155,7 @@ def unit_text(text: str, host: Host, folder: Path, run_dir: Path, environment: d
     return REAL_UNIT_TEXT(text, below_run, folder, Path("/run") / run_dir.name, environment)
 
 
-def well(images: int = 1) -> dict[str, Any]:
+def healthy_answers(images: int = 1) -> dict[str, Any]:
     return {
         "/health": (200, {"status": "pass", "releaseId": RELEASE}),
         "/v1/duplicates": (200, {"groups": []}),
@@ -164,31 +163,31 @@ def well(images: int = 1) -> dict[str, Any]:
     }
 
 
-def practise(host: Host, answers: dict[str, Any] | None, **options: Any) -> tuple[DrillResult, Stage]:
+def drill_with(host: Host, answers: dict[str, Any] | None, **options: Any) -> tuple[DrillResult, Stage]:
     stage = Stage(host, answers)
     questions = DrillChecks.parse({"MOBIUS_START": "standby"}, [{"name": "the index", "path": "/v1/duplicates"}], COUNT)
     return run_drill(host, questions, systemd=stage, **options), stage
 
 
 def live(host: Host) -> dict[str, Any]:
-    """Everything there is but for what a drill notes, and the lock that every backup uses."""
+    """Everything there is but for what a drill records, and the lock that every backup uses."""
     known = (".svc-drills.json", ".svc.lock", "units", str(host.backup_dir))
     return {name: value for name, value in everything(host.root.parent).items() if not name.endswith(known)}
 
 
-def test_a_drill_runs_the_release_on_the_restored_folders_notes_it_and_leaves_nothing(host):
+def test_a_drill_runs_the_release_on_the_restored_folders_records_it_and_leaves_nothing(host):
     result = back_up(host)
     touch_state(host)
     before = live(host)
-    done, stage = practise(host, well())
+    done, stage = drill_with(host, healthy_answers())
     assert (done.backup.id, done.release, done.counted) == (result.backup.id, RELEASE, 1)
     assert stage.started == [f"svc-drill@{RELEASE}.service"]
-    assert any(name.endswith("library/a.jpg") for name in stage.seen[str(host.state_dir)])
+    assert any(name.endswith("library/a.jpg") for name in stage.bound_files[str(host.state_dir)])
     assert live(host) == before
     assert not list((host.root.parent / "units").iterdir())
-    noted = read_records(host)
-    assert noted["success"] == noted["last"]
-    assert (noted["success"]["backup"], noted["success"]["outcome"]) == (result.backup.id, "success")
+    records = read_records(host)
+    assert records["success"] == records["last"]
+    assert (records["success"]["backup"], records["success"]["outcome"]) == (result.backup.id, "success")
 
 
 def test_the_drills_unit_is_the_releases_own_without_what_ties_it_to_the_live_host(host):
@@ -224,28 +223,28 @@ def test_an_instance_that_does_not_answer_from_the_backup_fails_the_drill(host, 
     before = live(host)
     object.__setattr__(host, "start_timeout", 0.3)
     with pytest.raises(MobiusError) as caught:
-        practise(host, {**well(), **change})
+        drill_with(host, {**healthy_answers(), **change})
     assert caught.value.outcome == "drill_failed"
     assert word in caught.value.reason.lower()
     assert live(host) == before
-    noted = read_records(host)
-    assert "success" not in noted
-    assert noted["last"]["outcome"] == "drill_failed"
+    records = read_records(host)
+    assert "success" not in records
+    assert records["last"]["outcome"] == "drill_failed"
 
 
 def test_a_release_that_does_not_start_fails_the_drill_with_its_last_line_and_keeps_the_last_success(host):
     back_up(host)
-    practise(host, well())
+    drill_with(host, healthy_answers())
     good = read_records(host)["success"]
     with pytest.raises(MobiusError, match="the last words"):
-        practise(host, None)
+        drill_with(host, None)
     assert read_records(host)["success"] == good
     assert read_records(host)["last"]["outcome"] == "drill_failed"
 
 
 def test_a_damaged_backup_fails_the_drill_before_anything_is_started(host):
     flip(back_up(host).backup.path, 3000)
-    stage = Stage(host, well())
+    stage = Stage(host, healthy_answers())
     with pytest.raises(MobiusError) as caught:
         run_drill(host, DrillChecks.parse({}, [], None), systemd=stage)
     assert caught.value.outcome == "backup_damaged"
@@ -255,15 +254,15 @@ def test_a_damaged_backup_fails_the_drill_before_anything_is_started(host):
 def test_check_mode_names_backup_and_release_and_changes_nothing(host):
     result = back_up(host)
     before = everything(host.root.parent)
-    done, stage = practise(host, well(), check_mode=True)
+    done, stage = drill_with(host, healthy_answers(), check_mode=True)
     assert (done.backup.id, done.release, stage.started) == (result.backup.id, RELEASE, [])
     assert everything(host.root.parent) == before
 
 
-def test_a_host_without_any_release_proves_the_data_alone(host, monkeypatch):
+def test_a_host_without_any_release_verifies_the_data_alone(host, monkeypatch):
     monkeypatch.setattr(drill, "staged_releases", lambda host: [])
     back_up(host)
-    done, stage = practise(host, well())
+    done, stage = drill_with(host, healthy_answers())
     assert (done.release, done.counted, stage.started) == (None, 1, [])
     assert done.files > 3
 
@@ -276,7 +275,7 @@ def test_what_a_killed_drill_left_is_removed_by_the_next_one(host):
     drill_instance.UNITS_DIR.mkdir()
     instance_of(host).template.write_text("[Service]\n")
     instance_of(host).run_dir.mkdir(parents=True)
-    practise(host, well())
+    drill_with(host, healthy_answers())
     assert live(host) == before
 
 
@@ -285,14 +284,14 @@ def test_a_host_that_serves_is_refused_when_its_last_good_drill_is_too_old_or_th
         require_recent(host, 7)
     assert caught.value.outcome == "drill_outdated"
     back_up(host)
-    practise(host, well())
+    drill_with(host, healthy_answers())
     now = datetime.now(UTC)
     assert require_recent(host, 7, lambda: now + timedelta(days=6.9))
     with pytest.raises(MobiusError, match=r"7\.1 days ago, and 7 are allowed"):
         require_recent(host, 7, lambda: now + timedelta(days=7.1))
 
 
-def test_a_first_install_is_not_refused_for_want_of_a_drill(host):
+def test_a_first_install_needs_no_drill(host):
     durable.write_json(host.activation_path, Activation("svc").as_dict())
     assert require_recent(host, 7) is None
 
