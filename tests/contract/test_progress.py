@@ -28,8 +28,8 @@ NO_PHASE = {
 
 
 def places() -> dict[str, Path]:
-    found = {f"{path.parents[1].name}/{path.stem}": path for path in CHECKOUT.glob("roles/*/tasks/*.yml")}
-    return found | {f"playbooks/{path.stem}": path for path in (CHECKOUT / "playbooks/tasks").glob("*.yml")}
+    result = {f"{path.parents[1].name}/{path.stem}": path for path in CHECKOUT.glob("roles/*/tasks/*.yml")}
+    return result | {f"playbooks/{path.stem}": path for path in (CHECKOUT / "playbooks/tasks").glob("*.yml")}
 
 
 def tasks(path: Path) -> Iterator[dict[str, Any]]:
@@ -53,7 +53,7 @@ def test_every_file_of_tasks_has_a_phase_or_is_known_to_have_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "modules"),
+    ("location", "modules"),
     [
         ("promote/canary", ["promotion"]),
         ("promote/gate", ["gate"]),
@@ -64,8 +64,8 @@ def test_every_file_of_tasks_has_a_phase_or_is_known_to_have_none() -> None:
         ("promote/retention", ["retention"]),
     ],
 )
-def test_a_phase_of_the_promotion_calls_its_module_once(place: str, modules: list[str]) -> None:
-    called = [key.removeprefix("mobius.dhash.") for task in tasks(places()[place]) for key in task]
+def test_a_phase_of_the_promotion_calls_its_module_once(location: str, modules: list[str]) -> None:
+    called = [key.removeprefix("mobius.dhash.") for task in tasks(places()[location]) for key in task]
     assert [name for name in called if name in ("promotion", "gate", "decide", "retention")] == modules
 
 

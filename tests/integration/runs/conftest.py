@@ -37,17 +37,17 @@ all:
 
 @pytest.fixture
 def inventory(tmp_path: Path) -> Path:
-    place = tmp_path / "inventory.yml"
-    place.write_text(INVENTORY)
-    return place
+    path = tmp_path / "inventory.yml"
+    path.write_text(INVENTORY)
+    return path
 
 
 @pytest.fixture
 def playbook(tmp_path: Path) -> Callable[[str], Path]:
     def write(text: str) -> Path:
-        place = tmp_path / "playbook.yml"
-        place.write_text(textwrap.dedent(text))
-        return place
+        path = tmp_path / "playbook.yml"
+        path.write_text(textwrap.dedent(text))
+        return path
 
     return write
 
@@ -65,8 +65,8 @@ class Runs:
 
     def request(self, **options: object) -> RunSummary:
         self.lines = []
-        given = {"inventory": str(self.inventory), "project": find_project(), "timeout": 60.0, **options}
-        return run_playbook(RunRequest(**given), Lines(self.lines.append))
+        arguments = {"inventory": str(self.inventory), "project": find_project(), "timeout": 60.0, **options}
+        return run_playbook(RunRequest(**arguments), Lines(self.lines.append))
 
 
 @pytest.fixture
@@ -79,15 +79,15 @@ def processes_with() -> Callable[[str], list[str]]:
     """Command lines of all living processes that contain a marker."""
 
     def find(marker: str) -> list[str]:
-        found = []
-        for place in Path("/proc").glob("[0-9]*/cmdline"):
+        result = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
             try:
-                line = place.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
             except OSError:
                 continue
             if marker in line:
-                found.append(line)
-        return found
+                result.append(line)
+        return result
 
     return find
 

@@ -36,19 +36,19 @@ HOST = """
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def file(tmp_path: Path) -> Path:
     for name in ("conf", "lib", "opt", "run", "state", "etc", "backups", "log"):
         (tmp_path / name).mkdir()
     (tmp_path / "state/note").write_text("x\n")
     return tmp_path
 
 
-def test_a_check_run_predicts_the_backup_that_the_run_writes_and_a_second_run_changes_nothing(run, place):
-    text = HOST.format(place=place) + "    - mobius.dhash.backup: {run: 20260131T230501Z-9f3a61c2}\n"
+def test_a_check_run_predicts_the_backup_that_the_run_writes_and_a_second_run_changes_nothing(run, file):
+    text = HOST.format(file=file) + "    - mobius.dhash.backup: {run: 20260131T230501Z-9f3a61c2}\n"
     watched = {"watched": "mobius.dhash.backup", "diff": True}
     predicted = run(text, check=True, **watched)
     assert predicted.ending.outcome == "success", run.lines
-    assert list((place / "backups").iterdir()) == []
+    assert list((file / "backups").iterdir()) == []
     assert any("+new full backup of 1 files, 2 bytes" in line for line in run.lines)
     done = run(text, **watched)
     again = run(text, **watched)
@@ -62,39 +62,39 @@ def test_a_check_run_predicts_the_backup_that_the_run_writes_and_a_second_run_ch
     assert Path(results[1]["path"]).stat().st_size == results[1]["bytes"]
 
 
-def test_a_damaged_backup_fails_verification_with_its_name(run, place):
-    first = run(HOST.format(place=place) + "    - mobius.dhash.backup:\n", watched="mobius.dhash.backup")
+def test_a_damaged_backup_fails_verification_with_its_name(run, file):
+    first = run(HOST.format(file=file) + "    - mobius.dhash.backup:\n", watched="mobius.dhash.backup")
     archive = Path(first.results["here1"]["path"])
     whole = run(
-        HOST.format(place=place) + "    - mobius.dhash.backup: {state: verified}\n", watched="mobius.dhash.backup"
+        HOST.format(file=file) + "    - mobius.dhash.backup: {state: verified}\n", watched="mobius.dhash.backup"
     )
     assert whole.results["here1"]["verified"] == [first.results["here1"]["id"]]
     data = bytearray(archive.read_bytes())
     data[len(data) // 2] ^= 1
     archive.write_bytes(data)
-    summary = run(HOST.format(place=place) + "    - mobius.dhash.backup: {state: verified}\n")
+    summary = run(HOST.format(file=file) + "    - mobius.dhash.backup: {state: verified}\n")
     assert (summary.ending.outcome, summary.ending.code) == ("backup_damaged", 2)
     assert first.results["here1"]["id"] in summary.ending.reason
 
 
-def test_what_a_playbook_does_shows_in_the_metrics_and_what_only_looks_renews_nothing(run, place):
+def test_what_a_playbook_does_shows_in_the_metrics_and_reading_renews_nothing(run, file):
     def gauge(name: str) -> str:
         return next(line.split()[-1] for line in metrics.read_text().splitlines() if line.startswith(name))
 
-    metrics, settings = place / "metrics/svc-backup.prom", place / "backup-conf/svc.json"
+    metrics, settings = file / "metrics/svc-backup.prom", file / "backup-conf/svc.json"
     settings.parent.mkdir()
     metrics.parent.mkdir()
     settings.write_text(json.dumps({"metrics_dir": str(metrics.parent)}))
-    given = f"command_config_dir: {settings.parent}"
-    first = run(HOST.format(place=place) + f"    - mobius.dhash.backup: {{{given}}}\n", watched="mobius.dhash.backup")
+    value = f"command_config_dir: {settings.parent}"
+    first = run(HOST.format(file=file) + f"    - mobius.dhash.backup: {{{value}}}\n", watched="mobius.dhash.backup")
     assert gauge('mobius_backup_count{service="svc",scope="full"}') == "1"
     metrics.unlink()
-    run(HOST.format(place=place) + f"    - mobius.dhash.backup: {{state: listed, {given}}}\n")
-    run(HOST.format(place=place) + f"    - mobius.dhash.backup: {{scope: state, {given}}}\n", check=True)
+    run(HOST.format(file=file) + f"    - mobius.dhash.backup: {{state: listed, {value}}}\n")
+    run(HOST.format(file=file) + f"    - mobius.dhash.backup: {{scope: state, {value}}}\n", check=True)
     assert not metrics.exists()
     archive = Path(first.results["here1"]["path"])
     archive.write_bytes(archive.read_bytes()[:-700] + b"x" * 700)
-    verify = HOST.format(place=place) + f"    - mobius.dhash.backup: {{state: verified, {given}}}\n"
+    verify = HOST.format(file=file) + f"    - mobius.dhash.backup: {{state: verified, {value}}}\n"
     assert run(verify).ending.outcome == "backup_damaged"
     assert gauge('mobius_backup_damaged{service="svc",scope="full"}') == "1"
     settings.write_text("{")

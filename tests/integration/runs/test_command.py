@@ -38,7 +38,7 @@ RELEASE = "1.0.0-0123456789ab"
         ("deploy.yml", ["deploy", "-e", "extra=7"], "extra=7"),
     ],
 )
-def test_a_command_gives_its_playbook_what_it_was_given(checkout, playbook, arguments, shown):
+def test_a_command_passes_its_options_to_its_playbook(checkout, playbook, arguments, shown):
     checkout.write(playbook, SHOW)
     elsewhere = checkout.folder.parent / "elsewhere"
     elsewhere.mkdir()
@@ -49,7 +49,7 @@ def test_a_command_gives_its_playbook_what_it_was_given(checkout, playbook, argu
     assert "outcome  success (exit code 0)" in result.stdout
 
 
-def test_programs_get_one_json_object_on_stdout_and_people_the_rest_on_stderr(checkout):
+def test_programs_get_one_json_object_on_stdout_and_people_everything_else_on_stderr(checkout):
     checkout.write(
         "deploy.yml",
         """

@@ -48,22 +48,22 @@ def folder(inventory: Path) -> Path:
 
 def test_a_run_is_recorded_on_the_control_node_and_each_host_keeps_its_head(run, folder, tmp_path):
     summary = run(CHANGE.format(out=tmp_path / "out"), extra=('{"mobius_change": {"ticket": "OPS-7", "else": "no"}}',))
-    (found,) = read_runs(folder)
-    assert (found["run"], found["outcome"], found["exit_code"]) == (summary.run, "success", 0)
-    intent = found["intent"]
+    (results,) = read_runs(folder)
+    assert (results["run"], results["outcome"], results["exit_code"]) == (summary.run, "success", 0)
+    intent = results["intent"]
     assert intent["via"] == "mobius"
     assert intent["playbook"].endswith("playbook.yml")
     assert intent["hosts"] == ["here1", "here2", "here3"]
     assert intent["change"] == {"ticket": "OPS-7"}
     assert intent["commit"] is None  # the playbook lies in no repository
     assert intent["variables"]["mobius_change"].startswith("hmac-sha256:")
-    assert {host: facts["changed"] for host, facts in found["hosts"].items()} == {"here1": 1, "here2": 1, "here3": 1}
+    assert {host: facts["changed"] for host, facts in results["hosts"].items()} == {"here1": 1, "here2": 1, "here3": 1}
     heads = [
         json.loads((tmp_path / "witness" / host / "heads.jsonl").read_text()) for host in ("here1", "here2", "here3")
     ]
     assert {head["run"] for head in heads} == {summary.run}
-    seen = {host: {"heads": [head], "journal": []} for host, head in zip(("a", "b", "c"), heads, strict=True)}
-    assert form.verify(folder, witnesses=seen).status == "whole"
+    observed = {host: {"heads": [head], "journal": []} for host, head in zip(("a", "b", "c"), heads, strict=True)}
+    assert form.verify(folder, witnesses=observed).status == "whole"
 
 
 def test_a_plain_ansible_playbook_run_is_recorded_as_well_with_the_checkouts_commit(inventory, folder, tmp_path):
@@ -72,21 +72,21 @@ def test_a_plain_ansible_playbook_run_is_recorded_as_well_with_the_checkouts_com
         inventory, CHECKOUT / "playbooks/backup.yml", "--tags", "list", SSH_CONNECTION="192.0.2.7 1 192.0.2.8 22"
     )
     done.communicate(timeout=90)
-    (found,) = read_runs(folder)
-    assert found["playbook"] == "playbooks/backup.yml"
-    assert found["intent"]["via"] == "ansible-playbook"
-    assert found["intent"]["from"]["ssh_client"] == "192.0.2.7"
+    (results,) = read_runs(folder)
+    assert results["playbook"] == "playbooks/backup.yml"
+    assert results["intent"]["via"] == "ansible-playbook"
+    assert results["intent"]["from"]["ssh_client"] == "192.0.2.7"
     head = subprocess.run(
         ["git", "-C", str(CHECKOUT), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
     )
-    assert found["intent"]["commit"] == (head.stdout.strip() or None)
-    assert found["outcome"] == "not_provisioned"
-    assert found["exit_code"] == 3
+    assert results["intent"]["commit"] == (head.stdout.strip() or None)
+    assert results["outcome"] == "not_provisioned"
+    assert results["exit_code"] == 3
 
 
 def test_a_check_run_is_recorded_on_the_control_node_only(run, folder, tmp_path):
     run(CHANGE.format(out=tmp_path / "out"), check=True)
-    assert [found["check"] for found in read_runs(folder)] == [True]
+    assert [results["check"] for results in read_runs(folder)] == [True]
     assert not (tmp_path / "witness").exists()
 
 
@@ -133,7 +133,7 @@ DECIDE = """
 """
 
 
-def test_a_decision_is_in_the_history_before_any_host_is_told(run, folder, tmp_path):
+def test_a_decision_is_in_the_history_before_any_host_gets_it(run, folder, tmp_path):
     text = DECIDE.format(history=folder, breaks="true", out=tmp_path / "out")
     assert run(text, check=True).ending.outcome == "success"
     assert read_runs(folder)[0]["decisions"] == [], "a check run decides nothing"
@@ -147,8 +147,8 @@ def test_a_decision_is_in_the_history_before_any_host_is_told(run, folder, tmp_p
         for host in ("here1", "here2", "here3")
     }
     for host in decision["hosts"]:
-        told = [form.parse(line) for line in (tmp_path / f"out-{host}").read_bytes().splitlines()]
-        assert [record["seq"] for record in told if record["event"] == "decision"] == [decision["seq"]]
+        messages = [form.parse(line) for line in (tmp_path / f"out-{host}").read_bytes().splitlines()]
+        assert [record["seq"] for record in messages if record["event"] == "decision"] == [decision["seq"]]
     assert b"secret" not in (folder / form.FILE_NAME).read_bytes()
     assert form.verify(folder).problems == []
 
@@ -166,8 +166,8 @@ def test_a_run_over_its_time_is_closed_by_the_command_that_started_it(run, folde
         "- hosts: here1\n  tasks:\n    - mobius.dhash.run:\n    - ansible.builtin.command: sleep 4242.007\n",
         timeout=8.0,
     )
-    (found,) = read_runs(folder)
-    assert (found["outcome"], found["exit_code"]) == ("timeout", 4)
+    (results,) = read_runs(folder)
+    assert (results["outcome"], results["exit_code"]) == ("timeout", 4)
 
 
 def test_a_killed_run_is_closed_as_interrupted_by_the_next(inventory, run, folder, tmp_path):
@@ -184,9 +184,9 @@ def test_a_killed_run_is_closed_as_interrupted_by_the_next(inventory, run, folde
     killed.send_signal(signal.SIGKILL)
     os.kill(int(waiting.read_text()), signal.SIGKILL)
     killed.communicate()
-    assert [found["outcome"] for found in read_runs(folder)] == [None]
+    assert [results["outcome"] for results in read_runs(folder)] == [None]
     run(CHANGE.format(out=tmp_path / "out"))
-    assert [found["outcome"] for found in read_runs(folder)] == ["interrupted", "success"]
+    assert [results["outcome"] for results in read_runs(folder)] == ["interrupted", "success"]
     verdict = form.verify(folder)
     assert verdict.status == "unwitnessed", verdict.lines()
 

@@ -46,7 +46,7 @@ def one_run(history: History, monkeypatch, at: str, playbook: str, outcome: str,
     if playbook == "release.yml" and not check:
         verdict = "pass" if outcome == "success" else "fail"
         noted = {host: {"verdict": verdict, "reason": "seen", "evidence": evidence} for host in ("lab1", "lab2")}
-        made = decide([HostReport(host, True, said) for host, said in noted.items()], check_mode=False)
+        made = decide([HostReport(host, True, message) for host, message in noted.items()], check_mode=False)
         history.decide(run, decision_data({"release": after}, made, noted))
     monkeypatch.setattr("mobius.control.history.writer.now", lambda: f"2026-01-{at}:10:00.000000Z")
     hosts = {
@@ -81,27 +81,27 @@ def test_without_a_change_there_are_no_figures():
     assert set(vars(dora([])).values()) == {None}
 
 
-def visit(browser: Browser, place: Path, **options: object) -> Page:
+def visit(browser: Browser, path: Path, **options: object) -> Page:
     page = browser.new_context(**options).new_page()
     page.set_default_timeout(15_000)
     page.asked, page.complaints = [], []
     page.on("request", lambda request: page.asked.append(request.url))
     page.on("pageerror", lambda error: page.complaints.append(str(error)))
-    page.on("console", lambda said: page.complaints.append(said.text) if said.type == "error" else None)
-    page.goto(place.as_uri())
+    page.on("console", lambda message: page.complaints.append(message.text) if message.type == "error" else None)
+    page.goto(path.as_uri())
     return page
 
 
 @pytest.fixture
-def place(folder: Path, tmp_path: Path) -> Path:
+def path(folder: Path, tmp_path: Path) -> Path:
     assert (
         mobius(["history", "report", "--dir", str(folder), "--offline", "--output", str(tmp_path / "page.html")]) == 0
     )
     return tmp_path / "page.html"
 
 
-def test_the_page_asks_for_nothing_shows_every_run_and_filters_them(browser, place):
-    page = visit(browser, place)
+def test_the_page_asks_for_nothing_shows_every_run_and_filters_them(browser, path):
+    page = visit(browser, path)
     expect(page.locator("#verdict")).to_contain_text("unwitnessed")
     expect(page.locator("#dora div")).to_have_count(4)
     expect(page.locator("#timeline text").first).to_have_text("lab1")
@@ -122,24 +122,24 @@ def test_the_page_asks_for_nothing_shows_every_run_and_filters_them(browser, pla
     expect(runs.first).to_contain_text(f"confirm {TWO} at 2026-01-05T10")
     assert page.title() == "History of releases"
     assert page.complaints == []
-    assert page.asked == [place.as_uri()]
+    assert page.asked == [path.as_uri()]
 
 
-def test_a_mark_on_the_timeline_opens_its_run(browser, place):
-    page = visit(browser, place)
+def test_a_mark_on_the_timeline_opens_its_run(browser, path):
+    page = visit(browser, path)
     page.locator("#timeline a").last.click()
     expect(page.locator("details[open]")).to_have_count(1)
     expect(page.locator("details[open] summary")).to_contain_text("run-05T10-release")
 
 
-def test_a_telephone_never_scrolls_sideways_even_with_all_runs_open(browser, place):
-    page = visit(browser, place, viewport={"width": 360, "height": 740}, has_touch=True)
+def test_a_telephone_never_scrolls_sideways_even_with_all_runs_open(browser, path):
+    page = visit(browser, path, viewport={"width": 360, "height": 740}, has_touch=True)
     page.evaluate("document.querySelectorAll('details').forEach(run => run.open = true)")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
-def test_paper_has_every_run_open_and_no_form(browser, place, tmp_path):
-    page = visit(browser, place)
+def test_paper_has_every_run_open_and_no_form(browser, path, tmp_path):
+    page = visit(browser, path)
     page.emulate_media(media="print")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     expect(page.locator("details[open]")).to_have_count(6)

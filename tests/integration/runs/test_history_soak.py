@@ -55,11 +55,11 @@ def start(inventory: Path, playbook: Path, *arguments: str) -> subprocess.Popen[
 
 def kill_all_of(process: subprocess.Popen[bytes], marker: str) -> None:
     """The run, its workers (each with a session of its own) and what they have started, as when the power goes."""
-    for place in Path("/proc").glob("[0-9]*/cmdline"):
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            words = place.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if marker in words and int(place.parent.name) != os.getpid():
-                os.kill(int(place.parent.name), signal.SIGKILL)
+            words = file.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if marker in words and int(file.parent.name) != os.getpid():
+                os.kill(int(file.parent.name), signal.SIGKILL)
         except OSError:
             continue
     process.wait()
@@ -73,8 +73,8 @@ def test_a_history_of_fifty_runs_with_three_killed_is_whole_and_names_them(inven
     history = folder / FILE_NAME
     expected: list[str | None] = []
     for number in range(1, RUNS + 1):
-        if place := KILLED.get(number):
-            pause = f"3600.{os.getpid()}{number}" if place == "work" else "0"
+        if file := KILLED.get(number):
+            pause = f"3600.{os.getpid()}{number}" if file == "work" else "0"
             before = history.stat().st_size
             for mark in tmp_path.glob("work.*"):
                 mark.unlink()
@@ -83,7 +83,7 @@ def test_a_history_of_fifty_runs_with_three_killed_is_whole_and_names_them(inven
                 "intent": lambda size=before: history.stat().st_size > size,
                 "work": lambda: len(list(tmp_path.glob("work.*"))) == 3,
                 "change": lambda now=str(number): any(path.read_text() == now for path in tmp_path.glob("out-*")),
-            }[place]
+            }[file]
             while not reached():
                 assert process.poll() is None, f"run {number} ended before it was killed"
                 os.sched_yield()
@@ -98,7 +98,7 @@ def test_a_history_of_fifty_runs_with_three_killed_is_whole_and_names_them(inven
             summary = run.request(playbook=playbook, variables={"number": number}, check=number % 10 == 0)
             expected.append(summary.ending.outcome)
     assert Counter(expected) == {"success": 43, "golden_mismatch": 4, "interrupted": 3}
-    assert [found["outcome"] for found in read_runs(folder)] == expected
+    assert [result["outcome"] for result in read_runs(folder)] == expected
     capfd.readouterr()
     assert mobius(["history", "verify", "-i", str(inventory), "--require-witness", "--format", "json"]) == 0
     answer = json.loads(capfd.readouterr().out)

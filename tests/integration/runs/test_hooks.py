@@ -59,7 +59,7 @@ def phase(run, tmp_path):
     return go
 
 
-def told(run) -> str:
+def messages(run) -> str:
     return " ".join(" ".join(run.lines).split())
 
 
@@ -84,7 +84,7 @@ def test_a_failing_hook_ends_its_phase_and_is_named(phase) -> None:
     )
 
 
-def test_a_hook_may_refuse_with_an_outcome_of_its_own(phase) -> None:
+def test_a_hook_may_refuse_with_its_outcome(phase) -> None:
     refuse = "- mobius.dhash.failure: {outcome: smoke_failed, reason: The page is empty.}\n"
     summary, done = phase(refuse, optional=False)
     assert (summary.ending.outcome, done) == ("smoke_failed", False)
@@ -102,7 +102,7 @@ def test_a_failing_optional_hook_is_a_warning_where_hosts_do_not_wait_for_each_o
     phase(FAIL, optional=True, strategy="free")
     assert (
         "The hook before_rollback failed in Take it out of the balancer: The balancer says no. The run goes on"
-        in told(run)
+        in messages(run)
     )
 
 
@@ -112,4 +112,4 @@ def test_a_hook_that_is_missing_is_refused_in_one_sentence_or_left_out_with_a_wa
     assert summary.ending.reason.startswith("The hook before_rollback cannot be run: ")
     summary, done = phase(None, optional=True)
     assert (summary.ending.outcome, done) == ("success", True)
-    assert "warning: The hook before_rollback cannot be run: " in told(run)
+    assert "warning: The hook before_rollback cannot be run: " in messages(run)

@@ -66,7 +66,7 @@ def everything_under(folder: Path) -> str:
     return "".join(path.read_text(errors="replace") for path in folder.rglob("*") if path.is_file())
 
 
-def test_one_run_tells_of_its_start_and_its_failure_once_and_keeps_what_is_secret(run, receiver, tmp_path) -> None:
+def test_one_run_sends_its_start_and_its_failure_once_and_no_secret(run, receiver, tmp_path) -> None:
     summary = run(PLAY.format(port=receiver.server_port, fails="true"), verbosity=3)
     assert summary.ending.outcome == "disk_full"
     assert texts(receiver) == ["Failed: playbook svc (disk_full)", "Started: playbook svc"]
@@ -78,7 +78,7 @@ def test_one_run_tells_of_its_start_and_its_failure_once_and_keeps_what_is_secre
     assert not [line for line in run.lines if SECRET in line and "No space for" not in line]
 
 
-def test_a_check_run_tells_nobody(run, receiver) -> None:
+def test_a_check_run_sends_nothing(run, receiver) -> None:
     assert run(PLAY.format(port=receiver.server_port, fails="false"), check=True).ending.outcome == "success"
     assert receiver.got == []
 
@@ -89,9 +89,9 @@ def test_a_receiver_that_fails_changes_nothing_but_a_warning(run, receiver, brok
     port = receiver.server_port if broken == "answers 500" else 9
     summary = run(PLAY.format(port=port, fails="false"))
     assert (summary.ending.outcome, summary.ending.code) == ("success", 0)
-    told = " ".join(" ".join(run.lines).split())
-    assert "slack 1 of mobius_notify got no message: " in told
-    assert SECRET not in told
+    messages = " ".join(" ".join(run.lines).split())
+    assert "slack 1 of mobius_notify got no message: " in messages
+    assert SECRET not in messages
 
 
 def test_a_setting_that_cannot_be_read_is_a_warning(run) -> None:

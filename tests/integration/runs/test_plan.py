@@ -45,13 +45,13 @@ class Planned:
         return done
 
     def plan(self, *arguments: str, playbook: str = "write", name: str = "write") -> Path:
-        place = self.folder / f"{name}.plan.json"
+        location = self.folder / f"{name}.plan.json"
         variables = ("-e", f"out={self.out}")
         inventory = ("-i", str(self.checkout.inventory))
-        done = self.call("plan", playbook, *inventory, *variables, *arguments, "--out", str(place))
+        done = self.call("plan", playbook, *inventory, *variables, *arguments, "--out", str(location))
         assert done.returncode == 0, done.stderr
         self.said = done.stdout
-        return place
+        return location
 
     @property
     def written(self) -> list[str]:
@@ -68,10 +68,10 @@ def planned(checkout: Any, tmp_path: Path) -> Planned:
 
 
 def test_a_plan_says_per_host_what_will_change_and_changes_nothing(planned: Planned) -> None:
-    place = planned.plan("-e", '{"words": "s3cr3t-value\\nplain\\n"}', "--tags", "all")
+    location = planned.plan("-e", '{"words": "s3cr3t-value\\nplain\\n"}', "--tags", "all")
     assert planned.written == []
     assert [run["check"] for run in planned.runs] == [True]
-    plan = ChangePlan.read(place)
+    plan = ChangePlan.read(location)
     assert sorted(plan.hosts) == ["here1", "here2"]
     assert plan.count == 2
     write, look = plan.hosts["here1"].changes
@@ -88,10 +88,15 @@ def test_a_plan_says_per_host_what_will_change_and_changes_nothing(planned: Plan
     assert all(digest.startswith("hmac-sha256:") for digest in made["variables"].values())
     assert made["playbook"] == "playbooks/write.yml"
     assert len(made["playbook_sha256"]) == len(made["inventory_sha256"]) == len(made["code_sha256"]) == 64
-    for word in (f"plan     playbooks/write.yml on {planned.checkout.inventory}", "+ plain", plan.digest, str(place)):
+    for word in (
+        f"plan     playbooks/write.yml on {planned.checkout.inventory}",
+        "+ plain",
+        plan.digest,
+        str(location),
+    ):
         assert word in planned.said
     assert "cannot be known beforehand:\n    Look only when it runs" in planned.said
-    assert place.stat().st_mode & 0o007 == 0
+    assert location.stat().st_mode & 0o007 == 0
 
 
 def test_there_is_no_plan_of_what_fails_or_opens_no_run(planned: Planned) -> None:
@@ -104,21 +109,21 @@ def test_there_is_no_plan_of_what_fails_or_opens_no_run(planned: Planned) -> Non
         ("looks", 1, "This playbook changes no host"),
         ("../write", 1, "There is no playbook ../write."),
     ):
-        place = planned.folder / "none.plan.json"
-        done = planned.call("plan", playbook, "-i", str(planned.checkout.inventory), "--out", str(place))
-        assert (done.returncode, place.exists()) == (code, False)
+        location = planned.folder / "none.plan.json"
+        done = planned.call("plan", playbook, "-i", str(planned.checkout.inventory), "--out", str(location))
+        assert (done.returncode, location.exists()) == (code, False)
         assert sentence in done.stderr
 
 
 def test_a_plan_for_programs_is_the_file_with_its_digest_and_one_that_was_touched_is_none(planned: Planned) -> None:
-    place = planned.plan("--format", "json")
-    whole = json.loads(place.read_text())
-    assert json.loads(planned.said) == {**whole["plan"], "digest": whole["digest"], "file": str(place)}
+    location = planned.plan("--format", "json")
+    whole = json.loads(location.read_text())
+    assert json.loads(planned.said) == {**whole["plan"], "digest": whole["digest"], "file": str(location)}
 
     def refused(value: Any) -> str:
-        place.write_text(value if isinstance(value, str) else json.dumps(value))
+        location.write_text(value if isinstance(value, str) else json.dumps(value))
         with pytest.raises(MobiusError) as caught:
-            ChangePlan.read(place)
+            ChangePlan.read(location)
         assert caught.value.outcome == "plan_invalid"
         return caught.value.reason
 
@@ -132,10 +137,10 @@ def test_a_plan_for_programs_is_the_file_with_its_digest_and_one_that_was_touche
     refused({**whole, "digest": "0" * 64})
     for text in ("", "[]", "{}", "[" * 9999, json.dumps(whole)[:-9]):
         assert "is not a plan" in refused(text)
-    place.write_text(json.dumps(whole))
-    assert ChangePlan.read(place).digest == whole["digest"]
+    location.write_text(json.dumps(whole))
+    assert ChangePlan.read(location).digest == whole["digest"]
     with pytest.raises(MobiusError, match="exists already"):
-        ChangePlan.read(place).write(place)
+        ChangePlan.read(location).write(location)
 
 
 RULE = """
@@ -162,29 +167,29 @@ def ruled(planned: Planned) -> Planned:
     return planned
 
 
-def approved(planned: Planned, place: Path) -> None:
+def approved(planned: Planned, location: Path) -> None:
     for name, role in PEOPLE.items():
-        done = planned.call("approve", str(place), "--role", role, "--key", str(planned.folder / name))
+        done = planned.call("approve", str(location), "--role", role, "--key", str(planned.folder / name))
         assert done.returncode == 0, done.stderr
 
 
 def test_what_was_approved_by_two_is_what_runs_and_the_record_says_so(ruled: Planned) -> None:
-    place = ruled.plan("-e", "words=s3cr3t")
-    given = ("-e", f"out={ruled.out}", "-e", "words=s3cr3t")
-    refused = ruled.call("apply", str(place), *given, "--format", "json")
+    location = ruled.plan("-e", "words=s3cr3t")
+    passed = ("-e", f"out={ruled.out}", "-e", "words=s3cr3t")
+    refused = ruled.call("apply", str(location), *passed, "--format", "json")
     assert (refused.returncode, json.loads(refused.stdout)["outcome"]) == (1, "plan_unapproved"), refused.stderr
-    approved(ruled, place)
-    refused = ruled.call("apply", str(place), "-e", f"out={ruled.out}", "-e", "words=other")
+    approved(ruled, location)
+    refused = ruled.call("apply", str(location), "-e", f"out={ruled.out}", "-e", "words=other")
     assert (refused.returncode, ruled.written) == (1, [])
     assert "plan_stale" in refused.stderr
     assert "the variable words." in refused.stderr
-    done = ruled.call("apply", str(place), *given, "--format", "json")
+    done = ruled.call("apply", str(location), *passed, "--format", "json")
     assert done.returncode == 0, done.stderr
     fidelity = json.loads(done.stdout)["fidelity"]
     assert (fidelity["missing"], fidelity["extra"]) == (0, 0)
     assert ruled.written == ["out-here1", "out-here2"]
     # nothing is left to do, so the same plan is no longer what a run does
-    again = ruled.call("apply", str(place), *given)
+    again = ruled.call("apply", str(location), *passed)
     assert again.returncode == 2
     assert "plan     missing 4, extra 0" in again.stdout
     assert "missing  here1: Write: nothing -> s3cr3t" in again.stdout
@@ -196,7 +201,7 @@ def test_what_was_approved_by_two_is_what_runs_and_the_record_says_so(ruled: Pla
         ("bob@example.org", "ops_sre"),
         ("eve@example.org", "release_owner"),
     ]
-    assert approval["plan"] == ChangePlan.read(place).digest
+    assert approval["plan"] == ChangePlan.read(location).digest
     assert (runs[3]["end"]["fidelity"]["missing"], runs[3]["end"]["fidelity"]["extra"]) == (0, 0)
     assert runs[4]["end"]["fidelity"]["missing_at"][0] == "here1: Write"
     assert "s3cr3t" not in (ruled.checkout.inventory.parent / "history/history.jsonl").read_text()
@@ -204,8 +209,8 @@ def test_what_was_approved_by_two_is_what_runs_and_the_record_says_so(ruled: Pla
 
 def test_a_plain_run_obeys_the_same_rule_and_a_rollback_none(ruled: Planned) -> None:
     ruled.checkout.write("back.yml", PLAYBOOK.replace("run:", "run: {approval: false}"))
-    place = ruled.plan()
-    approved(ruled, place)
+    location = ruled.plan()
+    approved(ruled, location)
 
     def ansible(*arguments: str, playbook: str = "write") -> str:
         command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(ruled.checkout.inventory)]
@@ -224,7 +229,7 @@ def test_a_plain_run_obeys_the_same_rule_and_a_rollback_none(ruled: Planned) -> 
     assert "outcome  success" in checked
     assert "is data of the inventory" in ansible("-e", "mobius_approvals_required=0")
     assert ruled.written == []
-    with_plan = ansible("-e", f"mobius_plan={place}")
+    with_plan = ansible("-e", f"mobius_plan={location}")
     assert "outcome  success" in with_plan
     assert "plan     missing 0, extra 0" in with_plan
     assert ruled.written == ["out-here1", "out-here2"]
@@ -238,10 +243,10 @@ def test_a_plain_run_obeys_the_same_rule_and_a_rollback_none(ruled: Planned) -> 
 
 
 def test_another_playbook_than_the_planned_one_is_refused(ruled: Planned) -> None:
-    place = ruled.plan()
-    approved(ruled, place)
+    location = ruled.plan()
+    approved(ruled, location)
     ruled.checkout.write("write.yml", PLAYBOOK + "    - ansible.builtin.debug:\n")
-    done = ruled.call("apply", str(place), "-e", f"out={ruled.out}", "--break-glass", "it burns")
+    done = ruled.call("apply", str(location), "-e", f"out={ruled.out}", "--break-glass", "it burns")
     assert done.returncode == 1
     assert "plan_stale" in done.stderr
     assert "the playbook; the playbooks, roles or plugins" in done.stderr

@@ -137,7 +137,7 @@ def test_a_terminal_shows_phases_and_hosts_and_keeps_what_must_be_read(at_termin
         assert out.splitlines()[1] == "outcome  success (exit code 0)"
 
 
-def test_a_view_makes_room_for_what_was_asked_for(checkout):
+def test_a_view_goes_away_before_the_answer(checkout):
     checkout.write("status.yml", "- hosts: here1\n  tasks:\n    - ansible.builtin.command: sleep 0.5\n")
     environment = {**checkout.environment, "TERM": "xterm-256color"}
     command = checkout.command("status", "-i", str(checkout.inventory))
@@ -152,7 +152,7 @@ def test_a_view_makes_room_for_what_was_asked_for(checkout):
         terminal.close()
 
 
-def test_with_v_a_terminal_gets_ansibles_own_output(at_terminal):
+def test_with_v_a_terminal_gets_ansibles_output(at_terminal):
     with at_terminal("sleep 0.1", "-v") as terminal:
         terminal.read_to_end()
         assert "TASK [Take long]" in terminal.text
@@ -161,11 +161,11 @@ def test_with_v_a_terminal_gets_ansibles_own_output(at_terminal):
 
 def kill_all(*markers: str) -> None:
     """What a killed run leaves behind: nobody was there to end it."""
-    for place in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
-            words = place.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            words = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
             if any(marker in words for marker in markers):
-                os.kill(int(place.parent.name), signal.SIGKILL)
+                os.kill(int(path.parent.name), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("how", ["ctrl-c", "SIGKILL"])
@@ -207,9 +207,9 @@ def test_without_a_terminal_there_are_plain_lines_with_their_time(checkout):
     done = checkout.mobius("deploy", "-i", str(checkout.inventory))
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout + done.stderr
-    told = [re.sub(r"^\d\d:\d\d:\d\dZ  ", "", line) for line in done.stderr.splitlines()]
+    messages = [re.sub(r"^\d\d:\d\d:\d\dZ  ", "", line) for line in done.stderr.splitlines()]
     # which of two hosts is the first is not said
-    assert [re.sub("here[12]", "here", line) for line in told] == [
+    assert [re.sub("here[12]", "here", line) for line in messages] == [
         "play         Roll out",
         "phase        lock",
         "task         Take it",

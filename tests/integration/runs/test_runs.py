@@ -98,7 +98,7 @@ def test_a_rescued_failure_does_not_fail_the_run(run):
     assert summary.ending.outcome == "success"
 
 
-def test_a_failure_that_a_rescue_passes_on_ends_the_run_with_its_own_outcome(run):
+def test_a_failure_that_a_rescue_passes_on_ends_the_run_with_its_outcome(run):
     summary = run(
         """
         - hosts: here1
@@ -285,14 +285,14 @@ def test_the_callers_environment_does_not_decide_what_a_run_does(run, tmp_path, 
         """,
     )
     assert summary.ending.outcome == "success", run.lines
-    seen = json.loads((tmp_path / "out").read_text())
-    assert seen["actor"] == "ada"
-    assert seen["run"] == summary.run
-    assert seen["config"] is True
-    assert seen["env"][0] == ""
-    assert seen["env"][1].endswith("/ansible.cfg")
-    assert not seen["env"][1].startswith("/nowhere")
-    assert seen["env"][2:] == ["", "", "C.UTF-8"]
+    observed = json.loads((tmp_path / "out").read_text())
+    assert observed["actor"] == "ada"
+    assert observed["run"] == summary.run
+    assert observed["config"] is True
+    assert observed["env"][0] == ""
+    assert observed["env"][1].endswith("/ansible.cfg")
+    assert not observed["env"][1].startswith("/nowhere")
+    assert observed["env"][2:] == ["", "", "C.UTF-8"]
 
 
 def test_a_run_leaves_no_private_data_behind(run, tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ from mobius.control.run.runner import RunRequest, run_playbook
 CHECKOUT = Path(__file__).resolve().parents[3]
 BIN = Path(sys.executable).parent
 PLACES = ("vault", "environment", "extra", "file", "hostvar", "loop", "failure", "taskname", "rescued")
-SECRETS = {place: f"s3cr3t-{place}-7f1d0a" for place in PLACES}
+SECRETS = {location: f"s3cr3t-{location}-7f1d0a" for location in PLACES}
 
 PLAYBOOK = """
 - hosts: mobius
@@ -68,7 +68,7 @@ def folder_of_run(inventory: Path, tmp_path: Path) -> tuple[Path, Path, set[Path
     inventory.write_text(f"{lines}    from_host: {SECRETS['hostvar']}\n")
     values = {"in_name": "taskname", "in_loop": "loop", "in_rescue": "rescued", "in_failure": "failure"}
     extra = {"from_extra": "extra", "from_file": "file", **values}
-    (tmp_path / "extra.json").write_text(json.dumps({name: SECRETS[place] for name, place in extra.items()}))
+    (tmp_path / "extra.json").write_text(json.dumps({name: SECRETS[location] for name, location in extra.items()}))
     done = subprocess.run(
         [str(BIN / "ansible-vault"), "encrypt", "--vault-password-file", str(tmp_path / "password"), "--output", "-"],
         input=f"from_vault: {SECRETS['vault']}\n",
@@ -83,20 +83,20 @@ def folder_of_run(inventory: Path, tmp_path: Path) -> tuple[Path, Path, set[Path
 
 def leaked(folder: Path, *, besides: set[Path] = frozenset()) -> list[tuple[str, str]]:
     """Every file below the folder that holds a planted secret, as it is, or in base64, or as a plain SHA-256."""
-    found = []
+    results = []
     for path in folder.rglob("*"):
         if not path.is_file() or path in besides:
             continue
         content = path.read_bytes()
-        for place, secret in SECRETS.items():
+        for location, secret in SECRETS.items():
             forms = (
                 secret.encode(),
                 base64.b64encode(secret.encode()).rstrip(b"="),
                 hashlib.sha256(secret.encode()).hexdigest().encode(),
             )
             if any(form in content for form in forms):
-                found.append((place, str(path.relative_to(folder))))
-    return found
+                results.append((location, str(path.relative_to(folder))))
+    return results
 
 
 def test_no_planted_secret_is_left_anywhere_but_where_it_was_planted(inventory, folder_of_run, monkeypatch):
@@ -106,17 +106,17 @@ def test_no_planted_secret_is_left_anywhere_but_where_it_was_planted(inventory, 
     monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", str(root / "password"))
     monkeypatch.setenv("TMPDIR", str(root / "temporary"))
     monkeypatch.setattr("tempfile.tempdir", None)
-    seen: set[str] = set()
+    observed: set[str] = set()
     stop = threading.Event()
 
     def watch() -> None:
         while not stop.wait(0.02):
-            for place in Path("/proc").glob("[0-9]*/cmdline"):
+            for location in Path("/proc").glob("[0-9]*/cmdline"):
                 try:
-                    line = place.read_bytes().decode(errors="replace")
+                    line = location.read_bytes().decode(errors="replace")
                 except OSError:
                     continue
-                seen.update(name for name, secret in SECRETS.items() if secret in line)
+                observed.update(name for name, secret in SECRETS.items() if secret in line)
 
     for via in ("mobius", "ansible-playbook"):
         environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
@@ -143,7 +143,7 @@ def test_no_planted_secret_is_left_anywhere_but_where_it_was_planted(inventory, 
             done = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False)
             assert "outcome  task_failed" in done.stdout, done.stdout + done.stderr
             assert re.search(r"here1 .*failed=1 .*rescued=1 +ignored=2", done.stdout), "every plant was met"
-    assert seen == set(), "in a list of processes"
+    assert observed == set(), "in a list of processes"
     assert leaked(root, besides=planted) == []
     records = (inventory.parent / "history/history.jsonl").read_text()
     assert '"event":"intent"' in records
@@ -161,7 +161,7 @@ def test_no_planted_secret_is_left_anywhere_but_where_it_was_planted(inventory, 
         done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         printed += done.stdout + done.stderr
-    assert not [place for place, secret in SECRETS.items() if secret in printed]
+    assert not [location for location, secret in SECRETS.items() if secret in printed]
 
 
 def test_the_search_finds_what_is_planted(tmp_path):

@@ -57,7 +57,7 @@ def test_a_rescue_that_fails_again_strands_the_batches_already_done(run):
     assert not any("Decide" in line for line in run.lines)
 
 
-def test_a_noted_failure_is_decided_for_all_batches_in_a_play_of_its_own(run):
+def test_a_noted_failure_is_decided_for_all_batches_in_a_separate_play(run):
     summary = run(BATCHES + NOTE + DECIDE)
     assert (summary.ending.outcome, summary.ending.code) == ("golden_mismatch", 2)
     assert sum("decision=revert bad=True" in line for line in run.lines) == 3
@@ -115,7 +115,7 @@ def test_a_fleet_that_passed_is_confirmed(run):
     assert sum("decision=confirm bad=False" in line for line in run.lines) == 3
 
 
-def test_a_host_that_is_lost_after_its_good_verdict_takes_the_fleet_back(run):
+def test_a_host_that_is_lost_after_its_good_verdict_reverts_the_fleet(run):
     lose = """
 - hosts: here
   tasks:
@@ -152,7 +152,7 @@ def plain(playbook: Path, inventory: Path, *arguments: str) -> subprocess.Comple
 
 
 def test_a_plain_run_prints_its_outcome_code_team_hosts_and_what_to_do_next(playbook, inventory):
-    place = playbook(
+    file = playbook(
         """
         - hosts: here1:here2
           tasks:
@@ -162,7 +162,7 @@ def test_a_plain_run_prints_its_outcome_code_team_hosts_and_what_to_do_next(play
               when: inventory_hostname == 'here2'
         """
     )
-    result = plain(place, inventory, "-e", "x=1")
+    result = plain(file, inventory, "-e", "x=1")
     assert result.returncode == 2  # Ansible's own, which says nothing
     block = result.stdout[result.stdout.rindex("MOBIUS") :].splitlines()[1:]
     assert block[0] == "outcome  disk_full (exit code 5, team Infrastructure)"
@@ -171,13 +171,13 @@ def test_a_plain_run_prints_its_outcome_code_team_hosts_and_what_to_do_next(play
 
 
 def test_a_plain_run_in_which_a_failure_was_rescued_is_a_success(playbook, inventory):
-    place = playbook(BATCHES + "        - ansible.builtin.meta: noop\n")
-    result = plain(place, inventory)
+    file = playbook(BATCHES + "        - ansible.builtin.meta: noop\n")
+    result = plain(file, inventory)
     assert result.stdout.rstrip().endswith("outcome  success (exit code 0)")
 
 
 def test_all_hosts_of_a_plain_run_have_one_id_and_another_run_has_another(playbook, inventory, tmp_path):
-    place = playbook(
+    file = playbook(
         f"""
         - hosts: here
           strategy: free
@@ -191,11 +191,11 @@ def test_all_hosts_of_a_plain_run_have_one_id_and_another_run_has_another(playbo
           tasks: *tasks
         """
     )
-    assert plain(place, inventory).returncode == 0
-    assert plain(place, inventory).returncode == 0
-    seen = {(tmp_path / f"ids-here{number}").read_text() for number in (1, 2, 3)}
-    assert len(seen) == 1
-    assert len(seen.pop().splitlines()) == 2
+    assert plain(file, inventory).returncode == 0
+    assert plain(file, inventory).returncode == 0
+    observed = {(tmp_path / f"ids-here{number}").read_text() for number in (1, 2, 3)}
+    assert len(observed) == 1
+    assert len(observed.pop().splitlines()) == 2
 
 
 def test_a_run_id_that_is_none_is_refused(playbook, inventory, monkeypatch):

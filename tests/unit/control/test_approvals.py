@@ -41,7 +41,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def path(tmp_path: Path) -> Path:
     made = dict.fromkeys(MADE_FROM, "x") | {"variables": {}, "inventory": "nowhere"}
     plan = ChangePlan("20260131T230501Z-9f3a61c2", "2026-01-31T23:05:00Z", "ada@control", made, {}, (), {})
     plan.write(tmp_path / "release.plan.json")
@@ -53,22 +53,22 @@ def rule(keys: Path) -> Rule:
     return Rule(required=2, roles=("ops_sre",), signers=keys / "allowed_signers")
 
 
-def missing(place: Path, rule: Rule) -> list[str]:
-    return list(tally(place, ChangePlan.read(place).digest, rule).missing)
+def missing(path: Path, rule: Rule) -> list[str]:
+    return list(tally(path, ChangePlan.read(path).digest, rule).missing)
 
 
-def test_two_people_one_of_them_ops_and_none_of_them_the_author(place: Path, keys: Path, rule: Rule) -> None:
-    assert len(missing(place, rule)) == 3
-    approve(place, "author", keys / "ada")
-    assert missing(place, rule) == ["2 of 2 approvals", "an approval as ops_sre"]
-    approve(place, "release_owner", keys / "ada")
-    assert missing(place, rule) == ["2 of 2 approvals", "an approval as ops_sre"], "the author's own is none"
-    approve(place, "media_engineer", keys / "eve")
-    assert missing(place, rule) == ["1 of 2 approvals", "an approval as ops_sre"]
-    approve(place, "deploy_operator", keys / "bob")
-    assert missing(place, rule) == ["an approval as ops_sre"]
-    approve(place, "ops_sre", keys / "bob")
-    counted = tally(place, ChangePlan.read(place).digest, rule)
+def test_two_people_one_of_them_ops_and_none_of_them_the_author(path: Path, keys: Path, rule: Rule) -> None:
+    assert len(missing(path, rule)) == 3
+    approve(path, "author", keys / "ada")
+    assert missing(path, rule) == ["2 of 2 approvals", "an approval as ops_sre"]
+    approve(path, "release_owner", keys / "ada")
+    assert missing(path, rule) == ["2 of 2 approvals", "an approval as ops_sre"], "the author's own is none"
+    approve(path, "media_engineer", keys / "eve")
+    assert missing(path, rule) == ["1 of 2 approvals", "an approval as ops_sre"]
+    approve(path, "deploy_operator", keys / "bob")
+    assert missing(path, rule) == ["an approval as ops_sre"]
+    approve(path, "ops_sre", keys / "bob")
+    counted = tally(path, ChangePlan.read(path).digest, rule)
     assert (counted.missing, counted.author) == ((), "ada@example.org")
     assert [(item.signer, item.role) for item in counted.approvals] == [
         ("bob@example.org", "deploy_operator"),
@@ -78,51 +78,53 @@ def test_two_people_one_of_them_ops_and_none_of_them_the_author(place: Path, key
     assert [item.role for item in counted.void] == ["release_owner"]
 
 
-def test_one_person_in_two_roles_is_one_person(place: Path, keys: Path, rule: Rule) -> None:
-    approve(place, "author", keys / "ada")
+def test_one_person_in_two_roles_is_one_person(path: Path, keys: Path, rule: Rule) -> None:
+    approve(path, "author", keys / "ada")
     for role in ("deploy_operator", "ops_sre"):
-        approve(place, role, keys / "bob")
-    assert missing(place, rule) == ["1 of 2 approvals"]
+        approve(path, role, keys / "bob")
+    assert missing(path, rule) == ["1 of 2 approvals"]
 
 
-@pytest.mark.parametrize("who", ["stranger", "eve", "key-of-ci"])
-def test_a_key_counts_only_in_a_role_that_the_list_gives_it(place: Path, keys: Path, rule: Rule, who: str) -> None:
-    approve(place, "ops_sre", keys / who)
-    counted = tally(place, ChangePlan.read(place).digest, rule)
+@pytest.mark.parametrize("signer_name", ["stranger", "eve", "key-of-ci"])
+def test_a_key_counts_only_in_a_role_that_the_list_gives_it(
+    path: Path, keys: Path, rule: Rule, signer_name: str
+) -> None:
+    approve(path, "ops_sre", keys / signer_name)
+    counted = tally(path, ChangePlan.read(path).digest, rule)
     assert counted.approvals == ()
     assert [item.signer for item in counted.void] == [None]
 
 
-def test_an_approval_is_of_one_plan_and_one_role(place: Path, keys: Path, rule: Rule) -> None:
-    kept = approve(place, "deploy_operator", keys / "bob")
-    assert approve(place, "deploy_operator", keys / "bob") == kept
+def test_an_approval_is_of_one_plan_and_one_role(path: Path, keys: Path, rule: Rule) -> None:
+    kept = approve(path, "deploy_operator", keys / "bob")
+    assert approve(path, "deploy_operator", keys / "bob") == kept
     renamed = kept.with_name(kept.name.replace("deploy_operator", "ops_sre"))
     renamed.write_bytes(kept.read_bytes())
-    counted = tally(place, ChangePlan.read(place).digest, rule)
+    counted = tally(path, ChangePlan.read(path).digest, rule)
     assert [item.role for item in counted.approvals] == ["deploy_operator"], "another name makes no other role"
     assert [item.role for item in counted.void] == ["ops_sre"]
-    assert tally(place, "0" * 64, rule).approvals == ()
+    assert tally(path, "0" * 64, rule).approvals == ()
     kept.write_bytes(kept.read_bytes()[:-80])
-    assert tally(place, ChangePlan.read(place).digest, rule).approvals == ()
+    assert tally(path, ChangePlan.read(path).digest, rule).approvals == ()
 
 
-def test_an_author_may_count_where_the_inventory_says_so(place: Path, keys: Path, rule: Rule) -> None:
+def test_an_author_may_count_where_the_inventory_says_so(path: Path, keys: Path, rule: Rule) -> None:
     own = dataclasses.replace(rule, required=1, roles=(), author_counts=True)
-    approve(place, "author", keys / "ada")
-    assert missing(place, own) == ["1 of 1 approvals"]
-    approve(place, "release_owner", keys / "ada")
-    assert missing(place, own) == []
+    approve(path, "author", keys / "ada")
+    assert missing(path, own) == ["1 of 1 approvals"]
+    approve(path, "release_owner", keys / "ada")
+    assert missing(path, own) == []
 
 
-def test_a_list_in_which_a_key_may_sign_for_everything_is_refused(place: Path, keys: Path, tmp_path: Path) -> None:
+def test_a_list_in_which_a_key_may_sign_for_everything_is_refused(path: Path, keys: Path, tmp_path: Path) -> None:
     public = (keys / "eve.pub").read_text().strip()
     for line in (f"eve@example.org {public}", f"eve@example.org cert-authority {public} namespaces=x", "nonsense"):
         (tmp_path / "signers").write_text(line + "\n")
         with pytest.raises(MobiusError) as caught:
-            tally(place, "0" * 64, Rule(required=1, signers=tmp_path / "signers"))
+            tally(path, "0" * 64, Rule(required=1, signers=tmp_path / "signers"))
         assert "Line 1" in caught.value.reason
     with pytest.raises(MobiusError, match="cannot be read"):
-        tally(place, "0" * 64, Rule(required=1, signers=tmp_path / "none"))
+        tally(path, "0" * 64, Rule(required=1, signers=tmp_path / "none"))
     signatures.check_signers(keys / "allowed_signers")
 
 
@@ -149,23 +151,23 @@ def missing_of(rule: Rule) -> list[str]:
 
 
 def test_the_command_signs_says_what_is_missing_and_refuses_a_key_of_another_role(
-    place: Path, keys: Path, capfd: pytest.CaptureFixture[str]
+    path: Path, keys: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     more = ["--signers", str(keys / "allowed_signers"), "--format", "json"]
-    assert mobius(["approve", str(place), "--role", "Ops/SRE", "--key", str(keys / "bob"), *more]) == 0
-    told = json.loads(capfd.readouterr().out)
-    assert [item["who"] for item in told["approvals"]] == ["bob@example.org"]
-    assert Path(told["signature"]).exists()
-    before = sorted(place.parent.iterdir())
+    assert mobius(["approve", str(path), "--role", "Ops/SRE", "--key", str(keys / "bob"), *more]) == 0
+    messages = json.loads(capfd.readouterr().out)
+    assert [item["who"] for item in messages["approvals"]] == ["bob@example.org"]
+    assert Path(messages["signature"]).exists()
+    before = sorted(path.parent.iterdir())
     for arguments, sentence in (
         (["--role", "ops_sre", "--key", str(keys / "eve"), *more], "may not sign as ops_sre"),
         (["--role", "king", "--key", str(keys / "eve")], "is not a role"),
         (["--role", "ops_sre", "--key", str(keys / "none")], "cannot sign"),
     ):
-        assert mobius(["approve", str(place), *arguments]) == 1
+        assert mobius(["approve", str(path), *arguments]) == 1
         assert sentence in capfd.readouterr().err
-    assert sorted(place.parent.iterdir()) == before
-    place.write_text(place.read_text().replace("20260131", "20270131"))
-    assert mobius(["approve", str(place), "--role", "ops_sre", "--key", str(keys / "bob")]) == 1
+    assert sorted(path.parent.iterdir()) == before
+    path.write_text(path.read_text().replace("20260131", "20270131"))
+    assert mobius(["approve", str(path), "--role", "ops_sre", "--key", str(keys / "bob")]) == 1
     assert "was changed after it was made" in capfd.readouterr().err
     assert approvals.role_of("Release owner") == "release_owner"

@@ -28,9 +28,9 @@ TEN = [f"web{number}" for number in range(10)]
     ],
 )
 def test_hosts_are_put_into_batches_in_their_order(hosts: list[str], sizes: list[Any], counts: list[int]) -> None:
-    found = batches(hosts, sizes)
-    assert [len(batch) for batch in found] == counts
-    assert [host for batch in found for host in batch] == hosts
+    results = batches(hosts, sizes)
+    assert [len(batch) for batch in results] == counts
+    assert [host for batch in results for host in batch] == hosts
 
 
 @pytest.mark.parametrize("sizes", [[], [0], ["0%"], ["101%"], [-1], [True], ["few"], [1.5], [None], [[1]]])
@@ -110,7 +110,7 @@ def test_the_report_of_a_host_is_the_value_of_one_variable() -> None:
     assert [report.result for report in host_reports(None, task_vars)] == [None, None, None]
 
 
-def test_a_noted_failure_carries_its_outcome_unless_it_is_given_another_meaning() -> None:
+def test_a_noted_failure_carries_its_outcome_unless_it_gets_another_meaning() -> None:
     failure = MobiusError("disk_full", "No space.").as_dict()
     assert noted_failure({"msg": "x", "mobius_failure": failure}) == {
         "verdict": "error",

@@ -42,7 +42,7 @@ SOURCES = {
 
 
 def git(folder: Path, *arguments: str, **environment: str) -> str:
-    identity = {f"GIT_{who}_{what}": "test" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    identity = {f"GIT_{person}_{what}": "test" for person in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     done = subprocess.run(
         ["git", "-C", str(folder), *arguments],
         check=True,
@@ -158,7 +158,7 @@ def test_two_builds_of_one_commit_are_the_same_file(
 
 
 @pytest.mark.slow
-def test_no_member_tells_when_where_or_by_whom_the_bundle_was_built(source: Path, cache: Path) -> None:
+def test_no_member_shows_when_where_or_by_whom_the_bundle_was_built(source: Path, cache: Path) -> None:
     built = bundles.build(source, source.parent / "dist", cache=cache)
     with tarfile.open(built.path) as tar:
         infos = tar.getmembers()
@@ -171,15 +171,15 @@ def test_no_member_tells_when_where_or_by_whom_the_bundle_was_built(source: Path
 
 
 @pytest.mark.slow
-def test_what_is_not_committed_is_not_in_the_bundle_and_is_told(source: Path, cache: Path) -> None:
-    told: list[str] = []
-    clean = bundles.build(source, source.parent / "one", cache=cache, tell=told.append)
-    assert not [line for line in told if "not committed" in line]
+def test_what_is_not_committed_is_not_in_the_bundle_and_is_reported(source: Path, cache: Path) -> None:
+    messages: list[str] = []
+    clean = bundles.build(source, source.parent / "one", cache=cache, tell=messages.append)
+    assert not [line for line in messages if "not committed" in line]
     (source / "mobius/errors.py").write_text("changed = True\n")
     (source / "mobius/dhash/new.py").write_text("new = True\n")
-    dirty = bundles.build(source, source.parent / "two", cache=cache, tell=told.append)
+    dirty = bundles.build(source, source.parent / "two", cache=cache, tell=messages.append)
     assert dirty.sha256 == clean.sha256
-    assert [line for line in told if "not committed" in line]
+    assert [line for line in messages if "not committed" in line]
     git(source, "add", ".")
     git(source, "commit", "-q", "-m", "Two")
     assert "mobius/dhash/new.py" in bundles.build(source, source.parent / "three", cache=cache).manifest.files
@@ -199,8 +199,8 @@ def test_the_last_bundle_built_is_found_under_the_services_name(source: Path, ca
     out = source.parent / "dist"
     for version in ("1.0.0", "1.0.1"):
         built = bundles.build(source, out, version=version, cache=cache)
-        found = manifest.read_bundle(out / "mobius-dhash.tar.gz", require_sidecar=True)
-        assert found.release_id == built.release_id
+        result = manifest.read_bundle(out / "mobius-dhash.tar.gz", require_sidecar=True)
+        assert result.release_id == built.release_id
 
 
 @pytest.mark.parametrize("version", ["1.0-rc1", "1..0", "../x", "1.0+local", "V1", "1.0\n", "."])
@@ -240,12 +240,12 @@ def test_a_lock_without_a_digest_is_refused(source: Path, cache: Path) -> None:
 
 @pytest.mark.slow
 def test_dependencies_are_installed_once_for_each_target(source: Path, cache: Path, tmp_path: Path) -> None:
-    told: list[str] = []
-    one = bundles.build(source, tmp_path / "one", cache=cache, tell=told.append)
+    messages: list[str] = []
+    one = bundles.build(source, tmp_path / "one", cache=cache, tell=messages.append)
     shutil.rmtree(tmp_path / "wheels")
-    two = bundles.build(source, tmp_path / "two", cache=cache, tell=told.append)
+    two = bundles.build(source, tmp_path / "two", cache=cache, tell=messages.append)
     assert one.sha256 == two.sha256
-    assert len([line for line in told if line.startswith("Installing the 1 dependencies")]) == 1
+    assert len([line for line in messages if line.startswith("Installing the 1 dependencies")]) == 1
 
 
 @pytest.mark.slow
@@ -258,7 +258,7 @@ def test_kept_dependencies_that_were_changed_are_installed_again(source: Path, c
     assert bundles.build(source, tmp_path / "two", cache=cache).sha256 == one.sha256
 
 
-def test_markers_are_judged_for_the_hosts_and_not_for_the_python_that_builds() -> None:
+def test_markers_are_evaluated_for_the_hosts_and_not_for_the_python_that_builds() -> None:
     lock = "".join(
         f"{name}==1 ; {marker} \\\n    --hash=sha256:{'0' * 64} \\\n    --hash=sha256:{'1' * 64}\n    # via x\n"
         for name, marker in {
@@ -311,13 +311,13 @@ def test_the_command_builds_and_verifies(source: Path, monkeypatch: pytest.Monke
         ["build", "--source", str(source), "--out", str(tmp_path / "d"), "--version", "2.0", "--format", "json"],
     )
     assert built.exit_code == 0, built.output
-    said = json.loads(built.stdout)
-    assert said["release"] == f"2.0-{said['bundle_sha256'][:12]}"
+    message = json.loads(built.stdout)
+    assert message["release"] == f"2.0-{message['bundle_sha256'][:12]}"
     assert "not committed" in built.stderr
-    verified = runner.invoke(command, ["verify", said["bundle"]])
+    verified = runner.invoke(command, ["verify", message["bundle"]])
     assert verified.exit_code == 0
-    assert verified.stdout.split()[0] == said["release"]
-    assert json.loads(runner.invoke(command, ["verify", said["bundle"], "--format", "json"]).stdout) == said
+    assert verified.stdout.split()[0] == message["release"]
+    assert json.loads(runner.invoke(command, ["verify", message["bundle"], "--format", "json"]).stdout) == message
 
 
 @pytest.mark.slow
@@ -326,9 +326,9 @@ def test_the_command_refuses_a_damaged_bundle(source: Path, cache: Path, tmp_pat
     with path.open("r+b") as stream:
         stream.seek(path.stat().st_size // 2)
         stream.write(b"\x00\xff\x00")
-    said = CliRunner().invoke(command, ["verify", str(path)])
-    assert isinstance(said.exception, MobiusError)
-    assert (said.exception.outcome, said.exception.code) == ("bundle_invalid", 1)
+    message = CliRunner().invoke(command, ["verify", str(path)])
+    assert isinstance(message.exception, MobiusError)
+    assert (message.exception.outcome, message.exception.code) == ("bundle_invalid", 1)
     missing = CliRunner().invoke(command, ["verify", str(tmp_path / "none.tar.gz")])
     assert isinstance(missing.exception, MobiusError)
     assert (missing.exception.outcome, missing.exception.code) == ("invalid_input", 1)
@@ -353,8 +353,8 @@ def test_the_command_signs_and_ssh_keygen_itself_accepts_the_signature(signing: 
     signed = CliRunner().invoke(command, ["sign", str(path), "--key", str(key)])
     assert signed.exit_code == 0, signed.output
     assert f"{path}.sig" in signed.stdout
-    said = CliRunner().invoke(command, ["verify", str(path), "--signers", str(signers), "--format", "json"])
-    assert json.loads(said.stdout)["signed_by"] == "ci@example.org"
+    message = CliRunner().invoke(command, ["verify", str(path), "--signers", str(signers), "--format", "json"])
+    assert json.loads(message.stdout)["signed_by"] == "ci@example.org"
     by_hand = (
         f"cut -c1-64 {path}.sha256 | ssh-keygen -Y verify -f {signers} -I ci@example.org -n mobius-bundle -s {path}.sig"
     )
@@ -371,13 +371,13 @@ def test_the_command_signs_and_ssh_keygen_itself_accepts_the_signature(signing: 
 def test_nothing_is_signed_that_is_damaged_or_with_a_key_that_is_none(signing: tuple[Path, Path, Path]) -> None:
     path, key, signers = signing
     for wrong in (signers, path.with_name("none")):
-        said = CliRunner().invoke(command, ["sign", str(path), "--key", str(wrong)])
-        assert isinstance(said.exception, MobiusError)
-        assert said.exception.outcome == "invalid_input"
+        message = CliRunner().invoke(command, ["sign", str(path), "--key", str(wrong)])
+        assert isinstance(message.exception, MobiusError)
+        assert message.exception.outcome == "invalid_input"
     path.write_bytes(path.read_bytes()[:-1])
-    said = CliRunner().invoke(command, ["sign", str(path), "--key", str(key)])
-    assert isinstance(said.exception, MobiusError)
-    assert said.exception.outcome == "bundle_invalid"
+    message = CliRunner().invoke(command, ["sign", str(path), "--key", str(key)])
+    assert isinstance(message.exception, MobiusError)
+    assert message.exception.outcome == "bundle_invalid"
     assert not manifest.signature_path(path).exists()
 
 
@@ -396,7 +396,7 @@ def test_a_digest_from_elsewhere_stands_in_for_the_sha256_file(source: Path, cac
 
 
 @pytest.mark.parametrize("lock", sorted(LOCKS.glob("*.txt")), ids=lambda path: path.name)
-def test_a_lock_has_digests_and_no_place_of_the_machine_that_made_it(lock: Path) -> None:
+def test_a_lock_has_digests_and_no_path_of_the_machine_that_made_it(lock: Path) -> None:
     text = lock.read_text()
     assert not re.search(r"://|--index|--find-links|-r /|[\s=]/|\.\.|@ ", text)
     pinned = re.findall(r"(?m)^(\S+)==", text)
@@ -408,12 +408,12 @@ def test_a_lock_has_digests_and_no_place_of_the_machine_that_made_it(lock: Path)
 @pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
 def test_the_service_lock_pins_every_dependency_of_the_service_once_for_each_python(python: str) -> None:
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["service"]]
+    expected = [*project["dependencies"], *project["optional-dependencies"]["service"]]
     lines = bundles.locked_for((LOCKS / "service.txt").read_text(), python, "linux_x86_64").splitlines()
     pinned = [Requirement(line.split(" --hash")[0]) for line in lines]
     versions = {requirement.name.lower(): str(requirement.specifier) for requirement in pinned}
     assert len(versions) == len(pinned)
-    for text in wanted:
+    for text in expected:
         requirement = Requirement(text)
         assert requirement.specifier.contains(versions[requirement.name.lower()].removeprefix("==")), text
 
@@ -421,14 +421,14 @@ def test_the_service_lock_pins_every_dependency_of_the_service_once_for_each_pyt
 def test_the_locks_cover_everything_that_a_checkout_and_its_benchmarks_need() -> None:
     read = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
     project = read["project"]
-    wanted = [
+    expected = [
         *project["dependencies"],
         *(text for extra in project["optional-dependencies"].values() for text in extra),
     ]
     groups = read["dependency-groups"]
     for lock, wants in (
-        ("development.txt", [*wanted, *groups["development"]]),
-        ("bench.txt", [*wanted, *groups["development"], *groups["bench"]]),
+        ("development.txt", [*expected, *groups["development"]]),
+        ("bench.txt", [*expected, *groups["development"], *groups["bench"]]),
     ):
         pinned = {name.lower() for name in re.findall(r"(?m)^(\S+)==", (LOCKS / lock).read_text())}
         assert {Requirement(text).name.lower() for text in wants} <= pinned, lock

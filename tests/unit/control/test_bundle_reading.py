@@ -73,7 +73,7 @@ def refusal(*arguments: object) -> str:
     return caught.value.reason
 
 
-def test_processes_that_ask_at_once_read_it_once_and_hear_the_same(bundle: Path, folder: Path, reads: Path) -> None:
+def test_processes_that_read_at_once_read_it_once_and_get_the_same(bundle: Path, folder: Path, reads: Path) -> None:
     expected = READ(bundle)
     with ProcessPoolExecutor(4, mp_context=get_context("fork")) as pool:
         heard = list(pool.map(read_once, [str(bundle)] * 8, [None] * 8, [RunWorkspace(folder)] * 8))
@@ -82,8 +82,8 @@ def test_processes_that_ask_at_once_read_it_once_and_hear_the_same(bundle: Path,
 
 
 def test_what_is_expected_is_compared_with_what_was_read_before(bundle: Path, folder: Path, reads: Path) -> None:
-    found = read_once(str(bundle), "", RunWorkspace(folder))
-    assert read_once(str(bundle), found.sha256.upper(), RunWorkspace(folder)) == found
+    result = read_once(str(bundle), "", RunWorkspace(folder))
+    assert read_once(str(bundle), result.sha256.upper(), RunWorkspace(folder)) == result
     assert "was expected" in refusal(str(bundle), "0" * 64, RunWorkspace(folder))
     assert count(reads) == 1
 
@@ -91,12 +91,12 @@ def test_what_is_expected_is_compared_with_what_was_read_before(bundle: Path, fo
 @pytest.mark.parametrize("what", ["content", "sidecar", "signature"])
 def test_a_bundle_that_is_no_longer_the_same_is_read_again(bundle: Path, folder: Path, reads: Path, what: str) -> None:
     before = read_once(str(bundle), None, RunWorkspace(folder))
-    seen = bundle.stat()
+    observed = bundle.stat()
     if what == "content":
         content = bytearray(bundle.read_bytes())
         content[len(content) // 2] ^= 1
         bundle.write_bytes(content)
-        os.utime(bundle, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+        os.utime(bundle, ns=(observed.st_atime_ns, observed.st_mtime_ns))
         assert "its .sha256 says" in refusal(str(bundle), None, RunWorkspace(folder))
     elif what == "sidecar":
         manifest.sidecar(bundle).write_text(f"{'0' * 64}  {bundle.name}\n")
@@ -114,7 +114,7 @@ def test_a_damaged_bundle_is_read_once_too(bundle: Path, folder: Path, reads: Pa
     assert count(reads) == 1
 
 
-def test_without_a_place_for_notes_each_process_reads_for_itself(bundle: Path, folder: Path, reads: Path) -> None:
+def test_without_a_workspace_each_process_reads_for_itself(bundle: Path, folder: Path, reads: Path) -> None:
     folder.rmdir()
     assert (
         read_once(str(bundle), None, RunWorkspace(folder))
@@ -124,11 +124,11 @@ def test_without_a_place_for_notes_each_process_reads_for_itself(bundle: Path, f
     assert count(reads) == 2
 
 
-def test_half_a_note_is_none(bundle: Path, folder: Path, reads: Path) -> None:
-    found = read_once(str(bundle), None, RunWorkspace(folder))
+def test_half_written_facts_are_ignored(bundle: Path, folder: Path, reads: Path) -> None:
+    result = read_once(str(bundle), None, RunWorkspace(folder))
     (note,) = folder.glob("*.json")
     note.write_bytes(note.read_bytes()[:-9])
-    assert read_once(str(bundle), None, RunWorkspace(folder)) == found
+    assert read_once(str(bundle), None, RunWorkspace(folder)) == result
     assert count(reads) == 2
 
 

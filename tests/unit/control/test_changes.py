@@ -47,10 +47,10 @@ def test_what_is_the_same_has_nothing_missing_and_nothing_extra() -> None:
     ],
 )
 def test_every_other_task_or_value_is_missing_or_extra(actual: list[Any], missing: int, extra: int) -> None:
-    found = compare(collected((COPY, "Write", wrote("a", "b"))), collected(*actual))
-    assert (len(found.missing), len(found.extra)) == (missing, extra)
-    assert found.applied_to(SUCCESS).outcome == "plan_mismatch"
-    assert found.applied_to(SUCCESS).code == 2
+    matches = compare(collected((COPY, "Write", wrote("a", "b"))), collected(*actual))
+    assert (len(matches.missing), len(matches.extra)) == (missing, extra)
+    assert matches.applied_to(SUCCESS).outcome == "plan_mismatch"
+    assert matches.applied_to(SUCCESS).code == 2
 
 
 def test_a_host_that_was_not_planned_is_extra_and_one_that_was_not_reached_is_missing() -> None:
@@ -59,11 +59,11 @@ def test_a_host_that_was_not_planned_is_extra_and_one_that_was_not_reached_is_mi
     assert {item.host for item in compare(one, two).extra} == {"h2"}
 
 
-def test_without_diff_only_our_own_modules_are_compared_by_value() -> None:
+def test_without_diff_only_the_collections_modules_are_compared_by_value() -> None:
     planned = collected((COPY, "Write", wrote("a", "b")), ("mobius.dhash.retention", "Remove", wrote("a", "b")))
     plain = collected((COPY, "Write", {"changed": True}), ("mobius.dhash.retention", "Remove", wrote("a", "c")))
-    found = compare(planned, plain, diffs=False)
-    assert [item.resource for item in found.extra] == ["Remove: /etc/x"]
+    matches = compare(planned, plain, diffs=False)
+    assert [item.resource for item in matches.extra] == ["Remove: /etc/x"]
 
 
 def test_the_releases_of_a_host_are_compared_from_first_to_last() -> None:
@@ -84,11 +84,11 @@ def test_a_monitoring_window_that_ends_between_plan_and_run_is_no_difference() -
     planned, run = (collected((PROMOTION, "Confirm", switched(state, after))) for state in (before, later))
     assert compare(planned, run) == compare(planned, planned)
     unwatched = {**after, "watched": None}
-    found = compare(planned, collected((PROMOTION, "Confirm", switched(later, unwatched))))
-    assert [item.resource for item in found.missing] == ["releases: watched"]
+    matches = compare(planned, collected((PROMOTION, "Confirm", switched(later, unwatched))))
+    assert [item.resource for item in matches.missing] == ["releases: watched"]
     gone = {**after, "instances": {"c": "serving"}}
-    found = compare(planned, collected((PROMOTION, "Confirm", switched(later, gone))))
-    assert [item.resource for item in found.missing] == ["releases: instances.b"]
+    matches = compare(planned, collected((PROMOTION, "Confirm", switched(later, gone))))
+    assert [item.resource for item in matches.missing] == ["releases: instances.b"]
 
 
 def test_a_list_is_compared_by_what_comes_and_goes() -> None:

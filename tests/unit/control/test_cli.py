@@ -34,7 +34,7 @@ def raising(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "said"),
+    ("error", "code", "message"),
     [
         (
             MobiusError("disk_full", "No space.", do_next="Buy a disk."),
@@ -55,12 +55,12 @@ def raising(monkeypatch):
         (ZeroDivisionError("oops"), 2, "ZeroDivisionError: oops"),
     ],
 )
-def test_whatever_is_raised_ends_with_a_code_of_the_table(raising, capsys, error, code, said):
+def test_every_exception_ends_with_a_code_of_the_table(raising, capsys, error, code, message):
     raising(error)
     assert cli.run(["probe"]) == code
     out, err = capsys.readouterr()
     assert out == ""
-    assert said in err
+    assert message in err
     assert ("Traceback" in err) is isinstance(error, ZeroDivisionError)
 
 
@@ -79,10 +79,10 @@ def test_the_help_imports_neither_ansible_nor_numpy():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
-def test_every_command_of_this_storey_can_be_imported_and_has_examples_in_its_help(capsys):
-    for name, (place, _) in cli._COMMANDS.items():
-        if place.startswith(("mobius.cli.release", "mobius.cli.fleet", "mobius.cli.backup")):
-            module, _, attribute = place.partition(":")
+def test_every_command_of_a_run_can_be_imported_and_has_examples_in_its_help(capsys):
+    for name, (path, _) in cli._COMMANDS.items():
+        if path.startswith(("mobius.cli.release", "mobius.cli.fleet", "mobius.cli.backup")):
+            module, _, attribute = path.partition(":")
             assert isinstance(getattr(importlib.import_module(module), attribute), click.Command)
             assert cli.run([name, "--help"]) == 0
             assert "Example" in capsys.readouterr().out

@@ -21,10 +21,10 @@ def test_a_run_hears_each_new_sample_of_each_host_once(tmp_path, monkeypatch):
     published = threading.Event()
 
     def look() -> str | None:
-        said = next(looks)
-        if said and '"samples": 3' in said:
+        message = next(looks)
+        if message and '"samples": 3' in message:
             published.set()
-        return said
+        return message
 
     with forward_samples(RunWorkspace(tmp_path), "a/../b", look):
         assert published.wait(30)

@@ -33,7 +33,7 @@ EVIDENCE = {"samples": 240, "p95": {"old": 0.0101, "new": 0.0109}}
 def decided(**result: object) -> dict:
     """The data of a decision on a host that passed."""
     noted = {"lab1": {"verdict": "pass", "evidence": EVIDENCE, **result}}
-    decision = decide([HostReport(host, True, said) for host, said in noted.items()], check_mode=False)
+    decision = decide([HostReport(host, True, message) for host, message in noted.items()], check_mode=False)
     return decision_data({"service": "mobius-dhash", "release": "1.0.0-0123456789ab", "else": "no"}, decision, noted)
 
 
@@ -109,11 +109,11 @@ def test_a_history_that_no_host_has_seen_is_unwitnessed_and_never_whole(history)
 
 def test_records_are_in_canonical_form_and_chained_to_the_first(history):
     write_runs(history)
-    found = records(history)
-    assert [record["event"] for record in found] == ["begin", *["intent", "result", "decision", "end"] * 3]
-    assert found[0]["prev"] == "0" * 64
-    assert all(after["prev"] == before["hash"] for before, after in itertools.pairwise(found))
-    assert history.path.read_bytes() == b"".join(form.canonical(record) + b"\n" for record in found)
+    results = records(history)
+    assert [record["event"] for record in results] == ["begin", *["intent", "result", "decision", "end"] * 3]
+    assert results[0]["prev"] == "0" * 64
+    assert all(after["prev"] == before["hash"] for before, after in itertools.pairwise(results))
+    assert history.path.read_bytes() == b"".join(form.canonical(record) + b"\n" for record in results)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_the_canonical_form_is_rfc_8785s(value, text):
 
 
 @pytest.mark.parametrize("value", [1.5, 2**53, {"é": 1}, {1: 1}, b"x", "\ud800"])
-def test_what_has_no_place_in_a_record_is_refused(value):
+def test_a_value_that_a_record_cannot_hold_is_refused(value):
     with pytest.raises(form.NotCanonical):
         form.canonical(value)
 
@@ -375,7 +375,7 @@ def test_a_rewritten_chain_that_a_later_run_went_on_with_is_still_caught(history
     assert first(history, witnesses=witnessed(heads)) == ("edited", 5)
 
 
-def test_another_chain_in_its_place_is_caught_by_a_host_unless_both_are_known(history, tmp_path):
+def test_a_replaced_chain_is_caught_by_a_host_unless_both_are_known(history, tmp_path):
     heads = write_runs(history)
     other = History(tmp_path / "other")
     write_runs(other, 1)
@@ -395,11 +395,11 @@ def journal(*runs: str | None, at: str = "2099-01-01T00:00:00Z", actor: str = "a
 
 def test_a_switch_of_a_run_that_was_never_recorded_is_caught(history):
     heads = [{**head, "at": "2026-01-01"} for head in write_runs(history)]
-    seen = {"lab1": {"heads": heads, "journal": journal("run-1", "run-2")}}
-    assert form.verify(history.folder, witnesses=seen).status == "whole"
+    observed = {"lab1": {"heads": heads, "journal": journal("run-1", "run-2")}}
+    assert form.verify(history.folder, witnesses=observed).status == "whole"
     for run in ("unheard-of", None):
-        seen["lab1"]["journal"] = journal("run-1", run)
-        assert first(history, witnesses=seen) == ("never_written", None)
+        observed["lab1"]["journal"] = journal("run-1", run)
+        assert first(history, witnesses=observed) == ("never_written", None)
 
 
 def test_what_a_person_switched_at_the_console_and_what_was_before_the_history_is_no_run(history):
@@ -411,8 +411,8 @@ def test_what_a_person_switched_at_the_console_and_what_was_before_the_history_i
 def test_a_hosts_journal_that_was_edited_is_caught(history):
     heads = write_runs(history)
     lines = journal("run-1", "run-2")
-    seen = {"lab1": {"heads": heads, "journal": [lines[0].replace("confirmed", "reverted"), lines[1]]}}
-    assert first(history, witnesses=seen) == ("journal", None)
+    observed = {"lab1": {"heads": heads, "journal": [lines[0].replace("confirmed", "reverted"), lines[1]]}}
+    assert first(history, witnesses=observed) == ("journal", None)
 
 
 def test_a_result_without_an_intent_is_a_record_that_was_never_written(history):
@@ -429,9 +429,9 @@ def signers(tmp_path: Path) -> Path:
     for name in ("key", "stranger"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name)], check=True)
     public = (tmp_path / "key.pub").read_text().split()
-    place = tmp_path / "allowed_signers"
-    place.write_text(f'control@example.org namespaces="{form.NAMESPACE}" {public[0]} {public[1]}\n')
-    return place
+    location = tmp_path / "allowed_signers"
+    location.write_text(f'control@example.org namespaces="{form.NAMESPACE}" {public[0]} {public[1]}\n')
+    return location
 
 
 def test_a_signed_head_names_its_signer_and_a_forged_one_is_caught(history, signers, tmp_path):
@@ -482,21 +482,21 @@ def test_a_decision_names_what_it_rests_on_and_nothing_else(history):
 def test_a_decision_on_other_evidence_than_the_gates_is_caught_though_everything_was_made_again(history, evidence):
     write_runs(history, 2)
     whole = records(history)
-    place = next(number for number, record in enumerate(whole) if record["event"] == "result")
-    data = {**whole[place]["data"], "fields": {"verdict": "pass", "evidence": evidence}}
+    location = next(number for number, record in enumerate(whole) if record["event"] == "result")
+    data = {**whole[location]["data"], "fields": {"verdict": "pass", "evidence": evidence}}
     # what the gate has measured is written better, and all that follows from it
-    forged = [{**record, "data": plain(data)} if number == place else record for number, record in enumerate(whole)]
+    forged = [{**record, "data": plain(data)} if number == location else record for number, record in enumerate(whole)]
     rewrite(history, forged, rehash=True, head=True)
-    assert first(history) == ("edited", place + 1)
+    assert first(history) == ("edited", location + 1)
 
 
 def test_a_digest_of_the_fleet_that_is_not_its_hosts_is_caught(history):
     write_runs(history, 1)
     whole = records(history)
-    place = next(number for number, record in enumerate(whole) if record["event"] == "decision")
-    whole[place]["data"]["evidence_sha256"] = "0" * 64
+    location = next(number for number, record in enumerate(whole) if record["event"] == "decision")
+    whole[location]["data"]["evidence_sha256"] = "0" * 64
     rewrite(history, whole, rehash=True, head=True)
-    assert first(history) == ("edited", place)
+    assert first(history) == ("edited", location)
 
 
 def test_a_decision_on_hosts_without_a_gate_or_whose_gate_was_not_recorded_is_whole(history):
@@ -545,7 +545,7 @@ def test_the_verifier_is_one_file_that_needs_only_the_standard_library(history, 
     assert json.loads(done.stdout)["first"]["seq"] == 4
 
 
-def test_keyed_digests_recognise_a_value_and_do_not_tell_it(history, tmp_path):
+def test_keyed_digests_recognise_a_value_and_do_not_reveal_it(history, tmp_path):
     assert history.digest("secret") == history.digest("secret") != history.digest("other")
     assert History(tmp_path / "another").digest("secret") != history.digest("secret")
     assert (history.folder / "digest.key").stat().st_mode & 0o777 == 0o600

@@ -19,7 +19,7 @@ def summed(*results: tuple[str, str, dict[str, Any]]) -> dict[str, Any]:
     return hosts["lab1"]
 
 
-def test_a_rollback_tells_from_where_to_where_although_the_run_asked_no_host() -> None:
+def test_a_rollback_records_both_releases_although_the_run_asked_no_host() -> None:
     opened = ("run", "ok", {})
     assert summed(opened, ("rollback", "changed", {"left": B, "confirmed": A})) == {"from_release": B, "to_release": A}
     assert summed(opened, ("rollback", "failed", {"left": B})) == {"from_release": B, "to_release": B}

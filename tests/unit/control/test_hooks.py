@@ -14,9 +14,9 @@ from mobius.control.run.hooks import find_hooks, hook_failure
 def test_a_relative_path_begins_in_the_folder_and_an_empty_one_is_no_hook(tmp_path: Path) -> None:
     for name, text in (("mine.yml", "- ping:\n"), ("secret.yml", "$ANSIBLE_VAULT;1.1;AES256\n6162\n")):
         (tmp_path / name).write_text(text)
-    given = {"before_deploy": "mine.yml", "after_deploy": str(tmp_path / "secret.yml"), "after_confirm": ""}
-    found = {"before_deploy": str(tmp_path / "mine.yml"), "after_deploy": str(tmp_path / "secret.yml")}
-    assert find_hooks(given, tmp_path) == (found, [])
+    value = {"before_deploy": "mine.yml", "after_deploy": str(tmp_path / "secret.yml"), "after_confirm": ""}
+    result = {"before_deploy": str(tmp_path / "mine.yml"), "after_deploy": str(tmp_path / "secret.yml")}
+    assert find_hooks(value, tmp_path) == (result, [])
 
 
 @pytest.mark.parametrize(
@@ -29,17 +29,17 @@ def test_a_relative_path_begins_in_the_folder_and_an_empty_one_is_no_hook(tmp_pa
     ],
 )
 def test_a_file_that_cannot_be_run_is_one_sentence(tmp_path: Path, text: str | None, problem: str) -> None:
-    place = tmp_path / "mine.yml"
+    path = tmp_path / "mine.yml"
     if text is not None:
-        place.write_text(text)
-    sentence = f"The hook before_promote cannot be run: {place} {problem}."
+        path.write_text(text)
+    sentence = f"The hook before_promote cannot be run: {path} {problem}."
     assert find_hooks({"before_promote": "mine.yml"}, tmp_path) == ({}, [sentence])
 
 
 def test_what_is_no_hook_is_named_and_the_others_are_found(tmp_path: Path) -> None:
     (tmp_path / "mine.yml").write_text("- ping:\n")
-    found, problems = find_hooks({"before_deply": "mine.yml", "after_revert": "mine.yml"}, tmp_path)
-    assert list(found) == ["after_revert"]
+    result, problems = find_hooks({"before_deply": "mine.yml", "after_revert": "mine.yml"}, tmp_path)
+    assert list(result) == ["after_revert"]
     assert problems[0].startswith("There is no hook before_deply; there are before_deploy, ")
     assert find_hooks(["mine.yml"], tmp_path) == ({}, ["The hooks are not a mapping of names to files."])
 

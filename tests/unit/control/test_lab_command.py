@@ -24,7 +24,7 @@ def test_without_a_record_the_lab_is_down_and_the_exit_code_is_3(tmp_path: Path)
     assert result.output == "The lab is down; `mobius lab up` starts it.\n"
 
 
-def test_a_copied_checkouts_record_is_not_its_own_lab(tmp_path: Path) -> None:
+def test_a_copied_checkouts_record_is_not_its_lab(tmp_path: Path) -> None:
     (tmp_path / ".lab").mkdir()
     record = {"lab": "0000000a", "memory_limits_enforced": True, "root": "/elsewhere", "hosts": []}
     (tmp_path / ".lab" / "lab.json").write_text(json.dumps(record))

@@ -93,8 +93,8 @@ class MailReceiver(socketserver.ThreadingTCPServer):
         self.refuse = False
 
     def entry(self, **more: Any) -> dict[str, Any]:
-        place = {"host": "127.0.0.1", "port": self.server_address[1], "tls": "none"}
-        return {"kind": "email", "sender": "mobius@example.org", "to": ["ops@example.org"], **place, **more}
+        location = {"host": "127.0.0.1", "port": self.server_address[1], "tls": "none"}
+        return {"kind": "email", "sender": "mobius@example.org", "to": ["ops@example.org"], **location, **more}
 
 
 @pytest.fixture(autouse=True)
@@ -114,11 +114,11 @@ def mail() -> Iterator[MailReceiver]:
         yield server
 
 
-def whole_run(given: Any, end: Any = SUCCESS, *, playbook: str = "release", back: bool = False) -> list[str]:
+def whole_run(arguments: Any, end: Any = SUCCESS, *, playbook: str = "release", back: bool = False) -> list[str]:
     """Open a run, let it hear of a release, and end it; the warnings."""
     warnings: list[str] = []
     notifier = Notifier(playbook, warnings.append)
-    notifier.open(given, **ABOUT)
+    notifier.open(arguments, **ABOUT)
     notifier.take("mobius.dhash.bundle_info", {"release": RELEASE})
     notifier.take("mobius.dhash.decide", {"decision": "revert" if back else "confirm"})
     notifier.end(end)
@@ -128,7 +128,7 @@ def whole_run(given: Any, end: Any = SUCCESS, *, playbook: str = "release", back
 # --- What is said -----------------------------------------------------------------------------------------------------
 
 
-def test_slack_hears_of_the_start_and_the_success_in_its_own_form(web: WebReceiver) -> None:
+def test_slack_gets_the_start_and_the_success_in_its_form(web: WebReceiver) -> None:
     assert whole_run([{"kind": "slack", "url": web.url}]) == []
     (path, kind, start), (_, _, end) = sorted(web.got, key=lambda got: got[2]["text"], reverse=True)
     assert (path, kind) == (f"/services/{SECRET}", "application/json")
@@ -142,9 +142,9 @@ def test_slack_hears_of_the_start_and_the_success_in_its_own_form(web: WebReceiv
 
 def test_teams_gets_an_adaptive_card_that_says_what_failed_and_what_to_do(web: WebReceiver) -> None:
     assert whole_run([{"kind": "teams", "url": web.url, "events": ["failure"]}], BAD) == []
-    ((_, _, said),) = web.got
-    (attachment,) = said["attachments"]
-    assert (said["type"], attachment["contentType"]) == ("message", "application/vnd.microsoft.card.adaptive")
+    ((_, _, output),) = web.got
+    (attachment,) = output["attachments"]
+    assert (output["type"], attachment["contentType"]) == ("message", "application/vnd.microsoft.card.adaptive")
     card = attachment["content"]
     assert (card["type"], card["version"]) == ("AdaptiveCard", "1.4")
     headline, facts, advice = card["body"]
@@ -177,17 +177,17 @@ def test_mail_goes_through_a_real_conversation_with_a_password(mail: MailReceive
         ("release", SUCCESS, False, None),
     ],
 )
-def test_who_asked_for_rollbacks_hears_of_them_and_of_nothing_else(
+def test_a_receiver_of_rollbacks_gets_them_and_nothing_else(
     web: WebReceiver, playbook: str, end: Any, back: bool, headline: str | None
 ) -> None:
     assert whole_run([{"kind": "slack", "url": web.url, "events": "rollback"}], end, playbook=playbook, back=back) == []
-    assert [said["text"] for _, _, said in web.got] == ([headline] if headline else [])
+    assert [output["text"] for _, _, output in web.got] == ([headline] if headline else [])
 
 
-def test_nothing_that_a_task_said_is_told_and_names_become_no_mentions() -> None:
+def test_no_text_of_a_task_is_sent_and_names_become_no_mentions() -> None:
     message = Message("failure", playbook="release", outcome="golden_mismatch", **{**ABOUT, "actor": "<!channel> & co"})
-    said = json.loads(make_delivery(Receiver("slack", "it"), message)["body"])
-    assert {"type": "mrkdwn", "text": "*actor*\n&lt;!channel&gt; &amp; co"} in said["blocks"][1]["fields"]
+    output = json.loads(make_delivery(Receiver("slack", "it"), message)["body"])
+    assert {"type": "mrkdwn", "text": "*actor*\n&lt;!channel&gt; &amp; co"} in output["blocks"][1]["fields"]
     card = json.loads(make_delivery(Receiver("teams", "it"), message)["body"])
     assert {"title": "actor", "value": "<!channel> & co"} in card["attachments"][0]["content"]["body"][1]["facts"]
 
@@ -196,10 +196,10 @@ def test_a_reason_that_a_task_gave_goes_to_nobody(web: WebReceiver, mail: MailRe
     assert whole_run([{"kind": kind, "url": web.url} for kind in ("slack", "teams")] + [mail.entry()], BAD) == []
     assert len(web.got) == 4
     assert len(mail.letters) == 2
-    assert SECRET not in json.dumps([said for _, _, said in web.got]) + "".join(mail.letters)
+    assert SECRET not in json.dumps([output for _, _, output in web.got]) + "".join(mail.letters)
 
 
-def test_a_playbook_that_is_not_asked_for_tells_nobody(web: WebReceiver) -> None:
+def test_a_playbook_that_is_not_subscribed_sends_nothing(web: WebReceiver) -> None:
     assert whole_run([{"kind": "slack", "url": web.url}], playbook="backup") == []
     assert web.got == []
     assert whole_run([{"kind": "slack", "url": web.url, "playbooks": ["backup"]}], playbook="backup") == []

@@ -91,7 +91,7 @@ def test_an_unreachable_host_wins_over_a_bare_failure_of_another():
     assert end(observer, failures={"lab1": 1}, dark={"lab2": 1}).outcome == "unreachable"
 
 
-def test_a_bare_failure_is_a_failed_task_with_its_own_message():
+def test_a_bare_failure_is_a_failed_task_with_its_message():
     observer = Observer()
     observer.failed("lab1", "Copy", {"failed": True, "msg": "Source  is\nmissing."})
     ending = end(observer, failures={"lab1": 1})
@@ -192,7 +192,7 @@ def test_an_earlier_failure_is_passed_on_as_it_is():
     assert failure_from(outcome="task_failed", reason="x", failure=earlier) == earlier
 
 
-def test_without_an_earlier_failure_the_given_outcome_is_used():
+def test_without_an_earlier_failure_the_named_outcome_is_used():
     made = failure_from(outcome="release_bad", reason="Marked bad.", do_next="Build another.", failure={})
     assert made == {"code": 1, "outcome": "release_bad", "reason": "Marked bad.", "do_next": "Build another."}
 
@@ -259,7 +259,7 @@ def test_a_fleet_is_confirmed_when_every_host_passed():
         (HostReport("lab2", True, {"verdict": "error", "failure": {}}), "error", "environment_failed", False),
     ],
 )
-def test_one_host_that_did_not_pass_takes_every_host_back(report, verdict, outcome, mark_bad):
+def test_one_host_that_did_not_pass_reverts_every_host(report, verdict, outcome, mark_bad):
     decision = decide([passed(), report], check_mode=False)
     assert decision.decision == "revert"
     assert decision.verdict == verdict

@@ -32,7 +32,7 @@ FIELDS: dict[str, Any] = {
 
 
 @pytest.fixture
-def asked(tmp_path: Path) -> ChangeRequest:
+def change(tmp_path: Path) -> ChangeRequest:
     change = Change("Stage the release", "mobius.dhash.release")
     hosts = {"h1": HostChanges(STATE, [change])}
     plan = ChangePlan("20260131T120000Z-9f3a61c2", MADE.isoformat(), "ada@control", FIELDS, {}, (), hosts)
@@ -52,41 +52,41 @@ def asked(tmp_path: Path) -> ChangeRequest:
     )
 
 
-def outcome(asked: ChangeRequest, **changes: Any) -> str | None:
-    refused = examine(dataclasses.replace(asked, **changes)).refused
+def outcome(change: ChangeRequest, **changes: Any) -> str | None:
+    refused = examine(dataclasses.replace(change, **changes)).refused
     return refused.outcome if refused else None
 
 
-def test_a_plan_that_holds_is_let_through_where_the_inventory_asks_for_no_more(asked: ChangeRequest) -> None:
-    assert outcome(asked) is None
-    assert outcome(asked, plan=None) is None
+def test_a_plan_that_holds_may_run_where_the_inventory_requires_no_more(change: ChangeRequest) -> None:
+    assert outcome(change) is None
+    assert outcome(change, plan=None) is None
 
 
 @pytest.mark.parametrize("name", ["playbook_sha256", "inventory_sha256", "inventory", "code_sha256", "bundle_sha256"])
 @pytest.mark.parametrize("glass", ["", "it burns"])
 def test_whatever_has_changed_makes_a_plan_stale_and_no_broken_glass_helps(
-    asked: ChangeRequest, name: str, glass: str
+    change: ChangeRequest, name: str, glass: str
 ) -> None:
-    assert outcome(asked, intent={**asked.intent, name: "y"}, break_glass=glass) == "plan_stale"
+    assert outcome(change, intent={**change.intent, name: "y"}, break_glass=glass) == "plan_stale"
 
 
 @pytest.mark.parametrize(
     ("variables", "word"),
     [({}, "give it again"), ({"size": "hmac-sha256:9"}, "size"), ({"size": "hmac-sha256:1", "b": "x"}, "not in the")],
 )
-def test_variables_are_what_they_were(asked: ChangeRequest, variables: dict[str, str], word: str) -> None:
-    refused = examine(dataclasses.replace(asked, intent={**asked.intent, "variables": variables})).refused
+def test_variables_are_what_they_were(change: ChangeRequest, variables: dict[str, str], word: str) -> None:
+    refused = examine(dataclasses.replace(change, intent={**change.intent, "variables": variables})).refused
     assert refused is not None
     assert word in refused.reason
 
 
-def test_limit_and_tags_are_what_they_were(asked: ChangeRequest) -> None:
+def test_limit_and_tags_are_what_they_were(change: ChangeRequest) -> None:
     for name, value in (("limit", "h1"), ("tags", ["deploy"]), ("skip_tags", ["x"])):
-        assert outcome(asked, intent={**asked.intent, name: value}) == "plan_stale"
+        assert outcome(change, intent={**change.intent, name: value}) == "plan_stale"
 
 
 @pytest.mark.parametrize(
-    ("rule", "more", "wanted"),
+    ("rule", "more", "expected"),
     [
         (Rule(required=1), {"plan": None}, "plan_missing"),
         (Rule(proven_on="inventories/staging"), {"plan": None}, "plan_missing"),
@@ -100,25 +100,25 @@ def test_limit_and_tags_are_what_they_were(asked: ChangeRequest) -> None:
     ],
 )
 def test_what_people_and_clocks_decide_is_refused_and_waived_by_a_reason(
-    asked: ChangeRequest, rule: Rule, more: dict[str, Any], wanted: str
+    change: ChangeRequest, rule: Rule, more: dict[str, Any], expected: str
 ) -> None:
-    assert outcome(asked, rule=rule, **more) == wanted
-    broken = dataclasses.replace(asked, rule=rule, break_glass="it burns", **more)
+    assert outcome(change, rule=rule, **more) == expected
+    broken = dataclasses.replace(change, rule=rule, break_glass="it burns", **more)
     verdict = examine(broken)
     assert verdict.refused is None
-    assert verdict.record(broken)["waived"] == [wanted]
+    assert verdict.record(broken)["waived"] == [expected]
     assert verdict.record(broken)["break_glass"] == "it burns"
 
 
-def test_the_rule_is_never_given_with_the_run(asked: ChangeRequest) -> None:
-    given = frozenset({"mobius_approvals_required"})
-    assert outcome(asked, extra_variables=given, break_glass="it burns") == "invalid_input"
+def test_the_rule_is_never_an_extra_variable(change: ChangeRequest) -> None:
+    arguments = frozenset({"mobius_approvals_required"})
+    assert outcome(change, extra_variables=arguments, break_glass="it burns") == "invalid_input"
 
 
-def test_a_touched_plan_is_refused_whatever_the_reason(asked: ChangeRequest) -> None:
-    assert asked.plan is not None
-    asked.plan.write_text(asked.plan.read_text().replace("h1", "h2"))
-    assert outcome(asked, break_glass="it burns") == "plan_invalid"
+def test_a_touched_plan_is_refused_whatever_the_reason(change: ChangeRequest) -> None:
+    assert change.plan is not None
+    change.plan.write_text(change.plan.read_text().replace("h1", "h2"))
+    assert outcome(change, break_glass="it burns") == "plan_invalid"
 
 
 def released(folder: Path, run: str, **changes: Any) -> None:
@@ -141,32 +141,32 @@ def released(folder: Path, run: str, **changes: Any) -> None:
         {"after": "1.0.0-ffffffffffff"},
     ],
 )
-def test_only_a_success_of_the_same_bundle_there_proves_it(asked: ChangeRequest, changes: dict[str, Any]) -> None:
+def test_only_a_success_of_the_same_bundle_there_proves_it(change: ChangeRequest, changes: dict[str, Any]) -> None:
     rule = Rule(proven_on="inventories/staging")
-    released(asked.history, "20260131T010000Z-00000001", **changes)
-    assert outcome(asked, rule=rule) == "bundle_unproven"
-    released(asked.history, "20260131T020000Z-00000002")
-    assert outcome(asked, rule=rule) is None
-    assert outcome(asked, rule=rule, release=RELEASE) is None
-    assert outcome(asked, rule=rule, release="1.0.0-ffffffffffff") == "bundle_unproven"
+    released(change.history, "20260131T010000Z-00000001", **changes)
+    assert outcome(change, rule=rule) == "bundle_unproven"
+    released(change.history, "20260131T020000Z-00000002")
+    assert outcome(change, rule=rule) is None
+    assert outcome(change, rule=rule, release=RELEASE) is None
+    assert outcome(change, rule=rule, release="1.0.0-ffffffffffff") == "bundle_unproven"
 
 
-def test_what_was_taken_back_there_is_no_longer_proven_and_a_damaged_history_proves_nothing(
-    asked: ChangeRequest,
+def test_what_was_reverted_there_is_no_longer_proven_and_a_damaged_history_proves_nothing(
+    change: ChangeRequest,
 ) -> None:
     rule = Rule(proven_on="inventories/staging")
-    released(asked.history, "20260131T010000Z-00000001")
-    assert examine(dataclasses.replace(asked, rule=rule)).proven_by == "20260131T010000Z-00000001"
-    released(asked.history, "20260131T020000Z-00000002", before=RELEASE, after=None, bundle_sha256=None)
-    assert outcome(asked, rule=rule) == "bundle_unproven"
-    place = asked.history / "history.jsonl"
-    place.write_bytes(place.read_bytes().replace(b"staging", b"elsewhe"))
-    assert outcome(asked, rule=rule) == "history_damaged"
+    released(change.history, "20260131T010000Z-00000001")
+    assert examine(dataclasses.replace(change, rule=rule)).proven_by == "20260131T010000Z-00000001"
+    released(change.history, "20260131T020000Z-00000002", before=RELEASE, after=None, bundle_sha256=None)
+    assert outcome(change, rule=rule) == "bundle_unproven"
+    path = change.history / "history.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"staging", b"elsewhe"))
+    assert outcome(change, rule=rule) == "history_damaged"
 
 
-def test_a_host_must_be_as_it_was_planned(asked: ChangeRequest) -> None:
-    assert asked.plan is not None
-    plan = ChangePlan.read(asked.plan)
+def test_a_host_must_be_as_it_was_planned(change: ChangeRequest) -> None:
+    assert change.plan is not None
+    plan = ChangePlan.read(change.plan)
     assert host_refusal("h1", plan, STATE) is None
     for name, value in (("token", 4), ("confirmed", "2"), ("pending", "2"), ("releases", {}), ("provisioned", False)):
         refused = host_refusal("h1", plan, {**STATE, name: value})

@@ -22,10 +22,10 @@ def events(name: str) -> list[dict]:
     return [json.loads(text) for text in (EVENTS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def played(name: str, said: list[dict] | None = None) -> list[tuple[dict, Progress, tuple[ProgressNote, ...]]]:
+def played(name: str, message: list[dict] | None = None) -> list[tuple[dict, Progress, tuple[ProgressNote, ...]]]:
     """Each event of a recorded run, the progress after it, and what was told of it."""
     progress, steps = Progress("release"), []
-    for event in said or events(name):
+    for event in message or events(name):
         progress, notes = progress.after(event)
         steps.append((event, progress, notes))
     return steps
@@ -68,7 +68,7 @@ def test_the_phases_that_are_ahead_become_fewer_until_none_is_left():
     assert (ahead[0], ahead[-1]) == (len(EXPECTED["release"]), 0)
 
 
-def test_the_gate_tells_its_verdict_and_each_figure_of_both_releases():
+def test_the_gate_reports_its_verdict_and_each_figure_of_both_releases():
     gates = [note for _, _, notes in played("release") for note in notes if note.kind == "gate"]
     assert [note.host for note in gates] == ["lab1", "lab2", "lab3"]
     for note in gates:
@@ -87,11 +87,11 @@ def test_a_gate_that_failed_is_followed_by_no_switch_but_a_revert():
         "decide",
         "revert",
     ]
-    told = [note.text for _, _, notes in steps for note in notes if note.kind == "gate"]
-    assert len(told) == 1 and told[0].startswith("fail: The p95 hash time in seconds of 2.0.0-")
+    messages = [note.text for _, _, notes in steps for note in notes if note.kind == "gate"]
+    assert len(messages) == 1 and messages[0].startswith("fail: The p95 hash time in seconds of 2.0.0-")
 
 
-def test_while_a_gate_looks_its_figures_and_the_time_left_are_told_as_they_become_known():
+def test_while_a_gate_observes_its_figures_and_the_time_left_show_as_they_become_known():
     samples = [note for _, _, notes in played("release_refused") for note in notes if note.kind == "sample"]
     assert len(samples) > 5
     left = [float(note.text.split()[0]) for note in samples]
@@ -99,22 +99,22 @@ def test_while_a_gate_looks_its_figures_and_the_time_left_are_told_as_they_becom
     assert left[0] > left[-1]
     assert "s left at most; good for " in samples[-1].text
     assert "too high" in samples[-1].text
-    told: list[str] = []
-    lines = Lines(told.append)
+    messages: list[str] = []
+    lines = Lines(messages.append)
     for note in samples:
         lines.note(note)
-    assert 1 < len(told) < len(samples), "one in ten seconds"
+    assert 1 < len(messages) < len(samples), "one in ten seconds"
 
 
 def test_a_line_has_the_time_in_utc_and_leaves_out_what_did_nothing():
-    told: list[str] = []
-    lines = Lines(told.append)
+    messages: list[str] = []
+    lines = Lines(messages.append)
     for _, _, notes in played("release"):
         for note in notes:
             lines.note(note)
-    assert all(re.match(r"\d\d:\d\d:\d\dZ  [a-z]", text) for text in told)
-    assert not [text for text in told if text[11:].startswith(("ok ", "skipped "))]
-    assert any(text[11:].startswith("changed      lab1") for text in told)
+    assert all(re.match(r"\d\d:\d\d:\d\dZ  [a-z]", text) for text in messages)
+    assert not [text for text in messages if text[11:].startswith(("ok ", "skipped "))]
+    assert any(text[11:].startswith("changed      lab1") for text in messages)
 
 
 def test_the_view_shows_where_the_run_is_and_where_each_host_is():
@@ -136,7 +136,7 @@ def test_the_view_of_a_large_fleet_fits_on_the_terminal(width, height):
     assert "hosts more" in text
 
 
-def test_what_a_host_says_cannot_steer_the_terminal():
+def test_what_a_host_reports_cannot_steer_the_terminal():
     progress = played("release")[-1][1]
     evil = "\x1b[2J\x1b]0;title\x07[bold]x[/bold]"
     file = io.StringIO()
@@ -158,7 +158,7 @@ ANYTHING = [
 @pytest.mark.parametrize(
     "key", ["elapsed", "deadline", "wanted", "healthy", "samples", "signals", "evidence", "verdict"]
 )
-def test_whatever_a_host_says_of_its_gate_the_run_goes_on(key):
+def test_whatever_a_host_reports_of_its_gate_the_run_goes_on(key):
     at = "2026-01-31T23:05:01+00:00"
     about = {"host": "lab1", "task_action": "mobius.dhash.gate", "task_path": "/roles/promote/tasks/gate.yml:1"}
     sample = {"host": "lab1", "elapsed": 1, "deadline": 60, "wanted": 10, "healthy": 1, "samples": 2, "signals": []}

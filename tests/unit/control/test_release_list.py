@@ -52,7 +52,7 @@ def test_people_see_age_and_state() -> None:
 
 
 @pytest.mark.parametrize(
-    ("then", "said"),
+    ("then", "message"),
     [
         (None, "never"),
         ("2026-01-09T23:59:58.000000Z", "2 s ago"),
@@ -62,5 +62,5 @@ def test_people_see_age_and_state() -> None:
         ("2026-01-11T00:00:00.000000Z", "0 s ago"),
     ],
 )
-def test_an_age_is_told_in_its_largest_unit(then: str | None, said: str) -> None:
-    assert age_of(then, datetime(2026, 1, 10, tzinfo=UTC)) == said
+def test_an_age_shows_in_its_largest_unit(then: str | None, message: str) -> None:
+    assert age_of(then, datetime(2026, 1, 10, tzinfo=UTC)) == message

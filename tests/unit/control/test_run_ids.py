@@ -14,7 +14,7 @@ from mobius.control.run.workspace import RunWorkspace
 from mobius.errors import MobiusError
 
 
-def test_a_run_id_tells_its_second_in_utc_and_sorts_by_it():
+def test_a_run_id_contains_its_second_in_utc_and_sorts_by_it():
     moment = datetime(2026, 1, 31, 23, 5, 1, tzinfo=timezone(timedelta(hours=2)))
     first, second = new_run_id(moment), new_run_id(moment + timedelta(seconds=1))
     assert first.startswith("20260131T210501Z-")
@@ -28,8 +28,8 @@ def test_two_runs_of_one_second_have_different_ids():
 
 
 def test_an_id_that_was_handed_down_is_used(tmp_path):
-    given = "20260131T230501Z-9f3a61c2"
-    assert current_run_id({"MOBIUS_RUN_ID": given}, RunWorkspace(tmp_path)) == given
+    arguments = "20260131T230501Z-9f3a61c2"
+    assert current_run_id({"MOBIUS_RUN_ID": arguments}, RunWorkspace(tmp_path)) == arguments
     assert list(tmp_path.iterdir()) == []
 
 
@@ -44,7 +44,7 @@ def test_workers_of_one_process_agree_on_one_id_however_they_race(tmp_path):
     with ThreadPoolExecutor(16) as pool:
         ids = set(pool.map(lambda _: current_run_id({}, RunWorkspace(tmp_path)), range(200)))
     assert len(ids) == 1
-    assert [place.name for place in tmp_path.iterdir()] == ["mobius-run-id"]
+    assert [path.name for path in tmp_path.iterdir()] == ["mobius-run-id"]
 
 
 def test_the_actor_is_who_was_named_else_who_logged_in_before_sudo():

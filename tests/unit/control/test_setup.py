@@ -51,7 +51,7 @@ def test_a_lock_names_each_package_that_every_machine_gets() -> None:
     assert setup.locked_distributions(LOCK_TEXT) == {("some-package", "1.2.3"), ("third", "6")}
 
 
-def test_the_projects_own_lock_is_understood() -> None:
+def test_the_projects_lock_can_be_read() -> None:
     text = (setup.CHECKOUT / setup.LOCK).read_text()
     assert {"click", "pytest", "ansible-runner"} <= {name for name, _ in setup.locked_distributions(text)}
 
@@ -90,14 +90,14 @@ def test_what_a_killed_pip_was_installing_is_forgotten_so_that_it_is_installed_a
     assert (packages / "some_package-1.2.3.dist-info").exists()
 
 
-def test_an_environment_of_this_place_and_python_is_mended_and_one_that_was_moved_is_not(tmp_path: Path) -> None:
+def test_an_environment_of_this_folder_and_python_is_repaired_and_one_that_was_moved_is_not(tmp_path: Path) -> None:
     venv = a_checkout(tmp_path / "here") / ".venv"
     assert setup.can_be_mended(venv)
     shutil.move(tmp_path / "here", tmp_path / "there")
     assert not setup.can_be_mended(tmp_path / "there" / ".venv")
 
 
-def test_an_environment_of_another_python_or_without_pip_is_made_anew(tmp_path: Path) -> None:
+def test_an_environment_of_another_python_or_without_pip_is_made_again(tmp_path: Path) -> None:
     venv = a_checkout(tmp_path) / ".venv"
     text = (venv / "pyvenv.cfg").read_text()
     (venv / "pyvenv.cfg").write_text(text.replace(f"version = {setup.python_version()}.7", "version = 3.99.1"))
@@ -120,7 +120,7 @@ def test_the_collection_link_is_made_once_and_a_wrong_one_is_corrected(tmp_path:
     assert link.resolve() == tmp_path
 
 
-def test_a_folder_in_the_links_place_is_not_touched(tmp_path: Path) -> None:
+def test_a_folder_where_the_link_belongs_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / setup.COLLECTION_LINK / "work").mkdir(parents=True)
     with pytest.raises(setup.SetupError, match="no link"):
         setup.link_collection(tmp_path)
@@ -138,12 +138,12 @@ def test_cgroups_decide_which_runtime_is_needed(tmp_path: Path) -> None:
     assert "runc" not in names()
 
 
-def test_a_machine_without_apt_is_told_what_to_install(tmp_path: Path) -> None:
-    place = tmp_path / "mobius" / "control" / "setup.py"
-    place.parent.mkdir(parents=True)
-    shutil.copy(setup.__file__, place)
+def test_on_a_machine_without_apt_the_packages_to_install_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "mobius" / "control" / "setup.py"
+    file.parent.mkdir(parents=True)
+    shutil.copy(setup.__file__, file)
     environment = {"PATH": str(tmp_path / "no programs")}
-    done = subprocess.run([sys.executable, place], env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, file], env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 3
     assert "no apt-get" in done.stderr
     assert "podman" in done.stderr
@@ -152,12 +152,12 @@ def test_a_machine_without_apt_is_told_what_to_install(tmp_path: Path) -> None:
     assert not (tmp_path / ".venv").exists()
 
 
-def test_a_user_without_root_or_sudo_is_told_the_exact_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = shutil.which("apt-get")
-    assert found is not None, "this test describes Debian"
+def test_a_user_without_root_or_sudo_gets_the_exact_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = shutil.which("apt-get")
+    assert result is not None, "this test describes Debian"
     with tempfile.TemporaryDirectory() as programs:
         os.chmod(programs, 0o755)
-        os.symlink(found, os.path.join(programs, "apt-get"))
+        os.symlink(result, os.path.join(programs, "apt-get"))
         monkeypatch.setenv("PATH", programs)
         was_root = os.geteuid() == 0
         try:
@@ -171,12 +171,12 @@ def test_a_user_without_root_or_sudo_is_told_the_exact_command(monkeypatch: pyte
     assert "`apt-get install --no-install-recommends podman" in str(caught.value)
 
 
-def test_a_python_that_is_too_old_is_told_of_the_one_that_is_needed(tmp_path: Path) -> None:
+def test_with_a_python_that_is_too_old_the_needed_version_is_named(tmp_path: Path) -> None:
     text = Path(setup.__file__).read_text().replace("OLDEST_PYTHON = (3, 11)", "OLDEST_PYTHON = (9, 1)")
-    place = tmp_path / "mobius" / "control" / "setup.py"
-    place.parent.mkdir(parents=True)
-    place.write_text(text)
-    done = subprocess.run([sys.executable, place], capture_output=True, text=True, timeout=60)
+    file = tmp_path / "mobius" / "control" / "setup.py"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    done = subprocess.run([sys.executable, file], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith(f"setup: Python 9.1 or newer is needed, and this is {setup.python_version()}.")
 

@@ -76,7 +76,7 @@ def test_right_answers_are_counted_by_release(server: Any) -> None:
 
 
 @pytest.mark.parametrize("behaviour", ["reset", "error"])
-def test_an_answer_that_fails_or_never_comes_is_counted_and_told(server: Any, behaviour: str) -> None:
+def test_an_answer_that_fails_or_never_comes_is_counted_and_reported(server: Any, behaviour: str) -> None:
     client = ask(server, behaviour)
     assert client.failed == client.sent
     assert client.failures()
