@@ -60,7 +60,7 @@ def test_a_backup_is_taken_verified_and_restored_on_debian_13(
     debian_13_hosts: list[Host], python_313_bundles: Sequence[Bundle]
 ) -> None:
     """Debian 13's tar, SQLite and Python read what they wrote."""
-    for arguments in (("backup", "create"), ("backup", "verify"), ("backup", "restore", "latest", "--yes")):
+    for arguments in (("backup", "create"), ("backup", "verify"), ("backup", "restore", "latest")):
         answer = mobius(*arguments)
         assert answer.code == 0, answer.stderr
     assert {serving_release(host.address) for host in debian_13_hosts} == {python_313_bundles[0].release}
