@@ -29,6 +29,8 @@ EXIT_ENVIRONMENT = 3
 CHECKOUT = Path(__file__).resolve().parents[1]
 LOCK = Path("tools/locks/development.txt")
 COLLECTION_LINK = Path(".ansible/collections/ansible_collections/mobius/dhash")
+# one of the links to a file that hosts share
+SHARED_FILE = Path("plugins/module_utils/errors.py")
 STAMP = "mobius-setup.json"
 # pip writes this file of a distribution's record when all others are there.
 LAST_WRITTEN = "RECORD"
@@ -315,12 +317,28 @@ def link_collection(checkout: Path) -> bool:
     return True
 
 
+def require_symbolic_links(checkout: Path) -> None:
+    """Refuse a checkout in which git wrote the names of links in place of the links.
+
+    Raises:
+        SetupError: with the command that writes them again.
+    """
+    link = checkout / SHARED_FILE
+    if link.exists() and not link.is_symlink():
+        raise SetupError(
+            f"This checkout has no symbolic links: {SHARED_FILE} is a plain file. "
+            "Run `git config core.symlinks true && git checkout -f -- plugins inventories`, on a file system that has "
+            "symbolic links, then run `make setup` again."
+        )
+
+
 def set_up(checkout: Path) -> None:
     """All steps, one run at a time.
 
     Raises:
         SetupError: with what to do.
     """
+    require_symbolic_links(checkout)
     (checkout / ".cache").mkdir(exist_ok=True)
     with (checkout / ".cache" / "setup.lock").open("w", encoding="utf-8") as stream:
         try:

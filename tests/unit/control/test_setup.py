@@ -185,3 +185,18 @@ def test_an_argument_is_refused_and_nothing_is_set_up() -> None:
     done = subprocess.run([sys.executable, setup.__file__, "--help"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (1, "")
     assert "takes no arguments" in done.stderr
+
+
+def test_a_checkout_without_symbolic_links_gets_one_sentence(tmp_path: Path) -> None:
+    checkout = a_checkout(tmp_path)
+    shared = checkout / setup.SHARED_FILE
+    shared.parent.mkdir(parents=True)
+    shared.write_text("../../mobius/errors.py")
+    with pytest.raises(setup.SetupError, match=r"no symbolic links.*core\.symlinks true"):
+        setup.set_up(checkout)
+    assert not (checkout / ".cache").exists()
+
+
+def test_the_project_itself_has_its_symbolic_links() -> None:
+    assert (setup.CHECKOUT / setup.SHARED_FILE).is_symlink()
+    setup.require_symbolic_links(setup.CHECKOUT)
