@@ -2,17 +2,17 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Exact search for near hashes by Hamming distance: within a radius, the nearest, and all pairs.
 
-Multi-index hashing (Norouzi, Punjani and Fleet, 2012): a hash is cut into chunks of 16 bits; of two hashes at most
-r bits apart, some chunk differs in few bits, so only the buckets of similar chunks have to be looked into. Four things
-make it quick in numpy, and on real dhashes:
+Multi-index hashing (Norouzi, Punjani and Fleet, 2012): a hash is cut into chunks of 16 bits; two hashes within a
+distance of r differ by few bits in some chunk, so only the buckets of similar chunks are searched. Four things make it
+fast in numpy, and on real dhashes:
 
-- Neighbouring bits of a dhash go together, so chunks of neighbouring bits crowd into few buckets (15 to 100 times more
-  than random ones). Each chunk here takes its bits from all over the grid (8 times, and 1.5 with those next to it).
-- How many bits a chunk may differ in is chosen anew for each query, by counts of what lies around each bucket
-  (as Qin et al., GPH, 2018): the r + 1 cheapest steps. Any such choice is exact, by the pigeonhole principle.
+- Neighbouring bits of a dhash are correlated, so chunks of neighbouring bits fall into few buckets (15 to 100 times
+  fuller than random ones). Each chunk here takes its bits from all over the grid (8 times, 1.5 with adjacent chunks).
+- How many bits a chunk may differ in is chosen for each query, by counts of the hashes around each bucket (as GPH, Qin
+  et al., 2018): the r + 1 cheapest steps. Any such choice is exact, by the pigeonhole principle.
 - Each chunk has a table of all hashes, rotated so that the chunk comes first, and sorted: a bucket is one run of
-  memory, read at the speed of a scan. Rotated hashes stand for themselves, so the tables need no row numbers.
-- When the counts say that a scan of everything is cheaper, then it is a scan.
+  memory, read at the speed of a scan. Rotated hashes can be rotated back, so the tables need no row numbers.
+- Where the counts say that a linear scan is cheaper, it is used.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from mobius.dhash._search.words import BLOCK, Distances, Hits, Keys, Words, inte
 
 _TAIL_MIN_HASHES: Final = 4096
 _TAIL_SHARE: Final = 64
-"""The tail is sorted in when it has more hashes than this, and than this share of all."""
+"""The tail is merged when it has more hashes than the first, and than one in the second of all."""
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """What queries found, sorted by (query, distance, key).
+    """The results of queries, sorted by (query, distance, key).
 
     Attributes:
         query: shape (n,), which of the queries, from 0.
-        key: shape (n,), the key that was found.
+        key: shape (n,), the key of the hash.
         distance: shape (n,), differing bits.
     """
 
@@ -50,7 +50,7 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class Pairs:
-    """A block of pairs of near hashes, in no promised order. Shapes (n,); `first` < `second` by key."""
+    """A block of pairs of near hashes, in unspecified order. Shapes (n,); `first` < `second` by key."""
 
     first: Keys
     second: Keys
@@ -58,15 +58,15 @@ class Pairs:
 
 
 class HammingIndex:
-    """Hashes of 64 or 128 bits by key, searched by Hamming distance. Every answer is exact.
+    """Hashes of 64 or 128 bits by key, searched by Hamming distance. Every result is exact.
 
     Hashes are uint64, shape (n,) for 64 bits and (n, 2) for 128 (rows and columns of a `Dhash`; the distance is the sum
     over both). Keys are int64, shape (n,).
 
     Several threads may read while others write: a reader sees the index before or after a change, never between.
 
-    Memory for a million hashes: 51 MB over 64 bits and 103 MB over 128 (of ten million 45 and 90), and twice that for a
-    moment whenever what was added or removed since the last time comes to a 64th of all and is sorted in.
+    Memory for a million hashes: 51 MB over 64 bits and 103 MB over 128 (45 and 90 MB a million, of ten million). It is
+    twice that for a moment when the changes since the last merge reach a 64th of all hashes, and are merged.
     """
 
     def __init__(self, bits: Literal[64, 128] = 128) -> None:
@@ -76,20 +76,20 @@ class HammingIndex:
         self._writing: Final = threading.Lock()
         self._tail_keys: Keys
         self._tail_words: Words
-        self._state = self._sorted(numpy.empty(0, numpy.int64), list(numpy.empty((self._words, 0), numpy.uint64)))
+        self._snapshot = self._sorted(numpy.empty(0, numpy.int64), list(numpy.empty((self._words, 0), numpy.uint64)))
 
     def __len__(self) -> int:
-        state = self._state
-        return len(state.main) + len(state.keys) - len(state.dead)
+        snapshot = self._snapshot
+        return len(snapshot.main) + len(snapshot.keys) - len(snapshot.dead)
 
     @property
     def nbytes(self) -> int:
         """Bytes of memory that the index holds."""
-        state = self._state
-        return state.main.nbytes + self._tail_keys.nbytes + self._tail_words.nbytes + state.dead.nbytes
+        snapshot = self._snapshot
+        return snapshot.main.nbytes + self._tail_keys.nbytes + self._tail_words.nbytes + snapshot.dead.nbytes
 
     def add(self, keys: Keys, hashes: Words) -> None:
-        """Add hashes under their keys; a key that is there already gets the new hash.
+        """Add hashes by key; a known key gets the new hash.
 
         Raises:
             ValueError: shape or type is wrong, or a key comes twice. Nothing was added then.
@@ -102,7 +102,7 @@ class HammingIndex:
             self._change(keys, interleave(hashes))
 
     def remove(self, keys: Keys) -> int:
-        """Remove hashes by key; unknown keys are no error. Returns how many were there.
+        """Remove hashes by key; unknown keys are no error. Returns how many were removed.
 
         Raises:
             ValueError: shape or type is wrong, or a key comes twice.
@@ -119,7 +119,7 @@ class HammingIndex:
         Args:
             hashes: the queries, shaped as in `add`.
             radius: differing bits, 0 to 64 or 128.
-            limit: at most so many per query, the nearest first; equally near ones by key.
+            limit: results per query at most, the nearest first; equal distances by key.
 
         Raises:
             ValueError: shape, type, radius or limit is wrong.
@@ -127,19 +127,19 @@ class HammingIndex:
         self._check_hashes(hashes)
         radius = self._checked_radius(radius)
         limit = None if limit is None else _positive(limit, "limit")
-        state = self._state
-        return _neighbours(state, hashes, lambda words: state.near(words, radius), limit)
+        snapshot = self._snapshot
+        return _neighbours(snapshot, hashes, lambda words: snapshot.near(words, radius), limit)
 
     def nearest(self, hashes: Words, k: int) -> Neighbours:
-        """Find the `k` nearest hashes of each query (fewer when the index has fewer); equally near ones by key.
+        """Find the `k` nearest hashes of each query (fewer if the index has fewer); equal distances by key.
 
         Raises:
             ValueError: shape, type or k is wrong.
         """
         self._check_hashes(hashes)
         k = _positive(k, "k")
-        state = self._state
-        return _neighbours(state, hashes, lambda words: state.nearest(words, k), k)
+        snapshot = self._snapshot
+        return _neighbours(snapshot, hashes, lambda words: snapshot.nearest(words, k), k)
 
     def pairs(self, radius: int) -> Iterator[Pairs]:
         """Find every unordered pair of hashes within `radius` once, in blocks.
@@ -149,40 +149,44 @@ class HammingIndex:
         Raises:
             ValueError: the radius is wrong.
         """
-        return _pairs(self._state, self._checked_radius(radius))
+        return _pairs(self._snapshot, self._checked_radius(radius))
 
     def _change(self, keys: Keys, words: Words | None) -> None:
-        """Replace the state by one without `keys`, or with new words for them."""
-        state = self._state
-        dead = numpy.sort(numpy.concatenate([state.dead, state.indices_of(keys)]))
-        stored, more = len(state.keys), 0 if words is None else len(keys)
-        tail_limit = max(_TAIL_MIN_HASHES, len(state.main) // _TAIL_SHARE)
+        """Replace the snapshot by one without `keys`, or with new words for them."""
+        snapshot = self._snapshot
+        dead = numpy.sort(numpy.concatenate([snapshot.dead, snapshot.indices_of(keys)]))
+        stored, more = len(snapshot.keys), 0 if words is None else len(keys)
+        tail_limit = max(_TAIL_MIN_HASHES, len(snapshot.main) // _TAIL_SHARE)
         if stored + more > tail_limit or len(dead) > tail_limit:
-            alive = numpy.ones(len(state.main) + stored, bool)
+            alive = numpy.ones(len(snapshot.main) + stored, bool)
             alive[dead] = False
-            rows, tail = alive[state.main.rank], alive[len(state.main) :]
-            all_keys = [state.main.keys[state.main.rank[rows]], state.keys[tail]]
-            all_words = [[old[rows], new[tail]] for old, new in zip(state.main.words, state.words, strict=True)]
+            rows, tail = alive[snapshot.main.rank], alive[len(snapshot.main) :]
+            all_keys = [snapshot.main.keys[snapshot.main.rank[rows]], snapshot.keys[tail]]
+            all_words = [[old[rows], new[tail]] for old, new in zip(snapshot.main.words, snapshot.words, strict=True)]
             if words is not None:
                 all_keys.append(keys)
                 for word in range(self._words):
                     all_words[word].append(words[word])
                 del words
-            self._state = self._sorted(numpy.concatenate(all_keys), [numpy.concatenate(pieces) for pieces in all_words])
+            self._snapshot = self._sorted(
+                numpy.concatenate(all_keys), [numpy.concatenate(pieces) for pieces in all_words]
+            )
             return
         if words is not None:
             if stored + more > len(self._tail_keys):
                 capacity = 2 * (stored + more)
-                # readers may still look at the old arrays
-                self._tail_keys = numpy.concatenate([state.keys, numpy.empty(capacity - stored, numpy.int64)])
+                # readers may still use the old arrays
+                self._tail_keys = numpy.concatenate([snapshot.keys, numpy.empty(capacity - stored, numpy.int64)])
                 free = numpy.empty((self._words, capacity - stored), numpy.uint64)
-                self._tail_words = numpy.concatenate([state.words, free], axis=1)
+                self._tail_words = numpy.concatenate([snapshot.words, free], axis=1)
             self._tail_keys[stored : stored + more] = keys
             self._tail_words[:, stored : stored + more] = words
-        self._state = Snapshot(state.main, self._tail_keys[: stored + more], self._tail_words[:, : stored + more], dead)
+        self._snapshot = Snapshot(
+            snapshot.main, self._tail_keys[: stored + more], self._tail_words[:, : stored + more], dead
+        )
 
     def _sorted(self, keys: Keys, words: list[Words]) -> Snapshot:
-        """A state with an empty tail."""
+        """A snapshot with an empty tail."""
         self._tail_keys = numpy.empty(0, numpy.int64)
         self._tail_words = numpy.empty((self._words, 0), numpy.uint64)
         return Snapshot(SortedHashes(keys, words), self._tail_keys, self._tail_words, numpy.empty(0, numpy.int64))
@@ -208,12 +212,12 @@ class HammingIndex:
 
 
 def _neighbours(
-    state: Snapshot, hashes: Words, find: Callable[[Words], Iterator[Hits]], limit: int | None
+    snapshot: Snapshot, hashes: Words, find: Callable[[Words], Iterator[Hits]], limit: int | None
 ) -> Neighbours:
     queries, keys, distances = [], [], []
     for start in range(0, len(hashes), QUERIES_PER_BLOCK):
         query, index, distance = join_hits(find(interleave(hashes[start : start + QUERIES_PER_BLOCK])))
-        key = state.keys_at(index)
+        key = snapshot.keys_at(index)
         order = numpy.lexsort((key, distance, query))
         query, key, distance = query[order], key[order], distance[order]
         if limit is not None:
@@ -228,23 +232,23 @@ def _neighbours(
     return Neighbours(numpy.concatenate(queries), numpy.concatenate(keys), numpy.concatenate(distances))
 
 
-def _pairs(state: Snapshot, radius: int) -> Iterator[Pairs]:
+def _pairs(snapshot: Snapshot, radius: int) -> Iterator[Pairs]:
     waiting: list[Hits] = []
     length = 0
-    for hits in state.pairs(radius):
-        # where little is near there are ten thousands of empty ones on the way to a block
+    for hits in snapshot.pairs(radius):
+        # many hits are empty, where few hashes are near
         if len(hits[2]):
             waiting.append(hits)
             length += len(hits[2])
         if length >= BLOCK:
-            yield _as_pairs(state, join_hits(waiting))
+            yield _as_pairs(snapshot, join_hits(waiting))
             waiting, length = [], 0
     if waiting:
-        yield _as_pairs(state, join_hits(waiting))
+        yield _as_pairs(snapshot, join_hits(waiting))
 
 
-def _as_pairs(state: Snapshot, hits: Hits) -> Pairs:
-    one, other = state.keys_at(hits[0]), state.keys_at(hits[1])
+def _as_pairs(snapshot: Snapshot, hits: Hits) -> Pairs:
+    one, other = snapshot.keys_at(hits[0]), snapshot.keys_at(hits[1])
     return Pairs(numpy.minimum(one, other), numpy.maximum(one, other), hits[2])
 
 

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""One state of an index, which never changes: sorted hashes, the tail added since, and what was removed."""
+"""An immutable state of an index: sorted hashes, the tail added since, and what was removed."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ from mobius.dhash._search.words import (
 )
 
 _MIN_HASHES_FOR_TABLES: Final = 1 << 16
-"""Fewer hashes than this are scanned."""
-# Nanoseconds, measured; only the choice of the cheaper way hangs on them.
+"""Smaller indexes are scanned."""
+# measured; these only decide which way is taken
 _SCAN_NS_PER_HASH: Final = 0.65
 _BLOCK_COST_NS: Final = 200_000.0
-"""How much to look for at once."""
+"""Estimated cost of the queries that are probed together."""
 QUERIES_PER_BLOCK: Final = 4096
-"""Queries taken up at once."""
+"""Queries of a search or of pairing that are handled together."""
 
 
 class SortedHashes:
-    """Many hashes, sorted and never changed. A hash's *row* is its place in the order of its first word.
+    """Sorted, immutable hashes. A hash's *row* is its index in the order of the first words.
 
     Attributes:
         keys: shape (n,), ascending.
-        rank: shape (n,), for each row the place of its key in `keys`.
+        rank: shape (n,), for each row the index of its key in `keys`.
         words: for each word of the hashes, its values by row.
-        tables: None for few hashes.
+        tables: None for a small index.
     """
 
     def __init__(self, keys: Keys, words: list[Words]) -> None:
-        """Sort hashes. Replaces the arrays in `words` on the way, so that their memory goes as soon as possible."""
+        """Sort hashes. Replaces the arrays in `words` one by one, to free their memory early."""
         by_key = numpy.argsort(keys, kind="stable")
         self.keys: Final = keys[by_key]
         index = numpy.empty(len(keys), numpy.uint32)
@@ -70,7 +70,7 @@ class SortedHashes:
         return len(self.keys) * len(self.words) * _SCAN_NS_PER_HASH
 
     def near(self, words: Words, radius: int, after: Indices | None = None) -> Iterator[Hits]:
-        """Rows within the radius of each query, in blocks; with `after`, shape (queries,), only those behind it."""
+        """Rows within the radius of each query, in blocks; with `after`, shape (queries,), only later rows."""
         if self.tables is None or words.shape[1] == 0:
             yield from linear_scan(self.words, words, radius, after)
             return
@@ -82,8 +82,8 @@ class SortedHashes:
             query, row, distance = self.tables.probe(words[:, chosen], radius, levels[chosen])
             query = chosen[query]
             if after is not None:
-                behind = row > after[query]
-                query, row, distance = query[behind], row[behind], distance[behind]
+                later = row > after[query]
+                query, row, distance = query[later], row[later], distance[later]
             yield query, row, distance
         remaining = numpy.flatnonzero(~by_table)
         if len(remaining):
@@ -99,13 +99,13 @@ class SortedHashes:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What readers see: never changed, only replaced. A *place* is one in `main.keys`, or behind them in the tail.
+    """What a reader works on: never changed, only replaced. An *index* is one into `main.keys`, continued in the tail.
 
     Attributes:
-        main: most hashes.
-        keys, words: the tail, what came since main was sorted; shapes (m,) and (words, m). The arrays behind these
-            views grow, but what a view shows stays.
-        dead: shape (d,), ascending: places that no longer count.
+        main: the sorted hashes.
+        keys, words: the tail, added since main was sorted; shapes (m,) and (words, m). These are views of arrays that
+            grow; the part that a view shows never changes.
+        dead: shape (d,), ascending: indices that were removed.
     """
 
     main: SortedHashes
@@ -114,7 +114,7 @@ class Snapshot:
     dead: Indices
 
     def alive(self, indices: Indices) -> NDArray[numpy.bool_]:
-        """Which of the places count."""
+        """Which of the indices were not removed."""
         if len(self.dead) == 0:
             return numpy.ones(len(indices), bool)
         at = numpy.minimum(numpy.searchsorted(self.dead, indices), len(self.dead) - 1)
@@ -122,7 +122,7 @@ class Snapshot:
         return alive
 
     def keys_at(self, indices: Indices) -> Keys:
-        """The keys of places."""
+        """The keys at indices."""
         count = len(self.main)
         in_tail = indices >= count
         if not in_tail.any():
@@ -133,7 +133,7 @@ class Snapshot:
         return keys
 
     def indices_of(self, keys: Keys) -> Indices:
-        """Where those of the keys are that are there."""
+        """The indices of those of the keys that exist."""
         in_main, in_tail = numpy.empty(0, numpy.int64), numpy.flatnonzero(numpy.isin(self.keys, keys))
         if len(self.main):
             at = numpy.minimum(numpy.searchsorted(self.main.keys, keys), len(self.main) - 1)
@@ -142,7 +142,7 @@ class Snapshot:
         return indices[self.alive(indices)]
 
     def near(self, words: Words, radius: int) -> Iterator[Hits]:
-        """Places within the radius of each query, in blocks."""
+        """Indices within the radius of each query, in blocks."""
         for query, row, distance in self.main.near(words, radius):
             index = self.main.rank[row].astype(numpy.int64)
             alive = self.alive(index)
@@ -153,7 +153,7 @@ class Snapshot:
             yield query[alive], index[alive], distance[alive]
 
     def nearest(self, words: Words, k: int) -> Iterator[Hits]:
-        """Places among which are the `k` nearest of each query, in blocks."""
+        """Indices that include the `k` nearest of each query, in blocks."""
         remaining = numpy.arange(words.shape[1])
         tables = self.main.tables
         step = len(words) * CHUNKS
@@ -191,7 +191,7 @@ class Snapshot:
         return indices, distances
 
     def pairs(self, radius: int) -> Iterator[Hits]:
-        """Each pair of places within the radius once, in blocks."""
+        """Each pair of indices within the radius once, in blocks."""
         main, count = self.main, len(self.main)
         for start in range(0, count, QUERIES_PER_BLOCK):
             rows = numpy.arange(start, min(start + QUERIES_PER_BLOCK, count))

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from mobius.dhash._search.words import CHUNK_VALUES, CHUNKS, Hits, Indices, Words, chunks_of, no_hits, rotate_left
 
 LEVELS: Final = 5
-"""Bits that a chunk may differ in: 0 to 4. Beyond that a scan is cheaper."""
+"""Levels of search: a chunk may differ in 0 to 4 bits. Beyond that a scan is cheaper."""
 _MIN_BUCKET_TO_COPY: Final = 32
-"""Hashes in a bucket, on average, from which it is quicker to copy buckets whole than to gather their hashes."""
+"""Average size of a bucket from which copying whole buckets is faster than gathering their hashes."""
 _NS_PER_HASH: Final = 2.0
 _NS_PER_BUCKET: Final = 60.0
 
@@ -26,10 +26,10 @@ class ChunkTables:
     Attributes:
         flat: shape (words * chunks * n,), one table behind the other.
         words: for each word its values by row. The first is the first table.
-        rows: shape (n,), for each place in the first table of the second word its row; None with one word.
+        rows: shape (n,), the row of each entry in the first table of the second word; None with one word.
         starts: shape (words * chunks, values + 1), where in `flat` the bucket of each value of the chunk starts.
-        costs: shape (words * chunks, values, levels), nanoseconds to look at what differs from that value in exactly
-            so many bits, or in fewer if that is more.
+        costs: shape (words * chunks, values, levels), nanoseconds to search the values that differ from that value in
+            exactly so many bits, or the largest cost of a lower level.
     """
 
     def __init__(self, words: list[Words]) -> None:
@@ -59,22 +59,21 @@ class ChunkTables:
 
     @property
     def nbytes(self) -> int:
-        held = self.flat.nbytes + self.starts.nbytes + self.costs.nbytes
-        return held + (0 if self.rows is None else self.rows.nbytes)
+        tables = self.flat.nbytes + self.starts.nbytes + self.costs.nbytes
+        return tables + (0 if self.rows is None else self.rows.nbytes)
 
     def plan(self, words: Words, radius: int) -> tuple[NDArray[numpy.int64], NDArray[numpy.float64]]:
-        """For each query: how many levels to look at in each table, and the nanoseconds that this takes.
+        """For each query, the number of levels to search in each table, and the estimated nanoseconds.
 
-        With s steps over all chunks, hashes at most s - 1 bits apart differ by less than its number of levels in some
-        chunk; so radius + 1 steps find all, wherever they are taken. The shapes are (queries, tables) and (queries,).
+        With s steps over all chunks, two hashes within a distance of s - 1 differ in some chunk by less than its number
+        of levels; so radius + 1 steps find all, wherever they are taken. Shapes (queries, tables) and (queries,).
         """
         queries, tables, steps = words.shape[1], len(words) * CHUNKS, radius + 1
         if steps > tables * LEVELS:
             return numpy.zeros((queries, tables), numpy.int64), numpy.full(queries, numpy.inf)
         costs = self.costs[numpy.arange(tables), chunks_of(words)]
-        costs = costs.swapaxes(1, 2).reshape(
-            queries, LEVELS * tables
-        )  # lower levels first, and costs never fall with the level
+        # lower levels first, and costs never fall with the level
+        costs = costs.swapaxes(1, 2).reshape(queries, LEVELS * tables)
         cheapest = numpy.argsort(costs, axis=1, kind="stable")[:, :steps]
         chosen = numpy.zeros(costs.shape, bool)
         numpy.put_along_axis(chosen, cheapest, True, axis=1)
@@ -100,7 +99,7 @@ class ChunkTables:
             indices += numpy.repeat(first - (ends - count), count)
             difference = self.flat[indices]
         difference ^= numpy.repeat(rotated[source], count)
-        # Per word: whoever is farther off in this word than its steps say is near enough in the other.
+        # a hash beyond the steps of one word is within those of the other, or too far
         allowed = levels.reshape(-1, len(words), CHUNKS).sum(2) - 1
         bound = radius if len(words) == 1 else numpy.repeat(allowed.astype(numpy.int8).ravel()[source // CHUNKS], count)
         near = numpy.flatnonzero(numpy.bitwise_count(difference).astype(numpy.int8) <= bound)
@@ -112,7 +111,7 @@ class ChunkTables:
         word, rotation = numpy.divmod(table, CHUNKS)
         differing = rotate_left(difference[near], (64 - rotation * 16) % 64)
         value = words[word, query] ^ differing
-        # Once only: by the first chunk that finds it, and one of equal words, which are neighbours in their bucket.
+        # count each hit once: for the first chunk that finds it, and one of equal words, which are adjacent in a bucket
         by_chunk = (
             numpy.bitwise_count(chunks_of(differing[None, :])) < levels.reshape(-1, len(words), CHUNKS)[query, word]
         )
@@ -124,19 +123,19 @@ class ChunkTables:
     def _buckets(
         self, chunks: NDArray[numpy.int64], levels: NDArray[numpy.int64]
     ) -> tuple[Indices, NDArray[numpy.int64], NDArray[numpy.int64]]:
-        """Of the buckets to look at that are not empty: start, size, and query * tables + table."""
+        """Start, size, and query * tables + table of the buckets to search that are not empty."""
         tables = levels.shape[1]
-        found, sources = [], []
+        buckets, sources = [], []
         for level, masks in enumerate(_masks()):
             query, table = numpy.nonzero(levels > level)
             if len(query) == 0:
                 break
             near = (chunks[query, table, None] ^ masks) + table[:, None] * (CHUNK_VALUES + 1)
-            found.append(near.ravel())
+            buckets.append(near.ravel())
             sources.append(numpy.repeat(query * tables + table, len(masks)))
-        if not found:
+        if not buckets:
             return numpy.empty(0, numpy.int64), numpy.empty(0, numpy.int64), numpy.empty(0, numpy.int64)
-        bucket, source = numpy.concatenate(found), numpy.concatenate(sources)
+        bucket, source = numpy.concatenate(buckets), numpy.concatenate(sources)
         starts = self.starts.reshape(-1)
         first = starts[bucket]
         count = starts[bucket + 1] - first
@@ -146,7 +145,7 @@ class ChunkTables:
     def _rows_of(
         self, words: Words, radius: int, allowed: NDArray[numpy.int64], query: Indices, word: Indices, value: Words
     ) -> Hits:
-        """The rows of words that were found, with their distances over all words."""
+        """The rows of near words, with their distances over all words."""
         if self.rows is None:
             query, row = _runs(self.words[0], query, value)
             return query, row, numpy.bitwise_count(words[0, query] ^ self.words[0][row])
@@ -168,14 +167,14 @@ class ChunkTables:
 
 @functools.cache
 def _masks() -> tuple[NDArray[numpy.int64], ...]:
-    """For each level the values with so many bits."""
+    """For each level, the values with so many bits set."""
     values = numpy.arange(CHUNK_VALUES)
     bits = numpy.bitwise_count(values)
     return tuple(values[bits == level] for level in range(LEVELS))
 
 
 def _costs(counts: NDArray[numpy.int64]) -> NDArray[numpy.float32]:
-    """Nanoseconds to look at each level round each value of a chunk, shape (values, levels), of counts by value."""
+    """Nanoseconds to search each level around each value of a chunk, shape (values, levels), from counts by value."""
     around = numpy.zeros((LEVELS, CHUNK_VALUES), numpy.int32)
     around[0] = counts
     for bit in range(16):
@@ -187,7 +186,7 @@ def _costs(counts: NDArray[numpy.int64]) -> NDArray[numpy.float32]:
 
 
 def _runs(ordered: Words, query: Indices, value: Words) -> tuple[Indices, Indices]:
-    """Every place in an ascending array where the values are: which query, which place."""
+    """All indices of values in an ascending array, with the query of each."""
     first = numpy.searchsorted(ordered, value)
     count = numpy.searchsorted(ordered, value, side="right") - first
     ends = numpy.cumsum(count)

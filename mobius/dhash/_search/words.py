@@ -16,7 +16,7 @@ Indices = NDArray[numpy.int64]
 Words = NDArray[numpy.uint64]
 Distances = NDArray[numpy.uint8]
 Hits = tuple[Indices, Indices, Distances]
-"""Which query, which place in what was searched, how far. Shapes (n,)."""
+"""Index of the query, index of the hash, distance. Shapes (n,)."""
 
 CHUNKS: Final = 4
 """Chunks of a word."""
@@ -27,7 +27,7 @@ BLOCK: Final = 1 << 16
 
 
 def linear_scan(stored: tuple[Words, ...], words: Words, radius: int, after: Indices | None = None) -> Iterator[Hits]:
-    """Compare all with all, in blocks; with `after`, shape (queries,), only what lies behind that for each query."""
+    """Compare all with all, in blocks; with `after`, shape (queries,), only with later hashes for each query."""
     count, queries = len(stored[0]), words.shape[1]
     if count == 0:
         return
@@ -52,7 +52,7 @@ def linear_scan(stored: tuple[Words, ...], words: Words, radius: int, after: Ind
 
 
 def distances_to(stored: tuple[Words, ...], start: int, end: int, words: Words) -> Distances:
-    """Distances of queries, shape (words, queries), from a stretch of what is held: shape (queries, end - start)."""
+    """Distances of queries, shape (words, queries), from hashes `start` to `end`: shape (queries, end - start)."""
     distance: Distances = numpy.bitwise_count(stored[0][start:end] ^ words[0, :, None])
     for word in range(1, len(stored)):
         distance += numpy.bitwise_count(stored[word][start:end] ^ words[word, :, None])
@@ -60,7 +60,7 @@ def distances_to(stored: tuple[Words, ...], start: int, end: int, words: Words) 
 
 
 def interleave(hashes: Words) -> Words:
-    """Hashes, shape (n,) or (n, 2), with the bits of each word put into the order of the chunks; shape (words, n)."""
+    """Hashes, shape (n,) or (n, 2), with the bits of each word in the order of the chunks; shape (words, n)."""
     count = len(hashes)
     octets = numpy.ascontiguousarray(hashes).view(numpy.uint8).reshape(count, hashes.ndim, 8)
     words = numpy.empty((hashes.ndim, count), numpy.uint64)
@@ -72,7 +72,7 @@ def interleave(hashes: Words) -> Words:
 
 @functools.cache
 def _interleave_table() -> Words:
-    """Shape (8, 256): where the bits of each byte go. Bit x of byte y, a cell of the grid, goes to chunk x + y."""
+    """The word of each value of each byte, shape (8, 256): bit x of byte y, a cell of the grid, goes to chunk x + y."""
     table = numpy.zeros((8, 256), numpy.uint64)
     octet = numpy.arange(256, dtype=numpy.uint64)
     for y in range(8):
@@ -90,7 +90,7 @@ def chunks_of(words: Words) -> NDArray[numpy.int64]:
 
 
 def rotate_left(words: Words, bits: int | NDArray[numpy.int64]) -> Words:
-    """Words rotated to the left by so many bits, 0 to 63."""
+    """Words rotated to the left by 0 to 63 bits."""
     left = numpy.asarray(bits, numpy.uint64)
     return (words << left) | (words >> ((numpy.uint64(64) - left) & numpy.uint64(63)))
 
@@ -100,9 +100,9 @@ def no_hits() -> Hits:
 
 
 def join_hits(blocks: Iterable[Hits]) -> Hits:
-    found = list(blocks)
-    if len(found) == 1:
-        return found[0]
-    found.append(no_hits())
-    query, index, distance = (numpy.concatenate([block[part] for block in found]) for part in range(3))
+    hits = list(blocks)
+    if len(hits) == 1:
+        return hits[0]
+    hits.append(no_hits())
+    query, index, distance = (numpy.concatenate([block[part] for block in hits]) for part in range(3))
     return query, index, distance
