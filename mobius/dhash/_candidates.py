@@ -144,29 +144,27 @@ class CandidateIndex:
     def _updated_pairs(self) -> CandidatePairs:
         with self._hashes_lock, self._database.reading() as connection:
             self._apply_changes(connection)
-            hashes, known, stale = self._hashes, self._pairs, self._stale
+            hashes, pairs, stale = self._hashes, self._pairs, self._stale
             self._stale = set()
-            if known is None or stale is None or len(stale) > max(1000, len(hashes) // 10):
+            if pairs is None or stale is None or len(stale) > max(1000, len(hashes) // 10):
                 stale = None
             elif stale:
                 changed, words = _read_hashes(connection, stale)
-                found = hashes.search(words, DEFAULT_THRESHOLDS.radius)
+                neighbours = hashes.search(words, DEFAULT_THRESHOLDS.radius)
             else:
-                return known
-        if known is None or stale is None:
-            pairs = hashes.pairs(DEFAULT_THRESHOLDS.radius)
-            return CandidatePairs.concatenate(
-                self._classified((part.first, part.second, part.distance) for part in pairs)
-            )
-        first, second = changed[found.query], found.key
+                return pairs
+        if pairs is None or stale is None:
+            blocks = hashes.pairs(DEFAULT_THRESHOLDS.radius)
+            classified = self._classified((block.first, block.second, block.distance) for block in blocks)
+            return CandidatePairs.concatenate(classified)
+        first, second = changed[neighbours.query], neighbours.key
         # a pair of two changed pictures comes from both sides
         once = (first < second) | ((first != second) & ~numpy.isin(second, changed))
-        first, second, distance = first[once], second[once], found.distance[once]
+        first, second, distance = first[once], second[once], neighbours.distance[once]
         new = self._classified([(numpy.minimum(first, second), numpy.maximum(first, second), distance)])
-        gone = numpy.fromiter(stale, numpy.int64)
-        return CandidatePairs.concatenate(
-            [known.select(~numpy.isin(known.first, gone) & ~numpy.isin(known.second, gone)), *new]
-        )
+        outdated = numpy.fromiter(stale, numpy.int64)
+        current = pairs.select(~numpy.isin(pairs.first, outdated) & ~numpy.isin(pairs.second, outdated))
+        return CandidatePairs.concatenate([current, *new])
 
     def _classified(self, pairs: Iterable[tuple[Keys, Keys, Small]]) -> Iterator[CandidatePairs]:
         """Classify pairs of near hashes. A pair of a picture that was removed meanwhile is dropped; one that changed

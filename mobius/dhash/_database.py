@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The open index file: who reads and who writes when, and what goes wrong with it in one sentence."""
+"""The open index file: its connections, transactions, and failures as one sentence each."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mobius.dhash._schema import prepare
 from mobius.errors import MobiusError
 
 BUSY_TIMEOUT_SECONDS: Final = 30.0
-"""Seconds to wait for another process that writes."""
+"""How long to wait for another process that writes."""
 
 
 class Database:
     """An index that many threads and many processes use.
 
-    One connection reads and another writes, so that nobody who reads waits for a writer, in whatever process.
+    One connection reads and another writes, so that a reader never waits for a writer, in whatever process.
 
     Raises:
         MobiusError: the file is no index, or of a newer schema than this release knows.
@@ -49,7 +49,7 @@ class Database:
             self.path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
         )
         opened.callback(connection.close)
-        # FULL: what was answered for is there after a power cut, too
+        # FULL: what was committed outlives a power cut
         connection.execute("PRAGMA synchronous=FULL")
         return connection
 
@@ -60,13 +60,13 @@ class Database:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """One moment's view of the index."""
+        """A consistent view of the index."""
         with self._locks[0], self._transaction(self._reader, "BEGIN") as connection:
             yield connection
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """All that is written, or nothing of it."""
+        """A transaction that writes."""
         with self._locks[1], self._transaction(self._writer, "BEGIN IMMEDIATE") as connection:
             yield connection
 
@@ -85,13 +85,13 @@ class Database:
             raise _to_mobius_error(error, self.path, error) from error
 
     def version(self) -> int:
-        """Changes with every commit of anybody. Costs a look into shared memory."""
+        """A number that changes with every commit of any process. It is read from shared memory."""
         with self._locks[0]:
             return int(self._reader.execute("PRAGMA data_version").fetchone()[0])
 
 
 def _to_mobius_error(error: sqlite3.Error, path: Path, otherwise: Exception) -> Exception:
-    """What went wrong with the index as one sentence; `otherwise` when it is none of what can go wrong."""
+    """A failure of the index as one sentence; `otherwise` when it is none that is expected."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_full(path)):
         return MobiusError("disk_full", f"There is no space left for the index {path}.")
@@ -112,6 +112,6 @@ def _to_mobius_error(error: sqlite3.Error, path: Path, otherwise: Exception) -> 
 def _is_full(path: Path) -> bool:
     try:
         filesystem = os.statvfs(path.parent)
-    except OSError:
+    except (OSError, AttributeError):  # Windows has none
         return False
     return filesystem.f_bavail * filesystem.f_frsize < 1 << 16 or (filesystem.f_files > 0 and filesystem.f_favail == 0)

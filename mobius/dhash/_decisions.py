@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What persons decided of pairs of pictures: kept by SHA-256, so that it outlives rescans and can move to others."""
+"""Decisions of people about pairs of pictures: kept by SHA-256, so that they outlive scans and can be exported."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PAIR: Final = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})")
 
 @dataclass(frozen=True)
 class Decision:
-    """What a person said of two pictures, by SHA-256 (`first` < `second`); `at` is a time in UTC, ISO 8601."""
+    """A person's decision about two pictures, by SHA-256 (`first` < `second`); `at` is a time in UTC, ISO 8601."""
 
     first: str
     second: str
@@ -29,29 +29,31 @@ class Decision:
 
 
 def pair_id(first: str, second: str) -> str:
-    """The id of two pictures, from their SHA-256; the same in every index."""
+    """The id of a pair, from the two SHA-256; the same in every index."""
     return "-".join(sorted((first[:16], second[:16])))
 
 
 def decide(database: Database, identity: str, decision: DecisionKind, by: str) -> Decision:
-    """Write a decision down; it replaces an earlier one.
+    """Record a decision; it replaces an earlier one.
 
     Raises:
-        MobiusError: there is no such pair, or the words are wrong.
+        MobiusError: there is no such pair, or an argument is wrong.
     """
     if decision not in get_args(DecisionKind):
         raise MobiusError("invalid_input", f"A decision is same or different, not {decision[:40]!r}.")
     if not by.strip() or len(by) > 200 or not by.isprintable():
-        raise MobiusError("invalid_input", "A decision needs the name of who takes it, at most 200 characters.")
+        raise MobiusError(
+            "invalid_input", "A decision needs the name of the person who takes it, at most 200 characters."
+        )
     first, second = pair_of(database, identity)
     at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    made = Decision(first, second, decision, by.strip(), at)
+    recorded = Decision(first, second, decision, by.strip(), at)
     with database.writing() as connection:
         connection.execute(
             "INSERT OR REPLACE INTO decisions (first, second, decision, decided_by, decided_at) VALUES (?, ?, ?, ?, ?)",
-            (made.first, made.second, made.decision, made.by, made.at),
+            (recorded.first, recorded.second, recorded.decision, recorded.by, recorded.at),
         )
-    return made
+    return recorded
 
 
 def decisions(database: Database) -> list[Decision]:
@@ -64,13 +66,13 @@ def decisions(database: Database) -> list[Decision]:
 
 
 def pair_of(database: Database, identity: str) -> tuple[str, str]:
-    """The SHA-256 of the two pictures of an id, in order; pictures that are gone count when they were decided about.
+    """The SHA-256 of the two pictures of a pair, in order; also of pictures that are gone but have a decision.
 
     Raises:
         MobiusError: there are no such pictures.
     """
     match = _PAIR.fullmatch(identity)
-    found: list[str] = []
+    digests: list[str] = []
     with database.reading() as connection:
         for start in match.groups() if match else ():
             rows = connection.execute(
@@ -79,7 +81,7 @@ def pair_of(database: Database, identity: str) -> tuple[str, str]:
                 " SELECT second FROM decisions WHERE second >= ? AND second < ?",
                 (start, start + "g") * 3,
             )
-            found += [row[0] for row in rows]
-    if len(found) != 2 or found[0] == found[1]:
+            digests += [row[0] for row in rows]
+    if len(digests) != 2 or digests[0] == digests[1]:
         raise MobiusError("invalid_input", f"There is no pair {identity[:80]!r} of pictures in the index.")
-    return min(found), max(found)
+    return min(digests), max(digests)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Decode a picture to upright 8-bit luma, within limits of memory and time.
 
-16-bit and float pictures are brought to 8 bits by their own white level; transparent ones are laid on white.
+16-bit and float pictures are brought to 8 bits by their own white level; transparent ones are composited on white.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_PIXELS: Final = 80_000_000
 
 
 class _Turn(NamedTuple):
-    """How a picture is turned upright: the method, whether its axes change places, and which sides do afterwards."""
+    """How a picture is turned upright: the method, whether that swaps its axes, and whether it mirrors and flips it."""
 
     method: Image.Transpose
     swaps: bool
@@ -46,13 +46,13 @@ _ORIENTATIONS: Final = {
 
 @dataclass(frozen=True)
 class DecodedLuma:
-    """A picture ready to be hashed.
+    """A decoded picture, ready to be hashed.
 
     Attributes:
-        luma: upright, mode L, small where the fast way was taken.
-        span: width and height of what the picture covers of `luma`, from its upper left: a picture of 501 pixels at
-            1/4 is 126 wide, but covers 125.25 of them.
-        corner: where that begins, when the picture was turned.
+        luma: upright, mode L; small if a JPEG was decoded small.
+        span: width and height of the part of `luma` that the picture covers: a picture of 501 pixels at 1/4 is 126
+            wide, but covers 125.25 of them.
+        corner: left and top of that part; not 0 if the picture was turned.
         width, height: of the picture itself, upright.
     """
 
@@ -69,6 +69,12 @@ class DecodedLuma:
 
 
 def decode_luma(image: Image.Image, mode: Mode, max_pixels: int) -> DecodedLuma:
+    """Decode a picture.
+
+    Raises:
+        TooManyPixelsError: it has more than `max_pixels`.
+        BrokenPictureError: the data is cut short or damaged.
+    """
     refuse_bombs(image, max_pixels)
     width, height = image.size
     try:
@@ -77,7 +83,7 @@ def decode_luma(image: Image.Image, mode: Mode, max_pixels: int) -> DecodedLuma:
             image.load()
             width, height = image.size  # a TIFF was turned by Pillow itself
             small = to_luma(image), float(width), float(height)
-        # after load(): a PNG may keep the tag behind its pixels
+        # after load(): a PNG may have the tag after its pixels
         turn = _ORIENTATIONS.get(_orientation_of(image))
         return _upright(*small, turn, width, height)
     except MemoryError as error:
@@ -87,11 +93,11 @@ def decode_luma(image: Image.Image, mode: Mode, max_pixels: int) -> DecodedLuma:
 
 
 def refuse_bombs(image: Image.Image, max_pixels: int) -> None:
-    """Refuse, before it is decoded, a picture that would take more memory or time than `max_pixels` are worth.
+    """Refuse a picture, before it is decoded, that would take more memory or time than one of `max_pixels`.
 
     Raises:
         TooManyPixelsError: the picture, or a tile of it, has more.
-        BrokenPictureError: a JPEG goes over its pixels too often.
+        BrokenPictureError: a JPEG has too many scans.
     """
     width, height = image.size
     if width * height > max_pixels:
@@ -111,7 +117,7 @@ def refuse_bombs(image: Image.Image, max_pixels: int) -> None:
 
 
 def _upright(luma: Image.Image, across: float, down: float, turn: _Turn | None, width: int, height: int) -> DecodedLuma:
-    """The picture turned as its tag says; `across` and `down` is what it covers of `luma`."""
+    """The picture turned by its orientation tag; it covers `across` x `down` pixels of `luma`."""
     if turn is None:
         return DecodedLuma(luma, (across, down), (0, 0), width, height)
     luma = luma.transpose(turn.method)
@@ -122,7 +128,7 @@ def _upright(luma: Image.Image, across: float, down: float, turn: _Turn | None, 
 
 
 def _orientation_of(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 when there is none or the block is damaged (the pixels are still good)."""
+    """The EXIF orientation, 1 to 8; 1 if there is none or the block is damaged."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except (SyntaxError, ValueError, TypeError, KeyError, IndexError, OSError, struct.error):
@@ -131,7 +137,7 @@ def _orientation_of(image: Image.Image) -> int:
 
 
 def upright(image: Image.Image, small: Image.Image) -> Image.Image:
-    """A small copy turned as the tag of `image`, which is loaded, says."""
+    """A small copy turned by the orientation tag of `image`, which must be loaded."""
     turn = _ORIENTATIONS.get(_orientation_of(image))
     return small if turn is None else small.transpose(turn.method)
 
@@ -148,7 +154,7 @@ def to_luma(image: Image.Image) -> Image.Image:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """The luma of a transparent picture on white paper."""
+    """The luma of a transparent picture, composited on white."""
     luma = Image.new("L", image.size)
     for top, band in bands(image):
         layered = band.convert("RGBA")
@@ -161,8 +167,8 @@ def eight_bits(image: Image.Image) -> Image.Image:
     """Bring a picture of wide pixels to 8 bits.
 
     Whole numbers are scaled by the smallest bit depth of at least 8 that holds the brightest of them, so a 16-bit copy
-    of an 8-bit picture hashes like it and a 12-bit scan in a 16-bit file does not turn black. Floats and negative
-    numbers have no agreed white: they are stretched from their darkest to their brightest finite value.
+    of an 8-bit picture has the same hash and a 12-bit scan in a 16-bit file does not turn black. Floats and negative
+    numbers have no defined white: they are stretched from their darkest to their brightest finite value.
     """
     extrema: list[float] = []
     for _, band in bands(image):
@@ -183,7 +189,7 @@ def eight_bits(image: Image.Image) -> Image.Image:
 
 
 def broken_picture(error: Exception) -> BrokenPictureError:
-    words = " ".join(str(error).split()).rstrip(".")  # the reader's own, on one line
+    words = " ".join(str(error).split()).rstrip(".")  # the decoder's message, on one line
     return BrokenPictureError(f"The picture is cut short or damaged: {words or type(error).__name__}.")
 
 

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The duplicates of an index as groups, and the questions that are left for a person."""
+"""The duplicates of an index as groups, and the pairs that need review."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from mobius.dhash._verifier import pair_keys, verified_keys
 
 @dataclass(frozen=True)
 class Member:
-    """A duplicate of a group's kept picture, which it matches itself or was called the same as.
+    """A duplicate of a group's keeper, which it matches itself or was decided to be the same as.
 
     Attributes:
         distance: of the two hashes, of 128 bits; 0 when the bytes are the same.
-        pair: names the two for `decide`; None when the bytes are the same, as there is nothing to decide then.
+        pair: the id of the two for `decide`; None when the bytes are the same, as there is nothing to decide.
     """
 
     picture: Picture
@@ -39,7 +39,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Group:
-    """Duplicates, and the copy worth keeping among them (`Picture.worth` says which that is)."""
+    """Duplicates, and the one to keep (by `Picture.keeper_rank`)."""
 
     keeper: Picture
     others: tuple[Member, ...]
@@ -47,12 +47,12 @@ class Group:
 
 @dataclass(frozen=True)
 class ReviewPair:
-    """Two pictures that a person should look at; `first` is the one more worth keeping.
+    """Two pictures that a person should compare; `first` ranks higher as keeper.
 
     Attributes:
-        id: names the two, in every index.
+        id: of the pair, the same in every index.
         distance: of their hashes, of 128 bits.
-        score: how alike the second look finds them, at most 1; None when one of them has no look yet.
+        score: cosine of their descriptors, at most 1; None when one of them has no descriptor yet.
     """
 
     id: str
@@ -64,7 +64,7 @@ class ReviewPair:
 
 @dataclass(frozen=True)
 class _Grouping:
-    """The answers as of one moment, as picture ids; in groups the one worth keeping comes first."""
+    """Groups and pairs to review as of one version of the index, as picture ids; the keeper of a group comes first."""
 
     version: int
     groups: list[list[int]]
@@ -73,35 +73,35 @@ class _Grouping:
 
 
 class Duplicates:
-    """Worked out anew only when the index has changed. Any thread may call."""
+    """Groups and pairs to review, computed again only when the index has changed. Thread-safe."""
 
-    def __init__(self, database: Database, matches: CandidateIndex) -> None:
+    def __init__(self, database: Database, candidates: CandidateIndex) -> None:
         self._database = database
-        self._candidates = matches
-        self._working = threading.Lock()
-        self._known: _Grouping | None = None
+        self._candidates = candidates
+        self._lock = threading.Lock()
+        self._computed: _Grouping | None = None
 
     def groups(self) -> list[Group]:
         """Every group of at least two, the same on every run."""
-        now = self._now()
+        grouping = self._grouping()
         with self._database.reading() as connection:
-            pictures = pictures_by_id(connection, (number for group in now.groups for number in group))
-        found = []
-        for numbers in now.groups:
-            # what another process removed a moment ago is not there
+            pictures = pictures_by_id(connection, (number for group in grouping.groups for number in group))
+        groups = []
+        for numbers in grouping.groups:
+            # another process may have removed a picture a moment ago
             group = [picture for number in numbers for picture in pictures.get(number, ())]
             if len(group) > 1:
-                found.append(Group(group[0], tuple(_member(group[0], other) for other in group[1:])))
-        return found
+                groups.append(Group(group[0], tuple(_member(group[0], other) for other in group[1:])))
+        return groups
 
     def questions(self, after: str | None, limit: int) -> list[ReviewPair]:
-        """Up to `limit` questions, the nearest pairs first, from behind the pair `after`."""
-        asked = self._now().questions
+        """Up to `limit` pairs to review, the nearest first, after the pair `after`."""
+        questions = self._grouping().questions
         if after is not None:
             start = self._position_of(after)
-            asked = [question for question in asked if question[:2] > start]
+            questions = [question for question in questions if question[:2] > start]
         with self._database.reading() as connection:
-            pictures = pictures_by_id(connection, {number for question in asked[:limit] for number in question[2:]})
+            pictures = pictures_by_id(connection, {number for question in questions[:limit] for number in question[2:]})
         return [
             ReviewPair(
                 identity,
@@ -110,33 +110,33 @@ class Duplicates:
                 distance,
                 _score(pictures[first][0], pictures[second][0]),
             )
-            for distance, identity, first, second in asked[:limit]
+            for distance, identity, first, second in questions[:limit]
             if first in pictures and second in pictures
         ]
 
     def counts(self) -> tuple[int, int]:
-        """How many groups and how many questions there are."""
-        now = self._now()
-        return len(now.groups), len(now.questions)
+        """The number of groups and of pairs to review."""
+        grouping = self._grouping()
+        return len(grouping.groups), len(grouping.questions)
 
     def _position_of(self, identity: str) -> tuple[int, str]:
-        """Where a pair stands among the questions, also when it is decided by now."""
+        """The position of a pair among those to review, also if it is decided by now."""
         pair = pair_of(self._database, identity)
         with self._database.reading() as connection:
-            found = [
+            pictures = [
                 next((picture for _, picture in iterate_pictures(connection, "sha256=?", (digest,))), None)
                 for digest in pair
             ]
-        if found[0] is None or found[1] is None:
-            return -1, ""  # one is gone: begin again
-        return found[0].dhash.distance(found[1].dhash), identity
+        if pictures[0] is None or pictures[1] is None:
+            return -1, ""  # one is gone: start again
+        return pictures[0].dhash.distance(pictures[1].dhash), identity
 
-    def _now(self) -> _Grouping:
-        with self._working:
+    def _grouping(self) -> _Grouping:
+        with self._lock:
             version = self._database.version()
-            if self._known is None or self._known.version != version:
-                self._known = self._compute(version)
-            return self._known
+            if self._computed is None or self._computed.version != version:
+                self._computed = self._compute(version)
+            return self._computed
 
     def _compute(self, version: int) -> _Grouping:
         candidates = self._candidates.pairs()
@@ -194,7 +194,7 @@ _WITH_COPIES: Final = "SELECT picture FROM files JOIN pictures ON id=picture GRO
 
 
 def _ids(connection: sqlite3.Connection, digests: set[str]) -> dict[str, int]:
-    """SHA-256 to picture id, of those that the index has."""
+    """SHA-256 to picture id, for those in the index."""
     return dict(
         connection.execute(
             "SELECT sha256, id FROM pictures WHERE sha256 IN (SELECT value FROM json_each(?))",
@@ -204,16 +204,16 @@ def _ids(connection: sqlite3.Connection, digests: set[str]) -> dict[str, int]:
 
 
 def _keeper_ranks(connection: sqlite3.Connection, ids: set[int]) -> dict[int, KeeperRank]:
-    """Picture id to `Picture.worth` at its best place, without making pictures of all the rows."""
-    found: dict[int, KeeperRank] = {}
+    """Picture id to `Picture.keeper_rank` at its best path, without making pictures of all the rows."""
+    ranks: dict[int, KeeperRank] = {}
     for number, digest, warnings, pixels, mtime_ns, path in connection.execute(
         "SELECT id, sha256, warnings, width * height, mtime_ns, path FROM pictures LEFT JOIN files ON picture=id"
         " WHERE id IN (SELECT value FROM json_each(?))",
         (json.dumps([*ids]),),
     ):
         keeper_rank = (path is None, bool(warnings), -pixels, mtime_ns or 0, path or b"", digest)
-        found[number] = min(found.get(number, keeper_rank), keeper_rank)
-    return found
+        ranks[number] = min(ranks.get(number, keeper_rank), keeper_rank)
+    return ranks
 
 
 def _member(keeper: Picture, other: Picture) -> Member:

@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """An index as a file for people and other programs (`library.json`, or CSV), and back.
 
-One object (or line) an image. Beside the keys of `Picture.as_dict` there are those that an index needs to take it back
-without decoding anything: `modified_ns`, `descriptor`, `warnings`, `posted`, `path_hex` when the path is not UTF-8, and
+One object (or line) an image. Beside the keys of `Picture.as_dict` there are those that an index needs to import it
+without decoding: `modified_ns`, `descriptor`, `warnings`, `posted`, `path_hex` when the path is not UTF-8, and
 `decisions` about this picture and others with a greater SHA-256.
 """
 
@@ -36,7 +36,7 @@ _INT64_MAX: Final = (1 << 63) - 1
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What an import did: images in the file, pictures and files new to the index, decisions taken over."""
+    """The result of an import: images in the file, pictures and files new to the index, decisions added or replaced."""
 
     images: int
     pictures: int
@@ -88,9 +88,9 @@ def _cell(value: Any) -> str:
 
 
 def read(database: Database, stream: TextIO, form: ExportFormat) -> ImportReport:
-    """Take in what `write` wrote. Everything is checked before anything is written, and all is written or nothing.
+    """Import what `write` wrote. Everything is checked before anything is written, in one transaction.
 
-    What the index knows itself stays as it is; of two decisions about one pair the later one holds.
+    What the index has itself stays as it is; of two decisions about one pair the later one holds.
 
     Raises:
         MobiusError: something is wrong with the file; the reason names the image.
@@ -104,10 +104,10 @@ def read(database: Database, stream: TextIO, form: ExportFormat) -> ImportReport
 def _objects(stream: TextIO, form: ExportFormat) -> Iterator[Any]:
     try:
         if form == "json":
-            found = json.load(stream)
-            if not isinstance(found, list):
+            library_list = json.load(stream)
+            if not isinstance(library_list, list):
                 raise MobiusError("invalid_input", "This is no library: a list of images is expected.")
-            yield from found
+            yield from library_list
             return
         csv.field_size_limit(1 << 24)
         table = csv.DictReader(stream, restkey="more", restval="", strict=True)
@@ -121,7 +121,7 @@ def _objects(stream: TextIO, form: ExportFormat) -> Iterator[Any]:
 
 
 def _value(name: str, text: Any) -> Any:
-    """A cell as JSON has it; what is no such thing stays text and is refused later."""
+    """A cell as the JSON value; other text stays as it is and is refused later."""
     if name in ("width", "height", "size", "modified_ns") and re.fullmatch(r"-?[0-9]{1,19}", text):
         return int(text)
     if name in ("posted", "warnings", "decisions"):
@@ -287,7 +287,7 @@ def _insert(connection: sqlite3.Connection, images: list[_Image]) -> ImportRepor
         " ON CONFLICT (path) DO NOTHING",
         ((image.raw_path, image.modified_ns, image.sha256) for image in images if image.raw_path is not None),
     )
-    # a path that the index knows itself stays what it is, and the picture meant for it is nowhere then
+    # a path that the index has itself keeps its picture; the imported picture then has no path, and is dropped
     connection.execute(
         "DELETE FROM pictures WHERE NOT posted AND NOT EXISTS (SELECT 1 FROM files WHERE picture=pictures.id)"
     )

@@ -16,10 +16,10 @@ Transform = Literal["none", "mirror", "flip", "rotate90", "rotate180", "rotate27
 _Pixels = numpy.typing.NDArray[numpy.uint8]
 
 ALGORITHMS: Final[dict[Mode, str]] = {"exact": "exact-1", "fast": "fast-2"}
-"""What each mode is recorded as. A change of any bit of any hash is a new name."""
+"""The name that is recorded for the hashes of each mode. A change of any bit of any hash needs a new name."""
 _MASK: Final = (1 << 64) - 1
 
-# what becomes of the two grids when the picture is turned: rows and columns change places with it
+# the two grids of the transformed picture, from those of the picture; a quarter turn swaps them
 _TURNS: Final[dict[Transform, Callable[[_Pixels, _Pixels], tuple[_Pixels, _Pixels]]]] = {
     "none": lambda wide, tall: (wide, tall),
     "mirror": lambda wide, tall: (wide[:, ::-1], tall[:, ::-1]),
@@ -39,7 +39,7 @@ class Dhash:
     Attributes:
         rows: 64 bits, the first compared pair in the highest; set where a pixel is brighter than its left neighbour.
         columns: 64 bits, likewise; set where a pixel is brighter than the one above.
-        algorithm: what made it, for example `exact-1`.
+        algorithm: of `ALGORITHMS`, for example `exact-1`.
     """
 
     rows: int
@@ -69,7 +69,7 @@ class Dhash:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """A picture's hash and what was learned on the way.
+    """A picture's hash, and what decoding it showed.
 
     Attributes:
         width, height: pixels, after the orientation tag was applied.
@@ -77,8 +77,8 @@ class Fingerprint:
         sha256: of the encoded bytes, 64 hexadecimal digits.
         size: of the encoded bytes.
         grids: the 9x8 and the 8x9 pixels that were compared, 72 bytes each, row by row.
-        warnings: a sentence for each fault that the picture could be hashed in spite of.
-        look: what the second look compares (`mobius.dhash._descriptor`), when it was asked for.
+        warnings: a sentence for each fault that was repaired.
+        descriptor: what re-ranking compares (`mobius.dhash._descriptor`); None unless requested.
     """
 
     dhash: Dhash
@@ -92,7 +92,7 @@ class Fingerprint:
     descriptor: bytes | None = field(default=None, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """The keys that `POST /v1/hash` answers with and that `mobius dhash hash --format json` prints."""
+        """The keys of the response of `POST /v1/hash` and of `mobius dhash hash --format json`."""
         return {
             "sha256": self.sha256,
             "dhash": f"{self.dhash.rows:016x}",
@@ -106,7 +106,7 @@ class Fingerprint:
         }
 
     def transforms(self) -> dict[Transform, Dhash]:
-        """The hashes that mirrored and turned copies of this picture have (within a bit or so), without decoding again.
+        """The hashes of mirrored and turned copies of this picture (within about a bit), without decoding again.
 
         A name says what was done to this picture to get the copy, in Pillow's words: `rotate90` is counter-clockwise.
         """
@@ -116,7 +116,7 @@ class Fingerprint:
 
 
 def compare_grids(wide: _Pixels, tall: _Pixels, algorithm: str) -> Dhash:
-    """Each pixel with its neighbour on the left, and with the one above."""
+    """The hash of two grids: each pixel compared with its left neighbour, and with the one above."""
     return Dhash(_number(wide[:, 1:] > wide[:, :-1]), _number(tall[1:] > tall[:-1]), algorithm)
 
 

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What lies in a folder of pictures."""
+"""List the pictures in a folder and below it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ SUFFIXES: Final = frozenset(
         *("tif", "tiff", "webp", "avif", "avifs", "heic", "heif", "hif"),
     )
 )
-"""Names that a scan takes for pictures, in any case; everything else in the folder is none of its business."""
+"""File names that a scan considers, in upper or lower case; it ignores all others."""
 
 
 class FileStatus(NamedTuple):
-    """What tells a file from what it was before."""
+    """By what a changed file is recognised."""
 
     size: int
     mtime_ns: int
@@ -36,64 +36,64 @@ class FileStatus(NamedTuple):
 
 @dataclass
 class FolderListing:
-    """What lies in the folder."""
+    """The files of a folder, the number of links, and the reason for each path that cannot be used."""
 
     files: dict[bytes, FileStatus] = field(default_factory=dict)
     links: int = 0
-    # could not be looked at, so what was known at or below these places is not known to be gone
+    # these could not be read, so known files at or below these paths are not known to be gone
     hidden: dict[bytes, str] = field(default_factory=dict)
     unusable: dict[bytes, str] = field(default_factory=dict)
 
 
 def list_folder(root: bytes) -> FolderListing:
-    """All that has a picture's name, in the order of names.
+    """All files with a suffix of `SUFFIXES`, in the order of names.
 
     Raises:
         MobiusError: the folder itself cannot be listed.
     """
-    found = FolderListing()
+    listing = FolderListing()
     folders = [root]
     while folders:
         folder = folders.pop()
         try:
-            with os.scandir(folder) as listing:
-                entries = sorted(listing, key=lambda entry: entry.name)
+            with os.scandir(folder) as iterator:
+                entries = sorted(iterator, key=lambda entry: entry.name)
         except OSError as error:
             reason = f"It cannot be listed: {error.strerror}."
             if folder == root:
                 raise MobiusError(
                     "invalid_input", f"{printable(folder)} cannot be listed: {error.strerror}."
                 ) from error
-            found.hidden[folder] = reason
+            listing.hidden[folder] = reason
             continue
         below = []
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 below.append(entry.path)
             elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
-                _note(entry, found)
+                _note(entry, listing)
         folders += reversed(below)
-    return found
+    return listing
 
 
-def _note(entry: os.DirEntry[bytes], found: FolderListing) -> None:
+def _note(entry: os.DirEntry[bytes], listing: FolderListing) -> None:
     try:
         if entry.is_symlink():
             if os.path.exists(entry.path):
-                found.links += 1
+                listing.links += 1
             else:
-                found.unusable[entry.path] = "It is a link that leads nowhere."
+                listing.unusable[entry.path] = "It is a link that leads nowhere."
             return
         status = entry.stat(follow_symlinks=False)
     except OSError as error:
-        found.hidden[entry.path] = f"It cannot be read: {error.strerror}."
+        listing.hidden[entry.path] = f"It cannot be read: {error.strerror}."
         return
     if stat.S_ISREG(status.st_mode):
-        found.files[entry.path] = FileStatus.of(status)
+        listing.files[entry.path] = FileStatus.of(status)
     else:
-        found.unusable[entry.path] = "It is not a regular file."
+        listing.unusable[entry.path] = "It is not a regular file."
 
 
 def is_below(path: bytes, hidden: dict[bytes, str]) -> bool:
-    """Whether the place or a folder above it could not be looked at."""
+    """Whether the path or a folder above it could not be read."""
     return bool(hidden) and any(path == other or path.startswith(other + b"/") for other in hidden)

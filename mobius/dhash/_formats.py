@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The picture formats that are read here, and how a file of one is opened."""
+"""The picture formats that are read, and opening a picture of one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 from mobius.dhash.errors import MislabelledError, NotAPictureError
 
 FORMATS: Final = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "HEIF")
-"""The formats read, as Pillow names them. Its other fifty readers are surface for attacks and nothing else here.
+"""The formats read, as Pillow names them. Its fifty other decoders would only add attack surface.
 
 HEIF (the HEIC files of telephones) needs the extra `heic`, AVIF a Pillow built with it.
 """
@@ -36,13 +36,13 @@ _HEIF_BRANDS: Final = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"
 
 @functools.cache
 def _supported(formats: tuple[str, ...]) -> tuple[str, ...]:
-    """`formats` without those that the installed Pillow knows nothing of (AVIF came with 11.3)."""
+    """`formats` without those that the installed Pillow does not have (AVIF came with 11.3), and without HEIF."""
     Image.init()
     return tuple(name for name in formats if name in Image.OPEN and name != "HEIF")
 
 
 def open_picture(stream: BinaryIO, formats: tuple[str, ...] = FORMATS) -> Image.Image:
-    """The picture, not yet decoded. Raises what Pillow raises, and NotAPictureError for HEIC without its reader."""
+    """The picture, not yet decoded. Raises what Pillow raises, and NotAPictureError for HEIC without its decoder."""
     head = stream.read(64)
     stream.seek(0)
     if "HEIF" in formats and _is_heif(head):
@@ -52,7 +52,7 @@ def open_picture(stream: BinaryIO, formats: tuple[str, ...] = FORMATS) -> Image.
 
 
 def _is_heif(head: bytes) -> bool:
-    """Whether a file that begins so says it is HEIF and not AVIF, which shares its container (ISO 14496-12, 4.3)."""
+    """Whether the head of a file is one of HEIF and not of AVIF, which shares its container (ISO 14496-12, 4.3)."""
     end = min(len(head), int.from_bytes(head[:4], "big"))
     brands = {head[offset : offset + 4] for offset in (8, *range(16, end, 4))}
     return head[4:8] == b"ftyp" and not brands & {b"avif", b"avis"} and bool(brands & _HEIF_BRANDS)
@@ -65,12 +65,12 @@ def _register_heif() -> None:
         import pillow_heif
     except ImportError as error:
         raise NotAPictureError(
-            "This is a HEIC picture, and what reads them is not installed.",
+            "This is a HEIC picture, and its decoder is not installed.",
             do_next="Install mobius-dhash[heic].",
         ) from error
     pillow_heif.register_heif_opener(thumbnails=False)
 
 
-def check_declared_format(declared: str | None, found: str) -> None:
-    if declared is not None and declared != {"MPO": "JPEG"}.get(found, found):
-        raise MislabelledError(f"The picture is declared as {declared}, but its bytes are {found}.")
+def check_declared_format(declared: str | None, actual: str) -> None:
+    if declared is not None and declared != {"MPO": "JPEG"}.get(actual, actual):
+        raise MislabelledError(f"The picture is declared as {declared}, but its bytes are {actual}.")

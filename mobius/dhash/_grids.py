@@ -1,11 +1,12 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The two grids of a dhash, 9x8 and 8x9, to the bit what Pillow's LANCZOS gives and in a third of its time.
+"""The two grids of a dhash, 9x8 and 8x9: bit-identical to Pillow's LANCZOS, in a third of its time.
 
 Pillow resizes in whole numbers: weights of 22 bits, first along the rows, rounded to 8 bits, then along the columns.
-Nearly all of the time goes into the rows, and each grid goes over all of them. Here they are one product of matrices
-for both grids. A float64 holds each weight and each sum of theirs to the last bit, so BLAS may add them up in any
-order. Source: `Resample.c` of Pillow (`precompute_coeffs`, `normalize_coeffs_8bpc`).
+Nearly all of the time is that of the rows, once for each grid. Here one product of matrices does the rows of both
+grids. A float64 represents each weight and each sum exactly, so BLAS may add in any order.
+
+Source: `Resample.c` of Pillow (`precompute_coeffs`, `normalize_coeffs_8bpc`).
 """
 
 from __future__ import annotations
@@ -22,33 +23,33 @@ Box = tuple[float, float, float, float]
 Grids = tuple[NDArray[numpy.uint8], NDArray[numpy.uint8]]
 
 _SIZES: Final = numpy.repeat((9, 8), (9, 8))
-"""Of each of the 17 pixels that a row or a column becomes, how many its grid has."""
+"""For each of the 17 pixels of a row or column of both grids, the length of its grid's row or column."""
 
 _BITS: Final = 22
-"""Fixed point of Pillow's weights."""
+"""Fixed-point bits of Pillow's weights."""
 
 _STRIP: Final = 128
 _ROWS: Final = 120
 _TALL: Final = 3000
-"""Pixels across and down of one product with all 17, and down of one with 8 and 9. A larger one would be shared out to
-threads by OpenBLAS, of which a scan has its own (2^18 multiplications are its bound)."""
+"""Pixels across and down of one product with all 17, and down of one with 8 and 9. OpenBLAS would use threads for a
+larger one (from 2^18 multiplications on), and a scan has its own."""
 
 _LEAST: Final = 64
-"""Pixels of a side from which the product is quicker, and from which Pillow's order is known up to `_TALLEST`."""
+"""Side in pixels from which the product is faster, and from which Pillow's order is known up to `_TALLEST`."""
 
 _TALLEST: Final = 1.8
-"""Height to width up to which Pillow, from 13.0 on, goes over the rows first. Before, it always did."""
+"""Ratio of height to width up to which Pillow 13.0 and later resizes the rows first; earlier versions always do."""
 
 _LONGEST: Final = 1 << 13
 _SHORT: Final = 160
-"""Pixels of a side up to which weights are kept: of the 32 lengths used last, 1.1 MB each at most, and of 1,024 short
-ones, 22 kB each, since making them takes longer than the product does on a picture that small."""
+"""Sides in pixels for which weights are cached: the last 32 up to the first (1.1 MB each at most), and 1,024 up to the
+second (22 kB each), as computing them takes longer than the product does for a picture that small."""
 
 _BAND: Final = 1 << 20
 
 
 def bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """The picture cut across, each band with its first row: whole copies would take several times its own memory."""
+    """The picture in bands, each with its first row: whole copies would take several times its memory."""
     rows = max(1, _BAND // image.width)
     for top in range(0, image.height, rows):
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
@@ -59,11 +60,11 @@ def grids(luma: Image.Image, box: Box) -> Grids:
 
     Args:
         luma: mode L.
-        box: what of it is meant: left, top, right, bottom, in pixels and parts of them.
+        box: the part of it to resize: left, top, right, bottom, in pixels and fractions of them.
     """
     width, height = luma.size
-    quicker = min(luma.size) >= _LEAST and max(luma.size) <= _LONGEST and height <= _TALLEST * width
-    return _product(luma, box) if quicker and _pillow_is_as_known() else _plain(luma, box)
+    is_faster = min(luma.size) >= _LEAST and max(luma.size) <= _LONGEST and height <= _TALLEST * width
+    return _product(luma, box) if is_faster and _pillow_is_as_known() else _plain(luma, box)
 
 
 def _plain(luma: Image.Image, box: Box) -> Grids:
@@ -84,7 +85,7 @@ def _product(luma: Image.Image, box: Box) -> Grids:
 
 @functools.cache
 def _pillow_is_as_known() -> bool:
-    """Whether this Pillow resizes as the one that the product was written after, by two pictures of noise."""
+    """Whether the installed Pillow resizes two pictures of noise as `_product` does."""
     for width, height in ((240, 432), (1000, 64)):
         size = width * height
         noise = (numpy.arange(size, dtype=numpy.uint32) * 2654435761 >> 24).astype(numpy.uint8)
@@ -100,7 +101,7 @@ def _across(luma: Image.Image, weights: NDArray[numpy.float64]) -> NDArray[numpy
     width, height = luma.size
     rows, strips = min(_ROWS, height), -(-width // _STRIP)
     strip = -(-width // strips)
-    found = numpy.empty((height, 17))
+    sums = numpy.empty((height, 17))
     block = numpy.zeros((rows, strips * strip))
     stripes = block.reshape(rows, strips, strip).swapaxes(0, 1)
     parts = numpy.zeros((strips * strip, 17))
@@ -109,8 +110,8 @@ def _across(luma: Image.Image, weights: NDArray[numpy.float64]) -> NDArray[numpy
         below = min(top + rows, height)
         block[: below - top, :width] = numpy.asarray(luma.crop((0, top, width, below)))
         products = numpy.matmul(stripes[:, : below - top], parts.reshape(strips, strip, 17))
-        products.sum(0, out=found[top:below])
-    return _rounded(found)
+        products.sum(0, out=sums[top:below])
+    return _rounded(sums)
 
 
 def _rounded(sums: NDArray[numpy.float64]) -> NDArray[numpy.float64]:
@@ -119,11 +120,11 @@ def _rounded(sums: NDArray[numpy.float64]) -> NDArray[numpy.float64]:
 
 
 def _weights(length: int, start: float, end: float) -> NDArray[numpy.float64]:
-    """What each of `length` pixels counts in each of the 17 that `start` to `end` become: shape (length, 17)."""
+    """The weight of each of `length` pixels in each of the 17 that `start` to `end` become: shape (length, 17)."""
     return (_weights_of_short if length <= _SHORT else _weights_of_long)(length, start, end)
 
 
-def _made_weights(length: int, start: float, end: float) -> NDArray[numpy.float64]:
+def _compute_weights(length: int, start: float, end: float) -> NDArray[numpy.float64]:
     box_start, box_end = numpy.float32(start), numpy.float32(end)  # Pillow's box is of these
     scale = float(box_end - box_start) / _SIZES
     stretch = numpy.maximum(scale, 1.0)
@@ -139,5 +140,5 @@ def _made_weights(length: int, start: float, end: float) -> NDArray[numpy.float6
     return fixed
 
 
-_weights_of_short: Final = functools.lru_cache(1024)(_made_weights)
-_weights_of_long: Final = functools.lru_cache(32)(_made_weights)
+_weights_of_short: Final = functools.lru_cache(1024)(_compute_weights)
+_weights_of_long: Final = functools.lru_cache(32)(_compute_weights)

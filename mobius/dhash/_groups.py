@@ -1,12 +1,12 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""From matching pairs to groups of duplicates and to the questions for a person.
+"""From matching pairs to groups of duplicates, and to the pairs that need review.
 
-A group is a star: every member matches the copy worth keeping itself, so that a chain of small steps never brings
-strangers together. What that leaves over (a match between members of different groups) is a question as well.
+A group is a star: every member matches the keeper itself, so that a chain of small steps never joins different
+pictures. The matches that this leaves out, between members of different groups, need review as well.
 
-Pictures are numbers here, 0 the one most worth keeping, so that the result depends on the pictures alone and not on the
-order in which they came.
+Pictures are numbers here, in the order in which they are worth keeping, so that the result depends on the pictures
+alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Pair = tuple[int, int]
 
 
 class MatchedPair(NamedTuple):
-    """Two pictures that match, `first` < `second`; the more likely match sorts first."""
+    """Two pictures that match, `first` < `second`; confirmed pairs sort first, then the nearest."""
 
     needs_review: bool
     distance: int
@@ -33,18 +33,18 @@ def group_by_keeper(
     """Group pictures 0 to `count` - 1.
 
     Args:
-        matches: only the certain ones count.
-        same, different: what persons decided; both hold whatever the matches say.
+        matches: only confirmed ones are used.
+        same, different: decisions of people, which hold whatever the matches say.
 
     Returns:
-        For each picture the one kept of its group: itself when it is kept or alone.
+        For each picture the keeper of its group: itself when it is the keeper or alone.
     """
     neighbours: defaultdict[int, list[int]] = defaultdict(list)
-    called_same: defaultdict[int, list[int]] = defaultdict(list)
+    decided_same: defaultdict[int, list[int]] = defaultdict(list)
     forbidden: defaultdict[int, set[int]] = defaultdict(set)
     for table, pairs in (
         (neighbours, ((match.first, match.second) for match in matches if not match.needs_review)),
-        (called_same, same),
+        (decided_same, same),
     ):
         for first, second in pairs:
             table[first].append(second)
@@ -57,41 +57,39 @@ def group_by_keeper(
         if keeper_of[keeper] >= 0:
             continue
         keeper_of[keeper] = keeper
-        group = [keeper]
-        banned = set(forbidden[keeper]) if keeper in forbidden else set()
+        excluded = set(forbidden[keeper]) if keeper in forbidden else set()
         matching = sorted(neighbours.get(keeper, ()), reverse=True)
-        # a person's word reaches further than the kept copy: it cannot join strangers by small steps
-        called = sorted(called_same.get(keeper, ()), reverse=True)
-        while called or matching:
-            other = called.pop() if called else matching.pop()
-            if keeper_of[other] >= 0 or other in banned:
+        # decisions also join pictures that do not match the keeper: a person does not join different pictures
+        decided = sorted(decided_same.get(keeper, ()), reverse=True)
+        while decided or matching:
+            other = decided.pop() if decided else matching.pop()
+            if keeper_of[other] >= 0 or other in excluded:
                 continue
             keeper_of[other] = keeper
-            group.append(other)
-            banned |= forbidden.get(other, set())
-            called += sorted(called_same.get(other, ()), reverse=True)
+            excluded |= forbidden.get(other, set())
+            decided += sorted(decided_same.get(other, ()), reverse=True)
     return keeper_of
 
 
 def pairs_to_review(
     keeper_of: Sequence[int], matches: Iterable[MatchedPair], different: Iterable[Pair]
 ) -> list[MatchedPair]:
-    """What a person should look at, the most likely first.
+    """The pairs that need review, the most likely first.
 
-    One question for each group at a time, about its likeliest match with a worthier group: whatever the answer, most of
-    the other matches between the two are answered with it.
+    There is one pair for each group at a time, its likeliest match with a group that ranks higher: whatever the
+    decision, it decides most of the other matches between the two.
     """
-    answered = {_ordered(keeper_of[first], keeper_of[second]) for first, second in different}
+    decided = {_ordered(keeper_of[first], keeper_of[second]) for first, second in different}
     best: dict[int, MatchedPair] = {}
     for match in sorted(matches):
         pair = _ordered(keeper_of[match.first], keeper_of[match.second])
-        if pair[0] != pair[1] and pair not in answered:
+        if pair[0] != pair[1] and pair not in decided:
             best.setdefault(pair[1], match)
     return sorted(best.values())
 
 
 def members_by_keeper(keeper_of: Sequence[int]) -> Mapping[int, list[int]]:
-    """The kept picture of each group to all of its pictures, itself first. Pictures alone are groups, too."""
+    """The keeper of each group to all of its pictures, itself first. A picture alone is a group, too."""
     groups: dict[int, list[int]] = {}
     for number, keeper in enumerate(keeper_of):
         groups.setdefault(keeper, []).append(number)

@@ -2,13 +2,13 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Hash files in processes of their own, for a scan of many.
 
-Threads share one interpreter, and much of a small picture's time is the interpreter's: a second thread adds little to a
-scan of such, a second process nearly doubles it (`bench/dhash.py`). And a picture that brings its reader down takes a
-process along, not the scan.
+Threads share one interpreter, and small pictures take much of its time: a second thread adds little to a scan of them,
+a second process nearly doubles its speed (`bench/dhash.py`). And a picture that crashes its decoder ends one process,
+not the scan.
 
-A process runs this module, from the same place. It reads its orders from a socket that it is started with and ends,
-after the file that it is at, when nobody is at the other end of it any more, however that came about. What a decoder
-says to standard error is not shown: a process in the background that wrote to a terminal could be stopped for it.
+A process runs this module of the same installation. It reads requests from a socket that it inherits, and ends after
+the current file when the other end is closed for whatever reason. The decoders' standard error is discarded: a process
+in the background that writes to a terminal could be stopped for it.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from mobius.dhash._hashing import hash_file
 from mobius.errors import MobiusError
 
 MIN_FILES_FOR_PROCESSES: Final = 1000
-"""Files from which the start of processes, a quarter of a second each, is repaid."""
+"""Scans of fewer files use threads: starting a process takes a quarter of a second."""
 
 _FILES_PER_REQUEST: Final = 8
-"""Files that a process is given at a time, so that it need not wait for the scan after each."""
+"""Files of one request, so that a process need not wait for the scan after each."""
 
 _RESTART_PAUSES_SECONDS: Final = (0.0, 0.2, 2.0)
-"""Seconds before each attempt to start a process in place of one that came to its end."""
+"""Pauses before each attempt to replace a process that ended."""
 
 
 class Unhashed(NamedTuple):
@@ -46,22 +46,22 @@ class Unhashed(NamedTuple):
 
     reason: str
     retry: bool
-    """Whether to try again although the file has not changed: what hindered may be gone."""
+    """Whether to try again although the file has not changed, as the cause may be temporary."""
 
 
 HashResult = Fingerprint | Unhashed | OSError
-"""A file's fingerprint with its look, or why there is none."""
+"""A file's fingerprint with its descriptor, or why there is none."""
 
 
 class HashingPool:
-    """What hashes the files of a scan.
+    """Hashes the files of a scan.
 
     Args:
-        threads: that will call `hash` at the same time.
-        files: that will be hashed; a few are hashed by the threads themselves, many by as many processes.
+        threads: the number of threads that call `hash` at the same time.
+        files: the number of files; few are hashed by the threads themselves, many by one process for each thread.
 
     Attributes:
-        at_once: files that `hash` is best called with.
+        batch_size: the number of files that `hash` is best called with.
     """
 
     def __init__(self, mode: Mode, max_pixels: int, *, threads: int, files: int) -> None:
@@ -83,16 +83,16 @@ class HashingPool:
             process.end()
 
     def stop(self) -> None:
-        """Give up what the processes are at. Every later call of `hash`, and those that wait, raise MobiusError."""
+        """Abort. Every later call of `hash`, and those that wait, raise MobiusError."""
         self._stopped = True
         for process in self._all:
             process.kill()
 
     def hash(self, paths: Sequence[str]) -> list[HashResult]:
-        """What each of the files is.
+        """The result for each file.
 
         Raises:
-            MobiusError: no process could be started in place of one that came to its end, or `stop` was called.
+            MobiusError: a process that ended could not be replaced, or `stop` was called.
         """
         if not self._all:
             return [_hash_or_reason(path, self._mode, self._max_pixels) for path in paths]
@@ -100,21 +100,21 @@ class HashingPool:
             return []
         process = self._idle.get()
         try:
-            found = self._request(process, paths)
+            results = self._request(process, paths)
         except BaseException:
-            process.end()  # or the next to use it would be given an answer to this question
+            process.end()  # or the next request would get the response to this one
             raise
         finally:
             self._idle.put(process)
-        if found is not None:
-            return found
+        if results is not None:
+            return results
         if len(paths) == 1:
             return [Unhashed("It brought down the process that read it.", retry=True)]
         return [one for path in paths for one in self.hash([path])]
 
     def _request(self, process: _Process, paths: Sequence[str]) -> list[HashResult] | None:
-        """The process's answer; None when it came to its end over them. Another has taken its place then."""
-        # a file alone is tried once more: what ended the process need not have been the file
+        """The process's response; None when it ended over it, and was replaced."""
+        # a single file is tried once more: something else may have ended the process
         for _ in range(2 if len(paths) == 1 else 1):
             if self._stopped:
                 raise MobiusError("interrupted", "The scan was stopped.")
@@ -127,7 +127,7 @@ class HashingPool:
 
 
 def _start_processes(count: int) -> list[_Process]:
-    """So many processes; none where they cannot be had."""
+    """Start processes; none where that is not possible."""
     processes: list[_Process] = []
     try:
         for _ in range(count):
@@ -147,16 +147,18 @@ class _Process:
 
     def _start(self) -> None:
         if not sys.executable:
-            raise OSError("It is not known which Python this is.")
-        self._connection, theirs = Pipe()
-        with theirs:
+            raise OSError("The path of this Python is not known.")
+        if os.name != "posix":
+            raise OSError("A process inherits no socket on this platform.")
+        self._connection, remote = Pipe()
+        with remote:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", f"{_bootstrap_code()}\n{_PROGRAM}", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
+                [sys.executable, "-c", f"{_bootstrap_code()}\n{_PROGRAM}", str(remote.fileno())],
+                pass_fds=[remote.fileno()],
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # it would start one for each processor
-                process_group=0,  # Ctrl-C is for the scan, which ends it
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # or it starts a thread for each processor
+                process_group=0,  # Ctrl-C goes to the scan, which ends this process
             )
 
     def wait_until_ready(self) -> None:
@@ -164,8 +166,8 @@ class _Process:
 
     def hash(self, paths: Sequence[str], mode: Mode, max_pixels: int) -> list[HashResult]:
         self._connection.send(([os.fsencode(path) for path in paths], mode, max_pixels))
-        found: list[HashResult] = self._connection.recv()
-        return found
+        results: list[HashResult] = self._connection.recv()
+        return results
 
     def kill(self) -> None:
         self._process.kill()
@@ -185,7 +187,7 @@ class _Process:
                 self.wait_until_ready()
                 return
             except (EOFError, OSError) as error:
-                reason = str(error) or "it came to its end at once"
+                reason = str(error) or "it ended at once"
         raise MobiusError(
             "out_of_memory",
             f"No other process could be started to hash pictures: {reason}.",
@@ -194,7 +196,7 @@ class _Process:
 
 
 def _bootstrap_code() -> str:
-    """A program that finds the modules of this interpreter and lets Pillow read what it reads here."""
+    """Code that gives a new interpreter the module path and the pixel limit of this one."""
     return (
         f"import sys; sys.path[:] = {sys.path!r}; "
         f"from PIL import Image; Image.MAX_IMAGE_PIXELS = {Image.MAX_IMAGE_PIXELS!r}"
@@ -205,17 +207,17 @@ _PROGRAM: Final = f"import sys; from {__name__} import serve; serve(int(sys.argv
 
 
 def serve(descriptor: int) -> None:
-    """Hash what is asked for through a socket, until nobody is at its other end."""
+    """Answer requests from a socket until its other end is closed."""
     with contextlib.suppress(EOFError, ConnectionError), Connection(descriptor) as connection:
         connection.send("ready")
         while True:
             paths, mode, max_pixels = connection.recv()
-            found = []
+            results = []
             for path in paths:
-                found.append(_hash_or_reason(os.fsdecode(path), mode, max_pixels))
+                results.append(_hash_or_reason(os.fsdecode(path), mode, max_pixels))
                 if connection.poll():
-                    return  # nothing is asked before the answer is there: nobody waits for it
-            connection.send(found)
+                    return  # no request comes before the response, so the other end is closed
+            connection.send(results)
 
 
 def _hash_or_reason(path: str, mode: Mode, max_pixels: int) -> HashResult:

@@ -3,15 +3,15 @@
 """The difference hash: a picture's luma on a 9x8 grid, compared with its neighbour, by rows and by columns.
 
 `exact` is bit-identical to `imagehash.dhash` and `imagehash.dhash_vertical` (ImageHash 4.3) for opaque 8-bit pictures
-without an orientation tag. What that library gets wrong is defined here, for both modes:
+without an orientation tag. Where that library is wrong, both modes differ from it:
 
 - the orientation tag is applied first;
 - 16-bit and float pictures are brought to 8 bits by their own white level instead of being clipped to white;
-- transparent pictures are laid on white, so that the invisible colour under a clear pixel does not count.
+- transparent pictures are composited on white, so that the invisible colour of a clear pixel does not count.
 
-`fast` lets a JPEG decode straight to luma at 1/2, 1/4 or 1/8 of its size, as long as both sides keep 72 px, and reads
-of a progressive one no more than that needs; anything else takes the exact way. docs/performance.md says how many bits
-it differs by.
+`fast` decodes a JPEG straight to luma at 1/2, 1/4 or 1/8 of its size, as long as both sides keep 72 px, and reads of a
+progressive one no more than that needs; for other formats it is `exact`. docs/performance.md says by how many bits the
+two differ.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from mobius.dhash._jpeg import restore_end_marker
 from mobius.dhash.errors import BrokenPictureError, NotAPictureError, TooManyPixelsError
 from mobius.errors import MobiusError
 
-_READ_WHOLE: Final = 1 << 26
-"""Files of up to so many bytes are read at once; larger ones as their reader asks for them."""
+_READ_WHOLE_MAX_BYTES: Final = 1 << 26
+"""Largest file that is read at once; a larger one is read as its decoder needs it."""
 
 
 def hash_image(image: Image.Image, mode: Mode = "fast", *, max_pixels: int = MAX_PIXELS) -> Dhash:
@@ -61,8 +61,8 @@ def hash_bytes(
 
     Args:
         declared: a format of `FORMATS` that the data must have.
-        formats: those of `FORMATS` that are read; the readers of the others never see the data.
-        look: take the second look as well, which tells a duplicate from a picture that only hashes alike.
+        formats: those of `FORMATS` that are read; the decoders of others never get the data.
+        descriptor: compute the descriptor as well, which re-ranking compares.
 
     Raises:
         NotAPictureError, MislabelledError, BrokenPictureError, TooManyPixelsError: as their names say.
@@ -83,8 +83,8 @@ def hash_file(
         NotAPictureError, BrokenPictureError, TooManyPixelsError: as their names say.
     """
     with open(path, "rb", buffering=0) as stream:
-        data = stream.read(_READ_WHOLE)
-        if len(data) < _READ_WHOLE:
+        data = stream.read(_READ_WHOLE_MAX_BYTES)
+        if len(data) < _READ_WHOLE_MAX_BYTES:
             return hash_bytes(data, mode, max_pixels=max_pixels, descriptor=descriptor)
     del data
     with open(path, "rb") as stream:
@@ -94,7 +94,7 @@ def hash_file(
 
 
 class _Options(NamedTuple):
-    """What `hash_bytes` was asked for."""
+    """The arguments of `hash_bytes`."""
 
     mode: Mode
     max_pixels: int
@@ -105,13 +105,13 @@ class _Options(NamedTuple):
 
 def _hash_stream(stream: BinaryIO, digest: str, size: int, options: _Options) -> Fingerprint:
     try:
-        decoded, found, warnings = _read(stream, options)
+        decoded, actual_format, warnings = _read(stream, options)
         wide, tall = decoded.grids()
         return Fingerprint(
             compare_grids(wide, tall, ALGORITHMS[options.mode]),
             decoded.width,
             decoded.height,
-            found,
+            actual_format,
             digest,
             size,
             grids=(wide.tobytes(), tall.tobytes()),
@@ -129,23 +129,23 @@ def _hash_stream(stream: BinaryIO, digest: str, size: int, options: _Options) ->
     except MemoryError as error:
         raise out_of_memory() from error
     except Exception as error:
-        # Pillow's readers raise whatever their parsing stumbles over (struct.error, KeyError, SyntaxError, ...)
+        # Pillow's decoders raise exceptions of any type on damaged data (struct.error, KeyError, SyntaxError, ...)
         raise broken_picture(error) from error
 
 
 def _read(stream: BinaryIO, options: _Options) -> tuple[DecodedLuma, str, tuple[str, ...]]:
-    """The picture, its format, and a sentence for each fault that it could be read in spite of."""
+    """The picture, its format, and a warning for each fault that was repaired."""
     with open_picture(stream, options.formats) as image:
-        found = image.format or "unknown"
-        check_declared_format(options.declared, found)
+        actual_format = image.format or "unknown"
+        check_declared_format(options.declared, actual_format)
         try:
-            return decode_luma(image, options.mode, options.max_pixels), found, ()
+            return decode_luma(image, options.mode, options.max_pixels), actual_format, ()
         except BrokenPictureError:
             if not isinstance(image, JpegImagePlugin.JpegImageFile):
                 raise
             stream.seek(0)
-            if (whole := restore_end_marker(stream.read())) is None:
+            if (repaired := restore_end_marker(stream.read())) is None:
                 raise
-    with Image.open(io.BytesIO(whole), formats=("JPEG",)) as image:
+    with Image.open(io.BytesIO(repaired), formats=("JPEG",)) as image:
         warning = "The JPEG has no end marker; its last pixels may be missing."
-        return decode_luma(image, options.mode, options.max_pixels), found, (warning,)
+        return decode_luma(image, options.mode, options.max_pixels), actual_format, (warning,)

@@ -95,7 +95,7 @@ class _Jpeg:
 
 
 def _parse(data: bytes) -> _Jpeg | None:
-    """The structure; None unless every part of it is understood."""
+    """The structure; None unless every part of it can be parsed."""
     if not data.startswith(_SOI):
         return None
     frame, width, height = 0, 0, 0
@@ -103,12 +103,12 @@ def _parse(data: bytes) -> _Jpeg | None:
     segments: list[_Segment] = []
     position = 2
     while True:
-        found = _MARKER.search(data, position)
-        if found is None:
+        match = _MARKER.search(data, position)
+        if match is None:
             # cut inside its last scan; a file cut anywhere else lacks too much
             ended = False
             break
-        start, marker = found.start(), data[found.start() + 1]
+        start, marker = match.start(), data[match.start() + 1]
         if segments and segments[-1].scan is not None:
             segments[-1] = _Segment(0xDA, segments[-1].start, start, segments[-1].scan)
         elif data[position:start].strip(b"\xff"):

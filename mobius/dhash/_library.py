@@ -5,13 +5,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
 from mobius.dhash._candidates import CandidateIndex
+from mobius.dhash._cpus import usable_cpus
 from mobius.dhash._database import Database
 from mobius.dhash._decisions import Decision, DecisionKind, decide, decisions
 from mobius.dhash._decoding import MAX_PIXELS
@@ -38,11 +38,11 @@ from mobius.errors import MobiusError
 
 
 class Library:
-    """An index, for use by any number of threads and processes.
+    """The index of a library. Any number of threads and processes may use one.
 
     Args:
-        index: the SQLite file; made when missing, brought to this release's schema when older.
-        release: written into every row, so that the rows of a release can be found.
+        index: the SQLite file; created when missing, migrated to this release's schema when older.
+        release: stored with every row written.
 
     Raises:
         MobiusError: the file is no index, or of a newer schema than this release knows. Every method raises it when the
@@ -68,24 +68,24 @@ class Library:
     ) -> None:
         self.close()
 
-    # -- what is in it -------------------------------------------------------------------------------------------------
+    # -- contents -------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        """The number of pictures: files, and what was only posted."""
+        """The number of pictures: files, and posted pictures without a file."""
         with self._database.reading() as connection:
             return int(connection.execute("SELECT count(*) FROM pictures LEFT JOIN files ON picture=id").fetchone()[0])
 
     def pictures(self) -> Iterator[Picture]:
-        """Every picture at every place, by path; those only posted come first, by SHA-256."""
+        """Every picture at each of its paths, by path; posted pictures without a file come first, by SHA-256."""
         with self._database.reading() as connection:
-            found = [picture for _, picture in iterate_pictures(connection)]
-        yield from sorted(found, key=lambda picture: (picture.raw_path or b"", picture.sha256))
+            pictures = [picture for _, picture in iterate_pictures(connection)]
+        yield from sorted(pictures, key=lambda picture: (picture.raw_path or b"", picture.sha256))
 
     def get(self, sha256: str) -> Picture | None:
-        """The picture with these bytes, at the place most worth keeping."""
+        """The picture with these bytes, at the path to keep; None when the index has none."""
         with self._database.reading() as connection:
-            found = [picture for _, picture in iterate_pictures(connection, "sha256=?", (sha256,))]
-        return min(found, key=lambda picture: picture.keeper_rank, default=None)
+            pictures = [picture for _, picture in iterate_pictures(connection, "sha256=?", (sha256,))]
+        return min(pictures, key=lambda picture: picture.keeper_rank, default=None)
 
     def figures(self) -> dict[str, int]:
         """Counts for health, metrics and pages. The first call pairs the whole library, later ones what changed."""
@@ -108,22 +108,22 @@ class Library:
         }
 
     def thumbnail(self, sha256: str, side: int = THUMBNAIL_SIDE_PX) -> bytes | None:
-        """A WebP at most `side` pixels wide and high; None when the picture, or its unchanged file, is not there."""
+        """A WebP at most `side` pixels wide and high; None when neither a stored one nor an unchanged file exists."""
         with self._database.reading() as connection:
             row = connection.execute(
                 "SELECT data FROM thumbnails JOIN pictures ON id=picture WHERE sha256=?", (sha256,)
             ).fetchone()
-            found = [picture for _, picture in iterate_pictures(connection, "sha256=?", (sha256,))]
+            pictures = [picture for _, picture in iterate_pictures(connection, "sha256=?", (sha256,))]
         with contextlib.suppress(PictureError):
             if row is not None:
                 return bytes(row[0]) if side >= THUMBNAIL_SIDE_PX else thumbnail_of(row[0], side)
-            for picture in sorted(found, key=lambda picture: picture.keeper_rank):
+            for picture in sorted(pictures, key=lambda picture: picture.keeper_rank):
                 if (path := unchanged_file(picture)) is not None:
                     with contextlib.suppress(OSError):
                         return thumbnail_of(path, side)
         return None
 
-    # -- how it changes ------------------------------------------------------------------------------------------------
+    # -- changes ------------------------------------------------------------------------------------------------
 
     def scan(
         self,
@@ -154,17 +154,17 @@ class Library:
         ).run()  # fmt: skip
 
     def add(self, fingerprint: Fingerprint, *, thumbnail: bytes | None = None) -> bool:
-        """Keep a picture that was posted, without its file. Adding it again changes nothing.
+        """Add a posted picture, without its file. Adding it again changes nothing.
 
         Args:
-            fingerprint: made with `descriptor=True`.
+            fingerprint: with its descriptor.
             thumbnail: as `thumbnail_of` makes it.
 
         Returns:
             Whether it was new.
         """
         if fingerprint.descriptor is None:
-            raise ValueError("A picture is added with its look: hash it with descriptor=True.")
+            raise ValueError("A picture is added with its descriptor: hash it with descriptor=True.")
         with self._database.writing() as connection:
             digest = (fingerprint.sha256,)
             statement = f"SELECT 1 FROM pictures WHERE sha256=? AND {USABLE}"  # noqa: S608
@@ -179,10 +179,10 @@ class Library:
         return new
 
     def remove(self, sha256: str) -> bool:
-        """Forget a picture that was posted; whether there was one.
+        """Remove a posted picture; returns whether there was one.
 
         Raises:
-            MobiusError: it lies in a scanned folder, so the next scan would only bring it back.
+            MobiusError: it is a file of a scanned folder, so the next scan would add it again.
         """
         with self._database.writing() as connection:
             row = connection.execute(
@@ -204,10 +204,10 @@ class Library:
         return write(self.pictures(), self.decisions(), stream, form)
 
     def import_(self, stream: TextIO, form: ExportFormat = "json") -> ImportReport:
-        """Take in what `export` wrote. What this index knows itself stays as it is.
+        """Import what `export` wrote. What this index has itself stays as it is.
 
         Raises:
-            MobiusError: something in it is wrong. Nothing was written then.
+            MobiusError: the file is wrong. Nothing was written then.
         """
         return read(self._database, stream, form)
 
@@ -220,22 +220,23 @@ class Library:
         memory_budget: MemoryBudget | None = None,
         progress: Progress | None = None,
     ) -> int:
-        """Look at the pixels of pairs that may be certain and were not looked at yet; until then they are doubtful.
+        """Verify the candidate pairs that have no verdict yet; until then they need review.
 
-        What was found is kept, so later calls look at what is new. Work is committed every few seconds.
+        Verdicts are stored, so later calls verify only new pairs. They are committed every few seconds.
 
         Args:
-            threads: pairs looked at at a time; the number of CPUs when not given.
-            max_pixels: larger pictures are not opened.
-            seconds: begin no pair after this time.
-            room: entered for each decoding, with the picture's pixels or a third of its file's bytes, if that is more,
-                and for each close comparison.
+            threads: pairs verified at a time; by default the number of CPUs.
+            max_pixels: larger pictures are not decoded.
+            seconds: start no pair after this time.
+            memory_budget: entered for each decoding, with the picture's pixels or a third of its file's bytes, if that
+                is more, and for each detailed comparison.
             progress: called with pairs done and pairs in all.
 
         Returns:
-            The number of pairs left: not reached, or of a picture that is gone, changed, damaged or was only posted.
+            The number of pairs left: not reached in time, or of a picture that is damaged or whose file is missing or
+            has changed.
         """
-        threads = threads or len(os.sched_getaffinity(0))
+        threads = threads or usable_cpus()
         return self._verifier.run(
             self.release,
             max_pixels=max_pixels,
@@ -245,7 +246,7 @@ class Library:
             progress=progress,
         )
 
-    # -- what is alike -------------------------------------------------------------------------------------------------
+    # -- matches -------------------------------------------------------------------------------------------------
 
     def search(
         self,
@@ -261,7 +262,7 @@ class Library:
         """Find pictures like one; confident matches first, then the nearest.
 
         Args:
-            query: a fingerprint made with `descriptor=True`, or only a hash: then nothing is more than doubtful.
+            query: a fingerprint made with `descriptor=True`, or only a hash, of which no match is confident.
             max_distance: everything within so many bits of 128, whatever re-ranking says; by default, what matches.
             limit: matches at most.
             transforms: mirrored and rotated copies as well; needs a fingerprint.
@@ -271,7 +272,7 @@ class Library:
             max_pixels, memory_budget: as in `verify_pairs`.
 
         Raises:
-            MobiusError: mirrored copies of a mere hash were asked for.
+            MobiusError: `transforms` with only a hash.
         """
         search = PictureSearch(
             self._database, self._candidates, self._verifier, query,
@@ -280,7 +281,7 @@ class Library:
         return search.run(max_distance, limit)
 
     def duplicates(self) -> list[Group]:
-        """Every group of duplicates: the same on every run, and every member matches the kept copy itself.
+        """Every group of duplicates: the same on every run, and every member matches the keeper itself.
 
         The first call compares all pictures with all, later ones only what changed.
         """
@@ -289,11 +290,11 @@ class Library:
     def review(self, *, after: str | None = None, limit: int = 50) -> list[ReviewPair]:
         """What a person should decide, the nearest pairs first.
 
-        There is one question for each picture or group at a time: whether it is the same as the worthier one that it is
-        most like. A decision may bring up the next.
+        There is one pair for each picture or group at a time: with the best match that ranks above it. A decision may
+        bring up the next.
 
         Args:
-            after: the id of the last one seen.
+            after: the id of the last pair of the page before.
 
         Raises:
             MobiusError: `after` is no such id.
@@ -301,18 +302,18 @@ class Library:
         return self._duplicates.questions(after, limit)
 
     def decide(self, identity: str, decision: DecisionKind, by: str) -> Decision:
-        """Record what a person says of two pictures: `same` puts them into one group, `different` keeps them apart and
-        is never asked again. A later word replaces an earlier one.
+        """Record a person's decision about two pictures: `same` puts them into one group, `different` keeps them in
+        separate groups, and the pair is not listed for review again. A later decision replaces an earlier one.
 
         Args:
             identity: `Doubtful.id` or `Member.pair`.
-            by: who says so.
+            by: the name of the person.
 
         Raises:
-            MobiusError: there is no such pair, or the words are wrong.
+            MobiusError: there is no such pair, or an argument is wrong.
         """
         return decide(self._database, identity, decision, by)
 
     def decisions(self) -> list[Decision]:
-        """Every decision, by SHA-256; also those about pictures that are gone, as they may come back."""
+        """Every decision, by SHA-256; also those about pictures that are gone, which may return."""
         return decisions(self._database)

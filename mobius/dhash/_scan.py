@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Bring an index in line with a folder, which is only read.
 
-A file whose size and time are as indexed is not read. One that is new, but has the inode, size and time of a file that
-is known, was renamed, and is not read either. One with the SHA-256 of a known picture is not decoded. What is done is
-committed every few seconds, so that a scan which was killed goes on where it was; what disappeared is removed last.
+A file whose size and time are as indexed is not read. A new path with the inode, size and time of a known file is a
+renamed file, and is not read either. A file with the SHA-256 of a known picture is not decoded. Results are committed
+every few seconds, so that a scan that was killed continues where it stopped; files that are gone are removed last.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Final, NamedTuple
 
 import PIL
 
+from mobius.dhash._cpus import usable_cpus
 from mobius.dhash._database import Database
 from mobius.dhash._fingerprint import ALGORITHMS, Fingerprint, Mode
 from mobius.dhash._folder import FileStatus, is_below, list_folder
@@ -38,7 +39,7 @@ _BATCH: Final = 500
 _BATCH_SECONDS: Final = 2.0
 _MAX_READ_ATTEMPTS: Final = 3
 _POLL_SECONDS: Final = 0.2
-"""Seconds after which the scan looks up: Python does not hear a Ctrl-C that comes just before it begins to wait."""
+"""The scan wakes up this often: Python does not notice a Ctrl-C that comes just before a wait begins."""
 
 
 @dataclass(frozen=True)
@@ -51,17 +52,17 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class ScanReport:
-    """What a scan found.
+    """The result of a scan.
 
     Attributes:
         images: every readable picture of the folder.
-        hashed: those decoded and hashed this time.
-        known: those new at their place, but whose bytes the index knew: copied, renamed or moved there.
-        unchanged: files that did not have to be read.
-        renamed: pictures that lie at another place than before.
-        removed: files that are no longer there (renamed ones are not counted).
+        hashed: decoded and hashed this time.
+        known: at a new path, but with the bytes of a known picture: copied, renamed or moved.
+        unchanged: files that were not read.
+        renamed: pictures at another path than before.
+        removed: files that are gone (renamed ones are not counted).
         links: symbolic links, which are not followed: a link is no copy.
-        unreadable: what could not be hashed, and why.
+        unreadable: files that could not be hashed, and why.
     """
 
     images: int
@@ -75,7 +76,7 @@ class ScanReport:
 
 
 class _Known(NamedTuple):
-    """A row of `files`, and whether what it says still holds if the file has not changed."""
+    """A row of `files`, and whether it is still valid if the file has not changed."""
 
     size: int
     mtime_ns: int
@@ -84,7 +85,7 @@ class _Known(NamedTuple):
 
 
 _Result = Fingerprint | str | Unhashed
-"""A new picture, the SHA-256 of a known one, or why it is none."""
+"""The fingerprint of a new picture, the SHA-256 of a known one, or why the file is unreadable."""
 
 
 class Scan:
@@ -111,27 +112,27 @@ class Scan:
             raise MobiusError("invalid_input", f"{printable(os.fsencode(folder))} is not a folder.")
         self._release = release
         self._mode: Mode = mode
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self._threads = threads or usable_cpus()
         self._max_pixels = max_pixels
         self._progress = progress
         self._readers = f"{release}, {_readers()}, {max_pixels} pixels"
         self._sizes: set[int] = set()
 
     def run(self) -> ScanReport:
-        found = list_folder(self._root)
+        listing = list_folder(self._root)
         known = self._known()
-        new = [path for path in found.files if path not in known]
-        renamed_here = self._renamed({path: found.files[path] for path in new})
+        new = [path for path in listing.files if path not in known]
+        renamed_here = self._renamed({path: listing.files[path] for path in new})
         todo = {
             path: status
-            for path, status in found.files.items()
+            for path, status in listing.files.items()
             if path not in renamed_here
             and not ((row := known.get(path)) and row.holds and row[:2] == (status.size, status.mtime_ns))
         }
-        self._write_known([(path, found.files[path], picture) for path, picture in renamed_here.items()])
-        hashed, known_again = self._read_all(todo, len(found.files) - len(todo))
+        self._write_known([(path, listing.files[path], picture) for path, picture in renamed_here.items()])
+        hashed, known_again = self._read_all(todo, len(listing.files) - len(todo))
         gone = {
-            path: row for path, row in known.items() if path not in found.files and not is_below(path, found.hidden)
+            path: row for path, row in known.items() if path not in listing.files and not is_below(path, listing.hidden)
         }
         renamed = self._count_renamed(new, gone)
         self._remove(gone)
@@ -142,15 +143,15 @@ class Scan:
             images = connection.execute(
                 "SELECT count(picture) FROM files WHERE path >= ? AND path < ?", self._range
             ).fetchone()[0]
-        reasons = {**dict(refused), **found.unusable, **found.hidden}
+        reasons = {**dict(refused), **listing.unusable, **listing.hidden}
         return ScanReport(
             images=images,
             hashed=hashed,
             known=known_again + len(renamed_here),
-            unchanged=len(found.files) - len(todo) - len(renamed_here),
+            unchanged=len(listing.files) - len(todo) - len(renamed_here),
             renamed=renamed,
             removed=len(gone) - renamed,
-            links=found.links,
+            links=listing.links,
             unreadable=tuple(
                 Unreadable(printable(os.path.relpath(path, self._root)), reason)
                 for path, reason in sorted(reasons.items())
@@ -164,7 +165,7 @@ class Scan:
         return top + b"/", top + b"0"
 
     def _known(self) -> dict[bytes, _Known]:
-        """The index's rows below the folder."""
+        """The rows of the index below the folder."""
         with self._database.reading() as connection:
             self._sizes = {
                 row[0]
@@ -182,7 +183,7 @@ class Scan:
         return f"({USABLE} AND algorithm='{ALGORITHMS[self._mode]}')"
 
     def _renamed(self, new: dict[bytes, FileStatus]) -> dict[bytes, int]:
-        """The new places of files known elsewhere, by inode, size and time, to their picture's id."""
+        """New paths of files known by inode, size and time, with their picture's id."""
         if not new:
             return {}
         with self._database.reading() as connection:
@@ -194,22 +195,20 @@ class Scan:
         return {path: known[status] for path, status in new.items() if status in known}
 
     def _read_all(self, todo: dict[bytes, FileStatus], done: int) -> tuple[int, int]:
-        """Hash and store; returns the number of pictures hashed, and of those whose bytes were known."""
+        """Hash and store; returns the number of pictures hashed, and of those with known bytes."""
         total, kinds = done + len(todo), Counter[type]()
         waiting = iter(todo.items())
         running: set[Future[list[tuple[bytes, FileStatus, _Result]]]] = set()
         batch: list[tuple[bytes, FileStatus, _Result]] = []
         stored = time.monotonic()
         with (
-            HashingPool(self._mode, self._max_pixels, threads=self._threads, files=len(todo)) as pool_of_hashers,
+            HashingPool(self._mode, self._max_pixels, threads=self._threads, files=len(todo)) as hashers,
             ThreadPoolExecutor(self._threads, thread_name_prefix="scan") as pool,
         ):
             try:
                 while True:
-                    while len(running) < self._threads * 4 and (
-                        some := list(islice(waiting, pool_of_hashers.batch_size))
-                    ):
-                        running.add(pool.submit(self._read, pool_of_hashers, some))
+                    while len(running) < self._threads * 4 and (some := list(islice(waiting, hashers.batch_size))):
+                        running.add(pool.submit(self._read, hashers, some))
                     if not running:
                         break
                     finished, running = wait(running, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
@@ -223,7 +222,7 @@ class Scan:
                         self._store(batch)
                         batch, stored = [], time.monotonic()
             except BaseException:
-                pool_of_hashers.stop()
+                hashers.stop()
                 raise
             finally:
                 pool.shutdown(cancel_futures=True)
@@ -231,13 +230,13 @@ class Scan:
         return kinds[Fingerprint], kinds[str]
 
     def _read(
-        self, pool_of_hashers: HashingPool, files: list[tuple[bytes, FileStatus]]
+        self, hashers: HashingPool, files: list[tuple[bytes, FileStatus]]
     ) -> list[tuple[bytes, FileStatus, _Result]]:
-        """What is in each file, and the status that it had then."""
+        """The result for each file, with the status that the file had then."""
         done: list[tuple[bytes, FileStatus, _Result]] = []
         for _ in range(_MAX_READ_ATTEMPTS):
             retry = []
-            for (path, status), result in zip(files, self._read_once(pool_of_hashers, files), strict=True):
+            for (path, status), result in zip(files, self._read_once(hashers, files), strict=True):
                 try:
                     now = FileStatus.of(os.stat(path, follow_symlinks=False))
                 except OSError as error:
@@ -252,16 +251,14 @@ class Scan:
         changing = Unhashed("It changed each time while it was read.", retry=True)
         return done + [(path, status, changing) for path, status in files]
 
-    def _read_once(
-        self, pool_of_hashers: HashingPool, files: list[tuple[bytes, FileStatus]]
-    ) -> list[_Result | OSError]:
+    def _read_once(self, hashers: HashingPool, files: list[tuple[bytes, FileStatus]]) -> list[_Result | OSError]:
         paths = [os.fsdecode(path) for path, _ in files]
-        found = [self._known_digest(path, status.size) for path, (_, status) in zip(paths, files, strict=True)]
-        hashed = iter(pool_of_hashers.hash([path for path, digest in zip(paths, found, strict=True) if digest is None]))
-        return [next(hashed) if digest is None else digest for digest in found]
+        digests = [self._known_digest(path, status.size) for path, (_, status) in zip(paths, files, strict=True)]
+        hashed = iter(hashers.hash([path for path, digest in zip(paths, digests, strict=True) if digest is None]))
+        return [next(hashed) if digest is None else digest for digest in digests]
 
     def _known_digest(self, path: str, size: int) -> str | OSError | None:
-        """The SHA-256 of a file whose bytes the index knows, None when it does not."""
+        """The SHA-256 of a file if the index has a picture of these bytes, else None."""
         if size not in self._sizes:
             return None
         try:
@@ -294,7 +291,7 @@ class Scan:
                 connection.executemany(_WRITE_FILE_OF_KNOWN, values)
 
     def _count_renamed(self, new: list[bytes], gone: dict[bytes, _Known]) -> int:
-        """How many of the new places have a picture that was at one of those that are gone."""
+        """How many of the new paths have a picture that was at a path that is gone."""
         left = Counter(row.picture for row in gone.values() if row.picture is not None)
         if not left or not new:
             return 0
@@ -312,7 +309,7 @@ class Scan:
         if gone:
             with self._database.writing() as connection:
                 connection.executemany(
-                    # not when another process has seen the file since
+                    # unless another process has indexed the file since
                     "DELETE FROM files WHERE path=? AND size=? AND mtime_ns=?",
                     [(path, row.size, row.mtime_ns) for path, row in gone.items()],
                 )
@@ -323,7 +320,7 @@ _WRITE_UNREADABLE: Final = (
     " ON CONFLICT (path) DO UPDATE SET (size, mtime_ns, inode, picture, reason, readers) ="
     " (excluded.size, excluded.mtime_ns, excluded.inode, NULL, excluded.reason, excluded.readers)"
 )
-# nothing is written when another process has removed the picture meanwhile: the next scan reads the file again
+# nothing is written if another process has removed the picture meanwhile: the next scan reads the file again
 _WRITE_FILE: Final = (
     "INSERT INTO files (path, size, mtime_ns, inode, picture, reason, readers)"
     " SELECT ?, ?, ?, ?, id, NULL, NULL FROM pictures WHERE sha256=?"
@@ -338,6 +335,6 @@ _WRITE_FILE_OF_KNOWN: Final = (
 
 @functools.cache
 def _readers() -> str:
-    """What decodes pictures here. A file that these cannot read is tried again when others are installed."""
+    """The versions of the decoders. A file that these cannot read is tried again with others."""
     heif = "with" if importlib.util.find_spec("pillow_heif") else "without"
     return f"Pillow {PIL.__version__} {heif} pillow-heif"

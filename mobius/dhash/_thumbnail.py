@@ -17,7 +17,7 @@ from mobius.dhash._formats import open_picture
 from mobius.dhash.errors import BrokenPictureError, NotAPictureError
 
 THUMBNAIL_SIDE_PX: Final = 256
-"""Pixels of the longer side."""
+"""Longer side of a thumbnail by default."""
 Box = tuple[float, float, float, float]
 _T = TypeVar("_T")
 
@@ -30,18 +30,18 @@ def thumbnail_of(picture: bytes | Path, side: int = THUMBNAIL_SIDE_PX, *, max_pi
         NotAPictureError, BrokenPictureError, TooManyPixelsError: as their names say.
     """
 
-    def written(image: Image.Image, _: object, box: Box | None) -> bytes:
+    def encode(image: Image.Image, _: object, box: Box | None) -> bytes:
         buffer = io.BytesIO()
         on_white(upright(image, small_copy(image, side, box))).save(buffer, "WEBP", quality=75)
         return buffer.getvalue()
 
-    return decode_at_side(picture if isinstance(picture, bytes) else picture.read_bytes(), side, max_pixels, written)
+    return decode_at_side(picture if isinstance(picture, bytes) else picture.read_bytes(), side, max_pixels, encode)
 
 
 def decode_at_side(
     data: bytes, side: int, max_pixels: int, work: Callable[[Image.Image, tuple[int, int], Box | None], _T]
 ) -> _T:
-    """What `work` makes of a picture, decoded no smaller than `side`, its whole size, and what it covers of that."""
+    """Decode a picture no smaller than `side`; returns `work` of it, its whole size, and the box that it covers."""
     try:
         image = open_picture(io.BytesIO(data))
     except NotAPictureError:
@@ -59,12 +59,12 @@ def decode_at_side(
         except MemoryError:
             raise
         except Exception as error:
-            # Pillow's readers raise whatever their parsing stumbles over
+            # Pillow's decoders raise exceptions of any type on damaged data
             raise BrokenPictureError(f"The picture is cut short or damaged: {error}.") from error
 
 
 def small_copy(image: Image.Image, side: int, box: Box | None) -> Image.Image:
-    """What is in `box`, all by default, as a small copy of mode RGB or RGBA."""
+    """A small copy of the part in `box`, by default of all, in mode RGB or RGBA."""
     image = to_rgb(image)
     across, down = (0.0 + image.width, 0.0 + image.height) if box is None else (box[2] - box[0], box[3] - box[1])
     scale = min(1.0, side / max(across, down))
@@ -73,7 +73,7 @@ def small_copy(image: Image.Image, side: int, box: Box | None) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """As RGB, or RGBA when it may be transparent."""
+    """The picture in mode RGB, or RGBA if it may be transparent."""
     if is_deep(image):
         clear = clear_grey(image)
         printable = None if clear is None else Image.fromarray(numpy.asarray(image) != clear)
@@ -96,6 +96,6 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def clear_grey(image: Image.Image) -> int | None:
-    """The one grey that is transparent in a picture of more than eight bits."""
+    """The one grey that is transparent in a picture of more than eight bits; None if there is none."""
     value = image.info.get("transparency")
     return value if isinstance(value, int) else None

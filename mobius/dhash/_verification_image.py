@@ -40,14 +40,14 @@ _TURNS: Final[dict[Transform, Image.Transpose]] = {
 
 @dataclass(frozen=True)
 class VerificationImage:
-    """A picture as the proof looks at it.
+    """A picture as verification compares it.
 
     Attributes:
         colours: a small copy, upright, on white, mode RGB.
         alpha: of the small copy, mode L; None when the picture has none.
         size: of the whole picture in pixels, the longer side first.
-        pixels: a digest of all its pixels as they are shown, when they are stored without loss; else "".
-        alone: whether it is all that its file holds: no animation, no further pages.
+        pixel_digest: a digest of all pixels as displayed, if they are stored without loss; else "".
+        is_single: whether the file has no other pictures: no animation, no further pages.
     """
 
     colours: Image.Image
@@ -57,7 +57,7 @@ class VerificationImage:
     is_single: bool
 
     def transformed(self, transform: Transform) -> VerificationImage:
-        """With that done to it; it is no longer what its file holds."""
+        """The transformed picture; its digest is none that a file has."""
         if transform == "none":
             return self
         way = _TURNS[transform]
@@ -73,28 +73,28 @@ class VerificationImage:
 def load_for_verification(
     data: bytes, side: int = OVERVIEW_SIDE_PX, *, max_pixels: int = MAX_PIXELS
 ) -> VerificationImage:
-    """An encoded picture with a small copy at most `side` pixels wide and high, never enlarged.
+    """Load an encoded picture, with a small copy at most `side` pixels wide and high, never enlarged.
 
     Raises:
         NotAPictureError, BrokenPictureError, TooManyPixelsError: as their names say.
     """
 
-    def seen(image: Image.Image, size: tuple[int, int], box: Box | None) -> VerificationImage:
-        kept = image.format in _LOSSLESS or (image.format == "WEBP" and b"VP8L" in data)
+    def make(image: Image.Image, size: tuple[int, int], box: Box | None) -> VerificationImage:
+        lossless = image.format in _LOSSLESS or (image.format == "WEBP" and b"VP8L" in data)
         small = upright(image, small_copy(image, side, box))
         return VerificationImage(
             on_white(small), small.getchannel("A") if small.mode == "RGBA" else None,
-            (max(size), min(size)), _pixels(image) if kept else "",
+            (max(size), min(size)), _digest_pixels(image) if lossless else "",
             not getattr(image, "is_animated", False),
         )  # fmt: skip
 
-    return decode_at_side(data, side, max_pixels, seen)
+    return decode_at_side(data, side, max_pixels, make)
 
 
-def _pixels(image: Image.Image) -> str:
-    """A digest of all pixels, upright, however they are stored; the colour under a clear one does not count.
+def _digest_pixels(image: Image.Image) -> str:
+    """A digest of all pixels, upright, whatever their encoding; the colour of a clear pixel does not count.
 
-    More than eight bits a channel count all."""
+    All bits of a channel count, also more than eight."""
     deep = is_deep(image)
     printable = upright(image, image if deep else to_rgb(image))
     digest = hashlib.sha256(

@@ -21,7 +21,7 @@ from mobius.dhash._verification import VERIFICATION_RULE
 
 
 def descriptor(seed: int) -> bytes:
-    """A look with contrast and detail enough to be trusted; other seeds have nothing in common with it."""
+    """A descriptor with enough contrast and detail for a candidate; those of other seeds are unlike it."""
     data = numpy.random.default_rng(seed).integers(0, 256, DESCRIPTOR_BYTES, numpy.uint8)
     brighter, darker = data[DCT_BYTES:-1].reshape(2, -1)
     darker &= ~brighter
@@ -34,7 +34,7 @@ def digest(name: object) -> str:
 
 
 def fingerprint(name: object, rows: int, seed: int = 0, *, width: int = 100, columns: int = 0) -> Fingerprint:
-    """A picture that never was: its hash, and by `seed` its look."""
+    """An invented picture: its hash, and by `seed` its descriptor."""
     return Fingerprint(
         Dhash(rows, columns, "fast-1"), width, 100, "JPEG", digest(name), 1000, grids=(bytes(72), bytes(72)),
         descriptor=descriptor(seed),
@@ -57,8 +57,8 @@ def fill(library: Library, entries: Sequence[dict[str, Any]]) -> None:
     library.import_(io.StringIO(json.dumps(list(entries))))
 
 
-def believed(library: Library) -> Library:
-    """As if somebody had looked at every nominated pair and found it proven: these pictures have no pixels."""
+def mark_verified(library: Library) -> Library:
+    """Store a positive verdict on every candidate pair, as these pictures have no pixels to verify."""
     edges = library._candidates.pairs()
     pairs = zip(edges.first.tolist(), edges.second.tolist(), edges.verdict.tolist(), strict=True)
     rows = [(one, other, VERIFICATION_RULE) for one, other, verdict in pairs if verdict == CANDIDATE]

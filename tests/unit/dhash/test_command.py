@@ -20,7 +20,7 @@ from mobius.cli import dhash as dhash_command
 from mobius.cli.dhash import dhash
 from mobius.dhash import ALGORITHMS, Library, hash_file
 from mobius.errors import MobiusError
-from tests.unit.dhash.library_tools import believed, descriptor, entry, exported, fill, make_folder, picture
+from tests.unit.dhash.library_tools import descriptor, entry, exported, fill, make_folder, mark_verified, picture
 
 
 def call(*arguments: object, stdin: str | None = None) -> Result:
@@ -54,7 +54,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 entry("maybe", 1 << 60, 2, width=50), entry("other", 3 << 60, 2) | {"look": almost.hex()},
             ],
         )  # fmt: skip
-        believed(library)
+        mark_verified(library)
     return tmp_path / "dhash.sqlite"
 
 

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The second look, on photographs and on pictures with nothing in them."""
+"""Descriptors and re-ranking, on photographs and on empty pictures."""
 
 from __future__ import annotations
 
@@ -54,29 +54,31 @@ def grain(descriptor: bytes) -> numpy.ndarray:
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
-def test_a_transformed_look_is_the_look_of_the_transformed_picture(photographs: dict[str, Path], name: str) -> None:
+def test_a_transformed_descriptor_is_the_descriptor_of_the_transformed_picture(
+    photographs: dict[str, Path], name: str
+) -> None:
     for photograph in ("astronaut", "camera", "chelsea", "coffee", "rocket"):
         picture = luma(photographs[photograph])
         turned = picture if PILLOW[name] is None else picture.transpose(PILLOW[name])
-        made, seen = transform_descriptor(compute_descriptor(picture), name), compute_descriptor(turned)
-        assert len(made) == DESCRIPTOR_BYTES
-        assert abs(made[0] - seen[0]) <= 1
+        transformed, expected = transform_descriptor(compute_descriptor(picture), name), compute_descriptor(turned)
+        assert len(transformed) == DESCRIPTOR_BYTES
+        assert abs(transformed[0] - expected[0]) <= 1
         # turning by a quarter swaps the two passes of the resize, which round between them
-        assert abs(coefficients(made) - coefficients(seen)).max() <= 2
-        assert abs(made[-1] - seen[-1]) <= 12, "other rows and columns are measured"
+        assert abs(coefficients(transformed) - coefficients(expected)).max() <= 2
+        assert abs(transformed[-1] - expected[-1]) <= 12, "other rows and columns are measured"
         # of 4608 bits, those of pixels that hardly stand out may turn over
-        assert (grain(made) != grain(seen)).sum() <= 60
+        assert (grain(transformed) != grain(expected)).sum() <= 60
 
 
-def looks_of(*pictures: Image.Image) -> list[numpy.ndarray]:
+def descriptors_of(*pictures: Image.Image) -> list[numpy.ndarray]:
     return [numpy.frombuffer(compute_descriptor(picture), numpy.uint8)[None, :] for picture in pictures]
 
 
 def verdict(one: Image.Image, other: Image.Image, distance: int = 0) -> int:
-    return int(classify_pairs(numpy.array([distance], numpy.uint8), *looks_of(one, other))[0])
+    return int(classify_pairs(numpy.array([distance], numpy.uint8), *descriptors_of(one, other))[0])
 
 
-def test_a_copy_is_worth_a_look_at_its_pixels(photographs: dict[str, Path]) -> None:
+def test_a_copy_is_a_candidate(photographs: dict[str, Path]) -> None:
     for name in ("astronaut", "chelsea", "coffee", "grass", "camera"):
         picture = luma(photographs[name])
         small = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.LANCZOS)
@@ -94,7 +96,7 @@ def test_a_picture_with_nothing_in_it_is_not() -> None:
     assert not has_enough_detail(compute_descriptor(ramp))
 
 
-def test_a_smooth_picture_is_a_match_under_a_watermark_that_has_most_of_the_form() -> None:
+def test_a_smooth_picture_needs_review_under_a_watermark() -> None:
     down, across = numpy.mgrid[:400, :600] / 400
 
     def smooth(bend: float = 1.0, strength: float = 1.0, waves: float = 0.0) -> Image.Image:
@@ -108,7 +110,7 @@ def test_a_smooth_picture_is_a_match_under_a_watermark_that_has_most_of_the_form
         return copy
 
     one = smooth()
-    assert float(cosine_similarity(*looks_of(one, marked(one)))[0]) < 0.5
+    assert float(cosine_similarity(*descriptors_of(one, marked(one)))[0]) < 0.5
     assert verdict(one, marked(one), 8) == NEEDS_REVIEW
     assert verdict(marked(one), one, 20) == NEEDS_REVIEW
     assert verdict(one, marked(one), 21) == NO_MATCH
@@ -118,7 +120,7 @@ def test_a_smooth_picture_is_a_match_under_a_watermark_that_has_most_of_the_form
     assert verdict(smooth(strength=0.2), marked(smooth(strength=0.2), 130), 8) == NO_MATCH, "too little is to be seen"
 
 
-def test_a_look_has_the_byte_by_which_releases_of_schema_2_go_and_is_read_without_it(
+def test_a_descriptor_has_the_flat_share_that_schema_2_uses_and_is_read_without_it(
     photographs: dict[str, Path],
 ) -> None:
     now = compute_descriptor(luma(photographs["chelsea"]))

@@ -32,13 +32,13 @@ from mobius.dhash import (
 from mobius.dhash._descriptor import transform_descriptor
 from mobius.errors import MobiusError
 from tests.unit.dhash.library_tools import (
-    believed,
     descriptor,
     digest,
     entry,
     exported,
     fill,
     fingerprint,
+    mark_verified,
     picture,
     posted,
 )
@@ -87,13 +87,13 @@ def test_groups_and_questions_do_not_depend_on_the_order_of_insertion(
             fill(other, [found])
             if chance.random() < 0.3:
                 other.duplicates()  # so that the rest is followed step by step
-        believed(one), believed(other)
+        mark_verified(one), mark_verified(other)
         assert grouped(one) == grouped(other)
         assert [pair.id for pair in one.review()] == [pair.id for pair in other.review()]
         assert one.figures() == other.figures()
 
 
-def test_the_copy_worth_keeping_is_the_largest_then_the_oldest_then_by_path(library: Library) -> None:
+def test_the_keeper_is_the_largest_then_the_oldest_then_by_path(library: Library) -> None:
     fill(
         library,
         [
@@ -104,7 +104,7 @@ def test_the_copy_worth_keeping_is_the_largest_then_the_oldest_then_by_path(libr
             entry("copy of old", 7, modified=3, path="/library/zz.jpg") | {"sha256": digest("old")},
         ],
     )
-    (group,) = grouped(believed(library))
+    (group,) = grouped(mark_verified(library))
     assert group == [
         ("/library/zz.jpg", 0),
         ("/library/old.jpg", 0),
@@ -114,20 +114,20 @@ def test_the_copy_worth_keeping_is_the_largest_then_the_oldest_then_by_path(libr
     ]
 
 
-def test_a_posted_or_damaged_picture_is_not_kept_before_a_good_file(library: Library) -> None:
+def test_a_posted_or_damaged_picture_is_no_keeper_beside_a_good_file(library: Library) -> None:
     library.add(fingerprint("posted", 0, width=1000))
     fill(library, [entry("damaged", 1, width=500) | {"warnings": ["No end."]}, entry("file", 3)])
-    (group,) = grouped(believed(library))
+    (group,) = grouped(mark_verified(library))
     assert group == [("/library/file.jpg", 0), ("/library/damaged.jpg", 1), (None, 2)]
 
 
-def test_pictures_of_different_looks_are_no_duplicates_whatever_their_hash(library: Library) -> None:
+def test_pictures_of_different_descriptors_are_no_duplicates_whatever_their_hash(library: Library) -> None:
     fill(library, [entry("one", 0, seed=1), entry("other", 0, seed=2), entry("far", (1 << 50) - 1, seed=1)])
     assert library.duplicates() == []
     assert library.review() == []
 
 
-def test_a_picture_without_a_look_is_at_best_doubtful(library: Library) -> None:
+def test_a_picture_without_a_descriptor_needs_review_at_best(library: Library) -> None:
     fill(library, [entry("one", 0), entry("other", 1) | {"look": None}, entry("third", (1 << 20) - 1) | {"look": None}])
     assert library.duplicates() == []
     assert [(pair.distance, pair.score) for pair in library.review()] == [(1, None)]
@@ -137,7 +137,7 @@ def test_a_picture_without_a_look_is_at_best_doubtful(library: Library) -> None:
 
 
 def near(seed: int, missing: int = 1) -> str:
-    """A look that is like `descriptor(seed)`, and not like enough to be certain."""
+    """A descriptor similar to `descriptor(seed)`, but not enough for a candidate."""
     data = bytearray(descriptor(seed))
     data[missing : missing + 30] = bytes(30)
     return data.hex()
@@ -165,7 +165,7 @@ def test_what_is_called_the_same_becomes_a_group(library: Library) -> None:
     assert library.decisions() == [decision]
 
 
-def test_what_is_called_different_is_never_asked_again(library: Library) -> None:
+def test_a_pair_decided_different_is_not_listed_again(library: Library) -> None:
     doubtful(library)
     asked = []
     while pairs := library.review():
@@ -180,9 +180,9 @@ def test_what_is_called_different_is_never_asked_again(library: Library) -> None
     assert {made.by for made in library.decisions()} == {"Ada", "Bob"}
 
 
-def test_a_certain_duplicate_can_be_called_different_too(library: Library) -> None:
+def test_a_confident_duplicate_can_be_decided_different(library: Library) -> None:
     fill(library, [entry("one", 0), entry("two", 1)])
-    ((member,),) = [group.others for group in believed(library).duplicates()]
+    ((member,),) = [group.others for group in mark_verified(library).duplicates()]
     library.decide(str(member.pair), "different", "Ada")
     assert library.duplicates() == []
     assert library.review() == []
@@ -237,7 +237,7 @@ def test_the_queue_is_read_page_by_page_while_it_is_worked_off(library: Library)
         ("twice", "same", "Ada"),
     ],
 )
-def test_a_wrong_decision_is_refused_and_nothing_kept(library: Library, identity: str, decision: Any, by: str) -> None:
+def test_a_wrong_decision_is_refused_and_not_stored(library: Library, identity: str, decision: Any, by: str) -> None:
     doubtful(library)
     good = library.review()[0].id
     with pytest.raises(MobiusError) as caught:
@@ -262,7 +262,7 @@ def test_search_finds_matches_confident_ones_first(library: Library) -> None:
     query = fingerprint("query", 0, seed=1)
     library.add(query)
     assert {one.confidence for one in library.search(query)[1:]} == {"doubtful"}, "nobody has looked at them"
-    believed(library)
+    mark_verified(library)
     found = [(Path(str(one.picture.path)).stem, one.distance, one.confidence) for one in library.search(query)[1:]]
     assert found == [("same", 2, "confident"), ("far", 8, "confident"), ("doubt", 1, "doubtful")]
     assert len(library.search(query, limit=1)) == 1
@@ -286,7 +286,9 @@ def jpeg_of(path: Path) -> bytes:
 
 
 @pytest.mark.slow
-def test_turned_copies_are_found_when_asked_for(library: Library, photographs: dict[str, Path], tmp_path: Path) -> None:
+def test_turned_copies_are_found_when_transforms_are_requested(
+    library: Library, photographs: dict[str, Path], tmp_path: Path
+) -> None:
     folder = tmp_path / "turned"
     folder.mkdir()
     with Image.open(photographs["chelsea"]) as image:
@@ -313,7 +315,7 @@ def test_turned_copies_are_found_when_asked_for(library: Library, photographs: d
     assert transform_descriptor(descriptor(1), "none") == descriptor(1)
 
 
-def test_a_comparison_that_fails_leaves_a_match_doubtful(
+def test_a_pair_whose_comparison_fails_needs_review(
     library: Library, photographs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "one.png").write_bytes(photographs["chelsea"].read_bytes())
@@ -347,7 +349,7 @@ def test_an_index_without_pictures_answers_everything(library: Library) -> None:
 # -- what is posted ----------------------------------------------------------------------------------------------------
 
 
-def test_a_posted_picture_is_kept_once_with_its_thumbnail_and_removed(library: Library) -> None:
+def test_a_posted_picture_is_stored_once_with_its_thumbnail_and_removed(library: Library) -> None:
     found = posted(1)
     small = thumbnail_of(picture(1), 64)
     assert library.add(found, thumbnail=small)
@@ -423,7 +425,7 @@ def test_what_another_process_writes_is_found_at_once(library: Library) -> None:
         other.stdin.close()
 
 
-def test_a_follower_that_fell_far_behind_reads_everything_anew(library: Library, tmp_path: Path) -> None:
+def test_a_process_that_fell_far_behind_reads_the_whole_index(library: Library, tmp_path: Path) -> None:
     fill(library, [entry("one", 0)])
     assert len(library.search(fingerprint("query", 0))) == 1
     library.duplicates()
@@ -435,7 +437,7 @@ def test_a_follower_that_fell_far_behind_reads_everything_anew(library: Library,
         with other._database.writing() as connection:
             connection.execute("DELETE FROM changes WHERE number < (SELECT max(number) FROM changes)")
     assert {one.picture.sha256 for one in library.search(fingerprint("query", 0))} == {digest("two"), digest("three")}
-    assert len(believed(library).duplicates()) == 1
+    assert len(mark_verified(library).duplicates()) == 1
 
 
 def test_matches_found_step_by_step_are_those_found_at_once(library: Library, tmp_path: Path) -> None:
@@ -451,7 +453,7 @@ def test_matches_found_step_by_step_are_those_found_at_once(library: Library, tm
             names.append(step)
         if step % 3:
             library.figures()
-    believed(library)
+    mark_verified(library)
     with Library(library.index) as fresh:
         assert grouped(fresh) == grouped(library)
         assert {(g.keeper.sha256, *(o.picture.sha256 for o in g.others)) for g in fresh.duplicates()} == {
@@ -461,7 +463,7 @@ def test_matches_found_step_by_step_are_those_found_at_once(library: Library, tm
         assert len(fresh.duplicates()) > 1
 
 
-def test_looks_are_read_a_few_at_a_time_and_only_those_of_pictures_with_a_near_one(
+def test_descriptors_are_read_in_blocks_and_only_for_near_pictures(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(library, [entry(number, number, number // 3) for number in range(9)])

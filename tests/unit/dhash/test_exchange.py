@@ -153,12 +153,12 @@ WRONG: list[tuple[Any, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("images", "said"), WRONG)
-def test_a_file_with_anything_wrong_is_refused_whole(tmp_path: Path, images: Any, said: str) -> None:
+@pytest.mark.parametrize(("images", "expected"), WRONG)
+def test_a_file_with_anything_wrong_is_refused_whole(tmp_path: Path, images: Any, expected: str) -> None:
     with Library(tmp_path / "index") as library:
         with pytest.raises(MobiusError) as caught:
             library.import_(io.StringIO(json.dumps(images)))
-        assert said in caught.value.reason
+        assert expected in caught.value.reason
         assert caught.value.outcome == "invalid_input"
         assert (len(library), library.decisions()) == (0, [])
 

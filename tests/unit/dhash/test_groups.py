@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Groups are stars: no chain of small steps brings strangers together, and a person's word holds."""
+"""Groups are stars: no chain of small steps joins different pictures, and decisions of people hold."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_groups_are_the_same_in_whatever_order_the_matches_come(matches, words, 
 @pytest.mark.slow
 @settings(deadline=None)
 @given(MATCHES, WORDS)
-def test_every_member_matches_the_kept_one_or_was_called_the_same(matches, words) -> None:
+def test_every_member_matches_the_keeper_or_was_decided_to_be_the_same(matches, words) -> None:
     same, different = split(words)
     owner = group_by_keeper(COUNT, matches, same, different)
     certain = {(match.first, match.second) for match in matches if not match.needs_review}
@@ -58,7 +58,7 @@ def test_every_member_matches_the_kept_one_or_was_called_the_same(matches, words
 
 @settings(deadline=None)
 @given(MATCHES)
-def test_what_matches_a_kept_one_with_certainty_is_in_some_group(matches) -> None:
+def test_a_confirmed_match_of_a_keeper_is_in_some_group(matches) -> None:
     owner = group_by_keeper(COUNT, matches, [], [])
     for match in matches:
         if not match.needs_review and owner[match.first] == match.first:
@@ -68,7 +68,7 @@ def test_what_matches_a_kept_one_with_certainty_is_in_some_group(matches) -> Non
 @pytest.mark.slow
 @settings(deadline=None)
 @given(MATCHES, WORDS)
-def test_every_match_is_in_a_group_or_asked_about_before_all_is_done(matches, words) -> None:
+def test_every_match_is_in_a_group_or_listed_for_review(matches, words) -> None:
     """Answer `different` to every question: in the end each match was decided, one by one or with its groups."""
     same, different = split(words)
     for _ in range(len(PAIRS) + 1):
@@ -87,7 +87,7 @@ def test_every_match_is_in_a_group_or_asked_about_before_all_is_done(matches, wo
         assert pair[0] == pair[1] or pair in groups or match[2:] in same
 
 
-def test_strangers_are_not_chained_together() -> None:
+def test_different_pictures_are_not_chained_together() -> None:
     chain = [MatchedPair(False, 5, number, number + 1) for number in range(4)]
     owner = group_by_keeper(5, chain, [], [])
     assert owner == [0, 0, 2, 2, 4]
@@ -97,7 +97,7 @@ def test_strangers_are_not_chained_together() -> None:
     assert group_by_keeper(5, chain, [(1, 2)], []) == [0, 0, 0, 3, 3], "whose word reaches further"
 
 
-def test_a_question_is_asked_once_for_two_groups() -> None:
+def test_two_groups_are_listed_for_review_once() -> None:
     matches = [
         MatchedPair(False, 0, 0, 1),
         MatchedPair(False, 0, 2, 3),

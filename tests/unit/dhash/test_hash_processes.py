@@ -119,7 +119,7 @@ def test_processes_that_are_killed_cost_no_picture(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.slow
-def test_a_picture_that_brings_its_reader_down_is_told_and_tried_again(
+def test_a_picture_that_crashes_its_decoder_is_reported_and_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_folder(tmp_path / "library", 30)

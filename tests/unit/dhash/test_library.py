@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The index of a library: incremental, honest about what it cannot read, and never a victim of strange names."""
+"""The index of a library: incremental, with every unreadable file listed, and safe with unusual file names."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_a_scan_that_was_stopped_goes_on_where_it_was(folder: Path, tmp_path: Pa
         assert library.scan(folder).hashed == 6 - kept
 
 
-def test_duplicates_are_groups_round_the_copy_worth_keeping(folder: Path, tmp_path: Path) -> None:
+def test_duplicates_are_groups_around_the_keeper(folder: Path, tmp_path: Path) -> None:
     shutil.copy(folder / "camera.png", folder / "copy.png")
     os.utime(folder / "camera.png", (1_000_000_000, 1_000_000_000))
     with Library(tmp_path / "index.sqlite") as library:

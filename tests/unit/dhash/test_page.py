@@ -16,7 +16,7 @@ from PIL import Image
 from mobius.cli.render import page as duplicates_page
 from mobius.cli.render.page import count, page, size
 from mobius.dhash import BrokenPictureError, Library, NotAPictureError, TooManyPixelsError, thumbnail_of
-from tests.unit.dhash.library_tools import believed, entry, fill, picture
+from tests.unit.dhash.library_tools import entry, fill, mark_verified, picture
 
 
 class Reader(HTMLParser):
@@ -76,7 +76,7 @@ def test_a_page_stays_small_enough_to_look_at(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(duplicates_page, "MOST_MEMBERS", 3)
     with Library(tmp_path / "index") as library:
         fill(library, [entry((seed, number), 0, seed) for seed in range(3) for number in range(6)])
-        believed(library)
+        mark_verified(library)
         reader = read(library)
     assert len(reader.all("figure")) == 2 * 4
     assert "… and 1 more groups" in reader.text

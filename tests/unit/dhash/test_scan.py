@@ -169,7 +169,7 @@ def test_a_file_that_changes_while_it_is_read_is_indexed_as_it_is_in_the_end(
         assert library.get(hash_file(restless).sha256) is not None
 
 
-def test_a_file_that_vanishes_before_it_is_read_is_told_and_forgotten(
+def test_a_file_that_vanishes_before_it_is_read_is_reported_and_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_folder(tmp_path / "library", 3)
@@ -226,7 +226,7 @@ with Library(sys.argv[1]) as library:
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_what_a_person_may_not_read_is_told_and_not_forgotten(open_to_all: Path) -> None:
+def test_a_file_without_permission_to_read_is_reported_and_not_removed(open_to_all: Path) -> None:
     folder = make_folder(open_to_all / "library", 10)
 
     def scan_as_nobody() -> str:
@@ -248,7 +248,7 @@ def test_what_a_person_may_not_read_is_told_and_not_forgotten(open_to_all: Path)
     assert scan_as_nobody().startswith("10 0 [('broken.png'"), "and what opens again is read without having changed"
 
 
-def test_names_that_are_not_utf8_stay_apart(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_stay_distinct(tmp_path: Path) -> None:
     folder = tmp_path / "library"
     folder.mkdir()
     for number, name in enumerate((b"caf\xe9.jpg", b"caf\\xe9.jpg", "café.jpg".encode(), b"a\nb.jpg")):

@@ -66,7 +66,7 @@ def test_the_first_schema_becomes_this_one_and_keeps_every_picture(tmp_path: Pat
     )
 
 
-def test_what_the_first_schema_held_gets_its_second_look_by_the_next_scan(tmp_path: Path) -> None:
+def test_pictures_of_the_first_schema_get_their_descriptors_in_the_next_scan(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "library", 8)
     rows = []
     for path in sorted(folder.rglob("*.jpg")):
@@ -96,7 +96,7 @@ def second_schema(path: Path) -> Path:
     return path
 
 
-def test_matches_of_the_second_schema_are_doubtful_until_they_are_looked_at(tmp_path: Path) -> None:
+def test_matches_of_the_second_schema_need_review_until_they_are_verified(tmp_path: Path) -> None:
     folder = tmp_path / "library"
     folder.mkdir()
     (folder / "one.jpg").write_bytes(picture(1, 256))

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The proof on pixels: what is done to a whole picture is accepted, what is done in one place is not."""
+"""Verification on pixels: a change of the whole picture is accepted, a change in one spot is not."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def saved(image: Image.Image, form: str = "JPEG", **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def proven(one: Image.Image | bytes, other: Image.Image | bytes) -> bool:
-    """Whether two pictures (saved without loss, unless they are saved) are proven to be one, whichever comes first."""
+def is_confirmed(one: Image.Image | bytes, other: Image.Image | bytes) -> bool:
+    """Whether two pictures (saved without loss, unless they are saved) are confirmed to be the same, in either order."""
     first, second = (picture if isinstance(picture, bytes) else saved(picture, "PNG") for picture in (one, other))
     far, near = (
         [load_for_verification(picture, side) for picture in (first, second)]
@@ -56,21 +56,21 @@ COPIES: dict[str, Callable[[Image.Image], bytes]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COPIES)
-def test_a_copy_of_a_photograph_is_proven(photographs: dict[str, Path], name: str) -> None:
+def test_a_copy_of_a_photograph_is_confirmed(photographs: dict[str, Path], name: str) -> None:
     for photograph in NAMES:
         image = opened(photographs[photograph])
-        assert proven(image, COPIES[name](image)), photograph
+        assert is_confirmed(image, COPIES[name](image)), photograph
 
 
 @pytest.mark.slow
-def test_what_a_brighter_copy_lost_in_white_is_no_difference(photographs: dict[str, Path]) -> None:
+def test_detail_that_a_brighter_copy_clipped_is_no_difference(photographs: dict[str, Path]) -> None:
     mask = Image.new("L", (300, 300))
     ImageDraw.Draw(mask).ellipse((60, 60, 240, 240), fill=255)
     paper = Image.new("RGB", mask.size, "white")
     for photograph in NAMES:
         image = ImageEnhance.Brightness(opened(photographs[photograph]).resize(mask.size)).enhance(0.5)
         cut = Image.composite(image, paper, mask.filter(ImageFilter.GaussianBlur(25)))
-        assert proven(cut, saved(ImageEnhance.Brightness(cut).enhance(1.3), quality=85)), photograph
+        assert is_confirmed(cut, saved(ImageEnhance.Brightness(cut).enhance(1.3), quality=85)), photograph
 
 
 def form(lines: str, level: int, photograph: Image.Image) -> Image.Image:
@@ -85,24 +85,24 @@ def form(lines: str, level: int, photograph: Image.Image) -> Image.Image:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("level", [150, 200, 230])
-def test_words_that_the_other_picture_lost_in_white_are_a_difference(photographs: dict[str, Path], level: int) -> None:
+def test_words_where_the_other_picture_is_clipped_are_a_difference(photographs: dict[str, Path], level: int) -> None:
     photograph = opened(photographs["astronaut"])
     filled = saved(form("CONTRACT\n4000 EUR\nsigned A. B.", level, photograph), quality=92)
     for words in ("WEDDING\nof Ann & Bo", ""):
         brighter = ImageEnhance.Brightness(form(words, 185, photograph)).enhance(1.4)
         assert min(low for low, _ in brighter.crop((450, 720, 800, 880)).getextrema()) == 255
-        assert not proven(filled, saved(brighter, quality=85))
-    assert proven(saved(form("", 0, photograph), quality=92), saved(brighter, quality=85))
+        assert not is_confirmed(filled, saved(brighter, quality=85))
+    assert is_confirmed(saved(form("", 0, photograph), quality=92), saved(brighter, quality=85))
 
 
-def test_two_pictures_of_the_same_stored_pixels_that_are_shown_in_another_way_are_two(
+def test_the_same_stored_pixels_in_another_orientation_are_another_picture(
     photographs: dict[str, Path],
 ) -> None:
     image = opened(photographs["chelsea"])
     mirrored = Image.Exif()
     mirrored[0x0112] = 2
-    assert not proven(image, saved(image, "PNG", exif=mirrored))
-    assert proven(image, saved(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), "PNG", exif=mirrored))
+    assert not is_confirmed(image, saved(image, "PNG", exif=mirrored))
+    assert is_confirmed(image, saved(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), "PNG", exif=mirrored))
 
 
 def test_every_bit_of_a_deep_picture_counts_and_its_clear_grey_is_clear() -> None:
@@ -110,22 +110,22 @@ def test_every_bit_of_a_deep_picture_counts_and_its_clear_grey_is_clear() -> Non
     finer = levels.copy()
     finer[100:140, 100:200] ^= 1
     one, other = (Image.fromarray(pixels) for pixels in (levels, finer))
-    assert proven(one, saved(one, "TIFF"))
-    assert not proven(one, other)
+    assert is_confirmed(one, saved(one, "TIFF"))
+    assert not is_confirmed(one, other)
     levels[50:250, 50:350] = 0
     holed = saved(Image.fromarray(levels), "PNG", transparency=0)
     alpha = load_for_verification(holed).alpha
     assert alpha is not None
     assert (alpha.getpixel((100, 100)), alpha.getpixel((5, 5))) == (0, 255)
-    assert not proven(Image.fromarray(levels), holed)
+    assert not is_confirmed(Image.fromarray(levels), holed)
 
 
-def test_a_turned_copy_is_proven_once_it_is_turned_back(photographs: dict[str, Path]) -> None:
+def test_a_turned_copy_is_confirmed_once_it_is_turned_back(photographs: dict[str, Path]) -> None:
     image = opened(photographs["chelsea"])
     exif = Image.Exif()
     exif[0x0112] = 6
-    assert proven(image, saved(image.transpose(Image.Transpose.ROTATE_90), quality=90, exif=exif))
-    assert not proven(image, saved(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), quality=90))
+    assert is_confirmed(image, saved(image.transpose(Image.Transpose.ROTATE_90), quality=90, exif=exif))
+    assert not is_confirmed(image, saved(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), quality=90))
 
 
 def eye_closed(image: Image.Image) -> None:
@@ -149,13 +149,13 @@ def a_part_exchanged(image: Image.Image) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("change", [eye_closed, marked, another_word, a_part_exchanged])
 @pytest.mark.parametrize("quality", [30, 85])
-def test_a_photograph_changed_in_one_place_is_refused(
+def test_a_photograph_changed_in_one_spot_is_refused(
     photographs: dict[str, Path], change: Callable[[Image.Image], None], quality: int
 ) -> None:
     image = opened(photographs["astronaut"])
     changed = image.copy()
     change(changed)
-    assert not proven(image, saved(changed, quality=quality))
+    assert not is_confirmed(image, saved(changed, quality=quality))
 
 
 @pytest.mark.slow
@@ -163,9 +163,9 @@ def test_photographs_of_other_things_and_other_colours_are_refused(photographs: 
     images = {name: opened(photographs[name]).resize((300, 300)) for name in (*NAMES, "grass", "brick")}
     for one, first in images.items():
         for other, second in images.items():
-            assert proven(first, second) == (one == other)
+            assert is_confirmed(first, second) == (one == other)
     red, green, blue = images["astronaut"].split()
-    assert not proven(images["astronaut"], Image.merge("RGB", (blue, green, red)))
+    assert not is_confirmed(images["astronaut"], Image.merge("RGB", (blue, green, red)))
 
 
 def sprite(seed: int) -> Image.Image:
@@ -193,14 +193,14 @@ def page(word: str) -> Image.Image:
     ("form", "options"),
     [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("WEBP", {"lossless": True}), ("GIF", {}), ("JPEG", {"quality": 95})],
 )
-def test_a_drawing_in_another_format_is_proven(drawing: Image.Image, form: str, options: dict[str, Any]) -> None:
-    assert proven(drawing, saved(drawing, form, **options))
+def test_a_drawing_in_another_format_is_confirmed(drawing: Image.Image, form: str, options: dict[str, Any]) -> None:
+    assert is_confirmed(drawing, saved(drawing, form, **options))
 
 
 def test_drawings_that_differ_inside_one_silhouette_or_in_a_word_are_refused() -> None:
-    assert not proven(sprite(1), sprite(2))
+    assert not is_confirmed(sprite(1), sprite(2))
     for form, options in (("PNG", {}), ("JPEG", {"quality": 85})):
-        assert not proven(page("Yes"), saved(page("No"), form, **options))
+        assert not is_confirmed(page("Yes"), saved(page("No"), form, **options))
 
 
 def legend(colour: tuple[int, int, int]) -> Image.Image:
@@ -212,8 +212,8 @@ def legend(colour: tuple[int, int, int]) -> Image.Image:
 
 
 def test_the_same_lines_in_another_colour_of_the_same_brightness_are_refused() -> None:
-    assert proven(legend((90, 50, 20)), saved(legend((90, 50, 20)), quality=90))
-    assert not proven(legend((90, 50, 20)), legend((40, 75, 20)))
+    assert is_confirmed(legend((90, 50, 20)), saved(legend((90, 50, 20)), quality=90))
+    assert not is_confirmed(legend((90, 50, 20)), legend((40, 75, 20)))
 
 
 @pytest.mark.slow
@@ -222,24 +222,24 @@ def test_where_nothing_else_differs_a_faint_mark_is_enough_to_refuse(photographs
     other = image.copy()
     red, green, blue = image.getpixel((300, 300))
     ImageDraw.Draw(other).ellipse((297, 297, 303, 303), fill=(red + 20, green + 20, blue + 20))
-    assert not proven(saved(image, quality=100), other)
-    assert proven(image, saved(image, quality=80)), "what a coder does everywhere is more than that"
+    assert not is_confirmed(saved(image, quality=100), other)
+    assert is_confirmed(image, saved(image, quality=80)), "what a coder does everywhere is more than that"
 
 
 def test_small_pictures_are_compared_pixel_for_pixel(photographs: dict[str, Path]) -> None:
     icon = opened(photographs["coffee"]).resize((SMALL_MAX_SIDE_PX - 1, SMALL_MAX_SIDE_PX - 1))
-    assert proven(icon, saved(icon, "BMP"))
+    assert is_confirmed(icon, saved(icon, "BMP"))
     other = icon.copy()
     red, green, blue = icon.getpixel((40, 40))
     other.putpixel((40, 40), (red ^ 16, green, blue))
-    assert not proven(icon, other)
-    assert not proven(icon, icon.resize((64, 64)))
-    assert not proven(icon, saved(icon, quality=30))
+    assert not is_confirmed(icon, other)
+    assert not is_confirmed(icon, icon.resize((64, 64)))
+    assert not is_confirmed(icon, saved(icon, quality=30))
 
 
-def test_pictures_with_nothing_in_them_prove_nothing() -> None:
+def test_empty_pictures_are_not_confirmed() -> None:
     for image in (Image.new("RGB", (300, 300), "white"), Image.new("RGB", (300, 300)), Image.new("RGB", (3, 300))):
-        assert not proven(image, saved(image.resize((200, 200))))
+        assert not is_confirmed(image, saved(image.resize((200, 200))))
 
 
 def screenshot(size: tuple[int, int], number: str) -> Image.Image:
@@ -259,21 +259,21 @@ def screenshot(size: tuple[int, int], number: str) -> Image.Image:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [(1280, 800), (1920, 1080), (3840, 2160)])
-def test_another_number_in_a_screenshot_is_refused_and_its_copy_is_proven(size: tuple[int, int]) -> None:
+def test_another_number_in_a_screenshot_is_refused_and_its_copy_is_confirmed(size: tuple[int, int]) -> None:
     image, other = saved(screenshot(size, "1438.00"), "PNG"), screenshot(size, "1433.00")
     assert load_for_verification(image).pixel_digest != load_for_verification(saved(other, "PNG")).pixel_digest
-    assert not proven(image, saved(other, quality=85))
-    assert not proven(image, other.crop((0, 0, size[0], size[1] - 1))), "and of another size"
-    assert proven(image, saved(screenshot(size, "1438.00"), quality=85))
+    assert not is_confirmed(image, saved(other, quality=85))
+    assert not is_confirmed(image, other.crop((0, 0, size[0], size[1] - 1))), "and of another size"
+    assert is_confirmed(image, saved(screenshot(size, "1438.00"), quality=85))
 
 
 @pytest.mark.slow
-def test_what_is_too_large_to_be_seen_closely_is_refused() -> None:
+def test_a_picture_too_large_for_the_detailed_comparison_is_refused() -> None:
     image = Image.new("RGB", (2 * DETAIL_MAX_SIDE_PX + 1, 400), "white")
     ImageDraw.Draw(image).text((20, 20), "the same text on both\n" * 6, "black", font=ImageFont.load_default(40))
-    assert not proven(image, saved(image, quality=95))
-    assert proven(image, saved(image, "BMP")), "every pixel is the same"
-    assert proven(
+    assert not is_confirmed(image, saved(image, quality=95))
+    assert is_confirmed(image, saved(image, "BMP")), "every pixel is the same"
+    assert is_confirmed(
         image.crop((0, 0, 2 * DETAIL_MAX_SIDE_PX, 400)),
         saved(image.crop((0, 0, 2 * DETAIL_MAX_SIDE_PX, 400)), quality=95),
     )
@@ -285,9 +285,9 @@ def test_frames_of_an_animation_are_refused(photographs: dict[str, Path]) -> Non
     after = frame.copy()
     red, green, blue = frame.getpixel((200, 150))
     after.putpixel((200, 150), (red + 3, green, blue))
-    assert proven(frame, saved(frame, "BMP"))
+    assert is_confirmed(frame, saved(frame, "BMP"))
     for form, options in (("PNG", {}), ("TIFF", {}), ("BMP", {}), ("WEBP", {"lossless": True})):
-        assert not proven(frame, saved(after, form, **options)), form
+        assert not is_confirmed(frame, saved(after, form, **options)), form
 
 
 def sea(share: float) -> Image.Image:
@@ -301,21 +301,21 @@ def sea(share: float) -> Image.Image:
 
 @pytest.mark.slow
 def test_frames_of_an_animation_in_two_sizes_are_refused() -> None:
-    assert proven(sea(0), sea(0).resize((384, 192)))
-    assert not proven(sea(0), sea(0.06).resize((384, 192)))
+    assert is_confirmed(sea(0), sea(0).resize((384, 192)))
+    assert not is_confirmed(sea(0), sea(0.06).resize((384, 192)))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["GIF", "PNG", "TIFF", "WEBP"])
-def test_a_file_of_several_pictures_proves_nothing(form: str) -> None:
+def test_a_file_of_several_pictures_is_not_confirmed(form: str) -> None:
     frames = [page("Yes"), page("No")]
     several = saved(
         frames[0], form, save_all=True, append_images=frames[1:], **({"lossless": True} if form == "WEBP" else {})
     )
     with Image.open(io.BytesIO(several)) as image:
         assert image.n_frames == 2
-    assert not proven(frames[0], several)
-    assert proven(frames[0], saved(frames[0], form, **({"lossless": True} if form == "WEBP" else {})))
+    assert not is_confirmed(frames[0], several)
+    assert is_confirmed(frames[0], saved(frames[0], form, **({"lossless": True} if form == "WEBP" else {})))
 
 
 def cut_out(mark: str | None, background: str = "gray") -> Image.Image:
@@ -331,19 +331,19 @@ def cut_out(mark: str | None, background: str = "gray") -> Image.Image:
 
 def test_what_is_white_on_a_clear_ground_counts() -> None:
     image, options = cut_out("A"), {"quality": 95, "exact": True}
-    assert proven(image, saved(image, "WEBP", **options))
-    assert not proven(image, saved(cut_out("B"), "WEBP", **options))
-    assert not proven(image, saved(cut_out(None), "WEBP", **options))
+    assert is_confirmed(image, saved(image, "WEBP", **options))
+    assert not is_confirmed(image, saved(cut_out("B"), "WEBP", **options))
+    assert not is_confirmed(image, saved(cut_out(None), "WEBP", **options))
     tiny = (100, 75)
     for other, same in ((cut_out("A"), True), (cut_out("B"), False), (cut_out(None), False)):
         lossy = saved(other.resize(tiny), "WEBP", quality=100, exact=True)
         with Image.open(io.BytesIO(lossy)) as read:
-            assert proven(lossy, read.convert("RGBA"))
+            assert is_confirmed(lossy, read.convert("RGBA"))
         with Image.open(io.BytesIO(saved(image.resize(tiny), "WEBP", quality=100, exact=True))) as read:
-            assert proven(lossy, read.convert("RGBA")) == same
+            assert is_confirmed(lossy, read.convert("RGBA")) == same
     hidden = image.copy()
     hidden.putpixel((399, 299), (9, 9, 9, 0))
-    assert proven(image, hidden), "what nobody can see"
+    assert is_confirmed(image, hidden), "what nobody can see"
 
 
 @pytest.mark.parametrize("size", [(400, 300), (384, 216)])

@@ -65,7 +65,7 @@ def folder(tmp_path: Path) -> Path:
     return copies(tmp_path / "library", 6)
 
 
-def test_what_may_be_certain_is_doubtful_until_its_pixels_are_seen(folder: Path, tmp_path: Path) -> None:
+def test_a_candidate_needs_review_until_it_is_verified(folder: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     with Library(tmp_path / "index") as library:
         library.scan(folder)
@@ -85,7 +85,7 @@ def forbid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_verifier, "verify", compare)
 
 
-def test_a_pair_is_seen_once_and_a_new_picture_only_with_its_likes(
+def test_a_pair_is_verified_once_and_a_new_picture_only_with_its_candidates(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Library(tmp_path / "index") as library:
@@ -160,7 +160,7 @@ def test_two_processes_at_once_keep_one_verdict_of_each_pair(folder: Path, tmp_p
 
 
 @pytest.mark.slow
-def test_what_is_gone_changed_damaged_or_too_large_stays_doubtful(folder: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_gone_changed_damaged_or_too_large_needs_review(folder: Path, tmp_path: Path) -> None:
     data = (folder / "3.jpg").read_bytes()
     (folder / "3.jpg").write_bytes(data[:-2])  # hashed in spite of its missing end
     with Library(tmp_path / "index") as library:
@@ -180,7 +180,7 @@ def test_what_is_gone_changed_damaged_or_too_large_stays_doubtful(folder: Path, 
         assert {frozenset({f"{seed}.jpg", f"{seed}-copy.jpg"}) for seed in (0, 2, 3, 4, 5)} <= names(library)
 
 
-def test_what_was_only_posted_stays_doubtful(tmp_path: Path) -> None:
+def test_a_posted_picture_needs_review(tmp_path: Path) -> None:
     with Library(tmp_path / "index") as library:
         for size in (300, 280):
             data = picture(1, size)
@@ -263,7 +263,7 @@ def test_a_time_limit_leaves_the_rest_to_the_next_time_pair_by_pair(
 
 
 @pytest.mark.slow
-def test_every_decoding_has_its_room(folder: Path, tmp_path: Path) -> None:
+def test_every_decoding_enters_the_memory_budget(folder: Path, tmp_path: Path) -> None:
     asked: list[int] = []
 
     @contextlib.contextmanager
@@ -277,7 +277,7 @@ def test_every_decoding_has_its_room(folder: Path, tmp_path: Path) -> None:
     assert asked == [256 * 256] * 18, "each picture once"
 
 
-def test_a_large_file_of_few_pixels_takes_room_for_its_bytes_and_one_too_large_is_not_read(
+def test_a_large_file_of_few_pixels_is_budgeted_by_its_bytes_and_one_too_large_is_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = copies(tmp_path / "library", 1)
@@ -303,7 +303,7 @@ def test_a_large_file_of_few_pixels_takes_room_for_its_bytes_and_one_too_large_i
 
 
 @pytest.mark.slow
-def test_another_rule_looks_again_and_leaves_the_verdicts_of_the_first(
+def test_another_rule_verifies_again_and_leaves_the_verdicts_of_the_first(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Library(tmp_path / "index") as library:
@@ -336,7 +336,7 @@ def test_verdicts_are_deleted_with_their_pictures(folder: Path, tmp_path: Path) 
         assert len(names(library)) == 4
 
 
-def test_drawings_are_certain_when_they_are_one_and_doubtful_when_a_detail_differs(tmp_path: Path) -> None:
+def test_drawings_are_confident_when_they_are_the_same_and_need_review_when_a_detail_differs(tmp_path: Path) -> None:
     from tests.unit.dhash.test_verification import page, sprite
 
     folder = tmp_path / "library"
@@ -353,7 +353,7 @@ def test_drawings_are_certain_when_they_are_one_and_doubtful_when_a_detail_diffe
 
 
 @pytest.mark.slow
-def test_a_search_is_certain_of_what_it_could_see(folder: Path, tmp_path: Path) -> None:
+def test_a_search_is_confident_of_what_it_could_verify(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "query.jpg").write_bytes(picture(4, 400))
     query, data = hash_file(tmp_path / "query.jpg", descriptor=True), (tmp_path / "query.jpg").read_bytes()
     asked: list[int] = []
