@@ -1,4 +1,4 @@
-"""Every playbook can be read with every inventory, and says first which run it belongs to."""
+"""Every playbook can be read with every inventory, and opens its run first."""
 
 from __future__ import annotations
 

@@ -40,10 +40,10 @@ def test_a_described_default_is_the_real_one(role: str) -> None:
 
 @pytest.mark.parametrize("role", ROLES)
 def test_every_variable_carries_the_roles_name(role: str) -> None:
-    strangers = [
+    unexpected = [
         name for name in load(CHECKOUT / "roles" / role / "defaults/main.yml") if not name.startswith(f"{role}_")
     ]
-    assert not strangers
+    assert not unexpected
 
 
 def own_variables(role: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""What Molecule takes for success though nothing was tested: a missing playbook, no inventory, a verify that cannot fail."""
+"""What Molecule reports as success though it tested nothing: a missing playbook, no inventory, a verify that cannot fail."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def sequence(scenario: Path) -> list[str]:
 
 
 def arguments(scenario: Path) -> list[str]:
-    """What ansible-playbook gets: a scenario's own list takes the place of the base's."""
+    """What ansible-playbook gets: a scenario's list replaces that of the base."""
     own = load(scenario / "molecule.yml").get("ansible", {}).get("executor", {}).get("args", {})
     return list({**base()["ansible"]["executor"]["args"], **own}["ansible_playbook"])
 
@@ -68,19 +68,19 @@ def test_a_scenario_has_every_playbook_that_its_sequence_names(scenario: Path) -
 
 
 @pytest.mark.parametrize("scenario", WITH_HOSTS, ids=lambda path: path.name)
-def test_a_scenario_goes_through_all_stations(scenario: Path) -> None:
-    stations = sequence(scenario)
-    order = [stations.index(name) for name in ("prepare", "converge", "idempotence", "verify", "cleanup")]
+def test_a_scenario_goes_through_all_steps(scenario: Path) -> None:
+    steps = sequence(scenario)
+    order = [steps.index(name) for name in ("prepare", "converge", "idempotence", "verify", "cleanup")]
     assert order == sorted(order)
-    assert stations[-1] == "cleanup"
+    assert steps[-1] == "cleanup"
 
 
 @pytest.mark.parametrize("scenario", WITH_HOSTS, ids=lambda path: path.name)
-def test_a_verify_also_tries_what_has_to_be_refused(scenario: Path) -> None:
+def test_a_verify_also_tries_invalid_input(scenario: Path) -> None:
     found = [key for path in scenario.glob("**/*.yml") for key in keys(load(path))]
     text = "".join(path.read_text(encoding="utf-8") for path in scenario.glob("**/*.yml"))
-    assert "rescue" in found, f"{scenario.name} shows only that what is right works"
-    assert "_failure.outcome == " in text, f"{scenario.name} does not look at the reason of a refusal"
+    assert "rescue" in found, f"{scenario.name} verifies only valid input"
+    assert "_failure.outcome == " in text, f"{scenario.name} does not verify the reason of a refusal"
 
 
 @pytest.mark.parametrize("scenario", WITH_HOSTS, ids=lambda path: path.name)
@@ -89,7 +89,7 @@ def test_a_scenario_runs_on_the_labs_inventory(scenario: Path) -> None:
 
 
 @pytest.mark.parametrize("scenario", WITH_HOSTS, ids=lambda path: path.name)
-def test_a_scenario_makes_exactly_those_hosts_anew_that_it_used(scenario: Path) -> None:
+def test_a_scenario_recreates_exactly_the_hosts_that_it_used(scenario: Path) -> None:
     limits = [value.partition("=")[2] for value in arguments(scenario) if value.startswith("--limit=")]
     used = set(limits[0].split(":")) - {"localhost"} if limits else {f"lab{n}" for n in range(1, LAB_HOSTS + 1)}
     (play,) = load(scenario / "cleanup.yml")
@@ -103,13 +103,13 @@ def test_no_task_is_hidden_from_the_idempotence_check(scenario: Path) -> None:
         assert "molecule-idempotence-notest" not in path.read_text(encoding="utf-8"), path
 
 
-def test_molecule_runs_ansible_with_the_houses_settings() -> None:
-    house = configparser.ConfigParser()
-    house.read(CHECKOUT / "ansible.cfg")
-    theirs = base()["ansible"]["cfg"]
-    # what differs with the folder, or is only the looks
-    own_way = {"inventory", "collections_path", "roles_path", "nocows", "retry_files_enabled", "deprecation_warnings"}
-    for section in house.sections():
-        for name, value in house.items(section):
-            if name not in own_way:
-                assert str(theirs[section].get(name)).lower() == value.lower(), f"[{section}] {name}"
+def test_molecule_runs_ansible_with_the_settings_of_ansible_cfg() -> None:
+    settings = configparser.ConfigParser()
+    settings.read(CHECKOUT / "ansible.cfg")
+    of_molecule = base()["ansible"]["cfg"]
+    # what differs with the folder, or is only for display
+    different = {"inventory", "collections_path", "roles_path", "nocows", "retry_files_enabled", "deprecation_warnings"}
+    for section in settings.sections():
+        for name, value in settings.items(section):
+            if name not in different:
+                assert str(of_molecule[section].get(name)).lower() == value.lower(), f"[{section}] {name}"

@@ -31,7 +31,7 @@ HOSTS = 4
 
 
 class Fleet:
-    """The hosts, driven through `mobius` and looked at from their consoles."""
+    """The hosts, driven through `mobius` and read from their consoles."""
 
     def __init__(self, root: Path, service: str = SERVICE, port: int = 8080) -> None:
         self.root = root
@@ -106,8 +106,8 @@ class Fleet:
         return str(packed.path), packed.release_id
 
     def command(self, *arguments: str, **variables: Any) -> list[str]:
-        given = json.dumps({**self.variables, **variables})
-        return [str(BIN / "mobius"), *arguments, "-i", str(self.inventory), "-e", given, "--format", "json"]
+        extra = json.dumps({**self.variables, **variables})
+        return [str(BIN / "mobius"), *arguments, "-i", str(self.inventory), "-e", extra, "--format", "json"]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -137,7 +137,7 @@ class Fleet:
         return dict(json.loads(self._call(*command).stdout))
 
     def begin(self, *arguments: str, **variables: Any) -> subprocess.Popen[str]:
-        """Start `mobius` in a session of its own; `kill` ends it."""
+        """Start `mobius` in its own session; `kill` ends it."""
         return subprocess.Popen(
             self.command(*arguments, **variables),
             cwd=CHECKOUT,
@@ -150,7 +150,7 @@ class Fleet:
         )
 
     def kill(self, process: subprocess.Popen[str]) -> None:
-        """Kill `mobius` and all that it has started: Ansible and each of its workers have sessions of their own."""
+        """Kill `mobius` and all that it has started: Ansible and each of its workers have their own sessions."""
         listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
         parents = [tuple(map(int, line.split())) for line in listed.splitlines()]
         family = {process.pid}
@@ -176,7 +176,7 @@ class Fleet:
         return {host: status["confirmed"] for host, status in self.statuses().items()}
 
     def answer(self, host: str) -> str | None:
-        """The release that answers on the public socket of a host; None when nobody does."""
+        """The release that answers on the public socket of a host; None when none does."""
         port = next(item["ports"][str(self.port)] for item in self.hosts() if item["name"] == host)
         connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=5)
         try:

@@ -30,7 +30,7 @@ def first(fleet: Any) -> str:
 
 def hooks(fleet: Any, *broken: str) -> dict[str, str]:
     """All hooks: each leaves the release in a file of its name on the host; those named then fail."""
-    found = {}
+    paths = {}
     for name in NAMES:
         tasks: list[dict[str, Any]] = [
             {
@@ -43,47 +43,47 @@ def hooks(fleet: Any, *broken: str) -> dict[str, str]:
         ]
         if name in broken:
             tasks.append({"name": "Break", "ansible.builtin.fail": {"msg": "It is broken."}})
-        place = fleet.root / f"{name}{'-broken' if name in broken else ''}.yml"
-        place.write_text(json.dumps(tasks))
-        found[name] = str(place)
-    return found
+        path = fleet.root / f"{name}{'-broken' if name in broken else ''}.yml"
+        path.write_text(json.dumps(tasks))
+        paths[name] = str(path)
+    return paths
 
 
 def hooked(fleet: Any, host: str) -> dict[str, str]:
-    """What the hooks left on a host, by name; forgets it."""
-    said = fleet.shell(host, "cd /run && grep -H '' hook-* || true; rm -f hook-*")
-    return dict(line.removeprefix("hook-").split(":", 1) for line in said.splitlines())
+    """What the hooks left on a host, by name; removes it."""
+    output = fleet.shell(host, "cd /run && grep -H '' hook-* || true; rm -f hook-*")
+    return dict(line.removeprefix("hook-").split(":", 1) for line in output.splitlines())
 
 
-def moody(host: str) -> str:
-    """Probes: what one host asks holds in standby and no longer when it serves, so its gate is what refuses."""
-    asked = {"name": "moody", "path": "/admin/state", "json": {"state": "standby"}}
-    return f"{{{{ [{asked}] if inventory_hostname == '{host}' else [] }}}}"
+def failing_gate(host: str) -> str:
+    """Probes: that of one host passes in standby and fails once the release serves, so that its gate refuses."""
+    probe = {"name": "standby only", "path": "/admin/state", "json": {"state": "standby"}}
+    return f"{{{{ [{probe}] if inventory_hostname == '{host}' else [] }}}}"
 
 
 def test_a_release_goes_through_its_batches_and_the_decision_is_recorded(fleet: Any, first: str) -> None:
     path, release = fleet.bundle("1.1.0")
-    mine = {"mobius_hooks": hooks(fleet)}
-    check, done = fleet.release(path, "--check", **mine), fleet.release(path, **mine)
+    variables = {"mobius_hooks": hooks(fleet)}
+    check, done = fleet.release(path, "--check", **variables), fleet.release(path, **variables)
     assert done.code == 0, done.stderr
     run = ("before_deploy", "after_deploy", "before_promote", "after_promote", "after_confirm")
     for host in fleet.names:
         assert hooked(fleet, host) == dict.fromkeys(run, release)
     assert check.changes == done.changes
     began = [line for line in done.stderr.splitlines() if line.endswith("Serve as a canary beside the present release")]
-    assert len(began) == 3, "1, 25 % and the rest are three batches of four hosts"
+    assert len(began) == 3, "1, 25 % and the others are three batches of four hosts"
     assert fleet.confirmed() == fleet.answers() == fleet.everywhere(release)
-    told = fleet.history(done.summary["run"])
-    (decision,) = told["decisions"]
+    history = fleet.history(done.summary["run"])
+    (decision,) = history["decisions"]
     assert (decision["decision"], decision["release"], decision["verdict"]) == ("confirm", release, "pass")
     assert [len(batch) for batch in decision["batches"]] == [1, 1, 2]
     gates = {
-        result["host"]: result["fields"]["evidence"] for result in told["results"] if "evidence" in result["fields"]
+        result["host"]: result["fields"]["evidence"] for result in history["results"] if "evidence" in result["fields"]
     }
-    assert {host: said["evidence_sha256"] for host, said in decision["hosts"].items()} == {
+    assert {host: report["evidence_sha256"] for host, report in decision["hosts"].items()} == {
         host: history_verify.digest(gates[host]) for host in fleet.names
     }
-    again = fleet.release(path, **mine)
+    again = fleet.release(path, **variables)
     assert (again.code, again.changes) == (0, {})
     assert "Run the gate on the new release" not in again.stderr, "no host is promoted twice"
     lower, _ = fleet.bundle("1.0.9")
@@ -91,7 +91,7 @@ def test_a_release_goes_through_its_batches_and_the_decision_is_recorded(fleet: 
     assert (refused.code, refused.outcomes()) == (1, dict.fromkeys(fleet.names, "downgrade"))
 
 
-def test_a_hook_that_fails_after_the_promotion_takes_all_hosts_back_and_none_blocks_a_rollback(
+def test_a_hook_that_fails_after_the_promotion_reverts_all_hosts_and_none_blocks_a_rollback(
     fleet: Any, first: str
 ) -> None:
     before = fleet.confirmed()
@@ -112,10 +112,10 @@ def test_a_hook_that_fails_after_the_promotion_takes_all_hosts_back_and_none_blo
     assert fleet.release(path, mobius_retry_bad=True).code == 0
 
 
-def test_a_host_that_fails_in_the_last_batch_takes_all_hosts_back(fleet: Any, first: str) -> None:
+def test_a_host_that_fails_in_the_last_batch_reverts_all_hosts(fleet: Any, first: str) -> None:
     before = fleet.confirmed()
     path, _ = fleet.bundle("1.2.0")
-    done = fleet.release(path, promote_probes=moody("lab4"))
+    done = fleet.release(path, promote_probes=failing_gate("lab4"))
     assert (done.code, done.outcome) == (2, "rolled_back"), done.stderr
     assert set(done.outcomes()) == set(fleet.names)
     assert fleet.confirmed() == fleet.answers() == before
@@ -126,16 +126,14 @@ def test_a_host_that_fails_in_the_last_batch_takes_all_hosts_back(fleet: Any, fi
 def test_a_failed_first_batch_is_the_only_one_that_begins(fleet: Any, first: str) -> None:
     before = fleet.confirmed()
     path, release = fleet.bundle("1.3.0")
-    done = fleet.release(path, promote_probes=moody("lab1"))
+    done = fleet.release(path, promote_probes=failing_gate("lab1"))
     assert (done.code, done.outcome) == (2, "rolled_back"), done.stderr
     canaries = [f'grep -c \'"event":"canary".*{release}\' /var/lib/stand-in/journal.jsonl || true']
     assert [fleet.shell(host, canaries[0]).strip() for host in fleet.names] == ["1", "0", "0", "0"]
     assert fleet.confirmed() == fleet.answers() == before
 
 
-def test_a_host_that_falls_silent_after_its_batch_takes_the_others_back_and_comes_back_by_itself(
-    fleet: Any, first: str
-) -> None:
+def test_a_host_that_does_not_answer_after_its_batch_reverts_the_others_and_itself(fleet: Any, first: str) -> None:
     before = fleet.confirmed()
     path, release = fleet.bundle("1.4.0")
     process = fleet.begin("release", "--bundle", path, promote_batches=[1, 1, "100%"])
@@ -156,12 +154,10 @@ def test_a_host_that_falls_silent_after_its_batch_takes_the_others_back_and_come
     assert fleet.confirmed() == fleet.answers() == fleet.everywhere(release)
 
 
-def test_a_host_that_misses_the_confirmation_is_diverged_and_the_next_run_brings_it_along(
-    fleet: Any, first: str
-) -> None:
+def test_a_host_that_misses_the_confirmation_is_diverged_and_the_next_run_catches_it_up(fleet: Any, first: str) -> None:
     before = fleet.confirmed()
     path, release = fleet.bundle("1.5.0")
-    # from the commit point on nobody answers at lab2's address
+    # from the commit point on nothing answers at lab2's address
     gone = "{{ 9 if inventory_hostname == 'lab2' and (__promote_decision | default({})).decision is defined else ansible_port_of[inventory_hostname] }}"
     ports = {item["name"]: item["ssh_port"] for item in fleet.hosts()}
     # lab2 keeps the lock, which the next run waits for until its lease has run out
@@ -170,7 +166,7 @@ def test_a_host_that_misses_the_confirmation_is_diverged_and_the_next_run_brings
     )
     assert (done.code, done.outcome) == (3, "diverged"), done.stderr
     assert done.outcomes() == {"lab2": "diverged"}
-    assert {host: found for host, found in fleet.confirmed().items() if host != "lab2"} == dict.fromkeys(
+    assert {host: release_id for host, release_id in fleet.confirmed().items() if host != "lab2"} == dict.fromkeys(
         ["lab1", "lab3", "lab4"], release
     )
     fleet.until(lambda: fleet.answer("lab2") == before["lab2"] and fleet.status("lab2")["pending"] is None)
@@ -194,6 +190,6 @@ def test_a_decision_that_cannot_be_recorded_is_not_taken(fleet: Any, first: str)
     assert fleet.confirmed() == fleet.answers() == before
 
 
-def test_sizes_that_are_none_are_refused_before_anything_changes(fleet: Any, first: str) -> None:
+def test_invalid_sizes_are_refused_before_anything_changes(fleet: Any, first: str) -> None:
     done = fleet.mobius("promote", "--release", first, promote_batches=["few"])
     assert (done.code, done.outcome, done.changes) == (1, "invalid_input", {})

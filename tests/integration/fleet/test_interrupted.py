@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Releases whose controller is killed, or one of whose hosts is rebooted, at every step: whole, serving, and no step by hand."""
+"""Releases whose controller is killed, or one of whose hosts is rebooted, at every step: whole, serving, and no manual step."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ pytestmark = [pytest.mark.lab, pytest.mark.soak]
 TASKS = 130  # a release of four hosts in three batches has fewer
 TASK = re.compile(r"Z  task +(\S.*)$")
 RAN = re.compile(r"Z  (ok|changed) +lab\d")
-# so that a host takes an unconfirmed promotion back, and lets go of a dead run's lock, within the test; the run that comes
-# after has the usual ones, as it shares two processors with all four hosts
+# so that a host reverts an unconfirmed promotion and frees the lock of a dead run within the test; the next run has the
+# usual ones, as it shares two processors with all four hosts
 SHORT = {"mobius_lease_seconds": 20, "promote_confirm_deadline": 20}
 PHASES = (
     "Back up the service's state",
@@ -34,7 +34,7 @@ PHASES = (
 
 
 def whole(fleet: Any, *releases: str) -> bool:
-    """Every host serves what it takes for the truth, one of these, and nothing is pending."""
+    """Every host serves its confirmed release, which is one of these, and nothing is pending."""
     answers, statuses = fleet.answers(), fleet.statuses()
     return all(
         statuses[host]["pending"] is None and answers[host] == statuses[host]["confirmed"] in releases
@@ -48,14 +48,14 @@ def on_hosts(fleet: Any, served: str) -> dict[int, str]:
     path, _ = fleet.bundle("1.9.0")
     done = fleet.release(path, "-v", **SHORT)
     assert done.code == 0, done.stderr
-    number, name, found = 0, "", {}
+    number, name, on_host = 0, "", {}
     for line in done.stderr.splitlines():
         if match := TASK.search(line):
             number, name = number + 1, match[1]
         elif RAN.search(line) and not name.startswith(("Note ", "Validating ")):
-            found[number] = name
-    assert set(PHASES) <= set(found.values()) and number < TASKS, found
-    return found
+            on_host[number] = name
+    assert set(PHASES) <= set(on_host.values()) and number < TASKS, on_host
+    return on_host
 
 
 def until_task(process: subprocess.Popen[str], *, number: int = 0, name: str = "") -> str:
@@ -69,7 +69,7 @@ def until_task(process: subprocess.Popen[str], *, number: int = 0, name: str = "
 
 
 @pytest.mark.parametrize("number", range(1, TASKS))
-def test_a_controller_that_is_killed_in_any_task_leaves_whole_hosts_and_no_step_by_hand(
+def test_a_controller_that_is_killed_in_any_task_leaves_whole_hosts_and_no_manual_step(
     fleet: Any, on_hosts: dict[int, str], number: int
 ) -> None:
     if number not in on_hosts:

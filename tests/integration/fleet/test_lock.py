@@ -16,7 +16,7 @@ def leases(fleet: Any) -> list[str]:
     return [host for host in fleet.names if fleet.shell(host, "ls /run/stand-in/lease.json", check=False)]
 
 
-def test_a_run_lets_go_of_every_lock_whether_it_succeeds_or_fails(fleet: Any, served: str) -> None:
+def test_a_run_releases_every_lock_whether_it_succeeds_or_fails(fleet: Any, served: str) -> None:
     assert leases(fleet) == []
     path, _ = fleet.bundle("1.1.0", crash=True)
     refused = fleet.release(path)
@@ -24,7 +24,7 @@ def test_a_run_lets_go_of_every_lock_whether_it_succeeds_or_fails(fleet: Any, se
     assert leases(fleet) == []
 
 
-def test_of_two_runs_one_wins_and_the_other_is_told_by_whom_it_was_refused(fleet: Any, served: str) -> None:
+def test_of_two_runs_one_wins_and_the_refusal_of_the_other_names_it(fleet: Any, served: str) -> None:
     path, release = fleet.bundle("1.2.0")
     first = fleet.begin("release", "--bundle", path, promote_healthy_seconds=3)
     for line in first.stderr:

@@ -1,4 +1,4 @@
-"""The role host on a bare Debian: check mode predicts it, a second run changes nothing, and nonsense is refused."""
+"""The role host on a bare Debian: check mode predicts it, a second run changes nothing, and invalid variables are refused."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import yaml
 
 
 def tasks(output: str) -> dict[str, str]:
-    """Each task with "ok" or "changed", as the run tells it."""
-    found: dict[str, str] = {}
+    """Each task with "ok" or "changed", as the run reports it."""
+    states: dict[str, str] = {}
     task = ""
     for line in output.splitlines():
         if match := re.match(r"(?:TASK|RUNNING HANDLER) \[(.*?)\]", line):
             task = match[1]
         elif match := re.match(r"(ok|changed): \[lab1\]", line):
-            found[task] = "changed" if "changed" in (match[1], found.get(task)) else "ok"
-    return found
+            states[task] = "changed" if "changed" in (match[1], states.get(task)) else "ok"
+    return states
 
 
 def test_check_mode_predicts_a_bare_host_exactly_and_changes_nothing(bare_machine: Any) -> None:
@@ -35,17 +35,17 @@ def test_check_mode_predicts_a_bare_host_exactly_and_changes_nothing(bare_machin
 
 
 def test_nothing_runs_and_nothing_is_enabled_before_a_promotion(bare_machine: Any) -> None:
-    found = bare_machine.shell(
+    listed = bare_machine.shell(
         "systemctl list-units 'stand-in*' --no-legend; systemctl list-unit-files 'stand-in*' --no-legend"
     )
-    assert "enabled " not in found.stdout.replace("disabled ", "") and " running" not in found.stdout
+    assert "enabled " not in listed.stdout.replace("disabled ", "") and " running" not in listed.stdout
 
 
 def test_the_service_owns_its_index_and_its_logs_and_nothing_else(bare_machine: Any) -> None:
-    found = bare_machine.shell(
+    listed = bare_machine.shell(
         "find /opt/stand-in /var/lib/stand-in /etc/stand-in /var/log/stand-in /run/stand-in -user stand-in"
     )
-    assert sorted(found.stdout.split()) == ["/var/lib/stand-in/index", "/var/log/stand-in"]
+    assert sorted(listed.stdout.split()) == ["/var/lib/stand-in/index", "/var/log/stand-in"]
     assert bare_machine.shell("stat -c '%a %U' /var/backups/stand-in").stdout == "700 root\n"
 
 
@@ -64,7 +64,7 @@ def test_systemd_finds_nothing_wrong_with_the_units_and_rates_the_sandbox(bare_m
     assert score is not None and float(score[1]) <= 1.5, rated
 
 
-def test_a_changed_unit_restarts_nothing_and_says_so(machine: Any) -> None:
+def test_a_changed_unit_restarts_nothing_and_reports_that(machine: Any) -> None:
     machine.serve_from("1.0.0")
     pid = "systemctl show --property=MainPID stand-in@*"
     before = machine.shell(pid).stdout
@@ -76,7 +76,7 @@ def test_a_changed_unit_restarts_nothing_and_says_so(machine: Any) -> None:
     machine.playbook("provision", "--tags", "host_configure")
 
 
-NONSENSE: list[tuple[str, Any]] = [
+INVALID: list[tuple[str, Any]] = [
     ("host_root", "opt/x"),
     ("host_root", ["/opt/x"]),
     ("host_log_dir", "/var/log/with a space"),
@@ -90,7 +90,9 @@ NONSENSE: list[tuple[str, Any]] = [
 ]
 
 
-def test_nonsense_is_refused_with_a_sentence_before_anything_changes(bare_machine: Any, tmp_path: Path) -> None:
+def test_an_invalid_variable_is_refused_with_a_sentence_before_anything_changes(
+    bare_machine: Any, tmp_path: Path
+) -> None:
     refused = (
         "REFUSED {{ ansible_failed_result.mobius_failure.outcome }} {{ ansible_failed_result.mobius_failure.reason }}"
     )
@@ -104,13 +106,13 @@ def test_nonsense_is_refused_with_a_sentence_before_anything_changes(bare_machin
                 }
             ],
         }
-        for name, value in NONSENSE
+        for name, value in INVALID
     ]
-    playbook = tmp_path / "nonsense.yml"
+    playbook = tmp_path / "invalid.yml"
     playbook.write_text(yaml.safe_dump(plays))
     done = bare_machine.call(bare_machine.ansible_playbook, "-i", bare_machine.inventory, playbook)
-    said = re.findall(r"REFUSED (.*)\"", done.stdout)
-    assert len(said) == len(NONSENSE), done.stdout
-    for (name, _), sentence in zip(NONSENSE, said, strict=True):
+    refusals = re.findall(r"REFUSED (.*)\"", done.stdout)
+    assert len(refusals) == len(INVALID), done.stdout
+    for (name, _), sentence in zip(INVALID, refusals, strict=True):
         assert sentence.startswith(f"invalid_input {name} "), sentence
     assert "changed=0" in done.stdout
