@@ -16,7 +16,7 @@ from collections.abc import Callable
 from ansible_collections.mobius.dhash.plugins.module_utils import durable
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Executor
-from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Observation, Plan
+from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import HostPlan, Observation
 from ansible_collections.mobius.dhash.plugins.module_utils.host.state import Lease, read_activation, read_lease
 
 LEASE_MAX_SECONDS = 86_400.0
@@ -79,7 +79,9 @@ def require(executor: Executor, run: str) -> None:
         _renew(executor, run)
 
 
-def fenced(executor: Executor, run: str | None, plan: Callable[[Observation], Plan]) -> Callable[[Observation], Plan]:
+def fenced(
+    executor: Executor, run: str | None, plan: Callable[[Observation], HostPlan]
+) -> Callable[[Observation], HostPlan]:
     """A plan function that first requires and renews the lease of `run`; without a run, `plan` itself.
 
     The executor calls it under the host's lock, so no other command can act between the check and the switch.
@@ -87,7 +89,7 @@ def fenced(executor: Executor, run: str | None, plan: Callable[[Observation], Pl
     if run is None:
         return plan
 
-    def checked(observed: Observation) -> Plan:
+    def checked(observed: Observation) -> HostPlan:
         _renew(executor, run)
         return plan(observed)
 

@@ -42,7 +42,7 @@ class Host:
     drain_deadline: float
     cache_dir: Path
     command: Path = Path(COMMAND)
-    watching: triggers.Settings = field(default_factory=triggers.Settings)
+    watching: triggers.WatchSettings = field(default_factory=triggers.WatchSettings)
     bundle_signers: tuple[str, ...] = ()
 
     @classmethod
@@ -204,11 +204,11 @@ def require_field(path: Path, content: Mapping[str, Any], name: str, *types: typ
     return value
 
 
-def _read_watch_settings(path: Path, content: Mapping[str, Any]) -> triggers.Settings:
+def _read_watch_settings(path: Path, content: Mapping[str, Any]) -> triggers.WatchSettings:
     if "watch" not in content:
-        return triggers.Settings()  # an earlier version wrote it
+        return triggers.WatchSettings()  # an earlier version wrote it
     try:
-        return triggers.Settings.parse(require_field(path, content, "watch", dict))
+        return triggers.WatchSettings.parse(require_field(path, content, "watch", dict))
     except MobiusError as error:
         raise corrupt_state(path, error.reason.rstrip(".")) from None
 

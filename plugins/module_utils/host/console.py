@@ -21,7 +21,7 @@ from .config import CONFIG_DIR, Host, only_service
 from .executor import Executor
 from .failures import to_failure
 from .plan import Actor
-from .state import Window, is_live, read_activation, read_pending, read_window, role_of
+from .state import MonitoringWindow, is_live, read_activation, read_pending, read_window, role_of
 from .status import status, verify
 from .transitions import plan_boot, plan_confirmed, plan_guard, plan_rollback, plan_unwatched
 from .watch import watch_window
@@ -129,7 +129,9 @@ def _watch(executor: Executor, options: argparse.Namespace) -> int:
         began, token = executor.clock(), activation.token
         settings = dataclasses.replace(host.watching, unhealthy_seconds=options.grace)
         settings = dataclasses.replace(settings, interval=min(settings.interval, 1.0, options.grace / 4))
-        window = Window(activation.confirmed or "", None, began, began + options.seconds, executor.boot(), token)
+        window = MonitoringWindow(
+            activation.confirmed or "", None, began, began + options.seconds, executor.boot(), token
+        )
         if activation.confirmed is not None:
             watch_window(executor, window, settings, is_persistent=False)
         print(f"{activation.confirmed or 'nothing'} was watched for {options.seconds:g} s")

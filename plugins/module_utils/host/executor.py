@@ -20,7 +20,7 @@ from .config import RELEASE_ID, Host
 from .failures import DISK_FULL_ERRNOS, InstanceError
 from .instance import STATE_TIMEOUT_SECONDS, admin_request, request_state
 from .journal import append_journal, journal_has_line, read_last_lines
-from .plan import Action, Actor, Observation, ObservedInstance, Plan, PlanBuilder
+from .plan import Action, Actor, HostPlan, Observation, ObservedInstance, PlanBuilder
 from .recovery import recover
 from .state import (
     boot_id,
@@ -89,7 +89,7 @@ class Executor:
             lease=read_lease(host),
         )
 
-    def run(self, make: Callable[[Observation], Plan], *, check: bool = False) -> Plan:
+    def run(self, make: Callable[[Observation], HostPlan], *, check: bool = False) -> HostPlan:
         """Plan, and unless `check`, do it. A plan that starts a release starts it before it takes the lock.
 
         Raises:
@@ -108,7 +108,7 @@ class Executor:
         with self.locked():
             replanned = make(self.observe())
             self.perform(replanned)
-        return Plan(plan.before, replanned.after, plan.actions, plan.note)
+        return HostPlan(plan.before, replanned.after, plan.actions, plan.note)
 
     @contextlib.contextmanager
     def locked(self) -> Any:
@@ -128,7 +128,7 @@ class Executor:
                 ) from None
             yield
 
-    def perform(self, plan: Plan) -> None:
+    def perform(self, plan: HostPlan) -> None:
         """Perform a plan's actions in their order, under the lock.
 
         Raises:
@@ -141,7 +141,7 @@ class Executor:
         except OSError:
             self._stand_by_unexpected()
             raise
-        if any(action.verb == "truth" for action in plan.actions):
+        if any(action.verb == "write_activation" for action in plan.actions):
             self._keep_reserves()
 
     def _stand_by_unexpected(self) -> None:
@@ -149,7 +149,7 @@ class Executor:
             builder = PlanBuilder(self.observe())
             recover(builder, self.actor)
             for action in builder.actions:
-                if action.verb == "standby":
+                if action.verb == "stand_by":
                     self._perform(action)
 
     def _keep_reserves(self) -> None:
@@ -191,34 +191,34 @@ class Executor:
                 self._start(release)
             case "serve":
                 self._serve(release)
-            case "standby":
+            case "stand_by":
                 self._standby(release)
             case "stop":
                 self.systemd.stop(host.unit(release))
-            case "truth":
+            case "write_activation":
                 self._write_with_reserve(
                     host.root, lambda: durable.write_json(host.activation_path, action.value.as_dict())
                 )
-            case "pending":
+            case "write_pending":
                 durable.write_json(host.pending_path, action.value.as_dict())
-            case "forget":
+            case "remove_pending":
                 host.pending_path.unlink(missing_ok=True)
-            case "guard":
+            case "start_guard":
                 self._guard()
-            case "window":
+            case "write_window":
                 durable.write_json(host.watch_path, action.value.as_dict())
-            case "watch":
+            case "start_watch":
                 # afresh: one that watches the release before has to look at watch.json again
                 self.systemd.restart(host.watch_unit)
-            case "unwatch":
+            case "remove_window":
                 host.watch_path.unlink(missing_ok=True)
-            case "link":
+            case "link_current":
                 durable.replace_symlink(host.current_path, f"releases/{release}")
-            case "close":
+            case "stop_listening":
                 self.systemd.stop(host.socket_unit, host.boot_unit)
-            case "enable":
+            case "enable_units":
                 self.systemd.enable(host.socket_unit, host.boot_unit)
-            case "log":
+            case "append_journal":
                 self._write_with_reserve(host.state_dir, lambda: append_journal(host, action.value))
 
     def _start(self, release: str) -> None:

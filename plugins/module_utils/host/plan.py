@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""A host at one moment (Observation), what a command will do to it (Plan), and how a plan is built.
+"""A host at one moment (Observation), what a command will do to it (HostPlan), and how a plan is built.
 
 A plan is computed from an observation alone, so check mode and `--diff` show what the real run performs."""
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .state import Activation, Lease, Pending, Window, is_live, is_open, role_of
+from .state import Activation, Lease, MonitoringWindow, Pending, is_live, is_open, role_of
 
 REASON_MAX_CHARS = 500  # characters of a reason that are kept
 
@@ -52,7 +52,7 @@ class Observation:
     guarded: bool
     current: str | None
     written: bool
-    window: Window | None = None
+    window: MonitoringWindow | None = None
     watched: bool = False
     window_seconds: float = 0.0
     lease: Lease | None = None
@@ -68,7 +68,7 @@ class Observation:
         return window is not None and self.at >= window.until and held
 
     @property
-    def open_window(self) -> Window | None:
+    def open_window(self) -> MonitoringWindow | None:
         """The monitoring window when it is about the confirmed release."""
         window = self.window
         return window if window is not None and window.is_of(self.activation, self.boot) else None
@@ -123,19 +123,19 @@ class Action:
 _SENTENCES = {
     "start": "start {release}",
     "serve": "let {release} serve",
-    "standby": "let {release} stand by",
+    "stand_by": "let {release} stand by",
     "stop": "stop {release}",
-    "truth": "write activation.json",
-    "pending": "write pending.json for {release}",
-    "forget": "remove pending.json",
-    "guard": "start the guard",
-    "window": "write watch.json for {release}",
-    "watch": "start the watch",
-    "unwatch": "remove watch.json",
-    "link": "point current at {release}",
-    "close": "stop listening",
-    "enable": "enable the socket and boot units",
-    "log": "write the journal",
+    "write_activation": "write activation.json",
+    "write_pending": "write pending.json for {release}",
+    "remove_pending": "remove pending.json",
+    "start_guard": "start the guard",
+    "write_window": "write watch.json for {release}",
+    "start_watch": "start the watch",
+    "remove_window": "remove watch.json",
+    "link_current": "point current at {release}",
+    "stop_listening": "stop listening",
+    "enable_units": "enable the socket and boot units",
+    "append_journal": "write the journal",
 }
 
 
@@ -153,39 +153,39 @@ def apply_to_model(observed: Observation, action: Action) -> Observation:
             return replace(observed, instances=instances(action.release, running), listening=True)
         case "serve":
             return replace(observed, instances=instances(action.release, ObservedInstance("active", "serving")))
-        case "standby":
+        case "stand_by":
             return replace(observed, instances=instances(action.release, ObservedInstance("active", "standby")))
         case "stop":
             return replace(observed, instances=instances(action.release, None))
-        case "truth":
+        case "write_activation":
             live = is_live(action.value, observed.pending, observed.at, observed.boot)
             return replace(observed, activation=action.value, live=live, written=False)
-        case "pending":
+        case "write_pending":
             live = is_live(observed.activation, action.value, observed.at, observed.boot)
             return replace(observed, pending=action.value, live=live)
-        case "forget":
+        case "remove_pending":
             return replace(observed, pending=None, live=False)
-        case "guard":
+        case "start_guard":
             return replace(observed, guarded=True)
-        case "window":
+        case "write_window":
             return replace(observed, window=action.value, watched=False)
-        case "watch":
+        case "start_watch":
             return replace(observed, watched=True)
-        case "unwatch":
+        case "remove_window":
             return replace(observed, window=None)
-        case "link":
+        case "link_current":
             return replace(observed, current=action.release)
-        case "close":
+        case "stop_listening":
             return replace(observed, listening=False)
-        case "enable":
+        case "enable_units":
             return replace(observed, enabled=True)
-        case "log":
+        case "append_journal":
             return replace(observed, written=True)
     return observed
 
 
 @dataclass(frozen=True)
-class Plan:
+class HostPlan:
     """What a command will do. `note` is one sentence for people."""
 
     before: Observation
@@ -238,7 +238,7 @@ class PlanBuilder:
         """Have a release stand by; one that loops through restarts is stopped."""
         instance = self.model.instance(release)
         if instance.unit == "active" and instance.state not in ("standby", "draining"):
-            self.do("standby", release)
+            self.do("stand_by", release)
         elif instance.exists and instance.unit != "active":
             self.do("stop", release)
 
@@ -253,18 +253,18 @@ class PlanBuilder:
         """On a host that has served nothing yet, an instance's socket unit goes with the last instance."""
         bare = self.model.activation.confirmed is None and not self.model.live
         if bare and self.model.listening and not any(item.exists for item in self.model.instances.values()):
-            self.do("close")
+            self.do("stop_listening")
 
     def finish(self) -> None:
         """What follows from the truth."""
         confirmed = self.model.activation.confirmed
         if confirmed is not None and self.model.current != confirmed:
-            self.do("link", confirmed)
+            self.do("link_current", confirmed)
         if confirmed is not None and not self.model.enabled:
-            self.do("enable")
+            self.do("enable_units")
 
-    def plan(self, note: str) -> Plan:
-        return Plan(self.before, self.model, tuple(self.actions), note)
+    def plan(self, note: str) -> HostPlan:
+        return HostPlan(self.before, self.model, tuple(self.actions), note)
 
 
 @dataclass(frozen=True)

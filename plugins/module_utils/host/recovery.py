@@ -37,7 +37,7 @@ def make_journal_line(event: str, before: str | None, after: str | None, token: 
 def catch_up_journal(builder: PlanBuilder) -> None:
     """Add the line to the journal that a kill kept from it, before the truth that has it is replaced."""
     if not builder.model.written:
-        builder.do("log", value=builder.model.activation.last)
+        builder.do("append_journal", value=builder.model.activation.last)
 
 
 def recover(builder: PlanBuilder, actor: Actor) -> None:
@@ -53,7 +53,7 @@ def recover(builder: PlanBuilder, actor: Actor) -> None:
             late = Actor(actor.name, pending.run, "it was not confirmed before its deadline")
             revert(builder, pending.release, late, mark_bad=False)
         else:
-            builder.do("forget")
+            builder.do("remove_pending")
     expected = [release for release in builder.model.instances if builder.model.role(release) == "serving"]
     for release in expected:
         if builder.model.instance(release).state in ("standby", "draining"):
@@ -66,15 +66,15 @@ def recover(builder: PlanBuilder, actor: Actor) -> None:
     confirmed = builder.model.activation.confirmed
     if any(builder.model.instance(release).state == "serving" for release in expected):
         for release in unexpected:
-            builder.do("standby", release)
+            builder.do("stand_by", release)
     elif confirmed is None:
         for release in unexpected:
             builder.stop(release)
         builder.stop_listening_if_unused()
     if confirmed is not None and builder.model.current != confirmed:
-        builder.do("link", confirmed)
+        builder.do("link_current", confirmed)
     if builder.model.open_window is not None and not builder.model.watched:
-        builder.do("watch")
+        builder.do("start_watch")
 
 
 def revert(builder: PlanBuilder, release: str, actor: Actor, *, mark_bad: bool) -> None:
@@ -90,15 +90,15 @@ def revert(builder: PlanBuilder, release: str, actor: Actor, *, mark_bad: bool) 
     line = make_journal_line("reverted", release, confirmed, builder.model.activation.token, actor)
     if mark_bad and not builder.model.activation.is_bad(release):
         truth = builder.model.activation.marked(release, True, actor.reason, actor.run)
-        builder.do("truth", value=dataclasses.replace(truth, last=line))
-        builder.do("log", value=line)
+        builder.do("write_activation", value=dataclasses.replace(truth, last=line))
+        builder.do("append_journal", value=line)
     elif pending is not None and pending.deadline > REVERTING_DEADLINE:
-        builder.do("log", value=line)
+        builder.do("append_journal", value=line)
     if pending is not None and pending.deadline > REVERTING_DEADLINE:
-        builder.do("pending", release, dataclasses.replace(pending, deadline=REVERTING_DEADLINE))
+        builder.do("write_pending", release, dataclasses.replace(pending, deadline=REVERTING_DEADLINE))
     builder.stop(release)
     if builder.model.pending is not None:
-        builder.do("forget")
+        builder.do("remove_pending")
     builder.stop_listening_if_unused()
 
 

@@ -17,7 +17,7 @@ from .config import RELEASE_ID, SCHEMA, Host, corrupt_state, read_state_file, re
 
 
 @dataclass(frozen=True)
-class Entry:
+class ActivationEntry:
     """One time that a release was confirmed (or refused: `confirmed` is None then). Times are RFC 3339, UTC."""
 
     release: str
@@ -39,7 +39,7 @@ class Activation:
     service: str
     token: int = 0
     confirmed: str | None = None
-    history: tuple[Entry, ...] = ()
+    history: tuple[ActivationEntry, ...] = ()
     pinned: tuple[str, ...] = ()
     last: Mapping[str, Any] | None = None
 
@@ -55,7 +55,7 @@ class Activation:
             "last": dict(self.last) if self.last else None,
         }
 
-    def latest(self, release: str) -> Entry | None:
+    def latest(self, release: str) -> ActivationEntry | None:
         """The newest entry of a release."""
         return next((entry for entry in reversed(self.history) if entry.release == release), None)
 
@@ -78,7 +78,9 @@ class Activation:
         if self.latest(release) is None:
             if not bad:
                 return self
-            return dataclasses.replace(self, history=(*self.history, Entry(release, None, None, True, reason, run)))
+            return dataclasses.replace(
+                self, history=(*self.history, ActivationEntry(release, None, None, True, reason, run))
+            )
         history = list(self.history)
         index = max(number for number, entry in enumerate(history) if entry.release == release)
         history[index] = dataclasses.replace(history[index], bad=bad, reason=reason)
@@ -104,7 +106,7 @@ class Pending:
 
 
 @dataclass(frozen=True)
-class Window:
+class MonitoringWindow:
     """The monitoring window of a release: `began` and `until` in seconds of CLOCK_MONOTONIC of the boot `boot_id`.
 
     `token` is the truth's as that release was confirmed: with any later switch the window is over.
@@ -127,7 +129,7 @@ class Window:
         return (self.release, self.token, self.boot_id) == expected
 
 
-def read_window(host: Host) -> Window | None:
+def read_window(host: Host) -> MonitoringWindow | None:
     """What `watch.json` says, over or not; None when there is none.
 
     One that cannot be understood counts as none, because a watch that is lost must not stand in the way of a switch.
@@ -137,7 +139,7 @@ def read_window(host: Host) -> Window | None:
         content = read_state_file(path)
         if content is None:
             return None
-        return Window(
+        return MonitoringWindow(
             release=require_release_field(path, content, "release", str),
             previous=require_release_field(path, content, "previous", str, None),
             began=float(require_field(path, content, "began", int, float)),
@@ -199,7 +201,7 @@ def read_activation(host: Host) -> Activation:
         if not isinstance(item, dict):
             raise corrupt_state(path, f"its history holds {item!r}")
         history.append(
-            Entry(
+            ActivationEntry(
                 release=require_release_field(path, item, "release", str),
                 activated=require_field(path, item, "activated", str, None),
                 confirmed=require_field(path, item, "confirmed", str, None),

@@ -12,7 +12,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from ..errors import MobiusError
-from .plan import Actor, Observation, Plan, PlanBuilder
+from .plan import Actor, HostPlan, Observation, PlanBuilder
 from .recovery import (
     catch_up_journal,
     make_journal_line,
@@ -24,10 +24,10 @@ from .recovery import (
     stop_unneeded,
     utc_now,
 )
-from .state import Entry, Pending, Window
+from .state import ActivationEntry, MonitoringWindow, Pending
 
 
-def plan_instance(observed: Observation, release: str, state: str, *, assume_staged: bool = False) -> Plan:
+def plan_instance(observed: Observation, release: str, state: str, *, assume_staged: bool = False) -> HostPlan:
     """An instance that runs beside what serves (`standby`), or no instance (`stopped`)."""
     builder = PlanBuilder(observed)
     require_release_id(release)
@@ -51,7 +51,7 @@ def plan_canary(
     deadline: float,
     retry_bad: bool = False,
     assume_staged: bool = False,
-) -> Plan:
+) -> HostPlan:
     """A pending promotion whose release serves beside the confirmed one. `deadline` in seconds from now."""
     require_release_id(release)
     builder = PlanBuilder(observed)
@@ -82,16 +82,18 @@ def plan_canary(
             token=activation.token,
             activated=pending.activated if pending else utc_now(),
         )
-        builder.do("log", value=make_journal_line("canary", activation.confirmed, release, activation.token, actor))
-        builder.do("pending", release, wanted)
-        builder.do("guard")
+        builder.do(
+            "append_journal", value=make_journal_line("canary", activation.confirmed, release, activation.token, actor)
+        )
+        builder.do("write_pending", release, wanted)
+        builder.do("start_guard")
     elif not builder.model.guarded:
-        builder.do("guard")
+        builder.do("start_guard")
     builder.serve(release)
     return builder.plan(f"{release} serves beside {activation.confirmed or 'nothing'}, until confirmed or reverted")
 
 
-def plan_provisional(observed: Observation, release: str, actor: Actor, *, deadline: float) -> Plan:
+def plan_provisional(observed: Observation, release: str, actor: Actor, *, deadline: float) -> HostPlan:
     """The pending release serves alone. `deadline` in seconds from now."""
     require_release_id(release)
     builder = PlanBuilder(observed)
@@ -101,30 +103,30 @@ def plan_provisional(observed: Observation, release: str, actor: Actor, *, deadl
         return builder.plan(f"{release} is confirmed and serves")
     pending = require_pending(builder.model, release, actor)
     if not builder.model.guarded:
-        builder.do("guard")
+        builder.do("start_guard")
     builder.serve(release)
     if pending.stage == "canary":
         line = make_journal_line("provisional", pending.previous, release, pending.token, actor)
-        builder.do("log", value=line)
+        builder.do("append_journal", value=line)
         renewed = dataclasses.replace(pending, stage="serving", deadline=builder.model.at + deadline)
-        builder.do("pending", release, renewed)
+        builder.do("write_pending", release, renewed)
     if pending.previous is not None:
         builder.stand_by(pending.previous)
     return builder.plan(f"{release} serves alone, until confirmed or reverted")
 
 
-def plan_renewed(observed: Observation, release: str, actor: Actor, *, deadline: float) -> Plan:
+def plan_renewed(observed: Observation, release: str, actor: Actor, *, deadline: float) -> HostPlan:
     """The promotion goes on, its deadline counted from now: `deadline` in seconds. One that is confirmed has none."""
     require_release_id(release)
     builder = PlanBuilder(observed)
     if observed.activation.confirmed == release and observed.promoting is None:
         return builder.plan(f"{release} is confirmed and serves")
     pending = require_pending(observed, release, actor)
-    builder.do("pending", release, dataclasses.replace(pending, deadline=observed.at + deadline))
+    builder.do("write_pending", release, dataclasses.replace(pending, deadline=observed.at + deadline))
     return builder.plan(f"{release} waits for its confirmation")
 
 
-def plan_confirmed(observed: Observation, release: str | None, actor: Actor) -> Plan:
+def plan_confirmed(observed: Observation, release: str | None, actor: Actor) -> HostPlan:
     """The pending release (None: whichever is) is the truth; of the others, only the previous one stays warm."""
     builder = PlanBuilder(observed)
     recover(builder, actor)
@@ -144,7 +146,7 @@ def plan_confirmed(observed: Observation, release: str | None, actor: Actor) -> 
     builder.serve(release)
     token = activation.token + 1
     line = make_journal_line("confirmed", activation.confirmed, release, token, actor)
-    entry = Entry(release, pending.activated, line["at"], False, actor.reason, pending.run)
+    entry = ActivationEntry(release, pending.activated, line["at"], False, actor.reason, pending.run)
     truth = dataclasses.replace(
         activation, token=token, confirmed=release, history=(*activation.history, entry), last=line
     )
@@ -152,20 +154,24 @@ def plan_confirmed(observed: Observation, release: str | None, actor: Actor) -> 
         # before the truth, which makes it count: a kill in between leaves nothing unwatched
         at = builder.model.at
         until = at + builder.model.window_seconds
-        builder.do("window", release, Window(release, activation.confirmed, at, until, builder.model.boot, token))
-    builder.do("truth", value=truth)
+        builder.do(
+            "write_window",
+            release,
+            MonitoringWindow(release, activation.confirmed, at, until, builder.model.boot, token),
+        )
+    builder.do("write_activation", value=truth)
     if activation.confirmed is not None:
         builder.stand_by(activation.confirmed)
-    builder.do("forget")
-    builder.do("log", value=line)
+    builder.do("remove_pending")
+    builder.do("append_journal", value=line)
     builder.finish()
     stop_unneeded(builder)
     if builder.model.open_window is not None:
-        builder.do("watch")
+        builder.do("start_watch")
     return builder.plan(f"{release} is confirmed and serves")
 
 
-def plan_reverted(observed: Observation, release: str, actor: Actor, *, mark_bad: bool = False) -> Plan:
+def plan_reverted(observed: Observation, release: str, actor: Actor, *, mark_bad: bool = False) -> HostPlan:
     """What served before serves, and the release does not run. One that is confirmed is left as it is."""
     require_release_id(release)
     builder = PlanBuilder(observed)
@@ -207,7 +213,7 @@ class Promotion:
     predicted: bool = False
     assume_staged: bool = False
 
-    def plan(self, observed: Observation) -> Plan:
+    def plan(self, observed: Observation) -> HostPlan:
         """The plan for this wish on a host that looks like `seen`."""
         if self.state == "reverted":
             return plan_reverted(observed, self.release, self.actor, mark_bad=self.mark_bad)
@@ -221,7 +227,7 @@ class Promotion:
             return plan_renewed(observed, self.release, self.actor, deadline=self.deadline)
         return plan_confirmed(observed, self.release, self.actor)
 
-    def _canary(self, observed: Observation) -> Plan:
+    def _canary(self, observed: Observation) -> HostPlan:
         return plan_canary(
             observed,
             self.release,
@@ -243,7 +249,7 @@ class Promotion:
         return plan_provisional(observed, self.release, self.actor, deadline=self.deadline).after
 
 
-def plan_rollback(observed: Observation, to: str | None, actor: Actor) -> Plan:
+def plan_rollback(observed: Observation, to: str | None, actor: Actor) -> HostPlan:
     """The release that was left is marked bad, and the one before (or `to`, any kept one) serves as the truth.
 
     A promotion that is pending is what is taken back first. A rollback that was killed after it had written the truth
@@ -311,17 +317,19 @@ def plan_rollback(observed: Observation, to: str | None, actor: Actor) -> Plan:
     for release in left:
         truth = truth.marked(release, True, actor.reason or "rolled back", actor.run)
     if target != activation.confirmed:
-        entry = Entry(target, line["at"], line["at"], False, f"rolled back from {left[0]}" if left else None, actor.run)
+        entry = ActivationEntry(
+            target, line["at"], line["at"], False, f"rolled back from {left[0]}" if left else None, actor.run
+        )
         truth = dataclasses.replace(truth, history=(*truth.history, entry))
-    builder.do("truth", value=dataclasses.replace(truth, token=token, confirmed=target, last=line))
+    builder.do("write_activation", value=dataclasses.replace(truth, token=token, confirmed=target, last=line))
     if observed.pending is not None:
-        builder.do("forget")
+        builder.do("remove_pending")
     for release in left:
         silent = builder.model.instance(release).word == "silent"
         builder.stand_by(release)
         if silent:
             builder.do("stop", release)
-    builder.do("log", value=line)
+    builder.do("append_journal", value=line)
     builder.finish()
     recover(builder, actor)
     return builder.plan(f"rolled back from {left[0] if left else 'nothing'} to {target}")
@@ -331,14 +339,14 @@ def _roll_back_to_nothing(builder: PlanBuilder, release: str, actor: Actor) -> N
     activation = builder.model.activation
     line = make_journal_line("rollback", release, None, activation.token + 1, actor)
     truth = activation.marked(release, True, actor.reason or "rolled back", actor.run)
-    builder.do("truth", value=dataclasses.replace(truth, token=activation.token + 1, last=line))
-    builder.do("forget")
+    builder.do("write_activation", value=dataclasses.replace(truth, token=activation.token + 1, last=line))
+    builder.do("remove_pending")
     builder.stop(release)
     builder.stop_listening_if_unused()
-    builder.do("log", value=line)
+    builder.do("append_journal", value=line)
 
 
-def plan_mark(observed: Observation, release: str, bad: bool, actor: Actor) -> Plan:
+def plan_mark(observed: Observation, release: str, bad: bool, actor: Actor) -> HostPlan:
     """The release is refused on this host, or no longer."""
     require_release_id(release)
     builder = PlanBuilder(observed)
@@ -358,12 +366,12 @@ def plan_mark(observed: Observation, release: str, bad: bool, actor: Actor) -> P
         return builder.plan(f"{release} is marked bad and was taken back; {activation.confirmed or 'nothing'} serves")
     line = make_journal_line("marked_bad" if bad else "marked_good", release, release, activation.token, actor)
     truth = activation.marked(release, bad, actor.reason, actor.run)
-    builder.do("truth", value=dataclasses.replace(truth, last=line))
-    builder.do("log", value=line)
+    builder.do("write_activation", value=dataclasses.replace(truth, last=line))
+    builder.do("append_journal", value=line)
     return builder.plan(f"{release} is {'' if bad else 'no longer '}marked bad")
 
 
-def plan_boot(observed: Observation, actor: Actor) -> Plan:
+def plan_boot(observed: Observation, actor: Actor) -> HostPlan:
     """What the truth names runs."""
     builder = PlanBuilder(observed)
     confirmed = observed.activation.confirmed
@@ -373,7 +381,7 @@ def plan_boot(observed: Observation, actor: Actor) -> Plan:
     return builder.plan(f"{builder.model.activation.confirmed or 'nothing'} serves")
 
 
-def plan_guard(observed: Observation, actor: Actor) -> Plan:
+def plan_guard(observed: Observation, actor: Actor) -> HostPlan:
     """A promotion past its deadline is taken back, and what a kill left undone is done; before that, nothing."""
     builder = PlanBuilder(observed)
     if not observed.live:
@@ -384,7 +392,7 @@ def plan_guard(observed: Observation, actor: Actor) -> Plan:
     )
 
 
-def plan_watched_rollback(observed: Observation, window: Window, actor: Actor) -> Plan:
+def plan_watched_rollback(observed: Observation, window: MonitoringWindow, actor: Actor) -> HostPlan:
     """The rollback that the watch asks for, and the release that gave cause for it stopped.
 
     Nothing when another switch came first, nor while a promotion awaits its end: that one replaces the release, or is
@@ -396,11 +404,11 @@ def plan_watched_rollback(observed: Observation, window: Window, actor: Actor) -
     builder = PlanBuilder(plan.after)
     builder.stop(window.release)  # it may leak or spin in standby, too
     if builder.model.window is not None:
-        builder.do("unwatch")
-    return Plan(observed, builder.model, (*plan.actions, *builder.actions), plan.note)
+        builder.do("remove_window")
+    return HostPlan(observed, builder.model, (*plan.actions, *builder.actions), plan.note)
 
 
-def plan_unwatched(observed: Observation, actor: Actor) -> Plan:
+def plan_unwatched(observed: Observation, actor: Actor) -> HostPlan:
     """After the monitoring window, nothing is warm but what a promotion needs; before its end, nothing is done."""
     builder = PlanBuilder(observed)
     window = observed.open_window
@@ -414,5 +422,5 @@ def plan_unwatched(observed: Observation, actor: Actor) -> Plan:
     if window is not None and window.previous not in (None, *needed):
         builder.stop(str(window.previous))
     if observed.window is not None:
-        builder.do("unwatch")
+        builder.do("remove_window")
     return builder.plan(f"{window.release} was watched to the end" if window else "nothing is to be watched")

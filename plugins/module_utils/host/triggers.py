@@ -23,7 +23,7 @@ PARTS = 4
 
 
 @dataclass(frozen=True)
-class Memory:
+class MemoryTrigger:
     """A leak: growth over `bytes_per_hour`, seen over `seconds`, after the caches of the first `warm_up` seconds."""
 
     selector: comparison.Selector
@@ -33,7 +33,7 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Settings:
+class WatchSettings:
     """The monitoring window (`seconds`; 0 watches nothing), how often to look, and the triggers. Times in seconds."""
 
     seconds: float = 0.0
@@ -42,10 +42,10 @@ class Settings:
     metrics_path: str = "/metrics"
     signals: tuple[comparison.Signal, ...] = ()
     lasting: Mapping[str, float] = field(default_factory=dict)  # by the signal's name
-    memory: Memory | None = None
+    memory: MemoryTrigger | None = None
 
     @classmethod
-    def parse(cls, value: Mapping[str, Any]) -> Settings:
+    def parse(cls, value: Mapping[str, Any]) -> WatchSettings:
         """From the host's description.
 
         Raises:
@@ -71,7 +71,7 @@ class Settings:
                 signals=tuple(signals),
                 lasting=lasting,
                 memory=memory
-                and Memory(
+                and MemoryTrigger(
                     comparison.selector(memory["metric"], memory.get("where", {})),
                     float(memory["bytes_per_hour"]),
                     float(memory["seconds"]),
@@ -97,7 +97,7 @@ def _selectors(entry: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class _Look:
+class _Sample:
     at: float
     counted: tuple[comparison.Counted, ...]
     memory: float | None
@@ -111,9 +111,9 @@ class Watcher:
         baseline: each signal's figure at the promotion, by name; without one only its `limit` counts.
     """
 
-    settings: Settings
+    settings: WatchSettings
     baseline: Mapping[str, float] = field(default_factory=dict)
-    _looks: list[_Look] = field(default_factory=list)
+    _looks: list[_Sample] = field(default_factory=list)
     _began: float | None = None
     _unwell_since: float | None = None
 
@@ -145,12 +145,12 @@ class Watcher:
         counted = tuple(comparison.count(signal, series) for signal in self.settings.signals)
         memory = self.settings.memory
         found = [value for name, labels, value in series if memory and memory.selector.takes(name, labels)]
-        self._looks.append(_Look(at, counted, found[0] if found else None))
+        self._looks.append(_Sample(at, counted, found[0] if found else None))
         longest = max([*self.settings.lasting.values(), memory.seconds if memory else 0.0])
         while len(self._looks) > 1 and self._looks[1].at <= at - longest:
             self._looks.pop(0)
 
-    def _parts(self, seconds: float) -> list[list[_Look]] | None:
+    def _parts(self, seconds: float) -> list[list[_Sample]] | None:
         """The looks of the last `seconds` in quarters, each beginning with the last look of the one before; None when
         the looks do not reach back so far, or a quarter has none of its own."""
         now = self._looks[-1].at

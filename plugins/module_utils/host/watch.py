@@ -15,11 +15,13 @@ from .executor import Executor
 from .failures import to_failure
 from .instance import STATE_TIMEOUT_SECONDS, admin_request
 from .plan import Actor
-from .state import Window, read_activation, read_lease
+from .state import MonitoringWindow, read_activation, read_lease
 from .transitions import plan_watched_rollback
 
 
-def watch_window(executor: Executor, window: Window, settings: triggers.Settings, *, is_persistent: bool) -> None:
+def watch_window(
+    executor: Executor, window: MonitoringWindow, settings: triggers.WatchSettings, *, is_persistent: bool
+) -> None:
     """Look until the window is over or another switch has ended it.
 
     A `patient` one tries again when going back fails, and looks on after the end while a run holds the host.

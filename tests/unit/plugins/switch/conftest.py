@@ -26,7 +26,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils.host import executor,
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
 from ansible_collections.mobius.dhash.plugins.module_utils.host.console import main
 from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Executor
-from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Actor, Observation, Plan
+from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Actor, HostPlan, Observation
 from ansible_collections.mobius.dhash.plugins.module_utils.host.state import (
     Activation,
     Pending,
@@ -230,8 +230,8 @@ class Rig:
         return Executor(self.host, actor or Actor("test"))
 
     def run(
-        self, make: Callable[..., Plan], *arguments: Any, check: bool = False, run: str | None = "r1", **more: Any
-    ) -> Plan:
+        self, make: Callable[..., HostPlan], *arguments: Any, check: bool = False, run: str | None = "r1", **more: Any
+    ) -> HostPlan:
         """Run one `plan_...` function for real."""
         actor = Actor("test", run, more.pop("reason", None))
         if make in (plan_canary, plan_provisional):

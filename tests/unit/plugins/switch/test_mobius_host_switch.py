@@ -405,7 +405,7 @@ def test_a_rollback_to_a_release_that_does_not_run_starts_it_first(rig: Any) -> 
         rig.promote(release)
     assert A not in rig.running
     plan = rig.run(plan_rollback, A)
-    assert [action.verb for action in plan.actions][:3] == ["start", "serve", "truth"]
+    assert [action.verb for action in plan.actions][:3] == ["start", "serve", "write_activation"]
     assert rig.serving == [A]
     assert rig.truth.is_bad(C) and not rig.truth.is_bad(B)
 

@@ -71,7 +71,7 @@ def watched(
     **changes: Any,
 ) -> tuple[float, str] | None:
     """When the watch had enough of a build, and why; None when it never had."""
-    watcher, build = triggers.Watcher(triggers.Settings.parse(described(**changes)), BASELINE), Build()
+    watcher, build = triggers.Watcher(triggers.WatchSettings.parse(described(**changes)), BASELINE), Build()
     for step in range(int(seconds / 5)):
         at = step * 5.0
         usual = {"errors": 0.0, "failures": 0.01, "slow": 0.02, "growth": 0.0}
@@ -132,7 +132,7 @@ def test_five_unhealthy_minutes_in_a_row_are_too_many_and_interrupted_ones_are_n
 
 
 def test_without_a_baseline_only_limits_count() -> None:
-    watcher, build = triggers.Watcher(triggers.Settings.parse(described())), Build()
+    watcher, build = triggers.Watcher(triggers.WatchSettings.parse(described())), Build()
     for step in range(200):
         build.work(5, errors=0.0, failures=0.3, slow=1.0, growth=0.0)
         assert watcher.look(step * 5.0, None, build.page()) is None
@@ -144,7 +144,7 @@ def test_without_a_baseline_only_limits_count() -> None:
 
 
 def test_a_process_that_was_started_again_is_counted_anew() -> None:
-    watcher = triggers.Watcher(triggers.Settings.parse(described()), BASELINE)
+    watcher = triggers.Watcher(triggers.WatchSettings.parse(described()), BASELINE)
     build = Build()
     for step in range(100):
         if step % 20 == 0:
@@ -166,7 +166,7 @@ def test_a_process_that_was_started_again_is_counted_anew() -> None:
 )
 def test_a_watch_that_makes_no_sense_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(MobiusError) as caught:
-        triggers.Settings.parse(described(**changes))
+        triggers.WatchSettings.parse(described(**changes))
     assert caught.value.outcome == "invalid_input"
 
 
