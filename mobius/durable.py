@@ -10,6 +10,7 @@ only.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 TEMPORARY_PREFIX = ".mobius-tmp-"
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)  # of a full disk and an exhausted quota
 
 
 def fsync_dir(path: Path | str) -> None:
@@ -36,7 +38,7 @@ def write_bytes(path: Path | str, data: bytes, *, mode: int = 0o644, owner: tupl
 
     Args:
         mode: permission bits of the new file.
-        owner: `(uid, gid)`; the writer's own when left out.
+        owner: `(uid, gid)`; by default that of the process.
 
     Raises:
         OSError: nothing is changed then; ENOSPC leaves no temporary file behind.

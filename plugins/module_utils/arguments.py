@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from ansible_collections.mobius.dhash.plugins.module_utils.host.config import CONFIG_DIR
+from .host.config import CONFIG_DIR
 
 SERVICE: Final[dict[str, Any]] = {
     "service": {"type": "str", "required": True},

@@ -1,9 +1,9 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What two releases count while they serve side by side, and whether the new one is worse.
+"""Compares the metrics of two releases that serve side by side: whether the new one is worse.
 
-Which metrics these are, and how much worse is too much, is data (`Signal`), so that any service can be compared. Counts
-are taken as differences from the first look on: what an instance did before the gate began does not matter.
+The metrics and the limits are data (`MetricSignal`), so that any service can be compared. Counters count from the first
+reading on: what an instance did before the gate began does not matter.
 
 Source: the text format of Prometheus, version 0.0.4, and its `histogram_quantile` (linear within a bucket).
 """
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+from .errors import MobiusError
 
 _LINE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})?[ \t]+(\S+)(?:[ \t]+-?[0-9]+)?")
 _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"')
@@ -39,7 +39,7 @@ SIGNAL_SPEC: dict[str, dict[str, Any]] = {
 
 
 class UnreadableError(Exception):
-    """The metrics of an instance could not be made out; the message says why."""
+    """The metrics of an instance could not be read; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -49,21 +49,21 @@ class Selector:
     metric: str
     where: Mapping[str, re.Pattern[str]]
 
-    def takes(self, name: str, labels: Mapping[str, str]) -> bool:
+    def matches(self, name: str, labels: Mapping[str, str]) -> bool:
         return name == self.metric and all(
             pattern.fullmatch(labels.get(label, "")) is not None for label, pattern in self.where.items()
         )
 
 
 @dataclass(frozen=True)
-class Signal:
+class MetricSignal:
     """One figure of a release: a rate (`part` of `whole`), or a quantile of a `histogram`.
 
     Attributes:
         times: the new release may have so many times the old one's figure.
         floor: and any figure up to this one, so that three times nothing is still nothing.
-        limit: a figure over this is too much whatever the old release has; None for none.
-        samples: how much must have been counted before the figure says anything.
+        limit: a figure over this is too much whatever the old release has; None for no limit.
+        samples: how many samples the figure needs before it counts.
     """
 
     name: str
@@ -77,11 +77,11 @@ class Signal:
     samples: int
 
     @classmethod
-    def parse(cls, value: Mapping[str, Any]) -> Signal:
+    def parse(cls, value: Mapping[str, Any]) -> MetricSignal:
         """From a module's argument that `SIGNAL_SPEC` has checked.
 
         Raises:
-            MobiusError: `invalid_input` when it is neither a rate nor a quantile, or a number makes no sense.
+            MobiusError: `invalid_input` when it is neither a rate nor a quantile, or a number is out of range.
         """
         name = value["name"]
 
@@ -92,9 +92,7 @@ class Signal:
                     for item in value.get(key) or ()
                 )
             except re.error as error:
-                raise MobiusError(
-                    "invalid_input", f"The signal {name!r} has a pattern that is none: {error}."
-                ) from None
+                raise MobiusError("invalid_input", f"The signal {name!r} has an invalid pattern: {error}.") from None
 
         signal = cls(
             name,
@@ -119,7 +117,7 @@ class Signal:
         return signal
 
     @property
-    def settles(self) -> bool:
+    def may_recover(self) -> bool:
         """Whether a figure that is too high may come down by itself: a quantile of times does, once caches are warm."""
         return bool(self.histogram)
 
@@ -133,7 +131,7 @@ def parse_page(text: str) -> list[Series]:
     Raises:
         UnreadableError: a line that is neither a comment nor a series.
     """
-    found: list[Series] = []
+    page: list[Series] = []
     for line in text.splitlines():
         if not line.strip() or line.startswith("#"):
             continue
@@ -144,40 +142,40 @@ def parse_page(text: str) -> list[Series]:
             match = None
         if match is None:
             raise UnreadableError(f"its metrics have the line {line[:80]!r}")
-        found.append((match[1], dict(_LABEL.findall(match[2] or "")), value))
-    return found
+        page.append((match[1], dict(_LABEL.findall(match[2] or "")), value))
+    return page
 
 
-# what a signal has counted so far: the two numbers of a rate, or the cumulated buckets of a histogram by upper bound
+# the counters of a signal: the two numbers of a rate, or the cumulated buckets of a histogram by upper bound
 Counted = Mapping[Any, float]
 
 
-def count(signal: Signal, page: Iterable[Series]) -> Counted:
-    """What the page has counted for the signal; nothing counted yet is zero."""
-    if signal.settles:
+def count(signal: MetricSignal, page: Iterable[Series]) -> Counted:
+    """The counters of a signal on a page; a series that is missing counts zero."""
+    if signal.may_recover:
         buckets: dict[float, float] = {}
         for name, labels, value in page:
-            if any(selector.takes(name, labels) for selector in signal.histogram):
+            if any(selector.matches(name, labels) for selector in signal.histogram):
                 bound = float(labels.get("le", "nan"))
                 buckets[bound] = buckets.get(bound, 0.0) + value
         return buckets
     total = {"part": 0.0, "whole": 0.0}
     for name, labels, value in page:
         for key, selectors in (("part", signal.part), ("whole", signal.whole)):
-            total[key] += sum(value for selector in selectors if selector.takes(name, labels))
+            total[key] += sum(value for selector in selectors if selector.matches(name, labels))
     return total
 
 
 def _since(first: Counted, last: Counted) -> dict[Any, float]:
     change = {key: value - first.get(key, 0.0) for key, value in last.items()}
     if any(value < 0 for value in change.values()):
-        raise UnreadableError("its counters went back, so it was started again")
+        raise UnreadableError("its counters decreased, so it was restarted")
     return change
 
 
-def _figure(signal: Signal, change: Mapping[Any, float]) -> tuple[float | None, int]:
-    """The signal's figure and of how many samples; None of none."""
-    if not signal.settles:
+def _figure(signal: MetricSignal, change: Mapping[Any, float]) -> tuple[float | None, int]:
+    """The figure of the signal and its number of samples; None without samples."""
+    if not signal.may_recover:
         whole = change["whole"]
         return (change["part"] / whole if whole else None), int(whole)
     bounds = sorted(change)
@@ -196,23 +194,23 @@ def _figure(signal: Signal, change: Mapping[Any, float]) -> tuple[float | None, 
 
 
 @dataclass
-class Counting:
-    """What one instance has counted since the first look at it.
+class Counters:
+    """The counters of one instance since the first reading.
 
     Args:
-        page: gives its page of metrics; raises `OSError`, `http.client.HTTPException` or `UnreadableError`.
+        page: reads its page of metrics; raises `OSError`, `http.client.HTTPException` or `UnreadableError`.
     """
 
     page: Callable[[], str]
-    signals: Sequence[Signal]
+    signals: Sequence[MetricSignal]
     _first: list[Counted] | None = None
     _last: list[Counted] = field(default_factory=list)
 
-    def look(self) -> None:
-        """Read the page once more.
+    def read(self) -> None:
+        """Read the page again.
 
         Raises:
-            UnreadableError: it is none.
+            UnreadableError: it is not in Prometheus's text format.
         """
         series = parse_page(self.page())
         self._last = [count(signal, series) for signal in self.signals]
@@ -220,10 +218,10 @@ class Counting:
             self._first = self._last
 
     def figures(self) -> list[tuple[float | None, int]]:
-        """For each signal its figure and of how many samples.
+        """The figure and the number of samples of each signal.
 
         Raises:
-            UnreadableError: the counters went back.
+            UnreadableError: the counters decreased.
         """
         if self._first is None:
             return [(None, 0) for _ in self.signals]
@@ -232,43 +230,43 @@ class Counting:
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One signal of the new release beside the old one's."""
+class Comparison:
+    """One signal of the new release beside that of the old one."""
 
-    signal: Signal
+    signal: MetricSignal
     new: float | None
     new_samples: int
     old: float | None
     old_samples: int
-    compared: bool  # whether there is an old release to compare with
+    has_reference: bool  # whether there is an old release to compare with
 
     @property
-    def lacking(self) -> int:
-        """How many samples more are needed before the finding says anything."""
-        short = self.signal.samples - self.new_samples
-        return max(0, short, self.signal.samples - self.old_samples if self.compared else 0)
+    def missing_samples(self) -> int:
+        """How many more samples are needed before the figure counts."""
+        missing = self.signal.samples - self.new_samples
+        return max(0, missing, self.signal.samples - self.old_samples if self.has_reference else 0)
 
     @property
     def over(self) -> bool:
-        """Whether the new release is worse than it may be."""
+        """Whether the new release is over its limit."""
         if self.new is None:
             return False
         if self.signal.limit is not None and self.new > self.signal.limit:
             return True
         return (
-            self.compared
+            self.has_reference
             and self.old is not None
             and self.new > self.signal.floor
             and self.new > self.signal.times * self.old
         )
 
     def sentence(self, release: str) -> str:
-        """For people: what was found."""
+        """The figures in a sentence, without a full stop."""
         old = "" if self.old is None else f", and {self.old:.4g} of the release before"
         return f"The {self.signal.name} of {release} is {self.new or 0:.4g} over {self.new_samples} samples{old}"
 
     def as_dict(self) -> dict[str, Any]:
-        """For the evidence."""
+        """The comparison as the evidence keeps it."""
         rounded = {
             key: None if value is None else round(value, 6) for key, value in (("new", self.new), ("old", self.old))
         }
@@ -284,34 +282,34 @@ class Finding:
         }
 
 
-def compare(new: Counting, old: Counting | None) -> list[Finding]:
-    """Each signal of the new instance beside the old one's; `old` None when there is none to compare with.
+def compare(new: Counters, old: Counters | None) -> list[Comparison]:
+    """Compare each signal of the new instance with that of the old one; `old` is None without a reference.
 
     Raises:
-        UnreadableError: the counters of the new instance went back.
+        UnreadableError: the counters of the new instance decreased.
     """
     try:
-        before = [(None, 0) for _ in new.signals] if old is None else old.figures()
+        old_figures = [(None, 0) for _ in new.signals] if old is None else old.figures()
     except UnreadableError:
-        old, before = None, [(None, 0) for _ in new.signals]
+        old, old_figures = None, [(None, 0) for _ in new.signals]
     return [
-        Finding(signal, *mine, *theirs, old is not None)
-        for signal, mine, theirs in zip(new.signals, new.figures(), before, strict=True)
+        Comparison(signal, *new_figure, *old_figure, old is not None)
+        for signal, new_figure, old_figure in zip(new.signals, new.figures(), old_figures, strict=True)
     ]
 
 
 def selector(metric: str, where: Mapping[str, str]) -> Selector:
-    """The series of a metric whose labels match these regular expressions; raises `ValueError` for one that is none."""
+    """The series of a metric whose labels match these regular expressions; raises `ValueError` for an invalid one."""
     try:
         return Selector(str(metric), {label: re.compile(str(text)) for label, text in where.items()})
     except re.error as error:
         raise ValueError(f"{error}") from None
 
 
-def between(signal: Signal, first: Counted, last: Counted) -> tuple[float | None, int]:
-    """The signal's figure of what was counted from one `count` to a later one, and of how many samples.
+def figure_between(signal: MetricSignal, first: Counted, last: Counted) -> tuple[float | None, int]:
+    """The figure of a signal from one `count` to a later one, and its number of samples.
 
     Raises:
-        UnreadableError: the counters went back.
+        UnreadableError: the counters decreased.
     """
     return _figure(signal, _since(first, last))

@@ -21,11 +21,11 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.mobius.dhash.plugins.module_utils import comparison, durable
-from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
-from ansible_collections.mobius.dhash.plugins.module_utils.host.instance import admin_request
-from ansible_collections.mobius.dhash.plugins.module_utils.host.state import Pending, read_activation, read_pending
+from . import comparison, durable
+from .errors import MobiusError
+from .host.config import Host
+from .host.instance import admin_request
+from .host.state import Pending, read_activation, read_pending
 
 # (method, path, body, content type, time-out in seconds) -> (status, headers, body), as host.instance.admin_request
 Ask = Callable[[str, str, "bytes | None", "str | None", float], "tuple[int, Mapping[str, str], bytes]"]
@@ -181,7 +181,7 @@ class Settings:
     interval: float
     probes: Sequence[Probe] = ()
     metrics_path: str = "/metrics"
-    signals: Sequence[comparison.Signal] = ()
+    signals: Sequence[comparison.MetricSignal] = ()
 
     def __post_init__(self) -> None:
         if self.healthy_seconds <= 0 or self.interval <= 0:
@@ -213,7 +213,7 @@ class _Seen:
     state: str | None = None
     last_problem: str | None = None
     silent: bool = False  # whether the last sample got no answer
-    findings: list[comparison.Finding] = field(default_factory=list)
+    findings: list[comparison.Comparison] = field(default_factory=list)
     unmeasured: str | None = None  # why the last look at the new instance's metrics told nothing
     reference_lost: str | None = None  # why the old release is no longer compared with
     series: list[dict[str, Any]] = field(default_factory=list)
@@ -389,7 +389,7 @@ def _signals_are_good(settings: Settings, seen: _Seen) -> bool:
     return (
         seen.unmeasured is None
         and len(seen.findings) == len(settings.signals)
-        and not any(finding.lacking or finding.over for finding in seen.findings)
+        and not any(finding.missing_samples or finding.over for finding in seen.findings)
     )
 
 
@@ -399,8 +399,8 @@ class _Both:
     def __init__(self, ask: Ask, ask_old: Ask | None, settings: Settings) -> None:
         self.ask, self.ask_old = ask, ask_old
         self.path = settings.metrics_path
-        self.new = comparison.Counting(lambda: self._page(ask), settings.signals)
-        self.old = None if ask_old is None else comparison.Counting(lambda: self._page(ask_old), settings.signals)
+        self.new = comparison.Counters(lambda: self._page(ask), settings.signals)
+        self.old = None if ask_old is None else comparison.Counters(lambda: self._page(ask_old), settings.signals)
 
     def _page(self, ask: Ask) -> str:
         status, _, body = ask("GET", self.path, None, None, ANSWER_TIMEOUT)
@@ -415,7 +415,7 @@ class _Both:
             _FailedError: a probe was answered wrongly, or a rate is worse than it may be.
         """
         try:
-            self.new.look()
+            self.new.read()
             seen.unmeasured = None
             self._with_old(self._look_at_old, seen)
             seen.findings = comparison.compare(self.new, self.old)
@@ -423,10 +423,10 @@ class _Both:
             seen.unmeasured = f"its metrics could not be read ({e})"
             return
         for finding in seen.findings:
-            if finding.over and not finding.lacking and not finding.signal.settles:
+            if finding.over and not finding.missing_samples and not finding.signal.may_recover:
                 raise _FailedError(f"{finding.sentence(release)}.")
         share = min(1.0, seen.streak_seconds / settings.healthy_seconds)
-        behind = [finding.lacking - int(finding.signal.samples * (1 - share)) for finding in seen.findings]
+        behind = [finding.missing_samples - int(finding.signal.samples * (1 - share)) for finding in seen.findings]
         most = math.ceil(2 * max(signal.samples for signal in settings.signals) / settings.samples_wanted)
         for _ in range(min(most, max(0, *behind))):
             probe = next(probes, None)
@@ -444,7 +444,7 @@ class _Both:
 
     def _look_at_old(self, _: Ask) -> None:
         if self.old is not None:
-            self.old.look()
+            self.old.read()
 
     def _with_old(self, work: Callable[[Ask], object], seen: _Seen) -> None:
         """Ask the old instance; one that does not answer is not compared with any more."""
@@ -539,9 +539,9 @@ def _at_deadline(release: str, settings: Settings, seen: _Seen) -> tuple[str, st
         return "fail", f"{release} was never healthy {within}: {seen.last_problem}."
     if settings.signals and seen.unmeasured is not None:
         return "error", f"{release} could not be judged {within}: {seen.unmeasured}."
-    if worse := [finding for finding in seen.findings if finding.over and not finding.lacking]:
+    if worse := [finding for finding in seen.findings if finding.over and not finding.missing_samples]:
         return "fail", f"{worse[0].sentence(release)}, {within}."
-    if lacking := [finding for finding in seen.findings if finding.lacking]:
+    if lacking := [finding for finding in seen.findings if finding.missing_samples]:
         few = lacking[0]
         return (
             "inconclusive",

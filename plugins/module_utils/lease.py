@@ -1,9 +1,9 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The lock between runs: a lease on each host, judged by that host's own clock.
+"""The lock between runs: a lease on each host, measured by the clock of that host.
 
 `lease.json` (read by `host/state.py`) is in the run folder, in memory, so that a reboot ends it. It changes only under
-the lock that the executor holds, so a lease is checked and the host is switched in one step: a run that wakes up late
+the lock that the executor holds, so a lease is checked and the host is switched in one step: a run that was suspended
 is refused by the switch itself. A lease keeps the token of the activation record. A rollback needs no lease, but it
 raises the token and thereby fences the run that holds one.
 """
@@ -13,28 +13,29 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from ansible_collections.mobius.dhash.plugins.module_utils import durable
-from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Executor
-from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import HostPlan, Observation
-from ansible_collections.mobius.dhash.plugins.module_utils.host.state import Lease, read_activation, read_lease
+from . import durable
+from .errors import MobiusError
+from .host.executor import Executor
+from .host.plan import HostPlan, Observation
+from .host.state import Lease, read_activation, read_lease
 
 LEASE_MAX_SECONDS = 86_400.0
 
 
 def _make_refusal(lease: Lease, now: float) -> MobiusError:
-    """Who holds the lock, since when and for how long."""
-    left = max(0.0, lease.expires - now)
+    """The failure that names who holds the lock, since when and for how long."""
+    remaining = max(0.0, lease.expires - now)
     return MobiusError(
         "locked",
-        f"The run {lease.run} of {lease.actor} has held this host since {lease.since}, and for {left:.0f} s from now.",
+        f"The run {lease.run} of {lease.actor} has held this host since {lease.since},"
+        f" and for {remaining:.0f} s from now.",
     )
 
 
 def find_refusal(executor: Executor, run: str) -> MobiusError | None:
     """The `locked` failure that `run` would meet now; None when it could acquire the lock, or holds it."""
     lease = read_lease(executor.host)
-    if lease is None or lease.run == run or not lease.live(executor.clock(), executor.boot()):
+    if lease is None or lease.run == run or not lease.is_live(executor.clock(), executor.boot()):
         return None
     return _make_refusal(lease, executor.clock())
 
@@ -100,8 +101,8 @@ def _renew(executor: Executor, run: str, seconds: float | None = None) -> None:
     """Require that the run holds the lock, and restart its time. An expired lease counts until another is acquired."""
     lease = read_lease(executor.host)
     if lease is None or lease.run != run:
-        actor = f"the run {lease.run} of {lease.actor} has it" if lease else "nobody has it"
-        raise MobiusError("fenced", f"The run {run} no longer holds the lock of this host: {actor}.")
+        holder = f"the run {lease.run} of {lease.actor} holds it" if lease else "no run holds it"
+        raise MobiusError("fenced", f"The run {run} no longer holds the lock of this host: {holder}.")
     activation = read_activation(executor.host)
     if activation.token != lease.token and (activation.last or {}).get("run") != run:
         raise MobiusError("fenced", f"This host was rolled back or switched while the run {run} was at work.")

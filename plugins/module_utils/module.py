@@ -31,7 +31,7 @@ def report_failure(module: AnsibleModule, **fields: Any) -> Iterator[None]:
 
 
 def actor_of(module: AnsibleModule) -> Actor:
-    """Who acts, for the journal: Ansible, with the run and the reason that the module was given."""
+    """Who acts, for the journal: Ansible, with the run and the reason in the arguments of the module."""
     return Actor("ansible", module.params.get("run") or None, module.params.get("reason") or None)
 
 

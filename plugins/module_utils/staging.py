@@ -12,10 +12,10 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.mobius.dhash.plugins.module_utils import manifest, signer
-from ansible_collections.mobius.dhash.plugins.module_utils.disk_space import SpaceNeed
-from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
+from . import signer, staged_tree
+from .disk_space import SpaceNeed
+from .errors import MobiusError
+from .host.config import Host
 
 EXPECT: dict[str, Any] = {
     "type": "dict",
@@ -70,7 +70,7 @@ def tree_need(host: Host, expect: Mapping[str, Any]) -> SpaceNeed:
     folder = host.releases_dir
     left = sum(
         path.lstat().st_size
-        for top in (folder.glob(f"{manifest.STAGING_PREFIX}*") if folder.is_dir() else ())
+        for top in (folder.glob(f"{staged_tree.STAGING_PREFIX}*") if folder.is_dir() else ())
         for path in top.rglob("*")
     )
     size = expect["needs_bytes"] + expect["bundle_bytes"] + _RESERVE

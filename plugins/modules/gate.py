@@ -190,7 +190,7 @@ def main() -> None:
             module.params["interval"],
             [gate.Probe.parse(value) for value in module.params["probes"]],
             module.params["metrics_path"],
-            [comparison.Signal.parse(value) for value in module.params["signals"]],
+            [comparison.MetricSignal.parse(value) for value in module.params["signals"]],
         )
         host = require_tool(module.params["service"], module.params["config_dir"])
         if module.check_mode:

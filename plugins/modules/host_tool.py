@@ -1,16 +1,16 @@
 #!/usr/bin/python
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Installs the command `mobius-host` or `mobius-backup` and tells it of a service."""
+"""Module: installs the command `mobius-host` or `mobius-backup`, and describes a service to it."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: host_tool
-short_description: Installs the command mobius-host or mobius-backup, and tells it of a service
+short_description: Installs the command mobius-host or mobius-backup, and describes a service to it
 description:
-  - Writes the very code that the modules of this collection use to the host, and a launcher that starts it.
-  - The launcher is written last and in one step, so the command is always a whole version, the old one or the new one.
+  - Writes the code that the modules of this collection use to the host, and a launcher that starts it.
+  - The launcher is written last and in one step, so the command is always one whole version, the old or the new one.
   - With O(config), also writes the description of a service that the command and the modules read.
 version_added: "0.1.0"
 author: MOBIUS contributors
@@ -19,18 +19,18 @@ attributes:
   diff_mode: {support: full, description: "Shows the version of the command, and the description of the service."}
 options:
   tool:
-    description: V(host) switches, reverts and watches; V(backup) is what a host's own timers run.
+    description: V(host) switches, reverts and watches; V(backup) is run by the timers of the host.
     type: str
     choices: [host, backup]
     default: host
   lib_dir:
-    description: Folder of the code, one folder per version in it; C(/usr/local/lib/<tool>) when left out.
+    description: Folder of the code, with one folder per version; by default C(/usr/local/lib/<tool>).
     type: path
   command:
-    description: Path of the command; C(/usr/local/bin/<tool>) when left out.
+    description: Path of the command; by default C(/usr/local/bin/<tool>).
     type: path
   config_dir:
-    description: Folder of the services' descriptions; C(/etc/<tool>) when left out.
+    description: Folder of the service descriptions; by default C(/etc/<tool>).
     type: path
   service:
     description: Name of the service that O(config) describes.
@@ -62,7 +62,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 digest:
-  description: What tells this version of the command from another.
+  description: The digest that identifies this version of the command.
   returned: success
   type: str
 previous:
@@ -79,7 +79,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import durable
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.console import BACKUP_TOOL_MODULES
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.host.config import SCHEMA, SERVICE_NAME
+from ansible_collections.mobius.dhash.plugins.module_utils.host.config import SCHEMA
 from ansible_collections.mobius.dhash.plugins.module_utils.host.install import (
     PACKAGE,
     TOOL_MODULES,
@@ -88,42 +88,42 @@ from ansible_collections.mobius.dhash.plugins.module_utils.host.install import (
     tool_digest,
     tool_sources,
 )
+from ansible_collections.mobius.dhash.plugins.module_utils.manifest import SERVICE_NAME
 from ansible_collections.mobius.dhash.plugins.module_utils.module import report_failure
 
 PACKAGE_PATH = PACKAGE.replace(".", "/")
-# the name of a version's folder: what else lies beside it is somebody else's
 # by tool: the files of its code, and the one that has its `main`
 TOOLS = {
     "host": (TOOL_MODULES, "host.console"),
     "backup": (BACKUP_TOOL_MODULES, "backup.console"),
 }
-VERSION = re.compile(r"[0-9a-f]{12}")
+VERSION_FOLDER = re.compile(r"[0-9a-f]{12}")
 
 
 def _text(path: Path) -> str | None:
-    """The content of a file; None when it is missing or no text of ours."""
+    """The content of a file; None when it is missing or not UTF-8."""
     try:
         return path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
         return None
 
 
-def _wanted(params: dict[str, object], sources: dict[str, str], digest: str) -> dict[Path, tuple[str, int]]:
+def _expected_files(params: dict[str, object], sources: dict[str, str], digest: str) -> dict[Path, tuple[str, int]]:
     """Every file with its text and mode; the launcher last."""
     folder = Path(str(params["lib_dir"])) / digest / PACKAGE_PATH
     command = Path(str(params["command"]))
-    wanted = {folder / name: (text, 0o644) for name, text in sources.items()}
+    expected = {folder / name: (text, 0o644) for name, text in sources.items()}
     if params["config"] is not None:
         service, config = str(params["service"]), params["config"]
         if not isinstance(config, dict) or not SERVICE_NAME.fullmatch(service):
-            raise MobiusError("invalid_input", f"{service!r} is no name of a service.")
+            raise MobiusError("invalid_input", f"{service!r} is not a valid service name.")
         content = {**config, "schema": SCHEMA, "service": service, "command": str(command)}
         path = Path(str(params["config_dir"])) / f"{service}.json"
-        wanted[path] = (durable.json_bytes(content).decode(), 0o644)
+        expected[path] = (durable.json_bytes(content).decode(), 0o644)
     entry = TOOLS[str(params["tool"])][1]
     text = launcher(str(params["lib_dir"]), digest, entry, str(params["config_dir"]))
-    wanted[command] = (text, 0o755)
-    return wanted
+    expected[command] = (text, 0o755)
+    return expected
 
 
 def _mode(path: Path) -> int:
@@ -136,10 +136,10 @@ def _install(path: Path, text: str, mode: int) -> None:
 
 
 def _old_versions(lib_dir: Path, digest: str, before: str | None) -> list[Path]:
-    """What a new version replaces, but for the one before: a guard that is just running still uses it."""
+    """The versions to remove; not the previous one, which a running guard still uses."""
     if digest == before:
         return []
-    versions = (path for path in lib_dir.glob("*") if VERSION.fullmatch(path.name) and path.is_dir())
+    versions = (path for path in lib_dir.glob("*") if VERSION_FOLDER.fullmatch(path.name) and path.is_dir())
     return sorted(path for path in versions if path.name not in (digest, before))
 
 
@@ -169,13 +169,13 @@ def main() -> None:
         sources = tool_sources(TOOLS[module.params["tool"]][0])
         digest = tool_digest(sources)
         before = installed_digest(module.params["command"])
-        wanted = _wanted(module.params, sources, digest)
-        present = {path: _text(path) for path in wanted}
-        changes = [path for path, (text, mode) in wanted.items() if present[path] != text or _mode(path) != mode]
+        expected = _expected_files(module.params, sources, digest)
+        present = {path: _text(path) for path in expected}
+        changes = [path for path, (text, mode) in expected.items() if present[path] != text or _mode(path) != mode]
         old = _old_versions(Path(module.params["lib_dir"]), digest, before)
         if not module.check_mode:
             for path in changes:
-                _install(path, *wanted[path])
+                _install(path, *expected[path])
             for path in old:
                 shutil.rmtree(path)
     module.exit_json(
@@ -183,8 +183,8 @@ def main() -> None:
         digest=digest,
         previous=before or "",
         diff={
-            "before": _summary(name, {path: present[path] for path in wanted}, before, old),
-            "after": _summary(name, {path: text for path, (text, _) in wanted.items()}, digest, []),
+            "before": _summary(name, {path: present[path] for path in expected}, before, old),
+            "after": _summary(name, {path: text for path, (text, _) in expected.items()}, digest, []),
         },
     )
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: instance
-short_description: Has a release run in standby, or not run
+short_description: Starts the instance of a release in standby, or stops it
 description:
-  - An instance in standby is warm and answers on its own admin socket only; what serves goes on serving.
-  - An instance asks the host's truth when it starts, so that of the release which is to serve is left alone.
+  - An instance in standby is warm and answers on its admin socket only; the release that serves is not affected.
+  - An instance reads its role from the activation record when it starts, so the instance of the confirmed release serves.
 version_added: "0.1.0"
 author: MOBIUS contributors
 extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.run, mobius.dhash.mobius_host.lease]
@@ -24,16 +24,16 @@ options:
     required: true
   state:
     description:
-      - V(standby) means running and answering; an instance that serves is that too.
+      - V(standby) means running and answering; that includes an instance that serves.
       - V(stopped) means not running. The instance that serves is never stopped.
     type: str
     choices: [standby, stopped]
     default: standby
   timeout:
-    description: Seconds the instance has to become ready; the host's own setting when left out.
+    description: Seconds the instance has to become ready; by default the setting of the host.
     type: float
   assume_staged:
-    description: In check mode, take the release as staged, because an earlier task of the same run has predicted so.
+    description: In check mode, assume that the release is staged, because an earlier task of the same run has predicted so.
     type: bool
     default: false
 """
@@ -52,7 +52,7 @@ release:
   returned: success
   type: str
 state:
-  description: The state that was asked for.
+  description: The state from the arguments.
   returned: success
   type: str
 actions:
@@ -61,7 +61,7 @@ actions:
   type: list
   elements: str
 note:
-  description: One sentence for people on where the host is then.
+  description: One sentence on the state of the host afterwards.
   returned: success
   type: str
 confirmed:

@@ -7,23 +7,23 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: lease
-short_description: Takes the lock of a host for a run, or lets go of it
+short_description: Acquires the lock of a host for a run, or releases it
 description:
-  - A lease on the host, judged by the host's own clock. Every module of the run that names it renews it, and is refused
-    (C(fenced)) once another run has it, or a rollback has switched the host.
-  - A run that died holds nobody up for longer than its lease lasts; a reboot ends it, too.
-  - M(mobius.dhash.rollback) takes none and asks for none.
+  - A lease on the host, measured by the clock of the host. Every module of the run that requires it renews it, and is refused
+    (C(fenced)) once another run holds it, or a rollback has switched the host.
+  - A run that died blocks others for no longer than its lease lasts; a reboot ends the lease as well.
+  - M(mobius.dhash.rollback) neither acquires nor requires it.
 version_added: "0.2.0"
 author: MOBIUS contributors
 extends_documentation_fragment: [mobius.dhash.mobius_host]
 attributes:
   check_mode:
     support: full
-    description: Takes nothing. Another run's lease is reported as RV(finding), and no refusal.
-  diff_mode: {support: none, description: "A lease is a sign of life and never a change of the host."}
+    description: Acquires nothing. The lease of another run is reported as RV(finding), not refused.
+  diff_mode: {support: none, description: "A lease is never a change of the host."}
 options:
   state:
-    description: V(held) takes or renews it, V(free) lets go of it when it is this run's.
+    description: V(held) acquires or renews it, V(free) releases it when this run holds it.
     type: str
     choices: [held, free]
     default: held
@@ -32,16 +32,16 @@ options:
     type: str
     required: true
   actor:
-    description: Who asked for the run, for those who are refused.
+    description: Who started the run; shown to runs that are refused.
     type: str
     default: somebody
   seconds:
-    description: How long it lasts after each sign of life. Above 0, and a day at most.
+    description: How long it lasts after each renewal. Above 0, and a day at most.
     type: float
     default: 300
   wait:
     description:
-      - Seconds to wait for another run's lease that shows no sign of life. One that is renewed meanwhile is alive, and the
+      - Seconds to wait for the lease of another run to expire. When it is renewed meanwhile, its run is alive, and the
         refusal comes at once.
     type: float
     default: 0
@@ -86,7 +86,7 @@ def _acquire_in_time(executor: Executor, run: str, actor: str, seconds: float, w
             lease.acquire(executor, run, actor, since, seconds)
             return
         except MobiusError as error:
-            # a lease that moves has a living holder
+            # a lease that changes has a living holder
             if (
                 error.outcome != "locked"
                 or executor.clock() >= until

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: mark
-short_description: Marks a release bad on a host, or takes the mark back
+short_description: Marks a release bad on a host, or removes the mark
 description:
-  - A release that is marked bad is not promoted on this host and not rolled back to, unless it is asked for by name.
+  - A release that is marked bad is not promoted on this host, and is a rollback target only when it is named.
   - A release that was refused before it ever served is recorded in the history as well.
 version_added: "0.1.0"
 author: MOBIUS contributors
@@ -55,7 +55,7 @@ actions:
   type: list
   elements: str
 note:
-  description: One sentence for people on where the host is then.
+  description: One sentence on the state of the host afterwards.
   returned: success
   type: str
 confirmed:

@@ -1,34 +1,34 @@
 #!/usr/bin/python
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Module: asks one instance, on its own admin socket, requests whose answers are known."""
+"""Module: sends probes to one instance, on its admin socket, and compares the responses."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: probe
-short_description: Asks a release's own instance requests whose answers are known
+short_description: Sends probes to the instance of a release, and compares the responses
 description:
-  - Sends requests to the admin socket of one instance, so that no other instance can answer in its place, and compares the answers.
-  - An observation, so it never changes anything. In check mode, where the instance may not be running yet, it says so and predicts nothing.
+  - Sends requests to the admin socket of one instance, where no other instance can answer, and compares the responses.
+  - Never changes anything. In check mode, where the instance may not be running yet, it predicts nothing.
 version_added: "0.1.0"
 author: MOBIUS contributors
 extends_documentation_fragment: [mobius.dhash.mobius_host]
 attributes:
-  check_mode: {support: full, description: "Asks an instance that is running; says C(predicted=unknown) when it is not."}
+  check_mode: {support: full, description: "Probes an instance that is running; returns C(predicted=unknown) when it is not."}
   diff_mode: {support: full, description: "Never changes anything, so there is no difference to show."}
 options:
   release:
-    description: The release whose instance is asked.
+    description: The release whose instance is probed.
     type: str
     required: true
   probes:
-    description: The requests, asked in this order until one is answered wrongly.
+    description: The requests, sent in this order until a response is wrong.
     type: list
     elements: dict
     required: true
     suboptions:
-      name: {description: "What a person calls it.", type: str, required: true}
+      name: {description: "The name, for messages.", type: str, required: true}
       method: {description: "The HTTP method.", type: str, choices: [GET, POST], default: GET}
       path: {description: "The path, with its query.", type: str, required: true}
       content_type: {description: "The type of the body.", type: str}
@@ -36,15 +36,15 @@ options:
       body_file:
         description: A file on the control node with the body, beside the playbook, in the role's C(files) or under O(body_dir).
         type: path
-      status: {description: "The status that must come.", type: int, default: 200}
+      status: {description: "The expected status.", type: int, default: 200}
       json:
-        description: What the answer's JSON object must hold; keys that are not named here do not matter.
+        description: What the JSON object of the response must hold; other keys do not matter.
         type: dict
   body_dir:
-    description: The folder on the control node in which C(body_file) is looked up.
+    description: The folder on the control node that C(body_file) is relative to.
     type: path
   timeout:
-    description: Seconds that one answer may take.
+    description: Seconds that one response may take.
     type: float
     default: 10
 """
@@ -65,16 +65,16 @@ EXAMPLES = r"""
 
 RETURN = r"""
 probes:
-  description: How many were asked and answered as they must be.
+  description: How many responses were as expected.
   returned: always
   type: int
 mismatch:
-  description: The first probe that was answered otherwise, with C(name), C(wanted) and C(got).
+  description: The first probe whose response differs, with C(name), C(wanted) and C(got).
   returned: when there is one
   type: dict
 predicted:
   description: V(unknown) when the instance is not running.
-  returned: in check mode, when nothing could be asked
+  returned: in check mode, when nothing could be probed
   type: str
 """
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: promotion
-short_description: Lets a release serve, provisionally and then for good, or takes it back
+short_description: Promotes a release, provisionally and then for good, or reverts it
 description:
-  - Goes through V(canary), V(provisional) and V(confirmed), each of which holds or is brought about.
-  - What is not confirmed before its deadline, the host takes back by itself, whatever became of the controller.
+  - Goes through V(canary), V(provisional) and V(confirmed).
+  - The host reverts a promotion by itself when it is not confirmed before its deadline, even without the control node.
   - A release that is confirmed and serves is left alone by the first three states.
 version_added: "0.1.0"
 author: MOBIUS contributors
@@ -20,8 +20,8 @@ attributes:
     support: full
     description:
       - Predicts from the same comparison that the real run acts on.
-      - The earlier stages of the same promotion are taken as done, since the tasks before have predicted them.
-  diff_mode: {support: full, description: "Shows the truth, what is pending and the instances, before and after."}
+      - The earlier stages of the same promotion count as done, since the tasks before have predicted them.
+  diff_mode: {support: full, description: "Shows the activation record, the pending promotion and the instances, before and after."}
 options:
   release:
     description: Release id.
@@ -31,22 +31,22 @@ options:
     description:
       - V(canary), the release serves beside the confirmed one, and the guard waits for the deadline.
       - V(provisional), it serves alone; the confirmed one stands by, warm.
-      - V(renewed), the promotion goes on, with its deadline counted from now; this proves that it is pending and this run's.
-        It is a sign of life and never a change.
+      - V(renewed), the promotion stays pending, with its deadline counted from now. It fails unless the promotion is pending and
+        of this run, and never reports a change.
       - V(confirmed), it is what the host serves from now on. Only it and the previous one keep running.
-      - V(reverted), what served before serves, and the release does not run. On a first install nothing serves then.
-        A release that is confirmed is left alone, since there is nothing provisional to take back.
+      - V(reverted), the confirmed release serves, and this one does not run. On a first install nothing serves then.
+        A release that is confirmed is left alone, since there is no promotion to revert.
     type: str
     choices: [canary, provisional, renewed, confirmed, reverted]
     required: true
   deadline:
     description:
-      - Seconds from V(canary), and again from V(provisional), in which the next step has to come.
+      - Seconds from V(canary), and again from V(provisional), within which the next step must follow.
       - Above 0, and a day at most.
     type: float
     default: 300
   run:
-    description: Id of the run. A later step of another run is refused; V(canary) by another run takes the promotion over.
+    description: Id of the run. A later step of another run is refused; V(canary) by another run takes over the promotion.
     type: str
   reason:
     description: Why, for the host's journal and history.
@@ -56,11 +56,11 @@ options:
     type: bool
     default: false
   retry_bad:
-    description: With O(state=canary), promote a release though it is marked bad on this host. No later stage asks.
+    description: With O(state=canary), promote a release although it is marked bad on this host. Later stages do not check the mark.
     type: bool
     default: false
   assume_staged:
-    description: In check mode, take the release as staged, because an earlier task of the same run has predicted so.
+    description: In check mode, assume that the release is staged, because an earlier task of the same run has predicted so.
     type: bool
     default: false
 """
@@ -88,7 +88,7 @@ release:
   returned: success
   type: str
 state:
-  description: The state that was asked for.
+  description: The state from the arguments.
   returned: success
   type: str
 actions:
@@ -97,7 +97,7 @@ actions:
   type: list
   elements: str
 note:
-  description: One sentence for people on where the host is then.
+  description: One sentence on the state of the host afterwards.
   returned: success
   type: str
 confirmed:
@@ -161,7 +161,7 @@ def main() -> None:
         assume_staged=module.check_mode and module.params["assume_staged"],
     )
     with report_failure(module):
-        # an infinite deadline would never revert, and after one in the past the release would serve all the same
+        # an infinite deadline would never revert, and with one in the past the release would serve all the same
         if not 0 < promotion.deadline <= DEADLINE_MAX_SECONDS:
             reason = (
                 f"deadline is {promotion.deadline:g}, which is not above 0 and up to {DEADLINE_MAX_SECONDS} seconds."

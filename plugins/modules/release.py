@@ -98,7 +98,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import arguments, durable, lease, manifest, staging
+from ansible_collections.mobius.dhash.plugins.module_utils import (
+    arguments,
+    durable,
+    lease,
+    manifest,
+    staged_tree,
+    staging,
+)
 from ansible_collections.mobius.dhash.plugins.module_utils.disk_space import require_space
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
@@ -152,13 +159,13 @@ def _staged(module: AnsibleModule, host: Host) -> dict[str, Any]:
     before = {"release": release, "state": "absent"}
     problems: list[str] = []
     if (host.releases_dir / release).exists():
-        problems = manifest.verify_tree(host.releases_dir / release)
+        problems = staged_tree.verify_tree(host.releases_dir / release)
         if not problems:
             return {"changed": False, **known}
         if user := _user_of(host, release):
             raise MobiusError(
                 "tree_damaged",
-                f"{release} is staged but damaged ({manifest.summary(problems)}), and {user}.",
+                f"{release} is staged but damaged ({staged_tree.summary(problems)}), and {user}.",
                 do_next="Roll back or promote to another release, then deploy this one's bundle again.",
             )
         before = {"release": release, "state": "damaged", "differences": problems}
@@ -175,7 +182,7 @@ def _staged(module: AnsibleModule, host: Host) -> dict[str, Any]:
         if problems and (user := _user_of(host, release)):
             raise MobiusError("tree_damaged", f"{release} is staged but damaged, and {user} by now.")
         try:
-            manifest.stage(
+            staged_tree.stage(
                 module.params["src"],
                 host.releases_dir,
                 expect["sha256"],
@@ -203,7 +210,7 @@ def _absent(module: AnsibleModule, host: Host) -> dict[str, Any]:
         if not module.check_mode:
             try:
                 if staged:
-                    manifest.unstage(release, host.releases_dir)
+                    staged_tree.unstage(release, host.releases_dir)
                 for path in leftovers:
                     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
             except OSError as e:
@@ -235,7 +242,7 @@ def _user_of(host: Host, release: str) -> str | None:
 
 
 def _from_oserror(error: OSError, host: Host) -> MobiusError:
-    if error.errno in manifest.FULL:
+    if error.errno in durable.DISK_FULL_ERRNOS:
         return MobiusError(
             "disk_full", f"{host.releases_dir} became full while the release was written; it is not staged."
         )

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: release_info
-short_description: Tells what releases of a service a host keeps, and what it serves
+short_description: Reports the releases that a host keeps of a service, and which one serves
 description:
-  - Reads the truth, what is pending, the staged releases and their instances. A host that is not prepared is told as such.
+  - Reads the activation record, the pending promotion, the staged releases and their instances. A host that is not
+    prepared is reported with RV(provisioned=false).
 version_added: "0.1.0"
 author: MOBIUS contributors
 extends_documentation_fragment: [mobius.dhash.mobius_host]
@@ -53,8 +54,8 @@ pending:
   type: dict
 watch:
   description: >-
-    The C(release) whose monitoring window is open, with the seconds C(remaining); null when none is. Until its end the release before stays
-    warm, and C(mobius-host watch) goes back to it when the confirmed one turns out badly.
+    The C(release) whose monitoring window is open, with the seconds C(remaining); null when none is. Until its end the previous release stays
+    warm, and C(mobius-host watch) rolls back to it on a trigger.
   returned: success
   type: dict
 token:
@@ -90,7 +91,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Acto
 from ansible_collections.mobius.dhash.plugins.module_utils.host.status import status
 from ansible_collections.mobius.dhash.plugins.module_utils.module import report_failure
 
-NOTHING: dict[str, Any] = {
+EMPTY_FACTS: dict[str, Any] = {
     "confirmed": None,
     "previous": None,
     "serving": [],
@@ -116,11 +117,11 @@ def main() -> None:
         except MobiusError as error:
             if error.outcome != "not_provisioned":
                 raise
-            module.exit_json(changed=False, service=service, provisioned=False, tool_digest_ok=False, **NOTHING)
-        right = installed_digest(host.command) == tool_digest()
+            module.exit_json(changed=False, service=service, provisioned=False, tool_digest_ok=False, **EMPTY_FACTS)
+        is_same_version = installed_digest(host.command) == tool_digest()
         observed = Executor(host, Actor("ansible")).observe()
         facts = status(host, observed)
-    module.exit_json(changed=False, provisioned=True, tool_digest_ok=right, **facts)
+    module.exit_json(changed=False, provisioned=True, tool_digest_ok=is_same_version, **facts)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ import contextlib
 import dataclasses
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import arguments, manifest
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, staged_tree
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.retention import surplus_releases
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.store import list_backups
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
@@ -107,7 +107,7 @@ def main() -> None:
                 observation = _predict_promotion(observation, confirmed, assume_staged=module.params["assume_staged"])
             removed = surplus_releases(observation, keep, required=required)
             for release in removed if not module.check_mode else ():
-                manifest.unstage(release, host.releases_dir)
+                staged_tree.unstage(release, host.releases_dir)
     before, after = sorted(observation.staged), sorted(observation.staged - set(removed))
     module.exit_json(
         changed=bool(removed),

@@ -7,28 +7,28 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: rollback
-short_description: Goes back to an earlier release, at once
+short_description: Rolls back to an earlier release, at once
 description:
-  - Does what C(mobius-host rollback) does, the release before (or O(to)) serves as the truth, and the one that was left is
-    marked bad. Done twice, it goes back two steps.
-  - A promotion that is not confirmed is what is taken back first.
+  - Does what C(mobius-host rollback) does, the previous release (or O(to)) serves and is confirmed, and the present one is
+    marked bad. Run twice, it rolls back two steps.
+  - A pending promotion is reverted first.
   - A rollback that was killed is completed, and not counted as another step.
 version_added: "0.1.0"
 author: MOBIUS contributors
 extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.run]
 attributes:
   check_mode: {support: full, description: "Predicts from the same comparison that the real run acts on."}
-  diff_mode: {support: full, description: "Shows the truth, what is pending and the instances, before and after."}
+  diff_mode: {support: full, description: "Shows the activation record, the pending promotion and the instances, before and after."}
 options:
   to:
-    description: The release to go back to, any kept one, also one that was marked bad; when left out, the one before.
+    description: The release to roll back to, any kept one, also one that is marked bad; by default the previous one.
     type: str
   reason:
     description: Why, for the host's journal and history.
     type: str
   head:
     description:
-      - Head of the history of runs (the fact C(mobius_run_head)), which the host keeps once it has gone back, or has failed to.
+      - Head of the history of runs (the fact C(mobius_run_head)), which the host keeps once it has rolled back, or has failed to.
       - A host that cannot keep it warns.
     type: dict
   witness_dir:
@@ -38,7 +38,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Go back to the release before
+- name: Roll back to the previous release
   mobius.dhash.rollback:
     service: mobius-dhash
     reason: The pictures are hashed wrongly.
@@ -51,7 +51,7 @@ actions:
   type: list
   elements: str
 note:
-  description: One sentence for people on where the host is then.
+  description: One sentence on the state of the host afterwards.
   returned: success
   type: str
 confirmed:
@@ -104,27 +104,27 @@ def main() -> None:
     )
     actor = Actor("ansible", module.params["run"] or None, module.params["reason"] or None)
     started = time.monotonic()
-    told: dict[str, Any] = {"left": witness.confirmed(module.params)}
+    result: dict[str, Any] = {"left": witness.confirmed(module.params)}
     failure: dict[str, Any] | None = None
     try:
-        # no version of the installed command stands in the way of going back: the state files say what they are
+        # no version check of the installed command may block a rollback: the state files carry their schema
         executor = Executor(Host.load(module.params["service"], module.params["config_dir"]), actor)
         plan = executor.run(
             lambda observed: plan_rollback(observed, module.params["to"] or None, actor), check=module.check_mode
         )
-        told = {"left": plan.before.activation.confirmed, "seconds": round(time.monotonic() - started, 3)}
-        told.update(plan.result())
+        result = {"left": plan.before.activation.confirmed, "seconds": round(time.monotonic() - started, 3)}
+        result.update(plan.result())
     except (MobiusError, OSError) as error:
         failure = failure_result(error)
     if module.params["head"]:
-        # only now: nothing is done on a host before it goes back
+        # only now: nothing may delay the rollback
         problem = None if module.check_mode else witness.keep(module.params["witness_dir"], module.params["head"])
         if problem is not None:
             module.warn(problem)
-        told["witnessed"] = not module.check_mode and problem is None
+        result["witnessed"] = not module.check_mode and problem is None
     if failure is not None:
-        module.fail_json(**told, **failure)
-    module.exit_json(**told)
+        module.fail_json(**result, **failure)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

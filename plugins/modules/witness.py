@@ -9,9 +9,9 @@ DOCUMENTATION = r"""
 module: witness
 short_description: Keeps the head of the history of runs on a host
 description:
-  - Adds the head to the host's own list, unless it is the last one there. M(mobius.dhash.run) runs it on every host.
-  - What is kept is evidence and no state of the service, so it never reports a change.
-  - A host that cannot keep it is told as not witnessed and does not fail, so that a rollback can always run.
+  - Appends the head to the list on the host, unless it is the last one there. M(mobius.dhash.run) runs it on every host.
+  - The list is evidence, not a state of the service, so it never reports a change.
+  - A host that cannot keep it reports RV(witnessed=false) and does not fail, so that a rollback can always run.
 version_added: "0.1.0"
 author: MOBIUS contributors
 extends_documentation_fragment: [mobius.dhash.mobius_host]
@@ -28,7 +28,7 @@ options:
     type: path
     default: /var/lib/mobius-witness
   service:
-    description: Name of the service whose confirmed release is told.
+    description: Name of the service whose confirmed release is reported.
     required: false
 """
 

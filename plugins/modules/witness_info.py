@@ -1,15 +1,15 @@
 #!/usr/bin/python
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Tells what a host has seen of the history of runs."""
+"""Reads what a host keeps of the history of runs."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: witness_info
-short_description: Tells what a host has seen of the history of runs
+short_description: Reads what a host keeps of the history of runs
 description:
-  - Reads the heads that M(mobius.dhash.witness) kept, and the host's own journal of switches.
+  - Reads the heads that M(mobius.dhash.witness) kept, and the host's journal of switches.
 version_added: "0.1.0"
 author: MOBIUS contributors
 extends_documentation_fragment: [mobius.dhash.mobius_host]
@@ -27,10 +27,10 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Ask the witness
+- name: Read the heads on the host
   mobius.dhash.witness_info:
     service: mobius-dhash
-  register: seen
+  register: witness
 """
 
 RETURN = r"""

@@ -201,7 +201,7 @@ def signed_by(bundle: manifest.Bundle, signers: Path) -> str:
 def from_oserror(error: OSError) -> MobiusError:
     """`disk_full` for a full disk or quota, `environment_failed` for everything else."""
     return MobiusError(
-        "disk_full" if error.errno in manifest.FULL else "environment_failed",
+        "disk_full" if error.errno in durable.DISK_FULL_ERRNOS else "environment_failed",
         f"{error.filename or 'The bundle'} could not be written: {error.strerror or error}.",
     )
 
@@ -381,7 +381,7 @@ def _archive(described: manifest.Manifest, contents: Mapping[str, bytes]) -> byt
         gzip.GzipFile(filename="", fileobj=buffer, mode="wb", compresslevel=_COMPRESSION, mtime=0) as zipped,
         tarfile.open(fileobj=zipped, mode="w", format=tarfile.USTAR_FORMAT) as tar,
     ):
-        _add(tar, manifest.MANIFEST_NAME, manifest.json_bytes(described.as_dict()), 0o644, described.timestamp)
+        _add(tar, manifest.MANIFEST_NAME, durable.json_bytes(described.as_dict()), 0o644, described.timestamp)
         for path in sorted(described.files):
             mode = manifest.MODES[described.files[path].mode]
             _add(tar, f"{manifest.TREE}/{path}", contents[path], mode, described.timestamp)

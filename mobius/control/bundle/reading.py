@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mobius import manifest
+from mobius import durable, manifest
 from mobius.control.run.workspace import RunWorkspace
 from mobius.errors import MobiusError
 
@@ -33,7 +33,7 @@ def read_once(name: str, sha256: str | None, workspace: RunWorkspace) -> manifes
             bundle = _known_bundle(workspace, path, state)
             if bundle is None:
                 bundle = _read(path, expected, workspace, state)
-        manifest.expect_digest(path.name, bundle.sha256, expected)
+        manifest.require_digest(path.name, bundle.sha256, expected)
         return bundle
     except manifest.ManifestError as error:
         raise MobiusError("bundle_invalid", str(error)) from None
@@ -57,7 +57,7 @@ def _read(path: Path, expected: str | None, workspace: RunWorkspace, state: _Sta
         "state": state,
         "sha256": bundle.sha256,
         "release_id": bundle.release_id,
-        "manifest": manifest.json_bytes(bundle.manifest.as_dict()).decode(),
+        "manifest": durable.json_bytes(bundle.manifest.as_dict()).decode(),
         "size": bundle.size,
         "signature": bundle.signature,
     }

@@ -13,7 +13,6 @@ line that a kill cut short).
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import hmac
 import json
@@ -197,7 +196,7 @@ class History:
         except TimeoutError as error:
             raise MobiusError("history_failed", f"The history cannot be written: {error}.") from error
         except OSError as error:
-            outcome = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "history_failed"
+            outcome = "disk_full" if error.errno in durable.DISK_FULL_ERRNOS else "history_failed"
             reason = f"The history in {self.folder} cannot be written: {error.strerror or error}."
             raise MobiusError(outcome, reason) from error
 

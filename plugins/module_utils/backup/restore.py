@@ -30,7 +30,6 @@ from ..host.config import Host
 from ..host.executor import Executor
 from ..host.state import read_activation
 from ..host.transitions import plan_boot
-from ..manifest import FULL
 from .archive import ArchiveEntry, ArchiveManifest, DamagedError, file_sha256, printable, read_entries
 from .clock import Clock, utc_now
 from .extraction import OwnerOf, unpack_archive
@@ -140,7 +139,7 @@ def restore_backup(
     backup = find_backup(host, backup_id, of_host if of_host and of_host != this_host else None)
     manifest = require_restorable(host, backup, of_host or this_host)
     _require_exchangeable(host)
-    if executor.observe().open:
+    if executor.observe().open_promotion:
         raise MobiusError("fenced", f"A promotion is pending on this host, so nothing is restored. {UNCHANGED}")
     if backup.scope == "state":
         _require_pictures(host, backup, manifest)
@@ -301,7 +300,7 @@ def _extract_beside(swap: FolderSwap, backup: Backup, manifest: ArchiveManifest)
         reason = f"The backup {backup.id} could not be restored: {error}. {UNCHANGED}"
         raise MobiusError("backup_damaged", reason) from error
     except OSError as error:
-        if error.errno in FULL:
+        if error.errno in durable.DISK_FULL_ERRNOS:
             raise MobiusError("disk_full", f"The disk of {folder.parent} ran full. {UNCHANGED}") from error
         raise
     swap.add_extracted(folder)
@@ -341,7 +340,7 @@ def _stop_instances(executor: Executor, releases: list[str]) -> None:
     if not releases:
         return
     unavailable = executor.host.unavailable_unit
-    if executor.observe().listening and not executor.systemd.start(unavailable, _UNAVAILABLE_TIMEOUT_SECONDS):
+    if executor.observe().is_listening and not executor.systemd.start(unavailable, _UNAVAILABLE_TIMEOUT_SECONDS):
         raise MobiusError("environment_failed", f"{unavailable} did not start. {UNCHANGED}")
     executor.systemd.stop(*(executor.host.unit(release) for release in releases))
     for release in releases:
@@ -351,7 +350,7 @@ def _stop_instances(executor: Executor, releases: list[str]) -> None:
 def _start_instances(executor: Executor, releases: list[str]) -> None:
     if not releases:
         return
-    if executor.observe().listening:
+    if executor.observe().is_listening:
         # new clients wait in the socket's queue from here on
         executor.systemd.kill(executor.host.unavailable_unit, "USR1")
     for release in releases:

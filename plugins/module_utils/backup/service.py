@@ -20,7 +20,6 @@ from .. import durable
 from ..disk_space import SpaceNeed, require_space
 from ..errors import MobiusError
 from ..host.config import Host
-from ..manifest import FULL
 from .archive import ArchiveEntry, ArchiveManifest, DamagedError, file_sha256, printable
 from .archive_writer import FileShrankError, write_archive
 from .clock import Clock, timestamp, utc_now
@@ -268,7 +267,7 @@ def _write(
             do_next="Move or rename it, and run it again.",
         ) from error
     except OSError as error:
-        if error.errno in FULL:
+        if error.errno in durable.DISK_FULL_ERRNOS:
             raise MobiusError("disk_full", f"{host.backup_dir} ran full while the backup was written.") from error
         raise
     finally:

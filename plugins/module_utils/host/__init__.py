@@ -3,9 +3,9 @@
 """The host tool `mobius-host`: the one piece of code that switches, reverts, confirms and watches a service.
 
 Modules import it, and the role `host` installs it as a command, so that a playbook, systemd's units and a person at the
-console run the same lines, with the controller gone and whatever state the releases are in. It runs under the host's
+console run the same code, without the controller and in whatever state the releases are. It runs under the host's
 own Python, before and after any release: standard library only.
 
-Every command works in the same way: the executor observes the host, a `plan_*` function of `transitions` computes from
-that alone what there is to do, and only then the actions are performed, in their order.
+Every command works in the same way: the executor observes the host, a `plan_*` function of `transitions` computes a
+plan from that alone, and only then the actions are performed, in their order.
 """

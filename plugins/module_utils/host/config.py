@@ -5,20 +5,18 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import MobiusError
+from ..manifest import RELEASE_ID, SERVICE_NAME
 from . import triggers
 
 SCHEMA = 1
 CONFIG_DIR = "/etc/mobius-host"
 COMMAND = "/usr/local/bin/mobius-host"
-RELEASE_ID = re.compile(r"[0-9a-z.]+-[0-9a-f]{12}")
-SERVICE_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class Host:
     drain_deadline: float
     cache_dir: Path
     command: Path = Path(COMMAND)
-    watching: triggers.WatchSettings = field(default_factory=triggers.WatchSettings)
+    watch_settings: triggers.WatchSettings = field(default_factory=triggers.WatchSettings)
     bundle_signers: tuple[str, ...] = ()
 
     @classmethod
@@ -51,22 +49,22 @@ class Host:
 
         Raises:
             MobiusError: `invalid_input` for a name that no service has, `not_provisioned` when the file is missing,
-                `state_damaged` when it cannot be understood.
+                `state_damaged` when it cannot be read.
         """
         if not SERVICE_NAME.fullmatch(service):
-            raise MobiusError("invalid_input", f"{service!r} is no name of a service.")
+            raise MobiusError("invalid_input", f"{service!r} is not a valid service name.")
         path = Path(config_dir) / f"{service}.json"
         content = read_state_file(path)
         if content is None:
             raise MobiusError("not_provisioned", f"This host is not prepared for {service}: {path} is missing.")
         if require_field(path, content, "service", str) != service:
-            raise corrupt_state(path, f"it is about {content['service']!r}")
+            raise corrupt_state(path, f"it describes the service {content['service']!r}")
         folders = ("root", "run_dir", "state_dir", "cache_dir", "config_dir", "backup_dir", "log_dir")
         # a description that an earlier version wrote has no cache_dir
         content = {"cache_dir": f"/var/cache/{service}", **content}
         paths = {name: Path(require_field(path, content, name, str)) for name in folders}
         if relative := [name for name, value in paths.items() if not value.is_absolute()]:
-            raise corrupt_state(path, f"{relative[0]} is no absolute path")
+            raise corrupt_state(path, f"{relative[0]} is not an absolute path")
         return cls(
             service=service,
             user=require_field(path, content, "user", str),
@@ -74,7 +72,7 @@ class Host:
             start_timeout=float(require_field(path, content, "start_timeout", int, float)),
             drain_deadline=float(require_field(path, content, "drain_deadline", int, float)),
             command=Path(content.get("command", COMMAND)),
-            watching=_read_watch_settings(path, content),
+            watch_settings=_read_watch_settings(path, content),
             bundle_signers=_read_bundle_signers(path, content),
             **paths,
         )
@@ -86,12 +84,12 @@ class Host:
 
     @property
     def activation_path(self) -> Path:
-        """The durable truth."""
+        """The activation record."""
         return self.root / "activation.json"
 
     @property
     def lock_path(self) -> Path:
-        """What whoever changes truth or pending holds."""
+        """The lock of every command that changes the activation record or the pending promotion."""
         return self.root / "activation.lock"
 
     @property
@@ -131,22 +129,22 @@ class Host:
 
     @property
     def boot_unit(self) -> str:
-        """The unit that starts what the truth names."""
+        """The unit that starts the confirmed release at boot."""
         return f"{self.service}-boot.service"
 
     @property
     def guard_unit(self) -> str:
-        """The unit that takes an unconfirmed promotion back."""
+        """The unit that reverts an unconfirmed promotion at its deadline."""
         return f"{self.service}-guard.service"
 
     @property
     def watch_unit(self) -> str:
-        """The unit that watches a confirmed release while the one before is warm."""
+        """The unit that watches a confirmed release while the previous one is still warm."""
         return f"{self.service}-watch.service"
 
     @property
     def unavailable_unit(self) -> str:
-        """The unit that answers while the data is exchanged and no instance runs."""
+        """The unit that answers 503 while the data is exchanged and no instance runs."""
         return f"{self.service}-unavailable.service"
 
     def unit(self, release: str) -> str:
@@ -163,7 +161,7 @@ class Host:
         return [*([cache] if cache.exists() else []), *sorted(self.log_dir.glob(f"{release}.*"))]
 
     def admin_socket(self, release: str) -> Path:
-        """The Unix socket on which the release's own instance answers."""
+        """The admin socket of the instance of a release."""
         return self.run_dir / release / "admin.sock"
 
 
@@ -172,9 +170,9 @@ def configured_services(config_dir: str | Path = CONFIG_DIR) -> list[str]:
     return sorted(path.stem for path in Path(config_dir).glob("*.json"))
 
 
-def corrupt_state(path: Path, how: str) -> MobiusError:
+def corrupt_state(path: Path, problem: str) -> MobiusError:
     return MobiusError(
-        "state_damaged", f"{path} cannot be understood: {how}.", do_next=f"Nothing was changed. Look at {path}."
+        "state_damaged", f"{path} is damaged: {problem}.", do_next=f"Nothing was changed. Repair {path} first."
     )
 
 
@@ -185,9 +183,9 @@ def read_state_file(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise corrupt_state(path, f"it is no JSON ({error})") from None
+        raise corrupt_state(path, f"it is not JSON ({error})") from None
     if not isinstance(content, dict):
-        raise corrupt_state(path, "it holds no object")
+        raise corrupt_state(path, "it is not a JSON object")
     if content.get("schema") != SCHEMA:
         raise corrupt_state(path, f"its schema is {content.get('schema')!r}, not {SCHEMA}")
     return content
@@ -218,14 +216,14 @@ def _read_bundle_signers(path: Path, content: Mapping[str, Any]) -> tuple[str, .
         return ()  # an earlier version wrote it
     lines = require_field(path, content, "bundle_signers", list)
     if not all(isinstance(line, str) and line.strip() and line.isprintable() for line in lines):
-        raise corrupt_state(path, "bundle_signers is no list of lines")
+        raise corrupt_state(path, "bundle_signers is not a list of lines")
     return tuple(lines)
 
 
 def require_release_field(path: Path, content: Mapping[str, Any], name: str, *types: type | None) -> Any:
     value = require_field(path, content, name, *types)
     if value is not None and not RELEASE_ID.fullmatch(value):
-        raise corrupt_state(path, f"{name} is {value!r}, which is no release id")
+        raise corrupt_state(path, f"{name} is {value!r}, which is not a release id")
     return value
 
 
@@ -239,5 +237,5 @@ def only_service(config_dir: str) -> str:
     if not services:
         raise MobiusError("not_provisioned", f"This host is not prepared for any service: {config_dir} is empty.")
     if len(services) > 1:
-        raise MobiusError("invalid_input", f"This host has {', '.join(services)}: say which with --service.")
+        raise MobiusError("invalid_input", f"This host has {', '.join(services)}: name one with --service.")
     return services[0]

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The command `mobius-host`: the same lines for a person at the console, systemd's units and the modules."""
+"""The command `mobius-host` for the console and for systemd units; it runs the same code as the modules."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .status import status, verify
 from .transitions import plan_boot, plan_confirmed, plan_guard, plan_rollback, plan_unwatched
 from .watch import watch_window
 
-GUARD_POLL_SECONDS = 1.0  # seconds after which the guard looks at pending.json again
+GUARD_POLL_SECONDS = 1.0  # from one reading of pending.json by the guard to the next
 
 
 def _actor() -> str:
@@ -43,7 +43,7 @@ def _print_status(facts: Mapping[str, Any]) -> None:
     if facts["watch"]:
         print(f"watched    {facts['watch']['release']}, for {facts['watch']['remaining']:.0f} s more")
     for item in facts["releases"]:
-        bad = f"  bad: {item['reason'] or 'no reason given'}" if item["bad"] else ""
+        bad = f"  bad: {item['reason'] or 'no reason recorded'}" if item["bad"] else ""
         print(f"  {item['release']:<32} {item['state']:<9} {item['confirmed'] or '-'}{bad}")
 
 
@@ -70,15 +70,15 @@ def _confirm(executor: Executor, _: argparse.Namespace) -> int:
 
 
 def _verify(executor: Executor, options: argparse.Namespace) -> int:
-    found = verify(executor.host, [options.release] if options.release else [])
-    for name, problems in found.items():
-        print(f"{name}: {'whole' if not problems else f'{len(problems)} problems'}")
+    problems_by_name = verify(executor.host, [options.release] if options.release else [])
+    for name, problems in problems_by_name.items():
+        print(f"{name}: {'intact' if not problems else f'{len(problems)} problems'}")
         for problem in problems:
             print(f"  {problem}")
-    if damaged := [name for name, problems in found.items() if problems and name != "journal"]:
+    if damaged := [name for name, problems in problems_by_name.items() if problems and name != "journal"]:
         raise MobiusError("tree_damaged", f"{', '.join(damaged)} on this host is not what was built.")
-    if found["journal"]:
-        raise MobiusError("state_damaged", f"The journal is damaged: {found['journal'][0]}.")
+    if problems_by_name["journal"]:
+        raise MobiusError("state_damaged", f"The journal is damaged: {problems_by_name['journal'][0]}.")
     return 0
 
 
@@ -88,16 +88,16 @@ def _boot(executor: Executor, _: argparse.Namespace) -> int:
 
 
 def _guard(executor: Executor, _: argparse.Namespace) -> int:
-    """Wait for the deadline of what is pending, however often it is moved, and take back what is overdue.
+    """Wait for the deadline of the pending promotion, however often it is moved, and revert an overdue one.
 
-    The deadline is absolute, so a guard that was killed and started again waits no longer than the first would have.
+    The deadline is absolute, so a restarted guard waits no longer than the first would have.
     """
     while True:
         pending = read_pending(executor.host)
         if pending and is_live(read_activation(executor.host), pending, executor.clock(), executor.boot()):
             time.sleep(max(0.0, min(GUARD_POLL_SECONDS, pending.deadline - executor.clock())))
             continue
-        # also when nothing is pending: a guard that was killed while it took something back has that to finish
+        # also when nothing is pending: it finishes what a killed guard left
         plan = executor.run(lambda observed: plan_guard(observed, executor.actor))
         if plan.after.pending is None:
             print(plan.note)
@@ -105,13 +105,13 @@ def _guard(executor: Executor, _: argparse.Namespace) -> int:
 
 
 def _unavailable(executor: Executor, _: argparse.Namespace) -> int:
-    """Answer 503 for as long as somebody holds the host's lock."""
+    """Answer 503 for as long as another command holds the lock of the host."""
     unavailable.serve(executor.host.lock_path, executor.host.user if os.geteuid() == 0 else None)
     return 0
 
 
 def _role(executor: Executor, options: argparse.Namespace) -> int:
-    """Tell an instance that starts what it is to be. It takes no lock: whoever starts it may hold it."""
+    """Write the role of a starting instance to its environment file; needs no lock, which its starter may hold."""
     activation, pending = read_activation(executor.host), read_pending(executor.host)
     live = pending if is_live(activation, pending, executor.clock(), executor.boot()) else None
     text = f"MOBIUS_START={role_of(activation, live, options.release)}\n"
@@ -122,12 +122,12 @@ def _role(executor: Executor, options: argparse.Namespace) -> int:
 def _watch(executor: Executor, options: argparse.Namespace) -> int:
     """Watch the confirmed release to the end of its window (or for `--seconds`), and roll back on a trigger.
 
-    The end is absolute, so a watch that was killed and started again lasts no longer than the first would have.
+    The end is absolute, so a restarted watch lasts no longer than the first would have.
     """
     host, activation = executor.host, read_activation(executor.host)
     if options.seconds is not None:
         began, token = executor.clock(), activation.token
-        settings = dataclasses.replace(host.watching, unhealthy_seconds=options.grace)
+        settings = dataclasses.replace(host.watch_settings, unhealthy_seconds=options.grace)
         settings = dataclasses.replace(settings, interval=min(settings.interval, 1.0, options.grace / 4))
         window = MonitoringWindow(
             activation.confirmed or "", None, began, began + options.seconds, executor.boot(), token
@@ -139,44 +139,45 @@ def _watch(executor: Executor, options: argparse.Namespace) -> int:
     while True:
         opened = read_window(host)
         if opened is not None and opened.is_of(read_activation(host), executor.boot()):
-            watch_window(executor, opened, host.watching, is_persistent=True)
-        # a run may have taken the host since that last look: plan and lease are made under the same lock
+            watch_window(executor, opened, host.watch_settings, is_persistent=True)
+        # a run may have acquired the host since: plan and lease are made under the same lock
         plan = executor.run(lambda observed: plan_unwatched(observed, executor.actor))
-        if not plan.after.overtime:
+        if not plan.after.is_held_open:
             print(plan.note)
             return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="mobius-host", description="Switches, takes back, confirms and watches a service on this host."
+        prog="mobius-host",
+        description="Switches, reverts, confirms and watches the releases of a service on this host.",
     )
-    parser.add_argument("--service", help="which service; may be left out when the host has only one")
+    parser.add_argument("--service", help="the service; not needed when the host has only one")
     parser.add_argument("--config-dir", default=CONFIG_DIR, help=argparse.SUPPRESS)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, run: Callable[[Executor, argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        found = commands.add_parser(name, help=text, description=text)
-        found.set_defaults(run=run)
-        return found
+        subparser = commands.add_parser(name, help=text, description=text)
+        subparser.set_defaults(run=run)
+        return subparser
 
-    command("status", _status, "show what serves and what is kept").add_argument(
-        "--json", action="store_true", help="for programs"
+    command("status", _status, "show which release serves and which are kept").add_argument(
+        "--json", action="store_true", help="print JSON"
     )
-    rollback = command("rollback", _rollback, "serve the release before, now, and mark this one bad")
-    rollback.add_argument("--to", metavar="ID", help="the release to go back to, any kept one")
-    rollback.add_argument("--reason", metavar="TEXT", help="why, for the history")
-    rollback.add_argument("--run", metavar="ID", dest="run_id", help="the run that asks")
-    command("confirm", _confirm, "keep the release that is being promoted")
-    checked = command("verify", _verify, "compare the staged files with what was built, and check the journal")
-    checked.add_argument("release", metavar="ID", nargs="?", help="only this release")
-    watched = command("watch", _watch, "roll back when the confirmed release turns out badly after all")
-    watched.add_argument("--seconds", type=float, help="how long to watch; without it, to the end of its window")
-    watched.add_argument("--grace", type=float, default=10.0, help="with --seconds, how long it may be unhealthy")
-    command("boot", _boot, "start what the truth names (for systemd)")
-    command("guard", _guard, "take back an unconfirmed promotion at its deadline (for systemd)")
+    rollback = command("rollback", _rollback, "serve the previous release at once, and mark the present one bad")
+    rollback.add_argument("--to", metavar="ID", help="the release to roll back to, any kept one")
+    rollback.add_argument("--reason", metavar="TEXT", help="the reason, for the history")
+    rollback.add_argument("--run", metavar="ID", dest="run_id", help="the id of the run that rolls back")
+    command("confirm", _confirm, "confirm the pending promotion")
+    verifier = command("verify", _verify, "compare the staged files with what was built, and check the journal")
+    verifier.add_argument("release", metavar="ID", nargs="?", help="only this release")
+    watch = command("watch", _watch, "watch the confirmed release, and roll back on a trigger")
+    watch.add_argument("--seconds", type=float, help="how long to watch; without it, to the end of its window")
+    watch.add_argument("--grace", type=float, default=10.0, help="with --seconds, how long it may be unhealthy")
+    command("boot", _boot, "start the confirmed release (for systemd)")
+    command("guard", _guard, "revert an unconfirmed promotion at its deadline (for systemd)")
     command("unavailable", _unavailable, "answer 503 while the data is exchanged (for systemd)")
-    role = command("role", _role, "tell an instance whether it is to serve (for systemd)")
+    role = command("role", _role, "write the role of a starting instance (for systemd)")
     role.add_argument("release", metavar="ID")
     role.add_argument("--env-file", metavar="FILE", required=True, help="where to write MOBIUS_START")
     return parser
@@ -187,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _parser().parse_args(arguments)
     except SystemExit as stop:
-        # argparse ends with 2, which here means a failed release
+        # argparse exits with 2, which here means a failed release
         return int(errors.ExitCode.INPUT if stop.code else errors.ExitCode.SUCCESS)
     actor = options.command if options.command in ("guard", "boot", "watch") else _actor()
     try:

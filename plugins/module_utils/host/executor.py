@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Observes a host and performs a plan: everything that reads or changes a host goes through here."""
+"""Observes a host and performs plans."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from typing import Any, NoReturn
 
 from .. import durable
 from ..errors import MobiusError
-from .config import RELEASE_ID, Host
-from .failures import DISK_FULL_ERRNOS, InstanceError
+from ..manifest import RELEASE_ID
+from .config import Host
+from .failures import InstanceError
 from .instance import STATE_TIMEOUT_SECONDS, admin_request, request_state
 from .journal import append_journal, journal_has_line, read_last_lines
 from .plan import Action, Actor, HostPlan, Observation, ObservedInstance, PlanBuilder
@@ -34,16 +35,17 @@ from .state import (
 )
 from .systemd import Systemd, Unit
 
-SERVE_TIMEOUT_SECONDS = 5.0  # seconds an instance has to serve, before it is started afresh
-STANDBY_TIMEOUT_SECONDS = 3.0  # seconds an instance has to stand by, before it is killed
-LOCK_TIMEOUT_SECONDS = 30.0  # seconds to wait for another command; the lock is never held while a release starts
-RESERVE_NAME = ".reserve"  # beside the truth and the journal: space that is given up to write them on a full disk
+SERVE_TIMEOUT_SECONDS = 5.0  # for an instance to begin to serve, before it is killed and started again
+STANDBY_TIMEOUT_SECONDS = 3.0  # for an instance to stand by, before it is killed
+STOP_MARGIN_SECONDS = 15.0  # beyond the drain deadline, for a stopping instance to end
+LOCK_TIMEOUT_SECONDS = 30.0  # for another command to finish; the lock is never held while a release starts
+RESERVE_NAME = ".reserve"  # beside the activation record and the journal: removed to write them on a full disk
 RESERVE_BYTES = 256 << 10
 
 
 @dataclass
 class Executor:
-    """The hands of this module: everything that reads or changes a host goes through here."""
+    """Reads and changes one host: everything that a command does to it goes through here."""
 
     host: Host
     actor: Actor
@@ -53,69 +55,71 @@ class Executor:
     start_timeout: float | None = None  # seconds, instead of the host's
 
     def observe(self) -> Observation:
-        """Look at everything that a plan depends on.
+        """Read everything that a plan depends on.
 
         Raises:
-            MobiusError: `state_damaged` when a state file cannot be understood.
+            MobiusError: `state_damaged` when a state file is damaged.
         """
         host = self.host
         activation, pending = read_activation(host), read_pending(host)
         units = self.systemd.units(host.socket_unit, host.boot_unit, host.guard_unit, host.watch_unit, host.unit("*"))
         pattern = re.compile(re.escape(host.service) + "@(" + RELEASE_ID.pattern + r")\.service")
-        found = {match[1]: unit for name, unit in units.items() if (match := pattern.fullmatch(name))}
-        running = [release for release, unit in found.items() if unit.active == "active"]
+        instances = {match[1]: unit for name, unit in units.items() if (match := pattern.fullmatch(name))}
+        running = [release for release, unit in instances.items() if unit.active == "active"]
         with ThreadPoolExecutor(max_workers=max(1, len(running))) as pool:
             states = dict(zip(running, pool.map(lambda release: request_state(host, release), running), strict=True))
-        moment, boot = self.clock(), self.boot()
+        now, boot = self.clock(), self.boot()
         inactive = Unit("", "inactive", "", "", "")
         return Observation(
             activation=activation,
             pending=pending,
-            live=is_live(activation, pending, moment, boot),
-            at=moment,
+            is_live=is_live(activation, pending, now, boot),
+            at=now,
             boot=boot,
             staged=frozenset(staged_releases(host)),
-            instances={release: ObservedInstance(unit.active, states.get(release)) for release, unit in found.items()},
-            listening=units.get(host.socket_unit, inactive).active == "active",
-            enabled=all(
+            instances={
+                release: ObservedInstance(unit.active, states.get(release)) for release, unit in instances.items()
+            },
+            is_listening=units.get(host.socket_unit, inactive).active == "active",
+            is_enabled=all(
                 units.get(name, inactive).file_state == "enabled" for name in (host.socket_unit, host.boot_unit)
             ),
-            guarded=units.get(host.guard_unit, inactive).active in ("active", "activating"),
+            is_guarded=units.get(host.guard_unit, inactive).active in ("active", "activating"),
             current=read_current_link(host),
-            written=journal_has_line(host, activation.last),
+            is_journaled=journal_has_line(host, activation.last),
             window=read_window(host),
-            watched=units.get(host.watch_unit, inactive).active in ("active", "activating"),
-            window_seconds=host.watching.seconds,
+            is_watched=units.get(host.watch_unit, inactive).active in ("active", "activating"),
+            window_seconds=host.watch_settings.seconds,
             lease=read_lease(host),
         )
 
-    def run(self, make: Callable[[Observation], HostPlan], *, check: bool = False) -> HostPlan:
-        """Plan, and unless `check`, do it. A plan that starts a release starts it before it takes the lock.
+    def run(self, make_plan: Callable[[Observation], HostPlan], *, check: bool = False) -> HostPlan:
+        """Make a plan and, unless `check`, perform it. Releases that it starts are started before the lock is acquired.
 
         Raises:
-            MobiusError: a refusal, or an action that failed; what was done before it stays, and the next command goes
-                on from there.
+            MobiusError: a refusal, or an action that failed; the actions before it stay done, and the next command
+                continues from there.
         """
         if check:
-            return make(self.observe())
+            return make_plan(self.observe())
         with self.locked():
-            plan = make(self.observe())
+            plan = make_plan(self.observe())
             if not plan.starts():
                 self.perform(plan)
                 return plan
         for release in plan.starts():
             self._start(release)
         with self.locked():
-            replanned = make(self.observe())
+            replanned = make_plan(self.observe())
             self.perform(replanned)
         return HostPlan(plan.before, replanned.after, plan.actions, plan.note)
 
     @contextlib.contextmanager
     def locked(self) -> Any:
-        """Hold the host's lock.
+        """Hold the lock of the host.
 
         Raises:
-            MobiusError: `timeout` when another command holds it too long, `not_provisioned` without its folder.
+            MobiusError: `timeout` when another command holds it too long, `not_provisioned` when its folder is missing.
         """
         if not self.host.root.is_dir():
             raise MobiusError("not_provisioned", f"This host is not prepared: {self.host.root} is missing.")
@@ -124,7 +128,7 @@ class Executor:
                 stack.enter_context(durable.locked(self.host.lock_path, LOCK_TIMEOUT_SECONDS))
             except TimeoutError:
                 raise MobiusError(
-                    "timeout", f"Another command has been holding {self.host.lock_path} for {LOCK_TIMEOUT_SECONDS:g} s."
+                    "timeout", f"Another command has held {self.host.lock_path} for {LOCK_TIMEOUT_SECONDS:g} s."
                 ) from None
             yield
 
@@ -132,8 +136,8 @@ class Executor:
         """Perform a plan's actions in their order, under the lock.
 
         Raises:
-            OSError: a state file could not be written. Whoever serves without being named by the truth stands by then,
-                as long as somebody else serves.
+            OSError: a state file could not be written. Every instance that serves against the activation record then
+                stands by, unless no other instance serves.
         """
         try:
             for action in plan.actions:
@@ -153,7 +157,7 @@ class Executor:
                     self._perform(action)
 
     def _keep_reserves(self) -> None:
-        """Have the space that a rollback on a full disk needs; a disk that is full already cannot give it."""
+        """Reserve the space that a rollback needs on a full disk; not possible on a disk that is already full."""
         for folder in (self.host.root, self.host.state_dir):
             with contextlib.suppress(OSError):
                 path = folder / RESERVE_NAME
@@ -161,27 +165,28 @@ class Executor:
                     durable.write_bytes(path, os.urandom(RESERVE_BYTES), mode=0o600)
 
     def _write_with_reserve(self, folder: Path, write: Callable[[], None]) -> None:
-        """Write a state file, on a full disk in the place of the folder's reserve."""
+        """Write a state file; on a full disk, remove the reserve of the folder first."""
         try:
             write()
         except OSError as error:
             reserve = folder / RESERVE_NAME
-            if error.errno not in DISK_FULL_ERRNOS or not reserve.exists():
+            if error.errno not in durable.DISK_FULL_ERRNOS or not reserve.exists():
                 raise
             reserve.unlink()
             write()
 
     def wait_until_stopped(self, release: str) -> None:
-        """Wait until an instance that was asked to stop has drained and is gone.
+        """Wait until an instance that is stopping has drained and ended.
 
         Raises:
-            MobiusError: `timeout` when it is still there well after its deadline.
+            MobiusError: `timeout` when it still runs well after its drain deadline.
         """
         unit = self.host.unit(release)
-        until = time.monotonic() + self.host.drain_deadline + 15
-        while (found := self.systemd.units(unit).get(unit)) and found.active == "deactivating":
+        timeout = self.host.drain_deadline + STOP_MARGIN_SECONDS
+        until = time.monotonic() + timeout
+        while (shown := self.systemd.units(unit).get(unit)) and shown.active == "deactivating":
             if time.monotonic() > until:
-                raise MobiusError("timeout", f"{unit} has not stopped after {self.host.drain_deadline + 15:g} s.")
+                raise MobiusError("timeout", f"{unit} has not stopped after {timeout:g} s.")
             time.sleep(0.1)
 
     def _perform(self, action: Action) -> None:
@@ -204,11 +209,11 @@ class Executor:
             case "remove_pending":
                 host.pending_path.unlink(missing_ok=True)
             case "start_guard":
-                self._guard()
+                self._start_guard()
             case "write_window":
                 durable.write_json(host.watch_path, action.value.as_dict())
             case "start_watch":
-                # afresh: one that watches the release before has to look at watch.json again
+                # not `start`: a watch of the previous release must read watch.json again
                 self.systemd.restart(host.watch_unit)
             case "remove_window":
                 host.watch_path.unlink(missing_ok=True)
@@ -227,44 +232,44 @@ class Executor:
         until = time.monotonic() + timeout
         reason = f"{release} was not ready after {timeout:g} s."
         try:
-            ready = self.systemd.start(unit, timeout)
+            is_ready = self.systemd.start(unit, timeout)
         except MobiusError as error:
             if error.outcome != "timeout":
                 raise
             self._fail_start("instance_not_ready", release, reason)
-        while ready and request_state(self.host, release) is None:
+        while is_ready and request_state(self.host, release) is None:
             if time.monotonic() > until:
                 self._fail_start("instance_not_ready", release, reason)
             time.sleep(0.05)
-            ready = self._active(release)
-        if not ready:
-            found = self.systemd.units(unit).get(unit)
-            if found is not None and found.result == "timeout":
-                reason = f"{release} was not ready after {self.host.start_timeout:g} s, the unit's own limit."
+            is_ready = self._is_active(release)
+        if not is_ready:
+            shown = self.systemd.units(unit).get(unit)
+            if shown is not None and shown.result == "timeout":
+                reason = f"{release} was not ready after {self.host.start_timeout:g} s, the time-out of its unit."
                 self._fail_start("instance_not_ready", release, reason)
-            self._fail_start("instance_failed", release, f"{release} stopped by itself while it started.")
+            self._fail_start("instance_failed", release, f"{release} ended while it started.")
 
     def _fail_start(self, outcome: str, release: str, reason: str) -> NoReturn:
         if release != read_activation(self.host).confirmed:
-            # systemd would start it again and again; what is confirmed, it shall
+            # systemd would restart it for ever, which only the confirmed release needs
             self.systemd.stop(self.host.unit(release))
         lines = self.last_lines(release)
-        said = f" Its last line: {lines[-1]}" if lines else ""
-        raise InstanceError(outcome, f"{reason}{said}", lines)
+        last_line = f" Its last line: {lines[-1]}" if lines else ""
+        raise InstanceError(outcome, f"{reason}{last_line}", lines)
 
     def last_lines(self, release: str, lines: int = 20) -> list[str]:
         """The last lines that an instance wrote, to systemd's journal and to its log file."""
-        unit = self.systemd.log(self.host.unit(release), lines)
-        own = read_last_lines(self.host.log_dir / f"{release}.log")[-lines:]
-        return [*unit, *(line.decode(errors="replace") for line in own)]
+        journal = self.systemd.log(self.host.unit(release), lines)
+        log_file = read_last_lines(self.host.log_dir / f"{release}.log")[-lines:]
+        return [*journal, *(line.decode(errors="replace") for line in log_file)]
 
-    def _active(self, release: str) -> bool:
+    def _is_active(self, release: str) -> bool:
         unit = self.host.unit(release)
-        found = self.systemd.units(unit).get(unit)
-        return found is not None and found.active == "active"
+        shown = self.systemd.units(unit).get(unit)
+        return shown is not None and shown.active == "active"
 
     def _serve(self, release: str) -> None:
-        """An instance that hangs in standby is killed and started afresh; it serves nobody yet, so nothing is lost."""
+        """Let an instance serve. One that hangs in standby has no clients, so it is killed and started again."""
         until = time.monotonic() + SERVE_TIMEOUT_SECONDS
         was_restarted = False
         while True:
@@ -272,12 +277,12 @@ class Executor:
             try:
                 status, _, body = admin_request(self.host, release, "POST", "/admin/serve", timeout=left)
             except OSError as error:
-                if time.monotonic() > until and not was_restarted and self._active(release):
+                if time.monotonic() > until and not was_restarted and self._is_active(release):
                     self.systemd.kill(self.host.unit(release))
                     self._start(release)
                     was_restarted, until = True, time.monotonic() + SERVE_TIMEOUT_SECONDS
                     continue
-                if time.monotonic() > until or not self._active(release):
+                if time.monotonic() > until or not self._is_active(release):
                     lines = self.last_lines(release)
                     raise InstanceError(
                         "instance_failed", f"{release} does not answer, so it cannot serve ({error}).", lines
@@ -285,14 +290,14 @@ class Executor:
                 time.sleep(0.05)
                 continue
             if status != 200:
-                said = body.decode(errors="replace").strip()[:200]
-                raise InstanceError("instance_failed", f"{release} refuses to serve ({status}): {said}", [])
+                response = body.decode(errors="replace").strip()[:200]
+                raise InstanceError("instance_failed", f"{release} refuses to serve ({status}): {response}", [])
             return
 
     def _standby(self, release: str) -> None:
-        """An instance that cannot be told is killed: hung, it would go on taking connections that it never answers."""
+        """Let an instance stand by. One that does not respond is killed: it would accept clients and never answer."""
         until = time.monotonic() + STANDBY_TIMEOUT_SECONDS
-        while self._active(release):
+        while self._is_active(release):
             try:
                 status, _, _ = admin_request(
                     self.host, release, "POST", "/admin/standby", timeout=STANDBY_TIMEOUT_SECONDS
@@ -302,14 +307,14 @@ class Executor:
             except OSError:
                 pass
             if time.monotonic() > until:
-                # it starts again as what the truth says by now
+                # systemd starts it again in its present role
                 self.systemd.kill(self.host.unit(release))
                 return
             time.sleep(0.05)
 
-    def _guard(self) -> None:
+    def _start_guard(self) -> None:
         try:
-            # not `start`: a guard that is just ending because nothing was pending would not be started again
+            # not `start`: it would do nothing for a guard that is just ending because nothing was pending
             self.systemd.restart(self.host.guard_unit)
         except MobiusError:
             self.host.pending_path.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The installed command `mobius-host`: its sources, its digest, and whether a host has this very version."""
+"""The installed command `mobius-host`: its sources, its digest, and whether a host has the same version."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .. import comparison, durable, errors, manifest  # noqa: F401 - what is imported here, Ansible sends to the host
+from .. import comparison, durable, errors, manifest, staged_tree  # noqa: F401 - what is imported here, Ansible sends to the host
 from ..errors import MobiusError
 from . import (  # noqa: F401 - likewise
     config,
@@ -34,7 +34,7 @@ from .config import CONFIG_DIR, Host
 PACKAGE = "ansible_collections.mobius.dhash.plugins.module_utils"
 # What the installed command consists of, by module name below PACKAGE; the digest over them identifies its version.
 TOOL_MODULES = (
-    *("comparison", "durable", "errors", "manifest", "host"),
+    *("comparison", "durable", "errors", "manifest", "staged_tree", "host"),
     *("host.config", "host.console", "host.executor", "host.failures", "host.install", "host.instance", "host.journal"),
     *("host.plan", "host.recovery", "host.state", "host.status", "host.systemd", "host.transitions", "host.triggers"),
     *("host.unavailable", "host.watch"),
@@ -53,7 +53,7 @@ def tool_sources(names: Sequence[str] = TOOL_MODULES) -> dict[str, str]:
     sources = {}
     for name in names:
         module = sys.modules[f"{PACKAGE}.{name}"]
-        # a module's archive has no files, so the loader is asked
+        # in the zip archive that Ansible sends, a source is no file: only its loader can read it
         loader = module.__spec__.loader if module.__spec__ else None
         text = loader.get_source(module.__name__) if loader and hasattr(loader, "get_source") else None
         if text is None:
@@ -64,7 +64,7 @@ def tool_sources(names: Sequence[str] = TOOL_MODULES) -> dict[str, str]:
 
 
 def tool_digest(sources: Mapping[str, str] | None = None) -> str:
-    """The first 12 hex digits of a SHA-256 over the sources: they tell one version of the command from another."""
+    """The first 12 hex digits of a SHA-256 over the sources: they identify the version of the command."""
     digest = hashlib.sha256()
     for name, text in sorted((tool_sources() if sources is None else sources).items()):
         digest.update(f"{name} {len(text.encode())}\n{text}".encode())
@@ -72,8 +72,8 @@ def tool_digest(sources: Mapping[str, str] | None = None) -> str:
 
 
 def launcher(lib_dir: str | Path, digest: str, entry: str = "host.console", config_dir: str | Path = CONFIG_DIR) -> str:
-    """The text of a command: it fixes the version of the code and the folder of its settings, and lets nothing of its
-    surroundings in."""
+    """The text of a command. It fixes the version of the code and the folder of its settings; -I and -S keep the
+    environment of the caller out."""
     return f'''#!/usr/bin/python3 -IS
 # Written by Ansible; changes are lost.
 import sys
@@ -91,24 +91,25 @@ sys.exit(main())
 def installed_digest(command: str | Path) -> str | None:
     """The digest of an installed command; None when there is none."""
     try:
-        found = re.search(r'^DIGEST = "([0-9a-f]{12})"$', Path(command).read_text(encoding="utf-8"), re.MULTILINE)
+        match = re.search(r'^DIGEST = "([0-9a-f]{12})"$', Path(command).read_text(encoding="utf-8"), re.MULTILINE)
     except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
         return None
-    return found[1] if found else None
+    return match[1] if match else None
 
 
 def require_tool(service: str, config_dir: str | Path = CONFIG_DIR) -> Host:
-    """The host's description, when it is prepared for the service and its command is of this very version.
+    """The host's description, when it is prepared for the service and its command is of the same version.
 
     Raises:
         MobiusError: `not_provisioned` or `host_tool_mismatch`.
     """
     host = Host.load(service, config_dir)
-    found = installed_digest(host.command)
-    if found is None:
+    installed = installed_digest(host.command)
+    if installed is None:
         raise MobiusError("not_provisioned", f"{host.command} is not installed on this host.")
-    if found != tool_digest():
+    if installed != tool_digest():
         raise MobiusError(
-            "host_tool_mismatch", f"{host.command} on this host is version {found}, and this run's is {tool_digest()}."
+            "host_tool_mismatch",
+            f"{host.command} on this host has version {installed}, this run {tool_digest()}.",
         )
     return host

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from .config import Host
 
-STATE_TIMEOUT_SECONDS = 1.0  # seconds an instance has to tell its state
-RESPONSE_MAX_BYTES = 8 << 20  # no answer of an instance is longer
+STATE_TIMEOUT_SECONDS = 1.0  # for an instance to report its state
+RESPONSE_MAX_BYTES = 8 << 20  # no response of an instance is longer
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -31,7 +31,7 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
     def shut_down(self) -> None:
-        """End the conversation from another thread: whoever reads sees its end."""
+        """End the connection from another thread; a pending read then ends."""
         self.timed_out = True
         channel = self.sock
         if channel is not None:
@@ -48,13 +48,13 @@ def admin_request(
     content_type: str | None = None,
     timeout: float = 5.0,
 ) -> tuple[int, dict[str, str], bytes]:
-    """Ask the instance of a release itself: `(status, headers with lower-case names, body)`.
+    """Send a request to the instance of a release; returns `(status, headers with lower-case names, body)`.
 
     Args:
-        timeout: seconds until the whole answer must be there; a release that dribbles must not hold up its rollback.
+        timeout: seconds for the whole response; a release that responds byte by byte must not delay its rollback.
 
     Raises:
-        OSError: nobody answers, not in time, or with something that is not HTTP or is longer than ANSWER_BYTES.
+        OSError: there is no response, not in time, or one that is not HTTP or longer than RESPONSE_MAX_BYTES.
     """
     connection = _UnixConnection(host.admin_socket(release), timeout)
     timer = threading.Timer(timeout, connection.shut_down)
@@ -63,27 +63,27 @@ def admin_request(
         connection.connect()
         timer.start()
         connection.request(method, path, body=body, headers={"Content-Type": content_type} if content_type else {})
-        answer = connection.getresponse()
-        content = answer.read(RESPONSE_MAX_BYTES + 1)
+        response = connection.getresponse()
+        content = response.read(RESPONSE_MAX_BYTES + 1)
         if len(content) > RESPONSE_MAX_BYTES:
-            raise ConnectionError(f"the instance of {release} gave more than {RESPONSE_MAX_BYTES} bytes")
+            raise ConnectionError(f"the instance of {release} responded with more than {RESPONSE_MAX_BYTES} bytes")
         if connection.timed_out:
-            raise TimeoutError(f"the instance of {release} had not answered after {timeout:g} s")
-        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, content
+            raise TimeoutError(f"the instance of {release} had not responded after {timeout:g} s")
+        return response.status, {name.lower(): value for name, value in response.getheaders()}, content
     except http.client.HTTPException as error:
-        raise ConnectionError(f"the instance of {release} gave no HTTP answer ({error!r})") from error
+        raise ConnectionError(f"the instance of {release} gave no HTTP response ({error!r})") from error
     finally:
         timer.cancel()
         connection.close()
 
 
 def request_state(host: Host, release: str) -> str | None:
-    """ "standby", "serving" or "draining", as the instance says; None when it does not."""
+    """The state that an instance reports: "standby", "serving" or "draining"; None when it reports none."""
     try:
         status, _, body = admin_request(host, release, "GET", "/admin/state", timeout=STATE_TIMEOUT_SECONDS)
         state = json.loads(body)["state"] if status == 200 else None
     except PermissionError:
-        raise  # this user may not ask, which is no news of the instance
+        raise  # this user may not use the socket, which says nothing about the instance
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return state if state in ("standby", "serving", "draining") else None

@@ -22,36 +22,36 @@ FIRST_PREVIOUS_SHA256 = "0" * 64
 def read_last_lines(path: Path, size: int = 1 << 16) -> list[bytes]:
     """The last lines of a file, without their ends; the first of them may be cut."""
     try:
-        # the service's user may write beside its own log: what it linked or piped there is not ours to read
+        # the user of the service may write in its log folder: never follow a link or open a pipe there
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
             return []
         raise
     with os.fdopen(descriptor, "rb") as stream:
-        found = os.fstat(stream.fileno())
-        if not stat.S_ISREG(found.st_mode):
+        status = os.fstat(stream.fileno())
+        if not stat.S_ISREG(status.st_mode):
             return []
-        stream.seek(max(0, found.st_size - size))
+        stream.seek(max(0, status.st_size - size))
         return stream.read(size).splitlines()
 
 
 def journal_has_line(host: Host, line: Mapping[str, Any] | None) -> bool:
-    """Whether the end of the journal has this line, whatever it is chained to."""
+    """Whether this line is at the end of the journal, whatever line it follows."""
     if line is None:
         return True
     for raw in reversed(read_last_lines(host.journal_path)):
         try:
-            found = json.loads(raw)
+            content = json.loads(raw)
         except ValueError:
             continue
-        if isinstance(found, dict) and {**line, "prev_sha256": found.get("prev_sha256")} == found:
+        if isinstance(content, dict) and {**line, "prev_sha256": content.get("prev_sha256")} == content:
             return True
     return False
 
 
 def append_journal(host: Host, line: Mapping[str, Any]) -> None:
-    """Add a line, chained to the one before it by that one's SHA-256."""
+    """Append a line that carries the SHA-256 of the line before it."""
     lines = read_last_lines(host.journal_path)
     previous = hashlib.sha256(lines[-1]).hexdigest() if lines else FIRST_PREVIOUS_SHA256
     text = json.dumps({**line, "prev_sha256": previous}, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
@@ -59,7 +59,7 @@ def append_journal(host: Host, line: Mapping[str, Any]) -> None:
 
 
 def journal_problems(host: Host) -> list[str]:
-    """What is wrong with the journal, one sentence a line; empty when the chain is whole."""
+    """The problems of the journal, one sentence each; empty when the chain is intact."""
     problems = []
     previous = FIRST_PREVIOUS_SHA256
     try:
@@ -72,7 +72,7 @@ def journal_problems(host: Host) -> list[str]:
         except ValueError:
             content = None
         if not isinstance(content, dict):
-            problems.append(f"line {number} of {host.journal_path} is no JSON object")
+            problems.append(f"line {number} of {host.journal_path} is not a JSON object")
         elif content.get("prev_sha256") != previous:
             problems.append(f"line {number} of {host.journal_path} does not follow the line before it")
         previous = hashlib.sha256(raw).hexdigest()

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""A host at one moment (Observation), what a command will do to it (HostPlan), and how a plan is built.
+"""The state of a host (Observation), what a command will do to it (HostPlan), and how a plan is built.
 
 A plan is computed from an observation alone, so check mode and `--diff` show what the real run performs."""
 
@@ -18,7 +18,7 @@ REASON_MAX_CHARS = 500  # characters of a reason that are kept
 
 @dataclass(frozen=True)
 class ObservedInstance:
-    """An instance as seen: its unit's state, and what it says itself (None: it does not answer)."""
+    """An instance: the state of its unit, and the state that it reports (None: it does not answer)."""
 
     unit: str
     state: str | None = None
@@ -38,49 +38,52 @@ class ObservedInstance:
 
 @dataclass(frozen=True)
 class Observation:
-    """A host at one moment. `live`: the pending promotion counts. `written`: the journal has the truth's last line."""
+    """The state of a host at one time.
+
+    `is_live`: the pending promotion still counts. `is_journaled`: the journal has the last line of `activation`.
+    """
 
     activation: Activation
     pending: Pending | None
-    live: bool
+    is_live: bool
     at: float  # seconds of CLOCK_MONOTONIC
     boot: str
     staged: frozenset[str]
     instances: Mapping[str, ObservedInstance]
-    listening: bool
-    enabled: bool
-    guarded: bool
+    is_listening: bool
+    is_enabled: bool
+    is_guarded: bool
     current: str | None
-    written: bool
+    is_journaled: bool
     window: MonitoringWindow | None = None
-    watched: bool = False
+    is_watched: bool = False
     window_seconds: float = 0.0
     lease: Lease | None = None
 
     @property
-    def overtime(self) -> bool:
-        """Whether the monitoring window is over, and is kept open because a run holds the host.
+    def is_held_open(self) -> bool:
+        """Whether the monitoring window is over, but kept open because a run holds the host.
 
-        What is warm, and would be stopped at its end, may be just what that run has found ready and is about to ask.
+        The warm release would be stopped at the end of the window, and that run may be about to use it.
         """
         window, lease = self.open_window, self.lease
-        held = lease is not None and lease.live(self.at, self.boot)
-        return window is not None and self.at >= window.until and held
+        is_leased = lease is not None and lease.is_live(self.at, self.boot)
+        return window is not None and self.at >= window.until and is_leased
 
     @property
     def open_window(self) -> MonitoringWindow | None:
-        """The monitoring window when it is about the confirmed release."""
+        """The monitoring window when it belongs to the confirmed release."""
         window = self.window
         return window if window is not None and window.is_of(self.activation, self.boot) else None
 
     @property
-    def promoting(self) -> Pending | None:
+    def live_promotion(self) -> Pending | None:
         """The pending promotion when it is live."""
-        return self.pending if self.live else None
+        return self.pending if self.is_live else None
 
     @property
-    def open(self) -> Pending | None:
-        """The pending promotion when it awaits its end, overdue or not."""
+    def open_promotion(self) -> Pending | None:
+        """The pending promotion when it is neither confirmed nor reverted, overdue or not."""
         return self.pending if is_open(self.activation, self.pending, self.boot) else None
 
     def instance(self, release: str) -> ObservedInstance:
@@ -88,11 +91,11 @@ class Observation:
         return self.instances.get(release, ObservedInstance("inactive"))
 
     def role(self, release: str) -> str:
-        """What the release is to be."""
-        return role_of(self.activation, self.promoting, release)
+        """The role that the release must have."""
+        return role_of(self.activation, self.live_promotion, release)
 
     def view(self) -> dict[str, Any]:
-        """What of it is a plan's business: what `--diff` shows before and after."""
+        """What a plan can change: `--diff` shows it before and after."""
         words = {release: item.word for release, item in self.instances.items() if item.exists}
         return {
             "confirmed": self.activation.confirmed,
@@ -100,8 +103,8 @@ class Observation:
             "instances": {name: "standby" if word == "draining" else word for name, word in sorted(words.items())},
             "bad": sorted({item.release for item in self.activation.history if self.activation.is_bad(item.release)}),
             "current": self.current,
-            "listening": self.listening,
-            "enabled": self.enabled,
+            "listening": self.is_listening,
+            "enabled": self.is_enabled,
             "token": self.activation.token,
             "watched": self.open_window.release if self.open_window else None,
         }
@@ -109,15 +112,14 @@ class Observation:
 
 @dataclass(frozen=True)
 class Action:
-    """One step. `value` is the state to write, or the line to log."""
+    """One step. `value` is the state to write, or the journal line."""
 
     verb: str
     release: str | None = None
     value: Any = None
 
     def __str__(self) -> str:
-        sentence = _SENTENCES[self.verb]
-        return sentence.format(release=self.release, value=self.value)
+        return _SENTENCES[self.verb].format(release=self.release)
 
 
 _SENTENCES = {
@@ -140,7 +142,7 @@ _SENTENCES = {
 
 
 def apply_to_model(observed: Observation, action: Action) -> Observation:
-    """What a host looks like after an action. This is the prediction that check mode shows."""
+    """The state of the host after an action: the prediction that check mode shows."""
 
     def instances(release: str | None, instance: ObservedInstance | None) -> Mapping[str, ObservedInstance]:
         others = {name: item for name, item in observed.instances.items() if name != release}
@@ -150,7 +152,7 @@ def apply_to_model(observed: Observation, action: Action) -> Observation:
     match action.verb:
         case "start":
             running = ObservedInstance("active", observed.role(str(action.release)))
-            return replace(observed, instances=instances(action.release, running), listening=True)
+            return replace(observed, instances=instances(action.release, running), is_listening=True)
         case "serve":
             return replace(observed, instances=instances(action.release, ObservedInstance("active", "serving")))
         case "stand_by":
@@ -159,28 +161,28 @@ def apply_to_model(observed: Observation, action: Action) -> Observation:
             return replace(observed, instances=instances(action.release, None))
         case "write_activation":
             live = is_live(action.value, observed.pending, observed.at, observed.boot)
-            return replace(observed, activation=action.value, live=live, written=False)
+            return replace(observed, activation=action.value, is_live=live, is_journaled=False)
         case "write_pending":
             live = is_live(observed.activation, action.value, observed.at, observed.boot)
-            return replace(observed, pending=action.value, live=live)
+            return replace(observed, pending=action.value, is_live=live)
         case "remove_pending":
-            return replace(observed, pending=None, live=False)
+            return replace(observed, pending=None, is_live=False)
         case "start_guard":
-            return replace(observed, guarded=True)
+            return replace(observed, is_guarded=True)
         case "write_window":
-            return replace(observed, window=action.value, watched=False)
+            return replace(observed, window=action.value, is_watched=False)
         case "start_watch":
-            return replace(observed, watched=True)
+            return replace(observed, is_watched=True)
         case "remove_window":
             return replace(observed, window=None)
         case "link_current":
             return replace(observed, current=action.release)
         case "stop_listening":
-            return replace(observed, listening=False)
+            return replace(observed, is_listening=False)
         case "enable_units":
-            return replace(observed, enabled=True)
+            return replace(observed, is_enabled=True)
         case "append_journal":
-            return replace(observed, written=True)
+            return replace(observed, is_journaled=True)
     return observed
 
 
@@ -203,7 +205,7 @@ class HostPlan:
         return [str(action.release) for action in self.actions if action.verb == "start"]
 
     def result(self) -> dict[str, Any]:
-        """What a module returns of it."""
+        """The part of a module's result that describes the plan."""
         return {
             "changed": self.changed,
             "diff": {"before": self.before.view(), "after": self.after.view()},
@@ -215,7 +217,7 @@ class HostPlan:
 
 
 class PlanBuilder:
-    """A plan in the making: it collects actions and knows what the host looks like after them."""
+    """Collects actions, and keeps a model of the host after them."""
 
     def __init__(self, observed: Observation) -> None:
         self.before = observed
@@ -228,14 +230,14 @@ class PlanBuilder:
         self.model = apply_to_model(self.model, action)
 
     def serve(self, release: str) -> None:
-        """Have a release serve, started first if need be."""
+        """Let a release serve; start it first when it does not run."""
         if self.model.instance(release).unit != "active":
             self.do("start", release)
         if self.model.instance(release).state != "serving":
             self.do("serve", release)
 
     def stand_by(self, release: str) -> None:
-        """Have a release stand by; one that loops through restarts is stopped."""
+        """Let a release stand by; one that systemd keeps restarting is stopped."""
         instance = self.model.instance(release)
         if instance.unit == "active" and instance.state not in ("standby", "draining"):
             self.do("stand_by", release)
@@ -243,24 +245,24 @@ class PlanBuilder:
             self.do("stop", release)
 
     def stop(self, release: str) -> None:
-        """Have no instance of a release."""
+        """Stop the instance of a release, if there is one."""
         if self.model.instance(release).exists:
             self.stand_by(release)
         if self.model.instance(release).exists:
             self.do("stop", release)
 
     def stop_listening_if_unused(self) -> None:
-        """On a host that has served nothing yet, an instance's socket unit goes with the last instance."""
-        bare = self.model.activation.confirmed is None and not self.model.live
-        if bare and self.model.listening and not any(item.exists for item in self.model.instances.values()):
+        """Stop the public socket with the last instance on a host that has confirmed nothing yet."""
+        is_unused = self.model.activation.confirmed is None and not self.model.is_live
+        if is_unused and self.model.is_listening and not any(item.exists for item in self.model.instances.values()):
             self.do("stop_listening")
 
     def finish(self) -> None:
-        """What follows from the truth."""
+        """Link `current` to the confirmed release, and enable the units that start it at boot."""
         confirmed = self.model.activation.confirmed
         if confirmed is not None and self.model.current != confirmed:
             self.do("link_current", confirmed)
-        if confirmed is not None and not self.model.enabled:
+        if confirmed is not None and not self.model.is_enabled:
             self.do("enable_units")
 
     def plan(self, note: str) -> HostPlan:
@@ -269,7 +271,7 @@ class PlanBuilder:
 
 @dataclass(frozen=True)
 class Actor:
-    """Who asks, and why: what the journal keeps, as one line that can be written whatever was typed."""
+    """Who acts, for which run and why, for the journal; the reason is made one line of valid text."""
 
     name: str
     run: str | None = None

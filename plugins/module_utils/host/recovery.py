@@ -9,11 +9,11 @@ import datetime
 from typing import Any
 
 from ..errors import MobiusError
-from .config import RELEASE_ID
+from ..manifest import RELEASE_ID
 from .plan import Actor, Observation, PlanBuilder
 from .state import Pending
 
-REVERTING_DEADLINE = 0.0  # the deadline of a promotion that is being taken back
+REVERTING_DEADLINE_SECONDS = 0.0  # of CLOCK_MONOTONIC: marks a promotion whose reversal has begun
 
 
 def utc_now() -> str:
@@ -21,7 +21,7 @@ def utc_now() -> str:
 
 
 def make_journal_line(event: str, before: str | None, after: str | None, token: int, actor: Actor) -> dict[str, Any]:
-    """A line of the journal, still without its link to the line before."""
+    """A line of the journal, without the digest of the line before it."""
     return {
         "at": utc_now(),
         "event": event,
@@ -35,23 +35,23 @@ def make_journal_line(event: str, before: str | None, after: str | None, token: 
 
 
 def catch_up_journal(builder: PlanBuilder) -> None:
-    """Add the line to the journal that a kill kept from it, before the truth that has it is replaced."""
-    if not builder.model.written:
+    """Append the journal line that a killed command did not write, before the record that holds it is replaced."""
+    if not builder.model.is_journaled:
         builder.do("append_journal", value=builder.model.activation.last)
 
 
 def recover(builder: PlanBuilder, actor: Actor) -> None:
-    """Finish, or undo, what a killed command or a passed deadline left behind.
+    """Finish or undo what a killed command or a passed deadline left behind.
 
-    The truth decides: an instance serves exactly when its role says so. Only instances that answer are told anything,
-    and nobody is told to stand by before the one that is to serve does; so this cannot fail where nothing is broken.
+    The activation record decides: an instance serves exactly when its role says so. Only instances that answer are sent
+    a request, and none stands by before the expected one serves; so this cannot fail on a host where nothing is broken.
     """
     catch_up_journal(builder)
     pending = builder.model.pending
-    if pending is not None and not builder.model.live:
-        if builder.model.open:
-            late = Actor(actor.name, pending.run, "it was not confirmed before its deadline")
-            revert(builder, pending.release, late, mark_bad=False)
+    if pending is not None and not builder.model.is_live:
+        if builder.model.open_promotion:
+            overdue = Actor(actor.name, pending.run, "it was not confirmed before its deadline")
+            revert(builder, pending.release, overdue, mark_bad=False)
         else:
             builder.do("remove_pending")
     expected = [release for release in builder.model.instances if builder.model.role(release) == "serving"]
@@ -73,29 +73,29 @@ def recover(builder: PlanBuilder, actor: Actor) -> None:
         builder.stop_listening_if_unused()
     if confirmed is not None and builder.model.current != confirmed:
         builder.do("link_current", confirmed)
-    if builder.model.open_window is not None and not builder.model.watched:
+    if builder.model.open_window is not None and not builder.model.is_watched:
         builder.do("start_watch")
 
 
 def revert(builder: PlanBuilder, release: str, actor: Actor, *, mark_bad: bool) -> None:
-    """Have the confirmed release serve again, and the other one gone; without a confirmed one, nothing at all.
+    """Let the confirmed release, if there is one, serve again, and stop the other release.
 
-    Once the confirmed one serves, the promotion is made overdue: from there on whoever comes next, the guard at the
-    latest, goes on taking it back.
+    Once the confirmed release serves, the promotion is made overdue: after a kill the next command, at the latest the
+    guard, continues to revert it.
     """
     confirmed = builder.model.activation.confirmed
     if confirmed is not None:
         builder.serve(confirmed)
-    pending = builder.model.open
+    pending = builder.model.open_promotion
     line = make_journal_line("reverted", release, confirmed, builder.model.activation.token, actor)
     if mark_bad and not builder.model.activation.is_bad(release):
-        truth = builder.model.activation.marked(release, True, actor.reason, actor.run)
-        builder.do("write_activation", value=dataclasses.replace(truth, last=line))
+        activation = builder.model.activation.marked(release, True, actor.reason, actor.run)
+        builder.do("write_activation", value=dataclasses.replace(activation, last=line))
         builder.do("append_journal", value=line)
-    elif pending is not None and pending.deadline > REVERTING_DEADLINE:
+    elif pending is not None and pending.deadline > REVERTING_DEADLINE_SECONDS:
         builder.do("append_journal", value=line)
-    if pending is not None and pending.deadline > REVERTING_DEADLINE:
-        builder.do("write_pending", release, dataclasses.replace(pending, deadline=REVERTING_DEADLINE))
+    if pending is not None and pending.deadline > REVERTING_DEADLINE_SECONDS:
+        builder.do("write_pending", release, dataclasses.replace(pending, deadline=REVERTING_DEADLINE_SECONDS))
     builder.stop(release)
     if builder.model.pending is not None:
         builder.do("remove_pending")
@@ -103,19 +103,19 @@ def revert(builder: PlanBuilder, release: str, actor: Actor, *, mark_bad: bool) 
 
 
 def stop_unneeded(builder: PlanBuilder) -> None:
-    """Only the confirmed release and the one to go back to keep running, the latter as long as the window lasts."""
-    over = builder.model.window_seconds and builder.model.open_window is None
-    keep = (
+    """Stop all but the confirmed release and, while the window lasts, the target of a rollback."""
+    is_over = builder.model.window_seconds and builder.model.open_window is None
+    needed = (
         builder.model.activation.confirmed,
-        None if over else builder.model.activation.previous(builder.model.staged),
+        None if is_over else builder.model.activation.previous(builder.model.staged),
     )
     for release in list(builder.model.instances):
-        if release not in keep:
+        if release not in needed:
             builder.stop(release)
 
 
 def require_pending(observed: Observation, release: str, actor: Actor) -> Pending:
-    pending = observed.promoting
+    pending = observed.live_promotion
     if pending is None or pending.release != release:
         raise MobiusError(
             "nothing_pending",
@@ -129,9 +129,9 @@ def require_pending(observed: Observation, release: str, actor: Actor) -> Pendin
 
 def require_release_id(release: str) -> None:
     if not RELEASE_ID.fullmatch(release):
-        raise MobiusError("invalid_input", f"{release!r} is no release id.")
+        raise MobiusError("invalid_input", f"{release!r} is not a release id.")
 
 
-def require_staged(observed: Observation, release: str, assume: bool) -> None:
-    if release not in observed.staged and not assume:
+def require_staged(observed: Observation, release: str, assume_staged: bool) -> None:
+    if release not in observed.staged and not assume_staged:
         raise MobiusError("release_missing", f"{release} is not staged on this host.")

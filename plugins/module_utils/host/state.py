@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MobiusError
-from .config import RELEASE_ID, SCHEMA, Host, corrupt_state, read_state_file, require_field, require_release_field
+from ..manifest import RELEASE_ID
+from .config import SCHEMA, Host, corrupt_state, read_state_file, require_field, require_release_field
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,9 @@ class ActivationEntry:
 
 @dataclass(frozen=True)
 class Activation:
-    """The durable truth: what this host serves after any reboot, and what it served before.
+    """The activation record: what this host serves after any reboot, and what it served before.
 
-    `token` rises with every confirmation and rollback; a pending promotion that carries another one is void. `last` is
+    `token` rises with every confirmation and rollback; a pending promotion with another token is void. `last` is
     the journal line of the switch that wrote the file, so that a kill before the line was written loses nothing.
     """
 
@@ -65,7 +66,7 @@ class Activation:
         return entry is not None and entry.bad
 
     def previous(self, staged: Iterable[str]) -> str | None:
-        """The release to go back to: the newest other one that was confirmed, is not bad and is still staged."""
+        """The target of a rollback: the newest other release that was confirmed, is not bad and is still staged."""
         kept = set(staged)
         for entry in reversed(self.history):
             release = entry.release
@@ -74,7 +75,7 @@ class Activation:
         return None
 
     def marked(self, release: str, bad: bool, reason: str | None, run: str | None) -> Activation:
-        """The same truth with the release's newest entry marked bad, or no longer."""
+        """The same record with the release's newest entry marked bad, or no longer marked."""
         if self.latest(release) is None:
             if not bad:
                 return self
@@ -89,11 +90,11 @@ class Activation:
 
 @dataclass(frozen=True)
 class Pending:
-    """A promotion that nobody has confirmed: `deadline` in seconds of CLOCK_MONOTONIC of the boot `boot_id`."""
+    """A promotion that is not confirmed: `deadline` in seconds of CLOCK_MONOTONIC of the boot `boot_id`."""
 
     release: str
     previous: str | None
-    stage: str  # "canary": beside the confirmed one; "serving": alone
+    stage: str  # "canary": beside the confirmed release; "serving": alone
     deadline: float
     boot_id: str
     run: str | None
@@ -109,7 +110,7 @@ class Pending:
 class MonitoringWindow:
     """The monitoring window of a release: `began` and `until` in seconds of CLOCK_MONOTONIC of the boot `boot_id`.
 
-    `token` is the truth's as that release was confirmed: with any later switch the window is over.
+    `token` is the token of the activation record when that release was confirmed: any later switch ends the window.
     """
 
     release: str
@@ -124,15 +125,15 @@ class MonitoringWindow:
         return {"schema": SCHEMA, **dataclasses.asdict(self)}
 
     def is_of(self, activation: Activation, boot: str) -> bool:
-        """Whether it is about what the truth names, in this boot."""
+        """Whether it belongs to the confirmed release, in this boot."""
         expected = (activation.confirmed, activation.token, boot)
         return (self.release, self.token, self.boot_id) == expected
 
 
 def read_window(host: Host) -> MonitoringWindow | None:
-    """What `watch.json` says, over or not; None when there is none.
+    """The content of `watch.json`, open or over; None when there is none.
 
-    One that cannot be understood counts as none, because a watch that is lost must not stand in the way of a switch.
+    A damaged file counts as none: a lost watch must not block a switch.
     """
     path = host.watch_path
     try:
@@ -166,13 +167,13 @@ class Lease:
     boot_id: str
     token: int
 
-    def live(self, now: float, boot: str) -> bool:
+    def is_live(self, now: float, boot: str) -> bool:
         """Whether it still keeps others out."""
         return self.boot_id == boot and now < self.expires
 
 
 def read_lease(host: Host) -> Lease | None:
-    """The lease, live or run out; None when there is none, or a file that is none: it could not keep anybody out."""
+    """The lease, live or expired; None when there is none or the file is damaged."""
     try:
         content = json.loads(host.lease_path.read_bytes())
         return Lease(**{item.name: content[item.name] for item in dataclasses.fields(Lease)})
@@ -183,19 +184,19 @@ def read_lease(host: Host) -> Lease | None:
 
 
 def read_activation(host: Host) -> Activation:
-    """The truth of `activation.json`; an empty one when nothing was ever promoted.
+    """The activation record in `activation.json`; an empty one when nothing was ever promoted.
 
     Raises:
-        MobiusError: `state_damaged` when the file cannot be understood, or is gone though there is a current release.
+        MobiusError: `state_damaged` when the file is damaged, or missing although there is a current release.
     """
     path = host.activation_path
     content = read_state_file(path)
     if content is None:
         if host.current_path.is_symlink():
-            raise corrupt_state(path, f"it is missing, though {host.current_path} names a release")
+            raise corrupt_state(path, f"it is missing, although {host.current_path} names a release")
         return Activation(host.service)
     if require_field(path, content, "service", str) != host.service:
-        raise corrupt_state(path, f"it is about {content['service']!r}")
+        raise corrupt_state(path, f"it describes the service {content['service']!r}")
     history = []
     for item in require_field(path, content, "history", list):
         if not isinstance(item, dict):
@@ -218,16 +219,16 @@ def read_activation(host: Host) -> Activation:
         raise corrupt_state(path, f"last is {last!r}")
     confirmed = require_release_field(path, content, "confirmed", str, None)
     if confirmed is not None and all(entry.release != confirmed for entry in history):
-        raise corrupt_state(path, f"its history does not know the confirmed release {confirmed}")
+        raise corrupt_state(path, f"its history lacks the confirmed release {confirmed}")
     token = require_field(path, content, "token", int)
     return Activation(host.service, token, confirmed, tuple(history), tuple(pinned), last)
 
 
 def read_pending(host: Host) -> Pending | None:
-    """What `pending.json` says, dead or alive; None when there is none.
+    """The content of `pending.json`, live or overdue; None when there is none.
 
     Raises:
-        MobiusError: `state_damaged` when the file cannot be understood.
+        MobiusError: `state_damaged` when the file is damaged.
     """
     path = host.pending_path
     content = read_state_file(path)
@@ -254,7 +255,7 @@ def boot_id() -> str:
 
 
 def is_open(activation: Activation, pending: Pending | None, boot: str) -> bool:
-    """Whether a promotion awaits its end: it is of this boot, and no switch has overtaken it."""
+    """Whether a promotion is neither confirmed nor reverted: it is of this boot, and no later switch replaced it."""
     return (
         pending is not None
         and pending.boot_id == boot
@@ -264,12 +265,12 @@ def is_open(activation: Activation, pending: Pending | None, boot: str) -> bool:
 
 
 def is_live(activation: Activation, pending: Pending | None, now: float, boot: str) -> bool:
-    """Whether a promotion still counts: it awaits its end, and its deadline has not passed."""
+    """Whether a promotion still counts: it is open, and its deadline has not passed."""
     return pending is not None and is_open(activation, pending, boot) and now < pending.deadline
 
 
 def role_of(activation: Activation, pending: Pending | None, release: str) -> str:
-    """What an instance is to be, "serving" or "standby"; `pending` only when it is live."""
+    """The role of an instance, "serving" or "standby"; `pending` only when it is live."""
     if pending is not None and release == pending.release:
         return "serving"
     if release == activation.confirmed and (pending is None or pending.stage == "canary"):

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What serves on this host, what is kept, and whether the staged files are what was built."""
+"""What serves on this host, which releases it keeps, and whether the staged files are what was built."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from .. import manifest
+from .. import staged_tree
 from ..errors import MobiusError
+from ..manifest import ManifestError
 from .config import Host
 from .journal import journal_problems
 from .plan import Observation
@@ -18,13 +19,13 @@ from .state import read_activation, read_pending, staged_releases
 
 
 def status(host: Host, observed: Observation) -> dict[str, Any]:
-    """What `release_info` returns and `mobius-host status --json` prints."""
-    pending, window = observed.promoting, observed.open_window
+    """The status that `release_info` returns and `mobius-host status --json` prints."""
+    pending, window = observed.live_promotion, observed.open_window
     releases = []
     known = {entry.release for entry in observed.activation.history}
     for release in sorted(observed.staged | known | {name for name, item in observed.instances.items() if item.exists}):
         entry = observed.activation.latest(release)
-        about = _read_release_record(host, release)
+        record = _read_release_record(host, release)
         word = observed.instance(release).word
         if word in ("stopped", "stopping"):
             bad = entry is not None and entry.bad
@@ -32,8 +33,8 @@ def status(host: Host, observed: Observation) -> dict[str, Any]:
         releases.append(
             {
                 "release": release,
-                "version": about.get("version") or release.rsplit("-", 1)[0],
-                "commit": about.get("commit"),
+                "version": record.get("version") or release.rsplit("-", 1)[0],
+                "commit": record.get("commit"),
                 "state": word,
                 "staged": release in observed.staged,
                 "confirmed": entry.confirmed if entry else None,
@@ -58,7 +59,7 @@ def status(host: Host, observed: Observation) -> dict[str, Any]:
 
 
 def _read_release_record(host: Host, release: str) -> dict[str, Any]:
-    """The release's `release.json`; empty when it is missing or damaged, which `verify` tells."""
+    """The release's `release.json`; empty when it is missing or damaged, which `verify` reports."""
     try:
         content = json.loads((host.release_dir(release) / "release.json").read_bytes())
     except (OSError, ValueError):
@@ -70,18 +71,18 @@ def verify(host: Host, releases: Sequence[str] = ()) -> dict[str, list[str]]:
     """Compare staged releases (all, when none is named) with what was built, and the journal with itself.
 
     Returns:
-        For each release, and for `journal`, what is wrong, one sentence each; an empty list when nothing is.
+        The problems of each release, and of `journal`, one sentence each.
     """
     staged = staged_releases(host)
     for release in releases:
         if release not in staged:
             raise MobiusError("release_missing", f"{release} is not staged on this host.")
-    found = {}
+    problems = {}
     for release in releases or staged:
         try:
-            found[release] = list(manifest.verify_tree(host.release_dir(release)))
-        except manifest.ManifestError as error:
-            found[release] = [str(error)]
+            problems[release] = list(staged_tree.verify_tree(host.release_dir(release)))
+        except ManifestError as error:
+            problems[release] = [str(error)]
     read_activation(host)
     read_pending(host)
-    return {**found, "journal": journal_problems(host)}
+    return {**problems, "journal": journal_problems(host)}

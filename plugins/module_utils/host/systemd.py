@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 from ..errors import MobiusError
 
-NO_SUCH_UNIT_EXIT_CODE = 5  # what systemctl ends with when there is no such unit
+NO_SUCH_UNIT_EXIT_CODE = 5  # of systemctl, when there is no such unit
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What systemd says of a unit."""
+    """The state of a unit, as systemd reports it."""
 
     name: str
     active: str  # active, activating, deactivating, inactive, failed
@@ -25,7 +25,7 @@ class Unit:
 
 
 class Systemd:
-    """The few things asked of systemd, through systemctl."""
+    """The requests made of systemd."""
 
     def _run(self, *arguments: str, timeout: float = 30.0) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "LC_ALL": "C", "SYSTEMD_PAGER": "", "SYSTEMD_COLORS": "0"}
@@ -45,11 +45,11 @@ class Systemd:
             raise MobiusError("missing_dependency", f"{arguments[0]} is not installed on this host.") from None
 
     def run_checked(self, *arguments: str, timeout: float = 30.0) -> str:
-        """What a command says that has to succeed."""
+        """The output of a command that has to succeed."""
         done = self._run(*arguments, timeout=timeout)
         if done.returncode != 0:
-            said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-            raise MobiusError("environment_failed", f"`{' '.join(arguments)}` failed: {said}")
+            error = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+            raise MobiusError("environment_failed", f"`{' '.join(arguments)}` failed: {error}")
         return done.stdout
 
     def units(self, *patterns: str) -> dict[str, Unit]:
@@ -57,7 +57,7 @@ class Systemd:
         shown = self.run_checked(
             "systemctl", "show", "--property=Id,ActiveState,SubState,UnitFileState,Result", *patterns
         )
-        found = {}
+        units = {}
         for block in shown.split("\n\n"):
             values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
             if values:
@@ -68,8 +68,8 @@ class Systemd:
                     values.get("UnitFileState", ""),
                     values.get("Result", ""),
                 )
-                found[unit.name] = unit
-        return found
+                units[unit.name] = unit
+        return units
 
     def start(self, unit: str, timeout: float) -> bool:
         """Start a unit and wait until it is ready; False when it failed.
@@ -83,7 +83,7 @@ class Systemd:
         return done.returncode == 0
 
     def restart(self, unit: str) -> None:
-        """Start a unit afresh."""
+        """Restart a unit, or start it when it does not run."""
         self.run_checked("systemctl", "restart", unit)
 
     def stop(self, *units: str) -> None:
@@ -99,6 +99,6 @@ class Systemd:
         self.run_checked("systemctl", "enable", *units)
 
     def log(self, unit: str, lines: int = 20) -> list[str]:
-        """The last lines that a unit's own processes wrote to the journal; none when they cannot be had."""
+        """The last lines that a unit's own processes wrote to the journal; none when journalctl fails."""
         done = self._run("journalctl", f"_SYSTEMD_UNIT={unit}", "--lines", str(lines), "--output", "cat", "--no-pager")
         return done.stdout.splitlines() if done.returncode == 0 else []

@@ -28,7 +28,7 @@ from .state import ActivationEntry, MonitoringWindow, Pending
 
 
 def plan_instance(observed: Observation, release: str, state: str, *, assume_staged: bool = False) -> HostPlan:
-    """An instance that runs beside what serves (`standby`), or no instance (`stopped`)."""
+    """The release runs beside what serves (`standby`), or does not run (`stopped`)."""
     builder = PlanBuilder(observed)
     require_release_id(release)
     if state == "standby":
@@ -36,7 +36,9 @@ def plan_instance(observed: Observation, release: str, state: str, *, assume_sta
         if observed.instance(release).unit != "active":
             builder.do("start", release)
         return builder.plan(f"{release} runs")
-    if release == observed.activation.confirmed or (observed.open and observed.open.release == release):
+    if release == observed.activation.confirmed or (
+        observed.open_promotion and observed.open_promotion.release == release
+    ):
         raise MobiusError("release_in_use", f"{release} is what this host serves, so its instance is not stopped.")
     builder.stop(release)
     builder.stop_listening_if_unused()
@@ -52,27 +54,28 @@ def plan_canary(
     retry_bad: bool = False,
     assume_staged: bool = False,
 ) -> HostPlan:
-    """A pending promotion whose release serves beside the confirmed one. `deadline` in seconds from now."""
+    """The release serves beside the confirmed one, as a pending promotion. `deadline` in seconds from now."""
     require_release_id(release)
     builder = PlanBuilder(observed)
     recover(builder, actor)
-    activation, pending = builder.model.activation, builder.model.promoting
+    activation, pending = builder.model.activation, builder.model.live_promotion
     if pending is not None and pending.release != release:
         raise MobiusError(
-            "fenced", f"{pending.release} is being promoted by {pending.run or 'somebody'}, so {release} has to wait."
+            "fenced",
+            f"{release} has to wait: {pending.release} is being promoted by {pending.run or 'another command'}.",
         )
     if activation.confirmed == release:
         builder.serve(release)
         return builder.plan(f"{release} is confirmed and serves")
     if activation.is_bad(release) and not retry_bad:
         entry = activation.latest(release)
-        why = f": {entry.reason}" if entry and entry.reason else ""
-        raise MobiusError("release_bad", f"{release} was marked bad on this host{why.rstrip('.')}.")
+        reason = f": {entry.reason}" if entry and entry.reason else ""
+        raise MobiusError("release_bad", f"{release} was marked bad on this host{reason.rstrip('.')}.")
     require_staged(builder.model, release, assume_staged)
     if builder.model.instance(release).unit != "active":
         builder.do("start", release)
     if pending is None or pending.run != actor.run:
-        wanted = Pending(
+        promotion = Pending(
             release=release,
             previous=activation.confirmed,
             stage=pending.stage if pending else "canary",
@@ -85,9 +88,9 @@ def plan_canary(
         builder.do(
             "append_journal", value=make_journal_line("canary", activation.confirmed, release, activation.token, actor)
         )
-        builder.do("write_pending", release, wanted)
+        builder.do("write_pending", release, promotion)
         builder.do("start_guard")
-    elif not builder.model.guarded:
+    elif not builder.model.is_guarded:
         builder.do("start_guard")
     builder.serve(release)
     return builder.plan(f"{release} serves beside {activation.confirmed or 'nothing'}, until confirmed or reverted")
@@ -98,11 +101,11 @@ def plan_provisional(observed: Observation, release: str, actor: Actor, *, deadl
     require_release_id(release)
     builder = PlanBuilder(observed)
     recover(builder, actor)
-    if builder.model.activation.confirmed == release and builder.model.promoting is None:
+    if builder.model.activation.confirmed == release and builder.model.live_promotion is None:
         builder.serve(release)
         return builder.plan(f"{release} is confirmed and serves")
     pending = require_pending(builder.model, release, actor)
-    if not builder.model.guarded:
+    if not builder.model.is_guarded:
         builder.do("start_guard")
     builder.serve(release)
     if pending.stage == "canary":
@@ -116,10 +119,10 @@ def plan_provisional(observed: Observation, release: str, actor: Actor, *, deadl
 
 
 def plan_renewed(observed: Observation, release: str, actor: Actor, *, deadline: float) -> HostPlan:
-    """The promotion goes on, its deadline counted from now: `deadline` in seconds. One that is confirmed has none."""
+    """The deadline of the pending promotion is `deadline` seconds from now. A confirmed release has none."""
     require_release_id(release)
     builder = PlanBuilder(observed)
-    if observed.activation.confirmed == release and observed.promoting is None:
+    if observed.activation.confirmed == release and observed.live_promotion is None:
         return builder.plan(f"{release} is confirmed and serves")
     pending = require_pending(observed, release, actor)
     builder.do("write_pending", release, dataclasses.replace(pending, deadline=observed.at + deadline))
@@ -127,16 +130,16 @@ def plan_renewed(observed: Observation, release: str, actor: Actor, *, deadline:
 
 
 def plan_confirmed(observed: Observation, release: str | None, actor: Actor) -> HostPlan:
-    """The pending release (None: whichever is) is the truth; of the others, only the previous one stays warm."""
+    """The pending release (None: whichever is) is confirmed; of the others, only the previous one stays warm."""
     builder = PlanBuilder(observed)
     recover(builder, actor)
     if release is None:
-        if builder.model.promoting is None:
+        if builder.model.live_promotion is None:
             raise MobiusError("nothing_pending", "There is no promotion to confirm on this host.")
-        release = builder.model.promoting.release
+        release = builder.model.live_promotion.release
     require_release_id(release)
     activation = builder.model.activation
-    if activation.confirmed == release and builder.model.promoting is None:
+    if activation.confirmed == release and builder.model.live_promotion is None:
         builder.serve(release)
         builder.finish()
         if (activation.last or {}).get("event") == "confirmed":
@@ -147,11 +150,11 @@ def plan_confirmed(observed: Observation, release: str | None, actor: Actor) -> 
     token = activation.token + 1
     line = make_journal_line("confirmed", activation.confirmed, release, token, actor)
     entry = ActivationEntry(release, pending.activated, line["at"], False, actor.reason, pending.run)
-    truth = dataclasses.replace(
+    confirmed = dataclasses.replace(
         activation, token=token, confirmed=release, history=(*activation.history, entry), last=line
     )
     if builder.model.window_seconds:
-        # before the truth, which makes it count: a kill in between leaves nothing unwatched
+        # before the activation record, which opens it: a kill in between leaves no release unwatched
         at = builder.model.at
         until = at + builder.model.window_seconds
         builder.do(
@@ -159,7 +162,7 @@ def plan_confirmed(observed: Observation, release: str | None, actor: Actor) -> 
             release,
             MonitoringWindow(release, activation.confirmed, at, until, builder.model.boot, token),
         )
-    builder.do("write_activation", value=truth)
+    builder.do("write_activation", value=confirmed)
     if activation.confirmed is not None:
         builder.stand_by(activation.confirmed)
     builder.do("remove_pending")
@@ -172,36 +175,36 @@ def plan_confirmed(observed: Observation, release: str | None, actor: Actor) -> 
 
 
 def plan_reverted(observed: Observation, release: str, actor: Actor, *, mark_bad: bool = False) -> HostPlan:
-    """What served before serves, and the release does not run. One that is confirmed is left as it is."""
+    """The confirmed release serves, and the pending one does not run. A release that is confirmed is left alone."""
     require_release_id(release)
     builder = PlanBuilder(observed)
     pending = observed.pending
-    is_own = pending is not None and pending.release == release
-    if not is_own:
+    is_pending = pending is not None and pending.release == release
+    if not is_pending:
         recover(builder, actor)
         pending = builder.model.pending
     if builder.model.activation.confirmed == release:
-        if is_own:
+        if is_pending:
             recover(builder, actor)
-        return builder.plan(f"{release} was confirmed before; there is nothing provisional to take back")
-    if not is_own and pending is not None:
+        return builder.plan(f"{release} was confirmed before, so there is no promotion to revert")
+    if not is_pending and pending is not None:
         raise MobiusError(
-            "fenced", f"{pending.release} is being promoted by {pending.run or 'somebody'}, not {release}."
+            "fenced", f"{pending.release} is being promoted by {pending.run or 'another command'}, not {release}."
         )
-    if builder.model.live:
+    if builder.model.is_live:
         require_pending(builder.model, release, actor)
     catch_up_journal(builder)
     revert(builder, release, actor, mark_bad=mark_bad)
     recover(builder, actor)
-    return builder.plan(f"{builder.model.activation.confirmed or 'nothing'} serves; {release} was taken back")
+    return builder.plan(f"{builder.model.activation.confirmed or 'nothing'} serves; {release} was reverted")
 
 
 @dataclass(frozen=True)
 class Promotion:
-    """What the module `promotion` is asked for.
+    """The arguments of the module `promotion`.
 
-    `predicted`: earlier tasks of the same check run have brought about the stages before, in prediction only; so they
-    are taken as done. `deadline` in seconds from now.
+    `predicted`: earlier tasks of the same check run have predicted the earlier stages, so these count as done.
+    `deadline` in seconds from now.
     """
 
     release: str
@@ -214,7 +217,7 @@ class Promotion:
     assume_staged: bool = False
 
     def plan(self, observed: Observation) -> HostPlan:
-        """The plan for this wish on a host that looks like `seen`."""
+        """The plan for an observed host."""
         if self.state == "reverted":
             return plan_reverted(observed, self.release, self.actor, mark_bad=self.mark_bad)
         if self.predicted:
@@ -238,11 +241,11 @@ class Promotion:
         )
 
     def _as_predicted(self, observed: Observation) -> Observation:
-        """The host as the tasks before this one would have left it."""
+        """The host as the earlier tasks of the run would have left it."""
         observed = plan_instance(observed, self.release, "standby", assume_staged=self.assume_staged).after
         if self.state == "canary":
             return observed
-        # whether a release that was marked bad may be tried again is asked once, at the first stage
+        # only the first stage refuses a release that is marked bad
         observed = dataclasses.replace(self, retry_bad=True)._canary(observed).after
         if self.state == "provisional":
             return observed
@@ -250,26 +253,26 @@ class Promotion:
 
 
 def plan_rollback(observed: Observation, to: str | None, actor: Actor) -> HostPlan:
-    """The release that was left is marked bad, and the one before (or `to`, any kept one) serves as the truth.
+    """The present release is marked bad, and the previous one (or `to`, any kept one) serves and is confirmed.
 
-    A promotion that is pending is what is taken back first. A rollback that was killed after it had written the truth
-    is completed, and not counted as another step.
+    A pending promotion is reverted first. A rollback that was killed after it had written the activation record is
+    completed, and does not count as another step.
     """
     builder = PlanBuilder(observed)
-    activation, pending = observed.activation, observed.open
+    activation, pending = observed.activation, observed.open_promotion
     expected = (activation.confirmed, pending.release if pending else None)
     last = activation.last or {}
-    # Ansible repeats a module whose connection broke: one run takes one step, however often it asks
-    repeated = actor.run is not None and last.get("run") == actor.run
-    interrupted = last.get("event") == "rollback" and (
-        repeated
-        or not observed.written
+    # Ansible repeats a module whose connection broke: one run rolls back one step, however often it repeats
+    is_repeated = actor.run is not None and last.get("run") == actor.run
+    is_interrupted = last.get("event") == "rollback" and (
+        is_repeated
+        or not observed.is_journaled
         or (observed.pending is not None and pending is None)
         or observed.current != activation.confirmed
         or any(item.state == "serving" and name not in expected for name, item in observed.instances.items())
     )
     catch_up_journal(builder)
-    if interrupted and to in (None, activation.confirmed):
+    if is_interrupted and to in (None, activation.confirmed):
         recover(builder, actor)
         if activation.confirmed is not None:
             builder.serve(activation.confirmed)
@@ -277,29 +280,29 @@ def plan_rollback(observed: Observation, to: str | None, actor: Actor) -> HostPl
             builder.stop(last["from"])
         builder.finish()
         builder.stop_listening_if_unused()
-        word = "completed" if builder.actions else "has done"
-        return builder.plan(f"{word} the rollback to {activation.confirmed or 'nothing'}")
+        verb = "completed" if builder.actions else "has done"
+        return builder.plan(f"{verb} the rollback to {activation.confirmed or 'nothing'}")
 
     target = to
     if target is None:
-        # a promotion is taken back to what it was to replace; only then does a step count
+        # with a pending promotion, the step is from it to the confirmed release
         target = activation.confirmed if pending is not None else activation.previous(observed.staged)
     if target is None and pending is not None:
         _roll_back_to_nothing(builder, pending.release, actor)
-        return builder.plan(f"nothing serves: {pending.release} was the first release, and was taken back")
+        return builder.plan(f"nothing serves: {pending.release} was the first release, and was rolled back")
     if target is None:
         raise MobiusError(
             "nothing_to_roll_back",
-            f"{activation.confirmed} has no earlier healthy release to go back to."
+            f"{activation.confirmed} has no earlier healthy release to roll back to."
             if activation.confirmed
-            else "Nothing was ever confirmed on this host, so there is nothing to go back to.",
+            else "Nothing was ever confirmed on this host, so there is nothing to roll back to.",
         )
     require_release_id(target)
     require_staged(observed, target, False)
     if not any(entry.release == target and entry.confirmed for entry in activation.history):
         raise MobiusError(
             "invalid_input",
-            f"{target} was never confirmed on this host, so there is no going back to it.",
+            f"{target} was never confirmed on this host, so this host does not roll back to it.",
             do_next="Release it with its probes and its gate instead: `mobius release`.",
         )
     if target == activation.confirmed and pending is None:
@@ -308,38 +311,38 @@ def plan_rollback(observed: Observation, to: str | None, actor: Actor) -> HostPl
         builder.finish()
         return builder.plan(f"{target} is confirmed and serves")
 
-    left = [release for release in (pending.release if pending else None, activation.confirmed) if release]
-    left = [release for release in left if release != target]
+    replaced = [release for release in (pending.release if pending else None, activation.confirmed) if release]
+    replaced = [release for release in replaced if release != target]
     builder.serve(target)
     token = activation.token + 1
-    line = make_journal_line("rollback", left[0] if left else None, target, token, actor)
-    truth = activation
-    for release in left:
-        truth = truth.marked(release, True, actor.reason or "rolled back", actor.run)
+    line = make_journal_line("rollback", replaced[0] if replaced else None, target, token, actor)
+    updated = activation
+    for release in replaced:
+        updated = updated.marked(release, True, actor.reason or "rolled back", actor.run)
     if target != activation.confirmed:
         entry = ActivationEntry(
-            target, line["at"], line["at"], False, f"rolled back from {left[0]}" if left else None, actor.run
+            target, line["at"], line["at"], False, f"rolled back from {replaced[0]}" if replaced else None, actor.run
         )
-        truth = dataclasses.replace(truth, history=(*truth.history, entry))
-    builder.do("write_activation", value=dataclasses.replace(truth, token=token, confirmed=target, last=line))
+        updated = dataclasses.replace(updated, history=(*updated.history, entry))
+    builder.do("write_activation", value=dataclasses.replace(updated, token=token, confirmed=target, last=line))
     if observed.pending is not None:
         builder.do("remove_pending")
-    for release in left:
-        silent = builder.model.instance(release).word == "silent"
+    for release in replaced:
+        is_silent = builder.model.instance(release).word == "silent"
         builder.stand_by(release)
-        if silent:
+        if is_silent:
             builder.do("stop", release)
     builder.do("append_journal", value=line)
     builder.finish()
     recover(builder, actor)
-    return builder.plan(f"rolled back from {left[0] if left else 'nothing'} to {target}")
+    return builder.plan(f"rolled back from {replaced[0] if replaced else 'nothing'} to {target}")
 
 
 def _roll_back_to_nothing(builder: PlanBuilder, release: str, actor: Actor) -> None:
     activation = builder.model.activation
     line = make_journal_line("rollback", release, None, activation.token + 1, actor)
-    truth = activation.marked(release, True, actor.reason or "rolled back", actor.run)
-    builder.do("write_activation", value=dataclasses.replace(truth, token=activation.token + 1, last=line))
+    updated = activation.marked(release, True, actor.reason or "rolled back", actor.run)
+    builder.do("write_activation", value=dataclasses.replace(updated, token=activation.token + 1, last=line))
     builder.do("remove_pending")
     builder.stop(release)
     builder.stop_listening_if_unused()
@@ -347,7 +350,7 @@ def _roll_back_to_nothing(builder: PlanBuilder, release: str, actor: Actor) -> N
 
 
 def plan_mark(observed: Observation, release: str, bad: bool, actor: Actor) -> HostPlan:
-    """The release is refused on this host, or no longer."""
+    """The release is marked bad on this host, or no longer."""
     require_release_id(release)
     builder = PlanBuilder(observed)
     recover(builder, actor)
@@ -360,19 +363,19 @@ def plan_mark(observed: Observation, release: str, bad: bool, actor: Actor) -> H
             f"{release} is what this host serves, so it is not marked bad.",
             do_next="Roll back: that marks it bad and serves the release before.",
         )
-    if bad and builder.model.open is not None and builder.model.open.release == release:
-        # what is bad must not be confirmed by the run that promotes it
+    if bad and builder.model.open_promotion is not None and builder.model.open_promotion.release == release:
+        # the run that promotes it must not confirm it any more
         revert(builder, release, actor, mark_bad=True)
-        return builder.plan(f"{release} is marked bad and was taken back; {activation.confirmed or 'nothing'} serves")
+        return builder.plan(f"{release} is marked bad and was reverted; {activation.confirmed or 'nothing'} serves")
     line = make_journal_line("marked_bad" if bad else "marked_good", release, release, activation.token, actor)
-    truth = activation.marked(release, bad, actor.reason, actor.run)
-    builder.do("write_activation", value=dataclasses.replace(truth, last=line))
+    marked = activation.marked(release, bad, actor.reason, actor.run)
+    builder.do("write_activation", value=dataclasses.replace(marked, last=line))
     builder.do("append_journal", value=line)
     return builder.plan(f"{release} is {'' if bad else 'no longer '}marked bad")
 
 
 def plan_boot(observed: Observation, actor: Actor) -> HostPlan:
-    """What the truth names runs."""
+    """The confirmed release runs."""
     builder = PlanBuilder(observed)
     confirmed = observed.activation.confirmed
     if confirmed is not None and observed.instance(confirmed).unit != "active":
@@ -382,42 +385,44 @@ def plan_boot(observed: Observation, actor: Actor) -> HostPlan:
 
 
 def plan_guard(observed: Observation, actor: Actor) -> HostPlan:
-    """A promotion past its deadline is taken back, and what a kill left undone is done; before that, nothing."""
+    """A promotion past its deadline is reverted, and what a killed command left is finished; nothing before that."""
     builder = PlanBuilder(observed)
-    if not observed.live:
+    if not observed.is_live:
         recover(builder, actor)
     serving = builder.model.activation.confirmed or "nothing"
     return builder.plan(
-        f"{observed.open.release} was taken back; {serving} serves" if observed.open else "nothing is overdue"
+        f"{observed.open_promotion.release} was reverted; {serving} serves"
+        if observed.open_promotion
+        else "nothing is overdue"
     )
 
 
 def plan_watched_rollback(observed: Observation, window: MonitoringWindow, actor: Actor) -> HostPlan:
-    """The rollback that the watch asks for, and the release that gave cause for it stopped.
+    """The rollback that a trigger of the watch causes; the release is then stopped.
 
-    Nothing when another switch came first, nor while a promotion awaits its end: that one replaces the release, or is
-    taken back without having been to blame.
+    Nothing when another switch came first, and nothing while a promotion is open: it either replaces the release, or a
+    rollback would revert and blame the promotion instead.
     """
-    if not window.is_of(observed.activation, observed.boot) or observed.open is not None:
+    if not window.is_of(observed.activation, observed.boot) or observed.open_promotion is not None:
         return PlanBuilder(observed).plan(f"{window.release} is left alone")
     plan = plan_rollback(observed, None, actor)
     builder = PlanBuilder(plan.after)
-    builder.stop(window.release)  # it may leak or spin in standby, too
+    builder.stop(window.release)  # it may leak or spin in standby as well
     if builder.model.window is not None:
         builder.do("remove_window")
     return HostPlan(observed, builder.model, (*plan.actions, *builder.actions), plan.note)
 
 
 def plan_unwatched(observed: Observation, actor: Actor) -> HostPlan:
-    """After the monitoring window, nothing is warm but what a promotion needs; before its end, nothing is done."""
+    """After the monitoring window, only what a promotion needs stays warm; before its end, nothing is done."""
     builder = PlanBuilder(observed)
     window = observed.open_window
     if window is not None and observed.at < window.until:
         return builder.plan(f"{window.release} is watched for {window.until - observed.at:.0f} s more")
-    if observed.overtime:
-        return builder.plan("the host is held by a run, so nothing that is warm is stopped")
+    if observed.is_held_open:
+        return builder.plan("a run holds the host, so the warm release is not stopped")
     recover(builder, actor)
-    pending = builder.model.open
+    pending = builder.model.open_promotion
     needed = (builder.model.activation.confirmed, *((pending.release, pending.previous) if pending else ()))
     if window is not None and window.previous not in (None, *needed):
         builder.stop(str(window.previous))

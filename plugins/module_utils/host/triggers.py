@@ -1,10 +1,10 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What counts against a release after it was confirmed, while the one before is still warm: the triggers of the watch.
+"""The triggers of the watch: what causes a rollback after a release was confirmed, while the previous one is warm.
 
-Only the judgement is here, on looks that somebody else takes; `watch` takes them and rolls back. A short burst is
-no trigger: a signal must be over in each quarter of the time that it has to last, and memory must grow from each
-quarter of its window to the next.
+This module decides on samples; `watch` takes them and rolls back. A short burst is no trigger: a signal must be over
+its limit in each quarter of the time that it has to last, and memory must grow from each quarter of its window to the
+next.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Any
 from .. import comparison
 from ..errors import MobiusError
 
-HOUR = 3600.0
-PARTS = 4
+HOUR_SECONDS = 3600.0
+PARTS = 4  # of the time that a trigger has to last; each must confirm it
 
 
 @dataclass(frozen=True)
 class MemoryTrigger:
-    """A leak: growth over `bytes_per_hour`, seen over `seconds`, after the caches of the first `warm_up` seconds."""
+    """A leak: growth over `bytes_per_hour` during `seconds`, after `warm_up` seconds in which caches fill."""
 
     selector: comparison.Selector
     bytes_per_hour: float
@@ -34,13 +34,13 @@ class MemoryTrigger:
 
 @dataclass(frozen=True)
 class WatchSettings:
-    """The monitoring window (`seconds`; 0 watches nothing), how often to look, and the triggers. Times in seconds."""
+    """The monitoring window (`seconds`; 0: no watch), the sampling interval, and the triggers. Times in seconds."""
 
     seconds: float = 0.0
     interval: float = 5.0
     unhealthy_seconds: float = 300.0
     metrics_path: str = "/metrics"
-    signals: tuple[comparison.Signal, ...] = ()
+    signals: tuple[comparison.MetricSignal, ...] = ()
     lasting: Mapping[str, float] = field(default_factory=dict)  # by the signal's name
     memory: MemoryTrigger | None = None
 
@@ -49,21 +49,21 @@ class WatchSettings:
         """From the host's description.
 
         Raises:
-            MobiusError: `invalid_input` for what makes no sense.
+            MobiusError: `invalid_input` for a missing or invalid setting.
         """
         signals, lasting = [], {}
         for item in value.get("signals", ()):
             try:
-                signal = comparison.Signal.parse(
-                    {**_BLANK, **{name: _selectors(entry) for name, entry in item.items()}}
+                signal = comparison.MetricSignal.parse(
+                    {**_SIGNAL_DEFAULTS, **{name: _selectors(entry) for name, entry in item.items()}}
                 )
                 lasting[signal.name] = float(item["lasting"])
             except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise MobiusError("invalid_input", f"A signal of the watch cannot be understood: {item!r}.") from error
+                raise MobiusError("invalid_input", f"A signal of the watch is invalid: {item!r}.") from error
             signals.append(signal)
         try:
             memory = value.get("memory") or None
-            made = cls(
+            settings = cls(
                 seconds=float(value["seconds"]),
                 interval=float(value["interval"]),
                 unhealthy_seconds=float(value["unhealthy_seconds"]),
@@ -79,20 +79,20 @@ class WatchSettings:
                 ),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise MobiusError("invalid_input", f"The watch cannot be understood: {error!r}.") from error
-        spans = [*lasting.values(), *([made.memory.seconds] if made.memory else [])]
-        if made.interval <= 0 or any(span < PARTS * made.interval for span in spans):
+            raise MobiusError("invalid_input", f"The watch is invalid: {error!r}.") from error
+        spans = [*lasting.values(), *([settings.memory.seconds] if settings.memory else [])]
+        if settings.interval <= 0 or any(span < PARTS * settings.interval for span in spans):
             raise MobiusError(
-                "invalid_input", f"The watch looks every {made.interval:g} s, too seldom for its triggers."
+                "invalid_input", f"The watch samples every {settings.interval:g} s, too seldom for its triggers."
             )
-        return made
+        return settings
 
 
-_BLANK = {"quantile": 0.95, "times": 1.0, "floor": 0.0, "limit": None, "samples": 20}
+_SIGNAL_DEFAULTS = {"quantile": 0.95, "times": 1.0, "floor": 0.0, "limit": None, "samples": 20}
 
 
 def _selectors(entry: Any) -> Any:
-    """A signal's selectors with what they may leave out."""
+    """The selectors of a signal, with the defaults of what is optional."""
     return [{"where": {}, **item} for item in entry] if isinstance(entry, list) else entry
 
 
@@ -105,92 +105,98 @@ class _Sample:
 
 @dataclass
 class Watcher:
-    """Judges a release look by look.
+    """Decides, sample by sample, whether a release must be rolled back.
 
     Args:
-        baseline: each signal's figure at the promotion, by name; without one only its `limit` counts.
+        baseline: the figure of each signal at the promotion, by name; without one only its `limit` counts.
     """
 
     settings: WatchSettings
     baseline: Mapping[str, float] = field(default_factory=dict)
-    _looks: list[_Sample] = field(default_factory=list)
+    _samples: list[_Sample] = field(default_factory=list)
     _began: float | None = None
-    _unwell_since: float | None = None
+    _unhealthy_since: float | None = None
 
-    def look(self, at: float, problem: str | None, page: str | None) -> str | None:
-        """One more look, at `at` seconds of a steady clock.
+    def add_sample(self, at: float, problem: str | None, page: str | None) -> str | None:
+        """Add a sample, taken at `at` seconds of a monotonic clock.
 
         Args:
             problem: why it is not healthy; None when it is.
-            page: its metrics; None when they could not be had.
+            page: its metrics; None when they are not available.
 
         Returns:
-            Why the release has to go, as the end of a sentence that begins with its name; None when it may stay.
+            The reason for a rollback, as the end of a sentence that begins with the release id; None without one.
         """
         self._began = at if self._began is None else self._began
-        self._unwell_since = None if problem is None else at if self._unwell_since is None else self._unwell_since
-        if self._unwell_since is not None and at - self._unwell_since >= self.settings.unhealthy_seconds:
+        self._unhealthy_since = (
+            None if problem is None else at if self._unhealthy_since is None else self._unhealthy_since
+        )
+        if self._unhealthy_since is not None and at - self._unhealthy_since >= self.settings.unhealthy_seconds:
             return f"was unhealthy for {self.settings.unhealthy_seconds:g} s: {problem}"
         if page is None:
             return None
         try:
             self._count(at, page)
-            return self._signal() or self._leak()
+            return self._find_signal_over() or self._find_leak()
         except comparison.UnreadableError:
-            self._looks.clear()  # another process counts from zero, or nothing that can be read
+            self._samples.clear()  # the process was restarted and counts from zero, or the page is damaged
             return None
 
     def _count(self, at: float, page: str) -> None:
         series = comparison.parse_page(page)
         counted = tuple(comparison.count(signal, series) for signal in self.settings.signals)
         memory = self.settings.memory
-        found = [value for name, labels, value in series if memory and memory.selector.takes(name, labels)]
-        self._looks.append(_Sample(at, counted, found[0] if found else None))
+        sizes = [value for name, labels, value in series if memory and memory.selector.matches(name, labels)]
+        self._samples.append(_Sample(at, counted, sizes[0] if sizes else None))
         longest = max([*self.settings.lasting.values(), memory.seconds if memory else 0.0])
-        while len(self._looks) > 1 and self._looks[1].at <= at - longest:
-            self._looks.pop(0)
+        while len(self._samples) > 1 and self._samples[1].at <= at - longest:
+            self._samples.pop(0)
 
     def _parts(self, seconds: float) -> list[list[_Sample]] | None:
-        """The looks of the last `seconds` in quarters, each beginning with the last look of the one before; None when
-        the looks do not reach back so far, or a quarter has none of its own."""
-        now = self._looks[-1].at
-        if self._looks[0].at > now - seconds:
+        """The samples of the last `seconds` in quarters, each beginning with the last sample of the quarter before.
+
+        None when the samples do not reach back so far, or a quarter has no further sample.
+        """
+        now = self._samples[-1].at
+        if self._samples[0].at > now - seconds:
             return None
         edges = [now - seconds + seconds * part / PARTS for part in range(PARTS + 1)]
-        first = [max(index for index, look in enumerate(self._looks) if look.at <= edge) for edge in edges]
-        parts = [self._looks[start : end + 1] for start, end in itertools.pairwise(first)]
+        first = [max(index for index, sample in enumerate(self._samples) if sample.at <= edge) for edge in edges]
+        parts = [self._samples[start : end + 1] for start, end in itertools.pairwise(first)]
         return parts if all(len(part) > 1 for part in parts) else None
 
-    def _signal(self) -> str | None:
+    def _find_signal_over(self) -> str | None:
         for number, signal in enumerate(self.settings.signals):
             parts = self._parts(self.settings.lasting[signal.name])
             if parts is None:
                 continue
-            findings = []
+            comparisons = []
             for part in parts:
-                figure, samples = comparison.between(signal, part[0].counted[number], part[-1].counted[number])
+                figure, samples = comparison.figure_between(signal, part[0].counted[number], part[-1].counted[number])
                 old = self.baseline.get(signal.name)
-                findings.append(comparison.Finding(signal, figure, samples, old, signal.samples, old is not None))
-            if all(finding.over for finding in findings) and sum(f.new_samples for f in findings) >= signal.samples:
-                figures = ", ".join(f"{finding.new:.4g}" for finding in findings)
+                comparisons.append(comparison.Comparison(signal, figure, samples, old, signal.samples, old is not None))
+            if all(one.over for one in comparisons) and sum(one.new_samples for one in comparisons) >= signal.samples:
+                figures = ", ".join(f"{one.new:.4g}" for one in comparisons)
                 old = self.baseline.get(signal.name)
                 before = "" if old is None else f" (at the promotion {old:.4g})"
                 lasting = self.settings.lasting[signal.name]
                 return f"had {_article(signal.name)} {signal.name} of {figures} in {lasting:g} s{before}"
         return None
 
-    def _leak(self) -> str | None:
+    def _find_leak(self) -> str | None:
         memory = self.settings.memory
         if memory is None or self._began is None:
             return None
         parts = self._parts(memory.seconds)
         if parts is None or parts[0][0].at < self._began + memory.warm_up:
             return None
-        sizes: list[Sequence[float]] = [[look.memory for look in part if look.memory is not None] for part in parts]
+        sizes: list[Sequence[float]] = [
+            [sample.memory for sample in part if sample.memory is not None] for part in parts
+        ]
         if not all(sizes):
             return None
         middle = [statistics.median(part) for part in sizes]
-        growth = (middle[-1] - middle[0]) / (memory.seconds * (PARTS - 1) / PARTS) * HOUR
+        growth = (middle[-1] - middle[0]) / (memory.seconds * (PARTS - 1) / PARTS) * HOUR_SECONDS
         if growth <= memory.bytes_per_hour or any(b <= a for a, b in itertools.pairwise(middle)):
             return None
         return f"grew by {growth / 1e6:.0f} MB an hour, to {middle[-1] / 1e6:.0f} MB"
@@ -201,13 +207,13 @@ def _article(name: str) -> str:
 
 
 def baseline_of(evidence: Mapping[str, Any]) -> dict[str, float]:
-    """What a gate's kept verdict says of each signal: the figure of the release before, or else the new one's own."""
-    found = {}
+    """The figure of each signal in the evidence of a gate: that of the previous release, or else the new one's."""
+    figures = {}
     try:
         for signal in evidence["evidence"]["values"]["signals"]:
             figure = signal["new"] if signal["old"] is None else signal["old"]
             if figure is not None:
-                found[str(signal["name"])] = float(figure)
+                figures[str(signal["name"])] = float(figure)
     except (KeyError, TypeError, ValueError):
         return {}
-    return found
+    return figures

@@ -22,49 +22,50 @@ from .transitions import plan_watched_rollback
 def watch_window(
     executor: Executor, window: MonitoringWindow, settings: triggers.WatchSettings, *, is_persistent: bool
 ) -> None:
-    """Look until the window is over or another switch has ended it.
+    """Watch until the window is over or another switch has ended it.
 
-    A `patient` one tries again when going back fails, and looks on after the end while a run holds the host.
+    Args:
+        is_persistent: try again when a rollback fails, and watch on after the end while a run holds the host.
 
     Raises:
         MobiusError: `rolled_back`.
     """
     host, release = executor.host, window.release
     watcher = triggers.Watcher(settings, _read_baseline(host, release))
-    refused: str | None = None
+    reported: str | None = None
     while window.is_of(read_activation(host), executor.boot()):
-        left = window.until - executor.clock()
-        if left <= 0 and not (is_persistent and _is_leased(executor)):
+        remaining = window.until - executor.clock()
+        if remaining <= 0 and not (is_persistent and _is_leased(executor)):
             return
         problem, page = _poll_instance(host, release, settings.metrics_path)
-        why = watcher.look(executor.clock(), problem, page)
-        if why is not None:
-            # no run: a rollback of its own, which no repeated question of that run completes
-            executor.actor = Actor("watch", None, f"{release} {why}")
+        reason = watcher.add_sample(executor.clock(), problem, page)
+        if reason is not None:
+            # without a run: a repeated rollback by that run must not count this one as its own
+            executor.actor = Actor("watch", None, f"{release} {reason}")
             try:
                 plan = executor.run(lambda observed: plan_watched_rollback(observed, window, executor.actor))
             except (MobiusError, OSError) as error:
                 if not is_persistent:
                     raise
-                said = f"{release} {why}, and going back failed: {to_failure(error).reason}"
-                if said != refused:
-                    refused = said
-                    print(said, file=sys.stderr, flush=True)
+                failure = f"{release} {reason}, and the rollback failed: {to_failure(error).reason}"
+                if failure != reported:
+                    reported = failure
+                    print(failure, file=sys.stderr, flush=True)
             else:
                 if plan.changed:
                     print(plan.note)
-                    raise MobiusError("rolled_back", f"{release} {why}, so this host went back.")
-        left = window.until - executor.clock()
-        time.sleep(min(settings.interval, left) if left > 0 else settings.interval)
+                    raise MobiusError("rolled_back", f"{release} {reason}, so this host rolled back.")
+        remaining = window.until - executor.clock()
+        time.sleep(min(settings.interval, remaining) if remaining > 0 else settings.interval)
 
 
 def _is_leased(executor: Executor) -> bool:
     lease = read_lease(executor.host)
-    return lease is not None and lease.live(executor.clock(), executor.boot())
+    return lease is not None and lease.is_live(executor.clock(), executor.boot())
 
 
 def _poll_instance(host: Host, release: str, metrics_path: str) -> tuple[str | None, str | None]:
-    """What is wrong with an instance's health (None: nothing), and its page of metrics (None: it gave none)."""
+    """The problem with the health of an instance (None: healthy), and its metrics page (None: not available)."""
     problem = None
     try:
         code, _, body = admin_request(host, release, "GET", host.health_path, timeout=STATE_TIMEOUT_SECONDS)
@@ -77,7 +78,7 @@ def _poll_instance(host: Host, release: str, metrics_path: str) -> tuple[str | N
 
 
 def _read_baseline(host: Host, release: str) -> dict[str, float]:
-    """What the gate measured as it let the release pass, by the name of the signal; empty when it kept nothing."""
+    """What the gate measured when the release passed it, by the name of the signal; empty without such evidence."""
     for path in sorted(host.gates_dir.glob(f"*-{release}.json"), reverse=True):
         with contextlib.suppress(MobiusError, OSError):
             content = read_state_file(path)

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from ansible_collections.mobius.dhash.plugins.module_utils import staged_tree
 from PIL import Image
 
 from mobius import manifest
@@ -26,7 +27,7 @@ PYTHON = ".".join(platform.python_version_tuple()[:2])
 def staged(bundle: manifest.Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     releases = tmp_path_factory.mktemp("releases")
     started = time.monotonic()
-    folder = releases / manifest.stage(bundle.path, releases)
+    folder = releases / staged_tree.stage(bundle.path, releases)
     assert time.monotonic() - started < 20  # a second or two on an idle machine
     return folder
 
@@ -97,7 +98,7 @@ print(json.dumps(homes))
     homes = json.loads(homes)
     assert set(homes) == {"numpy", "PIL", "mobius", "uvicorn"}
     assert all(place.startswith(str(staged)) for place in homes.values())
-    assert manifest.verify_tree(staged) == []
+    assert staged_tree.verify_tree(staged) == []
 
 
 def test_what_runs_on_the_control_node_only_is_not_in_the_tree(staged: Path) -> None:

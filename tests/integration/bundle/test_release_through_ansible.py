@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.mobius.dhash.plugins.module_utils import staged_tree
 from ansible_collections.mobius.dhash.plugins.module_utils.host.install import launcher, tool_digest
 
 from mobius import manifest
@@ -94,7 +95,7 @@ def bundle(tmp_path: Path) -> manifest.Bundle:
         commit="c" * 40,
         built_at="2026-01-02T03:04:05Z",
         python=".".join(platform.python_version_tuple()[:2]),
-        platform=manifest.host_platform(),
+        platform=f"{sys.platform}_{os.uname().machine}",
     )
 
 
@@ -117,7 +118,7 @@ def test_a_bundle_is_predicted_then_staged_then_left_alone(
     assert (done["changed"], done["release"], place.staged) == (True, bundle.release_id, [bundle.release_id])
     assert done["diff"] == predicted["diff"]
     assert (again["changed"], again["release"]) == (False, bundle.release_id)
-    assert manifest.verify_tree(place.root / "opt/releases" / bundle.release_id) == []
+    assert staged_tree.verify_tree(place.root / "opt/releases" / bundle.release_id) == []
     said = place.run(stage, remove, options=("--check",), pipelining=pipelining)
     assert [each["changed"] for each in said] == [False, True]
     assert place.staged == [bundle.release_id]

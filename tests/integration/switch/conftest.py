@@ -153,13 +153,13 @@ class Machine:
             platform="linux_x86_64",
         )
         self.call("podman", "cp", bundle.path, f"{self.record['container']}:/root/")
-        self.python(f"manifest.stage('/root/{bundle.path.name}', host.releases_dir, service='{SERVICE}')")
+        self.python(f"staged_tree.stage('/root/{bundle.path.name}', host.releases_dir, service='{SERVICE}')")
         self.releases[version] = bundle.release_id
 
     def python(self, script: str) -> None:
         """A few lines of Python on the host, with the code of the installed mobius-host."""
         tool = self.shell("cat /usr/local/bin/mobius-host").stdout.partition("from ")[0]
-        imports = f"from {PACKAGE} import manifest\nfrom {PACKAGE}.host.config import Host\nfrom {PACKAGE}.host.status import *"
+        imports = f"from {PACKAGE} import staged_tree\nfrom {PACKAGE}.host.config import Host\nfrom {PACKAGE}.host.status import *"
         self.shell(f"python3 -IS - <<'END'\n{tool}{imports}\nhost = Host.load('{SERVICE}')\n{script}\nEND")
 
     def promote(self, version: str, until: str = "confirmed", deadline: float = 60) -> None:

@@ -103,4 +103,4 @@ def test_without_a_socket_it_says_who_starts_it(lock):
         capture_output=True,
         text=True,
     )
-    assert "handed no socket over" in done.stderr
+    assert "handed over no socket" in done.stderr

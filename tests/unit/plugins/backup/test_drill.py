@@ -29,7 +29,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils.backup.drill import (
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.drill_instance import DrillChecks
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
-from ansible_collections.mobius.dhash.plugins.module_utils.host.state import Activation, Entry
+from ansible_collections.mobius.dhash.plugins.module_utils.host.state import Activation, ActivationEntry
 from ansible_collections.mobius.dhash.plugins.module_utils.host.systemd import Systemd, Unit
 
 from tests.backups import back_up, everything, flip, touch_state
@@ -130,7 +130,7 @@ def serve(path: Path, answers: dict[str, Any]) -> socketserver.BaseServer:
 @pytest.fixture(autouse=True)
 def one_release(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A host that serves RELEASE; whoever runs the tests owns everything."""
-    entry = Entry(RELEASE, "2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z", False, None, None)
+    entry = ActivationEntry(RELEASE, "2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z", False, None, None)
     activation = Activation("svc", 1, RELEASE, (entry,))
     durable.write_json(host.activation_path, activation.as_dict())
     host.release_dir(RELEASE).mkdir(parents=True)

@@ -23,13 +23,19 @@ from ansible.module_utils.testing import patch_module_args
 from ansible_collections.mobius.dhash.plugins.module_utils import gate
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
 from ansible_collections.mobius.dhash.plugins.module_utils.host.install import launcher, tool_digest
-from ansible_collections.mobius.dhash.plugins.module_utils.host.state import Activation, Entry, Pending, boot_id
+from ansible_collections.mobius.dhash.plugins.module_utils.host.state import (
+    Activation,
+    ActivationEntry,
+    Pending,
+    boot_id,
+)
 
 from mobius import manifest
 from mobius.control.bundle.builder import pack
 
 SERVER = Path(__file__).with_name("instance_server.py")
 PYTHON = ".".join(platform.python_version_tuple()[:2])
+PLATFORM = f"{sys.platform}_{platform.machine()}"
 
 
 @dataclass
@@ -78,7 +84,7 @@ class HostFolder:
     def truth(self, confirmed: str | None, *earlier: str, pinned: tuple[str, ...] = ()) -> None:
         """Write `activation.json`: the confirmed release, and those that were confirmed before it, oldest first."""
         at = "2026-01-01T00:00:00Z"
-        entries = [Entry(r, at, at, False, None, None) for r in (*earlier, confirmed) if r]
+        entries = [ActivationEntry(r, at, at, False, None, None) for r in (*earlier, confirmed) if r]
         activation = Activation("mobius-dhash", len(entries), confirmed, tuple(entries), pinned)
         self.host.activation_path.write_text(json.dumps(activation.as_dict()))
 
@@ -211,7 +217,7 @@ def host(capsys: pytest.CaptureFixture[str]) -> Iterator[HostFolder]:
 
 @pytest.fixture
 def make_bundle(tmp_path: Path) -> Callable[..., manifest.Bundle]:
-    """Bundles of a tree with one small file, for this Python and platform where nothing else is said."""
+    """Bundles of a tree with one small file, by default for this Python and platform."""
 
     def make(version: str = "1.0.0", *, size: int = 100, **changes: str) -> manifest.Bundle:
         tree = tmp_path / f"tree-{version}"
@@ -222,7 +228,7 @@ def make_bundle(tmp_path: Path) -> Callable[..., manifest.Bundle]:
             "commit": "c" * 40,
             "built_at": "2026-01-02T03:04:05Z",
             "python": PYTHON,
-            "platform": manifest.host_platform(),
+            "platform": PLATFORM,
         }
         return pack([tree], tmp_path / "bundles", version=version, **{**fields, **changes})
 

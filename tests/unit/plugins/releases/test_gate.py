@@ -85,7 +85,7 @@ def test_a_place_that_cannot_be_written_has_no_say_in_the_verdict(host: Any, clo
         ("hanging", "error", "no whole answer"),
         ("hanging_later", "error", "no whole answer"),
         ("dripping", "error", "no whole answer"),
-        ("no_http", "error", "no HTTP answer"),
+        ("no_http", "error", "no HTTP response"),
         ("internal_error_now_and_then", "inconclusive", "in a row"),
         ("slow", "inconclusive", "in a row"),
     ],

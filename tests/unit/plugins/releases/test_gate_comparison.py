@@ -193,14 +193,14 @@ def test_a_signal_that_makes_no_sense_is_refused(host: Any, wrong: dict[str, Any
 # --- Counting ---------------------------------------------------------------------------------------------------------
 
 
-def counting(*pages: str, **signal: Any) -> comparison.Counting:
+def counting(*pages: str, **signal: Any) -> comparison.Counters:
     """An instance that gave these pages, one after the other."""
     blank = {"part": None, "whole": None, "histogram": None, "quantile": 0.95, "times": 1.0, "floor": 0.0, "samples": 1}
-    parsed = comparison.Signal.parse({"name": "s", **blank, **signal})
+    parsed = comparison.MetricSignal.parse({"name": "s", **blank, **signal})
     left = iter(pages)
-    made = comparison.Counting(lambda: next(left), [parsed])
+    made = comparison.Counters(lambda: next(left), [parsed])
     for _ in pages:
-        made.look()
+        made.read()
     return made
 
 
@@ -230,7 +230,7 @@ def test_a_label_must_match_as_a_whole_and_escapes_do_not_confuse() -> None:
 
 def test_counters_that_went_back_are_no_figures() -> None:
     made = counting("r 5\n", "r 3\n", part=[{"metric": "r", "where": {}}], whole=[{"metric": "r", "where": {}}])
-    with pytest.raises(comparison.UnreadableError, match="started again"):
+    with pytest.raises(comparison.UnreadableError, match="restarted"):
         made.figures()
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from ansible_collections.mobius.dhash.plugins.module_utils import version_order
+from ansible_collections.mobius.dhash.plugins.module_utils import staged_tree, version_order
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from packaging.version import Version
@@ -90,7 +90,7 @@ def test_what_killed_runs_left_counts_as_free_because_the_run_removes_it_first(
     host: Any, make_bundle: MakeBundle
 ) -> None:
     bundle = make_bundle()
-    left = host.host.releases_dir / f"{manifest.STAGING_PREFIX}abcdefgh"
+    left = host.host.releases_dir / f"{staged_tree.STAGING_PREFIX}abcdefgh"
     left.mkdir()
     with open(left / "half", "wb") as stream:
         os.truncate(stream.fileno(), 8 * TERABYTE)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.mobius.dhash.plugins.module_utils import staged_tree
 
 from mobius import manifest
 from mobius.control import signatures
@@ -96,7 +97,7 @@ def test_what_a_signer_of_the_host_signed_is_staged_as_predicted_and_the_host_sa
     done = run(host, "release", bundle)
     assert (predicted["signer"], done["signer"]) == ("builder@example.org", "builder@example.org")
     assert (predicted["changed"], predicted["diff"]) == (done["changed"], done["diff"]) == (True, done["diff"])
-    assert manifest.verify_tree(host.host.release_dir(bundle.release_id)) == []
+    assert staged_tree.verify_tree(host.host.release_dir(bundle.release_id)) == []
     again = run(host, "release", bundle)
     assert (again["changed"], again["signer"]) == (False, "builder@example.org")
 

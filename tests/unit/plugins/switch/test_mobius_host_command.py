@@ -110,7 +110,7 @@ def test_verify_of_a_host_without_releases_checks_the_journal(rig: Any, capsys: 
     rig.promote(A)
     shutil.rmtree(rig.host.releases_dir)
     assert rig.command("verify") == 0
-    assert capsys.readouterr().out == "journal: whole\n"
+    assert capsys.readouterr().out == "journal: intact\n"
 
 
 def test_a_watch_rolls_back_a_release_that_stays_unwell(

@@ -168,8 +168,8 @@ def state(rig: Any) -> dict[str, Any]:
     return {
         **observed.view(),
         "truths": truths,
-        "guarded": observed.guarded or observed.pending is None,
-        "watching": observed.watched or observed.open_window is None,
+        "guarded": observed.is_guarded or observed.pending is None,
+        "watching": observed.is_watched or observed.open_window is None,
     }
 
 
@@ -252,9 +252,9 @@ def test_any_next_command_makes_what_serves_agree_with_the_truth(
         NEXT[then](rig)
         where = f"killed before step {fatal}"
         observed = rig.observed()
-        assert observed.activation.confirmed in rig.serving or observed.promoting, where
+        assert observed.activation.confirmed in rig.serving or observed.live_promotion, where
         assert rig.serving == sorted(release for release in rig.running if observed.role(release) == "serving"), where
-        assert observed.written and observed.current == observed.activation.confirmed, where
+        assert observed.is_journaled and observed.current == observed.activation.confirmed, where
         assert journal_problems(rig.host) == [], where
 
 
@@ -291,7 +291,7 @@ def test_a_first_release_that_a_killed_rollback_left_serving_is_stopped_by_whate
         rig.run(plan_rollback, None)
     assert rig.serving == [A] and rig.truth.confirmed is None
     rig.run(plan_mark, B, True)
-    assert rig.running == [] and not rig.observed().listening
+    assert rig.running == [] and not rig.observed().is_listening
 
 
 def test_nobody_is_told_to_stand_by_while_the_one_that_is_to_serve_does_not(

@@ -109,17 +109,17 @@ def test_a_promotion_is_taken_back_to_what_was_before(rig: Any) -> None:
 def test_a_first_release_that_is_taken_back_leaves_no_instance_and_no_socket(rig: Any) -> None:
     for stage in ("canary", "provisional"):
         rig.promote(A, stage)
-        assert rig.observed().listening
+        assert rig.observed().is_listening
         rig.run(plan_reverted, A)
         assert rig.running == [] and rig.pending is None
-        assert not rig.observed().listening and not rig.systemd.enabled
+        assert not rig.observed().is_listening and not rig.systemd.enabled
 
 
 def test_a_first_release_that_never_got_so_far_leaves_no_socket_either(rig: Any) -> None:
     rig.run(plan_instance, A, "standby")
-    assert rig.observed().listening
+    assert rig.observed().is_listening
     rig.run(plan_instance, A, "stopped")
-    assert rig.running == [] and not rig.observed().listening
+    assert rig.running == [] and not rig.observed().is_listening
 
 
 def test_a_promotion_taken_back_marks_the_release_bad_when_told_to(rig: Any) -> None:
@@ -188,7 +188,8 @@ def test_an_instance_that_crashes_is_not_promoted_and_is_stopped(rig: Any) -> No
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "limit"), [("slow", "after 2 s."), ("silent", "after 2 s."), ("cut off", "after 2 s, the unit's own")]
+    ("behaviour", "limit"),
+    [("slow", "after 2 s."), ("silent", "after 2 s."), ("cut off", "after 2 s, the time-out of its unit")],
 )
 def test_an_instance_that_is_not_ready_in_time_is_stopped(rig: Any, behaviour: str, limit: str) -> None:
     rig.systemd.behaviours[B] = behaviour
@@ -263,7 +264,7 @@ def test_the_guard_of_a_first_release_leaves_nothing(rig: Any) -> None:
     rig.promote(A, "provisional")
     rig.now += 61
     assert rig.command("guard") == 0
-    assert rig.running == [] and not rig.observed().listening
+    assert rig.running == [] and not rig.observed().is_listening
 
 
 def test_the_guard_ends_when_the_promotion_is_confirmed(rig: Any) -> None:
@@ -454,7 +455,7 @@ def test_a_rollback_of_an_overdue_promotion_is_one_step_not_two(rig: Any) -> Non
 def test_a_rollback_of_a_first_release_leaves_nothing(rig: Any) -> None:
     rig.promote(A, "provisional")
     rig.run(plan_rollback, None)
-    assert rig.running == [] and not rig.observed().listening and rig.pending is None
+    assert rig.running == [] and not rig.observed().is_listening and rig.pending is None
     assert rig.truth.confirmed is None and rig.truth.is_bad(A)
 
 

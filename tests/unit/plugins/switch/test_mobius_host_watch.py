@@ -126,7 +126,7 @@ def test_a_release_that_breaks_is_gone_back_from_marked_stopped_and_written_down
         reason,
     )
     assert window(watched) is None
-    assert "this host went back" in capsys.readouterr().err
+    assert "this host rolled back" in capsys.readouterr().err
 
 
 def test_a_watch_that_is_killed_comes_again_and_lasts_no_longer(watched: Any) -> None:

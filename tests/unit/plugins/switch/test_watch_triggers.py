@@ -76,7 +76,7 @@ def watched(
         at = step * 5.0
         usual = {"errors": 0.0, "failures": 0.01, "slow": 0.02, "growth": 0.0}
         build.work(5, **{**usual, **behaviour(at)})
-        if why := watcher.look(1000 + at, problem(at), build.page()):
+        if why := watcher.add_sample(1000 + at, problem(at), build.page()):
             return at, why
     return None
 
@@ -135,10 +135,10 @@ def test_without_a_baseline_only_limits_count() -> None:
     watcher, build = triggers.Watcher(triggers.WatchSettings.parse(described())), Build()
     for step in range(200):
         build.work(5, errors=0.0, failures=0.3, slow=1.0, growth=0.0)
-        assert watcher.look(step * 5.0, None, build.page()) is None
+        assert watcher.add_sample(step * 5.0, None, build.page()) is None
     for step in range(200, 300):
         build.work(5, errors=0.5, failures=0.3, slow=1.0, growth=0.0)
-        if watcher.look(step * 5.0, None, build.page()):
+        if watcher.add_sample(step * 5.0, None, build.page()):
             return
     pytest.fail("one request in two failed")
 
@@ -150,7 +150,7 @@ def test_a_process_that_was_started_again_is_counted_anew() -> None:
         if step % 20 == 0:
             build = Build()
         build.work(5, errors=0.0, failures=0.01, slow=0.02, growth=0.0)
-        assert watcher.look(step * 5.0, None, build.page()) is None
+        assert watcher.add_sample(step * 5.0, None, build.page()) is None
 
 
 @pytest.mark.parametrize(
