@@ -56,20 +56,14 @@ WORDS: Mapping[str, str] = MappingProxyType(
 
 NOT_YET = frozenset(
     {
-        "roles/backup/",
-        "molecule/backup/",
-        "molecule/backup_alternative/",
         "docs/EXIT_CODES.md",
-        "docs/backup.md",
         "docs/performance.md",
         "docs/finding-duplicates.md",
         "docs/matching.md",
         "mobius",
         "mobius backup",
         "mobius backup restore",
-        "mobius dhash",
         "mobius dhash review",
-        "mobius dhash scan",
         "mobius history export",
         "mobius history list",
         "mobius history report",
