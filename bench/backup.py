@@ -4,13 +4,13 @@
 """Time to create, verify and restore a backup of a library of photographs, beside restic, borg, and tar with zstd.
 
 The library is made of the photographs in Debian's packages, each cut in several ways and encoded again, so that no two
-files are alike: what finds equal pieces (restic, borg) finds none that a library would not have.
+files are alike: deduplication (restic, borg) has no more equal pieces than in a real library.
 
 The ways take turns, round after round, and of each step the fastest round counts. Before each step all that it reads
 is dropped from the page cache, and each step ends when its bytes are on the disk (`sync --file-system`). Ours reads
-back what it wrote before it is done; no peer does. The peers may do without what makes them slower here: restic and
-borg do not compress, borg does not encrypt (restic cannot do without), and `tar | zstd` uses the fastest level and all
-processors. Its digest is made, and compared, by sha256sum in a pass of its own.
+back what it wrote before it is done; no peer does. What makes the peers slower here is off: restic and
+borg do not compress, borg does not encrypt (restic always does), and `tar | zstd` uses the fastest level and all
+processors. Its digest is computed, and compared, by sha256sum in a separate pass.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ _CUTS: Final = 24  # of each photograph
 _QUALITY: Final = 95
 _SHARE: Final = 0.8  # of each side, that a cut keeps
 _SMALLEST: Final = 1500  # pixels of the longer side, below which it is no photograph of a camera
-_SAMPLE: Final = 0.02  # seconds between two looks at the memory
+_SAMPLE: Final = 0.02  # seconds between two samples of the memory
 
 
 # --- The library ------------------------------------------------------------------------------------------------------
 
 
 def make_library(folder: Path, size: int) -> None:
-    """Fill the folder with at least `size` bytes of photographs; one that is there already stays as it is."""
+    """Fill the folder with at least `size` bytes of photographs; an existing one stays as it is."""
     if folder.is_dir():
         return
     fetch(FOLDER, PACKAGES["photographs"])
@@ -63,10 +63,10 @@ def make_library(folder: Path, size: int) -> None:
     written = 0
     with ProcessPoolExecutor() as pool:
         for number, cuts in enumerate(pool.map(_cuts, photographs)):
-            place = unfinished / f"{number:03}"
-            place.mkdir()
+            cut_folder = unfinished / f"{number:03}"
+            cut_folder.mkdir()
             for turn, cut in enumerate(cuts):
-                (place / f"{turn:02}.jpg").write_bytes(cut)
+                (cut_folder / f"{turn:02}.jpg").write_bytes(cut)
                 written += len(cut)
             click.echo(f"cutting photographs: {written / 1e9:.2f} of {size / 1e9:.2f} GB", err=True)
             if written >= size:
@@ -151,9 +151,9 @@ class Row:
 
     Attributes:
         seconds: by the clock, of the fastest round.
-        processor: seconds of processor time, user and system, of the most frugal round; what else the machine does
+        processor: seconds of processor time, user and system, of the round with the least; other work on the machine
             changes it little.
-        megabytes: the most memory that its processes held in any round.
+        megabytes: the peak of memory of its processes in any round.
     """
 
     way: str
@@ -175,7 +175,7 @@ def _forget(*folders: Path) -> None:
 
 
 def _peaks(process: int, peaks: dict[int, int]) -> None:
-    """Note the most memory that the process and its children held up to now, by their number, in bytes."""
+    """Record the peak of memory of the process and its children up to now, by their number, in bytes."""
     try:
         with open(f"/proc/{process}/status", encoding="ascii", errors="replace") as status:
             held = [line for line in status if line.startswith("VmHWM:")]
@@ -199,9 +199,9 @@ def _run(line: str, folder: Path, library: Path) -> tuple[float, float, float]:
     environment |= {"BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes", "BORG_RELOCATED_REPO_ACCESS_IS_OK": "yes"}
     script = f"set -o pipefail; {{ {line}; }} && sync --file-system ."
     peaks: dict[int, int] = {}
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as output:
         started, before = time.perf_counter(), _processor()
-        process = subprocess.Popen(["bash", "-c", script], cwd=folder, env=environment, stdout=said, stderr=said)
+        process = subprocess.Popen(["bash", "-c", script], cwd=folder, env=environment, stdout=output, stderr=output)
         while True:
             try:
                 code = process.wait(_SAMPLE)
@@ -209,9 +209,9 @@ def _run(line: str, folder: Path, library: Path) -> tuple[float, float, float]:
             except subprocess.TimeoutExpired:
                 _peaks(process.pid, peaks)
         seconds = time.perf_counter() - started
-        said.seek(0)
+        output.seek(0)
         if code:
-            raise click.ClickException(f"{line} failed: {said.read().decode(errors='replace').strip()[-500:]}")
+            raise click.ClickException(f"{line} failed: {output.read().decode(errors='replace').strip()[-500:]}")
     return seconds, _processor() - before, sum(peaks.values()) / 1e6
 
 
@@ -233,22 +233,22 @@ def measure(library: Path, work: Path, chosen: dict[str, Way], rounds: int) -> l
             _run(way.prepare, folder, library)
             for step in STEPS:
                 _forget(library, folder)
-                found = _run(getattr(way, step), folder, library)
-                known = best.get((name, step), found)
-                best[name, step] = min(known[0], found[0]), min(known[1], found[1]), max(known[2], found[2])
+                cost = _run(getattr(way, step), folder, library)
+                known = best.get((name, step), cost)
+                best[name, step] = min(known[0], cost[0]), min(known[1], cost[1]), max(known[2], cost[2])
             if not _same(library, folder):
-                raise click.ClickException(f"{name} did not bring back what it saved.")
+                raise click.ClickException(f"{name} did not restore what it saved.")
     shutil.rmtree(work, ignore_errors=True)
     return [Row(name, step, *best[name, step]) for step in STEPS for name in chosen]
 
 
 def _same(library: Path, folder: Path) -> bool:
     """Whether the restored tree holds the library, byte for byte."""
-    wanted = sorted(path.relative_to(library) for path in library.rglob("*") if path.is_file())
+    expected = sorted(path.relative_to(library) for path in library.rglob("*") if path.is_file())
     restored = folder / "restored"
     tops = (restored, restored / "state" / "library", restored.joinpath(*library.parts[1:]))
-    top = next((top for top in tops if (top / wanted[0]).is_file()), None)
-    return top is not None and all(filecmp.cmp(library / path, top / path, shallow=False) for path in wanted)
+    top = next((top for top in tops if (top / expected[0]).is_file()), None)
+    return top is not None and all(filecmp.cmp(library / path, top / path, shallow=False) for path in expected)
 
 
 def table(rows: Sequence[Row], size: int) -> str:
@@ -290,13 +290,13 @@ def main(size: float, rounds: int, library: Path | None, work: Path, names: tupl
         make_library(library, int(size * 1e9))
     known = ways(FOLDER.with_name("peers"))
     chosen = {name: way for name, way in known.items() if not names or name in ("mobius", *names)}
-    found = [path.stat().st_size for path in library.rglob("*") if path.is_file()]
+    sizes = [path.stat().st_size for path in library.rglob("*") if path.is_file()]
     rows = measure(library.resolve(), work.resolve(), chosen, rounds)
     if form == "json":
         click.echo(json.dumps([asdict(row) for row in rows]))
         return
-    click.echo(f"{len(found)} photographs, {sum(found) / 1e9:.2f} GB, {rounds} rounds, {os.cpu_count()} CPUs\n")
-    click.echo(table(rows, sum(found)))
+    click.echo(f"{len(sizes)} photographs, {sum(sizes) / 1e9:.2f} GB, {rounds} rounds, {os.cpu_count()} CPUs\n")
+    click.echo(table(rows, sum(sizes)))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """One step of a backup with the role's own code, alone in its process: bench/backup.py measures that from outside.
 
-LIBRARY=FOLDER python bench/backup_step.py create|verify|restore WORK saves FOLDER to WORK/backups, and brings it back
+LIBRARY=FOLDER python bench/backup_step.py create|verify|restore WORK saves FOLDER to WORK/backups, and restores it
 to WORK/restored.
 """
 

@@ -119,7 +119,7 @@ def flip(path: Path, at: int) -> None:
 
 
 def rewrite(result: BackupResult, change) -> None:
-    """Write the archive again with changed members and a digest that fits: only the manifest can tell.
+    """Write the archive again with changed members and a digest that fits: only the manifest shows it.
 
     `change` gets a list of `[header, content]`, in their order; the offset of the manifest is made to fit, too.
     """

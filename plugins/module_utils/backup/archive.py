@@ -40,7 +40,7 @@ CHUNK_BYTES = 1 << 20
 BLOCK_BYTES = 512
 END_MARK = bytes(2 * BLOCK_BYTES)
 MTIME_MAX_SECONDS = (1 << 33) - 1
-"""The latest time since 1970 that a tar header has room for, in the year 2242."""
+"""The latest time since 1970 that fits into a tar header, in the year 2242."""
 
 OWNER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?")
 """What an owner or group may be called; any other is kept by its number."""

@@ -74,7 +74,7 @@ def _exists(name: str, folder: int) -> bool:
 def _copy_pages(name: str, path: Path, folder: int, options: str, copy: Path) -> None:
     """SQLite takes names, and resolves links in them, `/proc/self/fd` too; so it is shown nothing but the folder.
 
-    The copy lies outside: all that SQLite opens for it is opened before, and its locks and journal are not looked up
+    The copy lies outside: all that SQLite opens for it is opened before, and its locks and journal are not opened
     again.
     """
     confined = os.geteuid() == 0  # an ordinary user may not, and cannot be led to what only root can read

@@ -4,7 +4,7 @@
 
 The release's own unit is used, sandbox and all, under another name (`<service>-drill@<release>.service`, in `/run`, so
 that a reboot removes it) with the restored folders bound over the live ones: the instance has everything at its usual
-path, cannot see the live state, has no public socket, and nothing of it is left afterwards.
+path, cannot read the live state, has no public socket, and nothing of it is left afterwards.
 """
 
 from __future__ import annotations
@@ -159,10 +159,10 @@ class DrillInstance:
             MobiusError: drill_failed.
         """
         deadline = time.monotonic() + aside.start_timeout
-        ask = gate.asker(aside, release)
+        request = gate.asker(aside, release)
         try:
-            problem = _wrong_answer(ask, aside.health_path, release, checks.probes)
-            while problem is None and (mismatch := _wrong_count(ask, checks.count, counted)) is not None:
+            problem = _wrong_answer(request, aside.health_path, release, checks.probes)
+            while problem is None and (mismatch := _wrong_count(request, checks.count, counted)) is not None:
                 if time.monotonic() > deadline:
                     problem = mismatch
                 time.sleep(_POLL_SECONDS)
@@ -226,22 +226,22 @@ def unit_text(text: str, host: Host, folder: Path, run_dir: Path, environment: M
     return "\n".join(kept) + "\n"
 
 
-def _wrong_answer(ask: gate.Ask, health_path: str, release: str, probes: Sequence[gate.Probe]) -> str | None:
-    status, _, body = ask("GET", health_path, None, None, _ANSWER_TIMEOUT_SECONDS)
+def _wrong_answer(request: gate.Ask, health_path: str, release: str, probes: Sequence[gate.Probe]) -> str | None:
+    status, _, body = request("GET", health_path, None, None, _ANSWER_TIMEOUT_SECONDS)
     health = _parse_object(body)
     if status != 200 or health.get("status") not in ("pass", "warn") or health.get("releaseId") not in (None, release):
         return f"Its health answered {status} with {health.get('status')!r}."
     for probe in probes:
-        mismatch = gate.ask_probe(ask, probe, _ANSWER_TIMEOUT_SECONDS)
+        mismatch = gate.ask_probe(request, probe, _ANSWER_TIMEOUT_SECONDS)
         if mismatch is not None:
             return mismatch.sentence()
     return None
 
 
-def _wrong_count(ask: gate.Ask, count: CountCheck | None, counted: int | None) -> str | None:
+def _wrong_count(request: gate.Ask, count: CountCheck | None, counted: int | None) -> str | None:
     if count is None:
         return None
-    status, _, body = ask("GET", count.path, None, None, _ANSWER_TIMEOUT_SECONDS)
+    status, _, body = request("GET", count.path, None, None, _ANSWER_TIMEOUT_SECONDS)
     reported = _parse_object(body).get(count.key)
     if status == 200 and reported == counted:
         return None

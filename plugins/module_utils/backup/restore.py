@@ -204,7 +204,7 @@ def restore_need(host: Host, manifest: ArchiveManifest) -> SpaceNeed:
 
 
 def allowed_owners(host: Host) -> tuple[OwnerOf, list[str]]:
-    """Actor may own what is restored: root and the service's user. All else is root's, in the service's group.
+    """Who may own what is restored: root and the service's user. All else is root's, in the service's group.
 
     Returns:
         A function for `unpack_archive`, and a list that it fills with the paths of what belonged to others.

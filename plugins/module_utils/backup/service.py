@@ -24,7 +24,7 @@ from .archive import ArchiveEntry, ArchiveManifest, DamagedError, file_sha256, p
 from .archive_writer import FileShrankError, write_archive
 from .clock import Clock, timestamp, utc_now
 from .retention import KeepRules, required_backups, surplus_backups
-from .snapshot import Snapshot, archive_entries
+from .snapshot import HostSnapshot, archive_entries
 from .store import (
     SCOPES,
     Backup,
@@ -105,7 +105,7 @@ def create_backup(
         of_scope = [backup for backup in before if backup.scope == scope]
         with temporary_folder(host, scratch, check_mode) as folder:
             newest, manifest, damaged = verify_newest(host, of_scope, check_mode, clock)
-            snapshot = Snapshot.of(host, scope, folder, clock=clock, locks_held=locks_held)
+            snapshot = HostSnapshot.of(host, scope, folder, clock=clock, locks_held=locks_held)
             survey = snapshot.survey(_entries_of(newest, manifest))
             following = Backup(next_id(before, scope, now), Path(), 0, None, release=snapshot.confirmed, run=run)
             if survey.differences:
@@ -197,7 +197,7 @@ def estimate_space(host: Host, *, scope: str, scratch: Path, available: int) -> 
     Raises:
         MobiusError: as `create_backup`.
     """
-    snapshot = Snapshot.of(host, scope, scratch, sizes_only=True)
+    snapshot = HostSnapshot.of(host, scope, scratch, sizes_only=True)
     survey = snapshot.survey(None)
     copy_bytes = snapshot.copy_bytes
     upper_bound = BackupSpace(survey.needed_bytes, copy_bytes)
@@ -206,7 +206,7 @@ def estimate_space(host: Host, *, scope: str, scratch: Path, available: int) -> 
     with lock_backups(host, True), temporary_folder(host, scratch, True) as folder:
         of_scope = [backup for backup in list_backups(host) if backup.scope == scope]
         newest, manifest, _ = verify_newest(host, of_scope, True)
-        survey = Snapshot.of(host, scope, folder).survey(_entries_of(newest, manifest))
+        survey = HostSnapshot.of(host, scope, folder).survey(_entries_of(newest, manifest))
     return BackupSpace(survey.needed_bytes, copy_bytes) if survey.differences else BackupSpace()
 
 
@@ -230,7 +230,7 @@ def _manifest_head(host: Host, backup: Backup, host_name: str | None, created: s
 
 
 def _write(
-    host: Host, snapshot: Snapshot, old: Iterator[ArchiveEntry] | None, head: dict[str, Any], clock: Clock
+    host: Host, snapshot: HostSnapshot, old: Iterator[ArchiveEntry] | None, head: dict[str, Any], clock: Clock
 ) -> Backup:
     """Write, fsync, read back, and only then give the archive its name; `.sha256` has its name just before."""
     final = archive_path(host, head["id"])

@@ -49,7 +49,7 @@ RESERVE_BYTES = 1 << 20
 
 _OVERHEAD_BYTES_PER_FILE = 3072  # header, padding and manifest (twice: it is written aside first) need no more
 _HOST_LOCK_TIMEOUT_SECONDS = 30.0  # to wait for a switch that is going on
-_STAMP_MIN_AGE_NS = 2_000_000_000  # the age of a file's times from which on they tell a later change
+_STAMP_MIN_AGE_NS = 2_000_000_000  # from this age on, a file's times show every later change
 _DIFFERENCES_MAX = 20  # that are named
 
 ReadFile = tuple[os.stat_result, bytes]
@@ -139,7 +139,7 @@ class Survey:
 
 
 @dataclass
-class Snapshot:
+class HostSnapshot:
     """What a backup saves of a host: the folders as they are, and activation record and journal as of one moment."""
 
     host: Host
@@ -166,7 +166,7 @@ class Snapshot:
         clock: Clock = utc_now,
         locks_held: bool = False,
         sizes_only: bool = False,
-    ) -> Snapshot:
+    ) -> HostSnapshot:
         """Begin a snapshot of a host.
 
         Args:
@@ -331,7 +331,7 @@ def find_differences(
         scratch: a folder for copies of databases.
         counts: whether an entry is compared.
     """
-    snapshot = Snapshot.of(host, "full", scratch)
+    snapshot = HostSnapshot.of(host, "full", scratch)
     walk = (item for item in snapshot.walk() if counts(item.entry))
     old = (entry for entry in archive_entries(backup, manifest) if counts(entry))
     return snapshot.survey(old, walk).differences

@@ -83,7 +83,7 @@ class Backup:
 
 
 def next_id(backups: Sequence[Backup], scope: str, now: datetime) -> str:
-    """An id that sorts after those of all backups (oldest first), even when the clock went back."""
+    """An id that sorts after those of all backups (oldest first), even when the clock was set back."""
     if backups:
         now = max(now, backups[-1].begun + timedelta(seconds=1))
     return f"{now.astimezone(UTC).strftime(_ID_TIME_FORMAT)}-{scope}"
@@ -219,7 +219,7 @@ def _read_digest(path: Path) -> str | None:
 
 
 def read_records(host: Host) -> dict[str, dict[str, Any]]:
-    """What is known of each backup, by id. A file that is invalid says nothing, and is written again."""
+    """What is known of each backup, by id. An invalid file counts as empty, and is written again."""
     try:
         records = json.loads(_records_path(host).read_bytes())["backups"]
         return {name: record for name, record in records.items() if isinstance(record, dict)}
@@ -314,7 +314,7 @@ def leftover_bytes(host: Host) -> int:
 
 
 def remove_leftovers(paths: Sequence[Path]) -> None:
-    """Remove what `find_leftovers` found."""
+    """Remove the leftovers that `find_leftovers` gives."""
     for path in paths:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -63,7 +63,7 @@ def verify_backups(
 
 
 def require_whole(results: dict[str, str | None]) -> None:
-    """Fail when `verify_backups` found damage.
+    """Fail when a result of `verify_backups` is damage.
 
     Raises:
         MobiusError: backup_damaged, with what is wrong with which backup.

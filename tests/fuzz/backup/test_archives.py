@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Archives as an attacker or a bad disk would write them: refused in a sentence, or brought back as they say.
+"""Archives as an attacker or a bad disk would write them: refused in a sentence, or restored as they describe.
 
 Two kinds. Bytes that are flipped, cut, dropped, added or swapped anywhere; and manifests with hostile values, with an
 archive and digests that fit them, so that nothing but the meaning of the values can refuse them. No exception but
@@ -51,9 +51,11 @@ LONG = settings(QUICK, max_examples=5000)
 
 def entries() -> list[ArchiveEntry]:
     about: dict[str, Any] = {"owner": "root", "group": "root", "mtime": 1_760_000_000}
-    found = [ArchiveEntry(path, True, "0750", **about) for path in FOLDERS]
-    found += [ArchiveEntry(path, False, "0640", **about, size=len(data), stamp="1.1.1") for path, data in FILES.items()]
-    return sorted(found, key=lambda entry: entry.parts)
+    listed = [ArchiveEntry(path, True, "0750", **about) for path in FOLDERS]
+    listed += [
+        ArchiveEntry(path, False, "0640", **about, size=len(data), stamp="1.1.1") for path, data in FILES.items()
+    ]
+    return sorted(listed, key=lambda entry: entry.parts)
 
 
 def written(place: Path) -> bytes:
@@ -65,7 +67,7 @@ def written(place: Path) -> bytes:
 
 
 @contextlib.contextmanager
-def brought_back(data: bytes, expected: str | None = None) -> Iterator[Path]:
+def restored(data: bytes, expected: str | None = None) -> Iterator[Path]:
     """What check, extraction and publication make of an archive's bytes; its digest fits unless another is given.
 
     Raises:
@@ -93,23 +95,23 @@ def brought_back(data: bytes, expected: str | None = None) -> Iterator[Path]:
 
 
 def outside(top: Path) -> dict[str, tuple[int, bytes]]:
-    """All in the folder above but for what was brought back."""
-    found = {}
+    """All in the folder above but for what was restored."""
+    contents = {}
     for path in sorted(top.rglob("*")):
         if not path.is_relative_to(top / "folder") or path == top / "folder":
-            found[str(path)] = (stat.S_IFMT(path.lstat().st_mode), path.read_bytes() if path.is_file() else b"")
-    return found
+            contents[str(path)] = (stat.S_IFMT(path.lstat().st_mode), path.read_bytes() if path.is_file() else b"")
+    return contents
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
     """Content by path, None for a folder; only these two may be there, and none that lends its owner's rights."""
-    found = {}
+    contents = {}
     for path in folder.rglob("*"):
         mode = path.lstat().st_mode
         assert stat.S_ISREG(mode) or stat.S_ISDIR(mode), path
         assert not stat.S_IMODE(mode) & 0o7002, path
-        found[str(path.relative_to(folder))] = path.read_bytes() if stat.S_ISREG(mode) else None
-    return found
+        contents[str(path.relative_to(folder))] = path.read_bytes() if stat.S_ISREG(mode) else None
+    return contents
 
 
 WHOLE: dict[str, bytes | None] = {**dict.fromkeys(FOLDERS), **FILES}
@@ -132,18 +134,18 @@ def damages(draw: st.DrawFn, length: int) -> tuple[str, int, int, bytes]:
 
 def damaged(data: bytes, damage: tuple[str, int, int, bytes]) -> bytes:
     kind, at, number, added = damage
-    found = bytearray(data)
+    changed = bytearray(data)
     if kind == "flip":
-        found[at] ^= 1 << number
+        changed[at] ^= 1 << number
     elif kind == "cut":
-        del found[at:]
+        del changed[at:]
     elif kind == "drop":
-        del found[at : at + number]
+        del changed[at : at + number]
     elif kind == "add":
-        found[at:at] = added
+        changed[at:at] = added
     else:
-        found[at], found[number] = found[number], found[at]
-    return bytes(found)
+        changed[at], changed[number] = changed[number], changed[at]
+    return bytes(changed)
 
 
 def any_damage_is_refused_or_harmless(whole: bytes, damage: tuple[str, int, int, bytes]) -> None:
@@ -151,10 +153,10 @@ def any_damage_is_refused_or_harmless(whole: bytes, damage: tuple[str, int, int,
     data = damaged(whole, damage)
     if data == whole:
         return
-    with pytest.raises(DamagedError), brought_back(data, hashlib.sha256(whole).hexdigest()):
+    with pytest.raises(DamagedError), restored(data, hashlib.sha256(whole).hexdigest()):
         pass
     try:
-        with brought_back(data) as folder:
+        with restored(data) as folder:
             # only what no other byte vouches for: text of the manifest's head, or a stamp
             assert damage[0] in ("flip", "swap", "add", "drop")
             assert tree(folder) == WHOLE
@@ -175,7 +177,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 def test_the_archive_itself_comes_back(whole: bytes) -> None:
-    with brought_back(whole) as folder:
+    with restored(whole) as folder:
         assert tree(folder) == WHOLE
 
 
@@ -234,13 +236,13 @@ Change = tuple[str, int, str, Any]
 
 @st.composite
 def changes(draw: st.DrawFn) -> list[Change]:
-    found: list[Change] = []
+    made: list[Change] = []
     for _ in range(draw(st.integers(1, 3))):
         kind = draw(st.sampled_from(("value", "value", "value", "drop", "double", "swap", "gone")))
         name = draw(st.sampled_from(sorted(VALUES)))
         value = draw(VALUES[name]) if kind == "value" else None
-        found.append((kind, draw(st.integers(0, len(WHOLE) - 1)), name, value))
-    return found
+        made.append((kind, draw(st.integers(0, len(WHOLE) - 1)), name, value))
+    return made
 
 
 def hostile(changed: list[Change], tail: dict[str, Any] | None = None) -> bytes:
@@ -267,8 +269,8 @@ def hostile(changed: list[Change], tail: dict[str, Any] | None = None) -> bytes:
         content = b"" if folder else FILES.get(str(line.get("path")), b"")
         files += not folder
         stored = bool(line.get("stored", True))
-        told = line.get("size", 0)
-        size += told if stored and not folder and isinstance(told, int) else 0
+        declared = line.get("size", 0)
+        size += declared if stored and not folder and isinstance(declared, int) else 0
         if folder or stored:
             out += _header(line) + content + bytes(padding_size(len(content)))
     end = {"entries": len(lines), "files": files, "bytes": size, "manifest_at": len(out), **(tail or {})}
@@ -279,7 +281,7 @@ def hostile(changed: list[Change], tail: dict[str, Any] | None = None) -> bytes:
 
 
 def _header(line: dict[str, Any]) -> bytes:
-    """The header that the manifest's line asks for; an empty file's where no tar file can have it."""
+    """The header that the manifest's line describes; an empty file's where no tar file can have it."""
     known = {name: line.get(name) for name in ("path", "mode", "owner", "group", "mtime")}
     try:
         return ArchiveEntry(folder=line["kind"] == "folder", size=line.get("size", 0), **known).header()
@@ -289,13 +291,13 @@ def _header(line: dict[str, Any]) -> bytes:
 
 def a_hostile_manifest_is_refused_or_means_what_it_says(changed: list[Change]) -> None:
     try:
-        with brought_back(hostile(changed)) as folder:
-            found = tree(folder)
+        with restored(hostile(changed)) as folder:
+            contents = tree(folder)
     except DamagedError as error:
         assert_one_sentence(error)
     else:
-        assert all(path.split("/")[0] in TOP_NAMES for path in found)
-        assert set(found.values()) <= {None, *FILES.values()}
+        assert all(path.split("/")[0] in TOP_NAMES for path in contents)
+        assert set(contents.values()) <= {None, *FILES.values()}
 
 
 def test_without_a_change_the_archive_is_the_one_that_a_backup_writes(whole: bytes) -> None:
@@ -324,7 +326,7 @@ def test_many_more_hostile_manifests(changed: list[Change]) -> None:
 @given(value=NUMBERS | OTHERS)
 def test_a_manifest_whose_end_lies(name: str, value: Any) -> None:
     if hostile([], {name: value}) != hostile([]):
-        with pytest.raises(DamagedError), brought_back(hostile([], {name: value})):
+        with pytest.raises(DamagedError), restored(hostile([], {name: value})):
             pass
 
 
@@ -337,5 +339,5 @@ def test_a_manifest_that_nests_without_end_is_refused(whole: bytes) -> None:
     body = b"\n".join([head, line, json.dumps({**tail, "entries": 1, "manifest_at": 0}).encode(), b""])
     about = ArchiveEntry(MANIFEST_NAME, False, "0600", "root", "root", 0, len(body))
     data = about.header() + body + bytes(padding_size(len(body))) + bytes(1024)
-    with pytest.raises(DamagedError), brought_back(data):
+    with pytest.raises(DamagedError), restored(data):
         pass

@@ -36,7 +36,7 @@ from tests.killing import die_after_writing, killed
 
 RELEASES = ("1.0.0-0123456789ab", "1.1.0-0123456789ab")
 KEPT = RELEASES[:1]
-"""Of these the newest backup is needed; the others are gone from the host."""
+"""Of these the newest backup is needed; the others are removed from the host."""
 START = datetime(2026, 1, 31, 23, 5, 1, tzinfo=UTC)
 QUICK = settings(deadline=None, max_examples=15, stateful_step_count=20, suppress_health_check=[HealthCheck.too_slow])
 LONG = settings(QUICK, max_examples=300, stateful_step_count=30)
@@ -45,7 +45,7 @@ KEEPS = st.builds(KeepRules, st.integers(1, 2)) | st.builds(
     KeepRules, st.integers(1, 3), st.integers(0, 40), NUMBERS, NUMBERS, NUMBERS
 )
 JUMPS = st.integers(-3, 40).map(lambda days: timedelta(days=days))
-"""Between two backups; the clock may go back."""
+"""Between two backups; the clock may be set back."""
 
 
 class History(RuleBasedStateMachine):
@@ -128,9 +128,9 @@ class History(RuleBasedStateMachine):
         for item in list_backups(self.host):
             if item.id not in before:
                 self.good[item.id] = str(item.sha256)
-        gone = before - {item.id for item in list_backups(self.host)}
-        assert not gone or any(name not in before for name in self.good), "removed before there was a new one"
-        self.good = {name: digest for name, digest in self.good.items() if name not in gone}
+        removed = before - {item.id for item in list_backups(self.host)}
+        assert not removed or any(name not in before for name in self.good), "removed before there was a new one"
+        self.good = {name: digest for name, digest in self.good.items() if name not in removed}
 
     @precondition(lambda self: len(self.good) > 1)
     @rule(data=st.data())
@@ -144,8 +144,8 @@ class History(RuleBasedStateMachine):
 
     @rule()
     def verify(self) -> None:
-        found = verify_backups(self.host)
-        assert {name for name, why in found.items() if why is None} == set(self.good)
+        results = verify_backups(self.host)
+        assert {name for name, reason in results.items() if reason is None} == set(self.good)
 
     @invariant()
     def the_good_ones_are_what_was_written_and_nothing_partial_is_listed(self) -> None:
@@ -155,7 +155,7 @@ class History(RuleBasedStateMachine):
             assert verify_archive(listed[name].path, digest)[0].head["id"] == name
 
     def _removed_at_most(self, before: set[str], removed: set[str]) -> None:
-        """What is gone was said to be; of the good ones the newest of each scope and each release's stays."""
+        """What was removed is what was reported; the newest good one of each scope and each release is kept."""
         left = {item.id: item for item in list_backups(self.host)}
         assert before - set(left) == removed
         for scope in SCOPES:

@@ -220,7 +220,7 @@ def test_the_installed_command_holds_every_file_of_the_package_and_all_that_thes
             if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith(PACKAGE)):
                 module = resolve_name("." * node.level + (node.module or ""), package_name)
                 imported |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
-    # of what is imported, the modules: the rest are names in them
+    # of what is imported, the modules: the others are names in them
     files = {f"{PACKAGE}.{name}".removesuffix(".py").replace("/", ".").removesuffix(".__init__") for name in sources}
     missing = {name for name in imported - files - {PACKAGE} if is_module(name)}
     assert not missing
@@ -267,14 +267,14 @@ def test_the_command_backs_up_verifies_copies_and_writes_metrics(host, command, 
     assert command("push")[0] == 0
     [item] = json.loads(command("list", "--json")[1])
     assert item["host"] == "one"
-    found = gauges(tmp_path)
+    metrics = gauges(tmp_path)
     labels = '{service="svc",scope="full"}'
     newest = find_backup(host, "latest")
-    assert found[f"mobius_backup_created_timestamp_seconds{labels}"] == newest.begun.timestamp()
-    assert found[f"mobius_backup_verified_timestamp_seconds{labels}"] >= newest.begun.timestamp()
-    assert found[f"mobius_backup_bytes{labels}"] == newest.bytes
-    assert found['mobius_backup_drill_success_timestamp_seconds{service="svc"}'] == 0
-    assert found['mobius_backup_copied_timestamp_seconds{service="svc",place="cellar"}'] > 0
+    assert metrics[f"mobius_backup_created_timestamp_seconds{labels}"] == newest.begun.timestamp()
+    assert metrics[f"mobius_backup_verified_timestamp_seconds{labels}"] >= newest.begun.timestamp()
+    assert metrics[f"mobius_backup_bytes{labels}"] == newest.bytes
+    assert metrics['mobius_backup_drill_success_timestamp_seconds{service="svc"}'] == 0
+    assert metrics['mobius_backup_copied_timestamp_seconds{service="svc",place="cellar"}'] > 0
 
 
 def test_what_a_module_does_writes_the_metrics_too_however_it_ends(host, command, tmp_path):
@@ -331,9 +331,9 @@ def test_a_drill_that_fails_shows_in_the_metrics(host, command, tmp_path, monkey
     command("create")
     monkeypatch.setattr(console, "run_drill", fail)
     assert command("drill")[0] == 2
-    found = gauges(tmp_path)
-    assert found['mobius_backup_drill_timestamp_seconds{service="svc"}'] > 0
-    assert found['mobius_backup_drill_success_timestamp_seconds{service="svc"}'] == 0
+    metrics = gauges(tmp_path)
+    assert metrics['mobius_backup_drill_timestamp_seconds{service="svc"}'] > 0
+    assert metrics['mobius_backup_drill_success_timestamp_seconds{service="svc"}'] == 0
 
 
 def test_a_missing_copy_and_settings_that_are_no_json_are_reported(command, tmp_path):

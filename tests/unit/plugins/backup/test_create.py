@@ -377,7 +377,7 @@ def test_a_file_with_known_size_times_and_inode_is_not_read_again(host, monkeypa
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_library(host):
-    """Ten thousand pictures more change the most memory that a backup and its verification take by less than 5 MB."""
+    """Ten thousand pictures more change the peak of memory of a backup and its verification by less than 5 MB."""
     program = (
         "import sys, pathlib, re\n"
         f"sys.path.insert(0, {str(Path(service.__file__).parents[6])!r})\n"

@@ -184,7 +184,7 @@ def test_a_database_that_is_swapped_at_the_last_moment_is_refused(host, secret, 
     def connect(database, **options):
         if options.get("uri"):
             database_path = host.state_dir / "index" / "library.sqlite"
-            if not database_path.exists():  # the process sees the folder only
+            if not database_path.exists():  # the folder is the process's root
                 database_path = Path("/library.sqlite")
             database_path.rename(f"{database_path}.aside")
             database_path.symlink_to(secret / "library.sqlite")
@@ -195,7 +195,7 @@ def test_a_database_that_is_swapped_at_the_last_moment_is_refused(host, secret, 
         back_up(host)
     assert caught.value.outcome == "state_damaged"
     assert names(host) == []
-    assert host.state_dir.is_dir()  # and the process sees the whole host again
+    assert host.state_dir.is_dir()  # and the process has the host's root again
 
 
 def test_a_library_that_others_could_have_made_a_link_is_left_out(host, secret):

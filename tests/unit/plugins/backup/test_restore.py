@@ -61,12 +61,12 @@ def restore(host: Host, backup_id: str = "latest", **options: Any) -> RestoreRes
 
 def state(host: Host) -> dict[str, tuple[Any, ...]]:
     """All that is restored: kind, mode and content by path."""
-    found = {}
+    entries = {}
     for top in (host.state_dir, host.config_dir):
         for name, (mode, _, content) in everything(top).items():
             if not name.endswith(("-wal", "-shm", "journal.jsonl")):
-                found[name] = (mode, b"" if name.endswith(".sqlite") else content)
-    return found
+                entries[name] = (mode, b"" if name.endswith(".sqlite") else content)
+    return entries
 
 
 def rows(host: Host) -> list[tuple[str]]:
@@ -405,16 +405,16 @@ def test_a_restore_that_is_killed_anywhere_loses_nothing_and_the_next_one_finish
 
     def check(where: object) -> None:
         """What the kill left is whole, the next restore finishes, and everything is put back for the next kill."""
-        found = state(host)
+        current = state(host)
         tops = tuple(
-            {name: value for name, value in found.items() if name.startswith(str(place))}
+            {name: value for name, value in current.items() if name.startswith(str(place))}
             == {name: value for name, value in whole.items() if name.startswith(str(place))}
             for place in (host.state_dir, host.config_dir)
             for whole in (spoilt, good)
         )
         assert any(tops[:2]), (where, "the state is neither the old nor the new one")
         assert any(tops[2:]), (where, "the configuration is neither the old nor the new one")
-        if found != spoilt:
+        if current != spoilt:
             assert len(list_backups(host)) == 2, (where, "the state from before was not saved")
         stages.add(tops)
         assert set(verify_backups(host).values()) == {None}, where
@@ -482,7 +482,7 @@ PAGE = Path(__file__).resolve().parents[4] / "docs" / "backup.md"
 
 
 def by_hand(host: Host, identifier: str, tmp_path: Path) -> tuple[list[str], Path, dict[str, str]]:
-    """What the page says to type, with this host's folders; where it extracts; and an environment with a systemctl.
+    """The commands of the page, with this host's folders; where it extracts; and an environment with a systemctl.
 
     That systemctl records its arguments, since no unit of the service is on this machine.
     """
