@@ -24,7 +24,7 @@ options:
     description:
       - V(present) writes a backup when anything changed, and then rotates.
       - V(verified) reads every backup and fails when one is not what was written.
-      - V(pruned) only rotates, when the newest backup of a scope is whole.
+      - V(pruned) only rotates, when the newest backup of a scope is complete.
       - V(listed) lists the backups.
     type: str
     choices: [present, verified, pruned, listed]
@@ -102,14 +102,17 @@ backups:
   returned: success
   type: list
   elements: dict
-id: {description: "The newest backup of this scope, just written or verified; in check mode, empty when it would be written.", returned: "with O(state=present)", type: str}
+id:
+  description: The newest backup of this scope, just written or verified; in check mode, empty when it would be written.
+  returned: with O(state=present)
+  type: str
 path: {description: "Its file.", returned: "with O(state=present)", type: str}
 sha256: {description: "Its SHA-256.", returned: "with O(state=present)", type: str}
 bytes: {description: "Its size.", returned: "with O(state=present)", type: int}
 verified:
   description:
-    - With O(state=present), whether that backup was read back whole in this run.
-    - With O(state=verified), the ids of the backups that are whole.
+    - With O(state=present), whether that backup was read back and verified in this run.
+    - With O(state=verified), the ids of the backups that are complete and undamaged.
   returned: with O(state=present) and O(state=verified)
   type: raw
 removed: {description: "Ids of the backups that rotation removed.", returned: "with O(state=present) and O(state=pruned)", type: list, elements: str}

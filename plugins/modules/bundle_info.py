@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Documentation of the action plugin of the same name, where ansible-doc looks for it."""
+"""Documentation of the action plugin of the same name, for ansible-doc."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 module: bundle_info
 short_description: Reads and checks a bundle on the control node
 description:
-  - Compares every digest in the bundle and the C(.sha256) beside it, and says which release it is.
+  - Compares every digest in the bundle and the C(.sha256) beside it, and returns the release's id.
   - Fails with C(bundle_invalid) when the bundle is not what was built.
 version_added: "0.1.0"
 author: MOBIUS contributors

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Documentation of the action plugin of the same name, where ansible-doc looks for it."""
+"""Documentation of the action plugin of the same name, for ansible-doc."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 module: decide
 short_description: Decides for all hosts of a play whether to confirm or to revert
 description:
-  - Looks at one registered result of B(every) host of the play, those of other batches, failed and unreachable ones too.
+  - Reads one registered result of B(every) host of the play, those of other batches, failed and unreachable ones too.
   - The decision is C(confirm) only when every host is still in the play and its result has C(verdict=pass).
   - A host that is missing, failed, unreachable or silent, or any other verdict, makes it C(revert).
   - In check mode the verdict C(unknown) of an observation that could not be made does not stand in the way.
@@ -31,7 +31,7 @@ options:
         host's evidence, before any host hears of it. When that fails, the decision is to revert. Nothing is recorded in check mode.
     type: str
   about:
-    description: What else the record is to say, of C(service), C(release), C(why) and C(batches).
+    description: Further fields of the record, of C(service), C(release), C(why) and C(batches).
     type: dict
     default: {}
 """
@@ -75,7 +75,7 @@ reasons:
   returned: always
   type: dict
 mark_bad:
-  description: Whether a host proved the release bad (verdict V(fail)); silence proves nothing.
+  description: Whether a host found the release bad (verdict V(fail)). A host that did not answer does not count.
   returned: always
   type: bool
 failure:

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Documentation of the action plugin of the same name, where ansible-doc looks for it."""
+"""Documentation of the action plugin of the same name, for ansible-doc."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ EXAMPLES = r"""
 - name: Refuse to go on without a bundle
   mobius.dhash.failure:
     outcome: invalid_input
-    reason: "mobius_bundle was not given."
+    reason: "mobius_bundle is not set."
     do_next: "Give -e mobius_bundle=FILE."
   when: mobius_bundle is not defined
 
-- name: Pass the rescued failure on, or say that the task had none of its own
+- name: Pass on the failure of the rescued task, or report its message
   mobius.dhash.failure:
     failure: "{{ ansible_failed_result.mobius_failure | default(omit) }}"
     outcome: task_failed

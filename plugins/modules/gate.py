@@ -7,26 +7,26 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: gate
-short_description: Judges a release by what its own instance answers over a while
+short_description: Decides by an instance's answers whether its release is good
 description:
-  - Asks the instance itself, on its admin socket, for its health and its process, and sends it probes, until it was good for long enough in a row.
-  - Never fails for a bad verdict; the play decides, for all hosts together. It fails when it could not be asked to judge (a wrong argument,
+  - Reads the health and the process of the instance on its admin socket and sends it probes, until all were good for long enough in a row.
+  - Never fails for a bad verdict; the play decides, for all hosts together. It fails when it could not start (a wrong argument,
     a host that is not provisioned).
   - With O(signals), compares what it counts with what the confirmed release counts in the same seconds, and sends both as many probes more as
     their traffic lacks samples.
-  - V(fail) says that the release is bad, by its own word, by a wrong answer to a probe, because its process died, or because a signal is worse than
-    it may be. V(error) says that it gave no answer at the deadline, that its metrics could not be read, or that its promotion was taken back
-    meanwhile, V(inconclusive) that it was healthy, but never long enough in a row, asked too seldom, or had counted too little. Silence is never a pass.
+  - V(fail) means that the release is bad, since it says so itself, a probe got a wrong answer, its process died, or a signal is worse than
+    allowed. V(error) means that it did not answer at the deadline, that its metrics could not be read, or that its promotion was reverted
+    meanwhile; V(inconclusive), that it was healthy, but never long enough in a row, or with too few samples. No answer is never a pass.
   - The verdict is kept on the host with all that led to it, in C(gates) beside the releases; the newest 20 are.
 version_added: "0.1.0"
 author: MOBIUS contributors
 extends_documentation_fragment: [mobius.dhash.mobius_host]
 attributes:
-  check_mode: {support: full, description: "Asks nothing, because nothing has been promoted; the verdict is V(unknown)."}
+  check_mode: {support: full, description: "Sends nothing, because nothing has been promoted; the verdict is V(unknown)."}
   diff_mode: {support: full, description: "Never changes anything, so there is no difference to show."}
 options:
   release:
-    description: The release whose instance is judged.
+    description: The release whose instance is checked.
     type: str
     required: true
   healthy_seconds:
@@ -42,7 +42,7 @@ options:
     type: float
     default: 0.5
   attempts:
-    description: How often it is judged at most, each time to the O(deadline), when the verdict is V(error); the last one counts.
+    description: How many attempts there are while the verdict is V(error), each up to the O(deadline); the last one counts.
     type: int
     default: 1
   probes:
@@ -51,7 +51,7 @@ options:
     elements: dict
     default: []
     suboptions:
-      name: {description: "What a person calls it.", type: str, required: true}
+      name: {description: "Its name, for messages.", type: str, required: true}
       method: {description: "The HTTP method.", type: str, choices: [GET, POST], default: GET}
       path: {description: "The path, with its query.", type: str, required: true}
       content_type: {description: "The type of the body.", type: str}
@@ -59,21 +59,21 @@ options:
       body_file:
         description: A file on the control node with the body, beside the playbook, in the role's C(files) or under O(body_dir).
         type: path
-      status: {description: "The status that must come.", type: int, default: 200}
+      status: {description: "The expected status.", type: int, default: 200}
       json:
         description: What the answer's JSON object must hold; keys that are not named here do not matter.
         type: dict
   metrics_path:
-    description: Where each instance's admin socket tells its metrics, in the text format of Prometheus.
+    description: The path of the metrics on each instance's admin socket, in the text format of Prometheus.
     type: str
     default: /metrics
   signals:
-    description: What is compared with the confirmed release. One that cannot be asked is not compared with, and leaves the C(limit)s.
+    description: What is compared with the confirmed release. When that one does not answer, only the C(limit)s count.
     type: list
     elements: dict
     default: []
     suboptions:
-      name: {description: "What a person calls it, for example V(error rate).", type: str, required: true}
+      name: {description: "Its name, for messages, for example V(error rate).", type: str, required: true}
       part: &selectors
         description: >-
           Which series to add up. A rate is O(signals[].part) of O(signals[].whole); a quantile is of the buckets (C(..._bucket)) that
@@ -82,24 +82,24 @@ options:
         elements: dict
         suboptions:
           metric: {description: "The name of the metric.", type: str, required: true}
-          where: {description: "A regular expression for each label that matters; it must match the whole value.", type: dict, default: {}}
+          where: {description: "A regular expression for each label that counts; it must match the complete value.", type: dict, default: {}}
       whole: *selectors
       histogram: *selectors
       quantile: {description: "Which quantile of the histogram.", type: float, default: 0.95}
       times: {description: "How many times the confirmed release's figure is allowed.", type: float, default: 1.0}
       floor: {description: "A figure up to this one is always allowed, so that three times nothing is still nothing.", type: float, default: 0.0}
       limit: {description: "A figure over this one is never allowed, whatever the confirmed release has.", type: float}
-      samples: {description: "How much both must have counted before the figure says anything.", type: int, default: 200}
+      samples: {description: "How many samples both need before the figure counts.", type: int, default: 200}
   run:
-    description: The run that asks, for the evidence.
+    description: The run, for the evidence.
     type: str
   body_dir:
     description: The folder on the control node in which C(body_file) is looked up.
     type: path
   progress_file:
     description:
-      - A file on the host that is given what was seen so far after each sample, as a JSON object; what cannot be written is left out.
-      - C(mobius) sets it, to show the figures while the gate looks.
+      - A file on the host that gets the figures after each sample, as a JSON object. A failed write is no error.
+      - C(mobius) sets it, to show the figures while the gate runs.
     type: path
 """
 
@@ -130,7 +130,7 @@ evidence:
   type: dict
 evidence_file:
   description: Where the host keeps it.
-  returned: when something was judged
+  returned: when there were samples
   type: str
 predicted:
   description: V(unknown).

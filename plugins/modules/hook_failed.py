@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Documentation of the action plugin of the same name, where ansible-doc looks for it."""
+"""Documentation of the action plugin of the same name, for ansible-doc."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 module: hook_failed
 short_description: Ends a phase because its hook failed, or only warns
 description:
-  - For the rescue of a block that runs a hook. Fails with C(hook_failed), or with the outcome that the hook's own task carried.
+  - For the rescue of a block that runs a hook. Fails with C(hook_failed), or with the outcome of the hook's failed task.
 version_added: "0.1.0"
 author: MOBIUS contributors
 attributes:

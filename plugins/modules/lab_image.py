@@ -23,7 +23,7 @@ options:
     default: bookworm
   mirrors:
     description:
-      - Where the packages come from, as C(mmdebstrap) takes it; empty for its default. They are not part of the recipe.
+      - Sources of the packages, in the form of C(mmdebstrap); empty for its default. They are not part of the recipe.
     type: list
     elements: str
     default: []

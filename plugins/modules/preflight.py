@@ -7,11 +7,11 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: preflight
-short_description: Refuses a deploy that a host has no room for, or that would go back to a lower version
+short_description: Refuses a deploy that does not fit on a host's disks, or that is a downgrade
 description:
-  - Asked before anything changes.
-  - A host that has a list of signers of its own refuses with C(bundle_unsigned) a bundle that none of them signed, whatever it has staged or
-    confirmed already. Nothing else is asked of a host that has confirmed the release.
+  - Runs before anything changes.
+  - A host with a list of signers refuses with C(bundle_unsigned) a bundle that none of them signed, whatever it has staged or
+    confirmed already. Nothing else is checked on a host that has confirmed the release.
   - Refuses with C(disk_full) when the disks have not the space for the backup and the release together, C(bundle_platform) when the
     host has another Python or platform, and C(downgrade) when the version is lower than the confirmed one's, in the order of the
     version specifiers of Python packages. Versions in other forms have no order, and are never refused.
@@ -58,7 +58,7 @@ EXAMPLES = r"""
     path: dist/mobius-dhash-1.2.0.tar.gz
   register: bundle
 
-- name: Refuse a host that has no room for it
+- name: Refuse a host with too little space
   mobius.dhash.preflight:
     service: mobius-dhash
     expect: "{{ bundle.expect }}"
@@ -66,10 +66,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-signer: {description: "Who signed the bundle; null on a host that has no list of signers.", returned: success, type: str}
+signer: {description: "The signer of the bundle; null on a host without a list of signers.", returned: success, type: str}
 confirmed: {description: "The release that the host has confirmed; null when there is none.", returned: success, type: str}
-release_bytes: {description: "Bytes that staging needs, the bundle's own copy and a reserve among them.", returned: success, type: int}
-backup_bytes: {description: "Bytes that the backup needs at most.", returned: success, type: int}
+release_bytes: {description: "Bytes that staging needs, with the copy of the bundle and a reserve.", returned: success, type: int}
+backup_bytes: {description: "Upper limit of the bytes that the backup needs.", returned: success, type: int}
 """
 
 from pathlib import Path

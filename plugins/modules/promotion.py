@@ -1,7 +1,7 @@
 #!/usr/bin/python
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Moves a release from standby to the truth, or back."""
+"""Moves a release from standby to serving, or back."""
 
 from __future__ import annotations
 

@@ -9,16 +9,16 @@ DOCUMENTATION = r"""
 module: release
 short_description: Stages a release on a host, or removes one
 description:
-  - O(state=staged) puts the release that a bundle holds beside the others. It appears whole or not at all; nothing is started and nothing is switched.
+  - O(state=staged) puts the release that a bundle holds beside the others. It appears complete or not at all. Nothing is started or switched.
   - The bundle is read on the control node, and sent only to a host that does not have the release yet. The host checks the digest of the file, and of
     every file in it, while it writes, and again from the disk.
-  - A release that is there and whole is left alone. One whose files differ from what was built is put in place anew when nothing uses it
+  - A complete release is not changed. One whose files differ from what was built is staged again when nothing uses it
     (RV(repaired) names the differences), and refused with C(tree_damaged) when something does.
-  - A host that has a list of signers of its own (the role C(host) writes it) stages only what one of them signed, and refuses anything else with
+  - A host with a list of signers (the role C(host) writes it) stages only what one of them signed, and refuses anything else with
     C(bundle_unsigned), a release that is staged already as well.
   - Refuses with C(bundle_invalid), C(bundle_platform) (another Python or platform than the host's), or C(disk_full), before anything is written.
-  - O(state=absent) removes a release with its byte code and its logs, and refuses with C(release_in_use) one that serves, is pending or pinned, is the one a rollback would go to,
-    or has an instance running.
+  - O(state=absent) removes a release with its byte code and its logs. It refuses with C(release_in_use) a release that
+    serves, is pending or pinned, is the target of a rollback, or has an instance running.
 version_added: "0.1.0"
 author: MOBIUS contributors
 extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.run, mobius.dhash.mobius_host.lease]
@@ -33,7 +33,7 @@ options:
     choices: [staged, absent]
     default: staged
   bundle:
-    description: The bundle on the control node; wanted for O(state=staged). When C(<bundle>.sha256) lies beside it, the two must agree.
+    description: The bundle on the control node; required for O(state=staged). It must match C(<bundle>.sha256) when that file lies beside it.
     type: path
   sha256:
     description: The digest that the bundle must have, compared on the control node.
@@ -82,7 +82,7 @@ release:
   returned: success
   type: str
 signer:
-  description: Who signed the bundle, by the host's own list.
+  description: The signer of the bundle, by the host's list.
   returned: when the host has a list of signers
   type: str
 repaired:

@@ -1,7 +1,7 @@
 #!/usr/bin/python
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Tells what a host keeps and serves."""
+"""Returns what a host keeps and serves."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ description:
   - Restores the configuration and the state folder. The activation record and the journal of switches stay as they are.
   - A backup that is damaged, another host's or another service's is refused with the reason, and nothing is changed.
   - When the release that served does not start on the restored state, the state from before is live again.
-  - Nothing is done when the host already is as the backup says.
+  - Nothing is done when the host already equals the backup.
 version_added: "0.2.0"
 author: MOBIUS contributors
 extends_documentation_fragment: [mobius.dhash.mobius_host]

@@ -45,7 +45,7 @@ options:
     elements: dict
     default: []
     suboptions:
-      name: {description: "What a person calls it.", type: str, required: true}
+      name: {description: "Its name, for messages.", type: str, required: true}
       method: {description: "The HTTP method.", type: str, choices: [GET, POST], default: GET}
       path: {description: "The path, with its query.", type: str, required: true}
       content_type: {description: "The type of the body.", type: str}

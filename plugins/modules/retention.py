@@ -10,7 +10,7 @@ module: retention
 short_description: Removes the releases that a host no longer keeps
 description:
   - Keeps the newest healthy releases by the time of their last confirmation, and removes older ones and those that are marked bad.
-  - Never removes what is confirmed or pending, the target of a rollback, what is pinned or runs, what the newest whole
+  - Never removes what is confirmed or pending, the target of a rollback, what is pinned or runs, what the newest complete
     backup was made under, nor a release that was never tried on this host.
 version_added: "0.2.0"
 author: MOBIUS contributors

@@ -68,7 +68,7 @@ left:
   type: str
 witnessed:
   description: Whether the host keeps the head; in check mode always false.
-  returned: when O(head) is given
+  returned: when O(head) is set
   type: bool
 seconds:
   description: How long it took on the host.

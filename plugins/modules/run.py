@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Documentation of the action plugin of the same name, where ansible-doc looks for it."""
+"""Documentation of the action plugin of the same name, for ansible-doc."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ description:
   - Records the run's intent in the history on the control node, on the disk, before anything else happens. If it cannot, the
     task fails on every host, and nothing changes anywhere.
   - Each host then keeps the history's head (M(mobius.dhash.witness)), but not in check mode.
-  - The history lies where the variable C(mobius_history_dir) says, else the environment variable E(MOBIUS_HISTORY_DIR), else
+  - The folder of the history is the variable C(mobius_history_dir), else the environment variable E(MOBIUS_HISTORY_DIR), else
     in C(~/.local/state/mobius/history). The variable C(mobius_history_key) names an SSH key that signs its head.
-  - Where the inventory asks for a plan (C(mobius_approvals_required), C(mobius_approvals_roles), C(mobius_plan_proven_on)), the
-    run is refused on a host unless the variable C(mobius_plan) names one that is whole, fresh, approved by that rule, within
+  - Where the inventory requires a plan (C(mobius_approvals_required), C(mobius_approvals_roles), C(mobius_plan_proven_on)), the
+    run is refused on a host unless the variable C(mobius_plan) names one that is undamaged, not too old, approved by that rule, within
     C(mobius_change_window), and made of the same files, variables and state of the host. A reason in C(mobius_break_glass)
-    waives plan, approvals, age, window and proof, and is recorded. In check mode what would be refused is a finding.
+    waives plan, approvals, age, window and proof, and is recorded. In check mode a refusal is returned as a finding.
   - C(mobius) hands the id down in the environment variable E(MOBIUS_RUN_ID); a plain C(ansible-playbook) makes one.
   - The actor is E(MOBIUS_ACTOR), else the user who logged in, at the control node.
 version_added: "0.1.0"
 author: MOBIUS contributors
 attributes:
-  action: {support: full, description: "Records on the control node, then asks the host."}
+  action: {support: full, description: "Records on the control node, then runs on the host."}
   check_mode: {support: full, description: "Gives the same result in check mode."}
   diff_mode: {support: full, description: "Never changes anything, so there is no difference to show."}
 options:
   approval:
-    description: Whether the inventory's rule for plans holds for this play. A rollback, and what only saves, asks for none.
+    description: Whether the inventory's rule for plans holds for this play. A rollback, and what only saves, needs none.
     type: bool
     default: true
   witness:
     description:
       - Whether hosts keep the head now.
-      - M(mobius.dhash.rollback) has them keep the fact C(mobius_run_head) itself, so its play asks no host before it goes back.
+      - M(mobius.dhash.rollback) has them keep the fact C(mobius_run_head) itself, so its play contacts no host before the rollback.
     type: bool
     default: true
 """
@@ -51,7 +51,7 @@ run:
   type: str
   sample: 20260131T230501Z-9f3a61c2
 actor:
-  description: Who asked, also the fact C(mobius_run_actor).
+  description: The actor, also the fact C(mobius_run_actor).
   returned: success
   type: str
   sample: ada@control

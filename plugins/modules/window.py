@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Documentation of the action plugin of the same name, where ansible-doc looks for it."""
+"""Documentation of the action plugin of the same name, for ansible-doc."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 window:
-  description: The window, as it was given.
+  description: The window, as in the argument.
   returned: success
   type: str
 finding:
