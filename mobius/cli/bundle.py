@@ -31,11 +31,10 @@ def bundle() -> None:
 @click.option(
     "--source",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    default=bundles.CHECKOUT,
-    help="The checkout whose commit is built; this one when left out.",
+    help="The checkout whose commit is built.  [default: the one that mobius runs from, else the current folder]",
 )
 @format_option
-def build(version: str | None, out: Path, python: str, platform: str, source: Path, form: str) -> None:
+def build(version: str | None, out: Path, python: str, platform: str, source: Path | None, form: str) -> None:
     """Build the bundle of the commit that is checked out.
 
     What is not committed is not in it. Two builds of one commit are the same file, byte for byte.
@@ -47,7 +46,12 @@ def build(version: str | None, out: Path, python: str, platform: str, source: Pa
       mobius bundle build --python 3.13 --platform linux_aarch64
     """
     made = bundles.build(
-        source, out, version=version, python=python, platform=platform, tell=lambda line: click.echo(line, err=True)
+        source or bundles.default_source(),
+        out,
+        version=version,
+        python=python,
+        platform=platform,
+        tell=lambda line: click.echo(line, err=True),
     )
     _show(made, form)
 

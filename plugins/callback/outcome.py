@@ -4,6 +4,23 @@
 
 from __future__ import annotations
 
+DOCUMENTATION = r"""
+name: outcome
+type: aggregate
+short_description: Prints the outcome of the run
+version_added: "0.1.0"
+author: MOBIUS contributors (@mobius)
+description:
+  - Prints one block at the end of a run, with the outcome's name, exit code and team, each failed host and its reason,
+    and what to do next.
+  - Records results and the end in the history of runs, when M(mobius.dhash.run) has opened the run.
+  - Sends the start and the end of a run that is no check run to the receivers in the variable C(mobius_notify). What
+    could not be delivered is a warning.
+  - The exit code of C(ansible-playbook) stays Ansible's own; C(mobius) ends with the code printed here.
+requirements:
+  - enabled as V(mobius.dhash.outcome) in C(callbacks_enabled)
+"""
+
 import os
 from pathlib import Path
 from typing import Any
@@ -23,23 +40,6 @@ from mobius.control.plan.planned_run import compare_with_plan, not_compared
 from mobius.control.run.action import current_workspace
 from mobius.control.run.outcome import Observer
 from mobius.errors import ExitCode, MobiusError
-
-DOCUMENTATION = r"""
-name: outcome
-type: aggregate
-short_description: Prints the outcome of the run
-version_added: "0.1.0"
-author: MOBIUS contributors
-description:
-  - Prints one block at the end of a run, with the outcome's name, exit code and team, each failed host and its reason,
-    and what to do next.
-  - Records results and the end in the history of runs, when M(mobius.dhash.run) has opened the run.
-  - Sends the start and the end of a run that is no check run to the receivers in the variable C(mobius_notify). What
-    could not be delivered is a warning.
-  - The exit code of C(ansible-playbook) stays Ansible's own; C(mobius) ends with the code printed here.
-requirements:
-  - enabled as V(mobius.dhash.outcome) in C(callbacks_enabled)
-"""
 
 
 class CallbackModule(CallbackBase):  # type: ignore[misc]

@@ -14,7 +14,7 @@ description:
   - When nothing changed since the newest backup of the same scope, which is verified first, nothing is written.
   - Works on a prepared host on which no release was ever installed.
 version_added: "0.1.0"
-author: MOBIUS contributors
+author: MOBIUS contributors (@mobius)
 extends_documentation_fragment: [mobius.dhash.mobius_host]
 attributes:
   check_mode: {support: full, description: "Reads and compares everything, and reports what would be written and removed."}

@@ -11,7 +11,7 @@ description:
   - Hosts of the play, in its order, failed ones too. Unlike with the keyword C(serial), the play stays one, so that the
     promotions of earlier batches can be renewed, and a lost batch ends no play.
 version_added: "0.2.0"
-author: MOBIUS contributors
+author: MOBIUS contributors (@mobius)
 attributes:
   action: {support: full, description: "Runs on the control node."}
   check_mode: {support: full, description: "Gives the same result in check mode."}

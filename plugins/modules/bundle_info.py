@@ -11,7 +11,7 @@ description:
   - Compares every digest in the bundle and the C(.sha256) beside it, and returns the release's id.
   - Fails with C(bundle_invalid) when the bundle is not what was built.
 version_added: "0.1.0"
-author: MOBIUS contributors
+author: MOBIUS contributors (@mobius)
 attributes:
   action: {support: full, description: "Runs on the control node."}
   check_mode: {support: full, description: "Gives the same result in check mode."}

@@ -13,7 +13,7 @@ description:
   - A host that is missing, failed, unreachable or silent, or any other verdict, makes it C(revert).
   - In check mode the verdict C(unknown) of an observation that could not be made does not stand in the way.
 version_added: "0.1.0"
-author: MOBIUS contributors
+author: MOBIUS contributors (@mobius)
 attributes:
   action: {support: full, description: "Runs on the control node, once with C(run_once) or on each host alike."}
   check_mode: {support: full, description: "Predicts that a verdict which is unknown in check mode will be good."}

@@ -11,7 +11,7 @@ description:
   - Always fails, with C(mobius_failure) from the table in C(mobius/errors.py).
   - Use it as the last task of a C(rescue), so that what was rescued still fails the run.
 version_added: "0.1.0"
-author: MOBIUS contributors
+author: MOBIUS contributors (@mobius)
 attributes:
   action: {support: full, description: "Runs on the control node."}
   check_mode: {support: full, description: "Fails in check mode as well, what a play refuses its plan refuses."}

@@ -19,7 +19,7 @@ description:
     meanwhile; V(inconclusive), that it was healthy, but never long enough in a row, or with too few samples. No answer is never a pass.
   - The verdict is kept on the host with all that led to it, in C(gates) beside the releases; the newest 20 are.
 version_added: "0.1.0"
-author: MOBIUS contributors
+author: MOBIUS contributors (@mobius)
 extends_documentation_fragment: [mobius.dhash.mobius_host]
 attributes:
   check_mode: {support: full, description: "Sends nothing, because nothing has been promoted; the verdict is V(unknown)."}

@@ -10,7 +10,7 @@ short_description: Holds a host back when another one of the play has failed
 description:
   - Fails with C(held_back) when a host has left the play, or has noted a verdict other than V(pass) and V(unknown).
 version_added: "0.2.0"
-author: MOBIUS contributors
+author: MOBIUS contributors (@mobius)
 attributes:
   action: {support: full, description: Runs on the control node alone.}
   check_mode: {support: full, description: Gives the same result in check mode.}

@@ -10,7 +10,7 @@ short_description: Ends a phase because its hook failed, or only warns
 description:
   - For the rescue of a block that runs a hook. Fails with C(hook_failed), or with the outcome of the hook's failed task.
 version_added: "0.1.0"
-author: MOBIUS contributors
+author: MOBIUS contributors (@mobius)
 attributes:
   action: {support: full, description: "Runs on the control node alone."}
   check_mode: {support: full, description: "Gives the same result in check mode."}

@@ -10,7 +10,7 @@ short_description: Finds the task files that run around the phases of a release
 description:
   - Refuses an unknown hook and a file that is missing or no list of tasks with C(invalid_input), before anything changes.
 version_added: "0.1.0"
-author: MOBIUS contributors
+author: MOBIUS contributors (@mobius)
 attributes:
   action: {support: full, description: "Runs on the control node alone."}
   check_mode: {support: full, description: "Gives the same result in check mode."}

@@ -13,7 +13,7 @@ description:
   - The launcher is written last and in one step, so the command is always one whole version, the old or the new one.
   - With O(config), also writes the description of a service that the command and the modules read.
 version_added: "0.1.0"
-author: MOBIUS contributors
+author: MOBIUS contributors (@mobius)
 attributes:
   check_mode: {support: full, description: "Predicts from the same comparison that the real run acts on."}
   diff_mode: {support: full, description: "Shows the version of the command, and the description of the service."}

@@ -12,7 +12,7 @@ description:
   - An instance in standby is warm and answers on its admin socket only; the release that serves is not affected.
   - An instance reads its role from the activation record when it starts, so the instance of the confirmed release serves.
 version_added: "0.1.0"
-author: MOBIUS contributors
+author: MOBIUS contributors (@mobius)
 extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.run, mobius.dhash.mobius_host.lease]
 attributes:
   check_mode: {support: full, description: "Predicts from the same comparison that the real run acts on."}

@@ -14,7 +14,7 @@ description:
   - A run that died blocks others for no longer than its lease lasts; a reboot ends the lease as well.
   - M(mobius.dhash.rollback) neither acquires nor requires it.
 version_added: "0.2.0"
-author: MOBIUS contributors
+author: MOBIUS contributors (@mobius)
 extends_documentation_fragment: [mobius.dhash.mobius_host]
 attributes:
   check_mode:

@@ -12,7 +12,7 @@ description:
   - A release that is marked bad is not promoted on this host, and is a rollback target only when it is named.
   - A release that was refused before it ever served is recorded in the history as well.
 version_added: "0.1.0"
-author: MOBIUS contributors
+author: MOBIUS contributors (@mobius)
 extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.run, mobius.dhash.mobius_host.lease]
 attributes:
   check_mode: {support: full, description: "Predicts from the same comparison that the real run acts on."}

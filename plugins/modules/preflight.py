@@ -17,7 +17,7 @@ description:
     version specifiers of Python packages. Versions in other forms have no order, and are never refused.
   - A backup that would write nothing, because nothing changed, needs nothing; a release that is staged needs nothing either.
 version_added: "0.1.0"
-author: MOBIUS contributors
+author: MOBIUS contributors (@mobius)
 extends_documentation_fragment: [mobius.dhash.mobius_host]
 attributes:
   check_mode: {support: full, description: "Never changes anything."}

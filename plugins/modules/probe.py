@@ -12,7 +12,7 @@ description:
   - Sends requests to the admin socket of one instance, where no other instance can answer, and compares the responses.
   - Never changes anything. In check mode, where the instance may not be running yet, it predicts nothing.
 version_added: "0.1.0"
-author: MOBIUS contributors
+author: MOBIUS contributors (@mobius)
 extends_documentation_fragment: [mobius.dhash.mobius_host]
 attributes:
   check_mode: {support: full, description: "Probes an instance that is running; returns C(predicted=unknown) when it is not."}

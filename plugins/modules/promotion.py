@@ -13,7 +13,7 @@ description:
   - The host reverts a promotion by itself when it is not confirmed before its deadline, even without the control node.
   - A release that is confirmed and serves is left alone by the first three states.
 version_added: "0.1.0"
-author: MOBIUS contributors
+author: MOBIUS contributors (@mobius)
 extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.lease]
 attributes:
   check_mode:

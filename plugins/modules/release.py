@@ -20,7 +20,7 @@ description:
   - O(state=absent) removes a release with its byte code and its logs. It refuses with C(release_in_use) a release that
     serves, is pending or pinned, is the target of a rollback, or has an instance running.
 version_added: "0.1.0"
-author: MOBIUS contributors
+author: MOBIUS contributors (@mobius)
 extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.run, mobius.dhash.mobius_host.lease]
 attributes:
   action: {support: full, description: "The bundle is read on the control node and transferred when needed."}

@@ -12,7 +12,7 @@ description:
   - Reads the activation record, the pending promotion, the staged releases and their instances. A host that is not
     prepared is reported with RV(provisioned=false).
 version_added: "0.1.0"
-author: MOBIUS contributors
+author: MOBIUS contributors (@mobius)
 extends_documentation_fragment: [mobius.dhash.mobius_host]
 attributes:
   check_mode: {support: full, description: "Never changes anything."}

@@ -17,7 +17,7 @@ description:
   - When the release that served does not start on the restored state, the state from before is live again.
   - Nothing is done when the host already equals the backup.
 version_added: "0.2.0"
-author: MOBIUS contributors
+author: MOBIUS contributors (@mobius)
 extends_documentation_fragment: [mobius.dhash.mobius_host]
 attributes:
   check_mode: {support: full, description: "Verifies the backup and reports what on the host differs from it."}

@@ -15,7 +15,7 @@ description:
   - On a host without any release the data alone is verified.
   - An observation, so it is never reported as a change.
 version_added: "0.2.0"
-author: MOBIUS contributors
+author: MOBIUS contributors (@mobius)
 extends_documentation_fragment: [mobius.dhash.mobius_host]
 attributes:
   check_mode: {support: full, description: "Verifies the backup, reports which release would be started, and predicts no more (C(predicted=unknown))."}

@@ -13,7 +13,7 @@ description:
   - Never removes what is confirmed or pending, the target of a rollback, what is pinned or runs, what the newest complete
     backup was made under, nor a release that was never tried on this host.
 version_added: "0.2.0"
-author: MOBIUS contributors
+author: MOBIUS contributors (@mobius)
 extends_documentation_fragment: [mobius.dhash.mobius_host]
 attributes:
   check_mode: {support: full, description: "Predicts from the same comparison that the real run acts on."}

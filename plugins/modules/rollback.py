@@ -14,7 +14,7 @@ description:
   - A pending promotion is reverted first.
   - A rollback that was killed is completed, and not counted as another step.
 version_added: "0.1.0"
-author: MOBIUS contributors
+author: MOBIUS contributors (@mobius)
 extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.run]
 attributes:
   check_mode: {support: full, description: "Predicts from the same comparison that the real run acts on."}

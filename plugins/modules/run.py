@@ -21,7 +21,7 @@ description:
   - C(mobius) hands the id down in the environment variable E(MOBIUS_RUN_ID); a plain C(ansible-playbook) makes one.
   - The actor is E(MOBIUS_ACTOR), else the user who logged in, at the control node.
 version_added: "0.1.0"
-author: MOBIUS contributors
+author: MOBIUS contributors (@mobius)
 attributes:
   action: {support: full, description: "Records on the control node, then runs on the host."}
   check_mode: {support: full, description: "Gives the same result in check mode."}

@@ -11,7 +11,7 @@ description:
   - The registered result is what M(mobius.dhash.decide) and M(mobius.dhash.hold_back) read of each host.
   - With O(gate), the verdict of the gate. Without it, for the rescue of a block, V(error) with the failure of the block.
 version_added: "0.2.0"
-author: MOBIUS contributors
+author: MOBIUS contributors (@mobius)
 attributes:
   action: {support: full, description: Runs on the control node alone.}
   check_mode: {support: full, description: Gives the same result in check mode.}

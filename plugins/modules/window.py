@@ -10,7 +10,7 @@ short_description: Refuses a change outside of the change window
 description:
   - Compares the control node's clock, in UTC, with a window of the day, and refuses with C(outside_window).
 version_added: "0.2.0"
-author: MOBIUS contributors
+author: MOBIUS contributors (@mobius)
 attributes:
   action: {support: full, description: "Runs on the control node."}
   check_mode: {support: full, description: "Refuses nothing; what the run would be refused for is RV(finding)."}

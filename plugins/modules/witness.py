@@ -13,7 +13,7 @@ description:
   - The list is evidence, not a state of the service, so it never reports a change.
   - A host that cannot keep it reports RV(witnessed=false) and does not fail, so that a rollback can always run.
 version_added: "0.1.0"
-author: MOBIUS contributors
+author: MOBIUS contributors (@mobius)
 extends_documentation_fragment: [mobius.dhash.mobius_host]
 attributes:
   check_mode: {support: full, description: "Writes nothing in check mode."}

@@ -11,7 +11,7 @@ short_description: Reads what a host keeps of the history of runs
 description:
   - Reads the heads that M(mobius.dhash.witness) kept, and the host's journal of switches.
 version_added: "0.1.0"
-author: MOBIUS contributors
+author: MOBIUS contributors (@mobius)
 extends_documentation_fragment: [mobius.dhash.mobius_host]
 attributes:
   check_mode: {support: full, description: "Never changes anything."}

@@ -52,6 +52,30 @@ _COMPRESSION = 4  # level 6 takes twice as long and saves 4 % of 26 MB
 Tell = Callable[[str], None]
 
 
+def default_source(current: Path | None = None) -> Path:
+    """The checkout that this package lies in; for an installed package, the current folder.
+
+    Raises:
+        MobiusError: `invalid_input`, when the current folder is no checkout of MOBIUS.
+    """
+    if (CHECKOUT / LOCK).is_file():
+        return CHECKOUT
+    folder = current or Path.cwd()
+    if not (folder / LOCK).is_file():
+        raise MobiusError(
+            "invalid_input",
+            f"A bundle is built in a checkout of MOBIUS, and {folder} is none.",
+            do_next="Change into a checkout, or name it with --source.",
+        )
+    return folder
+
+
+def _default_cache() -> Path:
+    if (CHECKOUT / LOCK).is_file():
+        return CHECKOUT / ".cache" / "bundle"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mobius" / "bundle"
+
+
 def build(
     source: Path = CHECKOUT,
     out: Path = Path("dist"),
@@ -70,7 +94,8 @@ def build(
         version: what the release is called; the version in the commit's `pyproject.toml` when left out.
         python: the hosts' Python, `3.<minor>`.
         platform: the hosts' platform, `linux_<machine>`.
-        cache: where installed dependencies are kept from one build to the next; `.cache/bundle` of this checkout.
+        cache: where installed dependencies are kept from one build to the next; `.cache/bundle` of this checkout, else
+            `~/.cache/mobius/bundle`.
         tell: called with one line for a person at each step that takes time.
 
     Returns:
@@ -94,7 +119,7 @@ def build(
     try:
         with tempfile.TemporaryDirectory(prefix="mobius-bundle-") as folder:
             _export(source, commit, Path(folder))
-            dependencies = _dependencies(lock, python, platform, cache or CHECKOUT / ".cache" / "bundle", tell)
+            dependencies = _dependencies(lock, python, platform, cache or _default_cache(), tell)
             return pack(
                 [Path(folder), dependencies],
                 out,

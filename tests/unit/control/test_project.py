@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import mobius
+from mobius.control.bundle import builder
 from mobius.control.run.project import find_inventory, find_project
 from mobius.errors import MobiusError
 
@@ -98,3 +99,16 @@ def test_the_inventory_of_the_project_comes_before_that_of_the_collection(
     with pytest.raises(MobiusError) as caught:
         find_inventory("inventories/none", project)
     assert caught.value.outcome == "unknown_inventory"
+
+
+def test_an_installed_package_builds_a_bundle_of_the_checkout_in_the_current_folder(
+    tmp_path: Path, current: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert builder.default_source(current) == builder.CHECKOUT
+    monkeypatch.setattr(builder, "CHECKOUT", tmp_path / "site-packages")
+    with pytest.raises(MobiusError, match="built in a checkout of MOBIUS") as caught:
+        builder.default_source(current)
+    assert caught.value.outcome == "invalid_input"
+    (current / builder.LOCK).parent.mkdir(parents=True)
+    (current / builder.LOCK).touch()
+    assert builder.default_source(current) == current
