@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-with-molecule test-beside-it test-unit test-unit-as-nobody test-newest soak bench lint lab lab-down lock clean
+.PHONY: help setup demo test test-with-molecule test-beside-it test-unit test-unit-as-nobody test-newest soak bench lint sanity lab lab-down lock clean
 
 PYTHON ?= python3
 NEWEST ?= python3.13
@@ -71,6 +71,9 @@ soak: bench ## the long series, whole (with the benchmarks' peers)
 bench: setup ## install the peers that bench/ measures beside us (then run bench/NAME.py; --help tells how)
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement tools/locks/bench.txt
 	@ls bench/*.py
+
+sanity: setup ## ansible-test sanity of the collection, on a copy of it (downloads its linters)
+	$(BIN)/python -m tools.sanity
 
 lint: setup ## ruff, mypy, yamllint, ansible-lint, syntax checks
 	$(BIN)/ruff check .
