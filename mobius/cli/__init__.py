@@ -18,21 +18,21 @@ from mobius.errors import ExitCode, MobiusError
 
 # name: where the command is, and its line in `mobius --help`, which thus imports none of them
 _COMMANDS: dict[str, tuple[str, str]] = {
-    "apply": ("mobius.cli.plan:apply", "Run what was planned and approved, and prove that it was that."),
+    "apply": ("mobius.cli.plan:apply", "Run what was planned and approved, and verify that it was that."),
     "approve": ("mobius.cli.plan:approve", "Sign a plan in a role."),
     "backup": ("mobius.cli.backup:backup", "Back up the hosts, list or verify their backups."),
     "bundle": ("mobius.cli.bundle:bundle", "Build a bundle of the service, verify or sign one."),
     "decommission": ("mobius.cli.fleet:decommission", "Take a service off its hosts for good."),
     "deploy": ("mobius.cli.release:deploy", "Stage a bundle and prove it in standby; nothing public changes."),
     "dhash": ("mobius.cli.dhash:dhash", "Hash and compare images, and serve them."),
-    "history": ("mobius.cli.history:history", "Who ran what and how it ended, and the proof of it."),
+    "history": ("mobius.cli.history:history", "Show who ran what and how it ended, and verify that record."),
     "lab": ("mobius.cli.lab:lab", "Start and stop the lab's hosts."),
-    "plan": ("mobius.cli.plan:plan", "Keep a check run as a file: what would change, to be approved."),
+    "plan": ("mobius.cli.plan:plan", "Keep a check run as a file: what would change, for approval."),
     "promote": ("mobius.cli.release:promote", "Let a staged release serve, if it passes its gate."),
     "provision": ("mobius.cli.fleet:provision", "Prepare the hosts for the service."),
     "release": ("mobius.cli.release:release", "Backup, deploy and promote in one run."),
-    "rollback": ("mobius.cli.release:rollback", "Go back to an earlier release, or list what there is."),
-    "smoke": ("mobius.cli.fleet:smoke", "Ask the serving releases whether they do what they promise."),
+    "rollback": ("mobius.cli.release:rollback", "Roll back to an earlier release, or list the kept ones."),
+    "smoke": ("mobius.cli.fleet:smoke", "Check that the serving releases do what they promise."),
     "status": ("mobius.cli.fleet:status", "Show what every host keeps and serves."),
 }
 # Commands of a group that another module has: group, name, where.

@@ -60,7 +60,7 @@ def backup_prune(options: PlaybookOptions) -> int:
 @click.option("--of-host", metavar="NAME", help="Accept the backup of this other host.")
 @playbook_options
 def backup_restore(options: PlaybookOptions, backup_id: str, of_host: str | None) -> int:
-    """Bring a backup back, after saving the present state. ID as `mobius backup list` shows it, or latest.
+    """Restore a backup, after saving the present state. ID as `mobius backup list` shows it, or latest.
 
     \b
     Examples:

@@ -24,7 +24,7 @@ def bundle() -> None:
 
 
 @bundle.command()
-@click.option("--version", help="What the release is called; the version in pyproject.toml when left out.")
+@click.option("--version", help="The release's version; the version in pyproject.toml when left out.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default="dist", show_default=True)
 @click.option("--python", default="3.11", show_default=True, help="The Python of the hosts.")
 @click.option("--platform", default="linux_x86_64", show_default=True, help="linux_x86_64 or linux_aarch64.")
@@ -85,7 +85,7 @@ def verify(file: Path, sha256: str | None, signers: Path | None, form: str) -> N
 @_sha256
 @format_option
 def sign(file: Path, key: Path, sha256: str | None, form: str) -> None:
-    """Sign a bundle, for hosts that stage only what their own signers signed.
+    """Sign a bundle, for hosts that stage only what their signers signed.
 
     The bundle is read whole first. The signature is kept beside it, as FILE.sig, and goes wherever it goes.
 

@@ -135,7 +135,7 @@ def hash_command(files: tuple[Path, ...], mode: Mode, form: str) -> None:
 def scan(folder: Path, index: Path, release: str, threads: int | None, mode: Mode, form: str) -> None:
     """Bring an index in line with a folder of pictures, which is only read.
 
-    Unchanged and renamed files are not read again. A scan that was stopped goes on where it was. What cannot be read is
+    Unchanged and renamed files are not read again. A scan that was stopped continues. What cannot be read is
     listed with the reason; the exit code is then 2, and everything else was done. Pairs that may be duplicates are
     verified on their pixels at the end.
 
@@ -268,7 +268,7 @@ def review(
 ) -> None:
     """List the pairs that a person should review, or decide about them.
 
-    Decisions are kept with name and time: `same` puts a pair into one group, `different` is never asked again. They
+    Decisions are kept with name and time: `same` puts a pair into one group, `different` is never shown again. They
     hold for duplicates that were certain, too (`pair` in the json of `duplicates` is their ID).
 
     \b
@@ -347,8 +347,8 @@ def export_command(file: Path, index: Path, kind: ExportFormat | None, form: str
 def import_command(file: Path, index: Path, kind: ExportFormat | None, form: str) -> None:
     """Take in what `mobius dhash export` wrote, here or elsewhere; - is standard input.
 
-    The whole file is checked first: with anything wrong in it, nothing is written. What the index knows itself stays as
-    it is; of two decisions about one pair, the later one holds.
+    The whole file is checked first: with anything wrong in it, nothing is written. What the index knows stays as it
+    is; of two decisions about one pair, the later one holds.
 
     \b
     mobius dhash import library.json

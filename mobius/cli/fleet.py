@@ -34,7 +34,7 @@ def provision(options: PlaybookOptions) -> int:
 def decommission(options: PlaybookOptions, service: str) -> int:
     """Take a service off its hosts for good: it stops, is backed up once more, and is removed. Its backups stay.
 
-    SERVICE is its name, so that the wrong inventory takes nothing away. Other services on the hosts go on.
+    SERVICE is its name, so that the wrong inventory removes nothing. Other services on the hosts continue.
 
     \b
     Examples:
@@ -61,11 +61,11 @@ def status(options: PlaybookOptions) -> int:
 @click.argument("topics", nargs=-1, metavar="[service] [logging]", type=click.Choice(["service", "logging"]))
 @playbook_options
 def smoke(options: PlaybookOptions, topics: tuple[str, ...]) -> int:
-    """Ask the release that every host serves whether it does what it promises, in production mode.
+    """Check that the release which every host serves does what it promises, in production mode.
 
-    `service` asks for health, readiness, metrics, right hashes, the API and its refusals; `logging` for the log's form,
+    `service` checks health, readiness, metrics, right hashes, the API and its refusals; `logging` the log's form,
     rotation, modes, silence of the console, uncaught exceptions, redacted secrets and the count of lost lines. Both
-    without a word. Each host's report lists what was checked and what was seen. Nothing is changed.
+    when none is named. Each host's report lists every check and its result. Nothing is changed.
 
     \b
     Examples:

@@ -43,7 +43,7 @@ def _history_options(command: Callable[..., int]) -> Callable[..., int]:
             default=DEFAULT_INVENTORY,
             show_default=True,
             metavar="PATH",
-            help="Its mobius_history_dir says where the history is, and its hosts are the witnesses.",
+            help="Its mobius_history_dir names the folder of the history; its hosts are the witnesses.",
         ),
         click.option("--dir", "folder", metavar="FOLDER", help="The history's folder."),
     )
@@ -114,13 +114,13 @@ def show(folder: Path, inventory: str, run: str, form: str) -> int:  # noqa: ARG
 
 @history.command("verify")
 @_history_options
-@click.option("--offline", is_flag=True, help="Ask no host; the answer is then at best `unwitnessed`.")
-@click.option("--witnesses", metavar="FILE", help="Take what the hosts have seen from this file, and ask none.")
-@click.option("--save-witnesses", metavar="FILE", help="Write what the hosts have seen to this file, for an auditor.")
-@click.option("--require-witness", is_flag=True, help="Exit code 2 also when no host could be asked.")
+@click.option("--offline", is_flag=True, help="Contact no host; the result is then at best `unwitnessed`.")
+@click.option("--witnesses", metavar="FILE", help="Read the hosts' heads from this file, and contact no host.")
+@click.option("--save-witnesses", metavar="FILE", help="Write the hosts' heads to this file, for an auditor.")
+@click.option("--require-witness", is_flag=True, help="Exit code 2 also when no host answered.")
 @click.option("--signers", metavar="FILE", help="allowed_signers file: the head must be signed by one of them.")
 @click.option(
-    "--other-chain", "others", multiple=True, metavar="ID", help="Another history that these hosts have seen."
+    "--other-chain", "others", multiple=True, metavar="ID", help="Another history that these hosts have witnessed."
 )
 @format_option
 def verify(
@@ -134,10 +134,10 @@ def verify(
     others: tuple[str, ...],
     form: str,
 ) -> int:
-    """Prove that the history is whole, with itself and with what each host has seen.
+    """Verify the history: its chain, and the heads that each host keeps.
 
-    Exit code 0 when it is, 2 when it is not; the first record that is wrong is named. `unwitnessed` means that no
-    host could be asked, and then a cut or rewritten end may not show.
+    Exit code 0 when it is whole, 2 when it is not; the first record that is wrong is named. `unwitnessed` means that no
+    host answered, and then a cut or rewritten end may not show.
 
     \b
     Examples:
@@ -190,7 +190,7 @@ def export(folder: Path, inventory: str, begin: str | None, end: str | None, eve
 @history.command("report")
 @_history_options
 @click.option("--output", default="history.html", show_default=True, metavar="FILE", help="Where the page goes.")
-@click.option("--offline", is_flag=True, help="Ask no host; the page then says `unwitnessed`.")
+@click.option("--offline", is_flag=True, help="Contact no host; the page then shows `unwitnessed`.")
 def report(folder: Path, inventory: str, output: str, offline: bool) -> int:
     """Write the history as one HTML page that needs nothing else: timeline, runs, filters, the four DORA figures.
 
@@ -221,7 +221,7 @@ def read_witnesses(inventory: str) -> dict[str, Any]:
         host: {name: result.get(name, []) for name in ("heads", "journal")} for host, result in summary.results.items()
     }
     if not answers and not silent:
-        click.echo(f"mobius: no host was asked: {summary.ending.reason}", err=True)
+        click.echo(f"mobius: no host answered: {summary.ending.reason}", err=True)
     return {**silent, **answers}
 
 
@@ -229,9 +229,9 @@ def _witnesses_in_file(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise MobiusError("invalid_input", f"{path} does not hold what hosts have seen: {error}.") from error
+        raise MobiusError("invalid_input", f"{path} holds no heads of hosts: {error}.") from error
     if not isinstance(value, dict):
-        raise MobiusError("invalid_input", f"{path} does not hold what hosts have seen: it is no object.")
+        raise MobiusError("invalid_input", f"{path} holds no heads of hosts: it is no object.")
     return value
 
 

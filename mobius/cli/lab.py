@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""`mobius lab`: start, stop and look at the lab's hosts.
+"""`mobius lab`: start, stop and show the lab's hosts.
 
 `up` and `down` run `playbooks/lab.yml`; `status` compares the lab's record `.lab/lab.json` with what podman says.
 """
@@ -75,7 +75,7 @@ def lab() -> None:
     type=click.Choice(["bookworm", "trixie"]),
     default="bookworm",
     show_default=True,
-    help="Debian 12 or 13; changing it makes the hosts anew.",
+    help="Debian 12 or 13; changing it makes the hosts again.",
 )
 @click.option("--publish", type=click.IntRange(1, 65535), multiple=True, help="Publish this port of the hosts, too.")
 @_check

@@ -66,11 +66,11 @@ def plan(
     tags: tuple[str, ...],
     out: Path | None,
 ) -> int:
-    """Run PLAYBOOK in check mode and keep what it says: per host what will change, before and after.
+    """Run PLAYBOOK in check mode and keep what it shows: per host what will change, before and after.
 
     The file holds the digests of everything that it was made from, and each host's fingerprint; `mobius apply` runs it
     only while they hold. What cannot be known beforehand is marked. Values of -e are not kept (a file of them is, by
-    its name): give them again when it is applied.
+    its name): pass them again when it is applied.
 
     \b
     Examples:
@@ -107,7 +107,7 @@ def plan(
 def approve(file: Path, role: str, key: Path, signers: Path | None, form: str) -> int:
     """Sign PLAN in a role. The signature is kept beside the plan.
 
-    Without --signers the list that the plan's inventory names is used, where it is at hand: a key that it does not
+    Without --signers the list that the plan's inventory names is used, where it exists here: a key that it does not
     allow in this role is refused at once. The author signs too (--role author), and that counts as no approval.
 
     \b
@@ -149,7 +149,14 @@ def approve(file: Path, role: str, key: Path, signers: Path | None, form: str) -
 @click.command()
 @click.argument("file", metavar="PLAN", type=click.Path(path_type=Path))
 @click.option("--break-glass", metavar="REASON", help="Go on without approvals, proof or window; this is recorded.")
-@click.option("-e", "--extra-vars", "extra", multiple=True, metavar="KEY=VALUE|@FILE", help="What the plan was given.")
+@click.option(
+    "-e",
+    "--extra-vars",
+    "extra",
+    multiple=True,
+    metavar="KEY=VALUE|@FILE",
+    help="The variables that the plan was made with.",
+)
 @bundle_option
 @timeout_option
 @verbose_option
@@ -165,7 +172,7 @@ def apply(
 ) -> int:
     """Run PLAN, and compare what happened with what was predicted: missing and extra must both be 0 (else exit code 2).
 
-    Refused before anything changes: a plan that was touched, is too old or lacks approvals; a file, variable or host
+    Refused before anything changes: a plan that was changed, is too old or lacks approvals; a file, variable or host
     that has changed since; a closed change window; a bundle that the inventory's proving ground has not confirmed.
 
     \b

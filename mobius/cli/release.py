@@ -47,7 +47,7 @@ def deploy(options: PlaybookOptions, bundle: str | None) -> int:
 )
 @playbook_options
 def promote(options: PlaybookOptions, release_id: str) -> int:
-    """Let a staged release serve. It is taken back everywhere unless every host passes the gate.
+    """Let a staged release serve. It is reverted everywhere unless every host passes the gate.
 
     \b
     Example:
@@ -71,11 +71,11 @@ def release(options: PlaybookOptions, bundle: str | None) -> int:
 
 
 @click.command()
-@click.option("--to", "release_id", metavar="ID", help="The release to go back to; without it, the last healthy one.")
-@click.option("--reason", metavar="TEXT", help="Why; kept with the release that is taken back.")
-@click.option("--list", "listing", is_flag=True, help="Only show what there is to go back to.")
-@click.option("--backup", "backup_id", metavar="ID", help="Bring the data of this backup back, too; or latest.")
-@click.option("--yes", is_flag=True, help="With --backup, do not ask whether later writes may be lost.")
+@click.option("--to", "release_id", metavar="ID", help="The release to roll back to; without it, the last healthy one.")
+@click.option("--reason", metavar="TEXT", help="Why; kept with the release that is rolled back.")
+@click.option("--list", "listing", is_flag=True, help="Only show the releases that a host can roll back to.")
+@click.option("--backup", "backup_id", metavar="ID", help="Restore the data of this backup, too; or latest.")
+@click.option("--yes", is_flag=True, help="With --backup, lose later writes without a question.")
 @playbook_options
 def rollback(
     options: PlaybookOptions,
@@ -85,10 +85,10 @@ def rollback(
     backup_id: str | None,
     yes: bool,
 ) -> int:
-    """Go back to an earlier release, at once. The one that is left is marked bad.
+    """Roll back to an earlier release, at once. The one that served until then is marked bad.
 
-    With --backup the data goes back as well, to what it was when the backup was made: it is said how many later writes
-    are lost by that, and asked. What is there now is saved as a backup first; clients get 503 while it is exchanged.
+    With --backup the data is restored as well, to what it was when the backup was made: the command shows how many
+    later writes are lost, and waits for a yes. The present data is saved as a backup first; clients get 503 meanwhile.
 
     \b
     Examples:
@@ -116,14 +116,14 @@ def rollback(
         for host, result in sorted(checked.results.items()):
             click.echo(os.linesep.join(restored_lines(host, result)), err=True)
         loses = any(result.get("lost") != 0 for result in checked.results.values())
-        if loses and not click.confirm("Go back, and lose what was written later?", err=True):
+        if loses and not click.confirm("Roll back, and lose what was written later?", err=True):
             raise MobiusError("interrupted", "Nothing was changed.")
         yes = loses
     return finish_restore(roll_back(options, variables={**variables, "mobius_accept_loss": yes}))
 
 
 def _list_releases(options: PlaybookOptions) -> int:
-    """What there is to go back to: text for people, for programs a list with one object a host and release."""
+    """The releases that hosts can roll back to: text for people, for programs one object for each host and release."""
     summary = run(options, "status.yml", {}, watched="mobius.dhash.release_info")
     if options.form == "json":
         rows = [row for host, result in sorted(summary.results.items()) for row in kept_releases(host, result)]

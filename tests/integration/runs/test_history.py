@@ -157,7 +157,7 @@ def test_a_decision_is_in_the_history_before_any_host_gets_it(run, folder, tmp_p
 def test_a_decision_that_cannot_be_recorded_is_not_taken(run, folder, tmp_path, breaks):
     summary = run(DECIDE.format(history=folder, breaks=breaks.format(folder), out=tmp_path / "out"))
     assert summary.ending.outcome in ("history_failed", "history_damaged")
-    assert "could not be recorded, so it was not taken" in summary.ending.reason
+    assert "could not be recorded, so the hosts are reverted" in summary.ending.reason
     assert not list(tmp_path.glob("out-*"))
 
 
