@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Time to hash photographs, beside the peers and beside the decode that none of them can do without.
+"""Time to hash photographs, compared with peers and with the decode alone, which all of them need.
 
 Each photograph is scaled to several sizes and encoded in each format, in memory. Every way gets the same bytes. The
-ways take turns, round after round, so that what else the machine does meets all of them; of each the fastest round
-counts. One thread is timed by the processor time that it took, several by the clock.
+ways take turns, round after round, so that other load affects all of them; of each the fastest round counts. One thread
+is timed by processor time, several by the clock.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ FORMATS: Final[dict[str, dict[str, Any]]] = {
 }
 
 TURN: Final = 0.1
-"""Seconds that the decode alone takes in a way's turn, at least: in less, what the way before left in the processor's
-caches counts, which a scan of a hundred thousand pictures meets once."""
+"""Smallest time of the decode alone in a turn: in less, the result depends on the processor caches as the way before
+left them, which matters once in a scan of many pictures."""
 
 SCANNED: Final = 4000
 """Pictures in a folder that is scanned."""

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Real pictures to measure with: those that Debian's packages carry, unpacked into .cache and installed nowhere.
+"""Real pictures to measure with, from Debian packages, which are unpacked into .cache and not installed.
 
-Every picture is free to use and to fetch again by anybody, by the name of its package. What a package holds is taken
-whole, so nobody chose the easy ones.
+Every picture is free to use, and anybody can fetch it again by the name of its package. All pictures of a package are
+used, so that no choice favours easy ones.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ more than 160 MB; 406 packages, 8 GB to fetch."""
 
 
 def fetch(folder: Path, packages: tuple[str, ...]) -> None:
-    """Unpack packages into a folder each below `folder`; those that are there already are left alone.
+    """Unpack packages into a folder each below `folder`; existing folders are left alone.
 
     Raises:
         click.ClickException: apt-get or dpkg-deb is missing or failed.
@@ -69,14 +69,14 @@ def fetch(folder: Path, packages: tuple[str, ...]) -> None:
 def _run(command: list[str], folder: Path) -> None:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["no word"])[-1]
-        raise click.ClickException(f"{' '.join(command)} failed: {said} (has `apt-get update` ever run here?)")
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise click.ClickException(f"{' '.join(command)} failed: {reason} (has `apt-get update` ever run here?)")
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """Every file with the name of a picture, links left out, in order."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower().encode() in SUFFIXES)
-    return sorted(path for path in found if path.is_file() and not path.is_symlink())
+    """Every file with the suffix of a picture, without links, in order."""
+    paths = (path for path in folder.rglob("*") if path.suffix.lower().encode() in SUFFIXES)
+    return sorted(path for path in paths if path.is_file() and not path.is_symlink())
 
 
 @click.command()

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Time to search hashes by Hamming distance, beside faiss, a BK-tree and plain numpy; every answer is compared.
+"""Time to search hashes by Hamming distance, beside faiss, a BK-tree and plain numpy; all results are compared.
 
-Ten million pictures are not to be had, but hashes like theirs are: each is the hash of two real pictures laid over each
-other, mirrored and weighted by chance. Random bits would not do: hashes of pictures crowd, which is what makes an index
-slow. How much these crowd, beside the real ones and beside random bits, is said first. One thread everywhere.
+Ten million pictures are not available, but hashes like theirs are: each is the hash of two real pictures blended,
+mirrored and weighted at random. Random bits would not do: hashes of pictures cluster, which makes an index slow. The
+first line of output is how much these cluster, compared with real ones and with random bits. Everything runs on one
+thread.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ Hashes = numpy.ndarray[Any, numpy.dtype[numpy.uint64]]
 """Shape (n,) for 64 bits, (n, 2) for 128."""
 
 Search = Callable[[Hashes], frozenset[int]]
-"""One query, shape (1,) or (1, 2), to the places of all that is within the radius."""
+"""One query, shape (1,) or (1, 2), to the indices of all hashes within the radius."""
 
 _BLOCK: Final = 1 << 16
 _FLAT_CHECKS: Final = 20
@@ -44,10 +45,10 @@ class Row:
     """One way on one set of hashes.
 
     Attributes:
-        build, megabytes: seconds to build, and memory held where the way can tell; 0 where it is the hashes themselves.
+        build, megabytes: seconds to build, and memory; None where the library does not report it.
         median, p95: milliseconds of a query.
-        times_flat: how many queries it answers while faiss's flat scan answers one.
-        exact: whether all answers were those of the plain scan.
+        times_flat: speed relative to faiss's flat scan.
+        exact: whether all results are those of the flat scan.
     """
 
     count: int
@@ -79,33 +80,33 @@ def real_grids(files: Sequence[Path]) -> tuple[numpy.ndarray[Any, Any], numpy.nd
     )
 
 
-def hashed(wide: numpy.ndarray[Any, Any], tall: numpy.ndarray[Any, Any]) -> Hashes:
+def hash_grids(wide: numpy.ndarray[Any, Any], tall: numpy.ndarray[Any, Any]) -> Hashes:
     """Hashes of grids, shape (n, 2)."""
     bits = (wide[:, :, 1:] > wide[:, :, :-1], tall[:, 1:] > tall[:, :-1])
     words = [numpy.packbits(half.reshape(len(half), 64), axis=1).view(">u8").ravel() for half in bits]
     return numpy.stack(words, axis=1).astype(numpy.uint64)
 
 
-def made(count: int, wide: numpy.ndarray[Any, Any], tall: numpy.ndarray[Any, Any], seed: int) -> Hashes:
-    """Hashes of pairs of real pictures laid over each other, shape (count, 2)."""
+def blend_hashes(count: int, wide: numpy.ndarray[Any, Any], tall: numpy.ndarray[Any, Any], seed: int) -> Hashes:
+    """Hashes of blended pairs of real pictures, shape (count, 2)."""
     chance = numpy.random.default_rng(seed)
-    found = numpy.empty((count, 2), numpy.uint64)
+    hashes = numpy.empty((count, 2), numpy.uint64)
     for start in range(0, count, _BLOCK):
-        some = min(_BLOCK, count - start)
-        one, other = chance.integers(0, len(wide), (2, some))
-        share = chance.uniform(0.3, 0.7, (some, 1, 1)).astype(numpy.float32)
-        mirrored = chance.integers(0, 2, some).astype(bool)
+        size = min(_BLOCK, count - start)
+        one, other = chance.integers(0, len(wide), (2, size))
+        share = chance.uniform(0.3, 0.7, (size, 1, 1)).astype(numpy.float32)
+        mirrored = chance.integers(0, 2, size).astype(bool)
         laid = []
         for grid in (wide, tall):
             over = grid[other].astype(numpy.float32)
             over[mirrored] = over[mirrored, :, ::-1]
             laid.append(grid[one] * share + over * (1 - share))
-        found[start : start + some] = hashed(laid[0], laid[1])
-    return found
+        hashes[start : start + size] = hash_grids(laid[0], laid[1])
+    return hashes
 
 
-def crowding(hashes: Hashes) -> float:
-    """How often two hashes agree in a chunk of 16 neighbouring bits, as a multiple of what random bits do."""
+def collision_ratio(hashes: Hashes) -> float:
+    """How often two hashes agree in a chunk of 16 neighbouring bits, relative to random bits."""
     words = numpy.ascontiguousarray(hashes.reshape(-1)).view(numpy.uint16).reshape(-1, 4)
     agreeing = []
     for chunk in words.T:
@@ -115,7 +116,7 @@ def crowding(hashes: Hashes) -> float:
 
 
 def queries_for(hashes: Hashes, count: int, seed: int) -> Hashes:
-    """Half copies with a few bits changed, half hashes of other pictures."""
+    """Hashes of the index with up to four bits of each word flipped."""
     chance = numpy.random.default_rng(seed)
     near = hashes[chance.integers(0, len(hashes), count)].copy()
     for _ in range(4):
@@ -135,10 +136,10 @@ def _mobius(hashes: Hashes, radius: int) -> tuple[Search, float | None]:
 
 def _numpy(hashes: Hashes, radius: int) -> tuple[Search, float | None]:
     def search(query: Hashes) -> frozenset[int]:
-        apart = numpy.bitwise_count(hashes ^ query)
-        if apart.ndim == 2:
-            apart = apart[:, 0] + apart[:, 1]
-        return frozenset(numpy.flatnonzero(apart <= radius).tolist())
+        distance = numpy.bitwise_count(hashes ^ query)
+        if distance.ndim == 2:
+            distance = distance[:, 0] + distance[:, 1]
+        return frozenset(numpy.flatnonzero(distance <= radius).tolist())
 
     return search, hashes.nbytes / 1e6
 
@@ -147,8 +148,8 @@ def _faiss(index: Any, hashes: Hashes, radius: int) -> Search:
     index.add(_octets(hashes))
 
     def search(query: Hashes) -> frozenset[int]:
-        _, _, found = index.range_search(_octets(query), radius + 1)
-        return frozenset(found.tolist())
+        _, _, indices = index.range_search(_octets(query), radius + 1)
+        return frozenset(indices.tolist())
 
     return search
 
@@ -158,7 +159,7 @@ def _faiss_flat(hashes: Hashes, radius: int) -> tuple[Search, float | None]:
 
 
 def _faiss_multi_hash(hashes: Hashes, radius: int) -> tuple[Search, float | None]:
-    """Chunks of 16 bits, so many flipped that by the pigeonhole principle nothing is missed."""
+    """Chunks of 16 bits, with enough flips that by the pigeonhole principle nothing is missed."""
     chunks = 4 * hashes.ndim
     index = faiss.IndexBinaryMultiHash(64 * hashes.ndim, chunks, 16)
     index.nflip = radius // chunks
@@ -168,14 +169,14 @@ def _faiss_multi_hash(hashes: Hashes, radius: int) -> tuple[Search, float | None
 def _bk_tree(hashes: Hashes, radius: int) -> tuple[Search, float | None]:
     values = hashes.tolist() if hashes.ndim == 1 else [(rows << 64) | columns for rows, columns in hashes.tolist()]
     tree = pybktree.BKTree(lambda one, other: (one[0] ^ other[0]).bit_count(), [])
-    for place, value in enumerate(values):
-        tree.add((value, place))
+    for index, value in enumerate(values):
+        tree.add((value, index))
 
     def search(query: Hashes) -> frozenset[int]:
         (value,) = query.tolist()
         if isinstance(value, list):
             value = (value[0] << 64) | value[1]
-        return frozenset(place for _, (_, place) in tree.find((value, 0), radius))
+        return frozenset(index for _, (_, index) in tree.find((value, 0), radius))
 
     return search, None
 
@@ -190,23 +191,23 @@ WAYS: Final[dict[str, Callable[[Hashes, int], tuple[Search, float | None]]]] = {
 
 
 def measure(hashes: Hashes, radius: int, queries: Hashes, ways: Sequence[str], slow_queries: int) -> Iterator[Row]:
-    """Time each way, query by query. `slow_queries` is how many the BK-tree gets."""
-    wanted: list[frozenset[int]] = []
+    """Time each way, query by query; the BK-tree only with the first `slow_queries`."""
+    expected: list[frozenset[int]] = []
     flat = 0.0
     for name in ways:
         started = time.perf_counter()
         search, megabytes = WAYS[name](hashes, radius)
         build = time.perf_counter() - started
-        asked = queries[: slow_queries if name == "BK-tree" else len(queries)]
-        search(asked[:1])
-        times, answers = [], []
-        for number in range(len(asked)):
+        chosen = queries[: slow_queries if name == "BK-tree" else len(queries)]
+        search(chosen[:1])
+        times, results = [], []
+        for number in range(len(chosen)):
             started = time.perf_counter()
-            answers.append(search(asked[number : number + 1]))
+            results.append(search(chosen[number : number + 1]))
             times.append((time.perf_counter() - started) * 1000)
-        if not wanted:
-            wanted, flat = answers, statistics.median(times)
-        exact = answers == wanted[: len(answers)]
+        if not expected:
+            expected, flat = results, statistics.median(times)
+        exact = results == expected[: len(results)]
         p95 = float(numpy.percentile(times, 95))
         median = statistics.median(times)
         yield Row(len(hashes), 64 * hashes.ndim, radius, name, build, megabytes, median, p95, flat / median, exact)
@@ -220,10 +221,10 @@ def table(rows: Sequence[Row]) -> str:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        held = "" if row.megabytes is None else f"{row.megabytes:.0f}"
+        memory_mb = "" if row.megabytes is None else f"{row.megabytes:.0f}"
         lines.append(
-            f"| {row.count:,} | {row.bits} | {row.radius} | {row.way} | {row.build:.2f} | {held} | {row.median:.3f}"
-            f" | {row.p95:.3f} | {row.times_flat:.2f} | {'yes' if row.exact else 'NO'} |"
+            f"| {row.count:,} | {row.bits} | {row.radius} | {row.way} | {row.build:.2f} | {memory_mb}"
+            f" | {row.median:.3f} | {row.p95:.3f} | {row.times_flat:.2f} | {'yes' if row.exact else 'NO'} |"
         )
     return "\n".join(lines)
 
@@ -248,31 +249,31 @@ def all_pairs(hashes: Hashes, radius: int) -> str:
 
 
 def memory(hashes: Hashes) -> str:
-    """What the index holds, and the most that it needed on the way."""
+    """The memory of the index, and its peak while it is built."""
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     index = HammingIndex(64 * hashes.ndim)  # type: ignore[arg-type]
     index.add(numpy.arange(len(hashes)), hashes)
-    held, most = (value - before for value in tracemalloc.get_traced_memory())
+    held, peak = (value - before for value in tracemalloc.get_traced_memory())
     tracemalloc.stop()
     share = len(hashes) / 1e6
     return (
         f"memory of {len(hashes):,} hashes of {64 * hashes.ndim} bits: {held / 1e6:.0f} MB"
-        f" ({held / 1e6 / share:.1f} MB a million), while it is built up to {most / 1e6:.0f} MB"
+        f" ({held / 1e6 / share:.1f} MB a million), while it is built up to {peak / 1e6:.0f} MB"
     )
 
 
 @click.command()
 @click.option("--counts", default="100000,1000000,10000000", show_default=True, help="Hashes, with commas.")
-@click.option("--queries", "asked", default=200, show_default=True, help="Each way gets so many.")
+@click.option("--queries", "query_count", default=200, show_default=True, help="Queries of each way.")
 @click.option("--bk-tree-up-to", default=1_000_000, show_default=True, help="A BK-tree of more takes minutes to build.")
 @click.option("--multi-hash-up-to", default=10_000_000, show_default=True, help="faiss's needs 4 GB for ten million.")
-@click.option("--pairs-up-to", default=1_000_000, show_default=True, help="All pairs among at most so many.")
+@click.option("--pairs-up-to", default=1_000_000, show_default=True, help="Find all pairs of at most so many hashes.")
 @click.option("--folder", type=click.Path(exists=True, path_type=Path), help="Real pictures.  [default: fetched]")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def main(
     counts: str,
-    asked: int,
+    query_count: int,
     bk_tree_up_to: int,
     multi_hash_up_to: int,
     pairs_up_to: int,
@@ -293,14 +294,15 @@ def main(
     else:
         files = pictures_in(folder)
     wide, tall = real_grids(files)
-    most = max(map(int, counts.split(",")))
-    every = made(most, wide, tall, seed=1)
-    say = functools.partial(click.echo, err=form == "json")
-    say(
-        f"{len(wide)} real pictures; two hashes agree in 16 neighbouring bits {crowding(hashed(wide, tall)):.0f} times"
-        f" as often as random ones, of {most:,} made of them {crowding(every[:1_000_000]):.0f} times"
+    largest = max(map(int, counts.split(",")))
+    every = blend_hashes(largest, wide, tall, seed=1)
+    print_note = functools.partial(click.echo, err=form == "json")
+    print_note(
+        f"{len(wide)} real pictures; two hashes agree in 16 neighbouring bits"
+        f" {collision_ratio(hash_grids(wide, tall)):.0f} times as often as random ones,"
+        f" of {largest:,} made of them {collision_ratio(every[:1_000_000]):.0f} times"
     )
-    say(f"faiss {faiss.__version__}, numpy {numpy.__version__}, Python {platform.python_version()}\n")
+    print_note(f"faiss {faiss.__version__}, numpy {numpy.__version__}, Python {platform.python_version()}\n")
     rows: list[Row] = []
     notes = []
     for count in map(int, counts.split(",")):
@@ -308,12 +310,14 @@ def main(
         ways += ["faiss multi-hash"] if count <= multi_hash_up_to else []
         for hashes, radius in ((every[:count, 0].copy(), 10), (every[:count], 20)):
             tree = ["BK-tree"] if count <= bk_tree_up_to and hashes.ndim == 1 else []
-            rows += measure(hashes, radius, queries_for(hashes, asked, seed=2), ways + tree, min(asked, _FLAT_CHECKS))
+            rows += measure(
+                hashes, radius, queries_for(hashes, query_count, seed=2), ways + tree, min(query_count, _FLAT_CHECKS)
+            )
             notes.append(memory(hashes))
             if count <= pairs_up_to:
                 notes.append(all_pairs(hashes, 4 if hashes.ndim == 1 else 10))
     click.echo(json.dumps([asdict(row) for row in rows]) if form == "json" else table(rows))
-    say("\n" + "\n".join(notes))
+    print_note("\n" + "\n".join(notes))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from typing import Any, Final, Literal
 
 import numpy
 
-from mobius.dhash._search.snapshot import QUERIES_PER_BLOCK, Snapshot, SortedHashes
+from mobius.dhash._search.snapshot import QUERIES_PER_BLOCK, IndexSnapshot, SortedHashes
 from mobius.dhash._search.words import BLOCK, Distances, Hits, Keys, Words, interleave, join_hits, no_hits
 
 _TAIL_MIN_HASHES: Final = 4096
@@ -181,15 +181,15 @@ class HammingIndex:
                 self._tail_words = numpy.concatenate([snapshot.words, free], axis=1)
             self._tail_keys[stored : stored + more] = keys
             self._tail_words[:, stored : stored + more] = words
-        self._snapshot = Snapshot(
+        self._snapshot = IndexSnapshot(
             snapshot.main, self._tail_keys[: stored + more], self._tail_words[:, : stored + more], dead
         )
 
-    def _sorted(self, keys: Keys, words: list[Words]) -> Snapshot:
+    def _sorted(self, keys: Keys, words: list[Words]) -> IndexSnapshot:
         """A snapshot with an empty tail."""
         self._tail_keys = numpy.empty(0, numpy.int64)
         self._tail_words = numpy.empty((self._words, 0), numpy.uint64)
-        return Snapshot(SortedHashes(keys, words), self._tail_keys, self._tail_words, numpy.empty(0, numpy.int64))
+        return IndexSnapshot(SortedHashes(keys, words), self._tail_keys, self._tail_words, numpy.empty(0, numpy.int64))
 
     def _check_keys(self, keys: Keys) -> None:
         _check_array(keys, "Keys", numpy.int64, "(n,)", lambda shape: len(shape) == 1)
@@ -212,7 +212,7 @@ class HammingIndex:
 
 
 def _neighbours(
-    snapshot: Snapshot, hashes: Words, find: Callable[[Words], Iterator[Hits]], limit: int | None
+    snapshot: IndexSnapshot, hashes: Words, find: Callable[[Words], Iterator[Hits]], limit: int | None
 ) -> Neighbours:
     queries, keys, distances = [], [], []
     for start in range(0, len(hashes), QUERIES_PER_BLOCK):
@@ -232,7 +232,7 @@ def _neighbours(
     return Neighbours(numpy.concatenate(queries), numpy.concatenate(keys), numpy.concatenate(distances))
 
 
-def _pairs(snapshot: Snapshot, radius: int) -> Iterator[Pairs]:
+def _pairs(snapshot: IndexSnapshot, radius: int) -> Iterator[Pairs]:
     waiting: list[Hits] = []
     length = 0
     for hits in snapshot.pairs(radius):
@@ -247,7 +247,7 @@ def _pairs(snapshot: Snapshot, radius: int) -> Iterator[Pairs]:
         yield _as_pairs(snapshot, join_hits(waiting))
 
 
-def _as_pairs(snapshot: Snapshot, hits: Hits) -> Pairs:
+def _as_pairs(snapshot: IndexSnapshot, hits: Hits) -> Pairs:
     one, other = snapshot.keys_at(hits[0]), snapshot.keys_at(hits[1])
     return Pairs(numpy.minimum(one, other), numpy.maximum(one, other), hits[2])
 

@@ -98,7 +98,7 @@ class SortedHashes:
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class IndexSnapshot:
     """What a reader works on: never changed, only replaced. An *index* is one into `main.keys`, continued in the tail.
 
     Attributes:
