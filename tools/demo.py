@@ -331,7 +331,7 @@ def tell(library: Path | None) -> dict[str, Any]:
             f"{client.sent} requests so far, {client.failed} failed, {wrong_before} wrong"
         )
 
-        step("Had nobody kept golden pictures: the same release forced through, then taken back from the consoles")
+        step("Had nobody kept golden pictures: the same release forced through, then rolled back from the consoles")
         blind: dict[str, object] = {"deploy_golden": [], "promote_probes": [], "promote_signals": []}
         override = json.dumps({**blind, "mobius_retry_bad": True})
         mobius("release", "--bundle", bad["bundle"], "-e", override)

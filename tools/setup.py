@@ -4,9 +4,9 @@
 """What `make setup` runs: bring this machine to where every other target works.
 
 Run as a plain script by the system's own Python, before anything is installed, so it imports the standard library only
-and nothing of mobius, and an old Python can still read it far enough to be told that it is too old.
+and nothing of mobius, and an old Python can still read it far enough to report that it is too old.
 
-Each step looks at what is there, does what is missing, and says so. A run that is killed is finished by the next one.
+Each step checks what is there, does what is missing, and reports it. A run that is killed is finished by the next one.
 The configuration of pip and apt on this machine is used as it is.
 """
 
@@ -70,7 +70,7 @@ def needed_packages(cgroups: Path = Path("/sys/fs/cgroup")) -> list[Package]:
         Package("curl", ("curl",)),
         # what copies of backups are encrypted with
         Package("age", ("age", "age-keygen")),
-        # what the tests look at pages with
+        # the browser that the tests of pages use
         Package("chromium", ("chromium", "chromium-browser", "google-chrome")),
     ]
     try:

@@ -18,7 +18,7 @@ from mobius.dhash import Group, Picture, ReviewPair
 
 MOST_GROUPS: Final = 1000
 MOST_MEMBERS: Final = 24
-"""A page with more than this is no longer one to look at."""
+"""A page with more than this can no longer be read."""
 _SIDE: Final = 240
 
 _STYLE: Final = """
@@ -58,7 +58,8 @@ def page(
         parts.append(f"<p>… and {len(groups) - MOST_GROUPS} more groups, which are not on this page.</p>\n")
     if doubtful:
         parts.append(
-            "<h1>To look at</h1>\n<p>These may or may not be the same. Say which, and nobody is asked again.</p>\n"
+            "<h1>To review</h1>\n"
+            "<p>These may or may not be the same. Decide which with <code>mobius dhash review</code>.</p>\n"
         )
     parts += [_question(pair, images) for pair in doubtful[:MOST_GROUPS]]
     if len(doubtful) > MOST_GROUPS:
@@ -70,13 +71,13 @@ def _head(groups: Sequence[Group], doubtful: Sequence[ReviewPair]) -> str:
     copies = sum(len(group.others) for group in groups)
     spare = sum(other.picture.size for group in groups for other in group.others if other.picture.raw_path is not None)
     beside = f"{count(copies, 'copy', 'copies')} beside what to keep ({size(spare)})"
-    said = f"{count(len(groups), 'group')}, {beside}, {count(len(doubtful), 'pair')} to look at."
+    summary = f"{count(len(groups), 'group')}, {beside}, {count(len(doubtful), 'pair')} to review."
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:;'
         " style-src 'unsafe-inline'\">\n"
-        f"<title>Duplicates</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>Duplicates</h1>\n<p>{said}</p>\n"
+        f"<title>Duplicates</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>Duplicates</h1>\n<p>{summary}</p>\n"
     )
 
 
@@ -106,7 +107,7 @@ def _words(distance: int, confidence: str, pair: str | None) -> str:
     return f"{sure.capitalize()}: {distance} of 128 bits differ."
 
 
-def _figure(picture: Picture, images: dict[str, bytes | None], said: str, *, keep: bool = False) -> str:
+def _figure(picture: Picture, images: dict[str, bytes | None], summary: str, *, keep: bool = False) -> str:
     name = html.escape(picture.path or f"posted, {picture.sha256[:16]}")
     data = images[picture.sha256]
     image = '<div class="none"></div>'
@@ -116,7 +117,7 @@ def _figure(picture: Picture, images: dict[str, bytes | None], said: str, *, kee
     damaged = "".join(f"<br>{html.escape(warning)}" for warning in picture.warnings)
     kind = ' class="keep"' if keep else ""
     return (
-        f"<figure{kind}>\n{image}\n<figcaption>{said}{'<br>' if said else ''}{name}<br>"
+        f"<figure{kind}>\n{image}\n<figcaption>{summary}{'<br>' if summary else ''}{name}<br>"
         f"{html.escape(facts)}{damaged}</figcaption>\n</figure>\n"
     )
 

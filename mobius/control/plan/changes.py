@@ -3,8 +3,8 @@
 """What a run changes on each host, as its modules report it: collected from a check run for a plan, and from a run to
 be compared with the plan.
 
-A check run looks at each task from where the host stands now, a run from what the tasks before have left. So what the
-modules say of the same thing (the releases of a host) is compared as a whole, from its first `before` to its last
+A check run predicts each task from the host's present state, a run from what the tasks before have left. So what the
+modules report about the same thing (the releases of a host) is compared as a whole, from its first `before` to its last
 `after`, and everything else task by task, by what differs and not by what stays.
 """
 

@@ -98,7 +98,7 @@ class RunSummary:
     seconds: float
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
     collected: dict[str, Any] = field(default_factory=dict)
-    """For a plan or of a run with one: `intent`, `hosts`, `fidelity` (`plan.planned_run.settle`)."""
+    """For a plan or of a run with one: `intent`, `hosts`, `fidelity` (`planned_run.compare_with_plan`)."""
 
     def as_dict(self) -> dict[str, Any]:
         """The object that `--format json` prints, without the results."""

@@ -192,7 +192,7 @@ def test_duplicates_write_a_page_in_one_step(index: Path, tmp_path: Path) -> Non
     page.write_text("old")
     assert call("duplicates", "--html", page).exit_code == 0
     assert "/library/large.jpg" in page.read_text()
-    assert "To look at" in page.read_text()
+    assert "To review" in page.read_text()
     assert {path.name for path in tmp_path.iterdir()} == {"dhash.sqlite", "duplicates.html"}
     assert isinstance(call("duplicates", "--html", tmp_path / "none" / "page.html").exception, OSError)
 
