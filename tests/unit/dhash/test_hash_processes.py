@@ -23,7 +23,7 @@ SLOW_SCAN = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which whoever runs the tests may have ignored
 from mobius.dhash import _hash_processes
-_hash_processes.WORTH_PROCESSES, _hash_processes._AT_ONCE = 0, 50
+_hash_processes.MIN_FILES_FOR_PROCESSES, _hash_processes._FILES_PER_REQUEST = 0, 50
 _hash_processes._PROGRAM = '''
 import time
 from mobius.dhash import _hash_processes

@@ -27,7 +27,7 @@ SCAN = """
 import sys
 from mobius.dhash import Library, _hash_processes, _scan
 _scan._BATCH = int(sys.argv[3])
-_hash_processes.WORTH_PROCESSES = int(sys.argv[4])
+_hash_processes.MIN_FILES_FOR_PROCESSES = int(sys.argv[4])
 with Library(sys.argv[1]) as library:
     report = library.scan(sys.argv[2], threads=2, progress=lambda done, total: print(done, flush=True))
 print("finished", report.images, flush=True)
