@@ -58,12 +58,12 @@ def _table(*rows: _Row) -> dict[str, Outcome]:
 
 
 OUTCOMES: dict[str, Outcome] = _table(
-    ("success", ExitCode.SUCCESS, "Everything asked for holds.", "Nothing."),
-    # 1: what was asked for is wrong
+    ("success", ExitCode.SUCCESS, "Everything that was requested is in place.", "Nothing."),
+    # 1: the request is wrong
     (
         "invalid_input",
         ExitCode.INPUT,
-        "An argument, a variable or a file given to the run is wrong.",
+        "An argument, a variable or a file of the run is wrong.",
         "Correct the value named in the reason and run again.",
     ),
     (
@@ -81,32 +81,32 @@ OUTCOMES: dict[str, Outcome] = _table(
     (
         "bundle_invalid",
         ExitCode.INPUT,
-        "The bundle is not what was built: a digest, its manifest or its form is wrong.",
+        "The bundle differs from what was built: a digest, its manifest or its format is wrong.",
         "Copy the bundle and its .sha256 again from where it was built, or build it again.",
     ),
     (
         "bundle_unsigned",
         ExitCode.INPUT,
-        "The host stages bundles of its own signers only, and this one has no valid signature of any of them.",
+        "The host stages only bundles of its signers, and this one has no valid signature of any of them.",
         "Have one of the host's signers sign it with `mobius bundle sign FILE --key KEY`, and run again.",
     ),
     (
         "release_missing",
         ExitCode.INPUT,
-        "The release asked for is not on the host.",
+        "The requested release is not on the host.",
         "Deploy its bundle first, or choose a release that `mobius rollback --list` shows.",
     ),
     (
         "release_bad",
         ExitCode.INPUT,
-        "The release was marked bad on this host.",
+        "The release was marked as bad on this host.",
         "Build a corrected release; to try this one again give -e mobius_retry_bad=true.",
     ),
     (
         "downgrade",
         ExitCode.INPUT,
         "The bundle's version is lower than the one that the host has confirmed.",
-        "To go back use `mobius rollback`; to deploy the lower version all the same give -e mobius_downgrade=true.",
+        "To roll back use `mobius rollback`; to deploy the lower version anyway give -e mobius_downgrade=true.",
     ),
     (
         "nothing_to_roll_back",
@@ -118,7 +118,7 @@ OUTCOMES: dict[str, Outcome] = _table(
         "nothing_pending",
         ExitCode.INPUT,
         "There is no provisional promotion to confirm.",
-        "Look at `mobius-host status`; the promotion may have been reverted at its deadline.",
+        "Read `mobius-host status`; the promotion may have been reverted at its deadline.",
     ),
     (
         "release_in_use",
@@ -129,7 +129,7 @@ OUTCOMES: dict[str, Outcome] = _table(
     (
         "backup_missing",
         ExitCode.INPUT,
-        "The backup asked for is not on the host.",
+        "The requested backup is not on the host.",
         "Choose one that `mobius backup list` shows, or make one with `mobius backup create`.",
     ),
     (
@@ -153,39 +153,39 @@ OUTCOMES: dict[str, Outcome] = _table(
     (
         "plan_unapproved",
         ExitCode.INPUT,
-        "The plan lacks approvals that the inventory asks for.",
+        "The plan lacks approvals that the inventory requires.",
         "Have it signed by those whom the reason names, with `mobius approve PLAN --role ROLE --key FILE`.",
     ),
     (
         "bundle_unproven",
         ExitCode.INPUT,
-        "The bundle was not released with success on the inventory that must go before.",
+        "The bundle has not been released successfully on the inventory that has to come first.",
         "Release it there first, with a history that this inventory can read.",
     ),
     # 2: the work was done and the result is not good enough
     (
         "task_failed",
         ExitCode.PROCESSING,
-        "A task failed that carries no outcome of its own.",
-        "Read the task's own message above; nothing after it was run on that host.",
+        "A task failed without an outcome of the table.",
+        "Read the message of the task above; nothing after it was run on that host.",
     ),
     (
         "files_failed",
         ExitCode.PROCESSING,
-        "Some of the files given could not be read; everything else was done.",
-        "Read the reason beside each file; mend or remove it and run again, which reads only those anew.",
+        "Some of the files could not be read; everything else was done.",
+        "Read the reason beside each file; repair or remove it and run again, which reads only those files.",
     ),
     (
         "hook_failed",
         ExitCode.PROCESSING,
         "A task of a hook failed, so its phase did not go on.",
-        "Correct the hook or what it found; mobius_hooks in the inventory names its file.",
+        "Correct the hook or the problem that it reports; mobius_hooks in the inventory names its file.",
     ),
     (
         "golden_mismatch",
         ExitCode.PROCESSING,
-        "The staged release does not answer the golden requests as it must.",
-        "Do not promote it: compare wanted and got in the reason, and correct the release.",
+        "The staged release failed a golden probe.",
+        "Do not promote it: compare the expected and the actual answer in the reason, and correct the release.",
         _PROVES_BAD,
     ),
     (
@@ -211,19 +211,19 @@ OUTCOMES: dict[str, Outcome] = _table(
     (
         "gate_inconclusive",
         ExitCode.PROCESSING,
-        "The gate saw too little to judge; every host serves what it served before.",
+        "The gate had too few samples for a verdict; every host serves what it served before.",
         "Run the release again with a longer gate deadline.",
     ),
     (
         "held_back",
         ExitCode.PROCESSING,
         "Another host failed before this step, so no host was switched.",
-        "See what failed on the other host; this one serves what it served before.",
+        "Read what failed on the other host; this one serves what it served before.",
     ),
     (
         "rollback_failed",
         ExitCode.PROCESSING,
-        "Going back did not succeed on every host.",
+        "The rollback did not succeed on every host.",
         "Run `mobius-host status` on the hosts named, then `mobius-host rollback` there.",
     ),
     (
@@ -242,21 +242,21 @@ OUTCOMES: dict[str, Outcome] = _table(
         "drill_failed",
         ExitCode.PROCESSING,
         "No release runs on the newest backup, or it does not answer from it.",
-        "Read the instance's last lines in the reason; make a new backup and drill again: nothing proves the old one.",
+        "Read the instance's last lines in the reason; make a new backup and drill again: the old one is not verified.",
     ),
     (
         "plan_mismatch",
         ExitCode.PROCESSING,
-        "The run has done something else than its plan said.",
-        "Read what is missing and what is extra above; look at the hosts, and make a new plan for what is still to do.",
+        "The run has changed something else than its plan.",
+        "Read what is missing and what is extra above; check the hosts, and make a new plan for the remaining changes.",
     ),
     (
         "history_damaged",
         ExitCode.PROCESSING,
-        "The history of runs is not what was written.",
-        "Run `mobius history verify`; keep the folder. To go on at once, give another mobius_history_dir.",
+        "The history of runs differs from what was written.",
+        "Run `mobius history verify`; keep the folder. To continue at once, give another mobius_history_dir.",
     ),
-    # 3: the surroundings are not as they must be
+    # 3: the environment does not meet the requirements
     (
         "history_failed",
         ExitCode.ENVIRONMENT,
@@ -273,7 +273,7 @@ OUTCOMES: dict[str, Outcome] = _table(
         "diverged",
         ExitCode.ENVIRONMENT,
         "A host does not serve what was decided for the fleet.",
-        "Run the same release again when the host is back; it is brought along.",
+        "Run the same release again when the host is back; that run catches it up.",
     ),
     (
         "missing_dependency",
@@ -291,7 +291,7 @@ OUTCOMES: dict[str, Outcome] = _table(
         "nothing_serves",
         ExitCode.ENVIRONMENT,
         "No release of the service serves on the host.",
-        "Release a bundle to the host, or look at its units with `mobius-host status` there.",
+        "Release a bundle to the host, or check its units with `mobius-host status` there.",
     ),
     (
         "host_tool_mismatch",
@@ -308,20 +308,20 @@ OUTCOMES: dict[str, Outcome] = _table(
     (
         "state_damaged",
         ExitCode.ENVIRONMENT,
-        "A state file on the host cannot be understood.",
-        "Look at the file named; restore it from the newest backup.",
+        "A state file on the host cannot be parsed.",
+        "Read the file that the reason names; restore it from the newest backup.",
     ),
     (
         "drill_outdated",
         ExitCode.ENVIRONMENT,
-        "No backup of the host was proven by a drill lately enough to release to it.",
+        "No restore drill of the host is recent enough to release to it.",
         "Run `mobius backup drill` for the host, then release again.",
     ),
     (
         "fenced",
         ExitCode.ENVIRONMENT,
-        "Another run took over this host, so this run may no longer change it.",
-        "See in `mobius-host status` which run holds the host; start again if it is yours to decide.",
+        "Another run acquired the lock of this host, so this run may no longer change it.",
+        "Read in `mobius-host status` which run holds the host; run again when that run has ended.",
     ),
     (
         "outside_window",
@@ -333,12 +333,12 @@ OUTCOMES: dict[str, Outcome] = _table(
         "locked",
         ExitCode.ENVIRONMENT,
         "Another run is at work on these hosts.",
-        "Wait for the run that the reason names; one that has died lets go by itself. A rollback is never kept out.",
+        "Wait for the run that the reason names; the lock of a dead run expires by itself. A rollback never waits.",
     ),
     (
         "environment_failed",
         ExitCode.ENVIRONMENT,
-        "Something that the work stands on did not work.",
+        "Something that the run depends on did not work.",
         "Repair what the reason names and run again.",
     ),
     # 4: it took too long
@@ -346,7 +346,7 @@ OUTCOMES: dict[str, Outcome] = _table(
         "timeout",
         ExitCode.TIMEOUT,
         "The run or one of its steps took longer than allowed.",
-        "See which step was slow; raise its limit only when the work is known to be longer.",
+        "Find the slow step; raise its limit only when the work is known to be longer.",
     ),
     (
         "instance_not_ready",
@@ -371,7 +371,7 @@ OUTCOMES: dict[str, Outcome] = _table(
         "interrupted",
         ExitCode.PROCESSING,
         "The run was stopped by a person or a signal.",
-        "Run again: every step finds what is done; an unconfirmed promotion reverts by itself.",
+        "Run again: every step detects what is done; an unconfirmed promotion reverts by itself.",
     ),
 )
 

@@ -56,7 +56,6 @@ WORDS: Mapping[str, str] = MappingProxyType(
 
 NOT_YET = frozenset(
     {
-        "docs/EXIT_CODES.md",
         "docs/performance.md",
         "docs/finding-duplicates.md",
         "docs/matching.md",
