@@ -302,6 +302,7 @@ def test_a_link_a_path_too_long_and_a_file_twice_are_refused(tmp_path: Path) -> 
 # --- The command ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_builds_and_verifies(source: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(bundles, "CHECKOUT", tmp_path)  # where the dependencies are kept
     (source / "uncommitted").write_text("")

@@ -47,7 +47,11 @@ def peer(image: Image.Image) -> str:
     return f"{imagehash.dhash(image)}{imagehash.dhash_vertical(image)}"
 
 
-SIZES = ((512, 512), (600, 401), (149, 147), (100, 75), (9, 8), (3, 2), (1, 1))
+SIZES = (
+    pytest.param((512, 512), marks=pytest.mark.slow),
+    pytest.param((600, 401), marks=pytest.mark.slow),
+    *((149, 147), (100, 75), (9, 8), (3, 2), (1, 1)),
+)
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -122,6 +122,7 @@ def test_means_in_scans_of_their_own_are_found(photograph: Image.Image) -> None:
     assert decoded(early, 8).tobytes() == decoded(early_grey, 8).tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 97, "subsampling": 0}], ids=str)
 def test_a_jpeg_without_its_end_marker_is_hashed_with_a_warning(

@@ -112,6 +112,7 @@ def test_what_both_do_does_not_count_against_the_new_one(host: Any) -> None:
     assert gate(host, deadline=20.0)["verdict"] == "pass"
 
 
+@pytest.mark.slow
 def test_three_times_nothing_is_still_nothing(host: Any, clock: Any) -> None:
     start_both(host, "failing_one_in_two_hundred")
     with traffic(host, clock, OLD, NEW):

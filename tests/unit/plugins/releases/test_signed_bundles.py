@@ -173,6 +173,7 @@ def test_a_key_that_may_not_sign_bundles_or_not_now_is_refused(
     assert said in refusal(host, sign(make_bundle(), keys / "builder"))
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_of_the_signature_is_refused_wherever_it_is(
     host: Any, make_bundle: MakeBundle, keys: Path
 ) -> None:

@@ -104,6 +104,7 @@ def test_a_build_that_stays_worse_goes_for_the_reason_that_it_gives(
     assert earliest <= at <= latest, found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "behaviour",
     [
