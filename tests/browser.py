@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Debian's Chromium, without a screen and without a word to the outside."""
+"""Debian's Chromium, headless and without connections to the Internet."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FLAGS = [
 def browser() -> Iterator[Browser]:
     """One browser for all tests of a file."""
     binary = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    assert binary is not None, "there is no Chromium: `make setup` installs it"
+    assert binary is not None, "Chromium is missing: `make setup` installs it"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=binary, args=FLAGS)
         yield browser

@@ -1,4 +1,4 @@
-"""Clients that ask a host's public socket all the time, and what became of each request."""
+"""Clients that send requests to a host's public socket without a break, and the result of each request."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Load:
-    """Two clients that keep their connection and one that does not; `answers` counts by release."""
+class ClientLoad:
+    """For each port two clients that keep their connection and one that does not; `answers` counts by release."""
 
     def __init__(self, *ports: int, pause: float) -> None:
         self.pause = pause
@@ -40,9 +40,9 @@ class Load:
 
 
 @contextmanager
-def sending(*ports: int, pause: float = 0.001) -> Iterator[Load]:
-    """The clients at work on these ports of 127.0.0.1, each with a pause in seconds after an answer."""
-    load = Load(*ports, pause=pause)
+def client_load(*ports: int, pause: float = 0.001) -> Iterator[ClientLoad]:
+    """Run clients on these ports of 127.0.0.1; `pause` is the time in seconds between an answer and the next request."""
+    load = ClientLoad(*ports, pause=pause)
     for thread in load.threads:
         thread.start()
     try:

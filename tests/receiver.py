@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Runs a server of a test's own on 127.0.0.1, which hears what the code under test tells it."""
+"""Run a server on 127.0.0.1 that receives what the code under test sends."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Server = TypeVar("Server", bound=socketserver.BaseServer)
 
 
 @contextmanager
-def serving(server: Server) -> Iterator[Server]:
-    """The server, in a thread of its own until the block ends."""
+def run_server(server: Server) -> Iterator[Server]:
+    """Run the server in a thread until the block ends."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.clients import sending
+from tests.clients import client_load
 
 pytestmark = [pytest.mark.lab, pytest.mark.soak]
 
@@ -77,7 +77,7 @@ def test_a_controller_that_is_killed_in_any_task_leaves_whole_hosts_and_no_manua
     before = set(fleet.confirmed().values())
     path, release = fleet.bundle(f"2.{number}.0")
     # some hundred requests a second: more would take the processors away from the release
-    with sending(*(int(item["ports"]["8080"]) for item in fleet.hosts()), pause=0.05) as load:
+    with client_load(*(int(item["ports"]["8080"]) for item in fleet.hosts()), pause=0.05) as load:
         doomed = fleet.begin("release", "--bundle", path, **SHORT)
         task = until_task(doomed, number=number)
         assert task == on_hosts[number]

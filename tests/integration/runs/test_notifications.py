@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.receiver import serving
+from tests.receiver import run_server
 
 SECRET = "B000-hush-hush"
 PLAY = """
@@ -54,7 +54,7 @@ class Receiver(http.server.ThreadingHTTPServer):
 @pytest.fixture
 def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with serving(Receiver()) as server:
+    with run_server(Receiver()) as server:
         yield server
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from mobius.control.bundle.builder import pack
-from tests.clients import Load, sending
+from tests.clients import ClientLoad, client_load
 
 PACKAGE = "ansible_collections.mobius.dhash.plugins.module_utils"
 
@@ -207,9 +207,9 @@ class Machine:
             assert time.monotonic() < end, self.host("status").stdout
             time.sleep(0.1)
 
-    def load(self) -> AbstractContextManager[Load]:
+    def load(self) -> AbstractContextManager[ClientLoad]:
         """Clients that send the whole time, two that keep their connection and one that does not."""
-        return sending(self.port)
+        return client_load(self.port)
 
 
 @pytest.fixture(scope="package")

@@ -17,7 +17,7 @@ from mobius.control.notify.message import Message, make_delivery
 from mobius.control.notify.notifier import Notifier
 from mobius.control.notify.receivers import Receiver, parse_receivers
 from mobius.control.run.outcome import SUCCESS, HostFailure, ending
-from tests.receiver import serving
+from tests.receiver import run_server
 
 ABOUT = {"run": "20260131T230501Z-9f3a61c2", "actor": "ada@control", "service": "mobius-dhash", "hosts": 3}
 RELEASE = "1.4.0-0123456789ab"
@@ -104,13 +104,13 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def web() -> Iterator[WebReceiver]:
-    with serving(WebReceiver()) as server:
+    with run_server(WebReceiver()) as server:
         yield server
 
 
 @pytest.fixture
 def mail() -> Iterator[MailReceiver]:
-    with serving(MailReceiver()) as server:
+    with run_server(MailReceiver()) as server:
         yield server
 
 
