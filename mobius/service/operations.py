@@ -65,7 +65,7 @@ class Operations:
         return Json({"instances": sorted(entries, key=lambda entry: str(entry["release"]))})
 
     async def _neighbours(self, target: str) -> dict[str, neighbours.Reply | None]:
-        return await neighbours.ask_all(self.settings.run_dir, self.settings.admin_socket, target)
+        return await neighbours.request_all(self.settings.run_dir, self.settings.admin_socket, target)
 
     # -- switching (admin socket only) -----------------------------------------------------------------------------
 

@@ -1,24 +1,24 @@
-// What /v1 gives, for eyes and hands. Everything that comes from outside is put in as text, never as markup.
+// The web page of the API under /v1. Everything that comes from the service is inserted as text, never as markup.
 
-const PAGE = 20;       // pairs asked for at a time
-const WIDEST = 30;     // bits of 128: farther away nothing looks alike
-const BUSY = 3;        // times that a "come back later" is followed
-const FRESH = 4000;    // milliseconds after which the figures are asked for again; the service counts in the background
+const PAGE_PAIRS = 20;          // pairs requested at a time
+const SEARCH_MAX_BITS = 30;     // bits of 128: beyond this distance pictures are not similar
+const MAX_ATTEMPTS = 3;         // attempts at a request while the service answers 503
+const REFRESH_MS = 4000;        // interval of updating the figures; the service counts in the background
 
 const at = (id) => document.getElementById(id);
 const part = (name, text = "", more = {}) => Object.assign(document.createElement(name), { textContent: text, ...more });
 
-function say(text, bad = false) {
-  at("said").textContent = text;
-  at("said").classList.toggle("bad", bad);
+function setStatus(text, isError = false) {
+  at("status").textContent = text;
+  at("status").classList.toggle("bad", isError);
 }
 
-// -- asking the service -----------------------------------------------------------------------------------------------
+// -- requests ---------------------------------------------------------------------------------------------------------
 
 async function ask(path, options = {}) {
   const token = sessionStorage.getItem("token");
   const headers = { ...options.headers, ...(token && { Authorization: `Bearer ${token}` }) };
-  for (let turn = 1; ; turn++) {
+  for (let attempt = 1; ; attempt++) {
     let answer;
     try {
       answer = await fetch(path, { ...options, headers });
@@ -27,7 +27,7 @@ async function ask(path, options = {}) {
     }
     if (answer.ok) return answer;
     const wait = Number(answer.headers.get("Retry-After") ?? NaN);
-    if (answer.status === 503 && wait <= 5 && turn < BUSY) {
+    if (answer.status === 503 && wait <= 5 && attempt < MAX_ATTEMPTS) {
       await new Promise((resolve) => setTimeout(resolve, wait * 1000));
       continue;
     }
@@ -39,16 +39,16 @@ async function ask(path, options = {}) {
 
 const askJson = async (path, options) => (await ask(path, options)).json();
 
-/** Runs one thing at a time of its kind, and tells what went wrong. */
-function doing(work) {
+/** Wraps an action: ignores calls while it runs, and shows its error. */
+function exclusive(work) {
   let busy = false;
-  return async (...given) => {
+  return async (...parameters) => {
     if (busy) return;
     busy = true;
     try {
-      await work(...given);
+      await work(...parameters);
     } catch (error) {
-      say(error.message, true);
+      setStatus(error.message, true);
     } finally {
       busy = false;
     }
@@ -57,14 +57,14 @@ function doing(work) {
 
 // -- figures ----------------------------------------------------------------------------------------------------------
 
-const refresh = doing(async () => {
+const refresh = exclusive(async () => {
   const { instances } = await askJson("/metrics/dhash");
   const up = instances.filter((one) => one.up);
   const serving = up.find((one) => one.state === "serving") ?? up[0];
   at("images").textContent = serving.images.toLocaleString("en");
   at("waiting").textContent = serving.doubtful_queue.toLocaleString("en");
   at("release").textContent = serving.release;
-  const health = await (await fetch("/health")).json();  // a failing one is an answer, too
+  const health = await (await fetch("/health")).json();  // also when its status is 503
   at("health").textContent = [health.status, ...health.warnings].join(": ");
 });
 
@@ -80,7 +80,7 @@ function sizeOf(bytes) {
   return `${bytes.toFixed(1)} GB`;
 }
 
-/** Fills a figure with an image of the index. The thumbnail is fetched by hand, because it may need the token. */
+/** Shows an image of the index in a figure. The script fetches the thumbnail, because that may need the token. */
 async function show(figure, image, side, words = []) {
   const caption = part("figcaption");
   if (words.length) caption.append(part("strong", words.join(", ")));
@@ -101,10 +101,10 @@ async function show(figure, image, side, words = []) {
 
 // -- search -----------------------------------------------------------------------------------------------------------
 
-const search = doing(async (file) => {
-  say(`Looking for ${file.name} …`);
+const search = exclusive(async (file) => {
+  setStatus(`Searching for ${file.name} …`);
   const turned = at("transforms").checked;
-  const { matches } = await askJson(`/v1/search?max_distance=${WIDEST}&limit=24&transforms=${turned}`, {
+  const { matches } = await askJson(`/v1/search?max_distance=${SEARCH_MAX_BITS}&limit=24&transforms=${turned}`, {
     method: "POST",
     body: file,
     headers: { "Content-Type": "application/octet-stream" },
@@ -120,11 +120,11 @@ const search = doing(async (file) => {
     list.append(item);
     show(figure, match.image, 256, words);
   }
-  const said = matches.length ? `${matches.length} like ${file.name}, the surest first.` : `Nothing is like ${file.name}.`;
-  at("found").replaceChildren(part("h3", said), list);
-  at("found").hidden = false;
-  at("found").focus();
-  say("");
+  const heading = matches.length ? `${matches.length} similar to ${file.name}, the best first.` : `Nothing is similar to ${file.name}.`;
+  at("results").replaceChildren(part("h3", heading), list);
+  at("results").hidden = false;
+  at("results").focus();
+  setStatus("");
 });
 
 at("search-form").addEventListener("submit", (event) => {
@@ -142,24 +142,24 @@ area.addEventListener("drop", (event) => {
 
 // -- review -----------------------------------------------------------------------------------------------------------
 
-let queue = [];      // pairs to come, the first one is shown
-let next = null;     // where the next page begins
-let before = [];     // pairs decided or put off, so that a slip can be taken back
+let queue = [];      // pairs to review, the first one is shown
+let next = null;     // start of the next page
+let before = [];     // pairs decided or skipped, so that a decision can be corrected
 
 async function load(after = null) {
-  const page = await askJson(`/v1/review?limit=${PAGE}${after ? `&after=${after}` : ""}`);
+  const page = await askJson(`/v1/review?limit=${PAGE_PAIRS}${after ? `&after=${after}` : ""}`);
   queue.push(...page.pairs.filter((pair) => !before.some((one) => one.id === pair.id)));
   next = page.next;
 }
 
-/** Gets pairs until there is one to show. At the end it begins anew: a decision can bring up new questions. */
+/** Loads pairs until there is one to show. At the end it starts again: a decision can add pairs to the queue. */
 async function fill() {
   while (!queue.length && next) await load(next);
   if (!queue.length && before.length) await load();
   while (!queue.length && next) await load(next);
 }
 
-async function turn() {
+async function showNext() {
   await fill();
   const pair = queue[0];
   at("back").disabled = !before.length;
@@ -179,7 +179,7 @@ async function turn() {
   show(at("second"), pair.second, 512);
 }
 
-const decide = doing(async (decision) => {
+const decide = exclusive(async (decision) => {
   const pair = queue[0];
   if (!pair) return;
   await ask(`/v1/review/${pair.id}`, {
@@ -188,30 +188,30 @@ const decide = doing(async (decision) => {
     headers: { "Content-Type": "application/json" },
   });
   before.push(queue.shift());
-  say(`Written down: ${nameOf(pair.first)} and ${nameOf(pair.second)} are ${decision}.`);
-  await turn();
+  setStatus(`Saved: ${nameOf(pair.first)} and ${nameOf(pair.second)} are ${decision}.`);
+  await showNext();
 });
 
-const later = doing(async () => {
+const later = exclusive(async () => {
   if (!queue.length) return;
   before.push(queue.shift());
-  say("Put off; it will be asked again.");
-  await turn();
+  setStatus("Skipped; this pair will come again.");
+  await showNext();
 });
 
-const back = doing(async () => {
+const back = exclusive(async () => {
   if (!before.length) return;
   queue.unshift(before.pop());
-  say("The pair before. What you say now counts.");
-  await turn();
+  setStatus("Previous pair. A new decision replaces the earlier one.");
+  await showNext();
 });
 
-const begin = doing(async () => {
+const begin = exclusive(async () => {
   queue = [];
   before = [];
   try {
     await load();
-    await turn();
+    await showNext();
   } catch (error) {
     at("none").textContent = error.message;
     throw error;
@@ -234,10 +234,10 @@ at("token-form").addEventListener("submit", (event) => {
   sessionStorage.setItem("token", at("token").value.trim());
   at("token").value = "";
   at("access").open = false;
-  say("The token is used from now on.");
+  setStatus("The token is used from now on.");
   if (!queue.length) begin();
 });
 
 refresh();
-setInterval(() => document.hidden || refresh(), FRESH);
+setInterval(() => document.hidden || refresh(), REFRESH_MS);
 begin();

@@ -66,8 +66,8 @@ def test_a_picture_is_looked_up_and_its_nearest_are_shown(browser: Browser, host
         {"name": "my <b>copy</b>.jpg", "mimeType": "image/jpeg", "buffer": smaller(PICTURE)}
     )
     page.get_by_role("button", name="Find").click()
-    expect(page.get_by_role("heading", name="1 like my <b>copy</b>.jpg, the surest first.")).to_be_visible()
-    figure = page.locator("#found figure")
+    expect(page.get_by_role("heading", name="1 similar to my <b>copy</b>.jpg, the best first.")).to_be_visible()
+    figure = page.locator("#results figure")
     expect(figure).to_contain_text(re.compile("Perhaps the same, \\d+ bits? differs?"))
     image = figure.locator("img")
     expect(image).to_have_attribute("alt", re.compile("posted, [0-9a-f]{16}"))
@@ -110,9 +110,9 @@ def test_pairs_are_decided_by_buttons_and_by_keys(browser: Browser, host: Servic
     assert queue[0] not in waiting(host)
     page.keyboard.press("b")
     expect(pair).to_have_attribute("data-id", queue[0])
-    page.get_by_label("the keys decide").uncheck()
+    page.get_by_label("use the keys").uncheck()
     page.keyboard.press("d")
-    page.get_by_label("the keys decide").check()
+    page.get_by_label("use the keys").check()
     assert pair.get_attribute("data-id") == queue[0], "keys that were turned off decide nothing"
     page.keyboard.press("d")
     expect(status).to_contain_text("are different")

@@ -17,6 +17,7 @@ PLAYBOOK = """
 - hosts: here1
   connection: local
   vars:
+    ansible_remote_tmp: {config_dir}/remote  # there may be no home folder
     # from ansible-core 2.21 on, a result tells the module's arguments on demand only
     ansible_inject_invocation: true
   tasks:

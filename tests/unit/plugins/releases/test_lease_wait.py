@@ -19,6 +19,8 @@ pytestmark = pytest.mark.slow  # real runs of Ansible
 PLAYBOOK = """
 - hosts: here1
   connection: local
+  vars:
+    ansible_remote_tmp: {config_dir}/remote  # there may be no home folder
   module_defaults:
     mobius.dhash.lease: {{service: mobius-dhash, config_dir: {config_dir}}}
   tasks:
