@@ -12,22 +12,22 @@ import pytest
 HOST = """
 - hosts: here1
   module_defaults:
-    mobius.dhash.backup: {{service: svc, config_dir: {place}/conf}}
+    mobius.dhash.backup: {{service: svc, config_dir: {folder}/conf}}
   tasks:
     - name: Prepare
       mobius.dhash.host_tool:
-        command: {place}/mobius-host
-        lib_dir: {place}/lib
-        config_dir: {place}/conf
+        command: {folder}/mobius-host
+        lib_dir: {folder}/lib
+        config_dir: {folder}/conf
         service: svc
         config:
           user: root
-          root: {place}/opt
-          run_dir: {place}/run
-          state_dir: {place}/state
-          config_dir: {place}/etc
-          backup_dir: {place}/backups
-          log_dir: {place}/log
+          root: {folder}/opt
+          run_dir: {folder}/run
+          state_dir: {folder}/state
+          config_dir: {folder}/etc
+          backup_dir: {folder}/backups
+          log_dir: {folder}/log
           health_path: /health
           start_timeout: 60
           drain_deadline: 30
@@ -36,19 +36,19 @@ HOST = """
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
+def folder(tmp_path: Path) -> Path:
     for name in ("conf", "lib", "opt", "run", "state", "etc", "backups", "log"):
         (tmp_path / name).mkdir()
     (tmp_path / "state/note").write_text("x\n")
     return tmp_path
 
 
-def test_a_check_run_predicts_the_backup_that_the_run_writes_and_a_second_run_changes_nothing(run, file):
-    text = HOST.format(file=file) + "    - mobius.dhash.backup: {run: 20260131T230501Z-9f3a61c2}\n"
+def test_a_check_run_predicts_the_backup_that_the_run_writes_and_a_second_run_changes_nothing(run, folder):
+    text = HOST.format(folder=folder) + "    - mobius.dhash.backup: {run: 20260131T230501Z-9f3a61c2}\n"
     watched = {"watched": "mobius.dhash.backup", "diff": True}
     predicted = run(text, check=True, **watched)
     assert predicted.ending.outcome == "success", run.lines
-    assert list((file / "backups").iterdir()) == []
+    assert list((folder / "backups").iterdir()) == []
     assert any("+new full backup of 1 files, 2 bytes" in line for line in run.lines)
     done = run(text, **watched)
     again = run(text, **watched)
@@ -62,39 +62,39 @@ def test_a_check_run_predicts_the_backup_that_the_run_writes_and_a_second_run_ch
     assert Path(results[1]["path"]).stat().st_size == results[1]["bytes"]
 
 
-def test_a_damaged_backup_fails_verification_with_its_name(run, file):
-    first = run(HOST.format(file=file) + "    - mobius.dhash.backup:\n", watched="mobius.dhash.backup")
+def test_a_damaged_backup_fails_verification_with_its_name(run, folder):
+    first = run(HOST.format(folder=folder) + "    - mobius.dhash.backup:\n", watched="mobius.dhash.backup")
     archive = Path(first.results["here1"]["path"])
     whole = run(
-        HOST.format(file=file) + "    - mobius.dhash.backup: {state: verified}\n", watched="mobius.dhash.backup"
+        HOST.format(folder=folder) + "    - mobius.dhash.backup: {state: verified}\n", watched="mobius.dhash.backup"
     )
     assert whole.results["here1"]["verified"] == [first.results["here1"]["id"]]
     data = bytearray(archive.read_bytes())
     data[len(data) // 2] ^= 1
     archive.write_bytes(data)
-    summary = run(HOST.format(file=file) + "    - mobius.dhash.backup: {state: verified}\n")
+    summary = run(HOST.format(folder=folder) + "    - mobius.dhash.backup: {state: verified}\n")
     assert (summary.ending.outcome, summary.ending.code) == ("backup_damaged", 2)
     assert first.results["here1"]["id"] in summary.ending.reason
 
 
-def test_what_a_playbook_does_shows_in_the_metrics_and_reading_renews_nothing(run, file):
+def test_what_a_playbook_does_shows_in_the_metrics_and_reading_renews_nothing(run, folder):
     def gauge(name: str) -> str:
         return next(line.split()[-1] for line in metrics.read_text().splitlines() if line.startswith(name))
 
-    metrics, settings = file / "metrics/svc-backup.prom", file / "backup-conf/svc.json"
+    metrics, settings = folder / "metrics/svc-backup.prom", folder / "backup-conf/svc.json"
     settings.parent.mkdir()
     metrics.parent.mkdir()
     settings.write_text(json.dumps({"metrics_dir": str(metrics.parent)}))
     value = f"command_config_dir: {settings.parent}"
-    first = run(HOST.format(file=file) + f"    - mobius.dhash.backup: {{{value}}}\n", watched="mobius.dhash.backup")
+    first = run(HOST.format(folder=folder) + f"    - mobius.dhash.backup: {{{value}}}\n", watched="mobius.dhash.backup")
     assert gauge('mobius_backup_count{service="svc",scope="full"}') == "1"
     metrics.unlink()
-    run(HOST.format(file=file) + f"    - mobius.dhash.backup: {{state: listed, {value}}}\n")
-    run(HOST.format(file=file) + f"    - mobius.dhash.backup: {{scope: state, {value}}}\n", check=True)
+    run(HOST.format(folder=folder) + f"    - mobius.dhash.backup: {{state: listed, {value}}}\n")
+    run(HOST.format(folder=folder) + f"    - mobius.dhash.backup: {{scope: state, {value}}}\n", check=True)
     assert not metrics.exists()
     archive = Path(first.results["here1"]["path"])
     archive.write_bytes(archive.read_bytes()[:-700] + b"x" * 700)
-    verify = HOST.format(file=file) + f"    - mobius.dhash.backup: {{state: verified, {value}}}\n"
+    verify = HOST.format(folder=folder) + f"    - mobius.dhash.backup: {{state: verified, {value}}}\n"
     assert run(verify).ending.outcome == "backup_damaged"
     assert gauge('mobius_backup_damaged{service="svc",scope="full"}') == "1"
     settings.write_text("{")
