@@ -266,6 +266,7 @@ def test_a_folder_that_cannot_be_exchanged_is_named(host):
     assert "library is a link" in refused(host, result.backup.id, "environment_failed")
 
 
+@pytest.mark.slow
 def test_flipped_cut_dropped_and_added_bytes_anywhere_are_refused(host):
     """A fuzz: seeded, so that a failure can be repeated; the digest beside the archive is left as it is, or fits."""
     result = back_up(host)
@@ -393,6 +394,7 @@ def killed_at(host: Host, line: int, backup_id: str) -> bool:
     return killed(work)
 
 
+@pytest.mark.slow
 def test_a_restore_that_is_killed_anywhere_loses_nothing_and_the_next_one_finishes(host, tmp_path):
     backup_id = back_up(host).backup.id
     good = state(host)
