@@ -71,7 +71,7 @@ def test_the_wheel_runs_every_step_of_a_release_from_an_empty_folder(
     assert confirmed() == bundles[0].release_id
 
     runs = json.loads(call([command, "history", "list", "--format", "json"], project).stdout)
-    outcomes = {(item["intent"]["playbook"], item["outcome"]) for item in runs}
+    outcomes = {(item["playbook"], item["outcome"]) for item in runs}
     assert {("playbooks/release.yml", "success"), ("playbooks/rollback.yml", "success")} <= outcomes
     # nothing of MOBIUS was copied into the folder
     assert {path.name for path in project.iterdir()} <= {".lab", ".cache"}
@@ -88,7 +88,7 @@ def test_the_collection_serves_a_playbook_of_ones_own_and_the_run_is_recorded(
     done = call([installed / "ansible-playbook", "-i", inventory, "site.yml"], project)
     assert "will not be recorded" not in done.stderr
     runs = json.loads(call([installed / "mobius", "history", "list", "--format", "json"], project).stdout)
-    assert ("site.yml", "success") in {(item["intent"]["playbook"], item["outcome"]) for item in runs}
+    assert ("site.yml", "success") in {(item["playbook"], item["outcome"]) for item in runs}
 
 
 def test_without_the_callback_the_run_says_what_is_not_recorded(
