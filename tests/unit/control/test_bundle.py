@@ -304,7 +304,8 @@ def test_a_link_a_path_too_long_and_a_file_twice_are_refused(tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_the_command_builds_and_verifies(source: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(bundles, "CHECKOUT", tmp_path)  # where the dependencies are kept
+    monkeypatch.setattr(bundles, "CHECKOUT", tmp_path)  # no checkout, so the dependencies are kept in the user's cache
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (source / "uncommitted").write_text("")
     runner = CliRunner()
     built = runner.invoke(
