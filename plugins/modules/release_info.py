@@ -70,7 +70,7 @@ releases:
   returned: success
   type: list
   elements: dict
-  sample: [{release: 1.0.0-0123456789ab, version: 1.0.0, state: serving, staged: true, bad: false, reason: null,
+  sample: [{release: 1.0.0-0123456789ab, version: 1.0.0, state: serving, staged: true, bad: false, reason: null, pinned: false,
             activated: "2026-01-01T00:00:00.000000Z", confirmed: "2026-01-01T00:01:00.000000Z", commit: null}]
 history:
   description: Every confirmation, rollback and refusal, oldest first.

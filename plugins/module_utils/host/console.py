@@ -21,9 +21,10 @@ from .config import CONFIG_DIR, Host, only_service
 from .executor import Executor
 from .failures import to_failure
 from .plan import Actor
+from .rollback import plan_rollback
 from .state import MonitoringWindow, is_live, read_activation, read_pending, read_window, role_of
 from .status import status, verify
-from .transitions import plan_boot, plan_confirmed, plan_guard, plan_rollback, plan_unwatched
+from .transitions import plan_boot, plan_confirmed, plan_guard, plan_pin, plan_unwatched
 from .watch import watch_window
 
 GUARD_POLL_SECONDS = 1.0  # from one reading of pending.json by the guard to the next
@@ -44,7 +45,8 @@ def _print_status(facts: Mapping[str, Any]) -> None:
         print(f"watched    {facts['watch']['release']}, for {facts['watch']['remaining']:.0f} s more")
     for item in facts["releases"]:
         bad = f"  bad: {item['reason'] or 'no reason recorded'}" if item["bad"] else ""
-        print(f"  {item['release']:<32} {item['state']:<9} {item['confirmed'] or '-'}{bad}")
+        pinned = "  pinned" if item["pinned"] else ""
+        print(f"  {item['release']:<32} {item['state']:<9} {item['confirmed'] or '-'}{pinned}{bad}")
 
 
 def _status(executor: Executor, options: argparse.Namespace) -> int:
@@ -65,6 +67,13 @@ def _rollback(executor: Executor, options: argparse.Namespace) -> int:
 
 def _confirm(executor: Executor, _: argparse.Namespace) -> int:
     plan = executor.run(lambda observed: plan_confirmed(observed, None, executor.actor))
+    print(f"{executor.host.service}: {plan.note}.")
+    return 0
+
+
+def _pin(executor: Executor, options: argparse.Namespace) -> int:
+    is_pinned = options.command == "pin"
+    plan = executor.run(lambda observed: plan_pin(observed, options.release, is_pinned, executor.actor))
     print(f"{executor.host.service}: {plan.note}.")
     return 0
 
@@ -169,6 +178,13 @@ def _parser() -> argparse.ArgumentParser:
     rollback.add_argument("--reason", metavar="TEXT", help="the reason, for the history")
     rollback.add_argument("--run", metavar="ID", dest="run_id", help="the id of the run that rolls back")
     command("confirm", _confirm, "confirm the pending promotion")
+    for name, text in (
+        ("pin", "keep a staged release from retention"),
+        ("unpin", "let retention remove a release again"),
+    ):
+        pin = command(name, _pin, text)
+        pin.add_argument("release", metavar="ID")
+        pin.add_argument("--reason", metavar="TEXT", help="the reason, for the journal")
     verifier = command("verify", _verify, "compare the staged files with what was built, and check the journal")
     verifier.add_argument("release", metavar="ID", nargs="?", help="only this release")
     watch = command("watch", _watch, "watch the confirmed release, and roll back on a trigger")

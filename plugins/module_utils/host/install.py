@@ -21,6 +21,7 @@ from . import (  # noqa: F401 - likewise
     journal,
     plan,
     recovery,
+    rollback,
     state,
     status,
     systemd,
@@ -36,7 +37,16 @@ PACKAGE = "ansible_collections.mobius.dhash.plugins.module_utils"
 TOOL_MODULES = (
     *("comparison", "durable", "errors", "manifest", "staged_tree", "host"),
     *("host.config", "host.console", "host.executor", "host.failures", "host.install", "host.instance", "host.journal"),
-    *("host.plan", "host.recovery", "host.state", "host.status", "host.systemd", "host.transitions", "host.triggers"),
+    *(
+        "host.plan",
+        "host.recovery",
+        "host.rollback",
+        "host.state",
+        "host.status",
+        "host.systemd",
+        "host.transitions",
+        "host.triggers",
+    ),
     *("host.unavailable", "host.watch"),
 )
 

@@ -33,6 +33,8 @@ class ActivationEntry:
 class Activation:
     """The activation record: what this host serves after any reboot, and what it served before.
 
+    Retention keeps the releases in `pinned`.
+
     `token` rises with every confirmation and rollback; a pending promotion with another token is void. `last` is
     the journal line of the switch that wrote the file, so that a kill before the line was written loses nothing.
     """
@@ -86,6 +88,11 @@ class Activation:
         index = max(number for number, entry in enumerate(history) if entry.release == release)
         history[index] = dataclasses.replace(history[index], bad=bad, reason=reason)
         return dataclasses.replace(self, history=tuple(history))
+
+    def with_pin(self, release: str, is_pinned: bool) -> Activation:
+        """The same record with the release pinned, or no longer."""
+        others = [name for name in self.pinned if name != release]
+        return dataclasses.replace(self, pinned=tuple(sorted([*others, release] if is_pinned else others)))
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ def status(host: Host, observed: Observation) -> dict[str, Any]:
                 "activated": entry.activated if entry else None,
                 "bad": entry.bad if entry else False,
                 "reason": entry.reason if entry else None,
+                "pinned": release in observed.activation.pinned,
             }
         )
     return {

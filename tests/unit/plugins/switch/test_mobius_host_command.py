@@ -51,9 +51,23 @@ def test_confirm_and_rollback_say_what_they_did(rig: Any, capsys: pytest.Capture
     assert rig.serving == [B]
 
 
+def test_pin_and_unpin_are_shown_by_status(rig: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    rig.promote(A)
+    assert rig.command("pin", B, "--reason", "audit") == 0
+    assert f"{B} is pinned." in capsys.readouterr().out
+    assert rig.command("status") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if line.endswith("  pinned")] == [B]
+    assert rig.journal()[-1]["reason"] == "audit" and rig.journal()[-1]["actor"].startswith("console:")
+    assert rig.command("unpin", B) == 0
+    assert f"{B} is no longer pinned." in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("command", "code", "said"),
     [
+        (["pin", "9.9.9-0123456789ab"], 1, "not staged"),
+        (["pin", "latest"], 1, "not a release id"),
         (["confirm"], 1, "no promotion"),
         (["rollback"], 1, "Nothing was ever confirmed"),
         (["rollback", "--to", "9.9.9-0123456789ab"], 1, "not staged"),

@@ -15,15 +15,16 @@ import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils import durable
 from ansible_collections.mobius.dhash.plugins.module_utils.host import executor, instance
 from ansible_collections.mobius.dhash.plugins.module_utils.host.journal import journal_problems
+from ansible_collections.mobius.dhash.plugins.module_utils.host.rollback import plan_rollback
 from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions import (
     plan_boot,
     plan_canary,
     plan_confirmed,
     plan_instance,
     plan_mark,
+    plan_pin,
     plan_provisional,
     plan_reverted,
-    plan_rollback,
 )
 
 A, B, C, D = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0", "1.3.0"))
@@ -158,16 +159,18 @@ COMMANDS = {
     "confirmed and watched": (watched, lambda rig: rig.run(plan_confirmed, C)),
     "the end of the window": (window_over, lambda rig: rig.command("watch")),
     "mark": (three_confirmed, lambda rig: rig.run(plan_mark, A, True)),
+    "pin": (three_confirmed, lambda rig: rig.run(plan_pin, A, True)),
 }
-TRUTHS = {"confirmed", "rollback", "marked_bad"}
+RECORDED_EVENTS = {"confirmed", "rollback", "marked_bad", "pinned"}
 
 
 def state(rig: Any) -> dict[str, Any]:
     observed = rig.observed()
-    truths = [event for event in rig.events() if event in TRUTHS]
+    events = [event for event in rig.events() if event in RECORDED_EVENTS]
     return {
         **observed.view(),
-        "truths": truths,
+        "events": events,
+        "pinned": observed.activation.pinned,
         "guarded": observed.is_guarded or observed.pending is None,
         "watching": observed.is_watched or observed.open_window is None,
     }
@@ -229,6 +232,7 @@ NEXT = {
         "rollback",
         "rollback during a promotion",
         "mark",
+        "pin",
     ],
 )
 def test_any_next_command_makes_what_serves_agree_with_the_truth(

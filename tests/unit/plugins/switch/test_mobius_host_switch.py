@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,17 @@ from ansible_collections.mobius.dhash.plugins.module_utils.host import executor,
 from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import InstanceError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.journal import journal_problems
 from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import REASON_MAX_CHARS
+from ansible_collections.mobius.dhash.plugins.module_utils.host.rollback import plan_rollback
+from ansible_collections.mobius.dhash.plugins.module_utils.host.status import status
 from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions import (
     plan_canary,
     plan_confirmed,
     plan_guard,
     plan_instance,
     plan_mark,
+    plan_pin,
     plan_provisional,
     plan_reverted,
-    plan_rollback,
 )
 
 A, B, C, D = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0", "1.3.0"))
@@ -513,6 +516,45 @@ def test_a_refusal_is_recorded_and_taken_back(rig: Any) -> None:
     assert not rig.truth.is_bad(B)
     assert rig.run(plan_mark, B, False).actions == ()
     assert rig.events()[-2:] == ["marked_bad", "marked_good"]
+
+
+def test_a_release_is_pinned_and_unpinned_once_each_however_often_it_is_requested(rig: Any) -> None:
+    rig.promote(A)
+    token = rig.truth.token
+    assert rig.run(plan_pin, B, True, reason="kept for the audit").note == f"{B} is pinned"
+    assert rig.run(plan_pin, B, True).actions == ()
+    assert rig.truth.pinned == (B,) and rig.truth.token == token and rig.truth.confirmed == A
+    assert [item["release"] for item in status(rig.host, rig.observed())["releases"] if item["pinned"]] == [B]
+    assert rig.run(plan_pin, B, False).note == f"{B} is no longer pinned"
+    assert rig.run(plan_pin, B, False).actions == ()
+    assert rig.truth.pinned == () and rig.serving == [A]
+    assert rig.events()[-2:] == ["pinned", "unpinned"]
+    assert rig.journal()[-2]["reason"] == "kept for the audit"
+
+
+def test_a_release_that_is_not_staged_cannot_be_pinned_but_unpinned(rig: Any) -> None:
+    refuses(rig, "release_missing", plan_pin, "9.9.9-0123456789ab", True)
+    refuses(rig, "invalid_input", plan_pin, "latest", True)
+    rig.run(plan_pin, B, True)
+    shutil.rmtree(rig.host.release_dir(B))
+    rig.run(plan_pin, B, False)
+    assert rig.truth.pinned == ()
+
+
+def test_pinning_during_a_promotion_changes_nothing_of_it(rig: Any) -> None:
+    rig.promote(A)
+    rig.promote(B, "provisional")
+    rig.run(plan_pin, A, True, run=None)
+    assert rig.serving == [B] and rig.pending is not None
+    rig.run(plan_confirmed, B)
+    assert rig.truth.confirmed == B and rig.truth.pinned == (A,)
+
+
+def test_check_mode_predicts_a_pin_and_changes_nothing(rig: Any) -> None:
+    rig.promote(A)
+    plan = rig.run(plan_pin, B, True, check=True)
+    assert [action.verb for action in plan.actions] == ["write_activation", "append_journal"]
+    assert rig.truth.pinned == ()
 
 
 def test_what_serves_is_not_marked_bad_but_rolled_back(rig: Any) -> None:

@@ -10,6 +10,7 @@ import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils import durable, lease
 from ansible_collections.mobius.dhash.plugins.module_utils.host import console, executor
 from ansible_collections.mobius.dhash.plugins.module_utils.host import status as host_status
+from ansible_collections.mobius.dhash.plugins.module_utils.host.rollback import plan_rollback
 from ansible_collections.mobius.dhash.plugins.module_utils.host.state import read_window
 from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions import (
     plan_canary,
@@ -17,7 +18,6 @@ from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions impo
     plan_guard,
     plan_instance,
     plan_provisional,
-    plan_rollback,
 )
 from ansible_collections.mobius.dhash.plugins.module_utils.host.watch import watch_window
 

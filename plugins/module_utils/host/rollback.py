@@ -1,0 +1,125 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Plans the rollback to an earlier release: by command, and by a trigger of the watch."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ..errors import MobiusError
+from .plan import Actor, HostPlan, Observation, PlanBuilder
+from .recovery import catch_up_journal, make_journal_line, recover, require_release_id, require_staged
+from .state import ActivationEntry, MonitoringWindow
+
+
+def plan_rollback(observed: Observation, to: str | None, actor: Actor) -> HostPlan:
+    """The present release is marked bad, and the previous one (or `to`, any kept one) serves and is confirmed.
+
+    A pending promotion is reverted first. A rollback that was killed after it had written the activation record is
+    completed, and does not count as another step.
+    """
+    builder = PlanBuilder(observed)
+    activation, pending = observed.activation, observed.open_promotion
+    expected = (activation.confirmed, pending.release if pending else None)
+    last = activation.last or {}
+    # Ansible repeats a module whose connection broke: one run rolls back one step, however often it repeats
+    is_repeated = actor.run is not None and last.get("run") == actor.run
+    is_interrupted = last.get("event") == "rollback" and (
+        is_repeated
+        or not observed.is_journaled
+        or (observed.pending is not None and pending is None)
+        or observed.current != activation.confirmed
+        or any(item.state == "serving" and name not in expected for name, item in observed.instances.items())
+    )
+    catch_up_journal(builder)
+    if is_interrupted and to in (None, activation.confirmed):
+        recover(builder, actor)
+        if activation.confirmed is not None:
+            builder.serve(activation.confirmed)
+        elif last.get("from"):
+            builder.stop(last["from"])
+        builder.finish()
+        builder.stop_listening_if_unused()
+        verb = "completed" if builder.actions else "has done"
+        return builder.plan(f"{verb} the rollback to {activation.confirmed or 'nothing'}")
+
+    target = to
+    if target is None:
+        # with a pending promotion, the step is from it to the confirmed release
+        target = activation.confirmed if pending is not None else activation.previous(observed.staged)
+    if target is None and pending is not None:
+        _roll_back_to_nothing(builder, pending.release, actor)
+        return builder.plan(f"nothing serves: {pending.release} was the first release, and was rolled back")
+    if target is None:
+        raise MobiusError(
+            "nothing_to_roll_back",
+            f"{activation.confirmed} has no earlier healthy release to roll back to."
+            if activation.confirmed
+            else "Nothing was ever confirmed on this host, so there is nothing to roll back to.",
+        )
+    require_release_id(target)
+    require_staged(observed, target, False)
+    if not any(entry.release == target and entry.confirmed for entry in activation.history):
+        raise MobiusError(
+            "invalid_input",
+            f"{target} was never confirmed on this host, so this host does not roll back to it.",
+            do_next="Release it with its probes and its gate instead: `mobius release`.",
+        )
+    if target == activation.confirmed and pending is None:
+        recover(builder, actor)
+        builder.serve(target)
+        builder.finish()
+        return builder.plan(f"{target} is confirmed and serves")
+
+    replaced = [release for release in (pending.release if pending else None, activation.confirmed) if release]
+    replaced = [release for release in replaced if release != target]
+    builder.serve(target)
+    token = activation.token + 1
+    line = make_journal_line("rollback", replaced[0] if replaced else None, target, token, actor)
+    updated = activation
+    for release in replaced:
+        updated = updated.marked(release, True, actor.reason or "rolled back", actor.run)
+    if target != activation.confirmed:
+        entry = ActivationEntry(
+            target, line["at"], line["at"], False, f"rolled back from {replaced[0]}" if replaced else None, actor.run
+        )
+        updated = dataclasses.replace(updated, history=(*updated.history, entry))
+    builder.do("write_activation", value=dataclasses.replace(updated, token=token, confirmed=target, last=line))
+    if observed.pending is not None:
+        builder.do("remove_pending")
+    for release in replaced:
+        is_silent = builder.model.instance(release).word == "silent"
+        builder.stand_by(release)
+        if is_silent:
+            builder.do("stop", release)
+    builder.do("append_journal", value=line)
+    builder.finish()
+    recover(builder, actor)
+    return builder.plan(f"rolled back from {replaced[0] if replaced else 'nothing'} to {target}")
+
+
+def _roll_back_to_nothing(builder: PlanBuilder, release: str, actor: Actor) -> None:
+    activation = builder.model.activation
+    line = make_journal_line("rollback", release, None, activation.token + 1, actor)
+    updated = activation.marked(release, True, actor.reason or "rolled back", actor.run)
+    builder.do("write_activation", value=dataclasses.replace(updated, token=activation.token + 1, last=line))
+    builder.do("remove_pending")
+    builder.stop(release)
+    builder.stop_listening_if_unused()
+    builder.do("append_journal", value=line)
+
+
+def plan_watched_rollback(observed: Observation, window: MonitoringWindow, actor: Actor) -> HostPlan:
+    """The rollback that a trigger of the watch causes; the release is then stopped.
+
+    Nothing when another switch came first, and nothing while a promotion is open: it either replaces the release, or a
+    rollback would revert and blame the promotion instead.
+    """
+    if not window.is_of(observed.activation, observed.boot) or observed.open_promotion is not None:
+        return PlanBuilder(observed).plan(f"{window.release} is left alone")
+    plan = plan_rollback(observed, None, actor)
+    builder = PlanBuilder(plan.after)
+    builder.stop(window.release)  # it may leak or spin in standby as well
+    if builder.model.window is not None:
+        builder.do("remove_window")
+    return HostPlan(observed, builder.model, (*plan.actions, *builder.actions), plan.note)
