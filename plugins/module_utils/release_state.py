@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Stages the release of a bundle on a host, or removes one that nothing needs. Standard library only."""
+"""Stages a release on a host, or removes one: what the module `release` does."""
 
 from __future__ import annotations
 
@@ -9,109 +9,104 @@ import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ansible_collections.mobius.dhash.plugins.module_utils import durable, manifest, staged_tree, staging
-from ansible_collections.mobius.dhash.plugins.module_utils.disk_space import require_space
-from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
-from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import LOCK_TIMEOUT_SECONDS
-from ansible_collections.mobius.dhash.plugins.module_utils.host.instance import admin_request
-from ansible_collections.mobius.dhash.plugins.module_utils.host.state import read_activation, read_pending
+from . import durable, staged_tree
+from .disk_space import require_space
+from .errors import MobiusError
+from .host.config import Host
+from .host.executor import LOCK_TIMEOUT_SECONDS
+from .host.instance import admin_request
+from .host.recovery import require_release_id
+from .host.state import read_activation, read_pending
+from .manifest import ManifestError
+from .staging import require_python, require_signer, tree_need
+
+_ADMIN_TIMEOUT_SECONDS = 2.0
 
 
-def ensure_staged(host: Host, params: Mapping[str, Any], *, check_mode: bool) -> dict[str, Any]:
-    """Stage the release of a bundle unless it is there, complete and undamaged.
+def stage_release(
+    host: Host, expect: Mapping[str, Any], *, release: str | None, python: str, source: str | None, check: bool
+) -> dict[str, Any]:
+    """Stage the release of a bundle; the result is that of the module `release`.
 
     Args:
-        params: the arguments of the module `release`.
+        expect: what the bundle holds (`EXPECT`).
+        release: the release id that the bundle must hold; None for any.
+        python: the Python that will run the release.
+        source: the bundle on this host; None when it was not transferred yet, which the result then requests.
+        check: predict only.
 
-    Returns:
-        the result of the module; with `transfer` when the bundle has to be copied to the host first.
+    Raises:
+        MobiusError: a check failed, or staging did.
     """
-    expect = params["expect"]
-    release = expect["release"]
-    if not manifest.RELEASE_ID.fullmatch(release):
-        raise MobiusError("invalid_input", f"{release!r} is not a release id.")
-    if params["release"] not in (None, release):
-        raise MobiusError("bundle_invalid", f"The bundle holds {release}, not {params['release']}.")
+    release_id = expect["release"]
+    require_release_id(release_id)
+    if release not in (None, release_id):
+        raise MobiusError("bundle_invalid", f"The bundle holds {release_id}, not {release}.")
     if expect["service"] != host.service:
         raise MobiusError("bundle_invalid", f"The bundle is of the service {expect['service']}, not of {host.service}.")
-    by = staging.require_signer(host, expect)
-    known = {"release": release, **({"signer": by} if by else {})}
-    staging.check_python(params["python"], expect)
-    before = {"release": release, "state": "absent"}
+    bundle_signer = require_signer(host, expect)
+    facts = {"release": release_id, **({"signer": bundle_signer} if bundle_signer else {})}
+    require_python(python, expect)
+    before: dict[str, Any] = {"release": release_id, "state": "absent"}
     problems: list[str] = []
-    if (host.releases_dir / release).exists():
-        problems = staged_tree.verify_tree(host.releases_dir / release)
+    if host.release_dir(release_id).exists():
+        problems = staged_tree.verify_tree(host.release_dir(release_id))
         if not problems:
-            return {"changed": False, **known}
-        if user := _user_of(host, release):
+            return {"changed": False, **facts}
+        if reason := _reason_to_keep(host, release_id):
             raise MobiusError(
                 "tree_damaged",
-                f"{release} is staged but damaged ({staged_tree.summary(problems)}), and {user}.",
+                f"{release_id} is staged but damaged ({staged_tree.summary(problems)}), and {reason}.",
                 do_next="Roll back or promote to another release, then deploy this one's bundle again.",
             )
-        before = {"release": release, "state": "damaged", "differences": problems}
-    require_space(staging.tree_need(host, expect))
-    after = {"release": release, "state": "staged"}
-    result = {"changed": True, **known, "diff": {"before": before, "after": after}}
+        before = {"release": release_id, "state": "damaged", "differences": problems}
+    require_space(tree_need(host, expect))
+    after = {"release": release_id, "state": "staged"}
+    result = {"changed": True, **facts, "diff": {"before": before, "after": after}}
     if problems:
         result["repaired"] = problems
-    if check_mode:
+    if check:
         return result
-    if params["src"] is None:
-        return {"changed": False, **known, "transfer": True}
+    if source is None:
+        return {"changed": False, **facts, "transfer": True}
     with _locked(host) if problems else contextlib.nullcontext():
-        if problems and (user := _user_of(host, release)):
-            raise MobiusError("tree_damaged", f"{release} is staged but damaged, and {user} by now.")
-        try:
+        if problems and (reason := _reason_to_keep(host, release_id)):
+            raise MobiusError("tree_damaged", f"{release_id} is staged but damaged, and {reason} by now.")
+        with _as_failure(host):
             staged_tree.stage(
-                params["src"],
-                host.releases_dir,
-                expect["sha256"],
-                service=host.service,
-                replace_damaged=bool(problems),
+                source, host.releases_dir, expect["sha256"], service=host.service, replace_damaged=bool(problems)
             )
-        except manifest.ManifestError as e:
-            raise MobiusError("bundle_invalid", str(e)) from None
-        except OSError as e:
-            raise _from_oserror(e, host) from None
     return result
 
 
-def ensure_absent(host: Host, params: Mapping[str, Any], *, check_mode: bool) -> dict[str, Any]:
-    """Remove a release that nothing needs, with its leftovers.
+def remove_release(host: Host, release: str, *, check: bool) -> dict[str, Any]:
+    """Remove a release with its byte code and logs; the result is that of the module `release`.
 
-    Args:
-        params: the arguments of the module `release`.
-
-    Returns:
-        the result of the module.
+    Raises:
+        MobiusError: `release_in_use`, when something needs it; or removing failed.
     """
-    release = params["release"]
-    if not manifest.RELEASE_ID.fullmatch(release):
-        raise MobiusError("invalid_input", f"{release!r} is not a release id.")
-    with contextlib.nullcontext() if check_mode else _locked(host):
-        staged, leftovers = (host.releases_dir / release).exists(), host.leftovers(release)
-        if not staged and not leftovers:
+    require_release_id(release)
+    with contextlib.nullcontext() if check else _locked(host):
+        is_staged, leftovers = host.release_dir(release).exists(), host.leftovers(release)
+        if not is_staged and not leftovers:
             return {"changed": False, "release": release}
-        if user := _user_of(host, release):
-            stop = "Stop its instance first (module instance, state stopped)." if "instance" in user else None
-            raise MobiusError("release_in_use", f"{release} is not removed: {user}.", do_next=stop)
-        if not check_mode:
-            try:
-                if staged:
+        if reason := _reason_to_keep(host, release):
+            do_next = "Stop its instance first (module instance, state stopped)." if "instance" in reason else None
+            raise MobiusError("release_in_use", f"{release} is not removed: {reason}.", do_next=do_next)
+        if not check:
+            with _as_failure(host):
+                if is_staged:
                     staged_tree.unstage(release, host.releases_dir)
                 for path in leftovers:
                     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-            except OSError as e:
-                raise _from_oserror(e, host) from None
-    before = {"release": release, "state": "staged" if staged else "absent", "leftovers": [str(p) for p in leftovers]}
+    state = "staged" if is_staged else "absent"
+    before = {"release": release, "state": state, "leftovers": [str(path) for path in leftovers]}
     after = {"release": release, "state": "absent", "leftovers": []}
     return {"changed": True, "release": release, "diff": {"before": before, "after": after}}
 
 
-def _user_of(host: Host, release: str) -> str | None:
-    """What needs the release, as the end of a sentence; None when nothing does."""
+def _reason_to_keep(host: Host, release: str) -> str | None:
+    """Why the release must stay, as the end of a sentence; None when nothing needs it."""
     activation = read_activation(host)
     pending = read_pending(host)
     if release == activation.confirmed:
@@ -123,7 +118,7 @@ def _user_of(host: Host, release: str) -> str | None:
     if release == activation.previous(path.name for path in host.releases_dir.iterdir()):
         return "it is the release that a rollback would go to"
     try:
-        admin_request(host, release, "GET", "/admin/state", timeout=2.0)
+        admin_request(host, release, "GET", "/admin/state", timeout=_ADMIN_TIMEOUT_SECONDS)
     except (FileNotFoundError, ConnectionRefusedError):
         return None
     except OSError:
@@ -131,19 +126,27 @@ def _user_of(host: Host, release: str) -> str | None:
     return "its instance is running"
 
 
-def _from_oserror(error: OSError, host: Host) -> MobiusError:
-    if error.errno in durable.DISK_FULL_ERRNOS:
-        return MobiusError(
-            "disk_full", f"{host.releases_dir} became full while the release was written; it is not staged."
-        )
-    return MobiusError("environment_failed", f"{error.filename or host.releases_dir}: {error.strerror or error}.")
+@contextlib.contextmanager
+def _as_failure(host: Host) -> Iterator[None]:
+    """Turn the errors of staging and removing into failures."""
+    try:
+        yield
+    except ManifestError as error:
+        raise MobiusError("bundle_invalid", str(error)) from None
+    except OSError as error:
+        if error.errno in durable.DISK_FULL_ERRNOS:
+            raise MobiusError(
+                "disk_full", f"{host.releases_dir} became full while the release was written; it is not staged."
+            ) from None
+        reason = f"{error.filename or host.releases_dir}: {error.strerror or error}."
+        raise MobiusError("environment_failed", reason) from None
 
 
 @contextlib.contextmanager
 def _locked(host: Host) -> Iterator[None]:
-    """Nothing is promoted or rolled back while it is decided whether a release is in use."""
+    """Hold the lock of the host, so that no release comes into use while one is replaced or removed."""
     try:
         with durable.locked(host.lock_path, LOCK_TIMEOUT_SECONDS):
             yield
-    except TimeoutError as e:
-        raise MobiusError("timeout", f"{e}.") from None
+    except TimeoutError as error:
+        raise MobiusError("timeout", f"{error}.") from None

@@ -1,8 +1,8 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What must hold before a bundle is staged on a host: who signed it, its Python, and the space.
+"""The checks before a bundle is staged on a host: its signature, Python and platform, and the space.
 
-The preflight of a deploy asks for it before anything changes, and the module that stages asks again.
+The preflight of a deploy makes them before anything changes, and staging makes them again.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ EXPECT: dict[str, Any] = {
         "files": {"type": "int", "required": True},
     },
 }
-"""The option of a module that says what a bundle holds, in the form of `mobius.manifest.expectation`."""
+"""The module option `expect`: what a bundle holds, as `manifest.expectation` makes it."""
 
-_RESERVE = 16 << 20  # bytes that stay free, for the journal and the state files
-_ASK_PYTHON = "import os, sys; print('%d.%d' % sys.version_info[:2], sys.platform + '_' + os.uname().machine)"
+_RESERVE_BYTES = 16 << 20  # that stay free, for the journal and the state files
+_PRINT_PLATFORM = "import os, sys; print('%d.%d' % sys.version_info[:2], sys.platform + '_' + os.uname().machine)"
 
 
 def require_signer(host: Host, expect: Mapping[str, Any]) -> str | None:
-    """Who signed the bundle, by the host's own list of signers; None on a host that has no such list.
+    """The signer of the bundle, by the list of signers of the host; None on a host without such a list.
 
     Raises:
-        MobiusError: bundle_unsigned, when it is none of them; missing_dependency, without ssh-keygen.
+        MobiusError: bundle_unsigned, unless one of them signed it; missing_dependency, without ssh-keygen.
     """
     if not host.bundle_signers:
         return None
@@ -55,45 +55,45 @@ def require_signer(host: Host, expect: Mapping[str, Any]) -> str | None:
             return signer.who_signed(signature, signer.BUNDLE, signer.bundle_message(expect["sha256"]), signers.name)
         except signer.NotSigned as e:
             raise MobiusError(
-                "bundle_unsigned", f"The signature of {release} is not a valid one of this host's signers ({e})."
+                "bundle_unsigned", f"The signature of {release} is not valid for any signer of this host ({e})."
             ) from None
         except FileNotFoundError:
             raise MobiusError(
                 "missing_dependency",
-                "ssh-keygen is not installed on this host, so nobody can tell who signed the bundle.",
+                "ssh-keygen is not installed on this host, so the signature of the bundle cannot be verified.",
                 do_next="Install it on the host (Debian: the package openssh-client), and run again.",
             ) from None
 
 
 def tree_need(host: Host, expect: Mapping[str, Any]) -> SpaceNeed:
-    """The tree and the bundle beside it (the transfer's folder is most often on the same disk), and as many inodes."""
+    """The space and the inodes for the tree and for the bundle, whose folder is mostly on the same disk."""
     folder = host.releases_dir
-    left = sum(
+    leftovers = sum(
         path.lstat().st_size
         for top in (folder.glob(f"{staged_tree.STAGING_PREFIX}*") if folder.is_dir() else ())
         for path in top.rglob("*")
     )
-    size = expect["needs_bytes"] + expect["bundle_bytes"] + _RESERVE
-    return SpaceNeed(f"the release {expect['release']}", folder, size, expect["files"] * 2, left)
+    size = expect["needs_bytes"] + expect["bundle_bytes"] + _RESERVE_BYTES
+    return SpaceNeed(f"the release {expect['release']}", folder, size, expect["files"] * 2, leftovers)
 
 
-def check_python(python: str, expect: Mapping[str, Any]) -> None:
-    """Refuse a host whose Python or platform is another than the bundle's.
+def require_python(python: str, expect: Mapping[str, Any]) -> None:
+    """Refuse a host whose Python or platform is not that of the bundle.
 
     Raises:
         MobiusError: bundle_platform.
     """
     try:
-        asked = subprocess.run(
-            [python, "-I", "-c", _ASK_PYTHON], capture_output=True, text=True, check=False, timeout=30
+        done = subprocess.run(
+            [python, "-I", "-c", _PRINT_PLATFORM], capture_output=True, text=True, check=False, timeout=30
         )
-        said = asked.stdout.split() if asked.returncode == 0 else []
+        actual = done.stdout.split() if done.returncode == 0 else []
     except (OSError, subprocess.TimeoutExpired):
-        said = []
-    wanted = [expect["python"], expect["platform"]]
-    if said != wanted:
-        has = f"Python {said[0]} on {said[1]}" if len(said) == 2 else "no Python there that answers"
+        actual = []
+    expected = [expect["python"], expect["platform"]]
+    if actual != expected:
+        present = f"Python {actual[0]} on {actual[1]}" if len(actual) == 2 else "no working Python"
         raise MobiusError(
             "bundle_platform",
-            f"The bundle is for Python {wanted[0]} on {wanted[1]}; this host has {has} ({python}).",
+            f"The bundle is for Python {expected[0]} on {expected[1]}; this host has {present} ({python}).",
         )

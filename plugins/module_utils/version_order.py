@@ -23,25 +23,25 @@ _Key = tuple[tuple[int, ...], tuple[float, int], float, float]
 
 
 def is_lower(version: str, than: str) -> bool | None:
-    """Whether a version comes before another one; None when one of them has no place in the order."""
+    """Whether a version comes before another one; None when one of them has no order."""
     one, other = _key(version), _key(than)
     return None if one is None or other is None else one < other
 
 
 def _key(version: str) -> _Key | None:
-    """What versions are sorted by."""
-    found = _VERSION.fullmatch(version.lower())
-    if found is None:
+    """The sort key of a version; None when it has no order."""
+    match = _VERSION.fullmatch(version.lower())
+    if match is None:
         return None
-    numbers = [int(part) for part in found["release"].split(".")]
+    numbers = [int(part) for part in match["release"].split(".")]
     while len(numbers) > 1 and numbers[-1] == 0:
         numbers.pop()
-    if found["phase"]:
-        phase: tuple[float, int] = (_PHASES[found["phase"]], int(found["pre"] or 0))
-    elif found["is_dev"] and not found["is_post"]:
+    if match["phase"]:
+        phase: tuple[float, int] = (_PHASES[match["phase"]], int(match["pre"] or 0))
+    elif match["is_dev"] and not match["is_post"]:
         phase = (-math.inf, 0)
     else:
         phase = (math.inf, 0)
-    post = int(found["post"] or 0) if found["is_post"] else -1
-    dev = int(found["dev"] or 0) if found["is_dev"] else math.inf
+    post = int(match["post"] or 0) if match["is_post"] else -1
+    dev = int(match["dev"] or 0) if match["is_dev"] else math.inf
     return tuple(numbers), phase, post, dev

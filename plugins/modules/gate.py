@@ -1,7 +1,7 @@
 #!/usr/bin/python
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Module: the verdict on a release that has begun to serve."""
+"""Module: reaches a verdict on a release that has begun to serve."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ description:
   - Reads the health and the process of the instance on its admin socket and sends it probes, until all were good for long enough in a row.
   - Never fails for a bad verdict; the play decides, for all hosts together. It fails when it could not start (a wrong argument,
     a host that is not provisioned).
-  - With O(signals), compares what it counts with what the confirmed release counts in the same seconds, and sends both as many probes more as
+  - With O(signals), compares its metrics with those of the confirmed release over the same time, and sends both as many more probes as
     their traffic lacks samples.
   - V(fail) means that the release is bad, since it says so itself, a probe got a wrong answer, its process died, or a signal is worse than
     allowed. V(error) means that it did not answer at the deadline, that its metrics could not be read, or that its promotion was reverted
@@ -46,7 +46,7 @@ options:
     type: int
     default: 1
   probes:
-    description: Requests that are sent in turn, one with each sample; one wrong answer is V(fail).
+    description: Requests that are sent in turn, one with each sample; one wrong response is V(fail).
     type: list
     elements: dict
     default: []
@@ -61,7 +61,7 @@ options:
         type: path
       status: {description: "The expected status.", type: int, default: 200}
       json:
-        description: What the answer's JSON object must hold; keys that are not named here do not matter.
+        description: What the JSON object of the response must hold; other keys do not matter.
         type: dict
   metrics_path:
     description: The path of the metrics on each instance's admin socket, in the text format of Prometheus.
@@ -94,7 +94,7 @@ options:
     description: The run, for the evidence.
     type: str
   body_dir:
-    description: The folder on the control node in which C(body_file) is looked up.
+    description: The folder on the control node that C(body_file) is relative to.
     type: path
   progress_file:
     description:
@@ -138,25 +138,18 @@ predicted:
   type: str
 """
 
-import contextlib
-import datetime
-import json
-import os
-from collections.abc import Mapping
-from typing import Any
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import arguments, comparison, gate
-from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
-from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import failure_result
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments
+from ansible_collections.mobius.dhash.plugins.module_utils.comparison import SIGNAL_SPEC
+from ansible_collections.mobius.dhash.plugins.module_utils.gate.probes import PROBE_SPEC
+from ansible_collections.mobius.dhash.plugins.module_utils.gate.run import run_gate
+from ansible_collections.mobius.dhash.plugins.module_utils.gate.settings import GateSettings
 from ansible_collections.mobius.dhash.plugins.module_utils.host.install import require_tool
-from ansible_collections.mobius.dhash.plugins.module_utils.host.state import read_activation, read_pending
 from ansible_collections.mobius.dhash.plugins.module_utils.module import report_failure
 
 
 def main() -> None:
-    """Read the arguments, judge, answer."""
+    """Run the module."""
     module = AnsibleModule(
         argument_spec={
             **arguments.SERVICE,
@@ -168,82 +161,39 @@ def main() -> None:
                 "type": "list",
                 "elements": "dict",
                 "default": [],
-                "options": {**gate.PROBE_SPEC, "body_file": {"type": "path"}},
+                "options": {**PROBE_SPEC, "body_file": {"type": "path"}},
             },
             "attempts": {"type": "int", "default": 1},
             "metrics_path": {"type": "str", "default": "/metrics"},
-            "signals": {"type": "list", "elements": "dict", "default": [], "options": comparison.SIGNAL_SPEC},
+            "signals": {"type": "list", "elements": "dict", "default": [], "options": SIGNAL_SPEC},
             "run": {"type": "str"},
             "body_dir": {"type": "path"},
             "progress_file": {"type": "path"},
         },
         supports_check_mode=True,
     )
-    release = module.params["release"]
-    if module.params["attempts"] < 1:
-        never = MobiusError("invalid_input", "A gate must look at least once: attempts is below 1.")
-        module.fail_json(**failure_result(never), changed=False)
+    params = module.params
     with report_failure(module, changed=False):
-        settings = gate.Settings(
-            module.params["healthy_seconds"],
-            module.params["deadline"],
-            module.params["interval"],
-            [gate.Probe.parse(value) for value in module.params["probes"]],
-            module.params["metrics_path"],
-            [comparison.MetricSignal.parse(value) for value in module.params["signals"]],
-        )
-        host = require_tool(module.params["service"], module.params["config_dir"])
+        settings = GateSettings.parse(params)
+        host = require_tool(params["service"], params["config_dir"])
         if module.check_mode:
-            reason = f"{release} was not judged: nothing is promoted in check mode."
+            reason = f"{params['release']} was not measured: nothing is promoted in check mode."
             evidence = {"samples": 0, "healthy_seconds": 0.0, "values": {}}
             module.exit_json(changed=False, verdict="unknown", predicted="unknown", reason=reason, evidence=evidence)
-        confirmed = read_activation(host).confirmed
-        pending = read_pending(host)
-        began = pending if pending is not None and pending.release == release else None
-        compared = confirmed if confirmed not in (None, release) else None
-        at = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-        def ended() -> bool:
-            return began is not None and gate.taken_back(host, began)
-
-        for left in reversed(range(module.params["attempts"])):
-            said = gate.judge(
-                gate.asker(host, release),
-                release,
-                host.health_path,
-                settings,
-                reference=lambda: None if compared is None else _reference(host, compared),
-                ask_old=None if compared is None else gate.asker(host, compared),
-                ended=ended,
-                watch=lambda seen: _tell(module.params["progress_file"], seen),
-            )
-            kept = gate.keep_evidence(host, release, said, module.params["run"], at)
-            if said.verdict != "error" or not left or ended():
-                break
+        verdict, path = run_gate(
+            host,
+            params["release"],
+            settings,
+            run=params["run"],
+            progress_file=params["progress_file"],
+        )
     module.exit_json(
-        changed=False, verdict=said.verdict, reason=said.reason, evidence=said.evidence, evidence_file=str(kept)
+        changed=False,
+        verdict=verdict.verdict,
+        reason=verdict.reason,
+        evidence=verdict.evidence,
+        evidence_file=str(path),
     )
-
-
-def _tell(place: str | None, seen: Mapping[str, Any]) -> None:
-    """Write what was seen so far where the account that Ansible logs in with can read it."""
-    if place is None:
-        return
-    with contextlib.suppress(OSError):
-        with open(f"{place}.new", "w", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), 0o644)
-            json.dump(seen, file)
-        os.replace(f"{place}.new", place)
-
-
-def _reference(host: Host, release: str) -> dict[str, Any]:
-    """What the confirmed release says of itself; its silence is told, and does not count against the new one."""
-    try:
-        status, _, body = gate.asker(host, release)("GET", host.health_path, None, None, 1.0)
-        health = json.loads(body)
-    except (*gate.SILENCE, ValueError) as e:
-        return {"release": release, "status": None, "error": f"{type(e).__name__}: {e}"}
-    return {"release": release, "http": status, "status": health.get("status") if isinstance(health, dict) else None}
 
 
 if __name__ == "__main__":

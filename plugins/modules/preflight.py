@@ -73,67 +73,37 @@ backup_bytes: {description: "Upper limit of the bytes that the backup needs.", r
 """
 
 from pathlib import Path
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import arguments, staging, version_order
-from ansible_collections.mobius.dhash.plugins.module_utils.backup.service import BackupSpace, estimate_space
-from ansible_collections.mobius.dhash.plugins.module_utils.backup.store import SCOPES, leftover_bytes
-from ansible_collections.mobius.dhash.plugins.module_utils.disk_space import SpaceNeed, free_bytes, require_space
-from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, preflight, staging
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.store import SCOPES
 from ansible_collections.mobius.dhash.plugins.module_utils.host.install import require_tool
-from ansible_collections.mobius.dhash.plugins.module_utils.host.state import read_activation
 from ansible_collections.mobius.dhash.plugins.module_utils.module import report_failure
 
 
 def main() -> None:
-    """Read the arguments, ask the host, answer."""
+    """Run the module."""
     module = AnsibleModule(
         argument_spec={
             **arguments.SERVICE,
             "expect": {**staging.EXPECT, "required": True},
-            "backup": {"type": "str", "choices": [*SCOPES, "none"], "default": "none"},
+            "backup": {"type": "str", "choices": [*SCOPES, preflight.NO_BACKUP], "default": preflight.NO_BACKUP},
             "downgrade": {"type": "bool", "default": False},
             "python": {"type": "path", "default": "/usr/bin/python3"},
         },
         supports_check_mode=True,
     )
+    params = module.params
     with report_failure(module, changed=False):
-        host = require_tool(module.params["service"], module.params["config_dir"])
-        answer = _ask(host, module.params, Path(module.tmpdir))
-    module.exit_json(changed=False, **answer)
-
-
-def _ask(host: Host, given: dict[str, Any], scratch: Path) -> dict[str, Any]:
-    expect = given["expect"]
-    signed_by = staging.require_signer(host, expect)
-    confirmed = read_activation(host).confirmed
-    if confirmed == expect["release"]:
-        return {"signer": signed_by, "confirmed": confirmed, "release_bytes": 0, "backup_bytes": 0}
-    if confirmed and not given["downgrade"]:
-        _refuse_downgrade(expect["release"], confirmed)
-    staging.check_python(given["python"], expect)
-    tree = [] if (host.releases_dir / expect["release"]).exists() else [staging.tree_need(host, expect)]
-    saved = BackupSpace()
-    if given["backup"] != "none":
-        freed = leftover_bytes(host)
-        what = f"a backup of {host.service}"
-        # as if all went to one disk: when that is not enough, the backup is estimated more precisely
-        available = free_bytes(host.backup_dir) + freed - sum(need.size for need in tree)
-        saved = estimate_space(host, scope=given["backup"], scratch=scratch, available=available)
-        require_space(SpaceNeed(what, host.backup_dir, saved.peak, freed=freed))
-        tree.append(SpaceNeed(what, host.backup_dir, saved.archive, freed=freed))
-    require_space(*tree)
-    size = sum(need.size for need in tree if need.folder == host.releases_dir)
-    return {"signer": signed_by, "confirmed": confirmed, "release_bytes": size, "backup_bytes": saved.peak}
-
-
-def _refuse_downgrade(release: str, confirmed: str) -> None:
-    """A rebuild of the same version is none, and a version without an order is not called lower."""
-    version, present = (name.rpartition("-")[0] for name in (release, confirmed))
-    if version_order.is_lower(version, present):
-        raise MobiusError("downgrade", f"{release} is a lower version than {confirmed}, which this host has confirmed.")
+        result = preflight.check_deploy(
+            require_tool(params["service"], params["config_dir"]),
+            params["expect"],
+            backup=params["backup"],
+            allow_downgrade=params["downgrade"],
+            python=params["python"],
+            scratch=Path(module.tmpdir),
+        )
+    module.exit_json(changed=False, **result)
 
 
 if __name__ == "__main__":

@@ -79,14 +79,16 @@ predicted:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import arguments, gate
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+from ansible_collections.mobius.dhash.plugins.module_utils.gate.probes import PROBE_SPEC, Probe, require_response
+from ansible_collections.mobius.dhash.plugins.module_utils.gate.requests import NotRunningError, instance_requests
 from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import failure_result
 from ansible_collections.mobius.dhash.plugins.module_utils.host.install import require_tool
 
 
 def main() -> None:
-    """Read the arguments, ask, answer."""
+    """Run the module."""
     module = AnsibleModule(
         argument_spec={
             **arguments.SERVICE,
@@ -95,49 +97,28 @@ def main() -> None:
                 "type": "list",
                 "elements": "dict",
                 "required": True,
-                "options": {**gate.PROBE_SPEC, "body_file": {"type": "path"}},
+                "options": {**PROBE_SPEC, "body_file": {"type": "path"}},
             },
             "body_dir": {"type": "path"},
             "timeout": {"type": "float", "default": 10.0},
         },
         supports_check_mode=True,
     )
-    done = 0
+    release, passed = module.params["release"], 0
     try:
-        probes = [gate.Probe.parse(value) for value in module.params["probes"]]
-        host = require_tool(module.params["service"], module.params["config_dir"])
-        ask = gate.asker(host, module.params["release"])
+        probes = [Probe.parse(value) for value in module.params["probes"]]
+        request = instance_requests(require_tool(module.params["service"], module.params["config_dir"]), release)
         for probe in probes:
-            mismatch = _ask(ask, probe, module.params["release"], module.params["timeout"])
+            mismatch = require_response(request, probe, release, module.params["timeout"])
             if mismatch is not None:
-                failure = MobiusError("golden_mismatch", f"{module.params['release']}: {mismatch.sentence()}")
-                found = {"name": mismatch.name, "wanted": mismatch.wanted, "got": mismatch.got}
-                module.fail_json(
-                    msg=failure.reason, mobius_failure=failure.as_dict(), probes=done, mismatch=found, changed=False
-                )
-            done += 1
-    except gate.NotRunningError as e:
-        if not module.check_mode:
-            module.fail_json(msg=e.reason, mobius_failure=e.as_dict(), probes=done, changed=False)
-        module.exit_json(changed=False, probes=done, predicted="unknown")
-    except (MobiusError, OSError) as e:
-        module.fail_json(**failure_result(e), probes=done, changed=False)
-    module.exit_json(changed=False, probes=done)
-
-
-def _ask(ask: gate.Ask, probe: gate.Probe, release: str, timeout: float) -> gate.Mismatch | None:
-    try:
-        return gate.ask_probe(ask, probe, timeout)
-    except TimeoutError:
-        raise MobiusError(
-            "instance_not_ready", f"{release} gave no answer to the probe {probe.name!r} within {timeout:g} s."
-        ) from None
-    except gate.ABSENT:
-        raise gate.NotRunningError(release) from None
-    except gate.SILENCE as e:
-        raise MobiusError(
-            "instance_failed", f"{release} broke off its answer to the probe {probe.name!r} ({type(e).__name__}: {e})."
-        ) from None
+                failure = failure_result(MobiusError("golden_mismatch", f"{release}: {mismatch.sentence()}"))
+                module.fail_json(**failure, probes=passed, mismatch=mismatch.as_dict(), changed=False)
+            passed += 1
+    except (MobiusError, OSError) as error:
+        if isinstance(error, NotRunningError) and module.check_mode:
+            module.exit_json(changed=False, probes=passed, predicted="unknown")
+        module.fail_json(**failure_result(error), probes=passed, changed=False)
+    module.exit_json(changed=False, probes=passed)
 
 
 if __name__ == "__main__":

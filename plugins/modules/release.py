@@ -1,7 +1,7 @@
 #!/usr/bin/python
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Module: puts a release beside the others on a host, or takes it away."""
+"""Module: stages a release on a host, or removes one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ attributes:
   diff_mode: {support: full, description: "Shows the release and its state before and after."}
 options:
   state:
-    description: What the release is to be.
+    description: The state of the release.
     type: str
     choices: [staged, absent]
     default: staged
@@ -59,7 +59,7 @@ options:
       bundle_bytes: {description: "The size of the bundle.", type: int, required: true}
       files: {description: "How many files it has.", type: int, required: true}
   src:
-    description: Where the bundle is on the host. Set by the action plugin after the transfer.
+    description: The path of the bundle on the host. Set by the action plugin after the transfer.
     type: path
 """
 
@@ -86,23 +86,19 @@ signer:
   returned: when the host has a list of signers
   type: str
 repaired:
-  description: What was wrong with the release that was staged before, file by file.
+  description: The differences of the release that was staged before, file by file.
   returned: when there was a damaged one that nothing used
   type: list
   elements: str
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import arguments, lease, staging
-from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Executor
-from ansible_collections.mobius.dhash.plugins.module_utils.host.install import require_tool
-from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Actor
-from ansible_collections.mobius.dhash.plugins.module_utils.module import report_failure
-from ansible_collections.mobius.dhash.plugins.module_utils.release_state import ensure_absent, ensure_staged
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, lease, release_state, staging
+from ansible_collections.mobius.dhash.plugins.module_utils.module import open_executor, report_failure
 
 
 def main() -> None:
-    """Read the arguments, compare, act, answer."""
+    """Run the module."""
     module = AnsibleModule(
         argument_spec={
             **arguments.SERVICE,
@@ -119,13 +115,22 @@ def main() -> None:
         required_if=[("state", "staged", ("expect",)), ("state", "absent", ("release",))],
         supports_check_mode=True,
     )
+    params, check = module.params, module.check_mode
     with report_failure(module, changed=False):
-        host = require_tool(module.params["service"], module.params["config_dir"])
-        if module.params["lease"] and not module.check_mode:
-            switch = Executor(host, Actor("ansible", module.params["run"]))
-            lease.require(switch, str(module.params["run"]))
-        ensure = ensure_staged if module.params["state"] == "staged" else ensure_absent
-        result = ensure(host, module.params, check_mode=module.check_mode)
+        executor = open_executor(module)
+        if params["lease"] and not check:
+            lease.require(executor, str(params["run"]))
+        if params["state"] == "absent":
+            result = release_state.remove_release(executor.host, params["release"], check=check)
+        else:
+            result = release_state.stage_release(
+                executor.host,
+                params["expect"],
+                release=params["release"],
+                python=params["python"],
+                source=params["src"],
+                check=check,
+            )
     module.exit_json(**result)
 
 

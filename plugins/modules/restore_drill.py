@@ -104,11 +104,12 @@ journal:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import arguments, gate
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.drill import require_recent, run_drill
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.drill_instance import DrillChecks
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.metrics import update_metrics
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.settings import CONFIG_DIR
+from ansible_collections.mobius.dhash.plugins.module_utils.gate.probes import PROBE_SPEC
 from ansible_collections.mobius.dhash.plugins.module_utils.host.install import require_tool
 from ansible_collections.mobius.dhash.plugins.module_utils.module import report_failure
 
@@ -123,7 +124,7 @@ def main() -> None:
             "max_age_days": {"type": "float"},
             "name": {"type": "str"},
             "environment": {"type": "dict", "default": {}},
-            "probes": {"type": "list", "elements": "dict", "default": [], "options": gate.PROBE_SPEC},
+            "probes": {"type": "list", "elements": "dict", "default": [], "options": PROBE_SPEC},
             "count": {"type": "dict", "options": dict.fromkeys(("database", "query", "path", "key"), text)},
             "command_config_dir": {"type": "path", "default": CONFIG_DIR},
         },

@@ -35,7 +35,7 @@ from .verification import parse_part, require_whole, verify_backups
 
 BACKUP_TOOL_MODULES = (
     *TOOL_MODULES,
-    *("disk_space", "gate", "backup"),
+    *("disk_space", "gate", "gate.probes", "gate.requests", "backup"),
     *("backup.archive", "backup.archive_writer", "backup.clock", "backup.console", "backup.copies", "backup.database"),
     *("backup.drill", "backup.drill_instance", "backup.extraction", "backup.metrics", "backup.restore"),
     *("backup.retention", "backup.safe_open", "backup.service", "backup.settings", "backup.snapshot", "backup.store"),

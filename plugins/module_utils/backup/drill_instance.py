@@ -23,8 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import durable, gate
+from .. import durable
 from ..errors import MobiusError
+from ..gate.probes import Probe, send_probe
+from ..gate.requests import Request, instance_requests
 from ..host.config import Host
 from ..host.failures import InstanceError
 from ..host.systemd import Systemd
@@ -60,7 +62,7 @@ class DrillChecks:
     """How the instance is started and what it must answer; `environment` is added to that of its unit."""
 
     environment: Mapping[str, str]
-    probes: tuple[gate.Probe, ...]
+    probes: tuple[Probe, ...]
     count: CountCheck | None
 
     @classmethod
@@ -73,7 +75,7 @@ class DrillChecks:
         for name, value in environment.items():
             if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", name) or not str(value).isprintable():
                 raise MobiusError("invalid_input", f"The drill's environment has {name!r}, which no unit can carry.")
-        parsed = tuple(gate.Probe.parse({"method": "GET", "status": 200, "json": None, **probe}) for probe in probes)
+        parsed = tuple(Probe.parse({"method": "GET", "status": 200, "json": None, **probe}) for probe in probes)
         count_check = CountCheck(**count) if count else None
         return cls({name: str(value) for name, value in environment.items()}, parsed, count_check)
 
@@ -159,7 +161,7 @@ class DrillInstance:
             MobiusError: drill_failed.
         """
         deadline = time.monotonic() + aside.start_timeout
-        request = gate.asker(aside, release)
+        request = instance_requests(aside, release)
         try:
             problem = _wrong_answer(request, aside.health_path, release, checks.probes)
             while problem is None and (mismatch := _wrong_count(request, checks.count, counted)) is not None:
@@ -226,19 +228,19 @@ def unit_text(text: str, host: Host, folder: Path, run_dir: Path, environment: M
     return "\n".join(kept) + "\n"
 
 
-def _wrong_answer(request: gate.Ask, health_path: str, release: str, probes: Sequence[gate.Probe]) -> str | None:
+def _wrong_answer(request: Request, health_path: str, release: str, probes: Sequence[Probe]) -> str | None:
     status, _, body = request("GET", health_path, None, None, _ANSWER_TIMEOUT_SECONDS)
     health = _parse_object(body)
     if status != 200 or health.get("status") not in ("pass", "warn") or health.get("releaseId") not in (None, release):
         return f"Its health answered {status} with {health.get('status')!r}."
     for probe in probes:
-        mismatch = gate.ask_probe(request, probe, _ANSWER_TIMEOUT_SECONDS)
+        mismatch = send_probe(request, probe, _ANSWER_TIMEOUT_SECONDS)
         if mismatch is not None:
             return mismatch.sentence()
     return None
 
 
-def _wrong_count(request: gate.Ask, count: CountCheck | None, counted: int | None) -> str | None:
+def _wrong_count(request: Request, count: CountCheck | None, counted: int | None) -> str | None:
     if count is None:
         return None
     status, _, body = request("GET", count.path, None, None, _ANSWER_TIMEOUT_SECONDS)

@@ -213,7 +213,7 @@ def test_the_drills_unit_is_the_releases_own_without_what_ties_it_to_the_live_ho
     [
         ({"/health": (503, {"status": "fail"})}, "its health answered 503"),
         ({"/health": (200, {"status": "pass", "releaseId": "2.0.0-0123456789ab"})}, "its health answered 200"),
-        ({"/v1/duplicates": (500, {})}, "'the index' wanted"),
+        ({"/v1/duplicates": (500, {})}, "'the index' expected"),
         ({"/figures": (200, {"images": 0})}, "holds 1, and the instance reports 0"),
         ({"/figures": (500, {})}, "holds 1, and the instance reports none"),
     ],

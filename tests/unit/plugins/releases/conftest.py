@@ -20,7 +20,8 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.mobius.dhash.plugins.module_utils import gate
+from ansible_collections.mobius.dhash.plugins.module_utils.gate import run as gate_run
+from ansible_collections.mobius.dhash.plugins.module_utils.gate import verdict as gate_verdict
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
 from ansible_collections.mobius.dhash.plugins.module_utils.host.install import launcher, tool_digest
 from ansible_collections.mobius.dhash.plugins.module_utils.host.state import (
@@ -139,7 +140,7 @@ class HostFolder:
 
 @dataclass
 class GateClock:
-    """The time of the gate. It passes only when the gate sleeps or asks; a test can do something at a time or in between."""
+    """The clock of the gate. It advances only when the gate sleeps or sends; a test can act at a time or in between."""
 
     now: float = 1000.0
     due: list[tuple[float, Callable[[], object]]] = field(default_factory=list)
@@ -162,22 +163,22 @@ class GateClock:
         """Call this once the gate has slept beyond so many seconds from now."""
         self.due.append((self.now + seconds, call))
 
-    def asker(self, real: Callable[..., Any]) -> Callable[..., Any]:
-        """The gate's requests, whose time is what the instance says, or the whole time-out for none."""
+    def time_requests(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        """The requests of the gate; each takes the time that the instance reports, or the whole time-out without a response."""
 
         def make(host: Any, release: str) -> Any:
-            ask = real(host, release)
+            send = real(host, release)
 
             def timed(
                 method: str, path: str, body: bytes | None, content_type: str | None, timeout: float
             ) -> tuple[int, Any, bytes]:
                 try:
-                    status, headers, answer = ask(method, path, body, content_type, 60.0)
+                    status, headers, response = send(method, path, body, content_type, 60.0)
                 except TimeoutError:
                     self.now += timeout
                     raise
                 self.now += float(headers.get("x-seconds", 0.0))
-                return status, headers, answer
+                return status, headers, response
 
             return timed
 
@@ -188,8 +189,9 @@ class GateClock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[GateClock]:
     """The gate runs by this clock, so that its verdicts do not depend on how busy the machine is."""
     clock = GateClock()
-    monkeypatch.setattr(gate, "time", clock)
-    monkeypatch.setattr(gate, "asker", clock.asker(gate.asker))
+    for module in (gate_run, gate_verdict):
+        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(gate_run, "instance_requests", clock.time_requests(gate_run.instance_requests))
     monkeypatch.setenv("MOBIUS_TEST_ALARM", "1")
     before = signal.signal(signal.SIGALRM, signal.SIG_IGN)
     yield clock

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mobius.dhash.plugins.module_utils import gate as gate_code
+from ansible_collections.mobius.dhash.plugins.module_utils.gate import run as gate_run
+from ansible_collections.mobius.dhash.plugins.module_utils.gate.requests import RESPONSE_TIMEOUT_SECONDS
 
 RELEASE = "1.2.0-0123456789ab"
 OLD = "1.1.0-0123456789ab"
@@ -28,7 +29,7 @@ def gate(host: Any, clock: Any, deadline: float = 1.2, **arguments: Any) -> dict
     started = clock.now
     settings = {"healthy_seconds": 0.6, "deadline": deadline, "interval": 0.05, **arguments}
     said: dict[str, Any] = host.run("gate", release=RELEASE, **settings)
-    assert clock.now - started < deadline + 3 * gate_code.ANSWER_TIMEOUT
+    assert clock.now - started < deadline + 3 * RESPONSE_TIMEOUT_SECONDS
     assert not said.get("failed") and said["changed"] is False
     assert said["reason"].endswith(".") and "\n" not in said["reason"]
     return said
@@ -82,9 +83,9 @@ def test_a_place_that_cannot_be_written_has_no_say_in_the_verdict(host: Any, clo
         ("crashing_and_started_again", "fail", ""),
         ("internal_error", "fail", "never healthy"),
         ("no_json", "fail", "never healthy"),
-        ("hanging", "error", "no whole answer"),
-        ("hanging_later", "error", "no whole answer"),
-        ("dripping", "error", "no whole answer"),
+        ("hanging", "error", "no whole response"),
+        ("hanging_later", "error", "no whole response"),
+        ("dripping", "error", "no whole response"),
         ("no_http", "error", "no HTTP response"),
         ("internal_error_now_and_then", "inconclusive", "in a row"),
         ("slow", "inconclusive", "in a row"),
@@ -122,20 +123,20 @@ def test_an_instance_that_listens_late_passes(host: Any, clock: Any) -> None:
 def test_a_gate_that_could_not_measure_looks_again_and_the_last_look_counts(
     host: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, looks = gate_code.judge, []
+    real, attempts = gate_run.reach_verdict, []
 
-    def judge(*arguments: Any, **more: Any) -> Any:
-        looks.append(arguments)
-        if len(looks) == 4:
+    def reach_verdict(*arguments: Any, **more: Any) -> Any:
+        attempts.append(arguments)
+        if len(attempts) == 4:
             host.start(RELEASE)
         return real(*arguments, **more)
 
-    monkeypatch.setattr(gate_code, "judge", judge)
+    monkeypatch.setattr(gate_run, "reach_verdict", reach_verdict)
     given = {"release": RELEASE, "healthy_seconds": 0.3, "deadline": 5.0, "interval": 0.05}
     assert host.run("gate", **{**given, "deadline": 0.5}, attempts=2)["verdict"] == "error"
-    assert len(looks) == 2
+    assert len(attempts) == 2
     assert host.run("gate", **{**given, "deadline": 3.0}, attempts=20)["verdict"] == "pass"
-    assert len(looks) == 4
+    assert len(attempts) == 4
     host.fails("gate", "invalid_input", release=RELEASE, attempts=0)
 
 
@@ -178,7 +179,7 @@ def test_an_instance_that_was_stopped_because_its_promotion_was_taken_back_has_n
 
     clock.after(0.3, guard)
     said = gate(host, clock)
-    assert (said["verdict"], said["reason"]) == ("error", "The promotion was taken back while the gate looked.")
+    assert (said["verdict"], said["reason"]) == ("error", "The promotion was reverted while the gate ran.")
 
 
 def test_an_instance_that_dies_while_its_promotion_goes_on_fails(host: Any, clock: Any) -> None:

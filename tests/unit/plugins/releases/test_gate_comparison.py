@@ -151,7 +151,7 @@ def test_without_traffic_and_probes_nothing_is_proven(host: Any) -> None:
     start_both(host)
     said = gate(host, probes=[], deadline=1.5)
     assert said["verdict"] == "inconclusive", said
-    assert "counted too little for its error rate" in said["reason"]
+    assert "has too few samples for its error rate" in said["reason"]
 
 
 def test_a_release_whose_metrics_cannot_be_read_could_not_be_judged(host: Any) -> None:

@@ -6,7 +6,7 @@ import base64
 from typing import Any
 
 import pytest
-from ansible_collections.mobius.dhash.plugins.module_utils.gate import matches
+from ansible_collections.mobius.dhash.plugins.module_utils.gate.probes import matches
 
 RELEASE = "1.2.0-0123456789ab"
 HASH = {"name": "three bytes", "method": "POST", "path": "/v1/hash", "body_base64": base64.b64encode(b"abc").decode()}

@@ -105,7 +105,7 @@ def test_a_bundle_for_another_python_or_platform_is_refused_before_it_is_sent(
 
 def test_a_host_without_that_python_is_refused(host: Any, make_bundle: MakeBundle) -> None:
     given = {**arguments(make_bundle()), "python": "/nonexistent/python3"}
-    assert "no Python" in host.fails("release", "bundle_platform", **given)
+    assert "no working Python" in host.fails("release", "bundle_platform", **given)
 
 
 @pytest.mark.parametrize("check", [True, False])

@@ -1,0 +1,111 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What a gate has measured so far, and the forms in which it is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..comparison import Comparison
+from .settings import GateSettings
+
+
+class GateFailedError(Exception):
+    """The instance proved itself bad; the message is the reason."""
+
+
+@dataclass
+class Measurements:
+    """All samples of one gate. A streak is a row of good samples without an interruption."""
+
+    samples: int = 0
+    errors: int = 0
+    unhealthy: int = 0
+    probes: int = 0
+    statuses: dict[str, int] = field(default_factory=dict)
+    response_ms: list[float] = field(default_factory=list)
+    streak_since: float | None = None
+    streak_samples: int = 0
+    streak_seconds: float = 0.0
+    longest_seconds: float = 0.0
+    pid: int | None = None
+    state: str | None = None
+    last_problem: str | None = None
+    is_silent: bool = False  # whether the last sample got no response
+    comparisons: list[Comparison] = field(default_factory=list)
+    metrics_problem: str | None = None  # why the last reading of the new instance's metrics failed
+    reference_lost: str | None = None  # why the old release is no longer compared with
+    series: list[dict[str, Any]] = field(default_factory=list)
+
+    def add_healthy(self, started: float, ended: float) -> None:
+        """Extend the streak by a good sample."""
+        if self.streak_since is None:
+            self.streak_since, self.streak_samples = started, 0
+        self.streak_samples += 1
+        self.streak_seconds = ended - self.streak_since
+        self.longest_seconds = max(self.longest_seconds, self.streak_seconds)
+        self.is_silent = False
+
+    def end_streak(self, problem: str) -> None:
+        """End the streak: the instance responded, but was not healthy."""
+        self._end_streak(problem, is_silent=False)
+        self.unhealthy += 1
+
+    def add_silence(self, error: Exception) -> None:
+        """End the streak: no whole response came."""
+        self._end_streak(f"it gave no response ({type(error).__name__}: {error})", is_silent=True)
+        self.errors += 1
+
+    def _end_streak(self, problem: str, *, is_silent: bool) -> None:
+        self.streak_since, self.streak_samples, self.streak_seconds = None, 0, 0.0
+        self.last_problem, self.is_silent = problem, is_silent
+
+    def add_to_series(self, elapsed: float) -> None:
+        """Keep the figures of the last sample, for charts; `elapsed` seconds since the gate began."""
+        self.series.append(
+            {
+                "at": round(elapsed, 2),
+                "health_ms": round(self.response_ms[-1], 1) if self.response_ms else None,
+                "well": self.streak_since is not None,
+                "signals": {
+                    one.signal.name: [None if figure is None else round(figure, 6) for figure in (one.new, one.old)]
+                    for one in self.comparisons
+                },
+            }
+        )
+
+    def progress(self, elapsed: float, settings: GateSettings) -> dict[str, Any]:
+        """The figures that are shown while the gate runs; times in seconds, signals as in the evidence."""
+        return {
+            "elapsed": round(elapsed, 2),
+            "deadline": settings.deadline,
+            "wanted": settings.healthy_seconds,
+            "healthy": round(self.streak_seconds, 2),
+            "samples": self.samples,
+            "signals": [one.as_dict() for one in self.comparisons],
+        }
+
+    def evidence(self, reference: Mapping[str, Any] | None) -> dict[str, Any]:
+        """The evidence for the verdict, for people and for the record of the run."""
+        times = sorted(self.response_ms)
+        values = {
+            "statuses": self.statuses,
+            "unhealthy": self.unhealthy,
+            "errors": self.errors,
+            "probes": self.probes,
+            "pid": self.pid,
+            "state": self.state,
+            "health_ms_p50": round(times[len(times) // 2], 1) if times else None,
+            "health_ms_max": round(times[-1], 1) if times else None,
+            "reference": reference,
+            "reference_lost": self.reference_lost,
+            "signals": [one.as_dict() for one in self.comparisons],
+        }
+        return {
+            "samples": self.samples,
+            "healthy_seconds": round(self.longest_seconds, 2),
+            "values": values,
+            "series": self.series,
+        }

@@ -1,0 +1,140 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Probes: requests whose responses are known."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import MobiusError
+from .requests import NO_PROCESS_ERRORS, NO_RESPONSE_ERRORS, NotRunningError, Request
+
+PROBE_SPEC: dict[str, dict[str, Any]] = {
+    "name": {"type": "str", "required": True},
+    "method": {"type": "str", "default": "GET", "choices": ["GET", "POST"]},
+    "path": {"type": "str", "required": True},
+    "content_type": {"type": "str"},
+    "body_base64": {"type": "str"},
+    "status": {"type": "int", "default": 200},
+    "json": {"type": "dict"},
+}
+EXCERPT_MAX_CHARS = 300
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One request and its expected response: the status and, unless None, a part of the JSON object."""
+
+    name: str
+    method: str
+    path: str
+    content_type: str | None
+    body: bytes | None
+    status: int
+    json: Mapping[str, Any] | None
+
+    @classmethod
+    def parse(cls, value: Mapping[str, Any]) -> Probe:
+        """From an argument of a module that `PROBE_SPEC` has checked.
+
+        Raises:
+            MobiusError: `invalid_input` for an invalid path or a body that is not base64.
+        """
+        name = value["name"]
+        if not value["path"].startswith("/") or any(character.isspace() for character in value["path"]):
+            raise MobiusError("invalid_input", f"The probe {name!r} has the invalid path {value['path']!r}.")
+        encoded = value.get("body_base64")
+        try:
+            body = None if encoded is None else base64.b64decode(encoded, validate=True)
+        except (binascii.Error, ValueError):
+            raise MobiusError("invalid_input", f"The probe {name!r} has a body_base64 that is not base64.") from None
+        return cls(
+            name, value["method"], value["path"], value.get("content_type"), body, value["status"], value.get("json")
+        )
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A probe whose response is not the expected one."""
+
+    name: str
+    expected: Any
+    actual: Any
+
+    def sentence(self) -> str:
+        """The sentence for people: which probe, the expected and the actual response."""
+        return f"The probe {self.name!r} expected {format_json(self.expected)} and got {format_json(self.actual)}."
+
+    def as_dict(self) -> dict[str, Any]:
+        """The mismatch as the module `probe` returns it."""
+        return {"name": self.name, "wanted": self.expected, "got": self.actual}
+
+
+def send_probe(request: Request, probe: Probe, timeout: float) -> Mismatch | None:
+    """Send one probe; None when the response is the expected one.
+
+    Raises:
+        OSError, http.client.HTTPException: no whole response came within `timeout` seconds.
+    """
+    status, _, body = request(probe.method, probe.path, probe.body, probe.content_type, timeout)
+    if status != probe.status:
+        return Mismatch(probe.name, {"status": probe.status}, {"status": status, "body": excerpt(body)})
+    if probe.json is None:
+        return None
+    try:
+        response = json.loads(body)
+    except ValueError:
+        return Mismatch(probe.name, dict(probe.json), excerpt(body))
+    if not isinstance(response, dict):
+        return Mismatch(probe.name, dict(probe.json), response)
+    wrong = {
+        key: value for key, value in probe.json.items() if key not in response or not matches(value, response[key])
+    }
+    return Mismatch(probe.name, wrong, {key: response.get(key) for key in wrong}) if wrong else None
+
+
+def require_response(request: Request, probe: Probe, release: str, timeout: float) -> Mismatch | None:
+    """`send_probe` to an instance that must respond.
+
+    Raises:
+        NotRunningError: there is no process behind the socket.
+        MobiusError: `instance_not_ready` without a response in time, `instance_failed` for a broken one.
+    """
+    try:
+        return send_probe(request, probe, timeout)
+    except TimeoutError:
+        raise MobiusError(
+            "instance_not_ready", f"{release} did not respond to the probe {probe.name!r} within {timeout:g} s."
+        ) from None
+    except NO_PROCESS_ERRORS:
+        raise NotRunningError(release) from None
+    except NO_RESPONSE_ERRORS as error:
+        reason = f"{release} broke off its response to the probe {probe.name!r} ({type(error).__name__}: {error})."
+        raise MobiusError("instance_failed", reason) from None
+
+
+def matches(expected: Any, actual: Any) -> bool:
+    """Whether `actual` holds `expected`: objects by the expected keys, all else by equality; true is not 1."""
+    if isinstance(expected, dict):
+        return isinstance(actual, dict) and all(
+            key in actual and matches(value, actual[key]) for key, value in expected.items()
+        )
+    if isinstance(expected, list):
+        return isinstance(actual, list) and len(expected) == len(actual) and all(map(matches, expected, actual))
+    return isinstance(expected, bool) == isinstance(actual, bool) and bool(expected == actual)
+
+
+def format_json(value: Any) -> str:
+    """A value as JSON, shortened."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return text if len(text) <= EXCERPT_MAX_CHARS else f"{text[: EXCERPT_MAX_CHARS - 3]}..."
+
+
+def excerpt(body: bytes, size: int = EXCERPT_MAX_CHARS) -> str:
+    """The beginning of a response, as text."""
+    return body[:EXCERPT_MAX_CHARS].decode("utf-8", "replace")[:size]

@@ -1,0 +1,56 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Requests to the admin socket of one instance, each with a time limit for its whole response."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import signal
+from collections.abc import Callable, Iterator, Mapping
+
+from ..errors import MobiusError
+from ..host.config import Host
+from ..host.instance import admin_request
+
+# (method, path, body, content type, time-out in seconds) -> (status, headers, body), as host.instance.admin_request
+Request = Callable[[str, str, "bytes | None", "str | None", float], "tuple[int, Mapping[str, str], bytes]"]
+
+NO_RESPONSE_ERRORS = (OSError, http.client.HTTPException)  # raised by a request without a whole response
+NO_PROCESS_ERRORS = (FileNotFoundError, ConnectionRefusedError)  # of these: there is no process behind the socket
+RESPONSE_TIMEOUT_SECONDS = 2.0  # of one request of the gate; a health check that takes longer is useless
+
+
+class NotRunningError(MobiusError):
+    """There is no process behind the admin socket of the release."""
+
+    def __init__(self, release: str) -> None:
+        super().__init__("instance_failed", f"The instance of {release} is not running: its admin socket refuses.")
+
+
+def instance_requests(host: Host, release: str) -> Request:
+    """The function that sends requests to the admin socket of the instance of a release."""
+
+    def request(
+        method: str, path: str, body: bytes | None, content_type: str | None, timeout: float
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        with _time_limit(timeout):
+            return admin_request(host, release, method, path, body, content_type, timeout)
+
+    return request
+
+
+@contextlib.contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Limit the time of a whole response; the time-out of a socket limits only each part of it."""
+
+    def raise_timeout(*_: object) -> None:
+        raise TimeoutError(f"no whole response within {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, raise_timeout)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -1,0 +1,99 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""One sample of the gate: the health of the instance, its process, and the next probe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from .measurements import GateFailedError, Measurements
+from .probes import Probe, excerpt, format_json, send_probe
+from .requests import NO_PROCESS_ERRORS, NO_RESPONSE_ERRORS, RESPONSE_TIMEOUT_SECONDS, Request
+
+_HEALTHY_STATUSES = ("pass", "warn")
+
+
+def take_sample(
+    request: Request,
+    release: str,
+    health_path: str,
+    probes: Iterator[Probe],
+    measured: Measurements,
+    clock: Callable[[], float],
+) -> None:
+    """Take one sample. The deadline of the gate does not cut it short, since that would look like a missing response.
+
+    Raises:
+        GateFailedError: the instance proved itself bad.
+    """
+    measured.samples += 1
+    started = clock()
+    try:
+        status, _, body = request("GET", health_path, None, None, RESPONSE_TIMEOUT_SECONDS)
+        measured.response_ms.append((clock() - started) * 1000)
+        problem = _read_health(status, body, release, measured)
+        _require_same_process(request, release, measured)
+        if problem is not None:
+            measured.end_streak(problem)
+            return
+        probe = next(probes, None)
+        if probe is not None:
+            measured.probes += 1
+            mismatch = send_probe(request, probe, RESPONSE_TIMEOUT_SECONDS)
+            if mismatch is not None:
+                raise GateFailedError(mismatch.sentence())
+    except NO_RESPONSE_ERRORS as error:
+        if isinstance(error, NO_PROCESS_ERRORS) and measured.statuses:
+            raise GateFailedError(f"The process of {release} is gone: its admin socket refuses ({error}).") from None
+        measured.add_silence(error)
+    else:
+        measured.add_healthy(started, clock())
+
+
+def _read_health(status: int, body: bytes, release: str, measured: Measurements) -> str | None:
+    """The problem with a health response that may pass; None for a healthy one.
+
+    Raises:
+        GateFailedError: the instance reports that it is not healthy, or that it is another release.
+    """
+    try:
+        health = json.loads(body)
+    except ValueError:
+        health = None
+    reported = health.get("status") if isinstance(health, dict) else None
+    key = reported if isinstance(reported, str) else f"HTTP {status}"
+    measured.statuses[key] = measured.statuses.get(key, 0) + 1
+    if reported == "fail":
+        raise GateFailedError(f"{release} reports that it is not healthy: {_failed_checks(health)}.")
+    if isinstance(health, dict) and health.get("releaseId") not in (None, release):
+        raise GateFailedError(f"The instance behind the admin socket of {release} is {health['releaseId']!r}.")
+    if status != 200 or reported not in _HEALTHY_STATUSES:
+        return f"its health answered {status} with {excerpt(body, 120)!r}"
+    return None
+
+
+def _failed_checks(health: Mapping[str, Any]) -> str:
+    checks = health.get("checks")
+    if isinstance(checks, dict):
+        failed = {name: value for name, value in checks.items() if '"fail"' in json.dumps(value)}
+        if failed:
+            return format_json(failed)
+    return format_json(health.get("output") or health.get("status"))
+
+
+def _require_same_process(request: Request, release: str, measured: Measurements) -> None:
+    """Raise `GateFailedError` when another process responds than before: the first one died and was restarted."""
+    status, _, body = request("GET", "/admin/state", None, None, RESPONSE_TIMEOUT_SECONDS)
+    try:
+        state = json.loads(body) if status == 200 else None
+    except ValueError:
+        state = None
+    if not isinstance(state, dict):
+        return
+    measured.state = state.get("state")
+    pid = state.get("pid")
+    if measured.pid is not None and pid != measured.pid:
+        raise GateFailedError(f"The process of {release} died: {pid} responds in place of {measured.pid}.")
+    measured.pid = pid

@@ -1,0 +1,141 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The verdict of the gate on a release that has begun to serve."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Any
+
+from .measurements import GateFailedError, Measurements
+from .requests import Request
+from .sampling import take_sample
+from .settings import GateSettings
+from .side_by_side import SideBySide
+
+
+@dataclass(frozen=True)
+class GateVerdict:
+    """The verdict, its reason in one sentence, and the evidence."""
+
+    verdict: str
+    reason: str
+    evidence: dict[str, Any]
+
+
+def reach_verdict(
+    request: Request,
+    release: str,
+    health_path: str,
+    settings: GateSettings,
+    *,
+    read_reference: Callable[[], Any] = lambda: None,
+    request_old: Request | None = None,
+    is_ended: Callable[[], bool] = lambda: False,
+    report_progress: Callable[[Mapping[str, Any]], None] = lambda _: None,
+    clock: Callable[[], float] | None = None,
+    sleep: Callable[[float], None] | None = None,
+) -> GateVerdict:
+    """Sample the instance until it was healthy long enough, proved itself bad, or the deadline has passed.
+
+    With signals, both instances are sent as many more probes as their traffic lacks samples, so that quiet hours of a
+    service do not decide; a healthy window with too few samples is inconclusive.
+
+    The sample that is under way at the deadline is completed; that takes at most three times
+    `RESPONSE_TIMEOUT_SECONDS`.
+
+    Args:
+        request: sends one request to the admin socket of the instance.
+        release: the release that must respond.
+        read_reference: reads the health of the confirmed release, for the evidence.
+        request_old: sends one request to the confirmed release; None when there is none to compare with. One that does
+            not respond is no longer compared with: it must not block its successor.
+        is_ended: whether the promotion was reverted meanwhile: a stopped instance then proves nothing.
+        report_progress: receives the figures after each sample; does not affect the verdict.
+        clock, sleep: monotonic seconds, and waiting; by default those of the machine.
+
+    Returns:
+        `pass`: healthy, with good probes, for `healthy_seconds` in a row.
+        `fail`: it reported so itself, answered a probe wrongly, responds as another release, its process died, or a
+            signal is over its limit: a rate at once, a quantile of times when it still is at the deadline.
+        `error`: at the deadline it did not respond, or its promotion was reverted before it could fail, or its metrics
+            could not be read.
+        `inconclusive`: at the deadline it was healthy, but not long enough in a row, or with too few samples.
+    """
+    clock, sleep = clock or time.monotonic, sleep or time.sleep
+    measured = Measurements()
+    probes = cycle(settings.probes) if settings.probes else iter(())
+    before = read_reference()
+    side_by_side = SideBySide(request, request_old, settings)
+    began = clock()
+    deadline = began + settings.deadline
+    try:
+        while (started := clock()) < deadline:
+            take_sample(request, release, health_path, probes, measured, clock)
+            if settings.signals and not measured.is_silent:
+                side_by_side.measure(release, measured, probes)
+            measured.add_to_series(clock() - began)
+            report_progress(measured.progress(clock() - began, settings))
+            if _has_passed(settings, measured):
+                verdict = "pass"
+                reason = (
+                    f"{release} was healthy for {measured.streak_seconds:.1f} s in a row,"
+                    f" {measured.streak_samples} samples."
+                )
+                break
+            sleep(max(0.0, min(started + settings.interval, deadline) - clock()))
+        else:
+            verdict, reason = _decide_at_deadline(release, settings, measured)
+    except GateFailedError as error:
+        verdict, reason = "fail", str(error)
+    if verdict == "fail" and is_ended():
+        verdict, reason = "error", "The promotion was reverted while the gate ran."
+    return GateVerdict(
+        verdict, reason, measured.evidence({"before": before, "after": read_reference()} if before else None)
+    )
+
+
+def _has_passed(settings: GateSettings, measured: Measurements) -> bool:
+    return (
+        measured.streak_seconds >= settings.healthy_seconds
+        and measured.streak_samples >= settings.required_samples
+        and _are_signals_good(settings, measured)
+    )
+
+
+def _are_signals_good(settings: GateSettings, measured: Measurements) -> bool:
+    """Whether every signal has enough samples and none is over its limit. Without measurements, none is good."""
+    if not settings.signals:
+        return True
+    return (
+        measured.metrics_problem is None
+        and len(measured.comparisons) == len(settings.signals)
+        and not any(one.missing_samples or one.over for one in measured.comparisons)
+    )
+
+
+def _decide_at_deadline(release: str, settings: GateSettings, measured: Measurements) -> tuple[str, str]:
+    within = f"within {settings.deadline:g} s"
+    if measured.is_silent:
+        return "error", f"{release} could not be measured {within}: {measured.last_problem}."
+    if not measured.longest_seconds and measured.last_problem:
+        return "fail", f"{release} was never healthy {within}: {measured.last_problem}."
+    if settings.signals and measured.metrics_problem is not None:
+        return "error", f"{release} could not be measured {within}: {measured.metrics_problem}."
+    if worse := [one for one in measured.comparisons if one.over and not one.missing_samples]:
+        return "fail", f"{worse[0].sentence(release)}, {within}."
+    if incomplete := [one for one in measured.comparisons if one.missing_samples]:
+        one = incomplete[0]
+        return (
+            "inconclusive",
+            f"{release} has too few samples for its {one.signal.name} {within}: {one.new_samples}, and "
+            f"{one.old_samples} of the previous release; {one.signal.samples} are required.",
+        )
+    return (
+        "inconclusive",
+        f"{release} was healthy for {measured.longest_seconds:.1f} s in a row {within}, with {measured.samples} "
+        f"samples; {settings.healthy_seconds:g} s and {settings.required_samples} samples in a row are required.",
+    )
