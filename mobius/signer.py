@@ -12,17 +12,17 @@ import tempfile
 from pathlib import Path
 
 BUNDLE = "mobius-bundle"
-"""The namespace of a bundle's signature: it is part of what is signed, so one made for another purpose is none."""
-_NOISE = "invalid key"  # what ssh-keygen says of each entry of the list that it passes over
-_SECONDS = 30
+"""The namespace of a bundle's signature. It is signed as well, so a signature for another purpose is not valid."""
+_SKIPPED_ENTRY = "invalid key"  # the end of ssh-keygen's line about an entry of the list that it skips
+_TIMEOUT_SECONDS = 30
 
 
-class NotSigned(ValueError):  # noqa: N818 - it says what the signature is
-    """The signature is none of an allowed signer; the message is ssh-keygen's word on it, without a full stop."""
+class NotSigned(ValueError):  # noqa: N818 - the state of a signature
+    """No allowed signer made the signature; the message is the reason of ssh-keygen, without a full stop."""
 
 
 def bundle_message(sha256: str) -> bytes:
-    """What is signed of a bundle: the SHA-256 of its file in hex, and a newline."""
+    """The signed message of a bundle: the SHA-256 of its file in hex, and a newline."""
     return f"{sha256}\n".encode()
 
 
@@ -30,29 +30,30 @@ def who_signed(signature: str, namespace: str, message: bytes, signers: Path | s
     """The principal of the first entry of `signers` that has the key.
 
     Raises:
-        NotSigned: the signature is none, is of something else or for another purpose, or its key is none that may
-            sign for this purpose now.
-        FileNotFoundError: there is no ssh-keygen.
+        NotSigned: the signature is malformed, of another message or for another purpose, or its key may not sign for
+            this purpose now.
+        FileNotFoundError: ssh-keygen is not installed.
     """
     with tempfile.NamedTemporaryFile(suffix=".sig") as stream:
         stream.write(signature.encode(errors="replace"))
         stream.flush()
-        given = ["-f", str(signers), "-s", stream.name]
-        who = _ask(["find-principals", *given], b"", str(signers)).split("\n")[0].strip()
-        _ask(["verify", *given, "-I", who, "-n", namespace], message, str(signers))
-    return who
+        files = ["-f", str(signers), "-s", stream.name]
+        principal = _run_ssh_keygen(["find-principals", *files], b"", str(signers)).split("\n")[0].strip()
+        _run_ssh_keygen(["verify", *files, "-I", principal, "-n", namespace], message, str(signers))
+    return principal
 
 
-def _ask(arguments: list[str], message: bytes, signers: str) -> str:
+def _run_ssh_keygen(arguments: list[str], message: bytes, signers: str) -> str:
     try:
         done = subprocess.run(
-            ["ssh-keygen", "-Y", *arguments], input=message, capture_output=True, timeout=_SECONDS, check=False
+            ["ssh-keygen", "-Y", *arguments], input=message, capture_output=True, timeout=_TIMEOUT_SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
         raise NotSigned("ssh-keygen did not answer in time") from None
     if done.returncode == 0:
         return done.stdout.decode(errors="replace")
-    said = [line.strip() for line in done.stderr.decode(errors="replace").splitlines() if not line.endswith(_NOISE)]
-    # an entry is called `<file>:<line>: …`, and of one that is too old or too new the time of asking is told
-    first = (said or ["ssh-keygen gave no reason"])[0].replace(f"{signers}:", "entry ").split(": verify time")[0]
+    lines = done.stderr.decode(errors="replace").splitlines()
+    reasons = [line.strip() for line in lines if not line.endswith(_SKIPPED_ENTRY)]
+    # an entry is named `<file>:<line>: …`; the line about one that is not valid now ends with the present time
+    first = (reasons or ["ssh-keygen gave no reason"])[0].replace(f"{signers}:", "entry ").split(": verify time")[0]
     raise NotSigned(first.rstrip("."))

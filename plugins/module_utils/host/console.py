@@ -104,7 +104,7 @@ def _guard(executor: Executor, _: argparse.Namespace) -> int:
     while True:
         pending = read_pending(executor.host)
         if pending and is_live(read_activation(executor.host), pending, executor.clock(), executor.boot()):
-            time.sleep(max(0.0, min(GUARD_POLL_SECONDS, pending.deadline - executor.clock())))
+            executor.sleep(max(0.0, min(GUARD_POLL_SECONDS, pending.deadline - executor.clock())))
             continue
         # also when nothing is pending: it finishes what a killed guard left
         plan = executor.run(lambda observed: plan_guard(observed, executor.actor))

@@ -51,6 +51,7 @@ class Executor:
     actor: Actor
     systemd: Systemd = field(default_factory=Systemd)
     clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
     boot: Callable[[], str] = boot_id
     start_timeout: float | None = None  # seconds, instead of the host's
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import time
 
 from ..errors import MobiusError
 from . import triggers
@@ -56,7 +55,7 @@ def watch_window(
                     print(plan.note)
                     raise MobiusError("rolled_back", f"{release} {reason}, so this host rolled back.")
         remaining = window.until - executor.clock()
-        time.sleep(min(settings.interval, remaining) if remaining > 0 else settings.interval)
+        executor.sleep(min(settings.interval, remaining) if remaining > 0 else settings.interval)
 
 
 def _is_leased(executor: Executor) -> bool:

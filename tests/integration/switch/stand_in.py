@@ -1,6 +1,6 @@
 """A second service, in the standard library alone: what a service must do so that mobius-host can switch it.
 
-It takes the public socket from systemd, answers on its admin socket, serves or stands by as it is told, and finishes its
+It takes the public socket from systemd, answers on its admin socket, serves or stands by on request, and finishes its
 connections before it ends. `behaviour.json` beside it makes a release that is broken in one way.
 """
 

@@ -33,7 +33,7 @@ def noted(machine: Any) -> Iterator[Any]:
     machine.shell(f"rm -f {DATABASE}* /var/lib/stand-in/index/large /var/backups/stand-in/stand-in-*")
 
 
-def test_clients_hear_503_while_the_data_goes_back_and_none_of_them_fails(noted: Any) -> None:
+def test_clients_get_503_while_the_data_is_restored_and_none_of_them_fails(noted: Any) -> None:
     predicted = noted.module("restore", "--check", id=noted.backup, writes=WRITES)
     with noted.load() as load:
         done = noted.module("restore", id=noted.backup, writes=WRITES)

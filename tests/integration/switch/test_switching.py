@@ -163,7 +163,7 @@ def test_an_instance_that_is_killed_again_and_again_keeps_its_socket(machine: An
     machine.host("rollback")
 
 
-def test_a_host_that_boots_with_a_damaged_truth_serves_as_soon_as_it_is_repaired(machine: Any) -> None:
+def test_a_host_that_boots_with_a_damaged_activation_record_serves_as_soon_as_it_is_repaired(machine: Any) -> None:
     machine.serve_from("1.0.0")
     truth = "/opt/stand-in/activation.json"
     machine.shell(f"cp {truth} /root/truth; echo '{{' > {truth}")

@@ -72,7 +72,7 @@ def baseline(machine: Any, version: str) -> None:
     ],
     ids=["unhealthy", "one request in twenty", "slow", "leak"],
 )
-def test_a_release_that_breaks_after_its_promotion_is_gone_back_from_for_the_reason_it_gives(
+def test_a_release_that_breaks_after_its_promotion_is_rolled_back_with_its_reason(
     watched: Any, version: str, why: str
 ) -> None:
     watched.serve_from("1.0.0")
@@ -92,7 +92,7 @@ def test_a_release_that_breaks_after_its_promotion_is_gone_back_from_for_the_rea
     assert why in watched.shell("journalctl --boot --unit stand-in-watch --output cat").stdout
 
 
-def test_a_good_release_is_never_gone_back_from_and_the_one_before_stops_at_the_end(watched: Any) -> None:
+def test_a_good_release_is_never_rolled_back_and_the_previous_one_stops_at_the_end(watched: Any) -> None:
     watched.serve_from("1.0.0")
     watching(watched, 12)
     baseline(watched, "1.1.0")
@@ -111,7 +111,7 @@ def test_a_good_release_is_never_gone_back_from_and_the_one_before_stops_at_the_
 
 
 @pytest.mark.soak
-def test_the_same_good_release_is_never_gone_back_from(watched: Any) -> None:
+def test_the_same_good_release_is_never_rolled_back(watched: Any) -> None:
     watching(watched, 8)
     with watched.load() as load:
         for _ in range(20):

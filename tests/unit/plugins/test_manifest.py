@@ -133,7 +133,7 @@ def test_a_bundle_that_goes_on_after_its_end_is_refused(bundle: Path) -> None:
     refusal(bundle)
 
 
-def test_a_bundle_without_its_sha256_is_refused_where_it_is_wanted(bundle: Path) -> None:
+def test_a_bundle_without_its_sha256_is_refused_where_it_is_required(bundle: Path) -> None:
     manifest.sidecar(bundle).unlink()
     manifest.read_bundle(bundle)
     with pytest.raises(ManifestError, match="is missing"):

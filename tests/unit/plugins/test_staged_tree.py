@@ -41,7 +41,7 @@ def releases(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_staged_release_is_whole_and_says_what_it_is(bundle: Path, releases: Path) -> None:
+def test_a_staged_release_is_intact_and_records_what_it_is(bundle: Path, releases: Path) -> None:
     release = staged_tree.stage(bundle, releases)
     folder = releases / release
     assert [path.name for path in releases.iterdir()] == [release]
@@ -82,14 +82,14 @@ def test_staging_twice_changes_nothing(bundle: Path, releases: Path) -> None:
 def test_two_runs_that_stage_the_same_release_at_once_both_succeed(bundle: Path, releases: Path) -> None:
     program = f"{IMPORT}; print(staged_tree.stage({str(bundle)!r}, {str(releases)!r}))"
     runs = [subprocess.Popen([sys.executable, "-c", program], cwd=CHECKOUT, stdout=subprocess.PIPE) for _ in range(4)]
-    said = [run.communicate()[0] for run in runs]
+    outputs = [run.communicate()[0] for run in runs]
     assert [run.returncode for run in runs] == [0] * 4
-    assert len(set(said)) == 1
-    assert [path.name for path in releases.iterdir()] == [said[0].decode().strip()]
+    assert len(set(outputs)) == 1
+    assert [path.name for path in releases.iterdir()] == [outputs[0].decode().strip()]
 
 
 @pytest.mark.parametrize("taken_before", ["os.open", "fcntl.flock"])
-def test_a_folder_that_another_run_takes_for_a_leftover_is_made_again(
+def test_a_folder_that_another_run_removes_as_a_leftover_is_made_again(
     bundle: Path, releases: Path, monkeypatch: pytest.MonkeyPatch, taken_before: str
 ) -> None:
     module, name = {"os.open": (os, "open"), "fcntl.flock": (fcntl, "flock")}[taken_before]
@@ -116,7 +116,7 @@ def test_a_bundle_of_another_service_is_refused(bundle: Path, releases: Path) ->
     assert list(releases.iterdir()) == []
 
 
-def test_a_damaged_release_is_refused_and_replaced_only_when_asked(bundle: Path, releases: Path) -> None:
+def test_a_damaged_release_is_refused_and_replaced_only_on_request(bundle: Path, releases: Path) -> None:
     release = staged_tree.stage(bundle, releases)
     (releases / release / "tree/lib.so").write_bytes(b"other")
     with pytest.raises(ManifestError, match=r"damaged: changed tree/lib.so"):
@@ -170,7 +170,7 @@ def test_a_disk_that_becomes_full_leaves_nothing_visible(bundle: Path, tmp_path:
     assert (done.stdout, done.stderr) == ("True []\n", "")
 
 
-def test_the_space_that_is_asked_for_is_what_staging_takes(bundle: Path, releases: Path) -> None:
+def test_the_required_space_is_what_staging_takes(bundle: Path, releases: Path) -> None:
     read = manifest.read_bundle(bundle).manifest
     folder = releases / staged_tree.stage(bundle, releases)
     taken = sum(-(-path.stat().st_size // 4096) * 4096 for path in [folder, *folder.rglob("*")])
@@ -239,7 +239,7 @@ def _linked(folder: Path) -> None:
         ),
     ],
 )
-def test_each_difference_from_what_was_built_is_found(
+def test_each_difference_from_what_was_built_is_reported(
     bundle: Path, releases: Path, damage: Callable[[Path], None], found: list[str]
 ) -> None:
     folder = releases / staged_tree.stage(bundle, releases)
@@ -254,14 +254,14 @@ def test_byte_code_beside_the_sources_is_a_difference(bundle: Path, releases: Pa
     assert any(problem.startswith("extra tree/app/__pycache__/") for problem in staged_tree.verify_tree(folder))
 
 
-def test_a_release_that_was_renamed_is_found(bundle: Path, releases: Path) -> None:
+def test_a_renamed_release_is_reported(bundle: Path, releases: Path) -> None:
     folder = releases / staged_tree.stage(bundle, releases)
     other = folder.rename(releases / "1.2.0-000000000000")
     assert len(staged_tree.verify_tree(other)) == 1
     assert staged_tree.verify_tree(other)[0].startswith("changed release.json: it names the release '1.2.0-")
 
 
-def test_a_tree_changed_together_with_its_manifest_is_found(bundle: Path, releases: Path) -> None:
+def test_a_tree_changed_together_with_its_manifest_is_reported(bundle: Path, releases: Path) -> None:
     folder = releases / staged_tree.stage(bundle, releases)
     (folder / "tree/lib.so").write_bytes(b"evil")
     read = manifest.read_bundle(bundle).manifest

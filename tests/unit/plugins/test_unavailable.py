@@ -95,7 +95,7 @@ def test_after_the_signal_new_clients_wait_for_the_release(listener, lock):
     assert process.wait(20) == 0
 
 
-def test_without_a_socket_it_says_who_starts_it(lock):
+def test_without_a_socket_it_fails_with_a_sentence(lock):
     lock.touch()
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(lock)],

@@ -114,14 +114,14 @@ class HostFolder:
     def run(self, name: str, *, check: bool = False, **arguments: Any) -> dict[str, Any]:
         """Run a module and return what it answers."""
         module = importlib.import_module(f"ansible_collections.mobius.dhash.plugins.modules.{name}")
-        given = {
+        parameters = {
             "service": "mobius-dhash",
             "config_dir": str(self.config_dir),
             **arguments,
             "_ansible_check_mode": check,
         }
         self.capsys.readouterr()
-        with patch_module_args(given), pytest.raises(SystemExit) as left:
+        with patch_module_args(parameters), pytest.raises(SystemExit) as left:
             module.main()
         answer: dict[str, Any] = json.loads(self.capsys.readouterr().out)
         assert bool(left.value.code) == bool(answer.get("failed"))

@@ -28,19 +28,19 @@ def gate(host: Any, clock: Any, deadline: float = 1.2, **arguments: Any) -> dict
     """A verdict on RELEASE within a short deadline, which the gate may pass by no more than three answers."""
     started = clock.now
     settings = {"healthy_seconds": 0.6, "deadline": deadline, "interval": 0.05, **arguments}
-    said: dict[str, Any] = host.run("gate", release=RELEASE, **settings)
+    result: dict[str, Any] = host.run("gate", release=RELEASE, **settings)
     assert clock.now - started < deadline + 3 * RESPONSE_TIMEOUT_SECONDS
-    assert not said.get("failed") and said["changed"] is False
-    assert said["reason"].endswith(".") and "\n" not in said["reason"]
-    return said
+    assert not result.get("failed") and result["changed"] is False
+    assert result["reason"].endswith(".") and "\n" not in result["reason"]
+    return result
 
 
 @pytest.mark.parametrize("behaviour", ["well", "warning"])
-def test_an_instance_that_is_well_passes(host: Any, clock: Any, behaviour: str) -> None:
+def test_a_healthy_instance_passes(host: Any, clock: Any, behaviour: str) -> None:
     host.start(RELEASE, behaviour)
-    said = gate(host, clock)
-    assert said["verdict"] == "pass", said
-    evidence = said["evidence"]
+    result = gate(host, clock)
+    assert result["verdict"] == "pass", result
+    evidence = result["evidence"]
     assert evidence["healthy_seconds"] >= 0.6
     assert evidence["samples"] >= 6
     assert evidence["values"]["state"] == "serving"
@@ -55,20 +55,22 @@ def test_it_takes_as_long_as_it_must_be_healthy_and_no_longer(host: Any, clock: 
     assert 1.0 <= clock.now - started < 1.1
 
 
-def test_what_it_has_seen_so_far_can_be_read_while_it_looks(host: Any, clock: Any, tmp_path: Path) -> None:
+def test_its_figures_can_be_read_while_it_runs(host: Any, clock: Any, tmp_path: Path) -> None:
     host.start(RELEASE)
     path = tmp_path / "progress.json"
-    seen: list[dict[str, Any]] = []
-    clock.between.append(lambda: seen.append(json.loads(path.read_text())))
-    said = gate(host, clock, deadline=30.0, progress_file=str(path))
-    assert said["verdict"] == "pass"
-    assert len({sample["samples"] for sample in seen}) > 1, "it was not written at the end only"
-    assert [sample["elapsed"] for sample in seen] == sorted(sample["elapsed"] for sample in seen)
-    assert (seen[0]["deadline"], seen[0]["wanted"]) == (30.0, 0.6)
+    figures: list[dict[str, Any]] = []
+    clock.between.append(lambda: figures.append(json.loads(path.read_text())))
+    result = gate(host, clock, deadline=30.0, progress_file=str(path))
+    assert result["verdict"] == "pass"
+    assert len({sample["samples"] for sample in figures}) > 1, "it was not written at the end only"
+    assert [sample["elapsed"] for sample in figures] == sorted(sample["elapsed"] for sample in figures)
+    assert (figures[0]["deadline"], figures[0]["wanted"]) == (30.0, 0.6)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("progress")] == ["progress.json"]
 
 
-def test_a_place_that_cannot_be_written_has_no_say_in_the_verdict(host: Any, clock: Any, tmp_path: Path) -> None:
+def test_a_progress_file_that_cannot_be_written_does_not_affect_the_verdict(
+    host: Any, clock: Any, tmp_path: Path
+) -> None:
     host.start(RELEASE)
     assert gate(host, clock, progress_file=str(tmp_path / "missing/progress.json"))["verdict"] == "pass"
 
@@ -91,36 +93,34 @@ def test_a_place_that_cannot_be_written_has_no_say_in_the_verdict(host: Any, clo
         ("slow", "inconclusive", "in a row"),
     ],
 )
-def test_an_instance_that_is_not_well_does_not_pass(
-    host: Any, clock: Any, behaviour: str, verdict: str, why: str
-) -> None:
+def test_an_unhealthy_instance_does_not_pass(host: Any, clock: Any, behaviour: str, verdict: str, why: str) -> None:
     host.start(RELEASE, behaviour)
-    said = gate(host, clock)
-    assert (said["verdict"], why in said["reason"]) == (verdict, True), said
+    result = gate(host, clock)
+    assert (result["verdict"], why in result["reason"]) == (verdict, True), result
 
 
 def test_an_instance_that_hangs_now_and_then_is_never_healthy_long_enough(host: Any, clock: Any) -> None:
     host.start(RELEASE, "hanging_now_and_then")
-    said = gate(host, clock, deadline=5.0)
-    assert said["verdict"] in ("inconclusive", "error"), said
-    assert 0 < said["evidence"]["healthy_seconds"] < 0.6
-    assert said["evidence"]["values"]["errors"] >= 2
+    result = gate(host, clock, deadline=5.0)
+    assert result["verdict"] in ("inconclusive", "error"), result
+    assert 0 < result["evidence"]["healthy_seconds"] < 0.6
+    assert result["evidence"]["values"]["errors"] >= 2
 
 
 def test_a_hang_at_first_is_forgiven_when_it_is_healthy_long_enough_afterwards(host: Any, clock: Any) -> None:
     host.start(RELEASE, "hanging_at_first")
-    said = gate(host, clock, deadline=5.0)
-    assert (said["verdict"], said["evidence"]["values"]["errors"]) == ("pass", 1)
+    result = gate(host, clock, deadline=5.0)
+    assert (result["verdict"], result["evidence"]["values"]["errors"]) == ("pass", 1)
 
 
 def test_an_instance_that_listens_late_passes(host: Any, clock: Any) -> None:
     clock.after(0.4, lambda: host.start(RELEASE))
-    said = gate(host, clock, deadline=5.0)
-    assert said["verdict"] == "pass", said
-    assert said["evidence"]["values"]["errors"] > 0
+    result = gate(host, clock, deadline=5.0)
+    assert result["verdict"] == "pass", result
+    assert result["evidence"]["values"]["errors"] > 0
 
 
-def test_a_gate_that_could_not_measure_looks_again_and_the_last_look_counts(
+def test_a_gate_that_could_not_measure_runs_again_and_the_last_attempt_counts(
     host: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, attempts = gate_run.reach_verdict, []
@@ -132,10 +132,10 @@ def test_a_gate_that_could_not_measure_looks_again_and_the_last_look_counts(
         return real(*arguments, **more)
 
     monkeypatch.setattr(gate_run, "reach_verdict", reach_verdict)
-    given = {"release": RELEASE, "healthy_seconds": 0.3, "deadline": 5.0, "interval": 0.05}
-    assert host.run("gate", **{**given, "deadline": 0.5}, attempts=2)["verdict"] == "error"
+    parameters = {"release": RELEASE, "healthy_seconds": 0.3, "deadline": 5.0, "interval": 0.05}
+    assert host.run("gate", **{**parameters, "deadline": 0.5}, attempts=2)["verdict"] == "error"
     assert len(attempts) == 2
-    assert host.run("gate", **{**given, "deadline": 3.0}, attempts=20)["verdict"] == "pass"
+    assert host.run("gate", **{**parameters, "deadline": 3.0}, attempts=20)["verdict"] == "pass"
     assert len(attempts) == 4
     host.fails("gate", "invalid_input", release=RELEASE, attempts=0)
 
@@ -146,11 +146,11 @@ def test_a_release_that_proved_itself_bad_is_not_given_another_chance(host: Any)
 
 
 def test_no_instance_at_all_is_an_error_and_no_pass(host: Any, clock: Any) -> None:
-    said = gate(host, clock)
-    assert (said["verdict"], said["evidence"]["healthy_seconds"]) == ("error", 0.0)
+    result = gate(host, clock)
+    assert (result["verdict"], result["evidence"]["healthy_seconds"]) == ("error", 0.0)
 
 
-def test_a_killed_instance_fails_though_the_old_one_is_well(host: Any, clock: Any) -> None:
+def test_a_killed_instance_fails_though_the_old_one_is_healthy(host: Any, clock: Any) -> None:
     host.truth(OLD)
     host.start(OLD)
     process = host.start(RELEASE)
@@ -166,7 +166,7 @@ def test_a_killed_instance_fails_though_the_old_one_is_well(host: Any, clock: An
         lambda host: host.pending("1.3.0-0123456789ab", OLD),  # and another promotion has begun
     ],
 )
-def test_an_instance_that_was_stopped_because_its_promotion_was_taken_back_has_not_failed(
+def test_an_instance_that_was_stopped_because_its_promotion_was_reverted_has_not_failed(
     host: Any, clock: Any, take_back: Callable[[Any], None]
 ) -> None:
     host.truth(OLD)
@@ -178,8 +178,8 @@ def test_an_instance_that_was_stopped_because_its_promotion_was_taken_back_has_n
         host.kill(process)
 
     clock.after(0.3, guard)
-    said = gate(host, clock)
-    assert (said["verdict"], said["reason"]) == ("error", "The promotion was reverted while the gate ran.")
+    result = gate(host, clock)
+    assert (result["verdict"], result["reason"]) == ("error", "The promotion was reverted while the gate ran.")
 
 
 def test_an_instance_that_dies_while_its_promotion_goes_on_fails(host: Any, clock: Any) -> None:
@@ -187,11 +187,11 @@ def test_an_instance_that_dies_while_its_promotion_goes_on_fails(host: Any, cloc
     host.pending(RELEASE, OLD)
     process = host.start(RELEASE)
     clock.after(0.3, lambda: host.kill(process))
-    said = gate(host, clock)
-    assert (said["verdict"], "is gone" in said["reason"]) == ("fail", True), said
+    result = gate(host, clock)
+    assert (result["verdict"], "is gone" in result["reason"]) == ("fail", True), result
 
 
-def test_an_instance_that_dies_when_somebody_has_confirmed_it_fails(host: Any, clock: Any) -> None:
+def test_an_instance_that_dies_after_another_run_confirmed_it_fails(host: Any, clock: Any) -> None:
     host.truth(OLD)
     host.pending(RELEASE, OLD)
     process = host.start(RELEASE)
@@ -202,11 +202,11 @@ def test_an_instance_that_dies_when_somebody_has_confirmed_it_fails(host: Any, c
         host.kill(process)
 
     clock.after(0.3, confirm)
-    said = gate(host, clock)
-    assert (said["verdict"], "is gone" in said["reason"]) == ("fail", True), said
+    result = gate(host, clock)
+    assert (result["verdict"], "is gone" in result["reason"]) == ("fail", True), result
 
 
-def test_the_confirmed_release_is_asked_for_comparison(host: Any, clock: Any) -> None:
+def test_the_health_of_the_confirmed_release_is_in_the_evidence(host: Any, clock: Any) -> None:
     host.truth(OLD)
     host.start(OLD, "warning")
     host.start(RELEASE)
@@ -215,7 +215,7 @@ def test_the_confirmed_release_is_asked_for_comparison(host: Any, clock: Any) ->
 
 
 @pytest.mark.parametrize("behaviour", [None, "hanging", "failing", "no_http"])
-def test_a_confirmed_release_that_is_not_well_does_not_count_against_the_new_one(
+def test_an_unhealthy_confirmed_release_does_not_count_against_the_new_one(
     host: Any, clock: Any, behaviour: str | None
 ) -> None:
     host.truth(OLD)
@@ -223,28 +223,28 @@ def test_a_confirmed_release_that_is_not_well_does_not_count_against_the_new_one
         host.start(OLD, behaviour)
     host.start(RELEASE)
     started = clock.now
-    said = host.run("gate", release=RELEASE, healthy_seconds=0.5, deadline=2.0, interval=0.05)
-    assert said["verdict"] == "pass", said
+    result = host.run("gate", release=RELEASE, healthy_seconds=0.5, deadline=2.0, interval=0.05)
+    assert result["verdict"] == "pass", result
     assert clock.now - started < 4.0
 
 
 # --- With probes ------------------------------------------------------------------------------------------------------
 
 
-def test_probes_go_on_while_the_gate_looks(host: Any, clock: Any) -> None:
+def test_probes_are_sent_while_the_gate_runs(host: Any, clock: Any) -> None:
     host.start(RELEASE)
-    said = gate(host, clock, probes=[GOOD, {"name": "not there", "path": "/nothing", "status": 404}])
-    assert said["verdict"] == "pass", said
-    assert said["evidence"]["values"]["probes"] == said["evidence"]["samples"]
+    result = gate(host, clock, probes=[GOOD, {"name": "not there", "path": "/nothing", "status": 404}])
+    assert result["verdict"] == "pass", result
+    assert result["evidence"]["values"]["probes"] == result["evidence"]["samples"]
 
 
 @pytest.mark.parametrize("behaviour", ["hashing_wrongly", "hashing_wrongly_later", "refusing_to_hash"])
 def test_a_wrong_answer_to_a_probe_fails_though_health_says_pass(host: Any, clock: Any, behaviour: str) -> None:
     host.start(RELEASE, behaviour)
-    said = gate(host, clock, probes=[GOOD])
-    assert said["verdict"] == "fail", said
-    assert "three bytes" in said["reason"]
-    assert said["evidence"]["values"]["statuses"]["pass"] > 0
+    result = gate(host, clock, probes=[GOOD])
+    assert result["verdict"] == "fail", result
+    assert "three bytes" in result["reason"]
+    assert result["evidence"]["values"]["statuses"]["pass"] > 0
 
 
 def test_a_probe_that_is_never_answered_is_no_pass(host: Any, clock: Any) -> None:
@@ -256,8 +256,8 @@ def test_a_probe_that_is_never_answered_is_no_pass(host: Any, clock: Any) -> Non
 
 
 def test_check_mode_asks_nothing_and_knows_nothing(host: Any) -> None:
-    said = host.run("gate", check=True, release=RELEASE)
-    assert (said["verdict"], said["predicted"], said["changed"]) == ("unknown", "unknown", False)
+    result = host.run("gate", check=True, release=RELEASE)
+    assert (result["verdict"], result["predicted"], result["changed"]) == ("unknown", "unknown", False)
 
 
 @pytest.mark.parametrize(

@@ -35,15 +35,15 @@ def signals(samples: int = SAMPLES) -> list[dict[str, Any]]:
 
 
 def gate(host: Any, **arguments: Any) -> dict[str, Any]:
-    given = {"healthy_seconds": 0.8, "deadline": 3.0, "interval": 0.05, "signals": signals(), "probes": [PROBE]}
-    said: dict[str, Any] = host.run("gate", release=NEW, **{**given, **arguments})
-    assert not said.get("failed"), said
-    assert said["reason"].endswith(".")
-    return said
+    parameters = {"healthy_seconds": 0.8, "deadline": 3.0, "interval": 0.05, "signals": signals(), "probes": [PROBE]}
+    result: dict[str, Any] = host.run("gate", release=NEW, **{**parameters, **arguments})
+    assert not result.get("failed"), result
+    assert result["reason"].endswith(".")
+    return result
 
 
-def figures(said: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {signal["name"]: signal for signal in said["evidence"]["values"]["signals"]}
+def figures(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {signal["name"]: signal for signal in result["evidence"]["values"]["signals"]}
 
 
 @pytest.fixture(autouse=True)
@@ -74,16 +74,16 @@ def start_both(host: Any, new: str = "well", old: str = "well") -> None:
 
 def test_a_release_that_is_as_good_passes_on_the_probes_own_traffic(host: Any) -> None:
     start_both(host)
-    said = gate(host, run="20260101T000000Z-00000001")
-    assert said["verdict"] == "pass", said
-    for signal in figures(said).values():
+    result = gate(host, run="20260101T000000Z-00000001")
+    assert result["verdict"] == "pass", result
+    for signal in figures(result).values():
         assert signal["new_samples"] >= SAMPLES
         assert signal["old_samples"] >= SAMPLES
         assert not signal["over"]
-    kept = json.loads(Path(said["evidence_file"]).read_text())
+    kept = json.loads(Path(result["evidence_file"]).read_text())
     assert (kept["verdict"], kept["release"], kept["run"]) == ("pass", NEW, "20260101T000000Z-00000001")
-    assert kept["evidence"] == said["evidence"]
-    assert len(kept["evidence"]["series"]) == said["evidence"]["samples"]
+    assert kept["evidence"] == result["evidence"]
+    assert len(kept["evidence"]["series"]) == result["evidence"]["samples"]
     assert set(kept["evidence"]["series"][-1]["signals"]) == {signal["name"] for signal in signals()}
 
 
@@ -100,11 +100,11 @@ def test_a_release_that_is_worse_under_traffic_fails_by_the_signal_that_is(
 ) -> None:
     start_both(host, behaviour)
     with traffic(host, clock, OLD, NEW):
-        said = gate(host, probes=[], deadline=2.0)
-    assert said["verdict"] == "fail", said
-    assert said["reason"].startswith(f"The {name} of {NEW} is ")
-    assert "of the release before" in said["reason"]
-    assert [one["name"] for one in figures(said).values() if one["over"]] == [name]
+        result = gate(host, probes=[], deadline=2.0)
+    assert result["verdict"] == "fail", result
+    assert result["reason"].startswith(f"The {name} of {NEW} is ")
+    assert "of the release before" in result["reason"]
+    assert [one["name"] for one in figures(result).values() if one["over"]] == [name]
 
 
 def test_what_both_do_does_not_count_against_the_new_one(host: Any) -> None:
@@ -116,24 +116,24 @@ def test_what_both_do_does_not_count_against_the_new_one(host: Any) -> None:
 def test_three_times_nothing_is_still_nothing(host: Any, clock: Any) -> None:
     start_both(host, "failing_one_in_two_hundred")
     with traffic(host, clock, OLD, NEW):
-        said = gate(host, probes=[], signals=signals(250), deadline=20.0)
-    assert said["verdict"] == "pass", said
-    assert 0 < figures(said)["error rate"]["new"] < 0.01
+        result = gate(host, probes=[], signals=signals(250), deadline=20.0)
+    assert result["verdict"] == "pass", result
+    assert 0 < figures(result)["error rate"]["new"] < 0.01
 
 
 def test_a_first_release_has_limits_all_the_same(host: Any, clock: Any) -> None:
     host.start(NEW, "failing_one_in_ten")
     with traffic(host, clock, NEW):
-        said = gate(host, probes=[])
-    assert said["verdict"] == "fail", said
-    assert "error rate" in said["reason"]
+        result = gate(host, probes=[])
+    assert result["verdict"] == "fail", result
+    assert "error rate" in result["reason"]
 
 
-def test_a_first_release_that_is_well_passes_with_nothing_to_compare_with(host: Any) -> None:
+def test_a_healthy_first_release_passes_without_a_reference(host: Any) -> None:
     host.start(NEW)
-    said = gate(host)
-    assert said["verdict"] == "pass", said
-    assert all(signal["old"] is None for signal in figures(said).values())
+    result = gate(host)
+    assert result["verdict"] == "pass", result
+    assert all(signal["old"] is None for signal in figures(result).values())
 
 
 @pytest.mark.parametrize("behaviour", [None, "hanging", "no_http", "telling_no_metrics"])
@@ -142,23 +142,23 @@ def test_a_release_before_that_does_not_answer_cannot_keep_its_own_mend_out(host
     if behaviour:
         host.start(OLD, behaviour)
     host.start(NEW)
-    said = gate(host, deadline=8.0)
-    assert said["verdict"] == "pass", said
-    assert said["evidence"]["values"]["reference_lost"]
+    result = gate(host, deadline=8.0)
+    assert result["verdict"] == "pass", result
+    assert result["evidence"]["values"]["reference_lost"]
 
 
 def test_without_traffic_and_probes_nothing_is_proven(host: Any) -> None:
     start_both(host)
-    said = gate(host, probes=[], deadline=1.5)
-    assert said["verdict"] == "inconclusive", said
-    assert "has too few samples for its error rate" in said["reason"]
+    result = gate(host, probes=[], deadline=1.5)
+    assert result["verdict"] == "inconclusive", result
+    assert "has too few samples for its error rate" in result["reason"]
 
 
-def test_a_release_whose_metrics_cannot_be_read_could_not_be_judged(host: Any) -> None:
+def test_a_release_whose_metrics_cannot_be_read_is_an_error(host: Any) -> None:
     start_both(host, "telling_no_metrics")
-    said = gate(host, deadline=1.5)
-    assert said["verdict"] == "error", said
-    assert "/metrics answered 404" in said["reason"]
+    result = gate(host, deadline=1.5)
+    assert result["verdict"] == "error", result
+    assert "/metrics answered 404" in result["reason"]
 
 
 def test_only_the_newest_verdicts_are_kept(host: Any) -> None:
@@ -167,10 +167,10 @@ def test_only_the_newest_verdicts_are_kept(host: Any) -> None:
     folder.mkdir()
     for number in range(30):
         (folder / f"20250101T0000{number:02d}Z-{OLD}.json").write_text("{}")
-    said = gate(host, signals=[])
+    result = gate(host, signals=[])
     left = sorted(path.name for path in folder.iterdir())
     assert len(left) == 20
-    assert left[-1] == Path(said["evidence_file"]).name
+    assert left[-1] == Path(result["evidence_file"]).name
     assert left[0] == f"20250101T000011Z-{OLD}.json"
 
 
@@ -217,7 +217,7 @@ def test_a_quantile_is_linear_within_its_bucket_and_of_what_came_since_the_first
     )  # fmt: skip
     assert made.figures() == [(pytest.approx(0.15), 100)]
     beyond = counting(histogram(0, 0, 0), histogram(0, 10, 100), histogram=[{"metric": "h_bucket", "where": {}}])
-    assert beyond.figures() == [(0.2, 100)], "what is over the last bound is told as the last bound"
+    assert beyond.figures() == [(0.2, 100)], "a time over the last bound counts as the last bound"
 
 
 def test_a_label_must_match_as_a_whole_and_escapes_do_not_confuse() -> None:
@@ -229,7 +229,7 @@ def test_a_label_must_match_as_a_whole_and_escapes_do_not_confuse() -> None:
     assert made.figures() == [(pytest.approx(5 / 21), 21)]
 
 
-def test_counters_that_went_back_are_no_figures() -> None:
+def test_counters_that_decreased_give_no_figures() -> None:
     made = counting("r 5\n", "r 3\n", part=[{"metric": "r", "where": {}}], whole=[{"metric": "r", "where": {}}])
     with pytest.raises(comparison.UnreadableError, match="restarted"):
         made.figures()

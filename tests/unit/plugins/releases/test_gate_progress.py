@@ -1,4 +1,4 @@
-"""A gate that looks at a real process, through a real run: what it sees is told while it looks."""
+"""A gate on a real process, through a real run: its figures are shown while it runs."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ PLAYBOOK = """
 
 
 @pytest.mark.slow
-def test_what_a_gate_sees_is_told_while_it_looks(host: Any, tmp_path: Path) -> None:
+def test_the_figures_of_a_gate_are_shown_while_it_runs(host: Any, tmp_path: Path) -> None:
     host.start(RELEASE)
     playbook = tmp_path / "playbook.yml"
     playbook.write_text(PLAYBOOK.format(release=RELEASE, config_dir=host.config_dir))
-    said: list[str] = []
+    lines: list[str] = []
     request = RunRequest(playbook, "here1,", find_project(), timeout=120.0, watched="mobius.dhash.gate")
-    summary = run_playbook(request, Lines(said.append))
-    assert summary.ending.outcome == "success", said
-    told = [line[11:] for line in said if line[11:].startswith("gate ")]
-    assert re.fullmatch(r"gate         here1  \d\d s left at most; good for [0-6] of 6 s; \d+ samples", told[0]), told
-    assert told[-2].startswith(f"gate         here1  pass: {RELEASE} was healthy for ")
-    assert told[-1].startswith("gate         here1  unknown: ")
+    summary = run_playbook(request, Lines(lines.append))
+    assert summary.ending.outcome == "success", lines
+    shown = [line[11:] for line in lines if line[11:].startswith("gate ")]
+    assert re.fullmatch(r"gate         here1  \d\d s left at most; good for [0-6] of 6 s; \d+ samples", shown[0]), shown
+    assert shown[-2].startswith(f"gate         here1  pass: {RELEASE} was healthy for ")
+    assert shown[-1].startswith("gate         here1  unknown: ")
     assert summary.results["here1"]["invocation"]["module_args"]["progress_file"] is None

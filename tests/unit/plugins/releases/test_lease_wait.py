@@ -32,34 +32,34 @@ PLAYBOOK = """
 
 
 def release(host: Any, folder: Path, **values: object) -> tuple[str, str, list[str]]:
-    """How a run ends that comes after a dead one, all that was said, and who held the lock when it told of waiting."""
+    """How a run ends that comes after a dead one, its output, and who held the lock when it told of waiting."""
     playbook = folder / "playbook.yml"
     playbook.write_text(PLAYBOOK.format(config_dir=host.config_dir, **values))
-    said: list[str] = []
+    result: list[str] = []
     holders: list[str] = []
 
     def hear(line: str) -> None:
-        said.append(line)
+        result.append(line)
         if "is waited for" in line:
             holders.append(read_lease(host.host).run)
 
     end = run_playbook(RunRequest(playbook, "here1,", find_project(), timeout=120.0), Lines(hear)).ending
-    return end.outcome, " ".join(" ".join(said).split()), holders
+    return end.outcome, " ".join(" ".join(result).split()), holders
 
 
-def test_it_tells_for_whom_and_how_long_before_it_waits(host: Any, tmp_path: Path) -> None:
-    outcome, said, holders = release(host, tmp_path, seconds=6, wait="'60'")
-    assert outcome == "success", said
-    assert "here1 is waited for, 60 s at most: The run r1 of ada@control has held this host since" in said
+def test_it_reports_for_which_run_and_how_long_it_waits(host: Any, tmp_path: Path) -> None:
+    outcome, result, holders = release(host, tmp_path, seconds=6, wait="'60'")
+    assert outcome == "success", result
+    assert "here1 is waited for, 60 s at most: The run r1 of ada@control has held this host since" in result
     assert holders == ["r1"]
 
 
 @pytest.mark.parametrize("wait", [0, "'0'", -5])
-def test_it_tells_of_no_waiting_where_it_does_not_wait(host: Any, tmp_path: Path, wait: object) -> None:
-    outcome, said, holders = release(host, tmp_path, seconds=300, wait=wait)
-    assert (outcome, holders) == ("locked", []), said
+def test_it_reports_no_wait_when_it_does_not_wait(host: Any, tmp_path: Path, wait: object) -> None:
+    outcome, result, holders = release(host, tmp_path, seconds=300, wait=wait)
+    assert (outcome, holders) == ("locked", []), result
 
 
 def test_a_wait_that_is_no_number_is_refused_although_the_lock_is_free(host: Any, tmp_path: Path) -> None:
-    outcome, said, _ = release(host, tmp_path, seconds=0.001, wait="never")
-    assert outcome == "task_failed" and "argument 'wait' is of type str" in said, said
+    outcome, result, _ = release(host, tmp_path, seconds=0.001, wait="never")
+    assert outcome == "task_failed" and "argument 'wait' is of type str" in result, result

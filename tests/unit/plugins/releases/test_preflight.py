@@ -33,15 +33,15 @@ def everything(host: Any) -> dict[str, tuple[int, int]]:
 
 
 @pytest.mark.parametrize("check", [True, False])
-def test_a_host_with_room_is_told_what_is_needed_and_nothing_changes(
+def test_a_host_with_enough_space_reports_what_is_needed_and_nothing_changes(
     host: Any, make_bundle: MakeBundle, check: bool
 ) -> None:
     bundle = make_bundle(size=100_000)
     before = everything(host)
-    said = host.run("preflight", check=check, **arguments(bundle), backup="full")
-    assert said["release_bytes"] > 100_000 + bundle.size
-    assert said["backup_bytes"] > 0
-    assert (said["changed"], everything(host)) == (False, before)
+    result = host.run("preflight", check=check, **arguments(bundle), backup="full")
+    assert result["release_bytes"] > 100_000 + bundle.size
+    assert result["backup_bytes"] > 0
+    assert (result["changed"], everything(host)) == (False, before)
 
 
 @pytest.mark.parametrize("check", [True, False])
@@ -58,7 +58,7 @@ def test_a_release_that_does_not_fit_is_refused_with_what_is_needed_and_what_the
     assert answer["mobius_failure"]["do_next"].startswith("Free or add ")
 
 
-def test_a_backup_that_does_not_fit_is_refused_and_none_is_asked_for_when_none_is_written(
+def test_a_backup_that_does_not_fit_is_refused_and_no_space_is_required_without_one(
     host: Any, make_bundle: MakeBundle
 ) -> None:
     bundle = make_bundle()
@@ -112,7 +112,7 @@ def test_another_python_is_refused_before_a_backup_is_written(host: Any, make_bu
 
 
 @pytest.mark.parametrize("check", [True, False])
-def test_a_lower_version_than_the_confirmed_one_is_refused_unless_it_is_asked_for(
+def test_a_lower_version_than_the_confirmed_one_is_refused_unless_it_is_allowed(
     host: Any, make_bundle: MakeBundle, check: bool
 ) -> None:
     bundle = make_bundle("1.9.0")
@@ -123,11 +123,11 @@ def test_a_lower_version_than_the_confirmed_one_is_refused_unless_it_is_asked_fo
     assert host.run("preflight", check=check, **arguments(bundle), downgrade=True)["confirmed"] == confirmed
 
 
-def test_the_confirmed_release_is_never_refused_and_asked_for_nothing(host: Any, make_bundle: MakeBundle) -> None:
+def test_the_confirmed_release_is_never_refused_and_needs_nothing(host: Any, make_bundle: MakeBundle) -> None:
     bundle = make_bundle()
     host.truth(bundle.release_id)
-    said = host.run("preflight", **arguments(bundle, needs_bytes=1000 * TERABYTE), backup="full")
-    assert (said["changed"], said["release_bytes"], said["backup_bytes"]) == (False, 0, 0)
+    result = host.run("preflight", **arguments(bundle, needs_bytes=1000 * TERABYTE), backup="full")
+    assert (result["changed"], result["release_bytes"], result["backup_bytes"]) == (False, 0, 0)
 
 
 @pytest.mark.parametrize("confirmed", ["1.0.0", "1.0", "0.9.9", "1.0.0rc1", "build.of.tuesday"])

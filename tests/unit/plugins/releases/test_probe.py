@@ -15,23 +15,23 @@ GOOD = {**HASH, "json": {"dhash": f"{3:032x}", "more": {"a": [1]}}}
 
 def test_right_answers_are_counted_and_nothing_changes(host: Any) -> None:
     host.start(RELEASE)
-    said = host.run("probe", release=RELEASE, probes=[GOOD, {"name": "none", "path": "/nothing", "status": 404}])
-    assert (said["probes"], said["changed"], said.get("failed")) == (2, False, None)
+    result = host.run("probe", release=RELEASE, probes=[GOOD, {"name": "none", "path": "/nothing", "status": 404}])
+    assert (result["probes"], result["changed"], result.get("failed")) == (2, False, None)
 
 
-def test_the_first_wrong_answer_is_named_with_what_was_wanted_and_what_came(host: Any) -> None:
+def test_the_first_wrong_response_is_named_with_the_expected_and_the_actual_one(host: Any) -> None:
     host.start(RELEASE, "hashing_wrongly")
-    probes = [{"name": "health", "path": "/health"}, GOOD, {"name": "never asked", "path": "/nothing"}]
-    said = host.run("probe", release=RELEASE, probes=probes)
-    assert said["failed"] and said["mobius_failure"]["outcome"] == "golden_mismatch"
-    assert said["mobius_failure"]["code"] == 2
-    assert said["probes"] == 1
-    assert said["mismatch"] == {
+    probes = [{"name": "health", "path": "/health"}, GOOD, {"name": "never sent", "path": "/nothing"}]
+    result = host.run("probe", release=RELEASE, probes=probes)
+    assert result["failed"] and result["mobius_failure"]["outcome"] == "golden_mismatch"
+    assert result["mobius_failure"]["code"] == 2
+    assert result["probes"] == 1
+    assert result["mismatch"] == {
         "name": "three bytes",
         "wanted": {"dhash": f"{3:032x}", "more": {"a": [1]}},
         "got": {"dhash": "f" * 32, "more": None},
     }
-    assert "'three bytes'" in said["msg"] and "f" * 32 in said["msg"]
+    assert "'three bytes'" in result["msg"] and "f" * 32 in result["msg"]
 
 
 def test_another_status_is_a_wrong_answer(host: Any) -> None:
@@ -47,8 +47,8 @@ def test_an_answer_that_is_no_json_is_a_wrong_answer(host: Any) -> None:
 @pytest.mark.parametrize("behaviour", ["hanging", "dripping"])
 def test_no_answer_in_time_is_not_ready(host: Any, behaviour: str) -> None:
     host.start(RELEASE, behaviour)
-    said = host.fails("probe", "instance_not_ready", release=RELEASE, probes=[GOOD], timeout=0.5)
-    assert "within 0.5 s" in said
+    result = host.fails("probe", "instance_not_ready", release=RELEASE, probes=[GOOD], timeout=0.5)
+    assert "within 0.5 s" in result
 
 
 def test_an_answer_that_breaks_off_is_a_failed_instance(host: Any) -> None:
@@ -58,8 +58,8 @@ def test_an_answer_that_breaks_off_is_a_failed_instance(host: Any) -> None:
 
 def test_an_instance_that_does_not_run_is_a_failure_but_unknown_in_check_mode(host: Any) -> None:
     host.fails("probe", "instance_failed", release=RELEASE, probes=[GOOD])
-    said = host.run("probe", check=True, release=RELEASE, probes=[GOOD])
-    assert (said["predicted"], said["changed"], said["probes"]) == ("unknown", False, 0)
+    result = host.run("probe", check=True, release=RELEASE, probes=[GOOD])
+    assert (result["predicted"], result["changed"], result["probes"]) == ("unknown", False, 0)
 
 
 def test_check_mode_asks_an_instance_that_runs(host: Any) -> None:
@@ -85,5 +85,5 @@ def test_check_mode_asks_an_instance_that_runs(host: Any) -> None:
         (None, None, True),
     ],
 )
-def test_what_counts_as_the_wanted_answer(wanted: Any, got: Any, is_match: bool) -> None:
+def test_what_counts_as_the_expected_response(wanted: Any, got: Any, is_match: bool) -> None:
     assert matches(wanted, got) is is_match

@@ -26,8 +26,8 @@ def arguments(bundle: manifest.Bundle, **changes: Any) -> dict[str, Any]:
 
 
 def stage(host: Any, bundle: manifest.Bundle, **more: Any) -> dict[str, Any]:
-    said: dict[str, Any] = host.run("release", **arguments(bundle), src=str(bundle.path), **more)
-    return said
+    result: dict[str, Any] = host.run("release", **arguments(bundle), src=str(bundle.path), **more)
+    return result
 
 
 def staged(host: Any) -> list[str]:
@@ -40,24 +40,24 @@ def staged(host: Any) -> list[str]:
 
 def test_the_host_asks_for_the_bundle_only_when_it_needs_it(host: Any, make_bundle: MakeBundle) -> None:
     bundle = make_bundle()
-    said = host.run("release", **arguments(bundle))
-    assert (said["transfer"], said["changed"], staged(host)) == (True, False, [])
+    result = host.run("release", **arguments(bundle))
+    assert (result["transfer"], result["changed"], staged(host)) == (True, False, [])
     assert stage(host, bundle)["changed"] is True
-    said = host.run("release", **arguments(bundle))
-    assert ("transfer" in said, said["changed"]) == (False, False)
+    result = host.run("release", **arguments(bundle))
+    assert ("transfer" in result, result["changed"]) == (False, False)
 
 
-def test_a_staged_release_is_whole_and_a_second_time_changes_nothing(host: Any, make_bundle: MakeBundle) -> None:
+def test_a_staged_release_is_intact_and_a_second_time_changes_nothing(host: Any, make_bundle: MakeBundle) -> None:
     bundle = make_bundle()
-    said = stage(host, bundle)
-    assert (said["release"], said["changed"]) == (bundle.release_id, True)
-    assert said["diff"] == {
+    result = stage(host, bundle)
+    assert (result["release"], result["changed"]) == (bundle.release_id, True)
+    assert result["diff"] == {
         "before": {"release": bundle.release_id, "state": "absent"},
         "after": {"release": bundle.release_id, "state": "staged"},
     }
     assert staged_tree.verify_tree(host.host.release_dir(bundle.release_id)) == []
-    said = stage(host, bundle)
-    assert (said["release"], said["changed"], "diff" in said) == (bundle.release_id, False, False)
+    result = stage(host, bundle)
+    assert (result["release"], result["changed"], "diff" in result) == (bundle.release_id, False, False)
 
 
 def test_check_mode_predicts_what_the_run_then_does(host: Any, make_bundle: MakeBundle) -> None:
@@ -72,8 +72,8 @@ def test_check_mode_predicts_what_the_run_then_does(host: Any, make_bundle: Make
 
 def test_another_digest_than_expected_is_refused(host: Any, make_bundle: MakeBundle) -> None:
     bundle = make_bundle()
-    given = {**arguments(bundle, sha256="0" * 64), "src": str(bundle.path)}
-    assert "was expected" in host.fails("release", "bundle_invalid", **given)
+    parameters = {**arguments(bundle, sha256="0" * 64), "src": str(bundle.path)}
+    assert "was expected" in host.fails("release", "bundle_invalid", **parameters)
     assert staged(host) == []
 
 
@@ -84,7 +84,7 @@ def test_a_bundle_that_was_damaged_on_its_way_is_refused(host: Any, make_bundle:
     assert staged(host) == []
 
 
-def test_another_release_than_asked_for_is_refused(host: Any, make_bundle: MakeBundle) -> None:
+def test_another_release_than_the_requested_one_is_refused(host: Any, make_bundle: MakeBundle) -> None:
     host.fails("release", "bundle_invalid", **arguments(make_bundle()), release="1.0.0-000000000000")
 
 
@@ -104,8 +104,8 @@ def test_a_bundle_for_another_python_or_platform_is_refused_before_it_is_sent(
 
 
 def test_a_host_without_that_python_is_refused(host: Any, make_bundle: MakeBundle) -> None:
-    given = {**arguments(make_bundle()), "python": "/nonexistent/python3"}
-    assert "no working Python" in host.fails("release", "bundle_platform", **given)
+    parameters = {**arguments(make_bundle()), "python": "/nonexistent/python3"}
+    assert "no working Python" in host.fails("release", "bundle_platform", **parameters)
 
 
 @pytest.mark.parametrize("check", [True, False])
@@ -118,15 +118,15 @@ def test_too_little_space_is_refused_before_the_bundle_is_sent(
 
 
 @pytest.mark.slow
-def test_a_disk_that_becomes_full_is_told_and_nothing_is_staged(host: Any, make_bundle: MakeBundle) -> None:
+def test_a_disk_that_becomes_full_is_reported_and_nothing_is_staged(host: Any, make_bundle: MakeBundle) -> None:
     bundle = make_bundle(size=20 << 20)
     # the module finds enough on a disk of 18 MB, as it does when something else fills it meanwhile
-    given = arguments(bundle, needs_bytes=1, bundle_bytes=1)
+    parameters = arguments(bundle, needs_bytes=1, bundle_bytes=1)
     program = (
-        "import json, os, sys; given = json.load(sys.stdin)\n"
+        "import json, os, sys; parameters = json.load(sys.stdin)\n"
         "from ansible.module_utils.testing import patch_module_args\n"
         "from ansible_collections.mobius.dhash.plugins.modules import release\n"
-        "with patch_module_args(given):\n"
+        "with patch_module_args(parameters):\n"
         "    try: release.main()\n"
         "    finally: print(json.dumps(os.listdir(sys.argv[1])), file=sys.stderr)\n"
     )
@@ -134,7 +134,7 @@ def test_a_disk_that_becomes_full_is_told_and_nothing_is_staged(host: Any, make_
     mount = f'mount -t tmpfs -o size=18m tmpfs {disk} && exec {sys.executable} -c "$0" {disk}'
     namespace = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
     environment = {**os.environ, "PYTHONPATH": f"{CHECKOUT}/.ansible/collections:{CHECKOUT}"}
-    everything = {**given, "service": "mobius-dhash", "config_dir": str(host.config_dir), "src": str(bundle.path)}
+    everything = {**parameters, "service": "mobius-dhash", "config_dir": str(host.config_dir), "src": str(bundle.path)}
     done = subprocess.run(
         [*namespace, "sh", "-c", mount, program],
         input=json.dumps(everything),
@@ -142,13 +142,13 @@ def test_a_disk_that_becomes_full_is_told_and_nothing_is_staged(host: Any, make_
         text=True,
         env=environment,
     )
-    said = json.loads(done.stdout)
-    assert said["mobius_failure"]["outcome"] == "disk_full", said
-    assert "became full" in said["msg"]
+    result = json.loads(done.stdout)
+    assert result["mobius_failure"]["outcome"] == "disk_full", result
+    assert "became full" in result["msg"]
     assert json.loads(done.stderr) == []
 
 
-def test_a_damaged_release_that_nothing_uses_is_put_in_place_anew(host: Any, make_bundle: MakeBundle) -> None:
+def test_a_damaged_release_that_nothing_uses_is_replaced(host: Any, make_bundle: MakeBundle) -> None:
     bundle = make_bundle()
     stage(host, bundle)
     content = host.host.release_dir(bundle.release_id) / "tree/content.bin"

@@ -53,11 +53,11 @@ def flipped(bundle: manifest.Bundle, place: int) -> manifest.Bundle:
 
 
 def run(host: Any, module: str, bundle: manifest.Bundle, *, check: bool = False, send: bool = True) -> dict[str, Any]:
-    given: dict[str, Any] = {"expect": manifest.expectation(bundle), "python": sys.executable}
+    parameters: dict[str, Any] = {"expect": manifest.expectation(bundle), "python": sys.executable}
     if module == "release" and send:
-        given["src"] = str(bundle.path)
-    said: dict[str, Any] = host.run(module, check=check, **given)
-    return said
+        parameters["src"] = str(bundle.path)
+    result: dict[str, Any] = host.run(module, check=check, **parameters)
+    return result
 
 
 def files(host: Any) -> dict[str, bytes]:
@@ -70,10 +70,10 @@ def refusal(host: Any, bundle: manifest.Bundle) -> str:
     reasons = set()
     for module in ("preflight", "release"):
         for check in (True, False):
-            said = run(host, module, bundle, check=check)
-            assert said.get("failed"), (module, check, said)
-            assert said["changed"] is False
-            failure = said["mobius_failure"]
+            result = run(host, module, bundle, check=check)
+            assert result.get("failed"), (module, check, result)
+            assert result["changed"] is False
+            failure = result["mobius_failure"]
             assert (failure["outcome"], failure["code"]) == ("bundle_unsigned", 1)
             reasons.add(failure["reason"])
     assert files(host) == before
@@ -86,7 +86,7 @@ def refusal(host: Any, bundle: manifest.Bundle) -> str:
 # --- What is staged ---------------------------------------------------------------------------------------------------
 
 
-def test_what_a_signer_of_the_host_signed_is_staged_as_predicted_and_the_host_says_who_it_was(
+def test_a_bundle_of_a_signer_of_the_host_is_staged_as_predicted_and_the_signer_reported(
     host: Any, make_bundle: MakeBundle, keys: Path
 ) -> None:
     host.sign_bundles_by("# who builds", entry(keys, "stranger", 'namespaces="mobius-history"'), entry(keys))
@@ -102,7 +102,7 @@ def test_what_a_signer_of_the_host_signed_is_staged_as_predicted_and_the_host_sa
     assert (again["changed"], again["signer"]) == (False, "builder@example.org")
 
 
-def test_a_host_without_a_list_asks_for_no_signature_and_judges_none(host: Any, make_bundle: MakeBundle) -> None:
+def test_a_host_without_a_list_requires_no_signature_and_verifies_none(host: Any, make_bundle: MakeBundle) -> None:
     bundle = with_text(make_bundle(), "nonsense")
     assert run(host, "preflight", bundle)["signer"] is None
     assert "signer" not in run(host, "release", bundle)
@@ -122,8 +122,8 @@ def test_any_of_several_signers_will_do_so_a_key_can_be_exchanged(
 def test_the_file_that_comes_must_be_the_one_that_was_signed(host: Any, make_bundle: MakeBundle, keys: Path) -> None:
     host.sign_bundles_by(entry(keys))
     signed, other = sign(make_bundle(), keys / "builder"), make_bundle("2.0.0")
-    given = {"expect": manifest.expectation(signed), "python": sys.executable, "src": str(other.path)}
-    host.fails("release", "bundle_invalid", **given)
+    parameters = {"expect": manifest.expectation(signed), "python": sys.executable, "src": str(other.path)}
+    host.fails("release", "bundle_invalid", **parameters)
     assert list(host.host.releases_dir.iterdir()) == []
 
 
@@ -159,7 +159,7 @@ def test_a_signature_for_another_purpose_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "result"),
     [
         ('namespaces="mobius-history"', "namespace"),
         ('namespaces="mobius-bundle",valid-before="20200101"', "expired"),
@@ -167,10 +167,10 @@ def test_a_signature_for_another_purpose_is_refused(
     ],
 )
 def test_a_key_that_may_not_sign_bundles_or_not_now_is_refused(
-    host: Any, make_bundle: MakeBundle, keys: Path, options: str, said: str
+    host: Any, make_bundle: MakeBundle, keys: Path, options: str, result: str
 ) -> None:
     host.sign_bundles_by(entry(keys, options=options))
-    assert said in refusal(host, sign(make_bundle(), keys / "builder"))
+    assert result in refusal(host, sign(make_bundle(), keys / "builder"))
 
 
 @pytest.mark.slow
@@ -195,7 +195,9 @@ def test_what_is_no_signature_is_refused_in_one_sentence(
     refusal(host, with_text(make_bundle(), text))
 
 
-def test_a_list_that_lets_nobody_sign_refuses_every_bundle(host: Any, make_bundle: MakeBundle, keys: Path) -> None:
+def test_a_list_without_signers_for_bundles_refuses_every_bundle(
+    host: Any, make_bundle: MakeBundle, keys: Path
+) -> None:
     host.sign_bundles_by("# the keys come later")
     refusal(host, sign(make_bundle(), keys / "builder"))
 
@@ -213,22 +215,20 @@ def test_a_release_that_is_staged_or_confirmed_already_is_not_excused(
 
 
 @pytest.mark.parametrize("lines", ["one line", [1], [""], ["two\nlines"], None])
-def test_a_list_that_cannot_be_understood_stops_everything_rather_than_let_all_in(
-    host: Any, make_bundle: MakeBundle, lines: Any
-) -> None:
+def test_a_damaged_list_refuses_everything_rather_than_nothing(host: Any, make_bundle: MakeBundle, lines: Any) -> None:
     host.sign_bundles_by()
     place = host.config_dir / "mobius-dhash.json"
     place.write_text(json.dumps({**json.loads(place.read_text()), "bundle_signers": lines}))
-    given = {"expect": manifest.expectation(make_bundle()), "python": sys.executable}
-    assert "bundle_signers" in host.fails("preflight", "state_damaged", **given)
+    parameters = {"expect": manifest.expectation(make_bundle()), "python": sys.executable}
+    assert "bundle_signers" in host.fails("preflight", "state_damaged", **parameters)
 
 
-def test_a_host_without_ssh_keygen_says_so_and_stages_nothing(
+def test_a_host_without_ssh_keygen_fails_with_a_sentence_and_stages_nothing(
     host: Any, make_bundle: MakeBundle, keys: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host.sign_bundles_by(entry(keys))
     bundle = sign(make_bundle(), keys / "builder")
     monkeypatch.setenv("PATH", "/nonexistent")
-    given = {"expect": manifest.expectation(bundle), "python": sys.executable}
-    assert "ssh-keygen" in host.fails("release", "missing_dependency", **given, src=str(bundle.path))
+    parameters = {"expect": manifest.expectation(bundle), "python": sys.executable}
+    assert "ssh-keygen" in host.fails("release", "missing_dependency", **parameters, src=str(bundle.path))
     assert list(host.host.releases_dir.iterdir()) == []

@@ -1,6 +1,6 @@
-"""A host in a folder: real state files, real admin sockets, the real code; only systemd is played, since it is the border.
+"""A host in a folder: real state files, real admin sockets, the real code; only systemd is a fake.
 
-The played systemd starts an instance as the real unit does: it asks `mobius-host role` what the instance is to be.
+The fake systemd starts an instance as the real unit does: it has `mobius-host role` write the role of the instance.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import shutil
 import socketserver
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -49,7 +50,7 @@ class _Admin(BaseHTTPRequestHandler):
     server: Any
 
     def do_GET(self) -> None:
-        instance: ObservedInstance = self.server.instance
+        instance: FakeInstance = self.server.instance
         if instance.behaviour == "silent":
             instance.released.wait(30)
             return
@@ -68,7 +69,7 @@ class _Admin(BaseHTTPRequestHandler):
             else:
                 instance.state = "serving" if self.path == "/admin/serve" else "standby"
         body = json.dumps({"release": instance.release, "state": instance.state}).encode()
-        with contextlib.suppress(OSError):  # whoever asked may be gone
+        with contextlib.suppress(OSError):  # the client may be gone
             self.wfile.write(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body))
 
     def do_POST(self) -> None:
@@ -83,10 +84,10 @@ class _Admin(BaseHTTPRequestHandler):
 
 class _AdminServer(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
-    instance: ObservedInstance
+    instance: FakeInstance
 
 
-class ObservedInstance:
+class FakeInstance:
     """An instance with a real admin socket."""
 
     def __init__(self, path: Path, release: str, state: str, behaviour: str) -> None:
@@ -105,12 +106,12 @@ class ObservedInstance:
         self.thread.join()
 
 
-class PlayedSystemd(Systemd):
+class FakeSystemd(Systemd):
     """Keeps unit states and starts instances that answer for real."""
 
-    def __init__(self, rig: Rig) -> None:
-        self.rig = rig
-        self.instances: dict[str, ObservedInstance] = {}
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.instances: dict[str, FakeInstance] = {}
         self.active: dict[str, str] = {}
         self.enabled = False
         self.guards = 0
@@ -118,7 +119,7 @@ class PlayedSystemd(Systemd):
         self.behaviours: dict[str, str] = {}
 
     def units(self, *patterns: str) -> dict[str, Unit]:
-        host = self.rig.host
+        host = self.machine.host
         names = {host.socket_unit, host.boot_unit, host.watch_unit, *self.active, *map(host.unit, self.instances)}
         found = {}
         for name in names:
@@ -132,7 +133,7 @@ class PlayedSystemd(Systemd):
         return found
 
     def start(self, unit: str, timeout: float) -> bool:
-        host = self.rig.host
+        host = self.machine.host
         release = unit.partition("@")[2].removesuffix(".service")
         self.active[host.socket_unit] = "active"
         if release in self.instances:
@@ -147,18 +148,18 @@ class PlayedSystemd(Systemd):
         folder = host.run_dir / release
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        assert self.rig.command("role", release, "--env-file", str(folder / "role.env")) == 0
+        assert self.machine.command("role", release, "--env-file", str(folder / "role.env")) == 0
         state = (folder / "role.env").read_text().strip().removeprefix("MOBIUS_START=")
-        self.instances[release] = ObservedInstance(host.admin_socket(release), release, state, behaviour)
+        self.instances[release] = FakeInstance(host.admin_socket(release), release, state, behaviour)
         self.active.pop(unit, None)
         return True
 
     def restart(self, unit: str) -> None:
-        if unit == self.rig.host.watch_unit:
+        if unit == self.machine.host.watch_unit:
             self.watches += 1
             self.active[unit] = "active"
             return
-        assert unit == self.rig.host.guard_unit
+        assert unit == self.machine.host.guard_unit
         if self.behaviours.get("guard") == "broken":
             raise MobiusError("environment_failed", "the guard does not start")
         self.guards += 1
@@ -178,20 +179,21 @@ class PlayedSystemd(Systemd):
         self.start(unit, 1.0)
 
     def enable(self, *units: str) -> None:
-        assert set(units) == {self.rig.host.socket_unit, self.rig.host.boot_unit}
+        assert set(units) == {self.machine.host.socket_unit, self.machine.host.boot_unit}
         self.enabled = True
 
     def log(self, unit: str, lines: int = 20) -> list[str]:
         return [f"{unit} says goodbye"]
 
 
-class Rig:
+class Machine:
     """One host, and the ways in which it is driven."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.now = 1000.0
         self.boot_id = "first boot"
+        self.sleep: Callable[[float], None] = time.sleep
         self.config_dir = root / "mobius-host"
         folders = {
             name: root / name
@@ -212,9 +214,13 @@ class Rig:
         self.config_path = self.config_dir / f"{SERVICE}.json"
         durable.write_json(self.config_path, self.config)
         self.host = Host.load(SERVICE, self.config_dir)
-        self.systemd = PlayedSystemd(self)
+        self.systemd = FakeSystemd(self)
         for release in (A, B, C, D):
             self.stage(release)
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock, in place of waiting."""
+        self.now += seconds
 
     def stage(self, release: str) -> None:
         (self.host.release_dir(release) / "tree").mkdir(parents=True)
@@ -236,8 +242,8 @@ class Rig:
         actor = Actor("test", run, more.pop("reason", None))
         if make in (plan_canary, plan_provisional):
             more.setdefault("deadline", 60.0)
-        given = () if make is plan_instance else (actor,)
-        return self.executor(actor).run(lambda observed: make(observed, *arguments, *given, **more), check=check)
+        acting = () if make is plan_instance else (actor,)
+        return self.executor(actor).run(lambda observed: make(observed, *arguments, *acting, **more), check=check)
 
     def command(self, *arguments: str) -> int:
         """`mobius-host ...`"""
@@ -265,7 +271,7 @@ class Rig:
         return sorted(self.systemd.instances)
 
     @property
-    def truth(self) -> Activation:
+    def activation(self) -> Activation:
         return read_activation(self.host)
 
     @property
@@ -300,9 +306,9 @@ class Rig:
 
 
 @pytest.fixture
-def make_rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Rig]]:
-    """Makes hosts, each in the place of the one before; modules and the command talk to it."""
-    rigs: list[Rig] = []
+def make_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Machine]]:
+    """Makes hosts, each replacing the one before; modules and the command talk to it."""
+    machines: list[Machine] = []
     initialize = Executor.__init__
 
     def request(
@@ -315,7 +321,7 @@ def make_rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Rig]]:
         timeout: float = 5.0,
     ) -> tuple[int, dict[str, str], bytes]:
         """Wait briefly for what hangs on purpose, and long for all else: the machine may be busy."""
-        running = rigs[-1].systemd.instances.get(release)
+        running = machines[-1].systemd.instances.get(release)
         hangs = running is not None and running.behaviour in ("silent", "dribbling")
         return request_for_real(host, release, method, path, body, content_type, 0.3 if hangs else 60.0)
 
@@ -325,40 +331,50 @@ def make_rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Rig]]:
     for name in ("SERVE_TIMEOUT_SECONDS", "STANDBY_TIMEOUT_SECONDS"):
         monkeypatch.setattr(executor, name, 0.25)  # shorter than one of these requests, so one that hangs is enough
 
-    def make() -> Rig:
-        if rigs:
-            rigs.pop().close()
+    def make() -> Machine:
+        if machines:
+            machines.pop().close()
         # not pytest's own folder: the path of a Unix socket has 107 characters at most; in memory, since all is fsynced
-        rig = Rig(Path(tempfile.mkdtemp(prefix="mobius-", dir="/dev/shm")))
-        rigs.append(rig)
-        parts = {"systemd": rig.systemd, "clock": lambda: rig.now, "boot": lambda: rig.boot_id}
-        # the class itself, so that every module that has imported it gets the rig's parts
+        machine = Machine(Path(tempfile.mkdtemp(prefix="mobius-", dir="/dev/shm")))
+        machines.append(machine)
+        parts = {
+            "systemd": machine.systemd,
+            "clock": lambda: machine.now,
+            "boot": lambda: machine.boot_id,
+            "sleep": lambda seconds: machine.sleep(seconds),
+        }
+        # the class itself, so that every module that has imported it gets the parts of the machine
         monkeypatch.setattr(Executor, "__init__", functools.partialmethod(initialize, **parts))
-        return rig
+        return machine
 
     yield make
-    for rig in rigs:
-        rig.close()
+    for machine in machines:
+        machine.close()
 
 
 @pytest.fixture
-def rig(make_rig: Callable[[], Rig]) -> Rig:
+def machine(make_machine: Callable[[], Machine]) -> Machine:
     """A prepared host with four staged releases and nothing promoted."""
-    return make_rig()
+    return make_machine()
 
 
 @pytest.fixture
-def module(rig: Rig, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
-    """Runs a module on the host as Ansible does: arguments in, JSON out."""
+def run_bare_module(machine: Machine, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
+    """Runs a module as Ansible does, arguments in, JSON out, on a host without mobius-host."""
 
     def run(name: str, *, check: bool = False, **arguments: Any) -> dict[str, Any]:
-        found = importlib.import_module(f"ansible_collections.mobius.dhash.plugins.modules.{name}")
-        given = {"config_dir": str(rig.config_dir), **arguments, "_ansible_check_mode": check, "_ansible_diff": True}
+        imported = importlib.import_module(f"ansible_collections.mobius.dhash.plugins.modules.{name}")
+        parameters = {
+            "config_dir": str(machine.config_dir),
+            **arguments,
+            "_ansible_check_mode": check,
+            "_ansible_diff": True,
+        }
         if name != "host_tool":
-            given.setdefault("service", SERVICE)
+            parameters.setdefault("service", SERVICE)
         capsys.readouterr()
-        with patch_module_args(given), pytest.raises(SystemExit):
-            found.main()
+        with patch_module_args(parameters), pytest.raises(SystemExit):
+            imported.main()
         result: dict[str, Any] = json.loads(capsys.readouterr().out)
         return result
 
@@ -366,7 +382,7 @@ def module(rig: Rig, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[s
 
 
 @pytest.fixture
-def tool(rig: Rig, module: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    """`module` on a host that has mobius-host installed."""
-    module("host_tool", command=str(rig.host.command), lib_dir=str(rig.root / "lib"))
-    return module
+def run_module(machine: Machine, run_bare_module: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """Runs a module on a host that has mobius-host installed."""
+    run_bare_module("host_tool", command=str(machine.host.command), lib_dir=str(machine.root / "lib"))
+    return run_bare_module

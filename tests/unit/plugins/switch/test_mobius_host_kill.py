@@ -56,16 +56,16 @@ class Steps:
         def stepped(*arguments: Any, **more: Any) -> Any:
             if not self.armed or "GET" in arguments:
                 return effect(*arguments, **more)
-            mine = self.count
+            number = self.count
             self.count += 1
-            if mine == self.fatal and not self.after:
+            if number == self.fatal and not self.after:
                 raise Killed
             self.armed = False  # an effect that consists of others is one step
             try:
                 result = effect(*arguments, **more)
             finally:
                 self.armed = True
-            if mine == self.fatal:
+            if number == self.fatal:
                 raise Killed
             return result
 
@@ -80,93 +80,96 @@ class Steps:
             self.armed = False
 
 
-def watch_systemd(rig: Any, steps: Steps) -> None:
+def watch_systemd(machine: Any, steps: Steps) -> None:
     for name in ("start", "restart", "stop", "kill", "enable"):
-        setattr(rig.systemd, name, steps.step(getattr(rig.systemd, name)))
+        setattr(machine.systemd, name, steps.step(getattr(machine.systemd, name)))
 
 
-def nothing_promoted(rig: Any) -> None:
-    rig.run(plan_instance, A, "standby")
+def nothing_promoted(machine: Any) -> None:
+    machine.run(plan_instance, A, "standby")
 
 
-def first_provisional(rig: Any) -> None:
-    rig.promote(A, "provisional")
+def first_provisional(machine: Any) -> None:
+    machine.promote(A, "provisional")
 
 
-def two_confirmed(rig: Any) -> None:
-    rig.promote(A)
-    rig.promote(B)
-    rig.run(plan_instance, C, "standby")
+def two_confirmed(machine: Any) -> None:
+    machine.promote(A)
+    machine.promote(B)
+    machine.run(plan_instance, C, "standby")
 
 
-def canary(rig: Any) -> None:
-    rig.promote(A)
-    rig.promote(B)
-    rig.promote(C, "canary")
+def canary(machine: Any) -> None:
+    machine.promote(A)
+    machine.promote(B)
+    machine.promote(C, "canary")
 
 
-def provisional(rig: Any) -> None:
-    rig.promote(A)
-    rig.promote(B)
-    rig.promote(C, "provisional")
+def provisional(machine: Any) -> None:
+    machine.promote(A)
+    machine.promote(B)
+    machine.promote(C, "provisional")
 
 
-def overdue(rig: Any) -> None:
-    provisional(rig)
-    rig.now += 61
+def overdue(machine: Any) -> None:
+    provisional(machine)
+    machine.now += 61
 
 
-def three_confirmed(rig: Any) -> None:
+def three_confirmed(machine: Any) -> None:
     for release in (A, B, C):
-        rig.promote(release)
+        machine.promote(release)
 
 
-def watched(rig: Any) -> None:
-    rig.watch()
-    provisional(rig)
+def watched(machine: Any) -> None:
+    machine.watch()
+    provisional(machine)
 
 
-def window_over(rig: Any) -> None:
-    rig.watch()
-    three_confirmed(rig)
-    rig.now += 601
+def window_over(machine: Any) -> None:
+    machine.watch()
+    three_confirmed(machine)
+    machine.now += 601
 
 
-def previous_stopped(rig: Any) -> None:
-    three_confirmed(rig)
-    rig.systemd.stop(rig.host.unit(B))
+def previous_stopped(machine: Any) -> None:
+    three_confirmed(machine)
+    machine.systemd.stop(machine.host.unit(B))
 
 
 COMMANDS = {
-    "instance": (two_confirmed, lambda rig: rig.run(plan_instance, D, "standby")),
-    "first canary": (nothing_promoted, lambda rig: rig.run(plan_canary, A)),
-    "first confirmed": (first_provisional, lambda rig: rig.run(plan_confirmed, A)),
-    "first reverted": (first_provisional, lambda rig: rig.run(plan_reverted, A)),
-    "first rolled back": (first_provisional, lambda rig: rig.run(plan_rollback, None)),
-    "canary": (two_confirmed, lambda rig: rig.run(plan_canary, C)),
-    "canary of a stopped one": (two_confirmed, lambda rig: rig.run(plan_canary, D)),
-    "provisional": (canary, lambda rig: rig.run(plan_provisional, C)),
-    "confirmed": (provisional, lambda rig: rig.run(plan_confirmed, C)),
-    "confirmed from the canary": (canary, lambda rig: rig.run(plan_confirmed, C)),
-    "reverted from the canary": (canary, lambda rig: rig.run(plan_reverted, C)),
-    "reverted": (provisional, lambda rig: rig.run(plan_reverted, C)),
-    "reverted and marked bad": (provisional, lambda rig: rig.run(plan_reverted, C, mark_bad=True, reason="bad")),
-    "guard": (overdue, lambda rig: rig.command("guard")),
-    "rollback": (three_confirmed, lambda rig: rig.run(plan_rollback, None)),
-    "rollback to a stopped one": (previous_stopped, lambda rig: rig.run(plan_rollback, None)),
-    "rollback by name": (three_confirmed, lambda rig: rig.run(plan_rollback, A)),
-    "rollback during a promotion": (provisional, lambda rig: rig.run(plan_rollback, None)),
-    "confirmed and watched": (watched, lambda rig: rig.run(plan_confirmed, C)),
-    "the end of the window": (window_over, lambda rig: rig.command("watch")),
-    "mark": (three_confirmed, lambda rig: rig.run(plan_mark, A, True)),
-    "pin": (three_confirmed, lambda rig: rig.run(plan_pin, A, True)),
+    "instance": (two_confirmed, lambda machine: machine.run(plan_instance, D, "standby")),
+    "first canary": (nothing_promoted, lambda machine: machine.run(plan_canary, A)),
+    "first confirmed": (first_provisional, lambda machine: machine.run(plan_confirmed, A)),
+    "first reverted": (first_provisional, lambda machine: machine.run(plan_reverted, A)),
+    "first rolled back": (first_provisional, lambda machine: machine.run(plan_rollback, None)),
+    "canary": (two_confirmed, lambda machine: machine.run(plan_canary, C)),
+    "canary of a stopped one": (two_confirmed, lambda machine: machine.run(plan_canary, D)),
+    "provisional": (canary, lambda machine: machine.run(plan_provisional, C)),
+    "confirmed": (provisional, lambda machine: machine.run(plan_confirmed, C)),
+    "confirmed from the canary": (canary, lambda machine: machine.run(plan_confirmed, C)),
+    "reverted from the canary": (canary, lambda machine: machine.run(plan_reverted, C)),
+    "reverted": (provisional, lambda machine: machine.run(plan_reverted, C)),
+    "reverted and marked bad": (
+        provisional,
+        lambda machine: machine.run(plan_reverted, C, mark_bad=True, reason="bad"),
+    ),
+    "guard": (overdue, lambda machine: machine.command("guard")),
+    "rollback": (three_confirmed, lambda machine: machine.run(plan_rollback, None)),
+    "rollback to a stopped one": (previous_stopped, lambda machine: machine.run(plan_rollback, None)),
+    "rollback by name": (three_confirmed, lambda machine: machine.run(plan_rollback, A)),
+    "rollback during a promotion": (provisional, lambda machine: machine.run(plan_rollback, None)),
+    "confirmed and watched": (watched, lambda machine: machine.run(plan_confirmed, C)),
+    "the end of the window": (window_over, lambda machine: machine.command("watch")),
+    "mark": (three_confirmed, lambda machine: machine.run(plan_mark, A, True)),
+    "pin": (three_confirmed, lambda machine: machine.run(plan_pin, A, True)),
 }
 RECORDED_EVENTS = {"confirmed", "rollback", "marked_bad", "pinned"}
 
 
-def state(rig: Any) -> dict[str, Any]:
-    observed = rig.observed()
-    events = [event for event in rig.events() if event in RECORDED_EVENTS]
+def state(machine: Any) -> dict[str, Any]:
+    observed = machine.observed()
+    events = [event for event in machine.events() if event in RECORDED_EVENTS]
     return {
         **observed.view(),
         "events": events,
@@ -179,41 +182,44 @@ def state(rig: Any) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_same_command_completes_what_a_kill_left(
-    name: str, make_rig: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+    name: str, make_machine: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare, command = COMMANDS[name]
     steps = Steps(monkeypatch)
-    rig = make_rig()
-    prepare(rig)
-    watch_systemd(rig, steps)
+    machine = make_machine()
+    prepare(machine)
+    watch_systemd(machine, steps)
     with steps.counting():
-        command(rig)
-    wanted, total = state(rig), steps.count
+        command(machine)
+    wanted, total = state(machine), steps.count
     assert total >= 1
 
     for fatal in range(total):
         for after in (False, True):
-            rig = make_rig()
-            prepare(rig)
-            serving = rig.serving
-            watch_systemd(rig, steps)
+            machine = make_machine()
+            prepare(machine)
+            serving = machine.serving
+            watch_systemd(machine, steps)
             with steps.counting(fatal, after), pytest.raises(Killed):
-                command(rig)
+                command(machine)
             where = f"killed {'after' if after else 'before'} step {fatal}"
-            assert rig.serving or not serving or "first" in name, where
-            if state(rig) != wanted:  # it was not done: a rollback that was done would be another step now
-                command(rig)
-            assert state(rig) == wanted, where
-            assert journal_problems(rig.host) == [], where
+            assert machine.serving or not serving or "first" in name, where
+            if state(machine) != wanted:  # it was not done: a rollback that was done would be another step now
+                command(machine)
+            assert state(machine) == wanted, where
+            assert journal_problems(machine.host) == [], where
 
 
 NEXT = {
-    "a mark": lambda rig: rig.run(plan_mark, D, True),
-    "a rollback": lambda rig: rig.run(plan_rollback, None),
-    "a boot": lambda rig: rig.run(plan_boot),
-    "a reboot": lambda rig: rig.reboot(),
-    "the guard after the deadline": lambda rig: (setattr(rig, "now", rig.now + 1000), rig.command("guard")),
-    "another promotion": lambda rig: (setattr(rig, "now", rig.now + 1000), rig.promote(D, run="r2")),
+    "a mark": lambda machine: machine.run(plan_mark, D, True),
+    "a rollback": lambda machine: machine.run(plan_rollback, None),
+    "a boot": lambda machine: machine.run(plan_boot),
+    "a reboot": lambda machine: machine.reboot(),
+    "the guard after the deadline": lambda machine: (
+        setattr(machine, "now", machine.now + 1000),
+        machine.command("guard"),
+    ),
+    "another promotion": lambda machine: (setattr(machine, "now", machine.now + 1000), machine.promote(D, run="r2")),
 }
 
 
@@ -235,79 +241,81 @@ NEXT = {
         "pin",
     ],
 )
-def test_any_next_command_makes_what_serves_agree_with_the_truth(
-    name: str, then: str, make_rig: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+def test_any_next_command_makes_what_serves_agree_with_the_activation_record(
+    name: str, then: str, make_machine: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare, command = COMMANDS[name]
     steps = Steps(monkeypatch)
-    rig = make_rig()
-    prepare(rig)
-    watch_systemd(rig, steps)
+    machine = make_machine()
+    prepare(machine)
+    watch_systemd(machine, steps)
     with steps.counting():
-        command(rig)
+        command(machine)
 
     for fatal in range(steps.count):
-        rig = make_rig()
-        prepare(rig)
-        watch_systemd(rig, steps)
+        machine = make_machine()
+        prepare(machine)
+        watch_systemd(machine, steps)
         with steps.counting(fatal), pytest.raises(Killed):
-            command(rig)
-        assert rig.serving
-        NEXT[then](rig)
+            command(machine)
+        assert machine.serving
+        NEXT[then](machine)
         where = f"killed before step {fatal}"
-        observed = rig.observed()
-        assert observed.activation.confirmed in rig.serving or observed.live_promotion, where
-        assert rig.serving == sorted(release for release in rig.running if observed.role(release) == "serving"), where
+        observed = machine.observed()
+        assert observed.activation.confirmed in machine.serving or observed.live_promotion, where
+        assert machine.serving == sorted(
+            release for release in machine.running if observed.role(release) == "serving"
+        ), where
         assert observed.is_journaled and observed.current == observed.activation.confirmed, where
-        assert journal_problems(rig.host) == [], where
+        assert journal_problems(machine.host) == [], where
 
 
 @pytest.mark.slow
 def test_an_interrupted_rollback_is_completed_and_not_counted_as_a_step(
-    make_rig: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+    make_machine: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = Steps(monkeypatch)
     for fatal in range(20):
-        rig = make_rig()
-        three_confirmed(rig)
-        watch_systemd(rig, steps)
+        machine = make_machine()
+        three_confirmed(machine)
+        watch_systemd(machine, steps)
         try:
             with steps.counting(fatal):
-                rig.run(plan_rollback, None)
+                machine.run(plan_rollback, None)
         except Killed:
-            rig.run(plan_rollback, None)
-            assert rig.serving == [B] and rig.truth.confirmed == B, f"killed before step {fatal}"
-            assert not rig.truth.is_bad(B)
-            assert rig.events().count("rollback") == 1
+            machine.run(plan_rollback, None)
+            assert machine.serving == [B] and machine.activation.confirmed == B, f"killed before step {fatal}"
+            assert not machine.activation.is_bad(B)
+            assert machine.events().count("rollback") == 1
         else:
             return
     pytest.fail("a rollback has fewer steps than that")
 
 
-def test_a_first_release_that_a_killed_rollback_left_serving_is_stopped_by_whatever_comes_next(
-    make_rig: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+def test_a_first_release_that_a_killed_rollback_left_serving_is_stopped_by_the_next_command(
+    make_machine: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = Steps(monkeypatch)
-    rig = make_rig()
-    first_provisional(rig)
-    watch_systemd(rig, steps)
+    machine = make_machine()
+    first_provisional(machine)
+    watch_systemd(machine, steps)
     with steps.counting(0, True), pytest.raises(Killed):
-        rig.run(plan_rollback, None)
-    assert rig.serving == [A] and rig.truth.confirmed is None
-    rig.run(plan_mark, B, True)
-    assert rig.running == [] and not rig.observed().is_listening
+        machine.run(plan_rollback, None)
+    assert machine.serving == [A] and machine.activation.confirmed is None
+    machine.run(plan_mark, B, True)
+    assert machine.running == [] and not machine.observed().is_listening
 
 
-def test_nobody_is_told_to_stand_by_while_the_one_that_is_to_serve_does_not(
-    make_rig: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+def test_no_instance_stands_by_while_the_expected_one_does_not_serve(
+    make_machine: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = Steps(monkeypatch)
-    rig = make_rig()
-    three_confirmed(rig)
-    watch_systemd(rig, steps)
+    machine = make_machine()
+    three_confirmed(machine)
+    watch_systemd(machine, steps)
     with steps.counting(0, True), pytest.raises(Killed):
-        rig.run(plan_rollback, None)
-    assert rig.serving == [B, C]
-    rig.systemd.instances.pop(C).end()
-    rig.run(plan_mark, A, True)
-    assert rig.serving == [B], "it is not what the truth names, but it is all there is"
+        machine.run(plan_rollback, None)
+    assert machine.serving == [B, C]
+    machine.systemd.instances.pop(C).end()
+    machine.run(plan_mark, A, True)
+    assert machine.serving == [B], "it is not what the truth names, but it is all there is"

@@ -31,228 +31,228 @@ from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions impo
 A, B, C, D = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0", "1.3.0"))
 
 
-def refuses(rig: Any, outcome: str, *arguments: Any, **more: Any) -> str:
+def refuses(machine: Any, outcome: str, *arguments: Any, **more: Any) -> str:
     """The reason of a refusal that changed nothing."""
-    before = rig.observed().view(), rig.journal()
+    before = machine.observed().view(), machine.journal()
     with pytest.raises(MobiusError) as caught:
-        rig.run(*arguments, **more)
+        machine.run(*arguments, **more)
     assert caught.value.outcome == outcome, caught.value
-    assert (rig.observed().view(), rig.journal()) == before
+    assert (machine.observed().view(), machine.journal()) == before
     return caught.value.reason
 
 
 # --- promotion --------------------------------------------------------------------------------------------------------
 
 
-def test_a_first_release_goes_through_canary_and_provisional_to_confirmed(rig: Any) -> None:
-    rig.run(plan_instance, A, "standby")
-    assert (rig.running, rig.serving) == ([A], [])
-    rig.run(plan_canary, A)
-    assert rig.serving == [A]
-    assert rig.pending.stage == "canary" and rig.pending.previous is None
-    assert rig.pending.deadline == rig.now + 60
-    assert rig.systemd.guards == 1
-    assert not rig.systemd.enabled
-    rig.run(plan_provisional, A)
-    assert rig.pending.stage == "serving"
-    rig.run(plan_confirmed, A)
-    assert rig.truth.confirmed == A and rig.truth.token == 1
-    assert rig.pending is None
-    assert rig.systemd.enabled
-    assert rig.host.current_path.readlink().as_posix() == f"releases/{A}"
-    assert rig.events() == ["canary", "provisional", "confirmed"]
-    assert {line["run"] for line in rig.journal()} == {"r1"}
+def test_a_first_release_goes_through_canary_and_provisional_to_confirmed(machine: Any) -> None:
+    machine.run(plan_instance, A, "standby")
+    assert (machine.running, machine.serving) == ([A], [])
+    machine.run(plan_canary, A)
+    assert machine.serving == [A]
+    assert machine.pending.stage == "canary" and machine.pending.previous is None
+    assert machine.pending.deadline == machine.now + 60
+    assert machine.systemd.guards == 1
+    assert not machine.systemd.enabled
+    machine.run(plan_provisional, A)
+    assert machine.pending.stage == "serving"
+    machine.run(plan_confirmed, A)
+    assert machine.activation.confirmed == A and machine.activation.token == 1
+    assert machine.pending is None
+    assert machine.systemd.enabled
+    assert machine.host.current_path.readlink().as_posix() == f"releases/{A}"
+    assert machine.events() == ["canary", "provisional", "confirmed"]
+    assert {line["run"] for line in machine.journal()} == {"r1"}
 
 
-def test_a_canary_serves_beside_the_confirmed_release_and_then_alone(rig: Any) -> None:
-    rig.promote(A)
-    rig.promote(B, "canary")
-    assert rig.serving == [A, B]
-    rig.run(plan_provisional, B)
-    assert (rig.serving, rig.running) == ([B], [A, B])
-    assert rig.truth.confirmed == A, "the truth changes only when it is confirmed"
-    rig.run(plan_confirmed, B)
-    assert (rig.serving, rig.running) == ([B], [A, B])
+def test_a_canary_serves_beside_the_confirmed_release_and_then_alone(machine: Any) -> None:
+    machine.promote(A)
+    machine.promote(B, "canary")
+    assert machine.serving == [A, B]
+    machine.run(plan_provisional, B)
+    assert (machine.serving, machine.running) == ([B], [A, B])
+    assert machine.activation.confirmed == A, "the truth changes only when it is confirmed"
+    machine.run(plan_confirmed, B)
+    assert (machine.serving, machine.running) == ([B], [A, B])
 
 
 @pytest.mark.parametrize("stage", ["canary", "provisional", "confirmed"])
-def test_each_stage_done_twice_changes_nothing_the_second_time(rig: Any, stage: str) -> None:
-    rig.promote(A)
-    rig.promote(B, stage)
+def test_each_stage_done_twice_changes_nothing_the_second_time(machine: Any, stage: str) -> None:
+    machine.promote(A)
+    machine.promote(B, stage)
     make = getattr(transitions, f"plan_{stage}")
-    before = rig.host.activation_path.read_bytes(), rig.journal(), rig.pending
-    assert rig.run(make, B).actions == ()
-    assert (rig.host.activation_path.read_bytes(), rig.journal(), rig.pending) == before
+    before = machine.host.activation_path.read_bytes(), machine.journal(), machine.pending
+    assert machine.run(make, B).actions == ()
+    assert (machine.host.activation_path.read_bytes(), machine.journal(), machine.pending) == before
 
 
 @pytest.mark.parametrize("stage", ["canary", "provisional", "confirmed"])
-def test_a_confirmed_release_is_left_alone_by_every_stage(rig: Any, stage: str) -> None:
-    rig.promote(A)
-    plan = rig.run(getattr(transitions, f"plan_{stage}"), A, run="another")
+def test_a_confirmed_release_is_left_alone_by_every_stage(machine: Any, stage: str) -> None:
+    machine.promote(A)
+    plan = machine.run(getattr(transitions, f"plan_{stage}"), A, run="another")
     assert plan.actions == () and plan.before.view() == plan.after.view()
 
 
-def test_only_the_confirmed_release_and_the_one_before_keep_running(rig: Any) -> None:
+def test_only_the_confirmed_release_and_the_one_before_keep_running(machine: Any) -> None:
     for release in (A, B, C):
-        rig.promote(release)
-    assert rig.running == [B, C]
+        machine.promote(release)
+    assert machine.running == [B, C]
 
 
-def test_a_promotion_is_taken_back_to_what_was_before(rig: Any) -> None:
-    rig.promote(A)
+def test_a_promotion_is_reverted_to_the_confirmed_release(machine: Any) -> None:
+    machine.promote(A)
     for stage in ("canary", "provisional"):
-        rig.promote(B, stage)
-        rig.run(plan_reverted, B, reason="it is slow")
-        assert (rig.serving, rig.running, rig.pending) == ([A], [A], None)
-        assert rig.truth.confirmed == A and not rig.truth.is_bad(B)
-    assert rig.journal()[-1]["reason"] == "it is slow"
-    assert rig.run(plan_reverted, B).actions == ()
+        machine.promote(B, stage)
+        machine.run(plan_reverted, B, reason="it is slow")
+        assert (machine.serving, machine.running, machine.pending) == ([A], [A], None)
+        assert machine.activation.confirmed == A and not machine.activation.is_bad(B)
+    assert machine.journal()[-1]["reason"] == "it is slow"
+    assert machine.run(plan_reverted, B).actions == ()
 
 
-def test_a_first_release_that_is_taken_back_leaves_no_instance_and_no_socket(rig: Any) -> None:
+def test_a_reverted_first_release_leaves_no_instance_and_no_socket(machine: Any) -> None:
     for stage in ("canary", "provisional"):
-        rig.promote(A, stage)
-        assert rig.observed().is_listening
-        rig.run(plan_reverted, A)
-        assert rig.running == [] and rig.pending is None
-        assert not rig.observed().is_listening and not rig.systemd.enabled
+        machine.promote(A, stage)
+        assert machine.observed().is_listening
+        machine.run(plan_reverted, A)
+        assert machine.running == [] and machine.pending is None
+        assert not machine.observed().is_listening and not machine.systemd.enabled
 
 
-def test_a_first_release_that_never_got_so_far_leaves_no_socket_either(rig: Any) -> None:
-    rig.run(plan_instance, A, "standby")
-    assert rig.observed().is_listening
-    rig.run(plan_instance, A, "stopped")
-    assert rig.running == [] and not rig.observed().is_listening
+def test_a_first_release_that_never_got_so_far_leaves_no_socket_either(machine: Any) -> None:
+    machine.run(plan_instance, A, "standby")
+    assert machine.observed().is_listening
+    machine.run(plan_instance, A, "stopped")
+    assert machine.running == [] and not machine.observed().is_listening
 
 
-def test_a_promotion_taken_back_marks_the_release_bad_when_told_to(rig: Any) -> None:
-    rig.promote(A)
-    rig.promote(B, "provisional")
-    rig.run(plan_reverted, B, reason="hashes wrongly", mark_bad=True)
-    assert rig.truth.is_bad(B) and rig.truth.latest(B).confirmed is None
-    assert "hashes wrongly" in refuses(rig, "release_bad", plan_canary, B)
-    rig.run(plan_canary, B, retry_bad=True)
-    assert rig.serving == [A, B]
+def test_a_reverted_promotion_marks_the_release_bad_on_request(machine: Any) -> None:
+    machine.promote(A)
+    machine.promote(B, "provisional")
+    machine.run(plan_reverted, B, reason="hashes wrongly", mark_bad=True)
+    assert machine.activation.is_bad(B) and machine.activation.latest(B).confirmed is None
+    assert "hashes wrongly" in refuses(machine, "release_bad", plan_canary, B)
+    machine.run(plan_canary, B, retry_bad=True)
+    assert machine.serving == [A, B]
 
 
-def test_taking_back_a_release_that_was_confirmed_before_changes_nothing(rig: Any) -> None:
-    rig.promote(A)
-    rig.promote(B)
-    plan = rig.run(plan_reverted, B, run="r2", mark_bad=True)
-    assert plan.actions == () and rig.serving == [B] and not rig.truth.is_bad(B)
+def test_reverting_a_confirmed_release_changes_nothing(machine: Any) -> None:
+    machine.promote(A)
+    machine.promote(B)
+    plan = machine.run(plan_reverted, B, run="r2", mark_bad=True)
+    assert plan.actions == () and machine.serving == [B] and not machine.activation.is_bad(B)
 
 
-def test_a_failed_first_confirmation_names_what_is_wrong(rig: Any) -> None:
-    assert B in refuses(rig, "nothing_pending", plan_confirmed, B)
-    assert B in refuses(rig, "nothing_pending", plan_provisional, B)
-    refuses(rig, "nothing_pending", plan_confirmed, None)
-    refuses(rig, "release_missing", plan_canary, "9.9.9-0123456789ab")
-    refuses(rig, "release_missing", plan_instance, "9.9.9-0123456789ab", "standby")
-    refuses(rig, "invalid_input", plan_canary, "../../etc")
+def test_a_failed_first_confirmation_names_what_is_wrong(machine: Any) -> None:
+    assert B in refuses(machine, "nothing_pending", plan_confirmed, B)
+    assert B in refuses(machine, "nothing_pending", plan_provisional, B)
+    refuses(machine, "nothing_pending", plan_confirmed, None)
+    refuses(machine, "release_missing", plan_canary, "9.9.9-0123456789ab")
+    refuses(machine, "release_missing", plan_instance, "9.9.9-0123456789ab", "standby")
+    refuses(machine, "invalid_input", plan_canary, "../../etc")
 
 
-def test_two_promotions_do_not_run_at_once(rig: Any) -> None:
-    rig.promote(A)
-    rig.promote(B, "canary")
-    assert B in refuses(rig, "fenced", plan_canary, C, run="r2")
-    assert B in refuses(rig, "fenced", plan_reverted, C, run="r2")
+def test_two_promotions_do_not_run_at_once(machine: Any) -> None:
+    machine.promote(A)
+    machine.promote(B, "canary")
+    assert B in refuses(machine, "fenced", plan_canary, C, run="r2")
+    assert B in refuses(machine, "fenced", plan_reverted, C, run="r2")
 
 
-def test_a_run_that_was_taken_over_may_neither_confirm_nor_take_back(rig: Any) -> None:
-    rig.promote(A)
-    rig.promote(B, "provisional", run="r1")
-    rig.run(plan_canary, B, run="r2")
-    assert rig.pending.run == "r2" and rig.pending.stage == "serving"
+def test_a_run_whose_promotion_was_taken_over_may_neither_confirm_nor_revert(machine: Any) -> None:
+    machine.promote(A)
+    machine.promote(B, "provisional", run="r1")
+    machine.run(plan_canary, B, run="r2")
+    assert machine.pending.run == "r2" and machine.pending.stage == "serving"
     for make in (plan_provisional, plan_confirmed, plan_reverted):
-        assert "r2" in refuses(rig, "fenced", make, B, run="r1")
-    rig.run(plan_confirmed, B, run="r2")
-    assert rig.truth.confirmed == B
+        assert "r2" in refuses(machine, "fenced", make, B, run="r1")
+    machine.run(plan_confirmed, B, run="r2")
+    assert machine.activation.confirmed == B
 
 
-def test_a_rollback_fences_the_run_that_was_promoting(rig: Any) -> None:
-    rig.promote(A)
-    rig.promote(B, "provisional", run="r1")
-    token = rig.truth.token
-    rig.run(plan_rollback, None, run=None)
-    assert rig.truth.token == token + 1
-    refuses(rig, "nothing_pending", plan_confirmed, B, run="r1")
-    assert rig.serving == [A]
+def test_a_rollback_fences_the_run_that_was_promoting(machine: Any) -> None:
+    machine.promote(A)
+    machine.promote(B, "provisional", run="r1")
+    token = machine.activation.token
+    machine.run(plan_rollback, None, run=None)
+    assert machine.activation.token == token + 1
+    refuses(machine, "nothing_pending", plan_confirmed, B, run="r1")
+    assert machine.serving == [A]
 
 
-def test_an_instance_that_crashes_is_not_promoted_and_is_stopped(rig: Any) -> None:
-    rig.promote(A)
-    rig.systemd.behaviours[B] = "crashing"
+def test_an_instance_that_crashes_is_not_promoted_and_is_stopped(machine: Any) -> None:
+    machine.promote(A)
+    machine.systemd.behaviours[B] = "crashing"
     with pytest.raises(InstanceError) as caught:
-        rig.run(plan_instance, B, "standby")
+        machine.run(plan_instance, B, "standby")
     assert caught.value.outcome == "instance_failed"
     assert caught.value.journal == [f"any-service@{B}.service says goodbye"]
-    assert rig.host.unit(B) not in rig.systemd.active, "systemd would start it again and again"
-    assert rig.serving == [A]
+    assert machine.host.unit(B) not in machine.systemd.active, "systemd would start it again and again"
+    assert machine.serving == [A]
 
 
 @pytest.mark.parametrize(
     ("behaviour", "limit"),
     [("slow", "after 2 s."), ("silent", "after 2 s."), ("cut off", "after 2 s, the time-out of its unit")],
 )
-def test_an_instance_that_is_not_ready_in_time_is_stopped(rig: Any, behaviour: str, limit: str) -> None:
-    rig.systemd.behaviours[B] = behaviour
+def test_an_instance_that_is_not_ready_in_time_is_stopped(machine: Any, behaviour: str, limit: str) -> None:
+    machine.systemd.behaviours[B] = behaviour
     with pytest.raises(InstanceError) as caught:
-        rig.run(plan_instance, B, "standby")
+        machine.run(plan_instance, B, "standby")
     assert caught.value.outcome == "instance_not_ready"
     assert limit in caught.value.reason
-    assert rig.running == []
+    assert machine.running == []
 
 
-def test_an_instance_without_its_public_socket_is_not_promoted(rig: Any) -> None:
-    rig.promote(A)
-    rig.systemd.behaviours[B] = "without socket"
-    rig.run(plan_instance, B, "standby")
+def test_an_instance_without_its_public_socket_is_not_promoted(machine: Any) -> None:
+    machine.promote(A)
+    machine.systemd.behaviours[B] = "without socket"
+    machine.run(plan_instance, B, "standby")
     with pytest.raises(InstanceError, match="refuses to serve"):
-        rig.run(plan_canary, B)
-    rig.run(plan_reverted, B)
-    assert (rig.serving, rig.running, rig.pending) == ([A], [A], None)
+        machine.run(plan_canary, B)
+    machine.run(plan_reverted, B)
+    assert (machine.serving, machine.running, machine.pending) == ([A], [A], None)
 
 
-def test_without_a_guard_there_is_no_promotion(rig: Any) -> None:
-    rig.promote(A)
-    rig.systemd.behaviours["guard"] = "broken"
-    rig.run(plan_instance, B, "standby")
+def test_without_a_guard_there_is_no_promotion(machine: Any) -> None:
+    machine.promote(A)
+    machine.systemd.behaviours["guard"] = "broken"
+    machine.run(plan_instance, B, "standby")
     with pytest.raises(MobiusError, match="guard"):
-        rig.run(plan_canary, B)
-    assert rig.pending is None and rig.serving == [A]
+        machine.run(plan_canary, B)
+    assert machine.pending is None and machine.serving == [A]
 
 
-def test_an_old_release_that_hangs_is_killed_and_comes_back_in_standby(rig: Any) -> None:
-    rig.promote(A)
-    rig.promote(B, "canary")
-    rig.systemd.instances[A].behaviour = "silent"
-    rig.run(plan_provisional, B)
-    assert rig.systemd.instances[A].state == "standby"
-    assert rig.serving == [B]
+def test_an_old_release_that_hangs_is_killed_and_restarts_in_standby(machine: Any) -> None:
+    machine.promote(A)
+    machine.promote(B, "canary")
+    machine.systemd.instances[A].behaviour = "silent"
+    machine.run(plan_provisional, B)
+    assert machine.systemd.instances[A].state == "standby"
+    assert machine.serving == [B]
 
 
 @pytest.mark.parametrize("stage", ["canary", "provisional"])
-def test_what_serves_is_never_stopped(rig: Any, stage: str) -> None:
-    rig.promote(A)
-    rig.promote(B, stage)
-    refuses(rig, "release_in_use", plan_instance, A, "stopped")
-    refuses(rig, "release_in_use", plan_instance, B, "stopped")
+def test_what_serves_is_never_stopped(machine: Any, stage: str) -> None:
+    machine.promote(A)
+    machine.promote(B, stage)
+    refuses(machine, "release_in_use", plan_instance, A, "stopped")
+    refuses(machine, "release_in_use", plan_instance, B, "stopped")
 
 
 # --- the guard --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stage", ["canary", "provisional"])
-def test_the_guard_takes_back_what_is_not_confirmed_in_time(rig: Any, stage: str) -> None:
-    rig.promote(A)
-    rig.promote(B, stage)
-    rig.now += 59.9
-    assert rig.run(plan_guard, run=None).actions == ()
-    rig.now += 0.2
-    assert rig.command("guard") == 0
-    assert (rig.serving, rig.running, rig.pending) == ([A], [A], None)
-    assert rig.journal()[-1] == {
-        **rig.journal()[-1],
+def test_the_guard_reverts_what_is_not_confirmed_in_time(machine: Any, stage: str) -> None:
+    machine.promote(A)
+    machine.promote(B, stage)
+    machine.now += 59.9
+    assert machine.run(plan_guard, run=None).actions == ()
+    machine.now += 0.2
+    assert machine.command("guard") == 0
+    assert (machine.serving, machine.running, machine.pending) == ([A], [A], None)
+    assert machine.journal()[-1] == {
+        **machine.journal()[-1],
         "event": "reverted",
         "from": B,
         "to": A,
@@ -260,355 +260,355 @@ def test_the_guard_takes_back_what_is_not_confirmed_in_time(rig: Any, stage: str
         "actor": "guard",
         "reason": "it was not confirmed before its deadline",
     }
-    assert not rig.truth.is_bad(B), "silence proves nothing"
+    assert not machine.activation.is_bad(B), "silence proves nothing"
 
 
-def test_the_guard_of_a_first_release_leaves_nothing(rig: Any) -> None:
-    rig.promote(A, "provisional")
-    rig.now += 61
-    assert rig.command("guard") == 0
-    assert rig.running == [] and not rig.observed().is_listening
+def test_the_guard_of_a_first_release_leaves_nothing(machine: Any) -> None:
+    machine.promote(A, "provisional")
+    machine.now += 61
+    assert machine.command("guard") == 0
+    assert machine.running == [] and not machine.observed().is_listening
 
 
-def test_the_guard_ends_when_the_promotion_is_confirmed(rig: Any) -> None:
-    rig.promote(A)
-    assert rig.command("guard") == 0
-    assert rig.serving == [A]
+def test_the_guard_ends_when_the_promotion_is_confirmed(machine: Any) -> None:
+    machine.promote(A)
+    assert machine.command("guard") == 0
+    assert machine.serving == [A]
 
 
-def test_a_deadline_that_has_passed_cannot_be_confirmed_any_more(rig: Any) -> None:
-    rig.promote(A)
-    rig.promote(B, "provisional")
-    rig.now += 61
+def test_a_deadline_that_has_passed_cannot_be_confirmed_any_more(machine: Any) -> None:
+    machine.promote(A)
+    machine.promote(B, "provisional")
+    machine.now += 61
     with pytest.raises(MobiusError, match="reverted"):
-        rig.run(plan_confirmed, B)
-    assert rig.truth.confirmed == A
+        machine.run(plan_confirmed, B)
+    assert machine.activation.confirmed == A
 
 
-def test_the_next_stage_moves_the_deadline(rig: Any) -> None:
-    rig.promote(A)
-    rig.promote(B, "canary")
-    rig.now += 50
-    rig.run(plan_provisional, B, deadline=30.0)
-    rig.now += 20
-    rig.run(plan_confirmed, B)
-    assert rig.truth.confirmed == B
+def test_the_next_stage_moves_the_deadline(machine: Any) -> None:
+    machine.promote(A)
+    machine.promote(B, "canary")
+    machine.now += 50
+    machine.run(plan_provisional, B, deadline=30.0)
+    machine.now += 20
+    machine.run(plan_confirmed, B)
+    assert machine.activation.confirmed == B
 
 
-def test_a_promotion_of_another_boot_is_ignored_and_forgotten(rig: Any) -> None:
-    rig.promote(A)
-    rig.promote(B, "provisional")
-    rig.boot_id = "another boot, on a host whose /run is kept"
-    assert rig.observed().role(A) == "serving" and rig.observed().role(B) == "standby"
-    assert rig.command("boot") == 0
-    assert rig.pending is None and rig.serving == [A]
+def test_a_promotion_of_another_boot_is_ignored_and_forgotten(machine: Any) -> None:
+    machine.promote(A)
+    machine.promote(B, "provisional")
+    machine.boot_id = "another boot, on a host whose /run is kept"
+    assert machine.observed().role(A) == "serving" and machine.observed().role(B) == "standby"
+    assert machine.command("boot") == 0
+    assert machine.pending is None and machine.serving == [A]
 
 
 @pytest.mark.parametrize("stage", ["canary", "provisional", "confirmed"])
-def test_a_reboot_serves_what_was_confirmed_last(rig: Any, stage: str) -> None:
-    rig.promote(A)
-    rig.promote(B, stage)
-    rig.reboot()
-    assert rig.serving == rig.running == [B if stage == "confirmed" else A]
-    assert rig.pending is None
+def test_a_reboot_serves_what_was_confirmed_last(machine: Any, stage: str) -> None:
+    machine.promote(A)
+    machine.promote(B, stage)
+    machine.reboot()
+    assert machine.serving == machine.running == [B if stage == "confirmed" else A]
+    assert machine.pending is None
 
 
-def test_a_reboot_after_a_first_release_that_was_never_confirmed_serves_nothing(rig: Any) -> None:
-    rig.promote(A, "provisional")
-    rig.reboot()
-    assert rig.running == []
+def test_a_reboot_after_a_first_release_that_was_never_confirmed_serves_nothing(machine: Any) -> None:
+    machine.promote(A, "provisional")
+    machine.reboot()
+    assert machine.running == []
 
 
 # --- rollback ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_rollback_serves_the_release_before_and_marks_the_one_it_left(rig: Any) -> None:
-    rig.promote(A)
-    rig.promote(B)
-    rig.run(plan_rollback, None, run="r9", reason="it is wrong")
-    assert (rig.serving, rig.running) == ([A], [A, B])
-    assert rig.truth.confirmed == A and rig.truth.token == 3
-    assert rig.truth.is_bad(B) and rig.truth.latest(B).reason == "it is wrong"
-    assert rig.host.current_path.name and rig.observed().current == A
-    line = rig.journal()[-1]
+def test_a_rollback_serves_the_previous_release_and_marks_the_present_one_bad(machine: Any) -> None:
+    machine.promote(A)
+    machine.promote(B)
+    machine.run(plan_rollback, None, run="r9", reason="it is wrong")
+    assert (machine.serving, machine.running) == ([A], [A, B])
+    assert machine.activation.confirmed == A and machine.activation.token == 3
+    assert machine.activation.is_bad(B) and machine.activation.latest(B).reason == "it is wrong"
+    assert machine.host.current_path.name and machine.observed().current == A
+    line = machine.journal()[-1]
     assert (line["event"], line["from"], line["to"], line["run"]) == ("rollback", B, A, "r9")
 
 
-def test_two_rollbacks_go_back_two_steps(rig: Any) -> None:
+def test_two_rollbacks_are_two_steps(machine: Any) -> None:
     for release in (A, B, C):
-        rig.promote(release)
-    rig.run(plan_rollback, None, run="one")
-    assert rig.serving == [B]
-    rig.run(plan_rollback, None, run=None)
-    assert rig.serving == [A] and rig.truth.confirmed == A
-    assert rig.truth.is_bad(B) and rig.truth.is_bad(C) and not rig.truth.is_bad(A)
-    assert A in refuses(rig, "nothing_to_roll_back", plan_rollback, None, run=None)
+        machine.promote(release)
+    machine.run(plan_rollback, None, run="one")
+    assert machine.serving == [B]
+    machine.run(plan_rollback, None, run=None)
+    assert machine.serving == [A] and machine.activation.confirmed == A
+    assert machine.activation.is_bad(B) and machine.activation.is_bad(C) and not machine.activation.is_bad(A)
+    assert A in refuses(machine, "nothing_to_roll_back", plan_rollback, None, run=None)
 
 
-def test_a_run_that_asks_again_because_its_connection_broke_goes_back_one_step_only(rig: Any) -> None:
+def test_a_run_that_repeats_a_rollback_after_a_broken_connection_rolls_back_one_step_only(machine: Any) -> None:
     for release in (A, B, C):
-        rig.promote(release)
+        machine.promote(release)
     for _ in range(3):
-        rig.run(plan_rollback, None, run="one")
-    assert rig.serving == [B]
-    assert not rig.truth.is_bad(B)
-    assert rig.run(plan_rollback, None, run="one").changed is False
+        machine.run(plan_rollback, None, run="one")
+    assert machine.serving == [B]
+    assert not machine.activation.is_bad(B)
+    assert machine.run(plan_rollback, None, run="one").changed is False
 
 
-def test_nobody_goes_back_to_a_release_that_was_never_confirmed(rig: Any) -> None:
-    rig.promote(A)
-    refuses(rig, "invalid_input", plan_rollback, C)
+def test_a_release_that_was_never_confirmed_is_no_rollback_target(machine: Any) -> None:
+    machine.promote(A)
+    refuses(machine, "invalid_input", plan_rollback, C)
 
 
-def test_a_promotion_whose_guard_was_never_started_gets_one_from_the_next_command(rig: Any) -> None:
-    rig.promote(A)
-    rig.promote(B, "canary")
+def test_a_promotion_whose_guard_was_never_started_gets_one_from_the_next_command(machine: Any) -> None:
+    machine.promote(A)
+    machine.promote(B, "canary")
     for again in (plan_canary, plan_provisional):
-        rig.systemd.active.pop(rig.host.guard_unit)
-        guards = rig.systemd.guards
-        rig.run(again, B)
-        assert rig.systemd.guards == guards + 1
+        machine.systemd.active.pop(machine.host.guard_unit)
+        guards = machine.systemd.guards
+        machine.run(again, B)
+        assert machine.systemd.guards == guards + 1
 
 
-def test_an_instance_that_dribbles_holds_nobody_up(rig: Any) -> None:
-    rig.promote(A)
-    rig.promote(B)
-    rig.systemd.instances[B].behaviour = "dribbling"
-    dribbling = rig.systemd.instances[B]
-    rig.run(plan_rollback, None, run=None)
-    assert rig.serving == [A]
+def test_an_instance_that_responds_byte_by_byte_delays_no_rollback(machine: Any) -> None:
+    machine.promote(A)
+    machine.promote(B)
+    machine.systemd.instances[B].behaviour = "dribbling"
+    dribbling = machine.systemd.instances[B]
+    machine.run(plan_rollback, None, run=None)
+    assert machine.serving == [A]
     assert dribbling.was_cut_off.wait(60), "its answer would have taken a day"
 
 
-def test_a_reason_that_is_no_text_or_endless_is_written_as_one_line(rig: Any) -> None:
-    rig.promote(A)
-    rig.promote(B)
-    rig.run(plan_rollback, None, run=None, reason="caf\udce9 is\nclosed" + " and closed" * 10_000)
-    reason = rig.journal()[-1]["reason"]
+def test_a_reason_that_is_no_text_or_endless_is_written_as_one_line(machine: Any) -> None:
+    machine.promote(A)
+    machine.promote(B)
+    machine.run(plan_rollback, None, run=None, reason="caf\udce9 is\nclosed" + " and closed" * 10_000)
+    reason = machine.journal()[-1]["reason"]
     assert reason.startswith("caf\ufffd is closed and closed")
     assert len(reason) == REASON_MAX_CHARS
 
 
-def test_links_and_pipes_that_a_release_put_in_its_logs_place_are_not_read(rig: Any, tmp_path: Path) -> None:
+def test_links_and_pipes_that_replace_the_log_of_a_release_are_not_read(machine: Any, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("secret\n")
-    rig.host.log_dir.mkdir(parents=True, exist_ok=True)
-    own = rig.host.log_dir / f"{A}.log"
+    machine.host.log_dir.mkdir(parents=True, exist_ok=True)
+    own = machine.host.log_dir / f"{A}.log"
     own.symlink_to(secret)
-    assert not any("secret" in line for line in rig.executor().last_lines(A))
+    assert not any("secret" in line for line in machine.executor().last_lines(A))
     own.unlink()
     os.mkfifo(own)
-    rig.executor().last_lines(A)
+    machine.executor().last_lines(A)
     own.unlink()
     own.write_text("its last words\n")
-    assert rig.executor().last_lines(A)[-1] == "its last words"
+    assert machine.executor().last_lines(A)[-1] == "its last words"
 
 
-def test_a_rollback_to_a_release_that_does_not_run_starts_it_first(rig: Any) -> None:
+def test_a_rollback_to_a_release_that_does_not_run_starts_it_first(machine: Any) -> None:
     for release in (A, B, C):
-        rig.promote(release)
-    assert A not in rig.running
-    plan = rig.run(plan_rollback, A)
+        machine.promote(release)
+    assert A not in machine.running
+    plan = machine.run(plan_rollback, A)
     assert [action.verb for action in plan.actions][:3] == ["start", "serve", "write_activation"]
-    assert rig.serving == [A]
-    assert rig.truth.is_bad(C) and not rig.truth.is_bad(B)
+    assert machine.serving == [A]
+    assert machine.activation.is_bad(C) and not machine.activation.is_bad(B)
 
 
-def test_a_rollback_to_a_release_that_cannot_start_leaves_what_serves(rig: Any) -> None:
-    rig.promote(A)
-    rig.promote(B)
-    rig.systemd.stop(rig.host.unit(A))
-    rig.systemd.behaviours[A] = "crashing"
+def test_a_rollback_to_a_release_that_cannot_start_leaves_what_serves(machine: Any) -> None:
+    machine.promote(A)
+    machine.promote(B)
+    machine.systemd.stop(machine.host.unit(A))
+    machine.systemd.behaviours[A] = "crashing"
     with pytest.raises(InstanceError):
-        rig.run(plan_rollback, None)
-    assert rig.serving == [B] and rig.truth.confirmed == B and not rig.truth.is_bad(B)
+        machine.run(plan_rollback, None)
+    assert machine.serving == [B] and machine.activation.confirmed == B and not machine.activation.is_bad(B)
 
 
-def test_a_rollback_skips_releases_that_are_bad_or_gone(rig: Any) -> None:
+def test_a_rollback_skips_releases_that_are_bad_or_gone(machine: Any) -> None:
     for release in (A, B, C, D):
-        rig.promote(release)
-    rig.run(plan_mark, C, True)
-    rig.systemd.stop(rig.host.unit(B))
-    (rig.host.release_dir(B) / "tree").rmdir()
-    rig.host.release_dir(B).rmdir()
-    rig.run(plan_rollback, None)
-    assert rig.serving == [A]
+        machine.promote(release)
+    machine.run(plan_mark, C, True)
+    machine.systemd.stop(machine.host.unit(B))
+    (machine.host.release_dir(B) / "tree").rmdir()
+    machine.host.release_dir(B).rmdir()
+    machine.run(plan_rollback, None)
+    assert machine.serving == [A]
 
 
 @pytest.mark.parametrize("stage", ["canary", "provisional"])
-def test_a_rollback_during_a_promotion_takes_the_promotion_back(rig: Any, stage: str) -> None:
-    rig.promote(A)
-    rig.promote(B)
-    rig.promote(C, stage)
-    rig.run(plan_rollback, None)
-    assert rig.serving == [B] and rig.truth.confirmed == B
-    assert rig.truth.is_bad(C) and not rig.truth.is_bad(B)
-    assert rig.pending is None
+def test_a_rollback_during_a_promotion_reverts_the_promotion(machine: Any, stage: str) -> None:
+    machine.promote(A)
+    machine.promote(B)
+    machine.promote(C, stage)
+    machine.run(plan_rollback, None)
+    assert machine.serving == [B] and machine.activation.confirmed == B
+    assert machine.activation.is_bad(C) and not machine.activation.is_bad(B)
+    assert machine.pending is None
 
 
-def test_a_rollback_of_an_overdue_promotion_is_one_step_not_two(rig: Any) -> None:
-    rig.promote(A)
-    rig.promote(B)
-    rig.promote(C, "provisional")
-    rig.now += 61
-    rig.run(plan_rollback, None)
-    assert rig.serving == [B] and rig.truth.is_bad(C)
+def test_a_rollback_of_an_overdue_promotion_is_one_step_not_two(machine: Any) -> None:
+    machine.promote(A)
+    machine.promote(B)
+    machine.promote(C, "provisional")
+    machine.now += 61
+    machine.run(plan_rollback, None)
+    assert machine.serving == [B] and machine.activation.is_bad(C)
 
 
-def test_a_rollback_of_a_first_release_leaves_nothing(rig: Any) -> None:
-    rig.promote(A, "provisional")
-    rig.run(plan_rollback, None)
-    assert rig.running == [] and not rig.observed().is_listening and rig.pending is None
-    assert rig.truth.confirmed is None and rig.truth.is_bad(A)
+def test_a_rollback_of_a_first_release_leaves_nothing(machine: Any) -> None:
+    machine.promote(A, "provisional")
+    machine.run(plan_rollback, None)
+    assert machine.running == [] and not machine.observed().is_listening and machine.pending is None
+    assert machine.activation.confirmed is None and machine.activation.is_bad(A)
 
 
-def test_a_rollback_where_nothing_was_ever_promoted_says_so(rig: Any) -> None:
-    refuses(rig, "nothing_to_roll_back", plan_rollback, None)
-    refuses(rig, "release_missing", plan_rollback, "9.9.9-0123456789ab")
+def test_a_rollback_without_any_promotion_is_refused(machine: Any) -> None:
+    refuses(machine, "nothing_to_roll_back", plan_rollback, None)
+    refuses(machine, "release_missing", plan_rollback, "9.9.9-0123456789ab")
 
 
-def test_a_rollback_to_what_serves_changes_nothing(rig: Any) -> None:
-    rig.promote(A)
-    rig.promote(B)
-    assert rig.run(plan_rollback, B).actions == ()
+def test_a_rollback_to_what_serves_changes_nothing(machine: Any) -> None:
+    machine.promote(A)
+    machine.promote(B)
+    assert machine.run(plan_rollback, B).actions == ()
 
 
-def test_a_release_marked_bad_is_gone_back_to_only_by_name(rig: Any) -> None:
-    rig.promote(A)
-    rig.promote(B)
-    rig.run(plan_rollback, None)
-    refuses(rig, "nothing_to_roll_back", plan_rollback, None, run=None)
-    rig.run(plan_rollback, B)
-    assert rig.serving == [B] and not rig.truth.is_bad(B) and rig.truth.is_bad(A)
+def test_a_release_marked_bad_is_a_rollback_target_only_by_name(machine: Any) -> None:
+    machine.promote(A)
+    machine.promote(B)
+    machine.run(plan_rollback, None)
+    refuses(machine, "nothing_to_roll_back", plan_rollback, None, run=None)
+    machine.run(plan_rollback, B)
+    assert machine.serving == [B] and not machine.activation.is_bad(B) and machine.activation.is_bad(A)
 
 
-def test_a_bad_release_that_hangs_or_loops_is_stopped_by_the_rollback(rig: Any) -> None:
-    rig.promote(A)
-    rig.promote(B)
-    rig.systemd.instances[B].behaviour = "silent"
-    rig.run(plan_rollback, None)
-    assert rig.running == [A]
-    rig.promote(C)
-    rig.systemd.instances.pop(C).end()
-    rig.systemd.active[rig.host.unit(C)] = "activating"
-    rig.run(plan_rollback, None)
-    assert rig.host.unit(C) not in rig.systemd.active and rig.serving == [A]
+def test_a_bad_release_that_hangs_or_loops_is_stopped_by_the_rollback(machine: Any) -> None:
+    machine.promote(A)
+    machine.promote(B)
+    machine.systemd.instances[B].behaviour = "silent"
+    machine.run(plan_rollback, None)
+    assert machine.running == [A]
+    machine.promote(C)
+    machine.systemd.instances.pop(C).end()
+    machine.systemd.active[machine.host.unit(C)] = "activating"
+    machine.run(plan_rollback, None)
+    assert machine.host.unit(C) not in machine.systemd.active and machine.serving == [A]
 
 
-def test_the_newest_folder_is_not_the_release_to_go_back_to(rig: Any) -> None:
-    rig.promote(A)
-    rig.promote(B)
-    rig.stage("0.9.0-ffffffffffff")
-    rig.run(plan_rollback, None)
-    assert rig.serving == [A]
+def test_the_newest_folder_is_not_the_rollback_target(machine: Any) -> None:
+    machine.promote(A)
+    machine.promote(B)
+    machine.stage("0.9.0-ffffffffffff")
+    machine.run(plan_rollback, None)
+    assert machine.serving == [A]
 
 
 # --- marks ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_refusal_is_recorded_and_taken_back(rig: Any) -> None:
-    rig.promote(A)
-    rig.run(plan_mark, B, True, reason="golden pictures differ")
-    entry = rig.truth.latest(B)
+def test_a_mark_is_recorded_and_removed(machine: Any) -> None:
+    machine.promote(A)
+    machine.run(plan_mark, B, True, reason="golden pictures differ")
+    entry = machine.activation.latest(B)
     assert entry.bad and entry.activated is None and entry.reason == "golden pictures differ"
-    assert rig.run(plan_mark, B, True).actions == ()
-    rig.run(plan_mark, B, False)
-    assert not rig.truth.is_bad(B)
-    assert rig.run(plan_mark, B, False).actions == ()
-    assert rig.events()[-2:] == ["marked_bad", "marked_good"]
+    assert machine.run(plan_mark, B, True).actions == ()
+    machine.run(plan_mark, B, False)
+    assert not machine.activation.is_bad(B)
+    assert machine.run(plan_mark, B, False).actions == ()
+    assert machine.events()[-2:] == ["marked_bad", "marked_good"]
 
 
-def test_a_release_is_pinned_and_unpinned_once_each_however_often_it_is_requested(rig: Any) -> None:
-    rig.promote(A)
-    token = rig.truth.token
-    assert rig.run(plan_pin, B, True, reason="kept for the audit").note == f"{B} is pinned"
-    assert rig.run(plan_pin, B, True).actions == ()
-    assert rig.truth.pinned == (B,) and rig.truth.token == token and rig.truth.confirmed == A
-    assert [item["release"] for item in status(rig.host, rig.observed())["releases"] if item["pinned"]] == [B]
-    assert rig.run(plan_pin, B, False).note == f"{B} is no longer pinned"
-    assert rig.run(plan_pin, B, False).actions == ()
-    assert rig.truth.pinned == () and rig.serving == [A]
-    assert rig.events()[-2:] == ["pinned", "unpinned"]
-    assert rig.journal()[-2]["reason"] == "kept for the audit"
+def test_a_release_is_pinned_and_unpinned_once_each_however_often_it_is_requested(machine: Any) -> None:
+    machine.promote(A)
+    token = machine.activation.token
+    assert machine.run(plan_pin, B, True, reason="kept for the audit").note == f"{B} is pinned"
+    assert machine.run(plan_pin, B, True).actions == ()
+    assert machine.activation.pinned == (B,) and machine.activation.token == token and machine.activation.confirmed == A
+    assert [item["release"] for item in status(machine.host, machine.observed())["releases"] if item["pinned"]] == [B]
+    assert machine.run(plan_pin, B, False).note == f"{B} is no longer pinned"
+    assert machine.run(plan_pin, B, False).actions == ()
+    assert machine.activation.pinned == () and machine.serving == [A]
+    assert machine.events()[-2:] == ["pinned", "unpinned"]
+    assert machine.journal()[-2]["reason"] == "kept for the audit"
 
 
-def test_a_release_that_is_not_staged_cannot_be_pinned_but_unpinned(rig: Any) -> None:
-    refuses(rig, "release_missing", plan_pin, "9.9.9-0123456789ab", True)
-    refuses(rig, "invalid_input", plan_pin, "latest", True)
-    rig.run(plan_pin, B, True)
-    shutil.rmtree(rig.host.release_dir(B))
-    rig.run(plan_pin, B, False)
-    assert rig.truth.pinned == ()
+def test_a_release_that_is_not_staged_cannot_be_pinned_but_unpinned(machine: Any) -> None:
+    refuses(machine, "release_missing", plan_pin, "9.9.9-0123456789ab", True)
+    refuses(machine, "invalid_input", plan_pin, "latest", True)
+    machine.run(plan_pin, B, True)
+    shutil.rmtree(machine.host.release_dir(B))
+    machine.run(plan_pin, B, False)
+    assert machine.activation.pinned == ()
 
 
-def test_pinning_during_a_promotion_changes_nothing_of_it(rig: Any) -> None:
-    rig.promote(A)
-    rig.promote(B, "provisional")
-    rig.run(plan_pin, A, True, run=None)
-    assert rig.serving == [B] and rig.pending is not None
-    rig.run(plan_confirmed, B)
-    assert rig.truth.confirmed == B and rig.truth.pinned == (A,)
+def test_pinning_during_a_promotion_changes_nothing_of_it(machine: Any) -> None:
+    machine.promote(A)
+    machine.promote(B, "provisional")
+    machine.run(plan_pin, A, True, run=None)
+    assert machine.serving == [B] and machine.pending is not None
+    machine.run(plan_confirmed, B)
+    assert machine.activation.confirmed == B and machine.activation.pinned == (A,)
 
 
-def test_check_mode_predicts_a_pin_and_changes_nothing(rig: Any) -> None:
-    rig.promote(A)
-    plan = rig.run(plan_pin, B, True, check=True)
+def test_check_mode_predicts_a_pin_and_changes_nothing(machine: Any) -> None:
+    machine.promote(A)
+    plan = machine.run(plan_pin, B, True, check=True)
     assert [action.verb for action in plan.actions] == ["write_activation", "append_journal"]
-    assert rig.truth.pinned == ()
+    assert machine.activation.pinned == ()
 
 
-def test_what_serves_is_not_marked_bad_but_rolled_back(rig: Any) -> None:
-    rig.promote(A)
-    refuses(rig, "release_in_use", plan_mark, A, True)
+def test_what_serves_is_not_marked_bad_but_rolled_back(machine: Any) -> None:
+    machine.promote(A)
+    refuses(machine, "release_in_use", plan_mark, A, True)
 
 
-def test_a_mark_does_not_disturb_a_promotion(rig: Any) -> None:
-    rig.promote(A)
-    rig.promote(B, "provisional")
-    rig.run(plan_mark, C, True)
-    rig.run(plan_confirmed, B)
-    assert rig.truth.confirmed == B and rig.truth.is_bad(C)
+def test_a_mark_does_not_disturb_a_promotion(machine: Any) -> None:
+    machine.promote(A)
+    machine.promote(B, "provisional")
+    machine.run(plan_mark, C, True)
+    machine.run(plan_confirmed, B)
+    assert machine.activation.confirmed == B and machine.activation.is_bad(C)
 
 
 @pytest.mark.parametrize("stage", ["canary", "provisional"])
-def test_a_release_that_is_marked_bad_while_it_is_promoted_is_taken_back(rig: Any, stage: str) -> None:
-    rig.promote(A)
-    rig.promote(B, stage)
-    rig.run(plan_mark, B, True, run="r2", reason="wrong colours")
-    assert (rig.serving, rig.running, rig.pending) == ([A], [A], None)
-    assert rig.truth.is_bad(B) and rig.truth.confirmed == A
-    refuses(rig, "nothing_pending", plan_confirmed, B)
-    refuses(rig, "release_bad", plan_canary, B)
+def test_a_release_that_is_marked_bad_while_it_is_promoted_is_reverted(machine: Any, stage: str) -> None:
+    machine.promote(A)
+    machine.promote(B, stage)
+    machine.run(plan_mark, B, True, run="r2", reason="wrong colours")
+    assert (machine.serving, machine.running, machine.pending) == ([A], [A], None)
+    assert machine.activation.is_bad(B) and machine.activation.confirmed == A
+    refuses(machine, "nothing_pending", plan_confirmed, B)
+    refuses(machine, "release_bad", plan_canary, B)
 
 
 # --- when the host itself is in trouble -------------------------------------------------------------------------------
 
 
-def test_a_warm_release_that_hangs_is_started_afresh_by_the_rollback_to_it(
-    rig: Any, monkeypatch: pytest.MonkeyPatch
+def test_a_warm_release_that_hangs_is_restarted_by_the_rollback_to_it(
+    machine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(executor, "SERVE_TIMEOUT_SECONDS", 0.5)
-    rig.promote(A)
-    rig.promote(B)
-    rig.systemd.instances[A].behaviour = "silent"
-    rig.run(plan_rollback, None)
-    assert (rig.serving, rig.running) == ([A], [A, B])
-    assert rig.truth.confirmed == A and rig.truth.is_bad(B)
+    machine.promote(A)
+    machine.promote(B)
+    machine.systemd.instances[A].behaviour = "silent"
+    machine.run(plan_rollback, None)
+    assert (machine.serving, machine.running) == ([A], [A, B])
+    assert machine.activation.confirmed == A and machine.activation.is_bad(B)
 
 
-def test_a_warm_release_that_hangs_for_ever_leaves_what_serves(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_warm_release_that_hangs_for_ever_leaves_what_serves(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executor, "SERVE_TIMEOUT_SECONDS", 0.5)
-    rig.promote(A)
-    rig.promote(B)
-    rig.systemd.instances[A].behaviour = "silent"
-    monkeypatch.setattr(rig.systemd, "kill", lambda unit: None)
+    machine.promote(A)
+    machine.promote(B)
+    machine.systemd.instances[A].behaviour = "silent"
+    monkeypatch.setattr(machine.systemd, "kill", lambda unit: None)
     with pytest.raises(MobiusError):
-        rig.run(plan_rollback, None)
-    assert rig.serving == [B] and rig.truth.confirmed == B and not rig.truth.is_bad(B)
+        machine.run(plan_rollback, None)
+    assert machine.serving == [B] and machine.activation.confirmed == B and not machine.activation.is_bad(B)
 
 
 class FullDisk:
-    """Refuses what is written into these folders until somebody removes their reserve."""
+    """Refuses what is written into these folders until their reserve is removed."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
         self.folders = folders
@@ -626,34 +626,34 @@ class FullDisk:
 
 
 def test_a_rollback_on_a_full_disk_uses_the_space_that_was_kept_for_it(
-    rig: Any, monkeypatch: pytest.MonkeyPatch
+    machine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rig.promote(A)
-    rig.promote(B)
-    root, state_dir = rig.host.root, rig.host.state_dir
+    machine.promote(A)
+    machine.promote(B)
+    root, state_dir = machine.host.root, machine.host.state_dir
     assert [(folder / ".reserve").stat().st_size for folder in (root, state_dir)] == [256 << 10] * 2
     with monkeypatch.context() as full:
         FullDisk(full, root, state_dir)
-        rig.run(plan_rollback, None)
-    assert rig.serving == [A] and rig.truth.confirmed == A
-    assert rig.events()[-1] == "rollback" and journal_problems(rig.host) == []
+        machine.run(plan_rollback, None)
+    assert machine.serving == [A] and machine.activation.confirmed == A
+    assert machine.events()[-1] == "rollback" and journal_problems(machine.host) == []
     assert not (root / ".reserve").exists() and not (state_dir / ".reserve").exists()
-    rig.promote(C)
+    machine.promote(C)
     assert (root / ".reserve").exists(), "the space is kept again as soon as there is some"
 
 
-def test_a_rollback_whose_truth_cannot_be_written_leaves_one_release_serving(
-    rig: Any, monkeypatch: pytest.MonkeyPatch
+def test_a_rollback_whose_activation_record_cannot_be_written_leaves_one_release_serving(
+    machine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rig.promote(A)
-    rig.promote(B)
+    machine.promote(A)
+    machine.promote(B)
     real = durable.write_bytes
 
     def full(path: Path, *arguments: Any, **more: Any) -> None:
-        if Path(path) == rig.host.activation_path:
+        if Path(path) == machine.host.activation_path:
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         real(path, *arguments, **more)
 
     monkeypatch.setattr(durable, "write_bytes", full)
-    assert rig.command("rollback") == 5
-    assert rig.serving == [B] and rig.truth.confirmed == B
+    assert machine.command("rollback") == 5
+    assert machine.serving == [B] and machine.activation.confirmed == B

@@ -1,8 +1,7 @@
-"""The monitoring window after a confirmation: the release before is warm, the host watches, goes back or ends it."""
+"""The monitoring window after a confirmation: the previous release is warm, and the host watches, rolls back or ends it."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -25,24 +24,24 @@ A, B, C = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0"))
 
 
 @pytest.fixture
-def watched(rig: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A host with a window of ten minutes, on which B was confirmed after A; waiting is played."""
-    rig.watch(600)
-    rig.promote(A)
-    rig.promote(B)
-    rig.looks = 0
+def watched(machine: Any) -> Any:
+    """A host with a window of ten minutes, on which B was confirmed after A; waiting only moves its clock."""
+    machine.watch(600)
+    machine.promote(A)
+    machine.promote(B)
+    machine.samples = 0
 
     def sleep(seconds: float) -> None:
-        rig.looks += 1
-        rig.now += seconds
-        assert rig.looks < 1000, "it goes on for ever"
+        machine.samples += 1
+        machine.now += seconds
+        assert machine.samples < 1000, "the watch does not end"
 
-    monkeypatch.setattr(time, "sleep", sleep)
-    return rig
+    machine.sleep = sleep
+    return machine
 
 
-def window(rig: Any) -> Any:
-    return read_window(rig.host)
+def window(machine: Any) -> Any:
+    return read_window(machine.host)
 
 
 def test_a_confirmation_opens_the_window_and_starts_the_watch(watched: Any) -> None:
@@ -56,14 +55,14 @@ def test_a_confirmation_opens_the_window_and_starts_the_watch(watched: Any) -> N
     assert watched.run(plan_confirmed, B).actions == (), "confirmed twice, it is not watched anew"
 
 
-def test_the_check_run_predicts_it(rig: Any) -> None:
-    rig.watch(600)
-    rig.promote(A, "provisional")
-    predicted = rig.run(plan_confirmed, A, check=True)
-    assert window(rig) is None and rig.systemd.watches == 0
-    done = rig.run(plan_confirmed, A)
+def test_the_check_run_predicts_it(machine: Any) -> None:
+    machine.watch(600)
+    machine.promote(A, "provisional")
+    predicted = machine.run(plan_confirmed, A, check=True)
+    assert window(machine) is None and machine.systemd.watches == 0
+    done = machine.run(plan_confirmed, A)
     assert [str(action) for action in predicted.actions] == [str(action) for action in done.actions]
-    assert predicted.after.view() == done.after.view() == rig.observed().view()
+    assert predicted.after.view() == done.after.view() == machine.observed().view()
 
 
 def test_a_good_release_is_watched_to_the_end_and_then_the_one_before_stops(
@@ -72,7 +71,7 @@ def test_a_good_release_is_watched_to_the_end_and_then_the_one_before_stops(
     assert watched.command("watch") == 0
     assert watched.now == 1600.0, "neither shorter nor longer than its window"
     assert (watched.serving, watched.running) == ([B], [B])
-    assert window(watched) is None and watched.truth.confirmed == B
+    assert window(watched) is None and watched.activation.confirmed == B
     assert f"{B} was watched to the end" in capsys.readouterr().out
     assert watched.run(plan_confirmed, B).actions == ()
     watched.run(plan_rollback, None)
@@ -80,42 +79,42 @@ def test_a_good_release_is_watched_to_the_end_and_then_the_one_before_stops(
 
 
 def test_what_is_warm_is_not_stopped_while_a_run_holds_the_host(watched: Any) -> None:
-    lease.acquire(watched.executor(), "r9", "somebody", "now", 700)  # till 1700, and the window till 1600
+    lease.acquire(watched.executor(), "r9", "ada", "now", 700)  # till 1700, and the window till 1600
     assert watched.command("watch") == 0
     assert watched.now >= 1700.0, "that run may have found the release before ready, and be about to ask it"
     assert (watched.running, window(watched)) == ([B], None)
 
 
-def test_a_run_that_takes_the_host_at_the_last_moment_finds_what_it_saw(
+def test_a_run_that_acquires_the_host_at_the_last_moment_keeps_its_warm_release(
     watched: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the watch's last look and its last step."""
-    look, looks = watch_window, 0
+    """Between the last sample of the watch and its last action."""
+    real_watch, windows = watch_window, 0
 
     def then_a_run_comes(*arguments: Any, **more: Any) -> None:
-        nonlocal looks
-        look(*arguments, **more)
-        looks += 1
-        if looks == 1:
-            lease.acquire(watched.executor(), "r9", "somebody", "now", 60)
+        nonlocal windows
+        real_watch(*arguments, **more)
+        windows += 1
+        if windows == 1:
+            lease.acquire(watched.executor(), "r9", "ada", "now", 60)
         else:
             assert watched.running == [A, B]
 
     monkeypatch.setattr(console, "watch_window", then_a_run_comes)
     assert watched.command("watch") == 0
-    assert (looks, watched.running, window(watched)) == (2, [B], None)
+    assert (windows, watched.running, window(watched)) == (2, [B], None)
 
 
 @pytest.mark.parametrize("behaviour", ["unwell", "silent"])
-def test_a_release_that_breaks_is_gone_back_from_marked_stopped_and_written_down(
+def test_a_release_that_breaks_is_rolled_back_marked_bad_stopped_and_journaled(
     watched: Any, behaviour: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     watched.systemd.instances[B].behaviour = behaviour
     assert watched.command("watch") == 2
     assert watched.now == 1030.0
     assert (watched.serving, watched.running) == ([A], [A])
-    assert watched.truth.confirmed == A and watched.truth.is_bad(B)
-    reason = watched.truth.latest(B).reason
+    assert watched.activation.confirmed == A and watched.activation.is_bad(B)
+    reason = watched.activation.latest(B).reason
     assert reason.startswith(f"{B} was unhealthy for 30 s: ")
     line = watched.journal()[-1]
     assert (line["event"], line["actor"], line["from"], line["to"], line["reason"]) == (
@@ -166,31 +165,29 @@ def test_after_a_reboot_nothing_is_watched(watched: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["canary", "provisional"])
-def test_a_promotion_that_is_under_way_is_not_taken_back_for_what_the_present_release_does(
-    watched: Any, stage: str
-) -> None:
+def test_an_open_promotion_is_not_reverted_for_a_trigger_of_the_confirmed_release(watched: Any, stage: str) -> None:
     watched.run(plan_instance, C, "standby")
     watched.run(plan_canary, C, deadline=900.0)
     if stage == "provisional":
         watched.run(plan_provisional, C, deadline=900.0)
     watched.systemd.instances[B].behaviour = "unwell"
     assert watched.command("watch") == 0
-    assert C in watched.serving and not watched.truth.is_bad(C) and not watched.truth.is_bad(B)
+    assert C in watched.serving and not watched.activation.is_bad(C) and not watched.activation.is_bad(B)
     watched.run(plan_confirmed, C)
     assert window(watched).release == C
 
 
-def test_a_first_release_cannot_be_gone_back_from_and_goes_on(
-    rig: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_first_release_has_no_rollback_target_and_keeps_serving(
+    machine: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rig.watch(600)
-    rig.promote(A)
-    monkeypatch.setattr(time, "sleep", lambda seconds: setattr(rig, "now", rig.now + seconds))
-    rig.systemd.instances[A].behaviour = "unwell"
-    assert rig.command("watch") == 0
-    said = capsys.readouterr().err
-    assert said.count("no earlier healthy release") == 1, said
-    assert rig.serving == [A] and not rig.truth.is_bad(A)
+    machine.watch(600)
+    machine.promote(A)
+    machine.sleep = machine.advance
+    machine.systemd.instances[A].behaviour = "unwell"
+    assert machine.command("watch") == 0
+    output = capsys.readouterr().err
+    assert output.count("no earlier healthy release") == 1, output
+    assert machine.serving == [A] and not machine.activation.is_bad(A)
 
 
 def test_a_rollback_that_fails_is_tried_again(watched: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +209,7 @@ def test_a_rollback_that_fails_is_tried_again(watched: Any, monkeypatch: pytest.
     assert len(tries) >= 3 and watched.serving == [A]
 
 
-def test_a_window_that_cannot_be_read_stands_in_nobodys_way(watched: Any) -> None:
+def test_a_damaged_window_blocks_no_command(watched: Any) -> None:
     watched.host.watch_path.write_text("{")
     watched.run(plan_rollback, None)
     assert watched.serving == [A]
@@ -220,19 +217,19 @@ def test_a_window_that_cannot_be_read_stands_in_nobodys_way(watched: Any) -> Non
 
 
 def test_without_a_window_nothing_is_watched_and_the_release_before_stays_warm(
-    make_rig: Callable[[], Any],
+    make_machine: Callable[[], Any],
 ) -> None:
-    rig = make_rig()
-    rig.watch(0)
-    rig.promote(A)
-    rig.promote(B)
-    assert window(rig) is None and rig.systemd.watches == 0 and rig.running == [A, B]
+    machine = make_machine()
+    machine.watch(0)
+    machine.promote(A)
+    machine.promote(B)
+    assert window(machine) is None and machine.systemd.watches == 0 and machine.running == [A, B]
 
 
 def test_a_description_with_a_watch_that_makes_no_sense_is_refused_with_its_path(
-    rig: Any, capsys: pytest.CaptureFixture[str]
+    machine: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rig.config["watch"] = {"seconds": 60}
-    durable.write_json(rig.config_path, rig.config)
-    assert rig.command("status") == 3
-    assert str(rig.config_path) in capsys.readouterr().err
+    machine.config["watch"] = {"seconds": 60}
+    durable.write_json(machine.config_path, machine.config)
+    assert machine.command("status") == 3
+    assert str(machine.config_path) in capsys.readouterr().err

@@ -20,34 +20,34 @@ Module = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def served(rig: Any) -> Any:
+def served(machine: Any) -> Any:
     """A, B and C were confirmed in this order; D is staged and was never tried."""
     for release in (A, B, C):
-        rig.promote(release)
-    return rig
+        machine.promote(release)
+    return machine
 
 
-def test_the_newest_healthy_releases_stay_and_check_mode_says_so(served: Any, tool: Module) -> None:
-    assert tool("retention", keep=3)["removed"] == []
-    predicted = tool("retention", keep=2, check=True)
+def test_the_newest_healthy_releases_stay_and_check_mode_predicts_it(served: Any, run_module: Module) -> None:
+    assert run_module("retention", keep=3)["removed"] == []
+    predicted = run_module("retention", keep=2, check=True)
     assert served.host.release_dir(A).exists()
-    done = tool("retention", keep=2)
+    done = run_module("retention", keep=2)
     assert predicted["removed"] == done["removed"] == [A]
     assert predicted["diff"] == done["diff"]
     assert staged_releases(served.host) == [B, C, D]
-    assert tool("retention", keep=2)["changed"] is False
+    assert run_module("retention", keep=2)["changed"] is False
 
 
-def test_what_a_rollback_would_go_to_stays_even_when_only_one_is_kept(served: Any, tool: Module) -> None:
-    assert tool("retention", keep=1)["removed"] == [A]
-    assert tool("rollback", run="r9")["confirmed"] == B
+def test_what_a_rollback_would_go_to_stays_even_when_only_one_is_kept(served: Any, run_module: Module) -> None:
+    assert run_module("retention", keep=1)["removed"] == [A]
+    assert run_module("rollback", run="r9")["confirmed"] == B
 
 
-def test_a_release_that_was_taken_back_goes_when_it_no_longer_runs(served: Any, tool: Module) -> None:
-    tool("rollback", run="r9")
-    assert C not in tool("retention", keep=5)["removed"], "it is still warm"
-    tool("instance", release=C, state="stopped")
-    assert tool("retention", keep=5)["removed"] == [C]
+def test_a_reverted_release_is_removed_when_it_no_longer_runs(served: Any, run_module: Module) -> None:
+    run_module("rollback", run="r9")
+    assert C not in run_module("retention", keep=5)["removed"], "it is still warm"
+    run_module("instance", release=C, state="stopped")
+    assert run_module("retention", keep=5)["removed"] == [C]
 
 
 def test_pinned_pending_and_needed_releases_stay(served: Any) -> None:
@@ -60,48 +60,48 @@ def test_pinned_pending_and_needed_releases_stay(served: Any) -> None:
     assert surplus_releases(dataclasses.replace(observed, pending=pending), 1) == []
 
 
-def test_a_check_run_counts_what_it_has_predicted_to_be_confirmed(served: Any, tool: Module) -> None:
-    predicted = tool("retention", keep=3, confirmed=D, check=True)
+def test_a_check_run_counts_what_it_has_predicted_to_be_confirmed(served: Any, run_module: Module) -> None:
+    predicted = run_module("retention", keep=3, confirmed=D, check=True)
     assert predicted["removed"] == [A]
-    assert tool("retention", keep=3)["removed"] == [], "the real run looks at the truth alone"
+    assert run_module("retention", keep=3)["removed"] == [], "the real run reads the activation record only"
     served.promote(D)
-    assert tool("retention", keep=3)["removed"] == predicted["removed"]
+    assert run_module("retention", keep=3)["removed"] == predicted["removed"]
 
 
-def test_a_check_run_knows_that_the_promotion_stops_what_stands_by(served: Any, tool: Module) -> None:
+def test_a_check_run_knows_that_the_promotion_stops_what_stands_by(served: Any, run_module: Module) -> None:
     served.promote(D)
-    tool("rollback", run="r9")
+    run_module("rollback", run="r9")
     served.stage(E)
-    assert served.systemd.instances.keys() >= {D}, "what was taken back is warm still"
-    predicted = tool("retention", keep=5, confirmed=E, check=True)
+    assert served.systemd.instances.keys() >= {D}, "the reverted release is still warm"
+    predicted = run_module("retention", keep=5, confirmed=E, check=True)
     served.promote(E)
-    done = tool("retention", keep=5, confirmed=E)
+    done = run_module("retention", keep=5, confirmed=E)
     assert predicted["removed"] == done["removed"] == [D]
     assert predicted["diff"] == done["diff"]
 
 
 def test_a_check_run_counts_a_release_that_is_yet_to_be_staged(
-    served: Any, tool: Module, monkeypatch: pytest.MonkeyPatch
+    served: Any, run_module: Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     durable.write_json(served.host.state_dir / "note", {})
     shutil.rmtree(served.host.release_dir(D))
-    predicted = tool("retention", keep=3, confirmed=D, assume_staged=True, check=True)
-    tool("backup")
+    predicted = run_module("retention", keep=3, confirmed=D, assume_staged=True, check=True)
+    run_module("backup")
     served.stage(D)
     served.promote(D)
-    done = tool("retention", keep=3, confirmed=D)
+    done = run_module("retention", keep=3, confirmed=D)
     assert predicted["removed"] == done["removed"] == [A]
     assert predicted["diff"] == done["diff"]
 
 
-def test_the_newest_backups_release_stays(served: Any, tool: Module, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_newest_backups_release_stays(served: Any, run_module: Module, monkeypatch: pytest.MonkeyPatch) -> None:
     served.stage(E)
     durable.write_json(served.host.state_dir / "note", {})
-    assert tool("backup")["changed"] is True  # under C
+    assert run_module("backup")["changed"] is True  # under C
     served.promote(D)
     served.promote(E)
-    assert tool("retention", keep=1)["removed"] == [A, B]
+    assert run_module("retention", keep=1)["removed"] == [A, B]
 
 
-def test_none_at_all_is_refused(served: Any, tool: Module) -> None:
-    assert tool("retention", keep=0)["mobius_failure"]["outcome"] == "invalid_input"
+def test_none_at_all_is_refused(served: Any, run_module: Module) -> None:
+    assert run_module("retention", keep=0)["mobius_failure"]["outcome"] == "invalid_input"

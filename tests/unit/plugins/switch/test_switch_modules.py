@@ -1,4 +1,4 @@
-"""The modules: check mode and the real run say the same, refusals are data, and a host with another tool is refused."""
+"""The modules: check mode predicts the real run, refusals are data, and a host with another tool is refused."""
 
 from __future__ import annotations
 
@@ -47,66 +47,73 @@ def comparable(result: dict[str, Any]) -> dict[str, Any]:
     return {name: result[name] for name in ("changed", "diff", "actions", "note", "confirmed", "token")}
 
 
-def test_check_mode_predicts_every_step_exactly_and_changes_nothing(rig: Any, tool: Module) -> None:
+def test_check_mode_predicts_every_step_exactly_and_changes_nothing(machine: Any, run_module: Module) -> None:
     for name, arguments in LIFE:
-        before = rig.observed().view(), rig.journal()
+        before = machine.observed().view(), machine.journal()
         predicted = (
-            tool(name, check=True, run="r1", **arguments) if name != "instance" else tool(name, check=True, **arguments)
+            run_module(name, check=True, run="r1", **arguments)
+            if name != "instance"
+            else run_module(name, check=True, **arguments)
         )
-        assert (rig.observed().view(), rig.journal()) == before
-        done = tool(name, run="r1", **arguments) if name != "instance" else tool(name, **arguments)
+        assert (machine.observed().view(), machine.journal()) == before
+        done = run_module(name, run="r1", **arguments) if name != "instance" else run_module(name, **arguments)
         assert comparable(predicted) == comparable(done), (name, arguments)
         assert done["changed"] is True, (name, arguments)
-        assert done["diff"]["after"] == rig.observed().view(), (name, arguments)
-        asked = {key: arguments[key] for key in ("release", "state", "bad") if key in arguments}
-        assert asked.items() <= done.items(), "the history records what was asked for from the result"
+        assert done["diff"]["after"] == machine.observed().view(), (name, arguments)
+        requested = {key: arguments[key] for key in ("release", "state", "bad") if key in arguments}
+        assert requested.items() <= done.items(), "the history records the request from the result"
         if name != "rollback":
-            again = tool(name, run="r1", **arguments) if name != "instance" else tool(name, **arguments)
+            again = run_module(name, run="r1", **arguments) if name != "instance" else run_module(name, **arguments)
             assert again["changed"] is False and again["diff"]["before"] == again["diff"]["after"], (name, arguments)
 
 
 @pytest.mark.parametrize("bad", [False, True])
-def test_a_check_run_of_a_whole_release_predicts_what_the_run_then_does(rig: Any, tool: Module, bad: bool) -> None:
-    rig.promote(A)
-    tool("mark", release=B, bad=bad, reason="slow")
+def test_a_check_run_of_a_whole_release_predicts_what_the_run_then_does(
+    machine: Any, run_module: Module, bad: bool
+) -> None:
+    machine.promote(A)
+    run_module("mark", release=B, bad=bad, reason="slow")
     stages = [
         ("instance", {"state": "standby"}),
         ("promotion", {"state": "canary", "retry_bad": bad}),
         *(("promotion", {"state": state}) for state in ("provisional", "renewed", "confirmed")),
     ]
-    predicted = [comparable(tool(name, check=True, release=B, assume_staged=True, **given)) for name, given in stages]
-    assert rig.running == [A]
-    assert [comparable(tool(name, release=B, **given)) for name, given in stages] == predicted
+    predicted = [
+        comparable(run_module(name, check=True, release=B, assume_staged=True, **parameters))
+        for name, parameters in stages
+    ]
+    assert machine.running == [A]
+    assert [comparable(run_module(name, release=B, **parameters)) for name, parameters in stages] == predicted
 
 
-def test_a_check_run_takes_a_release_as_staged_that_an_earlier_task_predicted(rig: Any, tool: Module) -> None:
+def test_a_check_run_takes_a_release_as_staged_that_an_earlier_task_predicted(machine: Any, run_module: Module) -> None:
     fresh = "2.0.0-0123456789ab"
-    assert tool("instance", check=True, release=fresh)["mobius_failure"]["outcome"] == "release_missing"
+    assert run_module("instance", check=True, release=fresh)["mobius_failure"]["outcome"] == "release_missing"
     for name, arguments in LIFE[:4]:
-        result = tool(name, check=True, assume_staged=True, **{**arguments, "release": fresh})
+        result = run_module(name, check=True, assume_staged=True, **{**arguments, "release": fresh})
         assert result["changed"] is True, result
     for name, arguments in LIFE[:2]:
-        failed = tool(name, assume_staged=True, **{**arguments, "release": fresh})
+        failed = run_module(name, assume_staged=True, **{**arguments, "release": fresh})
         assert failed["mobius_failure"]["outcome"] == "release_missing", "only check mode may assume"
 
 
-def test_a_confirmed_release_is_unchanged_in_every_stage(rig: Any, tool: Module) -> None:
-    rig.promote(A)
+def test_a_confirmed_release_is_unchanged_in_every_stage(machine: Any, run_module: Module) -> None:
+    machine.promote(A)
     for name, arguments in LIFE[:4]:
         for check in (True, False):
-            assert tool(name, check=check, **arguments)["changed"] is False
+            assert run_module(name, check=check, **arguments)["changed"] is False
 
 
-def test_an_empty_run_or_reason_is_none(rig: Any, tool: Module) -> None:
-    tool("promotion", release=A, state="canary", run="", reason="")
-    assert rig.pending.run is None and rig.journal()[-1]["reason"] is None
-    tool("rollback", to="", run="", reason="")
-    assert rig.running == []
+def test_an_empty_run_or_reason_counts_as_missing(machine: Any, run_module: Module) -> None:
+    run_module("promotion", release=A, state="canary", run="", reason="")
+    assert machine.pending.run is None and machine.journal()[-1]["reason"] is None
+    run_module("rollback", to="", run="", reason="")
+    assert machine.running == []
 
 
-def test_a_refusal_is_data(rig: Any, tool: Module) -> None:
-    rig.run(plan_mark, A, True, reason="it hashes wrongly")
-    result = tool("promotion", release=A, state="canary")
+def test_a_refusal_is_data(machine: Any, run_module: Module) -> None:
+    machine.run(plan_mark, A, True, reason="it hashes wrongly")
+    result = run_module("promotion", release=A, state="canary")
     assert result["failed"] is True
     assert result["mobius_failure"] == {
         "code": 1,
@@ -117,74 +124,74 @@ def test_a_refusal_is_data(rig: Any, tool: Module) -> None:
     assert result["msg"] == result["mobius_failure"]["reason"]
 
 
-def test_an_instance_that_dies_brings_its_last_lines(rig: Any, tool: Module) -> None:
-    rig.systemd.behaviours[A] = "crashing"
-    result = tool("instance", release=A)
+def test_an_instance_that_dies_brings_its_last_lines(machine: Any, run_module: Module) -> None:
+    machine.systemd.behaviours[A] = "crashing"
+    result = run_module("instance", release=A)
     assert result["mobius_failure"]["outcome"] == "instance_failed"
     assert result["journal"] == [f"any-service@{A}.service says goodbye"]
     assert "says goodbye" in result["msg"]
 
 
-def test_modules_refuse_a_host_whose_tool_is_another(rig: Any, tool: Module) -> None:
-    command = rig.host.command
+def test_modules_refuse_a_host_whose_tool_is_another(machine: Any, run_module: Module) -> None:
+    command = machine.host.command
     command.write_text(command.read_text().replace(tool_digest(), "0" * 12))
     for name, arguments in (LIFE[0], LIFE[1], LIFE[12]):
-        result = tool(name, **arguments)
+        result = run_module(name, **arguments)
         assert result["mobius_failure"]["outcome"] == "host_tool_mismatch"
         assert "provision.yml" in result["mobius_failure"]["do_next"]
     command.unlink()
-    assert tool(*LIFE[0][:1], **LIFE[0][1])["mobius_failure"]["outcome"] == "not_provisioned"
-    assert rig.running == []
+    assert run_module(*LIFE[0][:1], **LIFE[0][1])["mobius_failure"]["outcome"] == "not_provisioned"
+    assert machine.running == []
 
 
-def test_no_version_of_the_tool_stands_in_the_way_of_a_rollback(rig: Any, tool: Module) -> None:
-    rig.promote(A)
-    rig.promote(B)
-    command = rig.host.command
+def test_another_version_of_the_tool_does_not_block_a_rollback(machine: Any, run_module: Module) -> None:
+    machine.promote(A)
+    machine.promote(B)
+    command = machine.host.command
     command.write_text(command.read_text().replace(tool_digest(), "0" * 12))
-    assert tool("rollback", reason="slow")["confirmed"] == A
-    assert rig.serving == [A]
+    assert run_module("rollback", reason="slow")["confirmed"] == A
+    assert machine.serving == [A]
 
 
 HEAD = {"chain": "c", "seq": 4, "hash": "h", "run": "r1"}
 
 
-def test_a_host_keeps_the_head_of_the_history_once_it_went_back_or_could_not(
-    rig: Any, tool: Module, tmp_path: Path
+def test_a_host_keeps_the_head_of_the_history_after_a_rollback_that_succeeded_or_failed(
+    machine: Any, run_module: Module, tmp_path: Path
 ) -> None:
-    rig.promote(A)
-    rig.promote(B)
+    machine.promote(A)
+    machine.promote(B)
     place = tmp_path / "witness/heads.jsonl"
-    given = {"head": HEAD, "witness_dir": str(place.parent)}
-    assert tool("rollback", check=True, **given)["witnessed"] is False
+    parameters = {"head": HEAD, "witness_dir": str(place.parent)}
+    assert run_module("rollback", check=True, **parameters)["witnessed"] is False
     assert not place.parent.exists()
-    done = tool("rollback", **given)
+    done = run_module("rollback", **parameters)
     assert (done["witnessed"], done["left"], done["confirmed"]) == (True, B, A)
-    refused = tool("rollback", to="9.9.9-0123456789ab", head={**HEAD, "run": "r2"}, witness_dir=str(place.parent))
+    refused = run_module("rollback", to="9.9.9-0123456789ab", head={**HEAD, "run": "r2"}, witness_dir=str(place.parent))
     assert (refused["failed"], refused["witnessed"], refused["left"]) == (True, True, A)
     assert [json.loads(line)["run"] for line in place.read_text().splitlines()] == ["r1", "r2"]
-    assert "witnessed" not in tool("rollback", to=B), "nobody asked for it"
+    assert "witnessed" not in run_module("rollback", to=B), "it was not requested"
 
 
-def test_a_host_that_cannot_keep_the_head_goes_back_all_the_same(rig: Any, tool: Module, tmp_path: Path) -> None:
-    rig.promote(A)
-    rig.promote(B)
+def test_a_host_that_cannot_keep_the_head_still_rolls_back(machine: Any, run_module: Module, tmp_path: Path) -> None:
+    machine.promote(A)
+    machine.promote(B)
     (tmp_path / "witness").write_text("no folder")
-    done = tool("rollback", head=HEAD, witness_dir=str(tmp_path / "witness"))
+    done = run_module("rollback", head=HEAD, witness_dir=str(tmp_path / "witness"))
     assert (done["confirmed"], done["witnessed"]) == (A, False)
     assert "cannot keep the head" in str(done["warnings"])
-    assert rig.serving == [A]
+    assert machine.serving == [A]
 
 
 # --- release_info -----------------------------------------------------------------------------------------------------
 
 
-def test_release_info_tells_what_is_kept_and_what_serves(rig: Any, tool: Module) -> None:
+def test_release_info_tells_what_is_kept_and_what_serves(machine: Any, run_module: Module) -> None:
     for release in (A, B):
-        rig.promote(release)
-    rig.run(plan_mark, D, True, reason="refused")
-    (rig.host.release_dir(B) / "release.json").write_text(json.dumps({"version": "1.1.0", "commit": "c" * 40}))
-    result = tool("release_info")
+        machine.promote(release)
+    machine.run(plan_mark, D, True, reason="refused")
+    (machine.host.release_dir(B) / "release.json").write_text(json.dumps({"version": "1.1.0", "commit": "c" * 40}))
+    result = run_module("release_info")
     assert (result["provisioned"], result["tool_digest_ok"], result["changed"]) == (True, True, False)
     assert (result["confirmed"], result["previous"], result["serving"], result["token"]) == (B, A, [B], 2)
     assert result["pending"] is None
@@ -196,117 +203,119 @@ def test_release_info_tells_what_is_kept_and_what_serves(rig: Any, tool: Module)
     assert [entry["release"] for entry in result["history"]] == [A, B, D]
 
 
-def test_release_info_tells_what_is_pending_and_how_long(rig: Any, tool: Module) -> None:
-    rig.promote(A, "canary")
-    rig.now += 20
-    pending = tool("release_info")["pending"]
+def test_release_info_tells_what_is_pending_and_how_long(machine: Any, run_module: Module) -> None:
+    machine.promote(A, "canary")
+    machine.now += 20
+    pending = run_module("release_info")["pending"]
     assert (pending["release"], pending["stage"], pending["remaining"]) == (A, "canary", 40.0)
 
 
-def test_release_info_of_an_unprepared_host_says_so_without_failing(rig: Any, module: Module) -> None:
-    result = module("release_info", service="other-service")
+def test_release_info_reports_an_unprepared_host_without_failing(machine: Any, run_bare_module: Module) -> None:
+    result = run_bare_module("release_info", service="other-service")
     assert "failed" not in result
     assert (result["provisioned"], result["tool_digest_ok"], result["releases"]) == (False, False, [])
 
 
-def test_release_info_tells_of_another_tool_and_a_missing_one(rig: Any, module: Module) -> None:
-    assert module("release_info")["tool_digest_ok"] is False
+def test_release_info_reports_another_tool_and_a_missing_one(machine: Any, run_bare_module: Module) -> None:
+    assert run_bare_module("release_info")["tool_digest_ok"] is False
 
 
 @pytest.mark.parametrize("deadline", ["0", "-5", "inf", "nan", "86401"])
-def test_a_deadline_that_is_none_is_refused_before_anything_serves(rig: Any, tool: Module, deadline: str) -> None:
-    rig.promote(A)
-    rig.run(plan_instance, B, "standby")
+def test_a_deadline_that_is_none_is_refused_before_anything_serves(
+    machine: Any, run_module: Module, deadline: str
+) -> None:
+    machine.promote(A)
+    machine.run(plan_instance, B, "standby")
     for check in (True, False):
-        refused = tool("promotion", check=check, release=B, state="canary", deadline=deadline)
+        refused = run_module("promotion", check=check, release=B, state="canary", deadline=deadline)
         assert refused["mobius_failure"]["outcome"] == "invalid_input", refused
-    assert rig.pending is None and rig.serving == [A]
+    assert machine.pending is None and machine.serving == [A]
 
 
 # --- host_tool --------------------------------------------------------------------------------------------------------
 
 
-def test_the_installed_command_runs_with_nothing_but_its_own_sources(rig: Any, tool: Module) -> None:
-    rig.promote(A, "canary")
+def test_the_installed_command_runs_with_nothing_but_its_own_sources(machine: Any, run_module: Module) -> None:
+    machine.promote(A, "canary")
     done = subprocess.run(
         [
             sys.executable,
             "-IS",
-            rig.host.command,
+            machine.host.command,
             "--config-dir",
-            rig.config_dir,
+            machine.config_dir,
             "role",
             A,
             "--env-file",
-            rig.root / "e",
+            machine.root / "e",
         ],
         capture_output=True,
         text=True,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert (rig.root / "e").read_text() == "MOBIUS_START=standby\n", "the promotion is of the played boot"
-    assert rig.host.command.stat().st_mode & 0o777 == 0o755
-    assert installed_digest(rig.host.command) == tool_digest()
+    assert (machine.root / "e").read_text() == "MOBIUS_START=standby\n", "the promotion is of the played boot"
+    assert machine.host.command.stat().st_mode & 0o777 == 0o755
+    assert installed_digest(machine.host.command) == tool_digest()
 
 
-def test_the_command_is_installed_once_and_predicted(rig: Any, module: Module) -> None:
-    where = {"command": str(rig.host.command), "lib_dir": str(rig.root / "lib")}
-    predicted = module("host_tool", check=True, **where)
-    assert predicted["changed"] is True and not rig.host.command.exists()
-    done = module("host_tool", **where)
+def test_the_command_is_installed_once_and_predicted(machine: Any, run_bare_module: Module) -> None:
+    where = {"command": str(machine.host.command), "lib_dir": str(machine.root / "lib")}
+    predicted = run_bare_module("host_tool", check=True, **where)
+    assert predicted["changed"] is True and not machine.host.command.exists()
+    done = run_bare_module("host_tool", **where)
     assert (done["changed"], done["diff"], done["previous"]) == (True, predicted["diff"], "")
     for check in (True, False):
-        again = module("host_tool", check=check, **where)
+        again = run_bare_module("host_tool", check=check, **where)
         assert again["changed"] is False and again["diff"]["before"] == again["diff"]["after"]
 
 
 @pytest.mark.parametrize("damage", ["command", "source", "mode"])
-def test_a_changed_installation_is_repaired(rig: Any, module: Module, damage: str) -> None:
-    where = {"command": str(rig.host.command), "lib_dir": str(rig.root / "lib")}
-    module("host_tool", **where)
-    (source,) = (rig.root / "lib").rglob("host/transitions.py")
+def test_a_changed_installation_is_repaired(machine: Any, run_bare_module: Module, damage: str) -> None:
+    where = {"command": str(machine.host.command), "lib_dir": str(machine.root / "lib")}
+    run_bare_module("host_tool", **where)
+    (source,) = (machine.root / "lib").rglob("host/transitions.py")
     if damage == "mode":
-        rig.host.command.chmod(0o700)
+        machine.host.command.chmod(0o700)
     else:
-        (rig.host.command if damage == "command" else source).write_text("#\n")
-    assert module("host_tool", check=True, **where)["changed"] is True
-    assert module("host_tool", **where)["changed"] is True
+        (machine.host.command if damage == "command" else source).write_text("#\n")
+    assert run_bare_module("host_tool", check=True, **where)["changed"] is True
+    assert run_bare_module("host_tool", **where)["changed"] is True
     assert source.read_text() == tool_sources()["host/transitions.py"]
-    assert module("host_tool", **where)["changed"] is False
+    assert run_bare_module("host_tool", **where)["changed"] is False
 
 
-def test_a_new_version_removes_nothing_but_versions(rig: Any, module: Module) -> None:
-    where = {"command": str(rig.host.command), "lib_dir": str(rig.root / "lib")}
-    other = rig.root / "lib/python3.11/dist-packages"
-    for folder in (other, rig.root / "lib" / ("0" * 12)):
+def test_a_new_version_removes_nothing_but_versions(machine: Any, run_bare_module: Module) -> None:
+    where = {"command": str(machine.host.command), "lib_dir": str(machine.root / "lib")}
+    other = machine.root / "lib/python3.11/dist-packages"
+    for folder in (other, machine.root / "lib" / ("0" * 12)):
         folder.mkdir(parents=True)
-    assert module("host_tool", **where)["diff"]["before"]["old versions"] == ["0" * 12]
-    assert other.is_dir() and not (rig.root / "lib" / ("0" * 12)).exists()
+    assert run_bare_module("host_tool", **where)["diff"]["before"]["old versions"] == ["0" * 12]
+    assert other.is_dir() and not (machine.root / "lib" / ("0" * 12)).exists()
 
 
-def test_a_new_version_keeps_the_one_before_and_drops_older_ones(rig: Any, module: Module) -> None:
-    where = {"command": str(rig.host.command), "lib_dir": str(rig.root / "lib")}
+def test_a_new_version_keeps_the_one_before_and_drops_older_ones(machine: Any, run_bare_module: Module) -> None:
+    where = {"command": str(machine.host.command), "lib_dir": str(machine.root / "lib")}
     for digest in ("0" * 12, "1" * 12):
-        (rig.root / "lib" / digest).mkdir(parents=True)
-    rig.host.command.parent.mkdir()
-    rig.host.command.write_text(launcher(rig.root / "lib", "1" * 12))
-    predicted = module("host_tool", check=True, **where)
-    done = module("host_tool", **where)
+        (machine.root / "lib" / digest).mkdir(parents=True)
+    machine.host.command.parent.mkdir()
+    machine.host.command.write_text(launcher(machine.root / "lib", "1" * 12))
+    predicted = run_bare_module("host_tool", check=True, **where)
+    done = run_bare_module("host_tool", **where)
     assert done["diff"] == predicted["diff"] and done["previous"] == "1" * 12
-    names = {path.name for path in (rig.root / "lib").iterdir()}
+    names = {path.name for path in (machine.root / "lib").iterdir()}
     assert names == {"1" * 12, tool_digest()}
-    assert module("host_tool", **where)["changed"] is False
+    assert run_bare_module("host_tool", **where)["changed"] is False
 
 
-def test_the_description_of_a_service_is_written_and_read_back(rig: Any, module: Module) -> None:
-    where = {"command": str(rig.host.command), "lib_dir": str(rig.root / "lib"), "service": "other"}
-    config = {name: value for name, value in rig.config.items() if name not in ("schema", "service", "command")}
-    assert module("host_tool", config=config, **where)["changed"] is True
-    assert Host.load("other", rig.config_dir).root == rig.host.root
-    assert module("host_tool", config=config, **where)["changed"] is False
-    assert module("host_tool", config={**config, "start_timeout": 9}, **where)["changed"] is True
-    assert Host.load("other", rig.config_dir).start_timeout == 9
+def test_the_description_of_a_service_is_written_and_read_again(machine: Any, run_bare_module: Module) -> None:
+    where = {"command": str(machine.host.command), "lib_dir": str(machine.root / "lib"), "service": "other"}
+    config = {name: value for name, value in machine.config.items() if name not in ("schema", "service", "command")}
+    assert run_bare_module("host_tool", config=config, **where)["changed"] is True
+    assert Host.load("other", machine.config_dir).root == machine.host.root
+    assert run_bare_module("host_tool", config=config, **where)["changed"] is False
+    assert run_bare_module("host_tool", config={**config, "start_timeout": 9}, **where)["changed"] is True
+    assert Host.load("other", machine.config_dir).start_timeout == 9
     assert (
-        module("host_tool", config=config, **{**where, "service": "../x"})["mobius_failure"]["outcome"]
+        run_bare_module("host_tool", config=config, **{**where, "service": "../x"})["mobius_failure"]["outcome"]
         == "invalid_input"
     )

@@ -35,7 +35,7 @@ def described(**changes: Any) -> dict[str, Any]:
 
 
 class Build:
-    """An instance that is asked ten times a second, and what it has counted so far."""
+    """An instance with ten requests a second, and its counters so far."""
 
     def __init__(self) -> None:
         self.requests = self.errors = self.failures = self.quick = self.slow = 0
@@ -144,7 +144,7 @@ def test_without_a_baseline_only_limits_count() -> None:
     pytest.fail("one request in two failed")
 
 
-def test_a_process_that_was_started_again_is_counted_anew() -> None:
+def test_the_counters_of_a_restarted_process_begin_again() -> None:
     watcher = triggers.Watcher(triggers.WatchSettings.parse(described()), BASELINE)
     build = Build()
     for step in range(100):
