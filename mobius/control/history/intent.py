@@ -76,10 +76,12 @@ def origin(environment: Mapping[str, str]) -> dict[str, Any]:
     return {"machine": socket.gethostname(), "user": None, "ssh_client": ssh[0] if ssh else None}
 
 
-def code_digest(collection: Path) -> str | None:
-    """SHA-256 over the collection and this package: everything of MOBIUS that decides what a run does."""
+def code_digest(collection: Path, playbook: Path) -> str | None:
+    """SHA-256 over everything that decides what a run does: the collection, this package, and the folders playbooks,
+    roles and plugins that the playbook lies among, where these are not the collection's."""
+    folders = dict.fromkeys((collection.resolve(), playbook.resolve().parent.parent))
     sources = (
-        *(collection / name for name in ("playbooks", "roles", "plugins")),
+        *(folder / name for folder in folders for name in ("playbooks", "roles", "plugins")),
         Path(mobius.__file__).resolve().parent,
         collection / "ansible.cfg",
     )
@@ -127,7 +129,7 @@ class Intent:
             "playbook_sha256": file_digest(playbook),
             "inventory": ", ".join(names),
             "inventory_sha256": tree_digest(self.inventory),
-            "code_sha256": code_digest(self.collection),
+            "code_sha256": code_digest(self.collection, playbook),
             "bundle": bundle.name if bundle else None,
             "bundle_sha256": file_digest(bundle) if bundle else None,
             "hosts": sorted(self.hosts),
