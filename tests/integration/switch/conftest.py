@@ -23,6 +23,13 @@ from mobius.control.bundle.builder import pack
 from tests.clients import ClientLoad, client_load
 
 PACKAGE = "ansible_collections.mobius.dhash.plugins.module_utils"
+HOST_IMPORTS = (
+    " import staged_tree",
+    ".host.config import Host",
+    ".host.executor import Executor",
+    ".host.plan import Actor",
+    ".host.transitions import Promotion",
+)
 
 
 COLLECTIONS = str(Path(__file__).resolve().parents[3] / ".ansible/collections")
@@ -159,17 +166,17 @@ class Machine:
     def python(self, script: str) -> None:
         """A few lines of Python on the host, with the code of the installed mobius-host."""
         tool = self.shell("cat /usr/local/bin/mobius-host").stdout.partition("from ")[0]
-        imports = f"from {PACKAGE} import staged_tree\nfrom {PACKAGE}.host.config import Host\nfrom {PACKAGE}.host.status import *"
+        imports = "\n".join(f"from {PACKAGE}{module}" for module in HOST_IMPORTS)
         self.shell(f"python3 -IS - <<'END'\n{tool}{imports}\nhost = Host.load('{SERVICE}')\n{script}\nEND")
 
     def promote(self, version: str, until: str = "confirmed", deadline: float = 60) -> None:
         """As the module does it, without Ansible's own time."""
         stages = ("canary", "provisional", "confirmed")
-        wish = f"release='{self.releases[version]}', who=who, deadline={deadline}, retry_bad=True"
+        arguments = f"release='{self.releases[version]}', actor=actor, deadline={deadline}, retry_bad=True"
         self.python(
-            "who = Who('test', 'test')\n"
+            "actor = Actor('test', 'test')\n"
             f"for state in {stages[: stages.index(until) + 1]}:\n"
-            f"    Switch(host, who).run(Promotion(state=state, {wish}).plan)"
+            f"    Executor(host, actor).run(Promotion(state=state, {arguments}).plan)"
         )
 
     def forget(self) -> None:
