@@ -81,7 +81,7 @@ journal:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import arguments, lease
-from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions import plan_instance
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.canary import plan_instance
 from ansible_collections.mobius.dhash.plugins.module_utils.module import lease_holder, open_executor, report_failure
 
 

@@ -70,7 +70,7 @@ token:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import arguments, lease
-from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions import plan_mark
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.marks import plan_mark
 from ansible_collections.mobius.dhash.plugins.module_utils.module import (
     lease_holder,
     open_executor,

@@ -118,7 +118,7 @@ journal:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import arguments, lease
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions import Promotion
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.confirmation import Promotion
 from ansible_collections.mobius.dhash.plugins.module_utils.module import (
     actor_of,
     lease_holder,

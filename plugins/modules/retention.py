@@ -57,7 +57,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils.backup.store import l
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
 from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Actor, Observation
-from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions import Promotion
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.confirmation import Promotion
 from ansible_collections.mobius.dhash.plugins.module_utils.module import open_executor, report_failure
 
 

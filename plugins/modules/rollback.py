@@ -86,7 +86,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Ho
 from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Executor
 from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import failure_result
 from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Actor
-from ansible_collections.mobius.dhash.plugins.module_utils.host.rollback import plan_rollback
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.rollback import plan_rollback
 
 
 def main() -> None:

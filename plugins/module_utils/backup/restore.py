@@ -29,7 +29,7 @@ from ..errors import MobiusError
 from ..host.config import Host
 from ..host.executor import Executor
 from ..host.state import read_activation
-from ..host.transitions import plan_boot
+from ..host.transitions.upkeep import plan_boot
 from .archive import ArchiveEntry, ArchiveManifest, DamagedError, file_sha256, printable, read_entries
 from .clock import Clock, utc_now
 from .extraction import OwnerOf, unpack_archive

@@ -21,10 +21,12 @@ from .config import CONFIG_DIR, Host, only_service
 from .executor import Executor
 from .failures import to_failure
 from .plan import Actor
-from .rollback import plan_rollback
 from .state import MonitoringWindow, is_live, read_activation, read_pending, read_window, role_of
 from .status import status, verify
-from .transitions import plan_boot, plan_confirmed, plan_guard, plan_pin, plan_unwatched
+from .transitions.confirmation import plan_confirmed
+from .transitions.marks import plan_pin
+from .transitions.rollback import plan_rollback
+from .transitions.upkeep import plan_boot, plan_guard, plan_unwatched
 from .watch import watch_window
 
 GUARD_POLL_SECONDS = 1.0  # from one reading of pending.json by the guard to the next

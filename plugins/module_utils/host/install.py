@@ -21,33 +21,24 @@ from . import (  # noqa: F401 - likewise
     journal,
     plan,
     recovery,
-    rollback,
     state,
     status,
     systemd,
-    transitions,
     triggers,
     unavailable,
     watch,
 )
 from .config import CONFIG_DIR, Host
+from .transitions import canary, confirmation, marks, rollback, upkeep  # noqa: F401 - likewise
 
 PACKAGE = "ansible_collections.mobius.dhash.plugins.module_utils"
 # What the installed command consists of, by module name below PACKAGE; the digest over them identifies its version.
 TOOL_MODULES = (
     *("comparison", "durable", "errors", "manifest", "staged_tree", "host"),
     *("host.config", "host.console", "host.executor", "host.failures", "host.install", "host.instance", "host.journal"),
-    *(
-        "host.plan",
-        "host.recovery",
-        "host.rollback",
-        "host.state",
-        "host.status",
-        "host.systemd",
-        "host.transitions",
-        "host.triggers",
-    ),
-    *("host.unavailable", "host.watch"),
+    *("host.plan", "host.recovery", "host.state", "host.status", "host.systemd", "host.triggers", "host.unavailable"),
+    *("host.watch", "host.transitions", "host.transitions.canary", "host.transitions.confirmation"),
+    *("host.transitions.marks", "host.transitions.rollback", "host.transitions.upkeep"),
 )
 
 

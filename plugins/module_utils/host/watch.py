@@ -14,8 +14,8 @@ from .executor import Executor
 from .failures import to_failure
 from .instance import STATE_TIMEOUT_SECONDS, admin_request
 from .plan import Actor
-from .rollback import plan_watched_rollback
 from .state import MonitoringWindow, read_activation, read_lease
+from .transitions.rollback import plan_watched_rollback
 
 
 def watch_window(

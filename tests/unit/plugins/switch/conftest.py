@@ -17,13 +17,13 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.mobius.dhash.plugins.module_utils import durable
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.host import executor, instance, transitions, watch
+from ansible_collections.mobius.dhash.plugins.module_utils.host import executor, instance, watch
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
 from ansible_collections.mobius.dhash.plugins.module_utils.host.console import main
 from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Executor
@@ -35,11 +35,12 @@ from ansible_collections.mobius.dhash.plugins.module_utils.host.state import (
     read_pending,
 )
 from ansible_collections.mobius.dhash.plugins.module_utils.host.systemd import Systemd, Unit
-from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions import (
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.canary import (
     plan_canary,
     plan_instance,
     plan_provisional,
 )
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.confirmation import plan_confirmed
 
 SERVICE = "any-service"
 A, B, C, D = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0", "1.3.0"))
@@ -232,6 +233,8 @@ class Machine:
         durable.write_json(self.config_path, self.config)
         self.host = Host.load(SERVICE, self.config_dir)
 
+    plan_of_stage: ClassVar = {"canary": plan_canary, "provisional": plan_provisional, "confirmed": plan_confirmed}
+
     def executor(self, actor: Actor | None = None) -> Executor:
         return Executor(self.host, actor or Actor("test"))
 
@@ -255,7 +258,7 @@ class Machine:
     def promote(self, release: str, until: str = "confirmed", run: str = "r1") -> None:
         self.run(plan_instance, release, "standby")
         for state in ("canary", "provisional", "confirmed"):
-            self.run(getattr(transitions, f"plan_{state}"), release, run=run)
+            self.run(self.plan_of_stage[state], release, run=run)
             if state == until:
                 return
 

@@ -15,17 +15,18 @@ import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils import durable
 from ansible_collections.mobius.dhash.plugins.module_utils.host import executor, instance
 from ansible_collections.mobius.dhash.plugins.module_utils.host.journal import journal_problems
-from ansible_collections.mobius.dhash.plugins.module_utils.host.rollback import plan_rollback
-from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions import (
-    plan_boot,
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.canary import (
     plan_canary,
-    plan_confirmed,
     plan_instance,
-    plan_mark,
-    plan_pin,
     plan_provisional,
+)
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.confirmation import (
+    plan_confirmed,
     plan_reverted,
 )
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.marks import plan_mark, plan_pin
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.rollback import plan_rollback
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.upkeep import plan_boot
 
 A, B, C, D = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0", "1.3.0"))
 

@@ -13,8 +13,9 @@ from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusE
 from ansible_collections.mobius.dhash.plugins.module_utils.host import executor
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
 from ansible_collections.mobius.dhash.plugins.module_utils.host.journal import journal_problems
-from ansible_collections.mobius.dhash.plugins.module_utils.host.rollback import plan_rollback
-from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions import plan_canary, plan_mark
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.canary import plan_canary
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.marks import plan_mark
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.rollback import plan_rollback
 
 A, B, C = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0"))
 COMMANDS = (

@@ -11,22 +11,23 @@ from typing import Any
 import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils import durable
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.host import executor, transitions
+from ansible_collections.mobius.dhash.plugins.module_utils.host import executor
 from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import InstanceError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.journal import journal_problems
 from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import REASON_MAX_CHARS
-from ansible_collections.mobius.dhash.plugins.module_utils.host.rollback import plan_rollback
 from ansible_collections.mobius.dhash.plugins.module_utils.host.status import status
-from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions import (
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.canary import (
     plan_canary,
-    plan_confirmed,
-    plan_guard,
     plan_instance,
-    plan_mark,
-    plan_pin,
     plan_provisional,
+)
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.confirmation import (
+    plan_confirmed,
     plan_reverted,
 )
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.marks import plan_mark, plan_pin
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.rollback import plan_rollback
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.upkeep import plan_guard
 
 A, B, C, D = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0", "1.3.0"))
 
@@ -79,7 +80,7 @@ def test_a_canary_serves_beside_the_confirmed_release_and_then_alone(machine: An
 def test_each_stage_done_twice_changes_nothing_the_second_time(machine: Any, stage: str) -> None:
     machine.promote(A)
     machine.promote(B, stage)
-    make = getattr(transitions, f"plan_{stage}")
+    make = machine.plan_of_stage[stage]
     before = machine.host.activation_path.read_bytes(), machine.journal(), machine.pending
     assert machine.run(make, B).actions == ()
     assert (machine.host.activation_path.read_bytes(), machine.journal(), machine.pending) == before
@@ -88,7 +89,7 @@ def test_each_stage_done_twice_changes_nothing_the_second_time(machine: Any, sta
 @pytest.mark.parametrize("stage", ["canary", "provisional", "confirmed"])
 def test_a_confirmed_release_is_left_alone_by_every_stage(machine: Any, stage: str) -> None:
     machine.promote(A)
-    plan = machine.run(getattr(transitions, f"plan_{stage}"), A, run="another")
+    plan = machine.run(machine.plan_of_stage[stage], A, run="another")
     assert plan.actions == () and plan.before.view() == plan.after.view()
 
 

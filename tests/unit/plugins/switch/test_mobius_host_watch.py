@@ -9,15 +9,15 @@ import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils import durable, lease
 from ansible_collections.mobius.dhash.plugins.module_utils.host import console, executor
 from ansible_collections.mobius.dhash.plugins.module_utils.host import status as host_status
-from ansible_collections.mobius.dhash.plugins.module_utils.host.rollback import plan_rollback
 from ansible_collections.mobius.dhash.plugins.module_utils.host.state import read_window
-from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions import (
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.canary import (
     plan_canary,
-    plan_confirmed,
-    plan_guard,
     plan_instance,
     plan_provisional,
 )
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.confirmation import plan_confirmed
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.rollback import plan_rollback
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.upkeep import plan_guard
 from ansible_collections.mobius.dhash.plugins.module_utils.host.watch import watch_window
 
 A, B, C = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0"))

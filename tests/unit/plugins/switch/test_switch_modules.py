@@ -17,7 +17,8 @@ from ansible_collections.mobius.dhash.plugins.module_utils.host.install import (
     tool_digest,
     tool_sources,
 )
-from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions import plan_instance, plan_mark
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.canary import plan_instance
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.marks import plan_mark
 
 A, B, C, D = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0", "1.3.0"))
 Module = Callable[..., dict[str, Any]]
@@ -273,14 +274,14 @@ def test_the_command_is_installed_once_and_predicted(machine: Any, run_bare_modu
 def test_a_changed_installation_is_repaired(machine: Any, run_bare_module: Module, damage: str) -> None:
     where = {"command": str(machine.host.command), "lib_dir": str(machine.root / "lib")}
     run_bare_module("host_tool", **where)
-    (source,) = (machine.root / "lib").rglob("host/transitions.py")
+    (source,) = (machine.root / "lib").rglob("host/transitions/canary.py")
     if damage == "mode":
         machine.host.command.chmod(0o700)
     else:
         (machine.host.command if damage == "command" else source).write_text("#\n")
     assert run_bare_module("host_tool", check=True, **where)["changed"] is True
     assert run_bare_module("host_tool", **where)["changed"] is True
-    assert source.read_text() == tool_sources()["host/transitions.py"]
+    assert source.read_text() == tool_sources()["host/transitions/canary.py"]
     assert run_bare_module("host_tool", **where)["changed"] is False
 
 

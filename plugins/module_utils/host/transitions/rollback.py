@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..errors import MobiusError
-from .plan import Actor, HostPlan, Observation, PlanBuilder
-from .recovery import catch_up_journal, make_journal_line, recover, require_release_id, require_staged
-from .state import ActivationEntry, MonitoringWindow
+from ...errors import MobiusError
+from ..plan import Actor, HostPlan, Observation, PlanBuilder
+from ..recovery import catch_up_journal, make_journal_line, recover, require_release_id, require_staged
+from ..state import ActivationEntry, MonitoringWindow
 
 
 def plan_rollback(observed: Observation, to: str | None, actor: Actor) -> HostPlan:
