@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """What the control node knows of each module of the collection: the one place to change when a module comes or goes.
 
-`docs/architecture.md` and the contract test `tests/contract/test_module_registry.py` name the rules.
+`CONTRIBUTING.md` has the steps to add one; `tests/contract/test_module_registry.py` compares this table with the tree.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from ansible_collections.mobius.dhash.plugins.plugin_utils import wheel  # noqa: F401 - before mobius
+from ansible_collections.mobius.dhash.plugins.plugin_utils import require_mobius  # noqa: F401 - before mobius
 
 from mobius.control.history.opened_run import OpenedRun
 from mobius.control.history.recorder import decision_data

@@ -18,7 +18,7 @@ BOXES = {
     "control": ("mobius/control",),
     "service": ("mobius/service",),
     "dhash": ("mobius/dhash",),
-    "actions": ("plugins/action", "plugins/callback"),
+    "actions": ("plugins/action", "plugins/callback", "plugins/test", "plugins/plugin_utils"),
     "modules": ("plugins/modules",),
     "utils": ("plugins/module_utils",),
     "shared": (),

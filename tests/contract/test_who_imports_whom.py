@@ -1,4 +1,4 @@
-"""The layers, and which of them may import which (DESIGN, section 1)."""
+"""The layers, and which of them may import which (docs/architecture.md)."""
 
 from __future__ import annotations
 

@@ -171,7 +171,7 @@ def _missing(author: Approval | None, counted: list[Approval], rule: Rule) -> li
         return []
     missing = []
     if author is None and not rule.author_counts:
-        missing.append("the author's own signature, by which nobody approves what is theirs")
+        missing.append("the author's signature, without which nobody knows whose approval does not count")
     people = min(len({item.signer for item in counted}), len({item.key for item in counted}))
     if people < rule.required:
         missing.append(f"{rule.required - people} of {rule.required} approvals")

@@ -264,7 +264,9 @@ def check_fidelity(end: Ending, missing: int, extra: int) -> Ending:
     """`end`, or `plan_mismatch` when it is a success with missing or extra changes."""
     if end.code != 0 or not (missing or extra):
         return end
-    return ending("plan_mismatch", f"Of the plan {missing} changes are missing, and {extra} were made that it has not.")
+    return ending(
+        "plan_mismatch", f"The run left out {missing} planned changes, and made {extra} that are not in the plan."
+    )
 
 
 def compare(predicted: Mapping[str, HostChanges], actual: Mapping[str, HostChanges], *, diffs: bool = True) -> Fidelity:
