@@ -35,13 +35,20 @@ COLLECTION_SOURCES = (
 
 def collection_files(root: Path) -> list[str]:
     """The paths of the collection's files below `root`: of a checkout what git does not ignore, else everything."""
-    if (root / ".git").exists():
-        command = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--"]
-        listed = subprocess.run([*command, *COLLECTION_SOURCES], capture_output=True, text=True, check=True)
-        names = {name for name in listed.stdout.split("\0") if name}
-    else:
+    names = _listed_by_git(root) if (root / ".git").exists() else None
+    if names is None:
         names = {path.relative_to(root).as_posix() for path in _walk(root)}
     return sorted(name for name in names if (root / name).is_file())
+
+
+def _listed_by_git(root: Path) -> set[str] | None:
+    """The files that git does not ignore; None without git, or where it refuses another user's checkout."""
+    command = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--"]
+    try:
+        listed = subprocess.run([*command, *COLLECTION_SOURCES], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {name for name in listed.stdout.split("\0") if name}
 
 
 def _walk(root: Path) -> Iterator[Path]:

@@ -217,7 +217,7 @@ def _inventory_of(made: plans.ChangePlan) -> str:
 
 def _find(inventory: str, project: Project) -> Path | None:
     """The path of an inventory that a plan names relative to the project or to the collection."""
-    paths = (folder / inventory.partition(", ")[0] for folder in (project.folder, project.collection))
+    paths = (folder / inventory for folder in (project.folder, project.collection))
     return next((path for path in paths if path.exists()), None)
 
 

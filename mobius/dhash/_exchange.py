@@ -3,8 +3,8 @@
 """An index as a file for people and other programs (`library.json`, or CSV), and back.
 
 One object (or line) an image. Beside the keys of `Picture.as_dict` there are those that an index needs to import it
-without decoding: `modified_ns`, `descriptor`, `warnings`, `posted`, `path_hex` when the path is not UTF-8, and
-`decisions` about this picture and others with a greater SHA-256.
+without decoding: `modified_ns`, `look` (the descriptor), `warnings`, `posted`, `path_hex` when the path is not UTF-8,
+and `decisions` about this picture and others with a greater SHA-256.
 """
 
 from __future__ import annotations

@@ -199,7 +199,7 @@ class Library:
         return True
 
     def export(self, stream: TextIO, form: ExportFormat = "json") -> int:
-        """Write every picture and every decision about one, as JSON or CSV (docs/library.md); returns the number of
+        """Write every picture and every decision about one, as JSON or CSV (see `_exchange.py`); returns the number of
         pictures. Open a file with `newline=""`."""
         return write(self.pictures(), self.decisions(), stream, form)
 

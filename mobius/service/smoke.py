@@ -218,8 +218,8 @@ def _log(instance: Installation) -> Results:
     mode = instance.environment.get("MOBIUS_ENVIRONMENT", "development")
     yield "it runs in production mode", mode == "production", mode
     file = Path(instance.environment["MOBIUS_LOG_FILE"])
-    mode = oct(stat.S_IMODE(file.stat().st_mode))
-    yield f"{file} has mode 0640", mode == "0o640", mode
+    permissions = oct(stat.S_IMODE(file.stat().st_mode))
+    yield f"{file} has mode 0640", permissions == "0o640", permissions
     family = [file, *file.parent.glob(f"{file.stem}.2*{file.suffix}")]
     sizes = [path.stat().st_size for path in family]
     ok = len(family) <= logs.RETENTION + 1 and max(sizes) <= logs.ROTATION_BYTES

@@ -1,7 +1,7 @@
 #!/usr/bin/python
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Takes the lock of a host for a run, or lets go of it."""
+"""Acquires the lock of a host for a run, or releases it."""
 
 from __future__ import annotations
 

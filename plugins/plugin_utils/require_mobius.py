@@ -10,10 +10,20 @@ import sys
 from ansible.errors import AnsibleError
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
-if importlib.util.find_spec("mobius") is None or importlib.util.find_spec("mobius.control") is None:
+
+def _is_installed() -> bool:
+    """Whether the package is there, and new enough to have what the plugins import."""
+    try:
+        return importlib.util.find_spec("mobius.control.run.project") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+if not _is_installed():
     _failure = MobiusError(
         "missing_dependency",
-        f"The collection mobius.dhash needs the package mobius-dhash, which is not installed for {sys.executable}.",
-        do_next=f"Run `{sys.executable} -m pip install 'mobius-dhash[control]'` on the control node.",
+        f"The collection mobius.dhash needs the package mobius-dhash, which is not installed for {sys.executable}, "
+        "or is older than the collection.",
+        do_next=f"Run `{sys.executable} -m pip install --upgrade 'mobius-dhash[control]'` on the control node.",
     )
     raise AnsibleError(f"{_failure.outcome}: {_failure.reason} Do next: {_failure.do_next}")

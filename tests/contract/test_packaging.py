@@ -103,6 +103,16 @@ def test_the_wheel_carries_the_same_files(build: ModuleType, tracked: set[str]) 
     assert {"playbooks/release.yml", "plugins/module_utils/errors.py", "inventories/local/hosts.py"} <= set(files)
 
 
+def test_a_checkout_that_git_refuses_is_built_all_the_same(
+    build: ModuleType, tracked: set[str], tmp_path: Path
+) -> None:
+    for name in tracked:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(CHECKOUT / name, tmp_path / name)
+    (tmp_path / ".git").write_text("gitdir: /nowhere")
+    assert build.collection_files(tmp_path) == build.collection_files(CHECKOUT)
+
+
 def test_without_git_the_wheel_carries_the_same_files(build: ModuleType, tracked: set[str], tmp_path: Path) -> None:
     for name in tracked:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -34,6 +34,8 @@ from mobius.errors import MobiusError
 
 SERVICE = "mobius-dhash"
 LOCK = "tools/locks/service.txt"
+# where commits up to version 0.1.0 have it
+_EARLIER_LOCK = "mobius/control/locks/service.txt"
 CHECKOUT = Path(__file__).resolve().parents[3]
 
 # What a host gets: the shared files, dhash, its service, and of the command what `mobius dhash` needs. What runs on the
@@ -115,7 +117,7 @@ def build(
         raise MobiusError(
             "invalid_input", f"The version {name!r} is not made of digits, small letters and single dots."
         )
-    lock = _git(source, "show", f"{commit}:{LOCK}").decode()
+    lock = _read_lock(source, commit)
     try:
         with tempfile.TemporaryDirectory(prefix="mobius-bundle-") as folder:
             _export(source, commit, Path(folder))
@@ -251,6 +253,14 @@ def _git(source: Path, *arguments: str) -> bytes:
         errors = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
         raise MobiusError("invalid_input", f"git {arguments[0]} in {source} failed: {errors[-1].rstrip('.')}.")
     return done.stdout
+
+
+def _read_lock(source: Path, commit: str) -> str:
+    """The locked dependencies of the service in a commit."""
+    listed = _git(source, "ls-tree", "--name-only", "--full-tree", commit, LOCK, _EARLIER_LOCK).decode().split()
+    if not listed:
+        raise MobiusError("invalid_input", f"The commit {commit[:12]} of {source} has no {LOCK}.")
+    return _git(source, "show", f"{commit}:{LOCK if LOCK in listed else listed[0]}").decode()
 
 
 def _version(pyproject: bytes) -> str:

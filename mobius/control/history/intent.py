@@ -76,12 +76,18 @@ def origin(environment: Mapping[str, str]) -> dict[str, Any]:
     return {"machine": socket.gethostname(), "user": None, "ssh_client": ssh[0] if ssh else None}
 
 
+_COLLECTION_FOLDERS = ("playbooks", "roles", "plugins")
+_PROJECT_FOLDERS = (*_COLLECTION_FOLDERS, "files", "library", "tasks", "templates")
+
+
 def code_digest(collection: Path, playbook: Path) -> str | None:
-    """SHA-256 over everything that decides what a run does: the collection, this package, and the folders playbooks,
-    roles and plugins that the playbook lies among, where these are not the collection's."""
-    folders = dict.fromkeys((collection.resolve(), playbook.resolve().parent.parent))
+    """SHA-256 over everything that decides what a run does: the collection, this package, and what lies beside the
+    playbook (or beside its folder, when that is called playbooks), where it is not the collection's."""
+    beside = playbook.resolve().parent
+    beside = beside.parent if beside.name == "playbooks" else beside
     sources = (
-        *(folder / name for folder in folders for name in ("playbooks", "roles", "plugins")),
+        *(collection.resolve() / name for name in _COLLECTION_FOLDERS),
+        *(beside / name for name in _PROJECT_FOLDERS if beside != collection.resolve()),
         Path(mobius.__file__).resolve().parent,
         collection / "ansible.cfg",
     )

@@ -281,7 +281,7 @@ def _head_differs(records: Sequence[Mapping[str, Any]], head: Mapping[str, Any],
 
 def _rule_problems(records: Sequence[Mapping[str, Any]]) -> list[Problem]:
     """What no recorder writes, whatever its hashes: a run's events without its intent or after its end, and a decision
-    on other evidence than the run's gates have options."""
+    on other evidence than the run's gates reported."""
     opened: set[Any] = set()
     ended: set[Any] = set()
     for record in records:
@@ -300,7 +300,7 @@ def _rule_problems(records: Sequence[Mapping[str, Any]]) -> list[Problem]:
             if event == "end":
                 ended.add(run)
             if event == "decision" and (host := _other_evidence(record, records[:seq])):
-                text = f"Record {seq} is a decision on evidence of {host} that the run's gate has not options."
+                text = f"Record {seq} is a decision on evidence of {host} that the run's gate did not report."
                 return [Problem("edited", text, seq)]
     return []
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,18 +75,25 @@ def find_project(package: Path | None = None, current: Path | None = None) -> Pr
         )
     folder = current or Path.cwd()
     installed = folder / "collections"
-    first, second = (installed, carried) if _is_newer(installed / _COLLECTION) else (carried, installed)
+    paths = [carried]
+    if not _is_writable_by_anybody(folder, installed):
+        paths = [installed, carried] if _is_newer(installed / _COLLECTION) else [carried, installed]
     others = (Path(path).expanduser() for path in _COLLECTIONS_OF_ANSIBLE)
     return Project(
         folder,
-        first / _COLLECTION,
+        paths[0] / _COLLECTION,
         carried / _COLLECTION / "ansible.cfg",
-        (first, second, *others),
+        (*paths, *others),
     )
 
 
 def _is_collection(folder: Path) -> bool:
     return (folder / "galaxy.yml").is_file() and (folder / "playbooks").is_dir()
+
+
+def _is_writable_by_anybody(*folders: Path) -> bool:
+    """Whether another user could have put code there. Ansible ignores an ansible.cfg in such a folder, too."""
+    return any(folder.is_dir() and folder.stat().st_mode & stat.S_IWOTH for folder in folders)
 
 
 def _is_newer(collection: Path) -> bool:

@@ -83,8 +83,17 @@ class RunWorkspace:
         durable.write_json(self.folder / _HISTORY_NOTE, dict(note), mode=0o600)
 
     def read_history_note(self) -> dict[str, Any] | None:
-        """What was recorded of the run; None when nothing is yet."""
-        return _read_object(self.folder / _HISTORY_NOTE)
+        """What was recorded of the run; None when nothing is yet.
+
+        Raises:
+            OSError: there is a note, and it cannot be read: the run must not go on as if nothing had been recorded.
+        """
+        path = self.folder / _HISTORY_NOTE
+        try:
+            path.stat()
+        except FileNotFoundError:
+            return None
+        return _parse_object(path.read_bytes())
 
     def write_changes(self, changes: Mapping[str, Any]) -> None:
         """Keep what a run has changed, or in check mode would change, for the `mobius` that started it."""
@@ -144,9 +153,16 @@ class RunWorkspace:
 
 
 def _read_object(path: Path) -> dict[str, Any] | None:
-    """The JSON object in a file; None when it is missing or is none."""
+    """The JSON object in a file; None when it cannot be read or is none."""
     try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        return _parse_object(path.read_bytes())
+    except OSError:
+        return None
+
+
+def _parse_object(content: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(content)
+    except ValueError:
         return None
     return value if isinstance(value, dict) else None

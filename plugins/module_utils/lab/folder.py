@@ -49,7 +49,7 @@ class LabFolder:
             return ""
 
     def keys(self, name: str) -> dict[str, str]:
-        """The public keys that a host is new_key with."""
+        """The public keys that a host is created with."""
         return {"client": self.public(self.client_key), "host": self.public(self.host_key(name))}
 
     def recorded_ports(self, lab: str) -> dict[str, dict[int, int]]:

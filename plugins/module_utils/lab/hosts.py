@@ -155,7 +155,7 @@ def describe(container: LabContainer) -> dict[str, Any]:
     """One host as the diff shows it."""
     return {
         "container": container.name,
-        "folder": container.status,
+        "state": container.status,
         "image": container.image,
         "ports": {str(inner): outer for inner, outer in sorted(container.ports.items())},
         "made_of": container.spec,

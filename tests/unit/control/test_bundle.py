@@ -239,6 +239,23 @@ def test_a_lock_without_a_digest_is_refused(source: Path, cache: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_commit_with_the_lock_in_its_earlier_folder_is_built(source: Path, cache: Path, tmp_path: Path) -> None:
+    earlier = source / "mobius/control/locks/service.txt"
+    earlier.parent.mkdir(parents=True)
+    (source / bundles.LOCK).rename(earlier)
+    git(source, "add", "--all")
+    git(source, "commit", "-q", "-m", "As it was")
+    assert bundles.build(source, tmp_path / "out", cache=cache).path.exists()
+
+
+def test_a_commit_without_a_lock_is_refused(source: Path, cache: Path) -> None:
+    git(source, "rm", "-q", bundles.LOCK)
+    git(source, "commit", "-q", "-m", "None")
+    refused = failure(source, cache)
+    assert (refused.outcome, bundles.LOCK in refused.reason) == ("invalid_input", True)
+
+
+@pytest.mark.slow
 def test_dependencies_are_installed_once_for_each_target(source: Path, cache: Path, tmp_path: Path) -> None:
     messages: list[str] = []
     one = bundles.build(source, tmp_path / "one", cache=cache, tell=messages.append)

@@ -69,6 +69,14 @@ def test_only_a_newer_collection_of_the_project_comes_first(
     assert project.settings == package / "_collection" / NAME / "ansible.cfg"
 
 
+def test_a_collection_that_anybody_could_have_put_there_is_not_used(package: Path, current: Path) -> None:
+    make_collection(current / "collections" / NAME, version="99.0.0")
+    current.chmod(0o777)
+    project = find_project(package, current)
+    assert project.collection == package / "_collection" / NAME
+    assert str(current / "collections") not in project.environment["ANSIBLE_COLLECTIONS_PATH"]
+
+
 @pytest.mark.parametrize("damage", ["", "[]", '{"collection_info": {"version": "new"}}'])
 def test_a_damaged_collection_of_the_project_is_not_used(package: Path, current: Path, damage: str) -> None:
     installed = make_collection(current / "collections" / NAME)

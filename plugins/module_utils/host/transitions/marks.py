@@ -47,6 +47,8 @@ def plan_pin(observed: Observation, release: str, is_pinned: bool, actor: Actor)
     if is_pinned:
         require_staged(builder.model, release, False)
     line = make_journal_line("pinned" if is_pinned else "unpinned", release, release, activation.token, actor)
-    builder.do("write_activation", value=dataclasses.replace(activation.with_pin(release, is_pinned), last=line))
+    # The record's `last` stays that of the newest switch, which a repeated module and the lease recognise by it. So the
+    # line comes first: a kill in between leaves a line too many, and never a pin without one.
     builder.do("append_journal", value=line)
+    builder.do("write_activation", value=activation.with_pin(release, is_pinned))
     return builder.plan(f"{release} is {'' if is_pinned else 'no longer '}pinned")

@@ -159,7 +159,7 @@ def test_a_killed_instance_fails_though_the_old_one_is_healthy(host: Any, clock:
 
 
 @pytest.mark.parametrize(
-    "take_back",
+    "revert_promotion",
     [
         lambda host: host.pending(RELEASE, OLD, deadline=0.0),  # the guard, before it stops the instance
         lambda host: host.host.pending_path.unlink(),  # the guard, when it is done
@@ -167,14 +167,14 @@ def test_a_killed_instance_fails_though_the_old_one_is_healthy(host: Any, clock:
     ],
 )
 def test_an_instance_that_was_stopped_because_its_promotion_was_reverted_has_not_failed(
-    host: Any, clock: Any, take_back: Callable[[Any], None]
+    host: Any, clock: Any, revert_promotion: Callable[[Any], None]
 ) -> None:
     host.truth(OLD)
     host.pending(RELEASE, OLD)
     process = host.start(RELEASE)
 
     def guard() -> None:
-        take_back(host)
+        revert_promotion(host)
         host.kill(process)
 
     clock.after(0.3, guard)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mobius.dhash.plugins.module_utils import durable
+from ansible_collections.mobius.dhash.plugins.module_utils import durable, lease
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host import executor
 from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import InstanceError
@@ -533,6 +533,26 @@ def test_a_release_is_pinned_and_unpinned_once_each_however_often_it_is_requeste
     assert machine.journal()[-2]["reason"] == "kept for the audit"
 
 
+def test_a_pin_does_not_hide_that_a_run_has_rolled_back_already(machine: Any) -> None:
+    for release in (A, B, C):
+        machine.promote(release)
+    assert machine.run(plan_rollback, None, run="r9").after.activation.confirmed == B
+    machine.run(plan_pin, A, True, run=None)
+    repeated = machine.run(plan_rollback, None, run="r9")
+    assert (machine.activation.confirmed, repeated.changed) == (B, False)
+    assert not machine.activation.is_bad(B)
+
+
+def test_a_pin_does_not_fence_the_run_that_holds_the_lock(machine: Any) -> None:
+    machine.promote(A)
+    lease.acquire(machine.executor(), "r1", "somebody", "now", 60)
+    machine.promote(B, run="r1")
+    machine.run(plan_pin, A, True, run=None)
+    executor_of_run = machine.executor()
+    confirm = lease.fenced(executor_of_run, "r1", lambda observed: plan_confirmed(observed, B, executor_of_run.actor))
+    assert executor_of_run.run(confirm).after.activation.confirmed == B
+
+
 def test_a_release_that_is_not_staged_cannot_be_pinned_but_unpinned(machine: Any) -> None:
     refuses(machine, "release_missing", plan_pin, "9.9.9-0123456789ab", True)
     refuses(machine, "invalid_input", plan_pin, "latest", True)
@@ -554,7 +574,7 @@ def test_pinning_during_a_promotion_changes_nothing_of_it(machine: Any) -> None:
 def test_check_mode_predicts_a_pin_and_changes_nothing(machine: Any) -> None:
     machine.promote(A)
     plan = machine.run(plan_pin, B, True, check=True)
-    assert [action.verb for action in plan.actions] == ["write_activation", "append_journal"]
+    assert [action.verb for action in plan.actions] == ["append_journal", "write_activation"]
     assert machine.activation.pinned == ()
 
 
