@@ -81,7 +81,7 @@ def _load(location: str) -> click.Command:
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="mobius")
 def cli() -> None:
-    """Ships a service to a fleet of hosts and can always roll it back.
+    """Releases a service to a fleet of hosts and can always roll it back.
 
     \b
     Exit codes: 0 success, 1 input, 2 processing or a failed gate, 3 environment,
