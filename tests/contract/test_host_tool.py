@@ -18,9 +18,9 @@ from ansible_collections.mobius.dhash.plugins.module_utils.host.install import T
 
 @pytest.mark.parametrize(("folder", "names"), [("host", TOOL_MODULES), ("backup", BACKUP_TOOL_MODULES)])
 def test_an_installed_command_holds_every_file_of_its_package(folder: str, names: tuple[str, ...]) -> None:
-    files = {f"{folder}.{path.stem}" for path in (MODULE_UTILS / folder).glob("*.py") if path.stem != "__init__"}
-    assert {name for name in names if name.startswith(f"{folder}.")} == files
-    assert folder in names, "the package itself"
+    files = {path.relative_to(MODULE_UTILS).with_suffix("") for path in (MODULE_UTILS / folder).rglob("*.py")}
+    modules = {".".join(file.parts).removesuffix(".__init__") for file in files}
+    assert {name for name in names if name == folder or name.startswith(f"{folder}.")} == modules
 
 
 @pytest.mark.parametrize("names", [TOOL_MODULES, BACKUP_TOOL_MODULES])

@@ -54,10 +54,7 @@ WORDS: Mapping[str, str] = MappingProxyType(
 )
 """Words that a reader has to translate, as patterns, and what to write in their place."""
 
-NOT_YET = frozenset(
-    {
-    }
-)
+NOT_YET = frozenset({})
 """Files, folders and commands whose texts still have such words. The list only becomes shorter."""
 
 _PATTERNS = {re.compile(rf"(?<![\w.`/-])(?:{word})(?![\w`/-])", re.IGNORECASE): word for word in WORDS}

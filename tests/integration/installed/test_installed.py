@@ -110,7 +110,7 @@ def test_without_the_wheel_there_is_one_sentence_with_what_to_do(
     text = " ".join(call(command, folder, code=1).stderr.split())
     assert text.count("missing_dependency: ") == 1
     assert "needs the package mobius-dhash, which is not installed" in text
-    assert "-m pip install 'mobius-dhash[control]'" in text
+    assert "-m pip install --upgrade 'mobius-dhash[control]'" in text
 
 
 def prepare(folder: Path, installed: Path, artifacts: Artifacts, *, callback: bool) -> Path:
