@@ -28,7 +28,7 @@ HOST_IMPORTS = (
     ".host.config import Host",
     ".host.executor import Executor",
     ".host.plan import Actor",
-    ".host.transitions import Promotion",
+    ".host.transitions.confirmation import Promotion",
 )
 
 
