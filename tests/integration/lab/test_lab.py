@@ -19,6 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.mobius.dhash.plugins.module_utils.lab.folder import LabFolder
+from ansible_collections.mobius.dhash.plugins.module_utils.lab.hosts import apply, wait_until_booted
+from ansible_collections.mobius.dhash.plugins.module_utils.lab.plan import ExpectedLab, lab_id, plan
+from ansible_collections.mobius.dhash.plugins.module_utils.lab.podman import Podman
+from ansible_collections.mobius.dhash.plugins.module_utils.lab.ports import PortAllocator, port_is_free
 from ansible_collections.mobius.dhash.plugins.modules import lab_host
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -194,18 +199,18 @@ def test_a_host_whose_port_was_taken_moves_to_another(lab: Lab) -> None:
 
 
 def test_a_port_that_is_taken_between_the_look_and_the_start_is_replaced(tmp_path: Path, image: str) -> None:
-    wanted = lab_host.Wanted(lab_host.lab_id(tmp_path), ("lab1",), image, "bookworm", (22, 8080))
-    state, engine = lab_host.State(tmp_path), lab_host.Podman()
-    ports = lab_host.Ports(wanted.lab, (), lab_host.port_is_free)
-    planned = lab_host.plan(wanted, {}, {}, {"lab1": state.keys("lab1")}, ports)
+    expected = ExpectedLab(lab_id(tmp_path), ("lab1",), image, "bookworm", (22, 8080))
+    folder, engine = LabFolder(tmp_path), Podman()
+    ports = PortAllocator(expected.lab, (), port_is_free)
+    planned = plan(expected, {}, {}, {"lab1": folder.keys("lab1")}, ports)
     try:
         with socket.create_server(("127.0.0.1", planned[0].ports[8080])):
-            (done,) = lab_host.apply(engine, state, wanted, planned, ports)
+            (done,) = apply(engine, folder, expected, planned, ports)
             assert set(done.ports.values()).isdisjoint(planned[0].ports.values())
-            assert lab_host.wait_for(state, done, time.monotonic() + 60) == []
-        assert state.recorded_ports(wanted.lab) == {"lab1": done.ports}
+            assert wait_until_booted(folder, done, time.monotonic() + 60) == []
+        assert folder.recorded_ports(expected.lab) == {"lab1": done.ports}
     finally:
-        engine.remove(wanted.container("lab1"))
+        engine.remove(expected.container("lab1"))
 
 
 def test_a_host_half_made_by_a_killed_run_is_made_anew(lab: Lab) -> None:
