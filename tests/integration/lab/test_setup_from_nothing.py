@@ -56,7 +56,7 @@ def checkout(tmp_path: Path) -> Path:
     for name, text in ((str(setup.LOCK), "# empty\n"), ("pyproject.toml", PROJECT), ("backend.py", BACKEND)):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    shutil.copy(setup.__file__, tmp_path / "mobius" / "control" / "setup.py")
+    shutil.copy(setup.__file__, tmp_path / "tools" / "setup.py")
     return tmp_path
 
 
