@@ -55,7 +55,7 @@ def test_a_canary_shares_the_traffic_with_the_confirmed_release(machine: Any) ->
 def test_the_guard_holds_through_kill_reload_and_reexec(machine: Any) -> None:
     machine.serve_from("1.0.0")
     with machine.load() as load:
-        machine.promote("1.1.0", "provisional", deadline=6)
+        machine.promote("1.1.0", "provisional", deadline=15)
         began = time.monotonic()
         for spoil in (
             "systemctl kill --signal=KILL stand-in-guard",
@@ -66,8 +66,8 @@ def test_the_guard_holds_through_kill_reload_and_reexec(machine: Any) -> None:
             machine.shell(spoil)
             time.sleep(0.3)
         assert machine.status()["pending"] is not None
-        machine.until(lambda: machine.status()["pending"] is None)
-        assert 4 < time.monotonic() - began < 12
+        machine.until(lambda: machine.status()["pending"] is None, 60)
+        assert time.monotonic() - began > 10, "the guard reverted before the deadline"
         machine.until(lambda: machine.states() == {"1.0.0": "serving"})
     assert load.failures == []
     assert machine.journal()[-1]["event"] == "reverted"
