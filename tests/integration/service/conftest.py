@@ -26,7 +26,7 @@ GOLDEN = ROOT / "playbooks" / "files" / "golden"
 OLD, NEW = "1.0.0-aaaaaaaaaaaa", "1.1.0-bbbbbbbbbbbb"
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "timed out"
@@ -47,7 +47,7 @@ class RunningInstance:
     def wait_ready(self) -> None:
         self.listen_for("READY=1")
 
-    def listen_for(self, message: str, seconds: float = 60.0) -> None:
+    def listen_for(self, message: str, seconds: float = 15.0) -> None:
         """Wait until the process has sent this to systemd."""
         deadline = time.monotonic() + seconds
         while not any(message in entry.split("\n") for entry in self.received):

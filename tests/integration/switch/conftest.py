@@ -1,4 +1,4 @@
-"""One systemd host of a lab of its own, with a second service on it: `stand_in.py`, a stranger to this project.
+"""One systemd host of a lab of its own, with a second service on it: `stand_in.py`, which knows nothing of MOBIUS.
 
 Everything is real: podman, SSH, Ansible, systemd, the role, the modules and the installed `mobius-host`.
 """

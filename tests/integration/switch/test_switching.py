@@ -66,8 +66,9 @@ def test_the_guard_holds_through_kill_reload_and_reexec(machine: Any) -> None:
             machine.shell(spoil)
             time.sleep(0.3)
         assert machine.status()["pending"] is not None
-        machine.until(lambda: machine.status()["pending"] is None, 60)
-        assert time.monotonic() - began > 10, "the guard reverted before the deadline"
+        machine.until(lambda: machine.status()["pending"] is None, 30)
+        # as close to the deadline as before: 2 s sooner for what it took to get here, 6 s later for the revert
+        assert 13 < time.monotonic() - began < 21
         machine.until(lambda: machine.states() == {"1.0.0": "serving"})
     assert load.failures == []
     assert machine.journal()[-1]["event"] == "reverted"

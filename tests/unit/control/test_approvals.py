@@ -35,7 +35,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
         command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(folder / name)]
         subprocess.run(command, check=True)
         lines.append(f'{name}@example.org namespaces="{namespaces}" {(folder / f"{name}.pub").read_text().strip()}')
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "stranger")], check=True)
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "outsider")], check=True)
     (folder / "allowed_signers").write_text("\n".join(lines) + "\n")
     return folder
 
@@ -85,7 +85,7 @@ def test_one_person_in_two_roles_is_one_person(path: Path, keys: Path, rule: Rul
     assert missing(path, rule) == ["1 of 2 approvals"]
 
 
-@pytest.mark.parametrize("signer_name", ["stranger", "eve", "key-of-ci"])
+@pytest.mark.parametrize("signer_name", ["outsider", "eve", "key-of-ci"])
 def test_a_key_counts_only_in_a_role_that_the_list_gives_it(
     path: Path, keys: Path, rule: Rule, signer_name: str
 ) -> None:

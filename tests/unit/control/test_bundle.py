@@ -381,9 +381,9 @@ def test_the_command_signs_and_ssh_keygen_itself_accepts_the_signature(signing: 
     other = key.with_name("other")
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(other)], check=True)
     assert CliRunner().invoke(command, ["sign", str(path), "--key", str(other)]).exit_code == 0
-    stranger = CliRunner().invoke(command, ["verify", str(path), "--signers", str(signers)])
-    assert isinstance(stranger.exception, MobiusError)
-    assert stranger.exception.outcome == "bundle_unsigned"
+    outsider = CliRunner().invoke(command, ["verify", str(path), "--signers", str(signers)])
+    assert isinstance(outsider.exception, MobiusError)
+    assert outsider.exception.outcome == "bundle_unsigned"
 
 
 @pytest.mark.slow

@@ -426,7 +426,7 @@ def test_a_result_without_an_intent_is_a_record_that_was_never_written(history):
 
 @pytest.fixture
 def signers(tmp_path: Path) -> Path:
-    for name in ("key", "stranger"):
+    for name in ("key", "outsider"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name)], check=True)
     public = (tmp_path / "key.pub").read_text().split()
     location = tmp_path / "allowed_signers"
@@ -448,7 +448,7 @@ def test_a_signed_head_names_its_signer_and_a_forged_one_is_caught(history, sign
         )
     )
     assert first(history, signers=signers)[0] == "signature"
-    History(history.folder, tmp_path / "stranger").add("run-1", {})
+    History(history.folder, tmp_path / "outsider").add("run-1", {})
     assert "signature" in [problem.kind for problem in form.verify(history.folder, signers=signers).problems]
 
 

@@ -255,7 +255,7 @@ def test_search_finds_matches_confident_ones_first(library: Library) -> None:
         [
             entry("far", 0xFF, seed=1),
             entry("doubt", 1, seed=1) | {"look": near(1)},
-            entry("stranger", 0, seed=2),
+            entry("other", 0, seed=2),
             entry("same", 3, seed=1),
         ],
     )
@@ -269,7 +269,7 @@ def test_search_finds_matches_confident_ones_first(library: Library) -> None:
     everything = library.search(query, max_distance=2)
     assert [(Path(str(one.picture.path)).stem, one.confidence) for one in everything[1:]] == [
         ("same", "confident"),
-        ("stranger", "doubtful"),
+        ("other", "doubtful"),
         ("doubt", "doubtful"),
     ]
     by_hash = library.search(Dhash(0, 0))
@@ -467,7 +467,7 @@ def test_descriptors_are_read_in_blocks_and_only_for_near_pictures(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(library, [entry(number, number, number // 3) for number in range(9)])
-    fill(library, [entry("stranger", 0xFFFF_FFFF_FFFF_0000, 9)])
+    fill(library, [entry("other", 0xFFFF_FFFF_FFFF_0000, 9)])
     together = library._candidates.pairs()
     asked: list[set[int]] = []
 

@@ -19,7 +19,7 @@ from mobius.control import signatures
 from mobius.control.bundle import builder as bundles
 
 MakeBundle = Callable[..., manifest.Bundle]
-NAMES = ("builder", "stranger")
+NAMES = ("builder", "outsider")
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def refusal(host: Any, bundle: manifest.Bundle) -> str:
 def test_a_bundle_of_a_signer_of_the_host_is_staged_as_predicted_and_the_signer_reported(
     host: Any, make_bundle: MakeBundle, keys: Path
 ) -> None:
-    host.sign_bundles_by("# who builds", entry(keys, "stranger", 'namespaces="mobius-history"'), entry(keys))
+    host.sign_bundles_by("# who builds", entry(keys, "outsider", 'namespaces="mobius-history"'), entry(keys))
     bundle = sign(make_bundle(), keys / "builder")
     assert run(host, "preflight", bundle)["signer"] == "builder@example.org"
     predicted = run(host, "release", bundle, check=True)
@@ -113,7 +113,7 @@ def test_a_host_without_a_list_requires_no_signature_and_verifies_none(host: Any
 def test_any_of_several_signers_will_do_so_a_key_can_be_exchanged(
     host: Any, make_bundle: MakeBundle, keys: Path
 ) -> None:
-    host.sign_bundles_by(entry(keys), entry(keys, "stranger"))
+    host.sign_bundles_by(entry(keys), entry(keys, "outsider"))
     bundle = make_bundle()
     for name in NAMES:
         assert run(host, "preflight", sign(bundle, keys / name))["signer"] == f"{name}@example.org"
@@ -138,7 +138,7 @@ def test_an_unsigned_bundle_is_refused(host: Any, make_bundle: MakeBundle, keys:
 
 def test_a_key_that_the_host_does_not_know_is_refused(host: Any, make_bundle: MakeBundle, keys: Path) -> None:
     host.sign_bundles_by(entry(keys))
-    assert "No principal matched" in refusal(host, sign(make_bundle(), keys / "stranger"))
+    assert "No principal matched" in refusal(host, sign(make_bundle(), keys / "outsider"))
 
 
 def test_the_signature_of_another_bundle_is_refused(host: Any, make_bundle: MakeBundle, keys: Path) -> None:

@@ -322,4 +322,4 @@ def test_no_instance_stands_by_while_the_expected_one_does_not_serve(
     assert machine.serving == [B, C]
     machine.systemd.instances.pop(C).end()
     machine.run(plan_mark, A, True)
-    assert machine.serving == [B], "it is not what the truth names, but it is all there is"
+    assert machine.serving == [B], "the activation record names another release, but this one is the only one left"

@@ -71,7 +71,7 @@ def test_a_canary_serves_beside_the_confirmed_release_and_then_alone(machine: An
     assert machine.serving == [A, B]
     machine.run(plan_provisional, B)
     assert (machine.serving, machine.running) == ([B], [A, B])
-    assert machine.activation.confirmed == A, "the truth changes only when it is confirmed"
+    assert machine.activation.confirmed == A, "the activation record changes only with the confirmation"
     machine.run(plan_confirmed, B)
     assert (machine.serving, machine.running) == ([B], [A, B])
 
