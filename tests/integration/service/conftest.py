@@ -47,7 +47,7 @@ class RunningInstance:
     def wait_ready(self) -> None:
         self.listen_for("READY=1")
 
-    def listen_for(self, message: str, seconds: float = 15.0) -> None:
+    def listen_for(self, message: str, seconds: float = 20.0) -> None:
         """Wait until the process has sent this to systemd."""
         deadline = time.monotonic() + seconds
         while not any(message in entry.split("\n") for entry in self.received):
