@@ -124,7 +124,7 @@ def _short(word: str) -> str:
 
 
 def mobius(*arguments: str, expect: Sequence[int] = (0,)) -> dict[str, Any]:
-    """Run `mobius --format json …` and give what it printed."""
+    """Run `mobius … --format json` and give what it printed."""
     done = run(str(Path(sys.executable).parent / "mobius"), *arguments, "--format", "json", expect=expect)
     try:
         parsed: dict[str, Any] = json.loads(done.stdout)

@@ -466,17 +466,23 @@ def verify(
     return verdict
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command: exit code 0 when the history is whole, 2 when it is not, 1 when it cannot be read."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Verify a history of runs.")
     parser.add_argument("folder", type=Path, help="holds history.jsonl and head.json")
-    parser.add_argument("--witnesses", type=Path, metavar="FILE", help="what `mobius history witnesses` wrote")
+    parser.add_argument(
+        "--witnesses", type=Path, metavar="FILE", help="what `mobius history verify --save-witnesses FILE` wrote"
+    )
     parser.add_argument("--signers", type=Path, metavar="FILE", help="allowed_signers, as ssh-keygen reads it")
     parser.add_argument(
         "--other-chain", action="append", default=[], metavar="ID", help="another history of these hosts"
     )
     parser.add_argument("--format", choices=["text", "json"], default="text")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command: exit code 0 when the history is whole, 2 when it is not, 1 when it cannot be read."""
+    options = _parser().parse_args(arguments)
     try:
         witnesses = json.loads(options.witnesses.read_text(encoding="utf-8")) if options.witnesses else None
         verdict = verify(options.folder, witnesses=witnesses, signers=options.signers, others=options.other_chain)
