@@ -108,7 +108,9 @@ def everything(folder: Path) -> dict[str, tuple]:
             continue
         about = path.lstat()
         content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
-        entries[str(path)] = (about.st_mode, about.st_mtime_ns, content)
+        # a folder's time changes with that record
+        mtime = 0 if path.is_dir() and list(path.glob(".svc-verified.json")) else about.st_mtime_ns
+        entries[str(path)] = (about.st_mode, mtime, content)
     return entries
 
 

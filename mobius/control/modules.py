@@ -42,7 +42,7 @@ class ModuleEntry:
 MODULES: Mapping[str, ModuleEntry] = MappingProxyType(
     {
         "backup": ModuleEntry(
-            recorded=("id", "sha256", "bytes", "verified", "removed"),
+            recorded=("id", "sha256", "bytes", "verified", "read", "removed"),
             unpredictable="what there is to save is known only then",
         ),
         "batches": ModuleEntry(),

@@ -120,9 +120,15 @@ leftovers: {description: "Names of what killed runs left and this one removed.",
 differences: {description: "What changed since the backup before, at most 20 names.", returned: "with O(state=present)", type: list, elements: str}
 skipped: {description: "What was not saved, since it is neither a file nor a folder.", returned: "with O(state=present)", type: list, elements: str}
 damaged:
-  description: By id, what is wrong with the backups that are not what was written.
+  description:
+    - By id, what is wrong with the backups that are not what was written. With O(subset), also what an earlier read showed;
+      only one without O(subset) clears it.
   returned: with O(state=verified)
   type: dict
+read:
+  description: What was read of each backup, V(all) or the part, C(k/n).
+  returned: with O(state=verified)
+  type: str
 """
 
 from pathlib import Path
@@ -211,12 +217,14 @@ def _create(module: AnsibleModule, host: Host) -> dict[str, Any]:
 
 
 def _verify(module: AnsibleModule, host: Host) -> dict[str, Any]:
-    results = verify_backups(host, parse_part(module.params["subset"]), record=not module.check_mode)
+    part = parse_part(module.params["subset"])
+    results = verify_backups(host, part, record=not module.check_mode)
     damaged = {backup_id: reason for backup_id, reason in results.items() if reason is not None}
     whole = [backup_id for backup_id in results if backup_id not in damaged]
-    result = {"changed": False, "verified": whole, "damaged": damaged}
+    read = f"{part[0]}/{part[1]}" if part else "all"
+    result = {"changed": False, "verified": whole, "damaged": damaged, "read": read}
     try:
-        require_whole(results)
+        require_whole(results, part)
     except MobiusError as error:
         result |= failure_result(error)
     return result

@@ -9,7 +9,8 @@ from typing import Any
 
 
 def backup_lines(host: str, result: Mapping[str, Any]) -> list[str]:
-    lines = [f"{host}  {len(result.get('backups', []))} backups in {result.get('folder', '')}"]
+    read = {"": "", "all": ", read in full"}.get(result.get("read", ""), f", read in part ({result.get('read')})")
+    lines = [f"{host}  {len(result.get('backups', []))} backups in {result.get('folder', '')}{read}"]
     return lines + [
         f"  {item['id']:<22}  {item['bytes']:>12} bytes  {item['release'] or 'no release':<32}  {_verification(item)}"
         for item in result.get("backups", [])

@@ -28,6 +28,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from .safe_open import NoFileError, describe_kind, open_file
+
 SCHEMA = 2
 MANIFEST_NAME = "manifest.jsonl"
 TOP_NAMES = ("activation.json", "config", "state")
@@ -197,13 +199,15 @@ def open_archive(path: Path) -> Iterator[BinaryIO]:
     """Open an archive for reading.
 
     Raises:
-        DamagedError: the file does not exist.
+        DamagedError: there is no file under its name.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        stream = open_file(path)
     except FileNotFoundError:
         raise DamagedError("its file does not exist any more") from None
-    with os.fdopen(descriptor, "rb") as stream:
+    except NoFileError:
+        raise DamagedError(f"under its name is {describe_kind(path.lstat().st_mode)}, and no archive") from None
+    with stream:
         yield stream
 
 
@@ -341,8 +345,12 @@ def _describe_wrong_member(entry: ArchiveEntry | None, actual: bytes) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file."""
-    with open(path, "rb", buffering=0) as stream:
+    """The SHA-256 of a file.
+
+    Raises:
+        NoFileError: it is a link, or something else that is no file.
+    """
+    with open_file(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

@@ -14,9 +14,9 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..errors import ExitCode, MobiusError
 from ..host.config import CONFIG_DIR as HOST_CONFIG_DIR
@@ -31,7 +31,7 @@ from .retention import KeepRules
 from .service import create_backup
 from .settings import CONFIG_DIR, BackupSettings, copy_targets, read_settings
 from .store import list_backups
-from .verification import parse_part, require_whole, verify_backups
+from .verification import describe_whole, parse_part, require_whole, verify_backups
 
 BACKUP_TOOL_MODULES = (
     *TOOL_MODULES,
@@ -61,9 +61,10 @@ def _create(host: Host, settings: BackupSettings, _: argparse.Namespace) -> str:
 
 
 def _verify(host: Host, settings: BackupSettings, options: argparse.Namespace) -> str:
-    results = verify_backups(host, parse_part(options.subset or settings.get("subset")))
-    require_whole(results)
-    return f"{len(results)} backups verified, all whole."
+    part = parse_part(options.subset or settings.get("subset"))
+    results = verify_backups(host, part)
+    require_whole(results, part)
+    return describe_whole(len(results), part)
 
 
 def _drill(host: Host, settings: BackupSettings, _: argparse.Namespace) -> str:
@@ -78,8 +79,13 @@ def _list(host: Host, _: BackupSettings, options: argparse.Namespace) -> str:
     if options.json:
         return json.dumps(backups, indent=2)
     return "\n".join(
-        f"{backup['id']:<22}  {backup['bytes']:>14} bytes  {backup['verified'] or 'not verified'}" for backup in backups
+        f"{backup['id']:<22}  {backup['bytes']:>14} bytes  {_describe_knowledge(backup)}" for backup in backups
     )
+
+
+def _describe_knowledge(backup: Mapping[str, Any]) -> str:
+    """What is known of a backup: its damage, or when it was last verified."""
+    return f"damaged: {backup['damaged']}" if backup["damaged"] else backup["verified"] or "not verified"
 
 
 def _push(host: Host, settings: BackupSettings, _: argparse.Namespace) -> str:

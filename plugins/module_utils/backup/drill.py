@@ -80,7 +80,9 @@ def run_drill(
         backup = find_backup(host, "latest")
         release = _release_of(host, backup)
         try:
-            manifest = require_restorable(host, backup, host_name or os.uname().nodename)
+            manifest = require_restorable(
+                host, backup, host_name or os.uname().nodename, record=not check_mode, clock=clock
+            )
             require_space(restore_need(host, manifest))
             if check_mode:
                 return DrillResult(backup, release)

@@ -34,11 +34,12 @@ from .archive import ArchiveEntry, ArchiveManifest, DamagedError, file_sha256, p
 from .clock import Clock, utc_now
 from .extraction import OwnerOf, unpack_archive
 from .retention import KeepRules
+from .safe_open import NoFileError
 from .service import create_backup
 from .snapshot import file_stamp, find_differences
 from .store import Backup, find_backup, lock_backups
 from .swap import FolderSwap, finish_killed_swap
-from .verification import verify_backup
+from .verification import read_whole
 
 UNCHANGED = "Nothing was changed."
 _DISK_BYTES_PER_FILE = 4096  # that a file may take beside its content
@@ -137,7 +138,7 @@ def restore_backup(
             finish_killed_swap(host)
     this_host = host_name or os.uname().nodename
     backup = find_backup(host, backup_id, of_host if of_host and of_host != this_host else None)
-    manifest = require_restorable(host, backup, of_host or this_host)
+    manifest = require_restorable(host, backup, of_host or this_host, record=not check_mode, clock=clock)
     _require_exchangeable(host)
     if executor.observe().open_promotion:
         raise MobiusError("fenced", f"A promotion is pending on this host, so nothing is restored. {UNCHANGED}")
@@ -173,14 +174,20 @@ def restore_backup(
     return RestoreResult(backup, tuple(differences), lost, saved, saved_state, renamed)
 
 
-def require_restorable(host: Host, backup: Backup, of_host: str) -> ArchiveManifest:
+def require_restorable(
+    host: Host, backup: Backup, of_host: str, *, record: bool, clock: Clock = utc_now
+) -> ArchiveManifest:
     """Verify a backup, and refuse one that is damaged, or of another host or service.
+
+    Args:
+        of_host: whose it must be.
+        record: whether it is recorded what reading it shows.
 
     Raises:
         MobiusError: backup_damaged, invalid_input.
     """
     try:
-        manifest, _ = verify_backup(backup)
+        manifest = read_whole(host, backup, record=record, clock=clock)
     except DamagedError as error:
         reason = f"The backup {backup.id} is not what was written: {error}. {UNCHANGED}"
         raise MobiusError("backup_damaged", reason, do_next="Choose another backup.") from error
@@ -263,7 +270,7 @@ def _require_pictures(host: Host, backup: Backup, manifest: ArchiveManifest) -> 
                 same_size = stat.S_ISREG(status.st_mode) and status.st_size == entry.size
                 if not same_size or (file_stamp(status) != entry.stamp and file_sha256(path) != entry.sha256):
                     wrong.append(entry.path)
-            except FileNotFoundError:
+            except (OSError, NoFileError):  # missing, unreadable, or no file
                 wrong.append(entry.path)
     if wrong:
         raise MobiusError(

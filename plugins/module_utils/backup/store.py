@@ -26,14 +26,18 @@ from typing import Any
 from .. import durable
 from ..errors import MobiusError
 from ..host.config import Host
-from .archive import DamagedError, read_manifest
+from .archive import DamagedError, open_archive, read_manifest
+from .safe_open import NoFileError, open_file
 
 SCOPES = ("full", "state")
 LOCK_TIMEOUT_SECONDS = 600.0
 """How long one backup or restore waits for another one of the same service."""
 
+NO_DIGEST = "its .sha256 is missing or is not a line of sha256sum"
+
 ID_PATTERN = r"[0-9]{8}T[0-9]{6}Z-(?:full|state)"
 _ID_TIME_FORMAT = "%Y%m%dT%H%M%SZ"
+_DIGEST_MAX_BYTES = 4096
 _HOST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -42,7 +46,8 @@ class Backup:
     """One archive in the backup folder.
 
     `sha256` as its `.sha256` says, None when there is none; size in bytes; `verified`: when it was last read whole and
-    was what was written, RFC 3339, None when never; `damaged`: what was wrong when it was last read.
+    was what was written, RFC 3339, None when never; `damaged`: what a read showed to be wrong, until a full read shows
+    otherwise, or what is plain without one.
     """
 
     id: str
@@ -136,8 +141,9 @@ def list_backups(host: Host, of_host: str | None = None) -> list[Backup]:
     backups = []
     for entry in _folder_entries(folder):
         match = pattern.fullmatch(entry.name)
-        if match and entry.is_file(follow_symlinks=False):
-            backups.append(_read_backup(match[1], Path(entry.path), records.get(match[1], {})))
+        if match:
+            with contextlib.suppress(FileNotFoundError):  # rotated meanwhile
+                backups.append(_read_backup(match[1], Path(entry.path), records.get(match[1], {})))
     return sorted(backups, key=lambda backup: backup.id)
 
 
@@ -175,17 +181,27 @@ def _folder_entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _read_backup(backup_id: str, path: Path, record: Mapping[str, Any]) -> Backup:
+    """What can be known of a backup without reading it; what lies under its name need not be an archive."""
+    status = path.lstat()
     head: dict[str, Any] = {}
-    with contextlib.suppress(DamagedError, OSError), open(path, "rb") as stream:
-        head = read_manifest(stream).head
+    sha256 = read_digest(path)
+    obvious = None if sha256 else NO_DIGEST
+    try:
+        with open_archive(path) as stream:
+            head = read_manifest(stream).head
+    except DamagedError as error:
+        obvious = str(error)
+    except OSError:  # nothing can be known of it
+        pass
+    damaged = record.get("damaged") or obvious
     return Backup(
         id=backup_id,
         path=path,
-        bytes=path.stat().st_size,
-        sha256=_read_digest(path),
+        bytes=status.st_size,
+        sha256=sha256,
         **{field: head.get(field) for field in ("host", "created", "release", "run")},
-        verified=record.get("verified"),
-        damaged=record.get("damaged"),
+        verified=None if damaged else record.get("verified"),
+        damaged=damaged,
     )
 
 
@@ -208,10 +224,12 @@ def parse_digest(content: bytes, name: str) -> str | None:
     return match[1].decode() if match and match[2] == os.fsencode(name) else None
 
 
-def _read_digest(path: Path) -> str | None:
+def read_digest(path: Path) -> str | None:
+    """The SHA-256 in the file beside an archive; None when there is none."""
     try:
-        return parse_digest(digest_path(path).read_bytes(), path.name)
-    except FileNotFoundError:
+        with open_file(digest_path(path)) as stream:
+            return parse_digest(stream.read(_DIGEST_MAX_BYTES), path.name)
+    except (FileNotFoundError, NoFileError):
         return None
 
 

@@ -4,8 +4,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +16,7 @@ from typing import Any
 
 from ..errors import MobiusError
 from ..host.config import Host
+from ..host.failures import to_failure
 from .archive import (
     ArchiveManifest,
     DamagedError,
@@ -25,10 +29,13 @@ from .archive import (
     read_members,
 )
 from .clock import Clock, timestamp, utc_now
-from .store import Backup, list_backups, read_records, update_record
+from .store import NO_DIGEST, Backup, list_backups, read_records, update_record
 
 Part = tuple[int, int]
 """`(k, n)`: the k-th part of n, beginning with 1."""
+
+_MEDIUM_ERRNOS = (errno.EIO, errno.EBADMSG, errno.ENODATA, getattr(errno, "EUCLEAN", errno.EIO))
+"""Of a disk that cannot give what was written to it, or of a file system whose checksums say so."""
 
 
 def verify_backups(
@@ -38,31 +45,44 @@ def verify_backups(
 
     Args:
         part: read one part only: all headers, and every n-th file. Once all n parts were read, the backup counts as
-            verified since the oldest of them.
+            verified since the oldest of them. A part never clears damage that was known before.
         record: whether the results are recorded.
+
+    Raises:
+        MobiusError: the results could not be recorded, and none of them is damage.
     """
     results: dict[str, str | None] = {}
+    failure: MobiusError | None = None
     for backup in list_backups(host):
         try:
             if part is None:
-                _, digest = verify_backup(backup)
-                values: dict[str, Any] = {"manifest_sha256": digest, "verified": timestamp(clock())}
+                read_whole(host, backup, record=record, clock=clock)
             else:
-                values = _verify_backup_part(host, backup, part, clock)
+                _read_part(host, backup, part, record, clock)
         except DamagedError as error:
-            if not backup.path.exists():  # rotated meanwhile
-                continue
-            results[backup.id] = str(error)
-            values = {"verified": None, "parts": {}, "damaged": str(error)}
-        else:
-            results[backup.id] = None
-            values["damaged"] = None
-        if record:
-            update_record(host, backup.id, values)
+            if os.path.lexists(backup.path):  # else it was rotated meanwhile
+                results[backup.id] = str(error)
+            continue
+        except MobiusError as error:
+            failure = error
+        results[backup.id] = None
+    if failure and not any(results.values()):
+        raise failure
     return results
 
 
-def require_whole(results: dict[str, str | None]) -> None:
+def describe_read(part: Part | None) -> str:
+    """What `verify_backups` reads of each backup, for people."""
+    return f"in part (all headers and part {part[0]} of {part[1]} of the files)" if part else "in full"
+
+
+def describe_whole(count: int, part: Part | None) -> str:
+    """The sentence of a verification that met no damage."""
+    backups = "1 backup" if count == 1 else f"{count} backups"
+    return f"{backups} read {describe_read(part)}: " + ("as written, as far as read." if part else "what was written.")
+
+
+def require_whole(results: dict[str, str | None], part: Part | None) -> None:
     """Fail when a result of `verify_backups` is damage.
 
     Raises:
@@ -70,7 +90,53 @@ def require_whole(results: dict[str, str | None]) -> None:
     """
     if damaged := {backup_id: reason for backup_id, reason in results.items() if reason is not None}:
         reasons = "; ".join(f"{backup_id}: {reason}" for backup_id, reason in damaged.items())
-        raise MobiusError("backup_damaged", f"{len(damaged)} of {len(results)} backups are damaged: {reasons}.")
+        are = "is" if len(damaged) == 1 else "are"
+        raise MobiusError(
+            "backup_damaged",
+            f"{len(damaged)} of {len(results)} backups {are} damaged (read {describe_read(part)}): {reasons}.",
+            do_next="Make a new backup now, and keep the damaged one for inspection. It counts as damaged until a "
+            "verification in full (without a subset) reads it whole.",
+        )
+
+
+def read_whole(host: Host, backup: Backup, *, record: bool, clock: Clock = utc_now) -> ArchiveManifest:
+    """Read a backup whole, and record what that shows; only this clears damage that was known before.
+
+    Raises:
+        DamagedError: it is not what was written.
+        MobiusError: the result could not be recorded.
+    """
+    # what was pulled of other hosts lies in a folder of that host, and may have the id of one of this host's
+    record = record and backup.path.parent == host.backup_dir
+    try:
+        manifest, digest = verify_backup(backup)
+    except DamagedError as error:
+        raise _recorded_damage(host, backup, error, record, clock) from None
+    if record:
+        values = {"verified": timestamp(clock()), "manifest_sha256": digest, **_UNDAMAGED}
+        _record(host, backup, values)
+    return manifest
+
+
+_UNDAMAGED: dict[str, Any] = {"damaged": None, "damaged_at": None}
+
+
+def _recorded_damage(host: Host, backup: Backup, error: DamagedError, record: bool, clock: Clock) -> DamagedError:
+    """The damage, once it is known to all later runs; that it cannot be recorded does not hide it."""
+    if record and os.path.lexists(backup.path):
+        values = {"verified": None, "parts": {}, "damaged": str(error), "damaged_at": timestamp(clock())}
+        try:
+            _record(host, backup, values)
+        except MobiusError as failure:
+            return DamagedError(f"{error}; that could not be recorded, so a later run may not know it: {failure}")
+    return error
+
+
+def _record(host: Host, backup: Backup, values: dict[str, Any]) -> None:
+    try:
+        update_record(host, backup.id, values)
+    except OSError as error:
+        raise to_failure(error) from error
 
 
 def verify_backup(backup: Backup) -> tuple[ArchiveManifest, str]:
@@ -99,15 +165,10 @@ def verify_newest(
         return None, None, None
     newest = backups[-1]
     try:
-        manifest, digest = verify_backup(newest)
-    except DamagedError as error:
-        if not check_mode:
-            update_record(host, newest.id, {"verified": None, "parts": {}, "damaged": str(error)})
+        manifest = read_whole(host, newest, record=not check_mode, clock=clock)
+    except DamagedError:
         return None, None, newest.id
-    verified = timestamp(clock())
-    if not check_mode:
-        update_record(host, newest.id, {"verified": verified, "manifest_sha256": digest, "damaged": None})
-    return replace(newest, verified=verified, damaged=None), manifest, None
+    return replace(newest, verified=timestamp(clock()), damaged=None), manifest, None
 
 
 def parse_part(text: str | None, clock: Clock = utc_now) -> Part | None:
@@ -123,26 +184,47 @@ def parse_part(text: str | None, clock: Clock = utc_now) -> Part | None:
     number = clock().toordinal() % parts + 1 if match and match[1] == "today" else int(match[1]) if match else 1
     if not 1 <= number <= parts:
         raise MobiusError("invalid_input", f"subset is {text!r}, which is neither a part like 1/7 nor today/7.")
-    return number, parts
+    return (number, parts) if parts > 1 else None
 
 
-def _verify_backup_part(host: Host, backup: Backup, part: Part, clock: Clock) -> dict[str, Any]:
-    """Verify a part; what is known of the backup then."""
-    _require_digest(backup)
-    record = read_records(host).get(backup.id, {})
-    verify_archive_part(backup.path, *part, record.get("manifest_sha256"))
-    known = record.get("parts") or {}
-    times = {**(known.get("times", {}) if known.get("of") == part[1] else {}), str(part[0]): timestamp(clock())}
+def _read_part(host: Host, backup: Backup, part: Part, record: bool, clock: Clock) -> None:
+    """Read a part of a backup, and record what is known of it then.
+
+    Raises:
+        DamagedError: what was read is not what was written, or a read before showed damage.
+    """
+    known = read_records(host).get(backup.id, {})
+    try:
+        _require_digest(backup)
+        verify_archive_part(backup.path, *part, known.get("manifest_sha256"))
+    except DamagedError as error:
+        raise _recorded_damage(host, backup, error, record, clock) from None
+    if known.get("damaged"):
+        since = f" since {known['damaged_at']}" if known.get("damaged_at") else ""
+        raise DamagedError(f"{known['damaged']} (known{since}; this part shows nothing wrong, which clears nothing)")
+    parts = known.get("parts") or {}
+    times = {**(parts.get("times", {}) if parts.get("of") == part[1] else {}), str(part[0]): timestamp(clock())}
     values: dict[str, Any] = {"parts": {"of": part[1], "times": times}}
     if len(times) == part[1]:
-        values["verified"] = max(min(times.values()), record.get("verified") or "")
-    return values
+        values["verified"] = max(min(times.values()), known.get("verified") or "")
+    if record:
+        _record(host, backup, values)
 
 
 def _require_digest(backup: Backup) -> str:
     if backup.sha256 is None:
-        raise DamagedError("its .sha256 is missing or is not a line of sha256sum")
+        raise DamagedError(NO_DIGEST)
     return backup.sha256
+
+
+@contextlib.contextmanager
+def _unreadable_is_damage() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _MEDIUM_ERRNOS:
+            raise DamagedError(f"it cannot be read: {error.strerror}") from error
+        raise
 
 
 # --- One archive ------------------------------------------------------------------------------------------------------
@@ -157,7 +239,7 @@ def verify_archive(path: Path, expected_sha256: str) -> tuple[ArchiveManifest, s
     Raises:
         DamagedError: anything is not what was written.
     """
-    with open_archive(path) as stream, ThreadPoolExecutor(1) as pool:
+    with _unreadable_is_damage(), open_archive(path) as stream, ThreadPoolExecutor(1) as pool:
         archive_digest = pool.submit(file_sha256, path)
         damage: DamagedError | None = None
         try:
@@ -180,12 +262,12 @@ def verify_archive_part(path: Path, number: int, parts: int, expected_manifest_s
     Raises:
         DamagedError: anything that was read is not what was written.
     """
-    with open_archive(path) as stream:
+    with _unreadable_is_damage(), open_archive(path) as stream:
         manifest = read_manifest(stream)
         if expected_manifest_sha256 and manifest_sha256(stream, manifest) != expected_manifest_sha256:
             raise DamagedError("its manifest is not the one that was written")
-    _compare_members(path, manifest, part=(number, parts))
-    return manifest
+        _compare_members(path, manifest, part=(number, parts))
+        return manifest
 
 
 def _compare_members(path: Path, manifest: ArchiveManifest, part: Part | None) -> None:

@@ -263,7 +263,7 @@ def test_the_command_backs_up_verifies_copies_and_writes_metrics(host, command, 
     code, output, _ = command("create")
     assert (code, output.endswith("-full written.\n")) == (0, True)
     assert command("create")[1].startswith("Nothing changed")
-    assert command("verify", "--subset", "1/1")[:2] == (0, "1 backups verified, all whole.\n")
+    assert command("verify", "--subset", "1/1")[:2] == (0, "1 backup read in full: what was written.\n")
     assert command("push")[0] == 0
     [item] = json.loads(command("list", "--json")[1])
     assert item["host"] == "one"

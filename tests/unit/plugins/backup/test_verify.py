@@ -138,7 +138,7 @@ def test_all_parts_together_read_every_file_once(host):
             continue
         at = whole.index(content)
         flip(result.backup.path, at)
-        finders = [part for part in range(1, 8) if verify_backups(host, (part, 7))[result.backup.id]]
+        finders = [part for part in range(1, 8) if verify_backups(host, (part, 7), record=False)[result.backup.id]]
         assert len(finders) == 1, name
         result.backup.path.write_bytes(whole)
 
