@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,6 +89,14 @@ class Host:
     def activation_path(self) -> Path:
         """The activation record."""
         return self.root / "activation.json"
+
+    @property
+    def activation_copy_path(self) -> Path:
+        """The copy of the activation record, written right after it.
+
+        It is not in `state_dir`, which a restore exchanges as a whole.
+        """
+        return self.root / "activation-copy.json"
 
     @property
     def lock_path(self) -> Path:
@@ -179,16 +190,29 @@ def corrupt_state(path: Path, problem: str) -> MobiusError:
 def read_state_file(path: Path) -> dict[str, Any] | None:
     """The object in a state file of schema 1; None when there is no such file."""
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(_read_regular_file(path))
     except FileNotFoundError:
         return None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except PermissionError:
+        raise  # this user may not read it, which says nothing about the file
+    except OSError as error:
+        raise corrupt_state(path, f"{error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
         raise corrupt_state(path, f"it is not JSON ({error})") from None
     if not isinstance(content, dict):
         raise corrupt_state(path, "it is not a JSON object")
     if content.get("schema") != SCHEMA:
         raise corrupt_state(path, f"its schema is {content.get('schema')!r}, not {SCHEMA}")
     return content
+
+
+def _read_regular_file(path: Path) -> bytes:
+    """The content of a file; a pipe in its place must not make a switch wait."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        return stream.read()
 
 
 def require_field(path: Path, content: Mapping[str, Any], name: str, *types: type | None) -> Any:

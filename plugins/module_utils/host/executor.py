@@ -17,19 +17,21 @@ from typing import Any, NoReturn
 from .. import durable
 from ..errors import MobiusError
 from ..manifest import RELEASE_ID
-from .config import Host
+from .config import Host, read_state_file
 from .failures import InstanceError
 from .instance import STATE_TIMEOUT_SECONDS, admin_request, request_state
 from .journal import append_journal, journal_has_line, read_last_lines
 from .plan import Action, Actor, HostPlan, Observation, ObservedInstance, PlanBuilder
 from .recovery import recover
 from .state import (
+    Activation,
     boot_id,
     is_live,
     read_activation,
     read_current_link,
     read_lease,
     read_pending,
+    read_record,
     read_window,
     staged_releases,
 )
@@ -62,7 +64,8 @@ class Executor:
             MobiusError: `state_damaged` when a state file is damaged.
         """
         host = self.host
-        activation, pending = read_activation(host), read_pending(host)
+        record, pending = read_record(host), read_pending(host)
+        activation = record.activation
         units = self.systemd.units(host.socket_unit, host.boot_unit, host.guard_unit, host.watch_unit, host.unit("*"))
         pattern = re.compile(re.escape(host.service) + "@(" + RELEASE_ID.pattern + r")\.service")
         instances = {match[1]: unit for name, unit in units.items() if (match := pattern.fullmatch(name))}
@@ -92,6 +95,8 @@ class Executor:
             is_watched=units.get(host.watch_unit, inactive).active in ("active", "activating"),
             window_seconds=host.watch_settings.seconds,
             lease=read_lease(host),
+            record_problem=record.problem,
+            is_copied=record.is_copied,
         )
 
     def run(self, make_plan: Callable[[Observation], HostPlan], *, check: bool = False) -> HostPlan:
@@ -176,6 +181,16 @@ class Executor:
             reserve.unlink()
             write()
 
+    def _write_activation(self, activation: Activation) -> None:
+        host = self.host
+        self._write_with_reserve(host.root, lambda: _replace_record(host.activation_path, activation))
+        self._write_copy(activation)
+
+    def _write_copy(self, activation: Activation) -> None:
+        """Write the copy of the record. The record counts already, so a failure here is left to the next command."""
+        with contextlib.suppress(OSError):
+            _replace_record(self.host.activation_copy_path, activation)
+
     def wait_until_stopped(self, release: str) -> None:
         """Wait until an instance that is stopping has drained and ended.
 
@@ -201,10 +216,10 @@ class Executor:
                 self._standby(release)
             case "stop":
                 self.systemd.stop(host.unit(release))
-            case "write_activation":
-                self._write_with_reserve(
-                    host.root, lambda: durable.write_json(host.activation_path, action.value.as_dict())
-                )
+            case "write_activation" | "heal_activation":
+                self._write_activation(action.value)
+            case "write_copy":
+                self._write_copy(read_activation(host))
             case "write_pending":
                 durable.write_json(host.pending_path, action.value.as_dict())
             case "remove_pending":
@@ -320,3 +335,12 @@ class Executor:
         except MobiusError:
             self.host.pending_path.unlink(missing_ok=True)
             raise
+
+
+def _replace_record(path: Path, activation: Activation) -> None:
+    """Write an activation record; what is damaged there is kept beside it."""
+    try:
+        read_state_file(path)
+    except MobiusError:
+        path.rename(path.with_name(f"{path.name}.damaged-{time.time_ns()}"))
+    durable.write_json(path, activation.as_dict())

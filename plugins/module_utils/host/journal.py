@@ -36,18 +36,24 @@ def read_last_lines(path: Path, size: int = 1 << 16) -> list[bytes]:
         return stream.read(size).splitlines()
 
 
+def read_tail(host: Host) -> list[dict[str, Any]]:
+    """The last lines of the journal that can be read, oldest first."""
+    return [line for raw in read_last_lines(host.journal_path) if (line := _parse(raw)) is not None]
+
+
+def _parse(raw: bytes) -> dict[str, Any] | None:
+    try:
+        line = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    return line if isinstance(line, dict) else None
+
+
 def journal_has_line(host: Host, line: Mapping[str, Any] | None) -> bool:
     """Whether this line is at the end of the journal, whatever line it follows."""
     if line is None:
         return True
-    for raw in reversed(read_last_lines(host.journal_path)):
-        try:
-            content = json.loads(raw)
-        except ValueError:
-            continue
-        if isinstance(content, dict) and {**line, "prev_sha256": content.get("prev_sha256")} == content:
-            return True
-    return False
+    return any({**line, "prev_sha256": content.get("prev_sha256")} == content for content in read_tail(host))
 
 
 def append_journal(host: Host, line: Mapping[str, Any]) -> None:
@@ -67,11 +73,8 @@ def journal_problems(host: Host) -> list[str]:
     except FileNotFoundError:
         lines = []
     for number, raw in enumerate(lines, 1):
-        try:
-            content = json.loads(raw)
-        except ValueError:
-            content = None
-        if not isinstance(content, dict):
+        content = _parse(raw)
+        if content is None:
             problems.append(f"line {number} of {host.journal_path} is not a JSON object")
         elif content.get("prev_sha256") != previous:
             problems.append(f"line {number} of {host.journal_path} does not follow the line before it")

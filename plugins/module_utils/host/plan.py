@@ -41,6 +41,8 @@ class Observation:
     """The state of a host at one time.
 
     `is_live`: the pending promotion still counts. `is_journaled`: the journal has the last line of `activation`.
+    `record_problem`: why `activation` was not read from `activation.json`, and `is_copied`: whether the copy of that
+    file holds the same.
     """
 
     activation: Activation
@@ -59,6 +61,8 @@ class Observation:
     is_watched: bool = False
     window_seconds: float = 0.0
     lease: Lease | None = None
+    record_problem: str | None = None
+    is_copied: bool = True
 
     @property
     def is_held_open(self) -> bool:
@@ -127,7 +131,9 @@ _SENTENCES = {
     "serve": "let {release} serve",
     "stand_by": "let {release} stand by",
     "stop": "stop {release}",
-    "write_activation": "write activation.json",
+    "write_activation": "write activation.json and its copy",
+    "heal_activation": "write activation.json again from its copy",
+    "write_copy": "write the copy of activation.json",
     "write_pending": "write pending.json for {release}",
     "remove_pending": "remove pending.json",
     "start_guard": "start the guard",
@@ -161,7 +167,16 @@ def apply_to_model(observed: Observation, action: Action) -> Observation:
             return replace(observed, instances=instances(action.release, None))
         case "write_activation":
             live = is_live(action.value, observed.pending, observed.at, observed.boot)
-            return replace(observed, activation=action.value, is_live=live, is_journaled=False)
+            return replace(
+                observed,
+                activation=action.value,
+                is_live=live,
+                is_journaled=False,
+                record_problem=None,
+                is_copied=True,
+            )
+        case "heal_activation" | "write_copy":
+            return replace(observed, record_problem=None, is_copied=True)
         case "write_pending":
             live = is_live(observed.activation, action.value, observed.at, observed.boot)
             return replace(observed, pending=action.value, is_live=live)

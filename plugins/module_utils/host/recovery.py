@@ -40,6 +40,14 @@ def catch_up_journal(builder: PlanBuilder) -> None:
         builder.do("append_journal", value=builder.model.activation.last)
 
 
+def heal_record(builder: PlanBuilder) -> None:
+    """Write the activation record again where a damaged or missing file or a kill has left only one of the two."""
+    if builder.model.record_problem is not None:
+        builder.do("heal_activation", value=builder.model.activation)
+    elif not builder.model.is_copied:
+        builder.do("write_copy")
+
+
 def recover(builder: PlanBuilder, actor: Actor) -> None:
     """Finish or undo what a killed command or a passed deadline left behind.
 
@@ -47,6 +55,7 @@ def recover(builder: PlanBuilder, actor: Actor) -> None:
     a request, and none stands by before the expected one serves; so this cannot fail on a host where nothing is broken.
     """
     catch_up_journal(builder)
+    heal_record(builder)
     pending = builder.model.pending
     if pending is not None and not builder.model.is_live:
         if builder.model.open_promotion:

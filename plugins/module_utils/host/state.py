@@ -15,6 +15,7 @@ from typing import Any
 from ..errors import MobiusError
 from ..manifest import RELEASE_ID
 from .config import SCHEMA, Host, corrupt_state, read_state_file, require_field, require_release_field
+from .journal import read_tail
 
 
 @dataclass(frozen=True)
@@ -190,18 +191,72 @@ def read_lease(host: Host) -> Lease | None:
         return None
 
 
+@dataclass(frozen=True)
+class ActivationRecord:
+    """The activation record as it was read.
+
+    `problem`: why the copy was read in place of `activation.json`; None when that was read. `is_copied`: whether the
+    copy holds the same.
+    """
+
+    activation: Activation
+    problem: str | None = None
+    is_copied: bool = True
+
+
 def read_activation(host: Host) -> Activation:
-    """The activation record in `activation.json`; an empty one when nothing was ever promoted.
+    """The activation record; an empty one when nothing was ever promoted. Raises as `read_record` does."""
+    return read_record(host).activation
+
+
+def read_record(host: Host) -> ActivationRecord:
+    """The activation record from `activation.json`, or from its copy when that one cannot be relied on.
+
+    A write replaces `activation.json` first, so a kill between the two leaves a copy that is one write behind, and
+    `activation.json` counts: the copy never names what was not committed. For the same reason an `activation.json` with
+    a lower token than its copy is not the one that was written last, and the copy counts.
 
     Raises:
-        MobiusError: `state_damaged` when the file is damaged, or missing although there is a current release.
+        MobiusError: `state_damaged` when neither can be relied on.
     """
-    path = host.activation_path
-    content = read_state_file(path)
-    if content is None:
-        if host.current_path.is_symlink():
-            raise corrupt_state(path, f"it is missing, although {host.current_path} names a release")
-        return Activation(host.service)
+    path, copy_path = host.activation_path, host.activation_copy_path
+    activation, problem = _read_activation_file(host, path)
+    copy, copy_problem = _read_activation_file(host, copy_path)
+    if activation is not None and (copy is None or copy.token <= activation.token):
+        return ActivationRecord(activation, None, copy == activation)
+    if activation is not None:
+        problem = f"{path} is damaged: it is older than its copy."
+    elif problem is None:
+        if copy is None and copy_problem is None and not host.current_path.is_symlink():
+            return ActivationRecord(Activation(host.service))
+        problem = f"{path} is missing."
+    if copy is not None:
+        newest = max((line["token"] for line in read_tail(host) if type(line.get("token")) is int), default=0)
+        if newest <= copy.token:
+            return ActivationRecord(copy, problem)
+        copy_problem = f"Its copy {copy_path} is older than the journal."
+    raise MobiusError(
+        "state_damaged",
+        f"{problem} {copy_problem or f'Its copy {copy_path} is missing.'}",
+        do_next=f"What serves goes on serving. Nothing was changed. Repair {path} first.",
+    )
+
+
+def _read_activation_file(host: Host, path: Path) -> tuple[Activation | None, str | None]:
+    """The record in a file, or why it cannot be read; neither when there is no such file."""
+    try:
+        content = read_state_file(path)
+        return (None if content is None else parse_activation(host, path, content)), None
+    except MobiusError as error:
+        return None, error.reason
+
+
+def parse_activation(host: Host, path: Path, content: Mapping[str, Any]) -> Activation:
+    """The activation record that a state file holds.
+
+    Raises:
+        MobiusError: `state_damaged`.
+    """
     if require_field(path, content, "service", str) != host.service:
         raise corrupt_state(path, f"it describes the service {content['service']!r}")
     history = []

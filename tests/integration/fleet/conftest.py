@@ -207,7 +207,7 @@ class Fleet:
         script = (
             f"systemctl disable --now {name}-boot {name}.socket; "
             f"systemctl stop '{name}@*' {name}-guard {name}-boot {name}.socket; "
-            f"cd /opt/{name} && rm -rf activation.json current releases/* /run/{name}/*.json; "
+            f"cd /opt/{name} && rm -rf activation*.json current releases/* /run/{name}/*.json; "
             f"rm -rf /var/lib/{name}/journal.jsonl /var/backups/{name}/* /var/backups/{name}/.[a-z]*"
         )
         for host in self.names:

@@ -183,7 +183,7 @@ class Machine:
         """Make it a host that has never served anything."""
         units = f"'{SERVICE}@*' {SERVICE}-guard {SERVICE}-boot {SERVICE}.socket"
         self.shell(f"systemctl disable --now {SERVICE}-boot {SERVICE}.socket; systemctl stop {units}")
-        self.shell(f"cd /opt/{SERVICE} && rm -f activation.json current /run/{SERVICE}/*.json")
+        self.shell(f"cd /opt/{SERVICE} && rm -f activation*.json current /run/{SERVICE}/*.json")
         self.shell(f"rm -f /var/lib/{SERVICE}/journal.jsonl")
 
     def serve_from(self, version: str) -> None:

@@ -178,6 +178,7 @@ def state(machine: Any) -> dict[str, Any]:
         **observed.view(),
         "events": events,
         "pinned": observed.activation.pinned,
+        "copied": observed.is_copied and observed.record_problem is None,
         "guarded": observed.is_guarded or observed.pending is None,
         "watching": observed.is_watched or observed.open_window is None,
     }
@@ -271,6 +272,7 @@ def test_any_next_command_makes_what_serves_agree_with_the_activation_record(
             release for release in machine.running if observed.role(release) == "serving"
         ), where
         assert observed.is_journaled and observed.current == observed.activation.confirmed, where
+        assert observed.is_copied and observed.record_problem is None, where
         assert journal_problems(machine.host) == [], where
 
 

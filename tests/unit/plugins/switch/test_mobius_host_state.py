@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils.host import executor
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
 from ansible_collections.mobius.dhash.plugins.module_utils.host.journal import journal_problems
 from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.canary import plan_canary
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.confirmation import plan_confirmed
 from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.marks import plan_mark
 from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.rollback import plan_rollback
 
@@ -55,18 +58,114 @@ ACTIVATION_DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("damage", ACTIVATION_DAMAGE.values(), ids=ACTIVATION_DAMAGE)
-def test_a_damaged_activation_is_one_sentence_and_nothing_changes(
-    machine: Any, damage: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    machine.promote(A)
-    machine.promote(B)
-    path = machine.host.activation_path
+def damage_record(path: Path, damage: Any) -> None:
     if isinstance(damage, bytes):
         path.write_bytes(damage)
     else:
         content = {**json.loads(path.read_text()), **damage}
         path.write_text(json.dumps({name: value for name, value in content.items() if value is not None}))
+
+
+@pytest.mark.parametrize("damage", ACTIVATION_DAMAGE.values(), ids=ACTIVATION_DAMAGE)
+def test_a_damaged_activation_is_read_from_its_copy_and_healed_by_the_next_write(machine: Any, damage: Any) -> None:
+    machine.promote(A)
+    machine.promote(B)
+    path, copy = machine.host.activation_path, machine.host.activation_copy_path
+    assert path.read_bytes() == copy.read_bytes()
+    damage_record(path, damage)
+    damaged = path.read_bytes()
+    assert machine.activation.confirmed == B
+    assert str(path) in machine.observed().record_problem
+    machine.run(plan_rollback, None)
+    assert machine.serving == [A] and machine.observed().record_problem is None
+    assert path.read_bytes() == copy.read_bytes() and json.loads(path.read_text())["confirmed"] == A
+    kept = [item.read_bytes() for item in path.parent.glob("activation.json.damaged-*")]
+    assert all(item == damaged for item in kept)
+    assert len(kept) == (not isinstance(damage, dict) or "schema" in damage)
+
+
+@pytest.mark.parametrize("damage", ACTIVATION_DAMAGE.values(), ids=ACTIVATION_DAMAGE)
+def test_a_damaged_copy_disturbs_nothing_and_is_written_by_the_next_command(machine: Any, damage: Any) -> None:
+    machine.promote(A)
+    machine.promote(B)
+    path, copy = machine.host.activation_path, machine.host.activation_copy_path
+    damage_record(copy, damage)
+    observed = machine.observed()
+    assert observed.activation.confirmed == B and observed.record_problem is None and not observed.is_copied
+    predicted = machine.run(plan_confirmed, B, check=True)
+    done = machine.run(plan_confirmed, B)
+    assert [str(action) for action in predicted.actions] == [str(action) for action in done.actions]
+    assert [action.verb for action in done.actions] == ["write_copy"]
+    assert path.read_bytes() == copy.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["activation.json", "activation-copy.json"])
+@pytest.mark.parametrize("kind", ["missing", "folder", "pipe", "link to nothing", "link to a folder"])
+def test_whatever_lies_in_place_of_one_of_the_two_the_other_one_counts(machine: Any, name: str, kind: str) -> None:
+    machine.promote(A)
+    machine.promote(B)
+    path = machine.host.root / name
+    path.unlink()
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind.startswith("link"):
+        path.symlink_to("nothing" if kind == "link to nothing" else "releases")
+    assert machine.activation.confirmed == B
+    machine.run(plan_mark, C, True)
+    assert machine.serving == [B]
+    assert path.read_bytes() == (path.parent / "activation-copy.json").read_bytes()
+    assert machine.activation.is_bad(C) and machine.observed().is_copied
+
+
+def test_an_activation_that_is_older_than_its_copy_does_not_count(machine: Any) -> None:
+    machine.promote(A)
+    older = machine.host.activation_path.read_bytes()
+    machine.promote(B)
+    machine.host.activation_path.write_bytes(older)
+    assert machine.activation.confirmed == B
+    assert "older than its copy" in machine.observed().record_problem
+
+
+def test_a_copy_that_is_older_than_the_journal_does_not_count(machine: Any) -> None:
+    machine.promote(A)
+    older = machine.host.activation_copy_path.read_bytes()
+    machine.promote(B)
+    machine.host.activation_copy_path.write_bytes(older)
+    assert machine.activation.confirmed == B and not machine.observed().is_copied
+    machine.host.activation_path.write_bytes(b"")
+    with pytest.raises(MobiusError, match="older than the journal") as caught:
+        machine.run(plan_rollback, None)
+    assert caught.value.outcome == "state_damaged" and machine.serving == [B]
+
+
+def test_a_copy_that_cannot_be_written_fails_no_switch(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.promote(A)
+    write_json = durable.write_json
+
+    def full(path: Any, *arguments: Any, **more: Any) -> None:
+        if path == machine.host.activation_copy_path:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write_json(path, *arguments, **more)
+
+    monkeypatch.setattr(durable, "write_json", full)
+    machine.promote(B)
+    assert machine.serving == [B] and machine.activation.confirmed == B and not machine.observed().is_copied
+    monkeypatch.setattr(durable, "write_json", write_json)
+    machine.run(plan_mark, C, True)
+    assert machine.observed().is_copied
+
+
+@pytest.mark.parametrize("damage", ACTIVATION_DAMAGE.values(), ids=ACTIVATION_DAMAGE)
+def test_a_damaged_activation_without_a_copy_is_one_sentence_and_nothing_changes(
+    machine: Any, damage: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.promote(A)
+    machine.promote(B)
+    path = machine.host.activation_path
+    damage_record(path, damage)
+    damage_record(machine.host.activation_copy_path, damage)
     before = contents(machine)
     monkeypatch.chdir(machine.root)
     for command in COMMANDS:
@@ -83,6 +182,7 @@ def test_a_damaged_activation_is_one_sentence_and_nothing_changes(
 def test_an_activation_that_is_gone_is_not_taken_for_a_first_install(machine: Any) -> None:
     machine.promote(A)
     machine.host.activation_path.unlink()
+    machine.host.activation_copy_path.unlink()
     with pytest.raises(MobiusError, match="missing") as caught:
         machine.run(plan_canary, B)
     assert caught.value.outcome == "state_damaged" and machine.serving == [A]
