@@ -17,7 +17,7 @@ from typing import Any
 
 from ansible_collections.mobius.dhash.plugins.module_utils.durable import json_bytes
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.lab.podman import SPEC_LABEL
+from ansible_collections.mobius.dhash.plugins.module_utils.lab.podman import CONFINEMENT, SPEC_LABEL
 from ansible_collections.mobius.dhash.plugins.module_utils.lab.ports import PortAllocator
 
 SSH_PORT = 22
@@ -109,7 +109,12 @@ def spec_digest(expected: ExpectedLab, ports: Mapping[int, int], keys: Mapping[s
     """
     if not all(keys.values()):
         return ""
-    value = {"image": expected.image, "ports": {str(k): v for k, v in ports.items()}, "keys": dict(keys)}
+    value = {
+        "image": expected.image,
+        "ports": {str(k): v for k, v in ports.items()},
+        "keys": dict(keys),
+        "confinement": CONFINEMENT,
+    }
     return hashlib.sha256(json_bytes(value)).hexdigest()[:16]
 
 
@@ -168,7 +173,7 @@ def choose_action(
     if dict(actual.ports) != dict(ports):
         return "recreate", "its ports are in use or differ from the requested ones"
     if not spec or actual.spec != spec:
-        return "recreate", "its keys differ from those in .lab"
+        return "recreate", "its keys differ from those in .lab, or it was made with other powers"
     verb = {"running": "keep", "exited": "start", "stopped": "start", "paused": "resume"}.get(actual.status)
     if verb is None:
         return "recreate", f"its creation was interrupted ({actual.status})"

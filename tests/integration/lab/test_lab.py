@@ -222,6 +222,85 @@ def test_a_host_half_made_by_a_killed_run_is_made_anew(lab: Lab) -> None:
     assert lab.ssh("hostname") == "lab1"
 
 
+# what would change the machine itself: its clock, kernel, disks, limits, log and the processes outside of the host
+MACHINE_CAPABILITIES = {
+    "NET_ADMIN": 12,
+    "NET_RAW": 13,
+    "SYS_RAWIO": 17,
+    "SYS_MODULE": 16,
+    "SYS_PACCT": 20,
+    "SYS_BOOT": 22,
+    "SYS_RESOURCE": 24,
+    "SYS_TIME": 25,
+    "MKNOD": 27,
+    "SYSLOG": 34,
+    "WAKE_ALARM": 35,
+    "PERFMON": 38,
+    "BPF": 39,
+}
+SANDBOX = (
+    *("PrivateUsers=yes", "PrivateTmp=yes", "PrivateDevices=yes", "DevicePolicy=closed", "ProtectSystem=strict"),
+    *("ProtectHome=yes", "ProtectProc=invisible", "ProcSubset=pid", "ProtectControlGroups=yes", "ProtectHostname=yes"),
+    *("NoNewPrivileges=yes", "CapabilityBoundingSet=", "User=nobody", "SystemCallFilter=@system-service"),
+    *("RestrictNamespaces=yes", "MemoryDenyWriteExecute=yes", "ProtectKernelTunables=yes"),
+)
+
+
+def held_capabilities(status: str) -> set[str]:
+    """Those of `MACHINE_CAPABILITIES` that are in a bounding set of this /proc/PID/status."""
+    (bounding,) = [line.split()[1] for line in status.splitlines() if line.startswith("CapBnd")]
+    return {name for name, bit in MACHINE_CAPABILITIES.items() if int(bounding, 16) >> bit & 1}
+
+
+def test_a_host_has_no_capability_over_the_machines_clock_kernel_and_disks(lab: Lab) -> None:
+    lab.ready()
+    entered = podman("exec", lab.host["container"], "cat", "/proc/self/status")
+    for status in (lab.ssh("cat /proc/1/status"), lab.ssh("cat /proc/self/status"), entered):
+        assert held_capabilities(status) == set()
+
+
+def test_a_host_has_no_device_of_the_machine_and_cannot_make_one(lab: Lab) -> None:
+    lab.ready()
+    devices = lab.ssh("find /dev -xdev -type b -printf 'block %p\\n' -o -type c -printf '%p\\n'").split("\n")
+    assert set(devices) - {"/dev/console"} == {
+        f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom", "tty")
+    }
+    # the node's number is that of no device of any kernel
+    made = lab.ssh("mknod /root/node b 4095 1048575 2>&1 || true; ls /root/node 2>&1 || true; rm -f /root/node")
+    assert "Operation not permitted" in made and "No such file" in made
+
+
+def test_a_host_only_reads_the_kernels_settings(lab: Lab) -> None:
+    lab.ready()
+    # opened, and nothing written
+    for path in (
+        "/proc/sys/kernel/core_pattern",
+        "/proc/sys/vm/drop_caches",
+        "/sys/kernel/mm/transparent_hugepage/enabled",
+    ):
+        answer = lab.ssh(f"python3 -c \"import os; os.open('{path}', os.O_WRONLY)\" 2>&1 || true")
+        assert "Read-only file system" in answer or "No such file" in answer, answer
+
+
+def test_systemd_confines_a_unit_of_a_host_as_on_a_machine_of_its_own(lab: Lab) -> None:
+    lab.ready()
+    script = (
+        "cat /proc/self/status; echo uid-map: $(cat /proc/self/uid_map); echo proc: $(ls /proc | grep -cx sys); "
+        "echo dev: $(find /dev -type b -o -type c | wc -l); touch /etc/x /usr/x /var/x 2>&1; ls -d /root/.ssh 2>&1; "
+        "ls /proc/1 2>&1; true"
+    )
+    properties = " ".join(f"--property={item}" for item in SANDBOX)
+    seen = lab.ssh(f"touch /tmp/outside; systemd-run --quiet --pipe --wait {properties} sh -c '{script}'")
+    fields = dict(line.split(":", 1) for line in seen.splitlines() if ":" in line)
+    assert int(fields["CapBnd"], 16) == 0 and fields["NoNewPrivs"].strip() == "1"
+    # the filters of the unit come on top of the container's own
+    assert int(fields["Seccomp_filters"]) > 1
+    assert fields["uid-map"].split() != ["0", "0", "4294967295"]
+    assert (fields["proc"].strip(), seen.count("Read-only file system")) == ("0", 3)
+    assert "cannot access '/proc/1'" in seen and "/root/.ssh'" in seen
+    assert lab.ssh("systemctl is-system-running") == "running"
+
+
 def test_status_says_which_host_runs_where_and_ends_with_3_when_one_does_not(lab: Lab) -> None:
     lab.ready()
     process = lab.start("status")

@@ -100,6 +100,14 @@ def test_a_host_that_was_made_with_other_keys_is_recreated(keys: dict[str, str])
     assert action.verb == "recreate"
 
 
+def test_a_host_that_was_made_with_other_powers_is_recreated(monkeypatch: pytest.MonkeyPatch) -> None:
+    containers = existing()
+    monkeypatch.setattr(lab_plan, "CONFINEMENT", ("--privileged",))
+    (action,) = plan(expected_lab(), containers)
+    assert (action.verb, action.ports) == ("recreate", {22: 21000, 8080: 21001})
+    assert "powers" in action.why
+
+
 def test_one_more_published_port_recreates_the_host_and_keeps_the_old_ports() -> None:
     (action,) = plan(expected_lab(inner=(22, 8080, 9100)), existing())
     assert (action.verb, action.ports) == ("recreate", {22: 21000, 8080: 21001, 9100: FIRST})
