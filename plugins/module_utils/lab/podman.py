@@ -30,11 +30,11 @@ LOCK_FOLDER = Path("/run/mobius-lab")
 NOFILE_LIMIT = 65536
 NPROC_LIMIT = 32768
 
-# All that root may do in a host. The first row is what programs do with the host's own files, users and processes. Of the
-# second, systemd needs SYS_ADMIN to mount the name spaces of its sandbox, and SYS_PTRACE for PrivateUsers= together
-# with ProtectProc= (processes outside of the host are not seen); a unit that keeps only DAC_READ_SEARCH reads files of
-# others; sshd reports log-ins and puts its child into an empty root folder. Left out is what would reach the machine:
-# its clock, modules, disks, reboot, log and network devices.
+# All that root may do in a host. The first row is what programs do with the host's own files, users and processes.
+# Of the second, systemd needs SYS_ADMIN to mount the name spaces of its sandbox, and SYS_PTRACE for PrivateUsers=
+# together with ProtectProc= (processes outside of the host are not seen); a unit that keeps only DAC_READ_SEARCH reads
+# files of others; sshd reports log-ins and puts its child into an empty root folder. Left out is what would reach the
+# machine: its clock, modules, disks, reboot, log and network devices.
 CAPABILITIES = (
     *("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETPCAP", "SETUID"),
     *("NET_BIND_SERVICE", "SETFCAP", "AUDIT_WRITE", "DAC_READ_SEARCH", "SYS_ADMIN", "SYS_CHROOT", "SYS_PTRACE"),
