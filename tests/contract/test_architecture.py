@@ -83,7 +83,8 @@ def section(title: str) -> str:
 def test_every_role_has_what_the_list_for_a_new_role_names(role: str) -> None:
     names = re.findall(r"`([a-z_]+/main\.yml|[a-z_]+/argument_specs\.yml|README\.md)`", section("To add a role"))
     assert len(names) >= 5
-    assert not [name for name in names if not (CHECKOUT / "roles" / role / name).exists()]
+    missing = {name for name in names if not (CHECKOUT / "roles" / role / name).exists()}
+    assert missing == ({"tasks/main.yml"} if role == "settings" else set())  # which has nothing but defaults
 
 
 EXAMPLES = {
