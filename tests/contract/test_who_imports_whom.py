@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -45,8 +46,13 @@ def exists(name: str) -> bool:
     return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
 
 
-def import_statements(path: Path) -> Iterator[tuple[str, tuple[str, ...], bool]]:
+@functools.cache
+def import_statements(path: Path) -> tuple[tuple[str, tuple[str, ...], bool], ...]:
     """Each import of a file: the module, the names taken from it, and whether it is a relative one."""
+    return tuple(_import_statements(path))
+
+
+def _import_statements(path: Path) -> Iterator[tuple[str, tuple[str, ...], bool]]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
         if isinstance(node, ast.Import):
             yield from ((alias.name, (), False) for alias in node.names)

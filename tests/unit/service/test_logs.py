@@ -17,6 +17,8 @@ import pytest
 
 from mobius import logs
 
+pytestmark = pytest.mark.slow
+
 HEAD = """
 import sys, threading, logging, warnings
 from pathlib import Path

@@ -18,6 +18,8 @@ from ansible_collections.mobius.dhash.plugins.module_utils.host.instance import 
 
 CHECKOUT = Path(__file__).parents[4]
 DEFAULTS = yaml.safe_load((CHECKOUT / "roles/promote/defaults/main.yml").read_text(encoding="utf-8"))
+pytestmark = pytest.mark.slow
+
 NEW, OLD = "1.2.0-0123456789ab", "1.1.0-0123456789ab"
 SAMPLES = 60
 PROBE = {
