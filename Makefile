@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-with-molecule test-beside-it test-unit test-unit-as-nobody test-newest soak bench lint sanity lab lab-down lock clean
+.PHONY: help setup demo test test-with-molecule test-beside-it test-unit test-unit-as-nobody test-platforms test-newest soak bench lint sanity lab lab-down lock clean
 
 PYTHON ?= python3
 NEWEST ?= python3.13
@@ -57,6 +57,11 @@ test-unit-as-nobody: setup ## all unit and contract tests as an ordinary user wi
 		PYTHONPYCACHEPREFIX=$(NOBODY)/.cache/pycache $(PYTEST) -p no:cacheprovider -n 2 -p randomly --randomly-seed=$(SEED) \
 		-m "not soak" tests/unit tests/contract
 	rm -rf $(NOBODY)
+
+test-platforms: setup ## the tests of mobius.dhash without what Python lacks on macOS and on Windows (a simulation)
+	for platform in macos windows; do \
+		MOBIUS_TEST_PLATFORM=$$platform PYTHONPATH=$(CURDIR)/tests/platforms $(PYTEST) -m "not soak" tests/unit/dhash; \
+	done
 
 test-newest: setup ## the same and the runs, with the newest dependencies that pyproject.toml allows (NEWEST=python3.13)
 	$(NEWEST) -m venv --clear .cache/newest

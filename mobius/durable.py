@@ -4,14 +4,14 @@
 
 A reader sees the old file or the new one, never a part: temporary name in the same folder, fsync, rename, fsync of the
 folder. Hosts use this same file (`plugins/module_utils/durable.py` is a link to it), so it imports the standard library
-only.
+only. `mobius.dhash` writes on Windows too, which has no modes, no owners, and no folder that can be opened: a file is
+replaced in one step there as well, and a power cut may undo the replacement.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import tempfile
@@ -26,6 +26,8 @@ DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)  # of a full disk and an exhaust
 
 def fsync_dir(path: Path | str) -> None:
     """Make the folder's entries (names, renames, removals) durable."""
+    if os.name == "nt":
+        return
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -49,7 +51,8 @@ def write_bytes(path: Path | str, data: bytes, *, mode: int = 0o644, owner: tupl
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
             stream.flush()
-            os.fchmod(stream.fileno(), mode)
+            if hasattr(os, "fchmod"):
+                os.fchmod(stream.fileno(), mode)
             if owner is not None:
                 os.fchown(stream.fileno(), *owner)
             os.fsync(stream.fileno())
@@ -78,7 +81,7 @@ def append_line(path: Path | str, line: str, *, mode: int = 0o644) -> None:
     """
     target = Path(path)
     existed = target.exists()
-    descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, mode)
+    descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_APPEND, mode)
     try:
         size = os.fstat(descriptor).st_size
         torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
@@ -126,7 +129,9 @@ def locked(path: Path | str, timeout: float = 30.0) -> Iterator[None]:
     Raises:
         TimeoutError: another process held it all the time.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    import fcntl  # Windows has none
+
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         deadline = time.monotonic() + timeout
         while True:

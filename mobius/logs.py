@@ -273,8 +273,9 @@ class _FileSink:
 
     def _open(self) -> int:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
-        os.fchmod(descriptor, FILE_MODE)  # whatever the umask says
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, FILE_MODE)
+        if hasattr(os, "fchmod"):
+            os.fchmod(descriptor, FILE_MODE)  # whatever the umask says
         return descriptor
 
     def _rotate(self, *, rename: bool) -> None:

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Fingerprints of pictures, and the library index that finds duplicates by them. Knows no HTTP and no Ansible."""
 
+from mobius.dhash._cpus import usable_cpus
 from mobius.dhash._decisions import Decision, DecisionKind
 from mobius.dhash._decoding import MAX_PIXELS
 from mobius.dhash._duplicates import Group, Member, ReviewPair
@@ -59,4 +60,5 @@ __all__ = [
     "hash_image",
     "load_for_verification",
     "thumbnail_of",
+    "usable_cpus",
 ]

@@ -17,6 +17,7 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, Final, Literal, TextIO
 
 from mobius.dhash._database import Database
@@ -152,15 +153,23 @@ def _is_integer(value: Any, least: int, limit: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= limit
 
 
+def _is_absolute(path: str) -> bool:
+    """Whether it is absolute on any platform, as an index may come from another one."""
+    return PurePosixPath(path).is_absolute() or PureWindowsPath(path).is_absolute()
+
+
 def _is_path_hex(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and re.fullmatch(r"2f(?:(?!00)[0-9a-f]{2})*", value) is not None)
+    if value is None:
+        return True
+    is_hex = isinstance(value, str) and re.fullmatch(r"(?:(?!00)[0-9a-f]{2})+", value) is not None
+    return is_hex and _is_absolute(bytes.fromhex(value).decode("latin-1"))
 
 
 def _is_path(value: Any) -> bool:
     if value is None:
         return True
     try:
-        return isinstance(value, str) and value.startswith("/") and b"\0" not in value.encode()
+        return isinstance(value, str) and _is_absolute(value) and b"\0" not in value.encode()
     except UnicodeEncodeError:
         return False
 

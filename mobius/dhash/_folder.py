@@ -22,6 +22,10 @@ SUFFIXES: Final = frozenset(
 """File names that a scan considers, in upper or lower case; it ignores all others."""
 
 
+SEPARATOR: Final = os.fsencode(os.sep)
+"""Between the names of a path."""
+
+
 class FileStatus(NamedTuple):
     """By what a changed file is recognised."""
 
@@ -84,7 +88,8 @@ def _note(entry: os.DirEntry[bytes], listing: FolderListing) -> None:
             else:
                 listing.unusable[entry.path] = "It is a link that leads nowhere."
             return
-        status = entry.stat(follow_symlinks=False)
+        # on Windows a listing has no file numbers, so that a file would differ from itself
+        status = os.stat(entry.path, follow_symlinks=False) if os.name == "nt" else entry.stat(follow_symlinks=False)
     except OSError as error:
         listing.hidden[entry.path] = f"It cannot be read: {error.strerror}."
         return
@@ -96,4 +101,4 @@ def _note(entry: os.DirEntry[bytes], listing: FolderListing) -> None:
 
 def is_below(path: bytes, hidden: dict[bytes, str]) -> bool:
     """Whether the path or a folder above it could not be read."""
-    return bool(hidden) and any(path == other or path.startswith(other + b"/") for other in hidden)
+    return bool(hidden) and any(path == other or path.startswith(other + SEPARATOR) for other in hidden)

@@ -27,7 +27,7 @@ import PIL
 from mobius.dhash._cpus import usable_cpus
 from mobius.dhash._database import Database
 from mobius.dhash._fingerprint import ALGORITHMS, Fingerprint, Mode
-from mobius.dhash._folder import FileStatus, is_below, list_folder
+from mobius.dhash._folder import SEPARATOR, FileStatus, is_below, list_folder
 from mobius.dhash._hash_processes import HashingPool, Unhashed
 from mobius.dhash._picture import USABLE, printable, store
 from mobius.errors import MobiusError
@@ -160,9 +160,9 @@ class Scan:
 
     @property
     def _range(self) -> tuple[bytes, bytes]:
-        """All paths below the folder are between these two: "0" comes after "/"."""
-        top = self._root.rstrip(b"/")
-        return top + b"/", top + b"0"
+        """All paths below the folder are between these two: the second ends with the byte after the separator."""
+        top = self._root.rstrip(SEPARATOR)
+        return top + SEPARATOR, top + bytes([SEPARATOR[0] + 1])
 
     def _known(self) -> dict[bytes, _Known]:
         """The rows of the index below the folder."""

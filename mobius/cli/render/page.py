@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import base64
 import html
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from mobius.dhash import Group, Picture, ReviewPair
+from mobius.dhash import Group, Picture, ReviewPair, usable_cpus
 
 MOST_GROUPS: Final = 1000
 MOST_MEMBERS: Final = 24
@@ -50,7 +49,7 @@ def page(
     wanted += [other.picture for group in groups[:MOST_GROUPS] for other in group.others[:MOST_MEMBERS]]
     wanted += [picture for pair in doubtful[:MOST_GROUPS] for picture in (pair.first, pair.second)]
     digests = [*dict.fromkeys(picture.sha256 for picture in wanted)]
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(usable_cpus()) as pool:
         images = dict(zip(digests, pool.map(lambda digest: thumbnail(digest, _SIDE), digests), strict=True))
     parts = [_head(groups, doubtful)]
     parts += [_group(number, group, images) for number, group in enumerate(groups[:MOST_GROUPS], 1)]

@@ -7,17 +7,21 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy
+import pytest
 from PIL import Image
 
 from mobius.dhash import Dhash, Fingerprint, Library, hash_bytes
 from mobius.dhash._descriptor import DCT_BYTES, DESCRIPTOR_BYTES
 from mobius.dhash._reranking import CANDIDATE
 from mobius.dhash._verification import VERIFICATION_RULE
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="about pipes, modes, /proc or names that Linux has")
 
 
 def descriptor(seed: int) -> bytes:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import subprocess
 import sys
@@ -20,7 +19,16 @@ from mobius.cli import dhash as dhash_command
 from mobius.cli.dhash import dhash
 from mobius.dhash import ALGORITHMS, Library, hash_file
 from mobius.errors import MobiusError
-from tests.unit.dhash.library_tools import descriptor, entry, exported, fill, make_folder, mark_verified, picture
+from tests.unit.dhash.library_tools import (
+    descriptor,
+    entry,
+    exported,
+    fill,
+    linux_only,
+    make_folder,
+    mark_verified,
+    picture,
+)
 
 
 def call(*arguments: object, stdin: str | None = None) -> Result:
@@ -119,8 +127,11 @@ def test_the_environment_names_the_index(index: Path, tmp_path: Path, monkeypatc
     assert (tmp_path / "by environment.sqlite").exists()
 
 
+@linux_only
 @pytest.mark.slow
 def test_a_scan_at_a_terminal_shows_how_far_it_is(tmp_path: Path) -> None:
+    import pty  # not on Windows
+
     folder = make_folder(tmp_path / "library", 40)
     (folder / "broken.png").unlink()
     main, side = pty.openpty()

@@ -17,7 +17,7 @@ import pytest
 
 from mobius.dhash import Fingerprint, Library, Unreadable, _hash_processes
 from mobius.errors import OUTCOMES
-from tests.unit.dhash.library_tools import exported, make_folder
+from tests.unit.dhash.library_tools import exported, linux_only, make_folder
 
 SLOW_SCAN = """
 import signal
@@ -37,6 +37,9 @@ _hash_processes.hash_file = slowly
 from mobius.cli import main
 main()
 """
+
+
+pytestmark = linux_only
 
 
 @pytest.fixture(autouse=True)
@@ -205,8 +208,9 @@ def test_a_file_that_there_is_no_memory_for_is_tried_again(tmp_path: Path, monke
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=lambda number: number.name)
-def test_a_scan_that_is_ended_leaves_no_process_behind(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])
+def test_a_scan_that_is_ended_leaves_no_process_behind(tmp_path: Path, name: str) -> None:
+    number = signal.Signals[name]
     folder = make_folder(tmp_path / "library", 600)
     (folder / "broken.png").unlink()  # which would end with the same code
     command = [sys.executable, "-c", SLOW_SCAN, "dhash", "scan", folder, "--index", tmp_path / "i", "--threads", "2"]

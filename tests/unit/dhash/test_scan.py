@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from mobius.dhash import Library, hash_file
 from mobius.dhash import _hash_processes as hashers_module
 from mobius.dhash import _scan as scan_module
 from mobius.errors import MobiusError
-from tests.unit.dhash.library_tools import exported, make_folder, picture
+from tests.unit.dhash.library_tools import exported, linux_only, make_folder, picture
 
 SCAN = """
 import sys
@@ -54,7 +53,7 @@ def test_a_scan_killed_again_and_again_ends_like_one_that_was_not(tmp_path: Path
             for _ in range(chance.randint(10, 50)):
                 if process.stdout.readline().startswith("finished"):
                     break
-            process.send_signal(signal.SIGKILL)
+            process.kill()
         kills += 1
         with Library(index) as library:
             assert len(library) >= kept, "what was done stays done"
@@ -188,6 +187,7 @@ def test_a_file_that_vanishes_before_it_is_read_is_reported_and_removed(
         assert library.scan(folder).images == 2
 
 
+@linux_only
 def test_links_are_no_copies(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "library", 3)
     (folder / "link.jpg").symlink_to(folder / "1/0001.jpg")
@@ -225,7 +225,8 @@ with Library(sys.argv[1]) as library:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@linux_only
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become somebody else")
 def test_a_file_without_permission_to_read_is_reported_and_not_removed(open_to_all: Path) -> None:
     folder = make_folder(open_to_all / "library", 10)
 
@@ -248,6 +249,7 @@ def test_a_file_without_permission_to_read_is_reported_and_not_removed(open_to_a
     assert scan_as_nobody().startswith("10 0 [('broken.png'"), "and what opens again is read without having changed"
 
 
+@linux_only
 def test_names_that_are_not_utf8_stay_distinct(tmp_path: Path) -> None:
     folder = tmp_path / "library"
     folder.mkdir()

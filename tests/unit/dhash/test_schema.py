@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import random
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -212,7 +211,7 @@ def test_a_migration_killed_anywhere_is_done_or_not(tmp_path: Path) -> None:
         shutil.copy(old, index)
         process = subprocess.Popen([sys.executable, "-c", OPEN, index])
         time.sleep(whole * chance.uniform(0.3, 1.1))
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.wait()
         with contextlib.closing(sqlite3.connect(index)) as database:
             version = database.execute("PRAGMA user_version").fetchone()[0]

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -131,7 +130,7 @@ def test_killed_again_and_again_it_ends_like_one_that_was_not(tmp_path: Path) ->
             assert process.stdout is not None
             for _ in range(9):
                 assert not process.stdout.readline().startswith("finished")
-            process.send_signal(signal.SIGKILL)
+            process.kill()
         kills += 1
         with Library(tmp_path / "index") as library:
             found = verdicts(library)
