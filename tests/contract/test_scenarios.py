@@ -50,7 +50,9 @@ def keys(tree: Any) -> Iterator[str]:
 
 
 def test_every_role_has_a_scenario_and_so_has_the_whole() -> None:
-    assert {"default", "end_to_end", "backup_alternative", *ROLES} - {"settings"} == {scenario.name for scenario in SCENARIOS}
+    assert {"default", "end_to_end", "backup_alternative", *ROLES} - {"settings"} == {
+        scenario.name for scenario in SCENARIOS
+    }
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda path: path.name)
