@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-with-molecule test-beside-it test-unit test-unit-as-nobody test-platforms test-newest soak bench lint sanity lab lab-down lock clean
+.PHONY: help setup demo test test-with-molecule test-beside-it test-without-hosts test-unit test-unit-as-nobody test-platforms newest test-newest soak bench lint sanity lab lab-down lock clean
 
 PYTHON ?= python3
 NEWEST ?= python3.13
@@ -41,6 +41,10 @@ UNIT_TESTS = env -u PYTHONDONTWRITEBYTECODE PYTHONPYCACHEPREFIX=$(CURDIR)/.cache
 	$(PYTEST) -n 2 -p randomly --randomly-seed=$(SEED) tests/unit tests/contract
 SEED ?= default
 
+test-without-hosts: setup ## all unit and contract tests, in random order (REPORT= takes more options of pytest)
+	@mkdir -p test-results
+	$(UNIT_TESTS) -m "not soak" $(REPORT)
+
 test-unit: setup ## the quick loop: unit and contract tests without the slow ones, in random order (SEED=n repeats one)
 	$(UNIT_TESTS) -m "not soak and not slow"
 
@@ -63,11 +67,13 @@ test-platforms: setup ## the tests of mobius.dhash without what Python lacks on 
 		MOBIUS_TEST_PLATFORM=$$platform PYTHONPATH=$(CURDIR)/tests/platforms $(PYTEST) -m "not soak" tests/unit/dhash; \
 	done
 
-test-newest: setup ## the same and the runs, with the newest dependencies that pyproject.toml allows (NEWEST=python3.13)
+newest: setup
 	$(NEWEST) -m venv --clear .cache/newest
 	.cache/newest/bin/python -m pip install --quiet --upgrade pip
-	.cache/newest/bin/python -m pip install --quiet --upgrade --editable ".[service,control,heic]" --group development
+	.cache/newest/bin/python -m pip install --quiet --upgrade --editable ".[service,control,heic]" --group development $(if $(ANSIBLE),"ansible-core~=$(ANSIBLE).0")
 	.cache/newest/bin/python -m pip list | grep -E "^(ansible|molecule|numpy|pillow)"
+
+test-newest: newest ## the same and the runs, with the newest dependencies that pyproject.toml allows (NEWEST=python3.13 ANSIBLE=2.20)
 	.cache/newest/bin/python -m pytest -m "not soak" tests/unit tests/contract tests/integration/runs
 
 soak: bench ## the long series, whole (with the benchmarks' peers)
@@ -80,12 +86,15 @@ bench: setup ## install the peers that bench/ measures beside us (then run bench
 sanity: setup ## ansible-test sanity of the collection, on a copy of it (downloads its linters)
 	$(BIN)/python -m tools.sanity
 
-lint: setup ## ruff, mypy, yamllint, ansible-lint, syntax checks
+lint: setup ## ruff, mypy, yamllint, ansible-lint, and what audits the workflows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/yamllint --strict .
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline --strict
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-actions .github/actions/*/action.yml
+	$(BIN)/zizmor --offline --quiet .github
 
 lab: setup ## start three systemd hosts reached over SSH on 127.0.0.1
 	@$(BIN)/mobius lab up

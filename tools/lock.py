@@ -15,6 +15,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[1]
 LOCKS: dict[str, list[str]] = {
     "service.txt": ["--extra=service"],
+    "portable.txt": ["--extra=heic", "--group=portable"],
     "development.txt": ["--all-extras", "--group=development"],
     "bench.txt": ["--all-extras", "--group=development", "--group=bench"],
 }
