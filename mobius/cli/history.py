@@ -25,6 +25,9 @@ from mobius.control.run.project import DEFAULT_INVENTORY, find_inventory, find_p
 from mobius.control.run.runner import RunRequest, run_playbook
 from mobius.errors import ExitCode, MobiusError
 
+_KEPT = ("heads", "journal", "activation", "service")
+"""What of a host's answer is compared with the history."""
+
 
 def folder_of(folder: str | None, inventory: str) -> Path:
     """The folder of the history: --dir, else what the inventory says, else the default."""
@@ -117,7 +120,7 @@ def show(folder: Path, inventory: str, run: str, form: str) -> int:  # noqa: ARG
 @click.option("--offline", is_flag=True, help="Contact no host; the result is then at best `unwitnessed`.")
 @click.option("--witnesses", metavar="FILE", help="Read the hosts' heads from this file, and contact no host.")
 @click.option("--save-witnesses", metavar="FILE", help="Write the hosts' heads to this file, for an auditor.")
-@click.option("--require-witness", is_flag=True, help="Exit code 2 also when no host answered.")
+@click.option("--require-witness", is_flag=True, help="Exit code 2 also when it is `unwitnessed`.")
 @click.option("--signers", metavar="FILE", help="allowed_signers file: the head must be signed by one of them.")
 @click.option(
     "--other-chain", "others", multiple=True, metavar="ID", help="Another history that these hosts have witnessed."
@@ -137,7 +140,7 @@ def verify(
     """Verify the history: its chain, and the heads that each host keeps.
 
     Exit code 0 when it is whole, 2 when it is not; the first record that is wrong is named. `unwitnessed` means that no
-    host answered, and then a cut or rewritten end may not show.
+    host answered, or that no host has the newest records yet; these could be cut or rewritten without a trace.
 
     \b
     Examples:
@@ -151,7 +154,7 @@ def verify(
     elif offline:
         heads = {}
     else:
-        heads = read_witnesses(inventory)
+        heads = read_witnesses(folder, inventory)
     if save_witnesses:
         durable.write_json(Path(save_witnesses), heads)
     if signers and not Path(signers).is_file():
@@ -161,7 +164,7 @@ def verify(
         _print_json(verdict.as_dict())
     else:
         click.echo("\n".join(verdict.lines()))
-    bad = verdict.problems or (require_witness and not verdict.witnesses)
+    bad = verdict.problems or (require_witness and verdict.status != "whole")
     return int(ExitCode.PROCESSING if bad else ExitCode.SUCCESS)
 
 
@@ -199,16 +202,18 @@ def report(folder: Path, inventory: str, output: str, offline: bool) -> int:
       mobius history report -i inventories/production --output history.html
     """
     runs = query.read_runs(folder)
-    verdict = verifier.verify(folder, witnesses={} if offline else read_witnesses(inventory))
+    verdict = verifier.verify(folder, witnesses={} if offline else read_witnesses(folder, inventory))
     path = Path(output).absolute()
     durable.write_bytes(path, report_page(runs, verdict).encode())
     click.echo(path)
     return int(ExitCode.SUCCESS)
 
 
-def read_witnesses(inventory: str) -> dict[str, Any]:
-    """`{host: {heads, journal}}` of every host of the inventory; null for one that did not answer."""
+def read_witnesses(folder: Path, inventory: str) -> dict[str, Any]:
+    """What `verifier.check_witnesses` needs of every host of the inventory; null for one that did not answer."""
     project = find_project()
+    # before the hosts are read: a run at work writes records that they could not know
+    asked_at = (verifier.read_head(folder) or {}).get("seq")
     request = RunRequest(
         playbook=project.playbooks / "witnesses.yml",
         inventory=find_inventory(inventory, project),
@@ -218,7 +223,8 @@ def read_witnesses(inventory: str) -> dict[str, Any]:
     summary = run_playbook(request, Lines(lambda _line: None))
     silent = {failure.host: None for failure in summary.ending.failures}
     answers = {
-        host: {name: result.get(name, []) for name in ("heads", "journal")} for host, result in summary.results.items()
+        host: {"asked_at": asked_at, **{name: result[name] for name in _KEPT if name in result}}
+        for host, result in summary.results.items()
     }
     if not answers and not silent:
         click.echo(f"mobius: no host answered: {summary.ending.reason}", err=True)

@@ -64,7 +64,7 @@ MODULES: Mapping[str, ModuleEntry] = MappingProxyType(
         "preflight": ModuleEntry(),
         "probe": ModuleEntry(),
         "promotion": ModuleEntry(
-            recorded=("release", "state", "confirmed", "token"),
+            recorded=("service", "release", "state", "confirmed", "token"),
             shares_state=True,
             brings_release=True,
             release_field="release",
@@ -76,7 +76,7 @@ MODULES: Mapping[str, ModuleEntry] = MappingProxyType(
         "restore_drill": ModuleEntry(recorded=("backup", "release", "files")),
         "retention": ModuleEntry(recorded=("removed",)),
         "rollback": ModuleEntry(
-            recorded=("left", "confirmed", "token", "seconds", "witnessed"),
+            recorded=("service", "left", "confirmed", "token", "seconds", "witnessed"),
             shares_state=True,
             release_field="confirmed",
             # a rollback's hosts are not asked when the run is opened

@@ -13,7 +13,8 @@ author: MOBIUS contributors (@mobius)
 description:
   - Prints one block at the end of a run, with the outcome's name, exit code and team, each failed host and its reason,
     and what to do next.
-  - Records results and the end in the history of runs, when M(mobius.dhash.run) has opened the run.
+  - Records results and the end in the history of runs, when M(mobius.dhash.run) has opened the run. Its hosts keep the
+    final head of the history then (M(mobius.dhash.witness)); those that do not are recorded, and named in a warning.
   - Sends the start and the end of a run that is no check run to the receivers in the variable C(mobius_notify). What
     could not be delivered is a warning.
   - The exit code of C(ansible-playbook) stays Ansible's own; C(mobius) ends with the code printed here.
@@ -22,6 +23,7 @@ requirements:
 """
 
 import os
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,8 @@ from ansible_collections.mobius.dhash.plugins.plugin_utils import require_mobius
 
 from mobius.cli.render.outcome import outcome_lines
 from mobius.cli.render.plan import fidelity_lines
+from mobius.control.history.closing import Opening, leave_head
+from mobius.control.history.query import is_opening
 from mobius.control.history.recorder import RunRecorder
 from mobius.control.notify.notifier import Notifier
 from mobius.control.plan.changes import Collector
@@ -56,6 +60,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._collector = Collector()
         self._play = ""
         self._playing: Any = None
+        self._openings: dict[str, Opening] = {}
+        self._passwords: dict[str, Any] = {}
         self._notifier = Notifier("", self._display.warning)
         self._recorder = RunRecorder(
             current_workspace,
@@ -64,6 +70,9 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
         self._notifier = Notifier(Path(str(playbook._file_name)).stem, self._display.warning)
+
+    def set_play_context(self, play_context: Any) -> None:
+        self._passwords = {"conn_pass": play_context.password, "become_pass": play_context.become_pass}
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         self._play = play.get_name()
@@ -108,11 +117,25 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         if fidelity is not None:
             ending = fidelity.applied_to(ending)
         self._recorder.end(ending, counts, check=check, fidelity=fidelity.record() if fidelity else None)
+        self._leave_head({host for host, count in counts.items() if count["unreachable"]})
         color = constants.COLOR_OK if ending.code == ExitCode.SUCCESS else constants.COLOR_ERROR
         self._display.banner("MOBIUS")
         for line in [*outcome_lines(ending, self._observer.run), *(fidelity_lines(fidelity) if fidelity else ())]:
             self._display.display(line, color=color)
         self._notifier.end(ending)
+
+    def _leave_head(self, unreachable: Set[str]) -> None:
+        """Have the hosts keep the head of the run's end; a host that was out of reach is named, and not waited for."""
+        if self._recorder.opened is None or self._recorder.opened.intent["check"]:
+            return
+        openings = {host: opening for host, opening in self._openings.items() if host not in unreachable}
+        missing = dict.fromkeys(sorted(unreachable), "It was out of reach.")
+        try:
+            missing |= leave_head(self._recorder.opened, openings, self._passwords)
+        except (MobiusError, AnsibleError, OSError) as error:
+            self._display.warning(f"The final head of the history could not be left with the hosts: {error}")
+        for host, why in missing.items():
+            self._display.warning(f"{host} does not keep the final head of the history. {why}")
 
     def _notify(self, host: Any, facts: dict[str, Any]) -> None:
         """The run was opened: read the receivers, with the inventory's templates and vaults, and send that it began."""
@@ -140,6 +163,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
     def _record(self, status: str, result: Any) -> None:
         action, name = _task(result)
+        if is_opening(action):
+            self._openings[result.host.get_name()] = Opening(self._playing, result.task)
         self._recorder.result(result.host.get_name(), action, name, status, result.result)
 
     def _collect(self, result: Any, *, skipped: bool = False) -> None:

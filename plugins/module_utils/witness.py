@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -22,6 +23,19 @@ FIELDS: Final = ("chain", "seq", "hash", "run")
 def heads_path(folder: str | Path) -> Path:
     """The list of heads, one JSON object a line."""
     return Path(folder) / "heads.jsonl"
+
+
+def read_heads(folder: str | Path) -> list[dict[str, Any]]:
+    """Every head of the list that can be read, oldest first."""
+    heads = []
+    try:
+        lines = heads_path(folder).read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        lines = []
+    for line in lines:
+        with contextlib.suppress(ValueError, RecursionError):
+            heads.append(json.loads(line))
+    return [head for head in heads if isinstance(head, dict)]
 
 
 def keep(folder: str | Path, head: Mapping[str, Any]) -> str | None:

@@ -83,6 +83,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+service:
+  description: The service.
+  returned: success
+  type: str
 release:
   description: The release.
   returned: success
@@ -175,7 +179,7 @@ def main() -> None:
     result = plan.result()
     if promotion.state == "renewed":
         result["changed"] = False
-    module.exit_json(release=promotion.release, state=promotion.state, **result)
+    module.exit_json(service=module.params["service"], release=promotion.release, state=promotion.state, **result)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+service:
+  description: The service.
+  returned: always
+  type: str
 actions:
   description: What is done, or in check mode would be done, one sentence each and in this order.
   returned: success
@@ -104,16 +108,17 @@ def main() -> None:
     )
     actor = Actor("ansible", module.params["run"] or None, module.params["reason"] or None)
     started = time.monotonic()
-    result: dict[str, Any] = {"left": witness.confirmed(module.params)}
+    service = module.params["service"]
+    result: dict[str, Any] = {"service": service, "left": witness.confirmed(module.params)}
     failure: dict[str, Any] | None = None
     try:
         # no version check of the installed command may block a rollback: the state files carry their schema
-        executor = Executor(Host.load(module.params["service"], module.params["config_dir"]), actor)
+        executor = Executor(Host.load(service, module.params["config_dir"]), actor)
         plan = executor.run(
             lambda observed: plan_rollback(observed, module.params["to"] or None, actor), check=module.check_mode
         )
-        result = {"left": plan.before.activation.confirmed, "seconds": round(time.monotonic() - started, 3)}
-        result.update(plan.result())
+        result |= {"left": plan.before.activation.confirmed, "seconds": round(time.monotonic() - started, 3)}
+        result |= plan.result()
     except (MobiusError, OSError) as error:
         failure = failure_result(error)
     if module.params["head"]:

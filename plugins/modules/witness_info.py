@@ -9,7 +9,7 @@ DOCUMENTATION = r"""
 module: witness_info
 short_description: Reads what a host keeps of the history of runs
 description:
-  - Reads the heads that M(mobius.dhash.witness) kept, and the host's journal of switches.
+  - Reads the heads that M(mobius.dhash.witness) kept, and the host's journal of switches with its activation record.
 version_added: "0.1.0"
 author: MOBIUS contributors (@mobius)
 extends_documentation_fragment: [mobius.dhash.mobius_host]
@@ -22,7 +22,7 @@ options:
     type: path
     default: /var/lib/mobius-witness
   service:
-    description: Name of the service whose journal is read.
+    description: Name of the service whose journal and activation record are read.
     required: false
 """
 
@@ -44,16 +44,24 @@ journal:
   returned: success
   type: list
   elements: str
+activation:
+  description: The host's activation record, as it is; null when there is none that can be read.
+  returned: success
+  type: dict
+service:
+  description: The service that they are of; null when none was named.
+  returned: success
+  type: str
 """
 
 import contextlib
-import json
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import arguments, witness
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
+from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host, read_state_file
 from ansible_collections.mobius.dhash.plugins.module_utils.module import report_failure
 
 
@@ -68,16 +76,20 @@ def main() -> None:
         supports_check_mode=True,
     )
     with report_failure(module):
-        heads = []
-        for line in _lines(witness.heads_path(module.params["dir"])):
-            with contextlib.suppress(ValueError):
-                heads.append(json.loads(line))
         journal: list[str] = []
+        activation: dict[str, Any] | None = None
         if module.params["service"]:
             with contextlib.suppress(MobiusError):
                 host = Host.load(module.params["service"], module.params["config_dir"])
+                # the record first: a switch in between leaves a journal that is ahead of it, and never one behind
+                with contextlib.suppress(MobiusError):
+                    activation = read_state_file(host.activation_path)
                 journal = _lines(host.journal_path)
-    module.exit_json(changed=False, heads=heads, journal=journal)
+        # the heads last, for the same reason
+        heads = witness.read_heads(module.params["dir"])
+    module.exit_json(
+        changed=False, heads=heads, journal=journal, activation=activation, service=module.params["service"]
+    )
 
 
 def _lines(path: Path) -> list[str]:

@@ -40,6 +40,8 @@ def run_lines(run: Mapping[str, Any]) -> list[str]:
     for decision in run["decisions"]:
         facts = json.dumps({name: value for name, value in decision.items() if name not in ("at", "seq")})
         lines.append(f"  {decision['at']}  decided for all hosts (record {decision['seq']})  {facts}")
+    if run["unwitnessed"]:
+        lines.append(f"  without the final head  {', '.join(run['unwitnessed'])}")
     return lines
 
 

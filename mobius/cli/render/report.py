@@ -56,6 +56,7 @@ def report_page(runs: Sequence[Mapping[str, Any]], verdict: HistoryVerdict) -> s
     body = [
         f"<h1>History of releases</h1><p>Record: <b class={word} id=verdict>{_text(verdict.lines()[0])}</b></p>",
         *(f"<p class=bad>{_text(problem.text)}</p>" for problem in verdict.problems),
+        f"<p class=dim>{_text(verdict.open_tail())}</p>" if verdict.open_tail() else "",
         "<div class=figures id=dora>",
         *(f"<div><b>{_text(value)}</b>{_text(name)}</div>" for name, value in cards),
         "</div><h2>What each host served</h2>",

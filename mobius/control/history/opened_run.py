@@ -80,8 +80,8 @@ def open_run(
     return opened
 
 
-def close_left_open(workspace: RunWorkspace, run: str, end: Ending, seconds: float) -> None:
-    """Record the end of a run whose ansible-playbook was stopped before it could.
+def close_left_open(workspace: RunWorkspace, run: str, end: Ending, seconds: float) -> OpenedRun | None:
+    """Record the end of a run whose ansible-playbook was stopped before it could. Gives the run if it was closed now.
 
     Raises:
         MobiusError: it cannot be written; the next run closes this one as interrupted then.
@@ -89,7 +89,9 @@ def close_left_open(workspace: RunWorkspace, run: str, end: Ending, seconds: flo
     opened = OpenedRun.read(workspace)
     if opened is not None and opened.run == run:
         data = {"duration_ms": round(seconds * 1000), "hosts": {}, "closed_by": "mobius"}
-        opened.history.close(run, end.outcome, data)
+        if opened.history.close(run, end.outcome, data):
+            return opened
+    return None
 
 
 def parent_holder() -> Holder:

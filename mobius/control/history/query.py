@@ -24,7 +24,7 @@ def read_runs(folder: Path) -> list[dict[str, Any]]:
     """Every run of a history, oldest first, as far as its records can be read.
 
     Beside `COLUMNS` a run has `check`, `hosts` (by host, from its end), `intent` (the data of its first record),
-    `results`, `decisions` and `end`.
+    `results`, `decisions`, `end` and `unwitnessed` (the hosts that do not keep the head of its end).
 
     Raises:
         MobiusError: invalid_input, when the folder holds no history.
@@ -50,13 +50,16 @@ def runs_of(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
             continue
         if event == "intent":
             begun = {"run": name, "started": record["at"], "intent": data}
-            runs[name] = {**begun, "results": [], "decisions": [], "end": None}
+            runs[name] = {**begun, "results": [], "decisions": [], "end": None, "unwitnessed": []}
         elif name in runs and event == "result":
             runs[name]["results"].append({"at": record["at"], **data})
         elif name in runs and event == "decision":
             runs[name]["decisions"].append({"at": record["at"], "seq": record["seq"], **data})
         elif name in runs and event == "end":
             runs[name]["end"] = {"at": record["at"], **data}
+            runs[name]["unwitnessed"] += data.get("unwitnessed") or []
+        elif name in runs and event == "unwitnessed":
+            runs[name]["unwitnessed"] += data.get("hosts") or []
     return [_run(run) for run in runs.values()]
 
 

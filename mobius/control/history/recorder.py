@@ -127,6 +127,8 @@ class RunRecorder:
         }
         took = round((time.monotonic() - self._started) * 1000)
         data: dict[str, Any] = {"duration_ms": took, "check": check, "hosts": hosts}
+        if not check and (lost := [host for host in hosts if counts[host].get("unreachable")]):
+            data["unwitnessed"] = lost
         if fidelity is not None:
             data["fidelity"] = dict(fidelity)
         self._safely(lambda opened: opened.history.close(opened.run, ending.outcome, data))

@@ -9,6 +9,8 @@ FOLDER holds `history.jsonl` and `head.json`. A record is one line of canonical 
 integers, booleans, null, lists and objects with ASCII keys only, for which that form is: keys sorted, no spaces, only
 what must be escaped is escaped. `hash` is the SHA-256 of the record's canonical form without `hash`; `prev` is the
 `hash` of the record before.
+
+It is longer than our other files on purpose: an auditor gets, reads and hashes exactly one.
 """
 
 from __future__ import annotations
@@ -86,8 +88,9 @@ def head_message(head: Mapping[str, Any]) -> bytes:
 class Problem:
     """What is wrong, and with which record.
 
-    `kind`: edited, deleted, reordered, duplicated, cut_off, never_written, signature, journal. `seq`: the first record
-    concerned; None when it is not one record. `line`: its line in the file, from 1.
+    `kind`: edited, deleted, reordered, duplicated, cut_off, never_written, signature of the records; journal, witness
+    (lost heads), activation of what a host keeps. `seq`: the first record concerned; None when it is not one record.
+    `line`: its line in the file, from 1.
     """
 
     kind: str
@@ -102,19 +105,29 @@ class Problem:
 
 @dataclass
 class HistoryVerdict:
-    """What was found. `status`: whole, unwitnessed (whole in itself, and no host was asked), or damaged."""
+    """What was found.
+
+    `status`: damaged; unwitnessed, when it is whole in itself but no host and no signature stands for its newest
+    records, or no host was asked; else whole. `witnessed_seq`: the newest record whose head a host keeps, -1 for none.
+    """
 
     records: list[dict[str, Any]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     witnesses: list[str] = field(default_factory=list)
+    witnessed_seq: int = -1
     signed_by: str | None = None
 
     @property
     def status(self) -> str:
         if self.problems:
             return "damaged"
-        return "whole" if self.witnesses else "unwitnessed"
+        return "whole" if self.witnesses and not self.unwitnessed else "unwitnessed"
+
+    @property
+    def unwitnessed(self) -> int:
+        """The number of the newest records that no host has witnessed, and that are not in a signed head."""
+        return 0 if self.signed_by else len(self.records) - 1 - self.witnessed_seq
 
     def as_dict(self) -> dict[str, Any]:
         """The object that `--format json` prints."""
@@ -128,6 +141,7 @@ class HistoryVerdict:
             "problems": [problem.as_dict() for problem in self.problems],
             "notes": self.notes,
             "witnesses": self.witnesses,
+            "unwitnessed": self.unwitnessed,
             "signed_by": self.signed_by,
         }
 
@@ -137,8 +151,17 @@ class HistoryVerdict:
         by = f"witnessed by {', '.join(self.witnesses)}" if self.witnesses else "no host was asked"
         signed = f"head signed by {self.signed_by}" if self.signed_by else "signature not checked"
         lines = [f"{self.status}  {facts['records']} records, {facts['runs']} runs; {by}; {signed}"]
+        lines += [self.open_tail()] if self.open_tail() else []
         lines += [f"{problem.kind}: {problem.text}" for problem in self.problems]
         return lines + [f"note: {note}" for note in self.notes]
+
+    def open_tail(self) -> str:
+        """How many of the newest records could still be cut or rewritten; empty when none, or when no host answered."""
+        if self.problems or not self.unwitnessed or self.witnessed_seq < 0:
+            return ""
+        record = self.records[self.witnessed_seq]
+        since = f"record {record['seq']} ({record.get('event')} of run {record.get('run')}, {record.get('at')})"
+        return f"{self.unwitnessed} records since {since} are unwitnessed"
 
 
 def chain_id(records: Sequence[Mapping[str, Any]]) -> str | None:
@@ -365,77 +388,283 @@ def signer(signature: str, namespace: str, message: bytes, signers: Path) -> str
     return principal if done.returncode == 0 else None
 
 
+@dataclass(frozen=True)
+class HostAnswer:
+    """What one host keeps, as the module `witness_info` reports it; a part of another shape counts as missing.
+
+    `activation` is None where the host has no activation record, and `knows_activation` is false in a file of an
+    earlier version, which has none of any host. `asked_at` is the number of the newest record when the host was read.
+    """
+
+    host: str
+    heads: list[dict[str, Any]]
+    journal: list[str]
+    activation: dict[str, Any] | None
+    knows_activation: bool
+    service: str | None
+    asked_at: int | None
+
+    @classmethod
+    def read(cls, host: str, answer: Mapping[str, Any]) -> HostAnswer:
+        """The answer of one host."""
+        heads, journal = (value if isinstance(value := answer.get(name), list) else [] for name in ("heads", "journal"))
+        activation, service, asked_at = (answer.get(name) for name in ("activation", "service", "asked_at"))
+        return cls(
+            host,
+            [head for head in heads if isinstance(head, dict) and type(head.get("seq")) is int],
+            [line for line in journal if isinstance(line, str)],
+            activation if isinstance(activation, dict) else None,
+            "activation" in answer,
+            service if isinstance(service, str) else None,
+            asked_at if type(asked_at) is int else None,
+        )
+
+    def heads_of(self, chain: str | None) -> list[dict[str, Any]]:
+        """The heads of one chain, in its order."""
+        return sorted((head for head in self.heads if head.get("chain") == chain), key=lambda head: int(head["seq"]))
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The journal's lines that can be read."""
+        return [line for line in map(_object, self.journal) if line is not None]
+
+    def runs(self) -> set[str]:
+        """Every run that the journal or the activation record names."""
+        record = self.activation or {}
+        entries = record.get("history") if isinstance(record.get("history"), list) else []
+        named = [*self.lines(), *(entries or []), record.get("last")]
+        return {str(entry["run"]) for entry in named if isinstance(entry, dict) and entry.get("run")}
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
 def check_witnesses(verdict: HistoryVerdict, witnesses: Mapping[str, Any], others: Iterable[str] = ()) -> None:
-    """Reconcile the history with what each host has seen.
+    """Reconcile the history with what each host keeps.
 
     Args:
-        witnesses: `{host: {heads: [{chain, seq, hash, run}], journal: [line]}}`; None for a host that did not answer.
-        others: chains of other histories that these hosts may also have seen.
+        witnesses: by host, `{heads: [{chain, seq, hash, run}], journal: [line], activation, service, asked_at}`; None
+            for a host that did not answer.
+        others: chains of other histories that these hosts may also have witnessed.
     """
-    accepted = set(others)
     chain = chain_id(verdict.records)
-    runs = {record.get("run") for record in verdict.records if record.get("event") == "intent"}
+    replaced = _replaced_chains(verdict.records)
+    verdict.notes += [f"Chain {name} was replaced, or has replaced this one: {why}" for name, why in replaced.items()]
+    accepted = {*others, *replaced}
+    runs = {str(record.get("run")) for record in verdict.records if record.get("event") == "intent"}
     chain_is_whole = not verdict.problems
+    answers = [HostAnswer.read(host, answer) for host, answer in sorted(witnesses.items()) if isinstance(answer, dict)]
+    verdict.notes += [f"{host} did not answer." for host, answer in sorted(witnesses.items()) if answer is None]
+    newest_head = max((head["seq"] for answer in answers for head in answer.heads_of(chain)), default=-1)
     problems: list[Problem] = []
-    for host, answer in sorted(witnesses.items()):
-        if not isinstance(answer, dict):
-            verdict.notes.append(f"{host} did not answer.")
-            continue
-        heads = [head for head in answer.get("heads", []) if isinstance(head, dict)]
-        foreign = sorted({str(head.get("chain")) for head in heads} - accepted - {str(chain)})
-        known_heads = sorted(
-            (head for head in heads if head.get("chain") == chain), key=lambda head: int(head.get("seq", 0))
-        )
-        if known_heads or foreign:
-            verdict.witnesses.append(host)
-        else:
-            verdict.notes.append(f"{host} has seen no head yet.")
+    for answer in answers:
+        known = answer.heads_of(chain)
+        foreign = sorted({str(head.get("chain")) for head in answer.heads} - accepted - {str(chain)})
+        if known or foreign:
+            verdict.witnesses.append(answer.host)
         problems += [
-            Problem("never_written", f"{host} has seen the chain {name}, of which there is nothing here.", 0)
+            Problem("never_written", f"{answer.host} has seen the chain {name}, of which there is nothing here.", 0)
             for name in foreign
         ]
+        differing = [problem for head in known for problem in _head_differs(verdict.records, head, answer.host)]
         if chain_is_whole:
-            for head in known_heads:
-                differing = _head_differs(verdict.records, head, host)
-                problems += differing
-                if differing:
-                    break
-        recorded = runs | {head.get("run") for head in heads if head.get("chain") in accepted}
-        problems += _journal_problems(
-            host, answer.get("journal", []), recorded, has_heads=bool(heads), first=_first_at(heads)
-        )
+            problems += differing[:1]
+            if known and not differing:
+                verdict.witnessed_seq = max(verdict.witnessed_seq, int(known[-1]["seq"]))
+            until = newest_head if answer.asked_at is None else answer.asked_at
+            problems += _contradictions(
+                verdict, answer, [record for record in verdict.records if record["seq"] <= until]
+            )
+        recorded = runs | {str(head.get("run")) for head in answer.heads if head.get("chain") in accepted}
+        problems += _journal_problems(verdict, answer, recorded)
     verdict.problems += sorted(problems, key=lambda problem: -1 if problem.seq is None else problem.seq)
 
 
-def _first_at(heads: Sequence[Mapping[str, Any]]) -> str:
-    return min((str(head.get("at", "")) for head in heads), default="")
+def _replaced_chains(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The chains that this one has replaced or that have replaced it, each with the recorded reason."""
+    replaced: dict[str, str] = {}
+    reasons: dict[Any, Any] = {}
+    for record in records:
+        event, data = record.get("event"), record.get("data") or {}
+        chains: Any = []
+        if event == "intent" and data.get("new_chain"):
+            reasons[record.get("run")] = data["new_chain"]
+        elif event == "begin":
+            chains = (data.get("replaces") or {}).get("chains")
+            reasons[None] = (data.get("replaces") or {}).get("reason")
+        elif event == "replaced":
+            chains, reasons[None] = [data], data.get("reason")
+        elif event == "result" and record.get("run") in reasons:
+            chains = (data.get("fields") or {}).get("other_chains")
+        reason = reasons.get(record.get("run"))
+        for item in chains or []:
+            replaced.setdefault(str(item.get("chain")), f"{reason} (record {record['seq']}, {_position(item)})")
+    return replaced
 
 
-def _journal_problems(
-    host: str, lines: Sequence[str], recorded: set[Any], *, has_heads: bool, first: str
-) -> list[Problem]:
-    """Check a host's journal of switches: its chain, and that every run in it since the first head is recorded."""
-    problems = []
+def _position(head: Mapping[str, Any]) -> str:
+    return f"its last known head is record {head['seq']}" if "seq" in head else f"since run {head.get('run')}"
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """What a record reports of a host: that it kept the head of a run, or which token and release it had then."""
+
+    seq: int
+    run: str
+    opened: int
+    keeps_head: bool = False
+    token: int | None = None
+    confirmed: str | None = None
+    is_switch: bool = False
+
+
+def _claims(records: Sequence[Mapping[str, Any]], host: str, service: str | None) -> list[_Claim]:
+    """What the records report of a host, since the service was last removed from it."""
+    claims: list[_Claim] = []
+    opened: dict[str, Mapping[str, Any]] = {}
+    for record in records:
+        run, data = str(record.get("run")), record.get("data") or {}
+        if record.get("event") == "intent":
+            opened[run] = record
+        elif record.get("event") == "end" and run in opened and _removes_service(opened[run], data, host):
+            claims = [claim for claim in claims if claim.keeps_head]
+        elif record.get("event") == "result" and data.get("host") == host and run in opened:
+            fields = data.get("fields") or {}
+            intent, token = int(opened[run]["seq"]), fields.get("token")
+            if fields.get("witnessed") is True:
+                claims.append(_Claim(record["seq"], run, intent, keeps_head=True))
+            is_ours = service is not None and fields.get("service") == service
+            if is_ours and type(token) is int and data.get("status") in ("ok", "changed"):
+                is_switch = data["status"] == "changed" and fields.get("state", "confirmed") == "confirmed"
+                claims.append(_Claim(record["seq"], run, intent, False, token, fields.get("confirmed"), is_switch))
+    return claims
+
+
+def _removes_service(intent: Mapping[str, Any], end: Mapping[str, Any], host: str) -> bool:
+    data = intent.get("data") or {}
+    is_decommission = str(data.get("playbook")).rpartition("/")[2] == "decommission.yml" and not data.get("check")
+    return is_decommission and ((end.get("hosts") or {}).get(host) or {}).get("outcome") == "success"
+
+
+def _contradictions(verdict: HistoryVerdict, answer: HostAnswer, records: Sequence[Mapping[str, Any]]) -> list[Problem]:
+    """The first of what a host lacks although its own files, or the history's records of it, name it."""
+    host, chain = answer.host, chain_id(records)
+    known = answer.heads_of(chain)
+    if problem := _record_problem(answer):
+        return [problem]
+    intents = {
+        str(record.get("run")): record["seq"]
+        for record in records
+        if record.get("event") == "intent" and not (record.get("data") or {}).get("check")
+    }
+    evidence = {
+        intents[run]: run for run in {*answer.runs(), *(str(head.get("run")) for head in known)} & intents.keys()
+    }
+    claims = _claims(records, host, answer.service)
+    if not evidence:
+        verdict.notes.append(
+            f"{host} keeps nothing of this history, although record {claims[0].seq} has run {claims[0].run} there: "
+            "it was built again, or emptied."
+            if claims
+            else f"{host} has witnessed nothing of this history yet."
+        )
+        return []
+    # a host that was built again knows nothing of what came before: that shows as a note
+    first = min(evidence)
+    if earlier := [claim for claim in claims if claim.opened < first]:
+        verdict.notes.append(
+            f"{host} keeps nothing of before run {evidence[first]}, although record {earlier[0].seq} has run "
+            f"{earlier[0].run} there: it was built again then, or emptied."
+        )
+    claims = [claim for claim in claims if claim.opened >= first]
+    if not known and not any(claim.keeps_head for claim in claims):
+        return [
+            Problem("witness", f"{host} keeps no head of this history, although its journal has run {evidence[first]}.")
+        ]
+    return next(([problem] for claim in claims if (problem := _claim_problem(claim, answer, known))), [])
+
+
+def _claim_problem(claim: _Claim, answer: HostAnswer, known: Sequence[Mapping[str, Any]]) -> Problem | None:
+    host, record = answer.host, answer.activation or {}
+    if claim.keeps_head:
+        if any(head.get("run") == claim.run for head in known):
+            return None
+        return Problem(
+            "witness", f"{host} has lost the head of run {claim.run}, which record {claim.seq} has there.", claim.seq
+        )
+    if not answer.knows_activation:
+        return None
+    token, at = record.get("token"), f"record {claim.seq} has token {claim.token} with {claim.confirmed or 'nothing'}"
+    if type(token) is not int or token < (claim.token or 0):
+        return Problem(
+            "activation", f"{host}'s activation record has token {token}: it was set back, since {at}.", claim.seq
+        )
+    if token == claim.token and record.get("confirmed") != claim.confirmed:
+        other = record.get("confirmed") or "nothing"
+        return Problem("activation", f"{host}'s activation record has token {token} with {other}, but {at}.", claim.seq)
+    expected = (claim.run, claim.token, claim.confirmed)
+    switches = [line for line in answer.lines() if line.get("event") in ("confirmed", "rollback")]
+    if claim.is_switch and all((line.get("run"), line.get("token"), line.get("to")) != expected for line in switches):
+        return Problem("journal", f"{host}'s journal lacks the switch of run {claim.run}, of which {at}.", claim.seq)
+    return None
+
+
+def _record_problem(answer: HostAnswer) -> Problem | None:
+    """Whether the journal of switches ends before the activation record that was written with its newest line."""
+    record = answer.activation or {}
+    last, head = record.get("last"), record.get("journal")
+    what = f"{last.get('event')} to {last.get('to')} at {last.get('at')}" if isinstance(last, dict) else "a switch"
+    text = f"{answer.host}'s journal of switches lacks the newest line that its activation record names: {what}."
+    if isinstance(head, dict) and type(head.get("lines")) is int:
+        number = head["lines"]
+        lines = answer.journal[:number]
+        if len(lines) < number or (number > 0 and _line_sha256(lines[-1]) != head.get("sha256")):
+            return Problem("journal", text)
+    if isinstance(last, dict) and all(
+        {**last, "prev_sha256": line.get("prev_sha256")} != line for line in answer.lines()
+    ):
+        return Problem("journal", text)
+    return None
+
+
+def _line_sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _journal_problems(verdict: HistoryVerdict, answer: HostAnswer, recorded: set[str]) -> list[Problem]:
+    """Check a host's journal of switches: its chain, and that every run in it since the first head is recorded.
+
+    What roles did without a run, before the first switch of a recorded run, was before the history counted there.
+    """
+    since = min((str(head.get("at", "")) for head in answer.heads), default=None)
     previous = FIRST
-    for number, text in enumerate(lines, 1):
-        raw = text.encode("utf-8", "surrogateescape")
-        try:
-            line = json.loads(raw)
-        except ValueError:
-            line = None
-        if not isinstance(line, dict) or line.get("prev_sha256") != previous:
-            problems.append(
-                Problem("journal", f"Line {number} of {host}'s journal of switches does not follow the one before.")
-            )
-            break
-        previous = hashlib.sha256(raw).hexdigest()
+    unopened = 0
+    has_recorded_switch = False
+    for number, text in enumerate(answer.journal, 1):
+        line = _object(text)
+        if line is None or line.get("prev_sha256") != previous:
+            text = f"Line {number} of {answer.host}'s journal of switches does not follow the one before."
+            return [Problem("journal", text)]
+        previous = _line_sha256(text)
         run = line.get("run")
-        by_ansible = run is not None or line.get("actor") == "ansible"
-        if has_heads and by_ansible and run not in recorded and str(line.get("at", "")) >= first:
+        if run is not None and str(run) in recorded:
+            has_recorded_switch = True
+        elif since is not None and str(line.get("at", "")) >= since and (run or line.get("actor") == "ansible"):
+            if run is None and not has_recorded_switch:
+                unopened += 1
+                continue
             what = f"{line.get('event')} to {line.get('to')} at {line.get('at')}"
-            problems.append(Problem("never_written", f"Run {run} was never recorded: {host} has its {what}."))
-            break
-    return problems
+            return [Problem("never_written", f"Run {run} was never recorded: {answer.host} has its {what}.")]
+    if unopened:
+        verdict.notes.append(
+            f"{unopened} lines of {answer.host}'s journal are of roles without a run, before its first recorded switch."
+        )
+    return []
 
 
 def read_head(folder: Path) -> dict[str, Any] | None:

@@ -6,8 +6,8 @@ A folder holds `history.jsonl` (one record a line; its form is `verifier.py`'s),
 hash, signed when there is a key), `digest.key` (keys the digests of variables; it never leaves the folder) and `lock`.
 The order is always: record, fsync, head. So a head is never ahead of its records unless somebody cut them off.
 
-The events: `begin` (the chain's name), `intent`, `result`, `decision` (for all hosts of a promotion), `end`, `torn` (a
-line that a kill cut short).
+The events: `begin` (the chain's name), `intent`, `result`, `decision` (for all hosts of a promotion), `end`,
+`unwitnessed` (hosts that do not keep the head of a run's end), `torn` (a line that a kill cut short).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -135,7 +135,7 @@ class History:
             ended = {record["run"] for record in records if record["event"] == "end"}
             if run in opened:
                 if Holder.read(opened[run]["data"].get("holder")) == holder and run not in ended:
-                    return self._head()
+                    return self.head()
                 raise MobiusError(
                     "invalid_input",
                     f"The history has a run {run} already.",
@@ -146,7 +146,7 @@ class History:
                 if was is not None and was.is_gone():
                     self._append("end", lost, {**_ending_data("interrupted"), "closed_by": run, "hosts": {}})
             self._append("intent", run, {**data, "holder": holder.as_dict()})
-            return self._head()
+            return self.head()
 
     def add(self, run: str, data: Mapping[str, Any]) -> None:
         """Record what one task of an open run did on one host."""
@@ -174,6 +174,16 @@ class History:
                 return False
             self._append("end", run, {**_ending_data(outcome), **data})
             return True
+
+    def name_unwitnessed(self, run: str, hosts: Sequence[str]) -> None:
+        """Record which hosts do not keep the head of a run's end."""
+        with self._writing():
+            self._append("unwitnessed", run, {"hosts": list(hosts)})
+
+    def head(self) -> dict[str, Any]:
+        """The head now, without its signature: what a host keeps of it."""
+        head = form.read_head(self.folder) or {}
+        return {name: head.get(name) for name in ("chain", "seq", "hash", "at")}
 
     def digest(self, value: Any) -> str:
         """A keyed digest of a value: the same value is recognised, and nobody without the key can guess it."""
@@ -300,10 +310,6 @@ class History:
         with self.path.open("rb") as stream:
             first = form.parse(stream.readline().rstrip(b"\n"))
         return form.chain_id([first] if first else []) or ""
-
-    def _head(self) -> dict[str, Any]:
-        head = form.read_head(self.folder) or {}
-        return {name: head.get(name) for name in ("chain", "seq", "hash", "at")}
 
 
 def plain_data(data: Mapping[str, Any]) -> dict[str, Any]:

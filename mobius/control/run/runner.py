@@ -8,6 +8,7 @@ nothing better is known.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -21,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mobius.control.history.opened_run import close_left_open
+from mobius.control.history.opened_run import OpenedRun, close_left_open
 from mobius.control.plan.changes import check_fidelity
 from mobius.control.plan.planned_run import PLANNING
 from mobius.control.run.cancellation import Cancellation, cancel_on_signals
@@ -37,6 +38,7 @@ from mobius.errors import MobiusError
 DEFAULT_TIMEOUT = 3600.0
 """Seconds that a run may take."""
 
+_LEAVE_HEAD_SECONDS = 30.0  # for the hosts of a run that was stopped
 _POLL_SECONDS = 0.5  # between two checks of the time limit and of signals
 
 # What Ansible, SSH and podman need of the caller. Everything else stays out: an ANSIBLE_ variable of a shell must not
@@ -204,7 +206,8 @@ def run_playbook(request: RunRequest, show: Show) -> RunSummary:
         if fidelity := collected.get("fidelity"):
             end = check_fidelity(end, fidelity["missing"], fidelity["extra"])
         try:
-            close_left_open(workspace, run, end, seconds)
+            if closed := close_left_open(workspace, run, end, seconds):
+                _leave_head(request, closed, show)
         except MobiusError as error:
             show.text(f"warning: {error.reason} The next run closes this one as interrupted.")
     finally:
@@ -221,6 +224,39 @@ def run_playbook(request: RunRequest, show: Show) -> RunSummary:
         results=listener.results,
         collected=collected,
     )
+
+
+def _leave_head(request: RunRequest, closed: OpenedRun, show: Show) -> None:
+    """Have the hosts of a run that was stopped keep the final head of the history, as a run's own end does.
+
+    Raises:
+        MobiusError: the history cannot be written.
+    """
+    hosts = [str(host) for host in closed.intent["hosts"]]
+    if closed.intent["check"] or not hosts:
+        return
+    head = {**closed.history.head(), "run": closed.run}
+    leaving = dataclasses.replace(
+        request,
+        playbook=request.project.playbooks / "witnesses.yml",
+        variables={**request.variables, "mobius_witness_hosts": hosts, "mobius_witness_head": head},
+        tags=(),
+        timeout=_LEAVE_HEAD_SECONDS,
+        watched="mobius.dhash.witness",
+    )
+    results = run_playbook(leaving, _Hidden()).results
+    if missing := sorted(host for host in hosts if not results.get(host, {}).get("witnessed")):
+        closed.history.name_unwitnessed(closed.run, missing)
+        show.text(f"warning: {', '.join(missing)} do not keep the final head of the history.")
+
+
+class _Hidden:
+    """Shows nothing of a run."""
+
+    def now(self, *_: Any, **__: Any) -> None:
+        return
+
+    note = text = now
 
 
 def _environment(project: Project, bin_folder: Path, run: str) -> dict[str, str]:

@@ -41,6 +41,18 @@ def plain(inventory: Path, playbook: Path, *arguments: str, **environment: str) 
     )
 
 
+HOSTS = ("here1", "here2", "here3")
+
+
+def heads_of(folder: Path, host: str) -> list[dict]:
+    """What a host keeps."""
+    return [json.loads(line) for line in (folder / "witness" / host / "heads.jsonl").read_text().splitlines()]
+
+
+def last_seq(folder: Path) -> int:
+    return json.loads((folder / form.HEAD_NAME).read_text())["seq"]
+
+
 @pytest.fixture
 def folder(inventory: Path) -> Path:
     return inventory.parent / "history"
@@ -58,11 +70,11 @@ def test_a_run_is_recorded_on_the_control_node_and_each_host_keeps_its_head(run,
     assert intent["commit"] is None  # the playbook lies in no repository
     assert intent["variables"]["mobius_change"].startswith("hmac-sha256:")
     assert {host: facts["changed"] for host, facts in results["hosts"].items()} == {"here1": 1, "here2": 1, "here3": 1}
-    heads = [
-        json.loads((tmp_path / "witness" / host / "heads.jsonl").read_text()) for host in ("here1", "here2", "here3")
-    ]
-    assert {head["run"] for head in heads} == {summary.run}
-    observed = {host: {"heads": [head], "journal": []} for host, head in zip(("a", "b", "c"), heads, strict=True)}
+    for host in HOSTS:
+        opened, final = heads_of(tmp_path, host)
+        assert {opened["run"], final["run"]} == {summary.run}
+        assert (opened["seq"], final["seq"]) == (1, last_seq(folder))
+    observed = {host: {"heads": heads_of(tmp_path, host), "journal": []} for host in HOSTS}
     assert form.verify(folder, witnesses=observed).status == "whole"
 
 
@@ -82,6 +94,60 @@ def test_a_plain_ansible_playbook_run_is_recorded_as_well_with_the_checkouts_com
     assert results["intent"]["commit"] == (head.stdout.strip() or None)
     assert results["outcome"] == "not_provisioned"
     assert results["exit_code"] == 3
+
+
+@pytest.mark.parametrize("failing", ["here1", "here"])
+def test_a_run_that_failed_leaves_its_final_head_with_its_hosts_too(run, folder, tmp_path, failing):
+    text = CHANGE.format(out=tmp_path / "out")
+    fail = f"    - mobius.dhash.failure: {{reason: no}}\n      when: inventory_hostname in groups['all'] | intersect(query('inventory_hostnames', '{failing}'))\n"
+    summary = run(text + fail)
+    assert summary.ending.code != 0
+    assert {heads_of(tmp_path, host)[-1]["seq"] for host in HOSTS} == {last_seq(folder)}
+    assert read_runs(folder)[0]["unwitnessed"] == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--tags", "later"),
+        ("--skip-tags", "always,never"),
+        ("--start-at-task", "Open the run"),
+        ("--forks", "1"),
+        ("--flush-cache", "-e", "ansible_become=false"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_whatever_a_command_line_leaves_out_the_final_head_is_left(inventory, folder, tmp_path, arguments):
+    playbook = tmp_path / "plain.yml"
+    playbook.write_text(
+        "- hosts: here\n  serial: 1\n  vars: {mobius_witness_dir: '{{ inventory_dir }}/of_the_play/{{ inventory_hostname }}'}\n"
+        "  tasks:\n    - name: Open the run\n      mobius.dhash.run:\n      tags: [later]\n"
+    )
+    done = plain(inventory, playbook, *arguments)
+    assert "outcome  success" in done.communicate(timeout=90)[0]
+    for host in HOSTS:
+        kept = (tmp_path / "of_the_play" / host / "heads.jsonl").read_text().splitlines()
+        assert json.loads(kept[-1])["seq"] == last_seq(folder)
+
+
+def test_hosts_that_do_not_keep_the_final_head_are_named_in_the_output_and_the_record(run, folder, tmp_path):
+    """One was out of reach in the run; on another something breaks that folder."""
+    text = CHANGE.format(out=tmp_path / "out").replace("hosts: here", "hosts: all")
+    broken = tmp_path / "witness" / "here2"
+    text += (
+        f"    - ansible.builtin.shell: rm -r {broken} && echo > {broken}\n      when: inventory_hostname == 'here2'\n"
+    )
+    summary = run(text)
+    assert summary.ending.outcome == "unreachable"
+    (results,) = read_runs(folder)
+    assert (results["end"]["unwitnessed"], results["unwitnessed"]) == (["gone"], ["gone", "here2"])
+    shown = " ".join(run.lines)
+    assert "gone does not keep the final head of the history. It was out of reach." in shown
+    assert "here2 does not keep the final head of the history." in shown
+    for host in ("here1", "here3"):
+        assert heads_of(tmp_path, host)[-1]["seq"] == last_seq(folder), "the record that names here2 has a head as well"
+    verdict = form.verify(folder, witnesses={"here1": {"heads": heads_of(tmp_path, "here1"), "journal": []}})
+    assert verdict.status == "whole"
 
 
 def test_a_check_run_is_recorded_on_the_control_node_only(run, folder, tmp_path):
@@ -168,6 +234,7 @@ def test_a_run_over_its_time_is_closed_by_the_command_that_started_it(run, folde
     )
     (results,) = read_runs(folder)
     assert (results["outcome"], results["exit_code"]) == ("timeout", 4)
+    assert heads_of(tmp_path, "here1")[-1]["seq"] == last_seq(folder)
 
 
 def test_a_killed_run_is_closed_as_interrupted_by_the_next(inventory, run, folder, tmp_path):
@@ -189,6 +256,7 @@ def test_a_killed_run_is_closed_as_interrupted_by_the_next(inventory, run, folde
     assert [results["outcome"] for results in read_runs(folder)] == ["interrupted", "success"]
     verdict = form.verify(folder)
     assert verdict.status == "unwitnessed", verdict.lines()
+    assert {heads_of(tmp_path, host)[-1]["seq"] for host in HOSTS} == {last_seq(folder)}
 
 
 def test_the_command_asks_the_hosts_and_names_what_was_cut(inventory, run, folder, tmp_path, capfd):

@@ -38,7 +38,7 @@ def decided(**result: object) -> dict:
 
 
 def write_runs(history: History, count: int = 3) -> list[dict]:
-    """Some whole runs; gives the head after each intent, as a host keeps it."""
+    """Some whole runs; gives the heads after each intent and each end, as a host keeps them."""
     heads = []
     for number in range(1, count + 1):
         run = f"run-{number}"
@@ -47,6 +47,7 @@ def write_runs(history: History, count: int = 3) -> list[dict]:
         history.add(run, {"host": "lab1", "module": "mobius.dhash.gate", "fields": gate})
         history.decide(run, decided())
         history.close(run, "success", {"hosts": {"lab1": {"to_release": "1.0.0-0123456789ab"}}})
+        heads.append({**history.head(), "run": run})
     return heads
 
 
@@ -105,6 +106,15 @@ def test_a_history_that_no_host_has_seen_is_unwitnessed_and_never_whole(history)
     assert form.verify(history.folder, witnesses={"lab1": None}).status == "unwitnessed"
     assert form.verify(history.folder, witnesses={"lab1": {"heads": [], "journal": []}}).status == "unwitnessed"
     assert form.verify(history.folder, witnesses=witnessed(heads)).status == "whole"
+
+
+def test_the_newest_records_that_no_host_has_witnessed_are_counted_and_never_whole(history):
+    heads = write_runs(history)
+    verdict = form.verify(
+        history.folder, witnesses={**witnessed(heads[:-1]), "lab2": {"heads": heads[:2], "journal": []}}
+    )
+    assert (verdict.status, verdict.unwitnessed, verdict.as_dict()["unwitnessed"]) == ("unwitnessed", 3, 3)
+    assert "3 records since record 9 (intent of run run-3, " in verdict.lines()[1]
 
 
 def test_records_are_in_canonical_form_and_chained_to_the_first(history):
@@ -372,7 +382,7 @@ def test_a_rewritten_chain_that_a_later_run_went_on_with_is_still_caught(history
     changed[2]["data"]["host"] = "elsewhere"
     rewrite(history, changed, rehash=True, head=True)
     heads.append({**history.open("later", ME, {}), "run": "later"})
-    assert first(history, witnesses=witnessed(heads)) == ("edited", 5)
+    assert first(history, witnesses=witnessed(heads)) == ("edited", 4)
 
 
 def test_a_replaced_chain_is_caught_by_a_host_unless_both_are_known(history, tmp_path):
@@ -436,9 +446,12 @@ def signers(tmp_path: Path) -> Path:
 
 def test_a_signed_head_names_its_signer_and_a_forged_one_is_caught(history, signers, tmp_path):
     signed = History(history.folder, tmp_path / "key")
-    write_runs(signed, 2)
+    heads = write_runs(signed, 2)
     verdict = form.verify(history.folder, signers=signers)
     assert (verdict.problems, verdict.signed_by) == ([], "control@example.org")
+    assert (verdict.status, verdict.unwitnessed) == ("unwitnessed", 0), "no host was read"
+    verdict = form.verify(history.folder, signers=signers, witnesses=witnessed(heads[:-1]))
+    assert (verdict.status, verdict.unwitnessed) == ("whole", 0)
     saved = (history.folder / form.HEAD_NAME).read_text()
     rewrite(signed, records(signed)[:-3], head=True)
     assert first(history, signers=signers)[0] == "signature"

@@ -308,11 +308,39 @@ class Machine:
         shutil.rmtree(self.root)
 
 
+class Machines:
+    """Makes hosts. Modules and the command talk to the newest one, or to the one that is in use."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.made: list[Machine] = []
+        self._monkeypatch = monkeypatch
+        self._initialize = Executor.__init__
+
+    def __call__(self, *, beside: bool = False) -> Machine:
+        """A new host, in place of the one before or beside it."""
+        if self.made and not beside:
+            self.made.pop().close()
+        # not pytest's own folder: the path of a Unix socket has 107 characters at most; in memory, since all is fsynced
+        return self.use(Machine(Path(tempfile.mkdtemp(prefix="mobius-", dir="/dev/shm"))))
+
+    def use(self, machine: Machine) -> Machine:
+        """Modules and the command talk to this host from now on."""
+        self.made = [*(other for other in self.made if other is not machine), machine]
+        parts = {
+            "systemd": machine.systemd,
+            "clock": lambda: machine.now,
+            "boot": lambda: machine.boot_id,
+            "sleep": lambda seconds: machine.sleep(seconds),
+        }
+        # the class itself, so that every module that has imported it gets the parts of the machine
+        self._monkeypatch.setattr(Executor, "__init__", functools.partialmethod(self._initialize, **parts))
+        return machine
+
+
 @pytest.fixture
-def make_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Machine]]:
+def make_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machines]:
     """Makes hosts, each replacing the one before; modules and the command talk to it."""
-    machines: list[Machine] = []
-    initialize = Executor.__init__
+    machines = Machines(monkeypatch)
 
     def request(
         host: Host,
@@ -324,7 +352,7 @@ def make_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Machi
         timeout: float = 5.0,
     ) -> tuple[int, dict[str, str], bytes]:
         """Wait briefly for what hangs on purpose, and long for all else: the machine may be busy."""
-        running = machines[-1].systemd.instances.get(release)
+        running = machines.made[-1].systemd.instances.get(release)
         hangs = running is not None and running.behaviour in ("silent", "dribbling")
         return request_for_real(host, release, method, path, body, content_type, 0.3 if hangs else 60.0)
 
@@ -333,39 +361,22 @@ def make_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Machi
         monkeypatch.setattr(module, "admin_request", request)
     for name in ("SERVE_TIMEOUT_SECONDS", "STANDBY_TIMEOUT_SECONDS"):
         monkeypatch.setattr(executor, name, 0.25)  # shorter than one of these requests, so one that hangs is enough
-
-    def make() -> Machine:
-        if machines:
-            machines.pop().close()
-        # not pytest's own folder: the path of a Unix socket has 107 characters at most; in memory, since all is fsynced
-        machine = Machine(Path(tempfile.mkdtemp(prefix="mobius-", dir="/dev/shm")))
-        machines.append(machine)
-        parts = {
-            "systemd": machine.systemd,
-            "clock": lambda: machine.now,
-            "boot": lambda: machine.boot_id,
-            "sleep": lambda seconds: machine.sleep(seconds),
-        }
-        # the class itself, so that every module that has imported it gets the parts of the machine
-        monkeypatch.setattr(Executor, "__init__", functools.partialmethod(initialize, **parts))
-        return machine
-
-    yield make
-    for machine in machines:
+    yield machines
+    for machine in machines.made:
         machine.close()
 
 
 @pytest.fixture
-def machine(make_machine: Callable[[], Machine]) -> Machine:
+def machine(make_machine: Machines) -> Machine:
     """A prepared host with four staged releases and nothing promoted."""
     return make_machine()
 
 
 @pytest.fixture
-def run_bare_module(machine: Machine, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
-    """Runs a module as Ansible does, arguments in, JSON out, on a host without mobius-host."""
+def call_module(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
+    """Runs a module on a host as Ansible does, arguments in, JSON out."""
 
-    def run(name: str, *, check: bool = False, **arguments: Any) -> dict[str, Any]:
+    def call(machine: Machine, name: str, *, check: bool = False, **arguments: Any) -> dict[str, Any]:
         imported = importlib.import_module(f"ansible_collections.mobius.dhash.plugins.modules.{name}")
         parameters = {
             "config_dir": str(machine.config_dir),
@@ -381,7 +392,13 @@ def run_bare_module(machine: Machine, capsys: pytest.CaptureFixture[str]) -> Cal
         result: dict[str, Any] = json.loads(capsys.readouterr().out)
         return result
 
-    return run
+    return call
+
+
+@pytest.fixture
+def run_bare_module(machine: Machine, call_module: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """Runs a module on a host without mobius-host."""
+    return functools.partial(call_module, machine)
 
 
 @pytest.fixture
