@@ -62,6 +62,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import arguments, witness
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host, read_state_file
+from ansible_collections.mobius.dhash.plugins.module_utils.host.journal import read_last_lines
 from ansible_collections.mobius.dhash.plugins.module_utils.module import report_failure
 
 
@@ -93,10 +94,7 @@ def main() -> None:
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    except FileNotFoundError:
-        return []
+    return [line.decode("utf-8", "surrogateescape") for line in read_last_lines(path, None)]
 
 
 if __name__ == "__main__":

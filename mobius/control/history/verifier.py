@@ -615,20 +615,24 @@ def _claim_problem(claim: _Claim, answer: HostAnswer, known: Sequence[Mapping[st
 
 
 def _record_problem(answer: HostAnswer) -> Problem | None:
-    """Whether the journal of switches ends before the activation record that was written with its newest line."""
+    """Whether the journal of switches ends before the activation record, which was written with its newest switch."""
     record = answer.activation or {}
     last, head = record.get("last"), record.get("journal")
-    what = f"{last.get('event')} to {last.get('to')} at {last.get('at')}" if isinstance(last, dict) else "a switch"
-    text = f"{answer.host}'s journal of switches lacks the newest line that its activation record names: {what}."
-    if isinstance(head, dict) and type(head.get("lines")) is int:
-        number = head["lines"]
-        lines = answer.journal[:number]
-        if len(lines) < number or (number > 0 and _line_sha256(lines[-1]) != head.get("sha256")):
-            return Problem("journal", text)
+    journal = f"{answer.host}'s journal of switches"
     if isinstance(last, dict) and all(
         {**last, "prev_sha256": line.get("prev_sha256")} != line for line in answer.lines()
     ):
-        return Problem("journal", text)
+        what = f"{last.get('event')} to {last.get('to')} at {last.get('at')}"
+        return Problem("journal", f"{journal} lacks the newest switch that its activation record names: {what}.")
+    if isinstance(head, dict) and type(head.get("lines")) is int and head["lines"] > 0:
+        number = head["lines"]
+        if len(answer.journal) < number:
+            text = f"{journal} was cut: it has {len(answer.journal)} lines, and its activation record counts {number}."
+            return Problem("journal", text)
+        if _line_sha256(answer.journal[number - 1]) != head.get("sha256"):
+            return Problem(
+                "journal", f"{journal} was rewritten: line {number} is not the one in its activation record."
+            )
     return None
 
 

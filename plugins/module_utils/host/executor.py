@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,7 +20,7 @@ from ..manifest import RELEASE_ID
 from .config import Host, read_state_file
 from .failures import InstanceError
 from .instance import STATE_TIMEOUT_SECONDS, admin_request, request_state
-from .journal import append_journal, journal_has_line, read_last_lines
+from .journal import append_journal, journal_has_line, journal_head, read_last_lines
 from .plan import Action, Actor, HostPlan, Observation, ObservedInstance, PlanBuilder
 from .recovery import recover
 from .state import (
@@ -183,6 +183,7 @@ class Executor:
 
     def _write_activation(self, activation: Activation) -> None:
         host = self.host
+        activation = replace(activation, journal=journal_head(host, activation.last, activation.journal))
         self._write_with_reserve(host.root, lambda: _replace_record(host.activation_path, activation))
         self._write_copy(activation)
 

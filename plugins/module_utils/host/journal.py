@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from .config import Host
 FIRST_PREVIOUS_SHA256 = "0" * 64
 
 
-def read_last_lines(path: Path, size: int = 1 << 16) -> list[bytes]:
-    """The last lines of a file, without their ends; the first of them may be cut."""
+def read_last_lines(path: Path, size: int | None = 1 << 16) -> list[bytes]:
+    """The last lines of a file, without their ends; the first of them may be cut. None as `size` reads all of it."""
     try:
         # the user of the service may write in its log folder: never follow a link or open a pipe there
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -32,7 +32,7 @@ def read_last_lines(path: Path, size: int = 1 << 16) -> list[bytes]:
         status = os.fstat(stream.fileno())
         if not stat.S_ISREG(status.st_mode):
             return []
-        stream.seek(max(0, status.st_size - size))
+        stream.seek(0 if size is None else max(0, status.st_size - size))
         return stream.read(size).splitlines()
 
 
@@ -58,21 +58,38 @@ def journal_has_line(host: Host, line: Mapping[str, Any] | None) -> bool:
 
 def append_journal(host: Host, line: Mapping[str, Any]) -> None:
     """Append a line that carries the SHA-256 of the line before it."""
-    lines = read_last_lines(host.journal_path)
-    previous = hashlib.sha256(lines[-1]).hexdigest() if lines else FIRST_PREVIOUS_SHA256
-    text = json.dumps({**line, "prev_sha256": previous}, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    durable.append_line(host.journal_path, text)
+    durable.append_line(host.journal_path, _chained(line, read_last_lines(host.journal_path)))
+
+
+def _chained(line: Mapping[str, Any], before: Sequence[bytes]) -> str:
+    previous = hashlib.sha256(before[-1]).hexdigest() if before else FIRST_PREVIOUS_SHA256
+    return json.dumps({**line, "prev_sha256": previous}, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def journal_head(
+    host: Host, line: Mapping[str, Any] | None, kept: Mapping[str, Any] | None
+) -> Mapping[str, Any] | None:
+    """`{lines, sha256}`: how many lines the journal has once `line` is in it, and the SHA-256 of the last of them.
+
+    Args:
+        kept: the head in the present activation record. It stays when the journal no longer has that line: what was cut
+            from it then remains visible to `mobius history verify`.
+    """
+    lines = read_last_lines(host.journal_path, None)
+    if kept is not None:
+        number = int(kept["lines"])
+        if len(lines) < number or (number and hashlib.sha256(lines[number - 1]).hexdigest() != kept["sha256"]):
+            return kept
+    if not journal_has_line(host, line):
+        lines.append(_chained(line or {}, lines).encode())
+    return {"lines": len(lines), "sha256": hashlib.sha256(lines[-1]).hexdigest()} if lines else None
 
 
 def journal_problems(host: Host) -> list[str]:
     """The problems of the journal, one sentence each; empty when the chain is intact."""
     problems = []
     previous = FIRST_PREVIOUS_SHA256
-    try:
-        lines = host.journal_path.read_bytes().splitlines()
-    except FileNotFoundError:
-        lines = []
-    for number, raw in enumerate(lines, 1):
+    for number, raw in enumerate(read_last_lines(host.journal_path, None), 1):
         content = _parse(raw)
         if content is None:
             problems.append(f"line {number} of {host.journal_path} is not a JSON object")

@@ -38,6 +38,7 @@ class Activation:
 
     `token` rises with every confirmation and rollback; a pending promotion with another token is void. `last` is
     the journal line of the switch that wrote the file, so that a kill before the line was written loses nothing.
+    `journal`, `{lines, sha256}`, is the journal's head with that line: what is cut from the journal shows.
     """
 
     service: str
@@ -46,6 +47,7 @@ class Activation:
     history: tuple[ActivationEntry, ...] = ()
     pinned: tuple[str, ...] = ()
     last: Mapping[str, Any] | None = None
+    journal: Mapping[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The content of `activation.json`."""
@@ -57,6 +59,7 @@ class Activation:
             "history": [dataclasses.asdict(entry) for entry in self.history],
             "pinned": list(self.pinned),
             "last": dict(self.last) if self.last else None,
+            **({"journal": dict(self.journal)} if self.journal else {}),
         }
 
     def latest(self, release: str) -> ActivationEntry | None:
@@ -283,7 +286,14 @@ def parse_activation(host: Host, path: Path, content: Mapping[str, Any]) -> Acti
     if confirmed is not None and all(entry.release != confirmed for entry in history):
         raise corrupt_state(path, f"its history lacks the confirmed release {confirmed}")
     token = require_field(path, content, "token", int)
-    return Activation(host.service, token, confirmed, tuple(history), tuple(pinned), last)
+    return Activation(host.service, token, confirmed, tuple(history), tuple(pinned), last, _journal_head(content))
+
+
+def _journal_head(content: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The journal's head in an activation record; an earlier version wrote none."""
+    head = content.get("journal")
+    is_head = isinstance(head, dict) and type(head.get("lines")) is int and isinstance(head.get("sha256"), str)
+    return head if is_head else None
 
 
 def read_pending(host: Host) -> Pending | None:

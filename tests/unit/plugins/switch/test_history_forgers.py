@@ -231,7 +231,7 @@ def test_a_switch_whose_line_was_cut_from_the_journal_is_caught(
         cut_last_line(fleet.journal(host))
     kind, text = fleet.first()
     assert kind == "journal"
-    assert f"{hosts[0]}'s journal of switches lacks the newest line" in text
+    assert f"{hosts[0]}'s journal of switches lacks the newest switch" in text
 
 
 @pytest.mark.parametrize("hosts", [("lab2",), HOSTS], ids=["one host", "all hosts"])
@@ -241,6 +241,32 @@ def test_an_emptied_journal_is_caught(fleet: Fleet, hosts: tuple[str, ...], cont
         fleet.journal(host).unlink() if content is None else fleet.journal(host).write_bytes(content)
     kind, text = fleet.first()
     assert (kind, hosts[0] in text) == ("journal", True)
+
+
+@pytest.mark.parametrize("later", ["console", "promotion"])
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_journal_that_was_cut_stays_caught_when_later_switches_are_in_it(fleet: Fleet, left: int, later: str) -> None:
+    """The next command appends the newest line again, which is kept in the activation record, and its own."""
+    fleet.module("lab1", "rollback", to=B)
+    lines = fleet.journal("lab1").read_bytes().splitlines(keepends=True)
+    fleet.journal("lab1").write_bytes(b"".join(lines[:left]))
+    if later == "console":
+        fleet.use(fleet.machines["lab1"])
+        assert fleet.machines["lab1"].command("rollback", "--to", A) == 0
+    else:
+        fleet.release("run-4", C, ["lab1"])
+    kind, text = fleet.first()
+    assert (kind, "lab1's journal of switches was" in text) == ("journal", True)
+
+
+def test_a_line_cut_from_the_journals_end_comes_again_with_the_next_command(fleet: Fleet) -> None:
+    fleet.module("lab1", "rollback", to=B)
+    whole = fleet.journal("lab1").read_bytes()
+    cut_last_line(fleet.journal("lab1"))
+    fleet.use(fleet.machines["lab1"])
+    fleet.machines["lab1"].command("rollback", "--to", B)
+    assert fleet.journal("lab1").read_bytes() == whole
+    assert fleet.first()[0] == "never_written"
 
 
 def test_an_emptied_journal_is_caught_though_the_activation_record_is_gone_too(fleet: Fleet) -> None:
