@@ -95,6 +95,7 @@ lint: setup ## ruff, mypy, yamllint, ansible-lint, and what audits the workflows
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-actions .github/actions/*/action.yml
 	$(BIN)/zizmor --offline --quiet .github
+	@$(BIN)/python -m tools.evidence lint
 
 lab: setup ## start three systemd hosts reached over SSH on 127.0.0.1
 	@$(BIN)/mobius lab up

@@ -21,6 +21,7 @@ from typing import Any
 
 from mobius import durable
 from mobius.errors import ExitCode, MobiusError
+from tools.evidence import checkout_state
 from tools.steady_client import RequestPicture, SteadyClient, serving_release
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -344,7 +345,10 @@ def tell(library: Path | None) -> dict[str, Any]:
     step("What is there now")
     status = mobius("status")
     releases = {host.name: serving_release(host.address) or "nothing" for host in hosts}
+    checkout = checkout_state()
     return {
+        # the bundles are of this commit, but the playbooks are those of the checkout as it is
+        "commit": checkout["commit"] if checkout["is_clean"] else None,
         "hosts": len(hosts),
         "host_names": [host.name for host in hosts],
         "images_indexed": sum(indexed.values()),

@@ -28,6 +28,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "history": ("mobius.cli.history:history", "Show who ran what and how it ended, and verify that record."),
     "lab": ("mobius.cli.lab:lab", "Start and stop the lab's hosts."),
     "plan": ("mobius.cli.plan:plan", "Keep a check run as a file: what would change, for approval."),
+    "pr": ("mobius.cli.pr:pr", "Fill a pull request with what was really run on this commit."),
     "promote": ("mobius.cli.release:promote", "Let a staged release serve, if it passes its gate."),
     "provision": ("mobius.cli.fleet:provision", "Prepare the hosts for the service."),
     "release": ("mobius.cli.release:release", "Backup, deploy and promote in one run."),
