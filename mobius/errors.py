@@ -312,6 +312,13 @@ OUTCOMES: dict[str, Outcome] = _table(
         "Read the file that the reason names; restore it from the newest backup.",
     ),
     (
+        "source_damaged",
+        ExitCode.ENVIRONMENT,
+        "What was backed up is damaged on the host. The backup is kept, marked, and never the latest good one.",
+        "Restore the newest good one (`mobius backup restore latest`), or repair what the reason names; run again. "
+        "To go on with the damaged data give -e backup_accept_damage=true.",
+    ),
+    (
         "drill_outdated",
         ExitCode.ENVIRONMENT,
         "No restore drill of the host is recent enough to release to it.",

@@ -104,12 +104,12 @@ def everything(folder: Path) -> dict[str, tuple]:
     """Every path under a folder with its kind, mode, times and content."""
     entries = {}
     for path in sorted(folder.rglob("*")):
-        if path.name.startswith(".svc-verified."):  # every verification writes it
+        if path.name.startswith((".svc-verified.", ".svc-restore.lock")):  # every verification, every restore
             continue
         about = path.lstat()
         content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
-        # a folder's time changes with that record
-        mtime = 0 if path.is_dir() and list(path.glob(".svc-verified.json")) else about.st_mtime_ns
+        # a folder's time changes with these records
+        mtime = 0 if path.is_dir() and path.name in ("backups", "scratch") else about.st_mtime_ns
         entries[str(path)] = (about.st_mode, mtime, content)
     return entries
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
+from mobius.cli.consent import restore_with_consent
 from mobius.cli.playbook import PlaybookOptions, finish, playbook_options, run
-from mobius.cli.render.backup import backup_lines, drill_lines, restored_lines
+from mobius.cli.render.backup import backup_lines, drill_lines
 
 
 @click.group()
@@ -58,9 +59,13 @@ def backup_prune(options: PlaybookOptions) -> int:
 @backup.command("restore")
 @click.argument("backup_id", metavar="ID")
 @click.option("--of-host", metavar="NAME", help="Accept the backup of this other host.")
+@click.option("--yes", is_flag=True, help="Restore without a question, also when the lost writes cannot be counted.")
 @playbook_options
-def backup_restore(options: PlaybookOptions, backup_id: str, of_host: str | None) -> int:
+def backup_restore(options: PlaybookOptions, backup_id: str, of_host: str | None, yes: bool) -> int:
     """Restore a backup, after saving the present state. ID as `mobius backup list` shows it, or latest.
+
+    At a terminal the command shows how many later writes are lost, and waits for a yes. Where they cannot be counted,
+    as the present data is damaged, it needs that or --yes everywhere. Damaged data is kept aside whole.
 
     \b
     Examples:
@@ -68,8 +73,8 @@ def backup_restore(options: PlaybookOptions, backup_id: str, of_host: str | None
       mobius backup restore 20260131T230501Z-full --limit lab1
     """
     variables = {"backup_restore_id": backup_id, **({"backup_of_host": of_host} if of_host else {})}
-    summary = run(options, "backup.yml", variables, tags=("restore",), watched="mobius.dhash.restore")
-    return finish(options, summary, key="restored", lines=restored_lines)
+    question = "Restore, and lose what was written later?"
+    return restore_with_consent(options, "backup.yml", variables, yes=yes, question=question, tags=("restore",))
 
 
 @backup.command("drill")

@@ -4,15 +4,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import json
 import os
-import sys
 from typing import Any
 
 import click
 
+from mobius.cli.consent import restore_with_consent
 from mobius.cli.playbook import (
     PlaybookOptions,
     bundle_option,
@@ -22,10 +20,9 @@ from mobius.cli.playbook import (
     release_id_of,
     run,
 )
-from mobius.cli.render.backup import restored_lines
 from mobius.cli.render.outcome import outcome_lines
 from mobius.cli.render.status import kept_lines, kept_releases
-from mobius.errors import ExitCode, MobiusError
+from mobius.errors import ExitCode
 
 
 @click.command()
@@ -107,19 +104,8 @@ def rollback(
     if not backup_id:
         return finish(options, run(options, "rollback.yml", variables))
     variables["mobius_backup"] = backup_id
-    roll_back = functools.partial(run, playbook="rollback.yml", watched="mobius.dhash.restore")
-    finish_restore = functools.partial(finish, options, key="restored", lines=restored_lines)
-    if not (yes or options.check) and sys.stdin.isatty():
-        checked = roll_back(dataclasses.replace(options, check=True), variables=variables)
-        if checked.ending.code != ExitCode.SUCCESS:
-            return finish_restore(checked)
-        for host, result in sorted(checked.results.items()):
-            click.echo(os.linesep.join(restored_lines(host, result)), err=True)
-        loses = any(result.get("lost") != 0 for result in checked.results.values())
-        if loses and not click.confirm("Roll back, and lose what was written later?", err=True):
-            raise MobiusError("interrupted", "Nothing was changed.")
-        yes = loses
-    return finish_restore(roll_back(options, variables={**variables, "mobius_accept_loss": yes}))
+    question = "Roll back, and lose what was written later?"
+    return restore_with_consent(options, "rollback.yml", variables, yes=yes, question=question)
 
 
 def _list_releases(options: PlaybookOptions) -> int:

@@ -12,6 +12,8 @@ description:
   - Writes one archive with the index, the configuration, the activation, the journal and the library, and reads it back
     before it gets its name. The index is copied through SQLite's backup API while the service writes.
   - When nothing changed since the newest backup of the same scope, which is verified first, nothing is written.
+  - What is damaged on the host is saved as it is. That backup is marked; nothing takes it for the newest good one, and the
+    module fails after it was written, unless O(accept_damage).
   - Works on a prepared host on which no release was ever installed.
 version_added: "0.1.0"
 author: MOBIUS contributors (@mobius)
@@ -61,6 +63,19 @@ options:
       - With O(state=verified), C(k/n) reads all headers and every n-th file, beginning with the k-th, and no other file.
       - C(today/n) reads another part each day.
     type: str
+  databases:
+    description:
+      - Paths below the state folder of what must be sound SQLite databases, which is verified when they are copied.
+      - Whether declared or not, a database that cannot be copied is saved as it is, with the journals beside it.
+    type: list
+    elements: str
+    default: []
+  accept_damage:
+    description:
+      - With O(state=present), only warn when what was backed up is damaged. The backup is marked all the same. Without it,
+        the module fails with C(source_damaged) after the backup was written.
+    type: bool
+    default: false
   name:
     description: The name of this host, which a restore compares; the kernel's when left out.
     type: str
@@ -98,7 +113,8 @@ folder: {description: "The folder of the backups.", returned: success, type: str
 backups:
   description: >-
     All backups afterwards, oldest first, each with C(id), C(scope), C(host), C(created), C(release), C(bytes), C(sha256),
-    C(verified) (when it was last verified), C(damaged) (what was wrong) and C(path).
+    C(verified) (when it was last verified), C(damaged) (what is wrong), C(source_damage) (what was damaged on the host when
+    it was made) and C(path).
   returned: success
   type: list
   elements: dict
@@ -119,6 +135,10 @@ removed: {description: "Ids of the backups that rotation removed.", returned: "w
 leftovers: {description: "Names of what killed runs left and this one removed.", returned: "with O(state=present)", type: list, elements: str}
 differences: {description: "What changed since the backup before, at most 20 names.", returned: "with O(state=present)", type: list, elements: str}
 skipped: {description: "What was not saved, since it is neither a file nor a folder.", returned: "with O(state=present)", type: list, elements: str}
+source_damage:
+  description: What of the host's data is damaged, so that the backup is marked; empty when nothing is.
+  returned: with O(state=present)
+  type: str
 damaged:
   description:
     - By id, what is wrong with the backups that are not what was written. With O(subset), also what an earlier read showed;
@@ -138,7 +158,11 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import arguments
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.metrics import update_metrics
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.retention import KeepRules
-from ansible_collections.mobius.dhash.plugins.module_utils.backup.service import create_backup, prune_backups
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.service import (
+    create_backup,
+    prune_backups,
+    require_sound_source,
+)
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.settings import CONFIG_DIR
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.store import SCOPES, list_backups
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.verification import (
@@ -163,6 +187,8 @@ def main() -> None:
             "keep": {"type": "int", "default": 5},
             **{f"keep_{name}": {"type": "int", "default": 0} for name in ("age_days", "days", "weeks", "months")},
             "subset": {"type": "str"},
+            "databases": {"type": "list", "elements": "str", "default": []},
+            "accept_damage": {"type": "bool", "default": False},
             "name": {"type": "str"},
             "run": {"type": "str"},
             "command_config_dir": {"type": "path", "default": CONFIG_DIR},
@@ -194,14 +220,24 @@ def _create(module: AnsibleModule, host: Host) -> dict[str, Any]:
         host_name=module.params["name"],
         scratch=Path(module.tmpdir),
         run=module.params["run"],
+        databases=module.params["databases"],
         check_mode=module.check_mode,
     )
     if created.damaged:
         module.warn(f"The backup {created.damaged} is not what was written; it is kept for inspection.")
     if created.skipped:
         module.warn(f"Not saved, since neither a file nor a folder: {', '.join(created.skipped[:5])}.")
+    failure: dict[str, Any] = {}
+    try:
+        require_sound_source(host, created)
+    except MobiusError as error:
+        if module.params["accept_damage"]:
+            module.warn(error.reason)
+        else:
+            failure = failure_result(error)
     newest = created.backup
     return {
+        **failure,
         "changed": created.changed,
         "id": newest.id if newest else "",
         "path": str(newest.path) if newest else "",
@@ -212,6 +248,7 @@ def _create(module: AnsibleModule, host: Host) -> dict[str, Any]:
         "leftovers": list(created.leftovers),
         "differences": list(created.differences),
         "skipped": list(created.skipped),
+        "source_damage": created.source_damage or "",
         "diff": _diff(host, (*created.before, *created.leftovers), created.after),
     }
 

@@ -14,6 +14,8 @@ description:
     then exchanges the folders while no instance runs. What was written in between is saved, too; clients get 503.
   - Restores the configuration and the state folder. The activation record and the journal of switches stay as they are.
   - A backup that is damaged, another host's or another service's is refused with the reason, and nothing is changed.
+  - A present state that is damaged, so that no backup could hold it as it is, is kept aside whole instead - its folders stay
+    beside the restored ones, with C(.damaged-) and the time in their names.
   - When the release that served does not start on the restored state, the state from before is live again.
   - Nothing is done when the host already equals the backup.
 version_added: "0.2.0"
@@ -24,7 +26,7 @@ attributes:
   diff_mode: {support: full, description: "Names what differs from the backup."}
 options:
   id:
-    description: The backup, as M(mobius.dhash.backup) lists it; V(latest) for the newest full one that is not damaged.
+    description: The backup, as M(mobius.dhash.backup) lists it; V(latest) for the newest good full one.
     type: str
     required: true
   name:
@@ -46,6 +48,17 @@ options:
         description: Gives one row with one number; C(:since) is when the backup was begun, RFC 3339 in UTC.
         type: str
         required: true
+  databases:
+    description: Paths below the state folder of what must be sound SQLite databases; that of O(writes) is one of them.
+    type: list
+    elements: str
+    default: []
+  accept_damage:
+    description:
+      - Restore although the writes that would be lost cannot be counted, because the present data is damaged or the query
+        fails. Without it that is refused, and nothing is changed.
+    type: bool
+    default: false
   run:
     description: The run's id, for the manifest of the backup that saves the present state.
     type: str
@@ -72,10 +85,24 @@ differences:
   type: list
   elements: str
 lost:
-  description: How many writes were later than the backup; null when O(writes) was left out.
+  description: How many writes were later than the backup; null when O(writes) was left out, and when they cannot be counted.
   returned: success
   type: int
-saved: {description: "The backup that holds the state from before; empty in check mode, or when nothing was done.", returned: success, type: str}
+lost_unknown: {description: "Why the writes cannot be counted; empty when they can, or are not to be.", returned: success, type: str}
+damage:
+  description: What of the present state was damaged, or would be exchanged for something of another kind, a line for each path.
+  returned: success
+  type: list
+  elements: str
+kept_aside:
+  description: The folders with the state from before, when no backup could hold it as it was; empty in check mode.
+  returned: success
+  type: list
+  elements: str
+saved:
+  description: The backup that holds the state from before; empty in check mode, when nothing was done, or with RV(kept_aside).
+  returned: success
+  type: str
 saved_state:
   description: The backup, of scope V(state), with what was written while that one was made; empty when nothing ran.
   returned: success
@@ -90,8 +117,9 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import arguments
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.live_state import WriteCounter
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.metrics import update_metrics
-from ansible_collections.mobius.dhash.plugins.module_utils.backup.restore import WriteCounter, restore_backup
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.restore import restore_backup
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.settings import CONFIG_DIR
 from ansible_collections.mobius.dhash.plugins.module_utils.module import open_executor, report_failure
 
@@ -111,6 +139,8 @@ def main() -> None:
                     "query": {"type": "str", "required": True},
                 },
             },
+            "databases": {"type": "list", "elements": "str", "default": []},
+            "accept_damage": {"type": "bool", "default": False},
             "run": {"type": "str"},
             "command_config_dir": {"type": "path", "default": CONFIG_DIR},
         },
@@ -128,16 +158,25 @@ def main() -> None:
                 of_host=params["of_host"],
                 scratch=Path(module.tmpdir),
                 writes=WriteCounter(**params["writes"]) if params["writes"] else None,
+                databases=params["databases"],
+                accept_damage=params["accept_damage"],
                 run=params["run"],
                 check_mode=module.check_mode,
             )
     if restored.renamed_owners:
         module.warn(f"{restored.renamed_owners} files or folders had owners unknown on this host, and are root's now.")
+    if restored.kept_aside:
+        module.warn(f"The state from before is kept aside in {' and '.join(restored.kept_aside)}.")
+    if restored.backup.source_damage:
+        module.warn(f"{restored.backup.id} was made of damaged data: {restored.backup.source_damage}.")
     module.exit_json(
         changed=restored.changed,
         id=restored.backup.id,
         differences=list(restored.differences),
         lost=restored.lost,
+        lost_unknown=restored.lost_unknown or "",
+        damage=list(restored.damage),
+        kept_aside=list(restored.kept_aside),
         saved=restored.saved or "",
         saved_state=restored.saved_state or "",
         renamed_owners=restored.renamed_owners,

@@ -62,10 +62,8 @@ from ansible_collections.mobius.dhash.plugins.module_utils.module import open_ex
 
 
 def _required_releases(host: Host) -> set[str]:
-    """The release under which the newest whole backup was made; all backups together would keep every release."""
-    releases = [
-        backup.release for backup in list_backups(host) if backup.damaged is None and backup.release is not None
-    ]
+    """The release under which the newest good backup was made; all backups together would keep every release."""
+    releases = [backup.release for backup in list_backups(host) if backup.is_good and backup.release is not None]
     return set(releases[-1:])
 
 

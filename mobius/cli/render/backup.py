@@ -21,10 +21,16 @@ def restored_lines(host: str, result: Mapping[str, Any]) -> list[str]:
     if not result.get("differences"):
         return [f"{host}  is as {result.get('id')} says"]
     saved = " and ".join(result[key] for key in ("saved", "saved_state") if result.get(key))
-    before = f"; the state from before is {saved}" if saved else ""
-    lost = result.get("lost")
-    later = "" if lost is None else f"; {lost} later writes {'are' if saved else 'would be'} lost"
-    return [f"{host}  {result['id']}{later}{before}", *(f"  {name}" for name in result["differences"])]
+    aside = " and ".join(result.get("kept_aside") or ())
+    before = f"; the state from before is {saved or f'kept aside in {aside}'}" if saved or aside else ""
+    lost, unknown = result.get("lost"), result.get("lost_unknown")
+    later = f"; {'unknown' if unknown else lost} later writes {'are' if saved or aside else 'would be'} lost"
+    return [
+        f"{host}  {result['id']}{later if unknown or lost is not None else ''}{before}",
+        *([f"  the later writes cannot be counted: {unknown}"] if unknown else []),
+        *(f"  damaged: {line}" for line in result.get("damage") or ()),
+        *(f"  {name}" for name in result["differences"]),
+    ]
 
 
 def drill_lines(host: str, result: Mapping[str, Any]) -> list[str]:
@@ -40,4 +46,5 @@ def drill_lines(host: str, result: Mapping[str, Any]) -> list[str]:
 def _verification(item: Mapping[str, Any]) -> str:
     if item["damaged"]:
         return f"damaged: {item['damaged']}"
-    return f"verified {item['verified']}" if item["verified"] else "not verified"
+    verified = f"verified {item['verified']}" if item["verified"] else "not verified"
+    return f"{verified}, made of damaged data: {item['source_damage']}" if item.get("source_damage") else verified

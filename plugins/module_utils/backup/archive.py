@@ -23,7 +23,7 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -49,7 +49,8 @@ OWNER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?")
 
 _TAIL_MAX_BYTES = 1024  # of the manifest's last line
 _LINE_MAX_BYTES = 64 << 10  # of any other line
-_DEPTH_MAX_PARTS = 64
+DEPTH_MAX_PARTS = 64
+_DAMAGE_MAX_NAMED = 5
 _ENTRIES_MAX = 20_000_000
 _FILE_MAX_BYTES = 1 << 53
 _NAME_MAX_BYTES = 255
@@ -160,6 +161,14 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
+def describe_damage(damage: Mapping[str, str]) -> str:
+    """What was damaged by path, as a manifest's head has it, in one line; of many, the first ones."""
+    named = [f"{path}: {reason}" for path, reason in sorted(damage.items())]
+    others = len(named) - _DAMAGE_MAX_NAMED
+    line = printable("; ".join(named[:_DAMAGE_MAX_NAMED])) + (f"; and {others} more" if others > 0 else "")
+    return "".join(character if character.isprintable() else "?" for character in line)
+
+
 def require_valid_entry(entry: ArchiveEntry) -> None:
     """Refuse what no archive may hold, when it is read as well as before it is written.
 
@@ -169,7 +178,7 @@ def require_valid_entry(entry: ArchiveEntry) -> None:
     parts = entry.parts
     if (
         parts[0] not in TOP_NAMES
-        or len(parts) > _DEPTH_MAX_PARTS
+        or len(parts) > DEPTH_MAX_PARTS
         or any(part in ("", ".", "..") or not 0 < _bytes_on_disk(part) <= _NAME_MAX_BYTES for part in parts)
         or _bytes_on_disk(entry.path) > _PATH_MAX_BYTES
     ):

@@ -9,7 +9,7 @@ import os
 import queue
 import tempfile
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,6 +24,7 @@ from .archive import (
     padding_size,
     require_valid_entry,
 )
+from .source import Content
 
 _QUEUE_MAX_CHUNKS = 8  # that wait for the digest of the whole archive
 
@@ -85,14 +86,14 @@ class _Sink:
 
 def write_archive(
     raw: BinaryIO,
-    head: dict[str, Any],
-    sources: Iterable[tuple[ArchiveEntry, BinaryIO | None]],
+    head: Callable[[], dict[str, Any]],
+    sources: Iterable[tuple[ArchiveEntry, Content | None]],
     spool_dir: Path,
 ) -> WrittenArchive:
     """Write an archive into the unbuffered file `raw`.
 
     Args:
-        head: the manifest's first line, without the schema.
+        head: gives the manifest's first line, without the schema, once all sources were read.
         sources: entries in the order of their parts, each with the stream of its content (closed here), or with None
             for folders and for files whose content is left out (these have their digest).
         spool_dir: where the manifest waits, without a name, until all files are written.
@@ -105,7 +106,6 @@ def write_archive(
     entries = files = size = 0
     try:
         with tempfile.TemporaryFile(dir=spool_dir) as spool:
-            spool.write(manifest_line({**head, "schema": SCHEMA}))
             for source, stream in sources:
                 entry = source
                 if stream is not None:
@@ -120,10 +120,11 @@ def write_archive(
                 spool.write(entry.line())
             offset = sink.written
             spool.write(manifest_line({"entries": entries, "files": files, "bytes": size, "manifest_at": offset}))
-            length = spool.tell()
+            first_line = manifest_line({**head(), "schema": SCHEMA})
+            length = len(first_line) + spool.tell()
             spool.seek(0)
-            manifest_digest = hashlib.sha256()
-            sink.write(manifest_header(length))
+            manifest_digest = hashlib.sha256(first_line)
+            sink.write(manifest_header(length) + first_line)
             while chunk := spool.read(CHUNK_BYTES):
                 manifest_digest.update(chunk)
                 sink.write(chunk)
@@ -134,7 +135,7 @@ def write_archive(
     return WrittenArchive(sink.digest.hexdigest(), manifest_digest.hexdigest(), sink.written, files)
 
 
-def _write_file(sink: _Sink, entry: ArchiveEntry, stream: BinaryIO) -> str:
+def _write_file(sink: _Sink, entry: ArchiveEntry, stream: Content) -> str:
     """Write header and content of a file; the SHA-256 of the content."""
     sink.write(entry.header())
     digest = hashlib.sha256()

@@ -28,7 +28,7 @@ from .drill import run_drill
 from .drill_instance import DrillChecks
 from .metrics import update_metrics, write_metrics
 from .retention import KeepRules
-from .service import create_backup
+from .service import create_backup, require_sound_source
 from .settings import CONFIG_DIR, BackupSettings, copy_targets, read_settings
 from .store import list_backups
 from .verification import describe_whole, parse_part, require_whole, verify_backups
@@ -37,9 +37,9 @@ BACKUP_TOOL_MODULES = (
     *TOOL_MODULES,
     *("disk_space", "gate", "gate.probes", "gate.requests", "backup"),
     *("backup.archive", "backup.archive_writer", "backup.clock", "backup.console", "backup.copies", "backup.database"),
-    *("backup.drill", "backup.drill_instance", "backup.extraction", "backup.metrics", "backup.restore"),
-    *("backup.retention", "backup.safe_open", "backup.service", "backup.settings", "backup.snapshot", "backup.store"),
-    *("backup.swap", "backup.verification"),
+    *("backup.drill", "backup.drill_instance", "backup.extraction", "backup.live_state", "backup.metrics"),
+    *("backup.restore", "backup.retention", "backup.safe_open", "backup.service", "backup.settings"),
+    *("backup.snapshot", "backup.source", "backup.store", "backup.swap", "backup.verification"),
 )
 """What the installed command consists of, by module name; its digest covers every file."""
 
@@ -54,7 +54,9 @@ def _create(host: Host, settings: BackupSettings, _: argparse.Namespace) -> str:
             keep=KeepRules(**settings.get("keep", {})),
             scratch=Path(scratch),
             host_name=settings.get("name"),
+            databases=settings.get("databases", []),
         )
+    require_sound_source(host, result)
     newest = result.backup.id if result.backup else ""
     removed = f"; removed: {', '.join(result.removed)}" if result.removed else ""
     return f"{newest} written{removed}." if result.written else f"Nothing changed since {newest}{removed}."
@@ -84,8 +86,9 @@ def _list(host: Host, _: BackupSettings, options: argparse.Namespace) -> str:
 
 
 def _describe_knowledge(backup: Mapping[str, Any]) -> str:
-    """What is known of a backup: its damage, or when it was last verified."""
-    return f"damaged: {backup['damaged']}" if backup["damaged"] else backup["verified"] or "not verified"
+    """What is known of a backup: its damage, when it was last verified, and whether it was made of damaged data."""
+    known = f"damaged: {backup['damaged']}" if backup["damaged"] else backup["verified"] or "not verified"
+    return f"{known}, made of damaged data: {backup['source_damage']}" if backup["source_damage"] else known
 
 
 def _push(host: Host, settings: BackupSettings, _: argparse.Namespace) -> str:

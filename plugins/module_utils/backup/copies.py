@@ -93,7 +93,7 @@ class CopyTarget:
 
 
 def push_copies(host: Host, target: CopyTarget, host_name: str, clock: Clock = utc_now) -> list[str]:
-    """Copy the newest whole backup of each scope that is not there yet; the ids of those that were copied.
+    """Copy the newest good backup of each scope that is not there yet; the ids of those that were copied.
 
     Args:
         host_name: this host's name.
@@ -103,9 +103,7 @@ def push_copies(host: Host, target: CopyTarget, host_name: str, clock: Clock = u
     """
     # what this host wrote when it had another name lies under that name
     newest = {
-        backup.scope: backup
-        for backup in list_backups(host)
-        if backup.damaged is None and backup.host in (host_name, None)
+        backup.scope: backup for backup in list_backups(host) if backup.is_good and backup.host in (host_name, None)
     }
     stored = _list_remote_names(target, host, host_name)
     pushed = []

@@ -28,12 +28,13 @@ from ..host.config import Host
 from ..host.failures import to_failure
 from ..host.state import read_activation, staged_releases
 from ..host.systemd import Systemd
-from .archive import ArchiveManifest, DamagedError
+from .archive import ArchiveManifest, DamagedError, describe_damage
 from .clock import Clock, timestamp, utc_now
+from .database import DamagedDatabaseError, require_sound_database
 from .drill_instance import UNCHANGED, CountCheck, DrillChecks, DrillInstance
 from .extraction import unpack_archive
 from .restore import allowed_owners, require_restorable, restore_need
-from .store import Backup, find_backup, lock_backups
+from .store import Backup, find_backup, lock_backups, update_record
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ def run_drill(
         check_mode: verify the backup and report which release would be started; nothing is extracted or recorded.
 
     Raises:
-        MobiusError: backup_missing, backup_damaged, disk_full; drill_failed or instance_not_ready, when the release
-            does not run on it or does not answer from it. All are recorded, but a missing backup.
+        MobiusError: backup_missing, backup_damaged, source_damaged, disk_full; drill_failed or instance_not_ready, when
+            the release does not run on it or does not answer from it. All are recorded, but a missing backup.
     """
     instance = DrillInstance(host, systemd or Systemd())
     begun = time.monotonic()
@@ -87,7 +88,7 @@ def run_drill(
             if check_mode:
                 return DrillResult(backup, release)
             with _restored_aside(host, backup, manifest) as (folder, files):
-                counted = _count_rows(folder, checks.count)
+                counted = _count_rows(host, backup, folder, checks.count)
                 if release is not None:
                     with instance.running(release, folder, checks.environment) as aside:
                         instance.require_answers(aside, release, checks, counted)
@@ -202,16 +203,22 @@ def _restored_aside(host: Host, backup: Backup, manifest: ArchiveManifest) -> It
         shutil.rmtree(folder)
 
 
-def _count_rows(folder: Path, count: CountCheck | None) -> int | None:
-    """The number that the restored database holds; None when none is compared."""
+def _count_rows(host: Host, backup: Backup, folder: Path, count: CountCheck | None) -> int | None:
+    """The number that the restored database holds; None when none is compared. A backup of a damaged one is marked."""
     if count is None:
         return None
     database = folder / "data/state" / count.database
     if not database.is_file():
         return 0
     try:
+        require_sound_database(database)
         with contextlib.closing(sqlite3.connect(f"{database.as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
             return int(connection.execute(count.query).fetchone()[0])
+    except DamagedDatabaseError as error:
+        damage = describe_damage({f"state/{count.database}": str(error)})
+        update_record(host, backup.id, {"source_damage": damage})
+        reason = f"The backup {backup.id} was made of damaged data, so it is not the latest: {damage}. {UNCHANGED}"
+        raise MobiusError("source_damaged", reason) from error
     except (sqlite3.Error, TypeError, ValueError) as error:
         reason = f"The query on the restored database {count.database} failed: {error}. {UNCHANGED}"
         raise MobiusError("backup_damaged", reason) from error

@@ -23,10 +23,11 @@ from .store import SCOPES, list_backups
 
 _HELP = {
     "mobius_backup_count": "Backups in the backup folder.",
-    "mobius_backup_damaged": "Backups that were not what was written when they were last read.",
-    "mobius_backup_created_timestamp_seconds": "When the newest whole backup was begun.",
-    "mobius_backup_verified_timestamp_seconds": "When the newest whole backup was last verified; 0: never.",
-    "mobius_backup_bytes": "Size of the newest whole backup.",
+    "mobius_backup_damaged": "Backups that are known not to be what was written.",
+    "mobius_backup_source_damaged": "Backups that were made of damaged data.",
+    "mobius_backup_created_timestamp_seconds": "When the newest good backup was begun.",
+    "mobius_backup_verified_timestamp_seconds": "When the newest good backup was last verified; 0: never.",
+    "mobius_backup_bytes": "Size of the newest good backup.",
     "mobius_backup_drill_timestamp_seconds": "When the last drill ended; 0: never.",
     "mobius_backup_drill_success_timestamp_seconds": "When the last successful drill ended; 0: never.",
     "mobius_backup_copied_timestamp_seconds": "When this copy target last held the newest backups; 0: never.",
@@ -39,14 +40,15 @@ def metrics_text(host: Host, target_names: Sequence[str] = ()) -> str:
     values: dict[str, dict[str, float]] = {name: {} for name in _HELP}
     for scope in SCOPES:
         of_scope = [backup for backup in backups if backup.scope == scope]
-        whole = [backup for backup in of_scope if backup.damaged is None]
+        good = [backup for backup in of_scope if backup.is_good]
         labels = f'service="{host.service}",scope="{scope}"'
         values["mobius_backup_count"][labels] = len(of_scope)
-        values["mobius_backup_damaged"][labels] = len(of_scope) - len(whole)
-        if whole:
-            values["mobius_backup_created_timestamp_seconds"][labels] = whole[-1].begun.timestamp()
-            values["mobius_backup_verified_timestamp_seconds"][labels] = _to_seconds(whole[-1].verified)
-            values["mobius_backup_bytes"][labels] = whole[-1].bytes
+        values["mobius_backup_damaged"][labels] = sum(backup.damaged is not None for backup in of_scope)
+        values["mobius_backup_source_damaged"][labels] = sum(backup.source_damage is not None for backup in of_scope)
+        if good:
+            values["mobius_backup_created_timestamp_seconds"][labels] = good[-1].begun.timestamp()
+            values["mobius_backup_verified_timestamp_seconds"][labels] = _to_seconds(good[-1].verified)
+            values["mobius_backup_bytes"][labels] = good[-1].bytes
     label, drills, copied = f'service="{host.service}"', drill.read_records(host), copies.read_copy_times(host)
     values["mobius_backup_drill_timestamp_seconds"][label] = _to_seconds(drills.get("last", {}).get("at"))
     values["mobius_backup_drill_success_timestamp_seconds"][label] = _to_seconds(drills.get("success", {}).get("at"))

@@ -8,19 +8,19 @@ backup of scope `state` the library stays, too, once it is verified to hold ever
 
 The restored folders are exchanged with the live ones (`swap.py`) while no instance runs. A release that does not start
 on the restored state gets the state from before again.
+
+A live state that no backup can hold as it is, because it is damaged or a backup of it fails, is kept aside whole: the
+folders themselves stay beside the restored ones under another name, with every byte, link and journal.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pwd
-import shutil
-import sqlite3
-import stat
-import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .. import durable
@@ -28,22 +28,24 @@ from ..disk_space import SpaceNeed, require_space
 from ..errors import MobiusError
 from ..host.config import Host
 from ..host.executor import Executor
+from ..host.failures import to_failure
 from ..host.state import read_activation
 from ..host.transitions.upkeep import plan_boot
-from .archive import ArchiveEntry, ArchiveManifest, DamagedError, file_sha256, printable, read_entries
-from .clock import Clock, utc_now
+from .archive import ArchiveEntry, ArchiveManifest, DamagedError, printable
+from .clock import Clock, timestamp, utc_now
 from .extraction import OwnerOf, unpack_archive
+from .live_state import UNCHANGED, WriteCounter, examine_live_state
 from .retention import KeepRules
-from .safe_open import NoFileError
 from .service import create_backup
-from .snapshot import file_stamp, find_differences
 from .store import Backup, find_backup, lock_backups
 from .swap import FolderSwap, finish_killed_swap
 from .verification import read_whole
 
-UNCHANGED = "Nothing was changed."
 _DISK_BYTES_PER_FILE = 4096  # that a file may take beside its content
 _RESERVE_BYTES = 16 << 20
+_NOT_SAVED_OUTCOMES = ("disk_full", "environment_failed", "state_damaged", "backup_damaged")
+"""How a backup of the present state may fail so that the state is kept aside instead."""
+
 _KEEP_ALL = KeepRules(count=1_000_000)
 _UNAVAILABLE_TIMEOUT_SECONDS = 10.0  # until it answers
 
@@ -52,55 +54,28 @@ _UNAVAILABLE_TIMEOUT_SECONDS = 10.0  # until it answers
 class RestoreResult:
     """What a restore did, or in check mode would do.
 
-    `differences`: what on the host differs from the backup, at most 20 names; `lost`: how many writes are later than
-    the backup, None when they were not counted; `saved`: the id of the full backup that holds the state from before,
-    `saved_state` that of the one with what was written while that was made. Both are None when they are only predicted,
-    the second also on a host on which no instance ran. `renamed_owners`: how many files and folders belonged to neither
-    root nor the service's user, and are root's now.
+    `differences`: what on the host differs from the backup, at most 20 names; `damage`: what of it is damaged; `lost`:
+    how many writes are later than the backup, None when they were not counted, or cannot be for the reason
+    `lost_unknown`. `saved`: the id of the full backup that holds the state from before, `saved_state` that of the one
+    with what was written while that was made. Both are None when they are only predicted, the second also on a host on
+    which no instance ran, and both when the state from before is in the folders `kept_aside`. `renamed_owners`: how
+    many files and folders belonged to neither root nor the service's user, and are root's now.
     """
 
     backup: Backup
     differences: tuple[str, ...]
+    damage: tuple[str, ...] = ()
     lost: int | None = None
+    lost_unknown: str | None = None
     saved: str | None = None
     saved_state: str | None = None
+    kept_aside: tuple[str, ...] = ()
     renamed_owners: int = 0
 
     @property
     def changed(self) -> bool:
         """Whether the host changed, or would change."""
         return bool(self.differences)
-
-
-@dataclass(frozen=True)
-class WriteCounter:
-    """How later writes are counted.
-
-    Attributes:
-        database: path of an SQLite database below the state folder; a missing one holds none.
-        query: gives one row with one number, and may use `:since`, RFC 3339 in UTC.
-    """
-
-    database: str
-    query: str
-
-    def count_since(self, host: Host, since: str) -> int:
-        """How many writes there are at `since` or later.
-
-        Raises:
-            MobiusError: invalid_input, when the query fails or gives no number.
-        """
-        path = host.state_dir / self.database
-        if not path.exists():
-            return 0
-        try:
-            with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=30)) as database:
-                row = database.execute(self.query, {"since": since}).fetchone()
-        except sqlite3.Error as error:
-            raise MobiusError("invalid_input", f"The writes in {path} cannot be counted: {error}.") from error
-        if row is None or len(row) != 1 or not isinstance(row[0], int):
-            raise MobiusError("invalid_input", f"Counting the writes in {path} gave no number.")
-        return row[0]
 
 
 def restore_backup(
@@ -110,7 +85,9 @@ def restore_backup(
     host_name: str | None = None,
     of_host: str | None = None,
     scratch: Path,
+    databases: Collection[str] = (),
     writes: WriteCounter | None = None,
+    accept_damage: bool = False,
     run: str | None = None,
     check_mode: bool = False,
     clock: Clock = utc_now,
@@ -118,60 +95,133 @@ def restore_backup(
     """Restore a backup; nothing is done when the host already is as the backup says.
 
     The present state is saved while the service goes on, and what it wrote meanwhile once it has stopped; from then to
-    its start clients get 503.
+    its start clients get 503. One that no backup can hold as it is, is kept aside instead.
 
     Args:
-        backup_id: an id, or `latest` for the newest full backup.
+        backup_id: an id, or `latest` for the newest good full backup.
         host_name: this host's name; the kernel's when left out.
         of_host: the name of the host whose backup it may be, when that is another.
         scratch: a folder for copies of databases in check mode.
+        databases: paths below the state folder of what must be sound databases.
         writes: how those are counted that would be lost.
+        accept_damage: restore although the lost writes cannot be counted.
 
     Raises:
-        MobiusError: backup_missing; backup_damaged or invalid_input when it is refused; disk_full; fenced while a
-            promotion is pending; instance_failed and the like when the release did not start on it: the host is as it
-            was before then. In none of these cases anything was lost.
+        MobiusError: locked while another restore is at work; backup_missing; backup_damaged or invalid_input when it is
+            refused; disk_full; fenced while a promotion is pending; instance_failed and the like when the release did
+            not start on it: the host is as it was before then. In none of these cases anything was lost.
     """
     host = executor.host
-    if not check_mode:
+    with _one_restore(host, run, check_mode, clock):
+        if not check_mode:
+            with lock_backups(host, check_mode=False):
+                finish_killed_swap(host)
+        this_host = host_name or os.uname().nodename
+        backup = find_backup(host, backup_id, of_host if of_host and of_host != this_host else None)
+        manifest = require_restorable(host, backup, of_host or this_host, record=not check_mode, clock=clock)
+        if executor.observe().open_promotion:
+            raise MobiusError("fenced", f"A promotion is pending on this host, so nothing is restored. {UNCHANGED}")
+        live = examine_live_state(host, backup, manifest, scratch=scratch, databases=databases, writes=writes)
+        require_space(restore_need(host, manifest))
+        result = RestoreResult(backup, live.differences, live.damage, live.lost, live.lost_unknown)
+        if not live.differences or check_mode:
+            return result
+        if live.lost_unknown and not accept_damage:
+            raise MobiusError(
+                "invalid_input",
+                f"How many writes the restore would lose cannot be counted: {live.lost_unknown}. {UNCHANGED}",
+                do_next="Give --yes (or -e mobius_accept_loss=true) to restore it; the present state is kept aside.",
+            )
+        saving = _Saving(host, scratch, databases, host_name, run, clock, live.must_be_kept_aside)
+        saved = saving.save("full", locks_held=False)
         with lock_backups(host, check_mode=False):
-            finish_killed_swap(host)
-    this_host = host_name or os.uname().nodename
-    backup = find_backup(host, backup_id, of_host if of_host and of_host != this_host else None)
-    manifest = require_restorable(host, backup, of_host or this_host, record=not check_mode, clock=clock)
-    _require_exchangeable(host)
-    if executor.observe().open_promotion:
-        raise MobiusError("fenced", f"A promotion is pending on this host, so nothing is restored. {UNCHANGED}")
-    if backup.scope == "state":
-        _require_pictures(host, backup, manifest)
-    require_space(restore_need(host, manifest))
-    differences = _find_differences(host, backup, manifest, scratch)
-    lost = writes.count_since(host, manifest.head["created"]) if writes else None
-    if not differences or check_mode:
-        return RestoreResult(backup, tuple(differences), lost)
+            swap = FolderSwap(host)
+            try:
+                renamed = _extract_beside(swap, backup, manifest)
+                saved_state = _publish(executor, swap, backup.scope, saving)
+            finally:
+                swap.remove_folders()
+        return replace(
+            result,
+            saved=None if saving.keeps_aside else saved,
+            saved_state=saved_state,
+            kept_aside=tuple(str(path) for path in swap.kept_aside),
+            renamed_owners=renamed,
+        )
 
-    def save(scope: str, locks_held: bool) -> str | None:
-        saved = create_backup(
-            host,
-            scope=scope,
-            keep=_KEEP_ALL,
-            scratch=scratch,
-            host_name=host_name,
-            run=run,
-            locks_held=locks_held,
-            clock=clock,
-        ).backup
-        return saved.id if saved else None
 
-    saved = save("full", locks_held=False)
-    with lock_backups(host, check_mode=False):
-        swap = FolderSwap(host)
+@dataclass
+class _Saving:
+    """How the present state is saved: as backups, or aside (`keeps_aside`) when no backup can hold it as it is."""
+
+    host: Host
+    scratch: Path
+    databases: Collection[str]
+    host_name: str | None
+    run: str | None
+    clock: Clock
+    keeps_aside: bool
+
+    def save(self, scope: str, *, locks_held: bool) -> str | None:
+        """Save it as a backup of this scope; its id, or None when it is to be kept aside."""
+        if self.keeps_aside:
+            return None
         try:
-            renamed = _extract_beside(swap, backup, manifest)
-            saved_state = _publish(executor, swap, backup.scope, lambda: save("state", locks_held=True))
-        finally:
-            swap.remove_folders()
-    return RestoreResult(backup, tuple(differences), lost, saved, saved_state, renamed)
+            saved = create_backup(
+                self.host,
+                scope=scope,
+                keep=_KEEP_ALL,
+                scratch=self.scratch,
+                host_name=self.host_name,
+                run=self.run,
+                locks_held=locks_held,
+                databases=self.databases,
+                clock=self.clock,
+            )
+        except (MobiusError, OSError) as error:
+            if to_failure(error).outcome not in _NOT_SAVED_OUTCOMES:
+                raise
+            self.keeps_aside = True
+            return None
+        self.keeps_aside = saved.source_damage is not None or saved.backup is None
+        return saved.backup.id if saved.backup else None
+
+
+@contextlib.contextmanager
+def _one_restore(host: Host, run: str | None, check_mode: bool, clock: Clock) -> Iterator[None]:
+    """One restore at a time; a second one does not wait, since it would restore over what the first one restores.
+
+    Raises:
+        MobiusError: locked, with who is at work since when; not_provisioned, when the backup folder is missing.
+    """
+    path = host.backup_dir / f".{host.service}-restore.lock"
+    if check_mode and not path.exists():
+        yield
+        return
+    if not host.backup_dir.is_dir():
+        raise MobiusError("not_provisioned", f"The backup folder {host.backup_dir} is missing.")
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(durable.locked(path, timeout=0))
+        except TimeoutError:
+            raise MobiusError(
+                "locked",
+                f"Another restore of {host.service} is at work on this host{_describe_holder(path)}. {UNCHANGED}",
+                do_next="Wait until it has ended, and compare what was restored; then run again if it is still needed.",
+            ) from None
+        if not check_mode:
+            path.write_text(json.dumps({"run": run, "since": timestamp(clock())}))
+        yield
+
+
+def _describe_holder(path: Path) -> str:
+    """Since when the holder of a lock has it, and for which run, as far as it has written that."""
+    try:
+        holder = json.loads(path.read_bytes())
+        run = f" (run {holder['run']})" if holder["run"] else ""
+        return f" since {holder['since']}{run}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def require_restorable(
@@ -236,64 +286,6 @@ def allowed_owners(host: Host) -> tuple[OwnerOf, list[str]]:
     return owner_of, renamed
 
 
-# --- What is refused before anything is changed -----------------------------------------------------------------------
-
-
-def _require_exchangeable(host: Host) -> None:
-    for top in (host.state_dir, host.config_dir):
-        if not top.is_dir():
-            raise MobiusError("not_provisioned", f"The folder {top} is missing.")
-        folders = [top, *(entry for entry in top.iterdir() if entry.is_dir())]
-        if fixed := [folder for folder in folders if folder.is_symlink() or os.path.ismount(folder)]:
-            raise MobiusError(
-                "environment_failed",
-                f"{fixed[0]} is a link or a mounted file system, so it cannot be exchanged in one step. {UNCHANGED}",
-                do_next="Restore by hand, as docs/backup.md says.",
-            )
-        for other in (host.backup_dir, host.log_dir, host.root, host.run_dir):
-            if other.is_relative_to(top):
-                raise MobiusError(
-                    "environment_failed", f"{other} lies in {top}, which would be exchanged with it. {UNCHANGED}"
-                )
-
-
-def _require_pictures(host: Host, backup: Backup, manifest: ArchiveManifest) -> None:
-    """The library stays, so it has to hold every picture that the index of the backup was made from."""
-    wrong = []
-    with open(backup.path, "rb") as stream:
-        for entry in read_entries(stream, manifest):
-            if entry.stored or entry.folder:
-                continue
-            path = host.state_dir.joinpath(*entry.parts[1:])
-            try:
-                status = path.lstat()
-                same_size = stat.S_ISREG(status.st_mode) and status.st_size == entry.size
-                if not same_size or (file_stamp(status) != entry.stamp and file_sha256(path) != entry.sha256):
-                    wrong.append(entry.path)
-            except (OSError, NoFileError):  # missing, unreadable, or no file
-                wrong.append(entry.path)
-    if wrong:
-        raise MobiusError(
-            "invalid_input",
-            f"The backup {backup.id} holds no pictures, and {len(wrong)} of those that it names are missing from the "
-            f"library or differ, {printable(wrong[0])} first. {UNCHANGED}",
-            do_next="Restore a full backup instead.",
-        )
-
-
-def _find_differences(host: Host, backup: Backup, manifest: ArchiveManifest, scratch: Path) -> list[str]:
-    folder = Path(tempfile.mkdtemp(prefix=f"{durable.TEMPORARY_PREFIX}{host.service}-", dir=scratch))
-    unchanged = {"activation.json", f"state/{host.journal_path.relative_to(host.state_dir)}"}
-
-    def counts(entry: ArchiveEntry) -> bool:
-        return entry.path not in unchanged and not (entry.is_in_library and backup.scope == "state")
-
-    try:
-        return find_differences(host, backup, manifest, folder, counts)
-    finally:
-        shutil.rmtree(folder)
-
-
 # --- Extract and publish ----------------------------------------------------------------------------------------------
 
 
@@ -314,8 +306,8 @@ def _extract_beside(swap: FolderSwap, backup: Backup, manifest: ArchiveManifest)
     return len(renamed)
 
 
-def _publish(executor: Executor, swap: FolderSwap, scope: str, save: Callable[[], str | None]) -> str | None:
-    """Stop all instances, save what they wrote last, exchange the folders, start again; what `save` gave.
+def _publish(executor: Executor, swap: FolderSwap, scope: str, saving: _Saving) -> str | None:
+    """Stop all instances, save what they wrote last, exchange the folders, start again; the id of what was saved.
 
     The folders are exchanged back when the release does not start. All of it under the host's lock: as long as that is
     held, clients get 503, and when a kill releases it, systemd starts what the activation record names.
@@ -326,9 +318,9 @@ def _publish(executor: Executor, swap: FolderSwap, scope: str, save: Callable[[]
         _stop_instances(executor, running)
         try:
             if running:
-                saved = save()
+                saved = saving.save("state", locks_held=True)
             swap.copy_what_stays(scope)
-            swap.exchange()
+            swap.exchange(aside=timestamp(saving.clock()) if saving.keeps_aside else None)
         except BaseException:
             _start_instances(executor, running)
             raise
@@ -340,7 +332,8 @@ def _publish(executor: Executor, swap: FolderSwap, scope: str, save: Callable[[]
             _start_instances(executor, running)
             reason = f"{error.reason} This happened on the restored state; the state from before is live again."
             raise MobiusError(error.outcome, reason) from error
-    return saved
+        swap.keep_aside()
+    return None if saving.keeps_aside else saved
 
 
 def _stop_instances(executor: Executor, releases: list[str]) -> None:

@@ -42,26 +42,26 @@ def surplus_backups(
     """What rotation removes of the backups of one scope, oldest first.
 
     Args:
-        backups: oldest first; the last one is whole.
+        backups: oldest first; the last good one is whole.
         required: ids that are kept whatever the rules say.
     """
     # a damaged one is left for inspection, and does not count among those that are kept
-    counted = [backup for backup in backups if backup.damaged is None]
-    kept = {backup.id for backup in counted[-keep.count :]} | set(required)
+    counted = [backup for backup in backups if backup.is_good]
+    # one of damaged data stays only to be examined, beside the good ones and never instead of one
+    marked = [backup for backup in backups if backup.damaged is None and backup.source_damage is not None]
+    kept = {backup.id for backup in (*counted[-keep.count :], *marked[-keep.count :])} | set(required)
     if keep.age_days:
         kept |= {backup.id for backup in counted if now - backup.begun <= timedelta(days=keep.age_days)}
     for number, period in ((keep.days, "%Y-%m-%d"), (keep.weeks, "%G-%V"), (keep.months, "%Y-%m")):
         last = {backup.begun.strftime(period): backup.id for backup in counted}
         kept |= set(list(last.values())[len(last) - min(number, len(last)) :])
-    return [backup for backup in counted if backup.id not in kept]
+    return [backup for backup in backups if backup.damaged is None and backup.id not in kept]
 
 
 def required_backups(host: Host, backups: Sequence[Backup]) -> set[str]:
-    """The ids of the newest backup made under each kept release, and of all that belong to a run that has not ended."""
+    """The ids of the newest good backup under each kept release, and of all that belong to a run that has not ended."""
     releases = set(staged_releases(host))
-    required = {
-        backup.release: backup.id for backup in backups if backup.release in releases and backup.damaged is None
-    }
+    required = {backup.release: backup.id for backup in backups if backup.release in releases and backup.is_good}
     pending = read_pending(host)
     run = pending.run if pending else None
     return set(required.values()) | {backup.id for backup in backups if run and backup.run == run}

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 from pathlib import Path
 from typing import BinaryIO
+
+MEDIUM_ERRNOS = (errno.EIO, errno.EBADMSG, errno.ENODATA, getattr(errno, "EUCLEAN", errno.EIO))
+"""Of a disk that cannot give what was written to it, or of a file system whose checksums say so."""
 
 _KINDS = {
     stat.S_IFLNK: "a link",
@@ -53,6 +57,16 @@ def open_file(name: str | Path, folder: int | None = None) -> BinaryIO:
         os.close(descriptor)
         raise NoFileError(str(name))
     return os.fdopen(descriptor, "rb")
+
+
+def copy_file(name: str, folder: int, copy: Path) -> None:
+    """Copy a regular file in a folder, byte by byte.
+
+    Raises:
+        NoFileError: it is no regular file.
+    """
+    with open_file(name, folder) as stream, open(copy, "wb") as target:
+        shutil.copyfileobj(stream, target)
 
 
 def _open_without_link(name: str, flags: int, folder: int | None) -> int:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,11 @@ from .. import durable
 from ..disk_space import SpaceNeed, require_space
 from ..errors import MobiusError
 from ..host.config import Host
-from .archive import ArchiveEntry, ArchiveManifest, DamagedError, file_sha256, printable
+from .archive import ArchiveEntry, ArchiveManifest, DamagedError, describe_damage, file_sha256, printable
 from .archive_writer import FileShrankError, write_archive
 from .clock import Clock, timestamp, utc_now
 from .retention import KeepRules, required_backups, surplus_backups
-from .snapshot import HostSnapshot, archive_entries
+from .snapshot import MISSING, HostSnapshot, archive_entries
 from .store import (
     SCOPES,
     Backup,
@@ -40,7 +40,9 @@ from .store import (
     update_record,
     write_digest,
 )
-from .verification import verify_newest
+from .verification import UNDAMAGED, verify_newest
+
+_DAMAGE_MAX = 20  # that a manifest names
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ class BackupResult:
 
     `backup` is the newest one afterwards (None when it is only predicted), `differences` name what changed since the
     one before, `removed` are the ids that rotation removes, `leftovers` the names of what killed runs left, `skipped`
-    what is neither a file nor a folder, `damaged` the id of a newest backup that no longer is what was written.
+    what is neither a file nor a folder, `damaged` the id of a newest backup that no longer is what was written,
+    `source_damage` what of the host's data is damaged: then `backup` holds it as it is, and is marked.
     """
 
     written: bool
@@ -61,6 +64,7 @@ class BackupResult:
     differences: tuple[str, ...]
     skipped: tuple[str, ...]
     damaged: str | None
+    source_damage: str | None
     files: int
     size: int
 
@@ -80,6 +84,7 @@ def create_backup(
     run: str | None = None,
     check_mode: bool = False,
     locks_held: bool = False,
+    databases: Collection[str] = (),
     clock: Clock = utc_now,
 ) -> BackupResult:
     """Write a verified backup unless nothing changed since the newest whole one of this scope, then rotate.
@@ -91,10 +96,12 @@ def create_backup(
         host_name: this host's name, which a restore compares; the kernel's when left out.
         check_mode: change nothing, and report exactly what would change.
         locks_held: the caller holds `lock_backups` and the host's lock already.
+        databases: paths below the state folder of what must be sound SQLite databases. What is damaged is saved as it
+            is; the backup is marked then, and nothing good is removed.
 
     Raises:
-        MobiusError: disk_full, when there is not enough space (nothing was written then); environment_failed;
-            state_damaged for a database that cannot be read; timeout when another backup goes on for too long.
+        MobiusError: disk_full, when there is not enough space (nothing was written then); environment_failed; timeout
+            when another backup goes on for too long.
     """
     now = clock().astimezone(UTC)
     with contextlib.nullcontext() if locks_held else lock_backups(host, check_mode):
@@ -105,17 +112,24 @@ def create_backup(
         of_scope = [backup for backup in before if backup.scope == scope]
         with temporary_folder(host, scratch, check_mode) as folder:
             newest, manifest, damaged = verify_newest(host, of_scope, check_mode, clock)
-            snapshot = HostSnapshot.of(host, scope, folder, clock=clock, locks_held=locks_held)
+            snapshot = HostSnapshot.of(host, scope, folder, clock=clock, locks_held=locks_held, databases=databases)
             survey = snapshot.survey(_entries_of(newest, manifest))
-            following = Backup(next_id(before, scope, now), Path(), 0, None, release=snapshot.confirmed, run=run)
+            _recall_missing(snapshot, manifest)
+            if newest and newest.source_damage and not (snapshot.damage or survey.differences):
+                survey.differences.append("no longer damaged")
             if survey.differences:
                 require_space(SpaceNeed(f"a backup of {host.service}", host.backup_dir, survey.needed_bytes))
-                of_scope.append(following)
+                following = Backup(next_id(before, scope, now), Path(), 0, None, release=snapshot.confirmed, run=run)
                 if not check_mode:
                     head = _manifest_head(host, following, host_name, timestamp(now))
                     newest = _write(host, snapshot, _entries_of(newest, manifest), head, clock)
+                of_scope.append(replace(following, source_damage=describe_damage(snapshot.damage) or None))
+            elif newest and snapshot.damage and not newest.source_damage:
+                newest = _mark(host, newest, describe_damage(snapshot.damage), check_mode)
         required = required_backups(host, of_scope)
         removed = surplus_backups([backup for backup in of_scope if backup.id != damaged], keep, now, required)
+        if snapshot.damage:  # the newest good one was not read now
+            removed = [backup for backup in removed if backup.source_damage]
         if not check_mode:
             remove_backups(host, removed)
         label = f"new {scope} backup of {survey.files} files, {survey.size} bytes"
@@ -130,9 +144,43 @@ def create_backup(
             differences=tuple(survey.differences),
             skipped=tuple(snapshot.skipped),
             damaged=damaged,
+            source_damage=describe_damage(snapshot.damage) or None,
             files=survey.files,
             size=survey.size,
         )
+
+
+def require_sound_source(host: Host, result: BackupResult) -> None:
+    """Fail when what was backed up, or would be, is damaged.
+
+    Raises:
+        MobiusError: source_damaged, with what is damaged and the newest good backup.
+    """
+    if result.source_damage is None:
+        return
+    good = [backup.id for backup in list_backups(host) if backup.scope == "full" and backup.is_good]
+    saved = f"It is kept as it is in {result.backup.id}, which" if result.backup else "The backup would keep it, and"
+    newest = f"the newest good one, {good[-1]}" if good else "nothing, as there is no good full backup"
+    raise MobiusError(
+        "source_damaged",
+        f"What is backed up of {host.service} is damaged: {result.source_damage}. {saved} is marked; `latest` means "
+        f"{newest}.",
+    )
+
+
+def _recall_missing(snapshot: HostSnapshot, manifest: ArchiveManifest | None) -> None:
+    """What was missing when the newest backup was made, and still is, is not in that backup to be missed."""
+    damage = manifest.head.get("damage") if manifest else None
+    for path in snapshot.declared - snapshot.paths_met:
+        if isinstance(damage, dict) and path in damage:
+            snapshot.damage.setdefault(path, MISSING)
+
+
+def _mark(host: Host, backup: Backup, source_damage: str, check_mode: bool) -> Backup:
+    """Mark a backup that was made before it could be known that its source was damaged."""
+    if not check_mode:
+        update_record(host, backup.id, {"source_damage": source_damage})
+    return replace(backup, source_damage=source_damage)
 
 
 @dataclass(frozen=True)
@@ -146,7 +194,8 @@ class PruneResult:
 
 
 def prune_backups(host: Host, *, keep: KeepRules, check_mode: bool = False, clock: Clock = utc_now) -> PruneResult:
-    """Remove what the rules do not keep, of every scope whose newest backup is whole: it is verified first."""
+    """Remove what the rules do not keep, of every scope whose newest backup of sound data is whole: that is verified
+    first."""
     now = clock().astimezone(UTC)
     with lock_backups(host, check_mode):
         leftovers = find_leftovers(host)
@@ -155,7 +204,8 @@ def prune_backups(host: Host, *, keep: KeepRules, check_mode: bool = False, cloc
         damaged: list[str] = []
         for scope in SCOPES:
             of_scope = [backup for backup in before if backup.scope == scope]
-            newest, _, damaged_id = verify_newest(host, of_scope, check_mode, clock)
+            unmarked = [backup for backup in of_scope if backup.source_damage is None]
+            newest, _, damaged_id = verify_newest(host, unmarked, check_mode, clock)
             if damaged_id:
                 damaged.append(damaged_id)
             if newest:
@@ -214,7 +264,9 @@ def _entries_of(newest: Backup | None, manifest: ArchiveManifest | None) -> Iter
     """The entries of the newest whole backup, to compare with."""
     if newest is None or manifest is None:
         return None
-    return archive_entries(newest, manifest)
+    entries = archive_entries(newest, manifest)
+    # of a damaged file, the content that was saved need not be the one that its stamp stands for
+    return (replace(entry, stamp=None) for entry in entries) if newest.source_damage else entries
 
 
 def _manifest_head(host: Host, backup: Backup, host_name: str | None, created: str) -> dict[str, Any]:
@@ -237,7 +289,7 @@ def _write(
     descriptor, temporary = tempfile.mkstemp(prefix=f"{durable.TEMPORARY_PREFIX}{host.service}-", dir=host.backup_dir)
     try:
         with os.fdopen(descriptor, "w+b", buffering=0) as raw:
-            written = write_archive(raw, head, snapshot.sources(old), host.backup_dir)
+            written = write_archive(raw, _with_damage(head, snapshot), snapshot.sources(old), host.backup_dir)
             os.fsync(raw.fileno())
             os.posix_fadvise(raw.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # read it back from the disk, not from memory
         actual = file_sha256(Path(temporary))
@@ -249,7 +301,7 @@ def _write(
                 do_next="Check the disk under the backup folder; the backups there are as they were.",
             )
         verified = timestamp(clock())
-        record = {"verified": verified, "manifest_sha256": written.manifest_sha256, "damaged": None}
+        record = {"verified": verified, "manifest_sha256": written.manifest_sha256, **UNDAMAGED}
         update_record(host, head["id"], record)
         write_digest(final, written.sha256)
         os.rename(temporary, final)
@@ -276,4 +328,10 @@ def _write(
         if not final.exists():
             digest_path(final).unlink(missing_ok=True)
     values = {name: head[name] for name in ("host", "created", "release", "run")}
+    values["source_damage"] = describe_damage(snapshot.damage) or None
     return Backup(head["id"], final, written.bytes, written.sha256, **values, verified=verified)
+
+
+def _with_damage(head: dict[str, Any], snapshot: HostSnapshot) -> Callable[[], dict[str, Any]]:
+    """The manifest's head with the first ones of what is damaged, which is known only once all was read."""
+    return lambda: head | ({"damage": dict(sorted(snapshot.damage.items())[:_DAMAGE_MAX])} if snapshot.damage else {})

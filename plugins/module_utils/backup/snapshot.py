@@ -6,122 +6,40 @@
     config/...         the configuration
     state/...          the state folder: journal, index (through SQLite's backup API), and the library's pictures
 
+What is damaged is saved as it is, with the journals beside a database, and named in `damage`: a database that SQLite
+cannot copy, a declared one that is missing though a backup has it, is no file or fails its integrity check, and a file
+that the disk cannot give.
+
 Scope `full` holds the pictures (`state/library/...`), scope `state` only their digests. A file whose size, times and
 inode are those that the newest backup recorded counts as unchanged without being read.
 """
 
 from __future__ import annotations
 
-import contextlib
-import grp
-import hashlib
-import io
 import json
 import os
-import pwd
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO
 
 from .. import durable
 from ..disk_space import SpaceNeed, require_space
-from ..errors import MobiusError
 from ..host.config import Host
-from .archive import (
-    CHUNK_BYTES,
-    LIBRARY_PATH,
-    MTIME_MAX_SECONDS,
-    OWNER_NAME,
-    ArchiveEntry,
-    ArchiveManifest,
-    printable,
-    read_entries,
-)
+from .archive import DEPTH_MAX_PARTS, LIBRARY_PATH, ArchiveEntry, ArchiveManifest, printable, read_entries
 from .clock import Clock, utc_now
-from .database import SQLITE_COMPANIONS, copy_database, is_sqlite
-from .safe_open import NoFileError, open_file, open_folder
+from .database import SQLITE_COMPANIONS, DamagedDatabaseError, copy_database, is_sqlite, require_sound_database
+from .safe_open import MEDIUM_ERRNOS, NoFileError, copy_file, describe_kind, open_folder
+from .source import Content, ReadFile, SalvagedContent, SourceItem, read_together, to_entry
 from .store import Backup
 
 RESERVE_BYTES = 1 << 20
 """What is kept free beside what an archive or a copy may need."""
 
 _OVERHEAD_BYTES_PER_FILE = 3072  # header, padding and manifest (twice: it is written aside first) need no more
-_HOST_LOCK_TIMEOUT_SECONDS = 30.0  # to wait for a switch that is going on
-_STAMP_MIN_AGE_NS = 2_000_000_000  # from this age on, a file's times show every later change
 _DIFFERENCES_MAX = 20  # that are named
 
-ReadFile = tuple[os.stat_result, bytes]
-
-
-@dataclass(frozen=True)
-class SourceItem:
-    """A file or folder as the walk meets it; its content is `data`, or `copy`, or else the file in its folder."""
-
-    entry: ArchiveEntry
-    folder: int  # descriptor; open until the walk goes on
-    path: Path  # for messages; never opened
-    clock: Clock = utc_now
-    data: bytes | None = None
-    copy: Path | None = None
-
-    def open(self) -> tuple[ArchiveEntry, BinaryIO]:
-        """Its content, and the entry as it is now.
-
-        Raises:
-            FileNotFoundError: it was removed.
-            NoFileError: it is no file any more, or lies behind a link.
-        """
-        if self.data is not None:
-            return self.entry, io.BytesIO(self.data)
-        if self.copy is not None:
-            return self.entry, open(self.copy, "rb")
-        stream = open_file(self.path.name, self.folder)
-        status = os.fstat(stream.fileno())
-        return _to_entry(self.entry.path, status, self.clock, stored=self.entry.stored), stream
-
-    def sha256(self) -> str:
-        """Its digest, computed now."""
-        _, stream = self.open()
-        with stream:
-            digest = hashlib.sha256()
-            while chunk := stream.read(CHUNK_BYTES):
-                digest.update(chunk)
-        return digest.hexdigest()
-
-
-def file_stamp(status: os.stat_result) -> str:
-    """What identifies a version of a file on its host."""
-    return f"{status.st_mtime_ns}.{status.st_ctime_ns}.{status.st_ino}"
-
-
-def _to_entry(
-    path: str, status: os.stat_result, clock: Clock, *, stored: bool = True, size: int | None = None
-) -> ArchiveEntry:
-    """The entry of a file or folder; `size` of a content that is not the file's own."""
-    changed_ns = max(status.st_mtime_ns, status.st_ctime_ns)
-    is_old_enough = changed_ns < clock().timestamp() * 1e9 - _STAMP_MIN_AGE_NS
-    is_folder = stat.S_ISDIR(status.st_mode)
-    return ArchiveEntry(
-        path=path,
-        folder=is_folder,
-        mode=f"{status.st_mode & 0o777:04o}",
-        owner=_account_name(pwd.getpwuid, status.st_uid),
-        group=_account_name(grp.getgrgid, status.st_gid),
-        mtime=min(max(0, int(status.st_mtime)), MTIME_MAX_SECONDS),
-        size=0 if is_folder else status.st_size if size is None else size,
-        stored=stored,
-        stamp=file_stamp(status) if is_old_enough and size is None else None,
-    )
-
-
-def _account_name(look_up: Callable[[int], Sequence[Any]], number: int) -> str:
-    try:
-        name = str(look_up(number)[0])
-    except KeyError:
-        return str(number)
-    return name if OWNER_NAME.fullmatch(name) else str(number)
+MISSING = "it is missing, though a backup has it"
 
 
 @dataclass
@@ -152,8 +70,23 @@ class HostSnapshot:
     sizes_only: bool = False
     """Databases are not copied; `copy_bytes` adds up what their copies may take."""
 
+    declared: frozenset[str] = frozenset()
+    """Paths, as an archive has them, of what must be a sound database where it is."""
+
     copies: dict[str, tuple[Path, os.stat_result]] = field(default_factory=dict)
     copy_bytes: int = 0
+    damage: dict[str, str] = field(default_factory=dict)
+    """By path, as an archive has it, what is wrong there."""
+
+    skipped_kinds: dict[str, str] = field(default_factory=dict)
+    """By path, as an archive has it, what is there instead of a file or a folder."""
+
+    displaced: dict[str, str] = field(default_factory=dict)
+    """Those of them where the backup compared with has a file or a folder."""
+
+    paths_met: set[str] = field(default_factory=set)
+    """The declared paths at which there is something."""
+
     _skipped: set[str] = field(default_factory=set)
 
     @classmethod
@@ -166,19 +99,22 @@ class HostSnapshot:
         clock: Clock = utc_now,
         locks_held: bool = False,
         sizes_only: bool = False,
+        databases: Collection[str] = (),
     ) -> HostSnapshot:
         """Begin a snapshot of a host.
 
         Args:
             scratch: a folder for copies of databases.
+            databases: paths below the state folder of what must be sound databases.
             locks_held: the caller holds the host's lock already.
 
         Raises:
             MobiusError: timeout, when a switch goes on for too long.
         """
-        activation, journal = _read_together(host, locks_held)
+        activation, journal = read_together(host, locks_held)
         confirmed = _confirmed_release(activation[1] if activation else None)
-        return cls(host, scope, scratch, activation, journal, confirmed, clock, sizes_only)
+        declared = frozenset(f"state/{name}" for name in databases)
+        return cls(host, scope, scratch, activation, journal, confirmed, clock, sizes_only, declared)
 
     @property
     def skipped(self) -> list[str]:
@@ -199,12 +135,24 @@ class HostSnapshot:
             if item is not None:
                 survey.files += not item.entry.folder
                 survey.size += item.entry.size if item.entry.stored else 0
+            self._note_change(path, item, before)
             if old is None or len(survey.differences) >= _DIFFERENCES_MAX or _is_unchanged(item, before):
                 continue
             survey.differences.append(printable(path))
         return survey
 
-    def sources(self, old: Iterator[ArchiveEntry] | None) -> Iterator[tuple[ArchiveEntry, BinaryIO | None]]:
+    def _note_change(self, path: str, item: SourceItem | None, before: ArchiveEntry | None) -> None:
+        """What a change of one path means, beyond that it is one."""
+        if item is None and before is not None and path in self.skipped_kinds:
+            self.displaced[path] = f"it is {self.skipped_kinds[path]}"
+        if path not in self.declared or path in self.damage:
+            return
+        if item is None:
+            self.damage[path] = MISSING
+        elif item.entry.folder:
+            self.damage[path] = "it is a folder"
+
+    def sources(self, old: Iterator[ArchiveEntry] | None) -> Iterator[tuple[ArchiveEntry, Content | None]]:
         """What `write_archive` takes. A picture that is left out is read only when the old backup has no digest of it.
 
         Args:
@@ -219,7 +167,8 @@ class HostSnapshot:
                 continue
             try:
                 if entry.stored:
-                    yield item.open()
+                    entry, stream = item.open()
+                    yield entry, SalvagedContent(stream, self._on_unreadable(entry.path))
                 elif before and entry.stamp and entry.stamp == before.stamp:
                     yield replace(entry, sha256=before.sha256), None
                 else:
@@ -227,10 +176,24 @@ class HostSnapshot:
             except FileNotFoundError:
                 continue
             except NoFileError:
-                self._skip(item.path)
+                self._skip(entry.path, item.path, "no file any more")
+            except OSError as error:
+                self._require_medium_error(error)
+                self._on_unreadable(entry.path)(f"it cannot be read ({error.strerror}), and is left out")
 
-    def _skip(self, path: Path) -> None:
+    def _on_unreadable(self, archive_path: str) -> Callable[[str], None]:
+        return lambda reason: self.damage.update({archive_path: reason})
+
+    @staticmethod
+    def _require_medium_error(error: OSError) -> None:
+        if error.errno not in MEDIUM_ERRNOS:
+            raise error
+
+    def _skip(self, archive_path: str, path: Path, kind: str) -> None:
         self._skipped.add(printable(str(path)))
+        self.skipped_kinds[archive_path] = kind
+        if archive_path in self.declared:
+            self.damage[archive_path] = f"it is {kind}"
 
     def walk(self) -> Iterator[SourceItem]:
         """Every file and folder, in the order of an archive."""
@@ -244,12 +207,17 @@ class HostSnapshot:
             descriptor = open_folder(top)
         except FileNotFoundError:
             return
+        except NotADirectoryError:
+            self._skip(name, top, describe_kind(top.stat().st_mode))
+            return
         yield from self._walk_folder(descriptor, descriptor, top, name)
 
     def _walk_folder(self, descriptor: int, parent: int, folder: Path, archive_path: str) -> Iterator[SourceItem]:
         """A folder and all in it; closes the descriptor."""
         try:
             yield self._item(archive_path, os.fstat(descriptor), parent, folder)
+            if archive_path.count("/") >= DEPTH_MAX_PARTS:  # that no archive can hold: there is no end to go to
+                return
             with os.scandir(descriptor) as listed:
                 names = sorted(item.name for item in listed)
             for name in names:
@@ -260,9 +228,8 @@ class HostSnapshot:
 
     def _walk_name(self, folder: int, name: str, path: Path, archive_path: str) -> Iterator[SourceItem]:
         host = self.host
-        if path == host.journal_path:
-            if self.journal:
-                yield self._item_of_data(archive_path, path, self.journal)
+        if path == host.journal_path and self.journal:
+            yield self._item_of_data(archive_path, path, self.journal)
             return
         if path in (host.backup_dir, host.log_dir, host.root, host.run_dir, host.activation_path):
             return
@@ -276,65 +243,85 @@ class HostSnapshot:
                 # root may have put the library on another disk
                 yield from self._walk_folder(open_folder(path), folder, path, archive_path)
             else:
-                self._skip(path)
+                self._skip(archive_path, path, describe_kind(status.st_mode))
         except FileNotFoundError:
             return
         except NoFileError:
-            self._skip(path)
+            self._skip(archive_path, path, "no file any more")
+        except OSError as error:
+            self._require_medium_error(error)
+            self._on_unreadable(archive_path)(f"it cannot be read ({error.strerror}), and is left out")
 
     def _walk_file(
         self, folder: int, name: str, path: Path, archive_path: str, status: os.stat_result
     ) -> Iterator[SourceItem]:
         item = self._item(archive_path, status, folder, path)
+        if archive_path in self.declared:
+            self.paths_met.add(archive_path)
         if archive_path.startswith(f"{LIBRARY_PATH}/"):  # pictures, which nobody writes to
             yield replace(item, entry=replace(item.entry, stored=self.scope == "full"))
             return
+        is_companion = name.endswith(SQLITE_COMPANIONS)
+        is_database = archive_path in self.declared or is_sqlite(name, folder)
         if self.sizes_only:  # what lies in a journal beside a database may come into its copy
-            if name.endswith(SQLITE_COMPANIONS) or is_sqlite(name, folder):
-                self.copy_bytes += status.st_size
+            self.copy_bytes += status.st_size if is_companion or is_database else 0
             yield item
             return
-        if name.endswith(SQLITE_COMPANIONS) and is_sqlite(name.rpartition("-")[0], folder):
-            return
-        if archive_path not in self.copies and is_sqlite(name, folder):
-            require_space(SpaceNeed(f"a copy of {path}", self.scratch, status.st_size + RESERVE_BYTES))
-            copy = self.scratch / str(len(self.copies))
-            copy_database(name, path, folder, copy)
-            self.copies[archive_path] = (copy, status)
+        if is_companion and self._is_beside_database(folder, name, archive_path):
+            if archive_path.rpartition("-")[0] not in self.damage:
+                return  # what it holds is in the copy
+            self._copy_once(folder, name, path, archive_path, status, as_it_is=True)
+        elif is_database:
+            self._copy_once(folder, name, path, archive_path, status)
         if archive_path in self.copies:
             copy, status = self.copies[archive_path]
-            entry = _to_entry(archive_path, status, self.clock, size=copy.stat().st_size)
+            entry = to_entry(archive_path, status, self.clock, size=copy.stat().st_size)
             yield replace(item, entry=entry, copy=copy)
         else:
             yield item
 
+    def _is_beside_database(self, folder: int, name: str, archive_path: str) -> bool:
+        return archive_path.rpartition("-")[0] in self.copies or is_sqlite(name.rpartition("-")[0], folder)
+
+    def _copy_once(
+        self,
+        folder: int,
+        name: str,
+        path: Path,
+        archive_path: str,
+        status: os.stat_result,
+        *,
+        as_it_is: bool = False,
+    ) -> None:
+        """Copy a database, or as it is when it is damaged, so that it does not change until it is saved."""
+        if archive_path in self.copies:
+            return
+        require_space(SpaceNeed(f"a copy of {path}", self.scratch, status.st_size + RESERVE_BYTES))
+        copy = self.scratch / str(len(self.copies))
+        if not as_it_is:
+            try:
+                copy_database(name, path, folder, copy)
+                if archive_path in self.declared:
+                    require_sound_database(copy)
+            except DamagedDatabaseError as error:
+                self.damage[archive_path] = str(error)
+                as_it_is = True
+        if as_it_is:
+            copy_file(name, folder, copy)
+        self.copies[archive_path] = (copy, status)
+
     def _item(self, archive_path: str, status: os.stat_result, folder: int, path: Path) -> SourceItem:
-        return SourceItem(_to_entry(archive_path, status, self.clock), folder, path, self.clock)
+        return SourceItem(to_entry(archive_path, status, self.clock), folder, path, self.clock)
 
     def _item_of_data(self, archive_path: str, path: Path, file: ReadFile) -> SourceItem:
         status, data = file
-        return SourceItem(_to_entry(archive_path, status, self.clock, size=len(data)), -1, path, self.clock, data)
+        return SourceItem(to_entry(archive_path, status, self.clock, size=len(data)), -1, path, self.clock, data)
 
 
 def archive_entries(backup: Backup, manifest: ArchiveManifest) -> Iterator[ArchiveEntry]:
     """The entries of a backup that was verified, to compare with."""
     with open(backup.path, "rb") as stream:
         yield from read_entries(stream, manifest)
-
-
-def find_differences(
-    host: Host, backup: Backup, manifest: ArchiveManifest, scratch: Path, counts: Callable[[ArchiveEntry], bool]
-) -> list[str]:
-    """What on the host differs from a backup that was verified, 20 names at most.
-
-    Args:
-        scratch: a folder for copies of databases.
-        counts: whether an entry is compared.
-    """
-    snapshot = HostSnapshot.of(host, "full", scratch)
-    walk = (item for item in snapshot.walk() if counts(item.entry))
-    old = (entry for entry in archive_entries(backup, manifest) if counts(entry))
-    return snapshot.survey(old, walk).differences
 
 
 def _is_unchanged(item: SourceItem | None, before: ArchiveEntry | None) -> bool:
@@ -348,6 +335,10 @@ def _is_unchanged(item: SourceItem | None, before: ArchiveEntry | None) -> bool:
     try:
         return item.sha256() == before.sha256
     except (FileNotFoundError, NoFileError):
+        return False
+    except OSError as error:
+        if error.errno not in MEDIUM_ERRNOS:
+            raise
         return False
 
 
@@ -367,26 +358,6 @@ def _pair_by_path(
         else:
             yield before.path, item, before
             item, before = next(walk, None), next(old, None) if old else None
-
-
-def _read_together(host: Host, locks_held: bool) -> tuple[ReadFile | None, ReadFile | None]:
-    """Activation record and journal as they belong together: no switch goes on while they are read."""
-    needs_no_lock = locks_held or not host.lock_path.exists()
-    try:
-        with contextlib.nullcontext() if needs_no_lock else durable.locked(host.lock_path, _HOST_LOCK_TIMEOUT_SECONDS):
-            return _read_file(host.activation_path), _read_file(host.journal_path)
-    except TimeoutError as error:
-        raise MobiusError(
-            "timeout", f"A switch of {host.service} held the host's lock for {_HOST_LOCK_TIMEOUT_SECONDS:g} s."
-        ) from error
-
-
-def _read_file(path: Path) -> ReadFile | None:
-    try:
-        with open(path, "rb") as stream:
-            return os.fstat(stream.fileno()), stream.read()
-    except FileNotFoundError:
-        return None
 
 
 def _confirmed_release(activation: bytes | None) -> str | None:

@@ -26,7 +26,7 @@ from typing import Any
 from .. import durable
 from ..errors import MobiusError
 from ..host.config import Host
-from .archive import DamagedError, open_archive, read_manifest
+from .archive import DamagedError, describe_damage, open_archive, read_manifest
 from .safe_open import NoFileError, open_file
 
 SCOPES = ("full", "state")
@@ -47,7 +47,7 @@ class Backup:
 
     `sha256` as its `.sha256` says, None when there is none; size in bytes; `verified`: when it was last read whole and
     was what was written, RFC 3339, None when never; `damaged`: what a read showed to be wrong, until a full read shows
-    otherwise, or what is plain without one.
+    otherwise, or what is plain without one; `source_damage`: what was damaged on the host when it was made.
     """
 
     id: str
@@ -60,6 +60,12 @@ class Backup:
     run: str | None = None
     verified: str | None = None
     damaged: str | None = None
+    source_damage: str | None = None
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it is not known to be damaged, nor to be made of damaged data: what all that needs a backup uses."""
+        return self.damaged is None and self.source_damage is None
 
     @property
     def scope(self) -> str:
@@ -72,7 +78,7 @@ class Backup:
         return datetime.strptime(self.id.partition("-")[0], _ID_TIME_FORMAT).replace(tzinfo=UTC)
 
     def as_dict(self) -> dict[str, Any]:
-        """`{id, scope, host, created, release, bytes, sha256, verified, damaged, path}`."""
+        """`{id, scope, host, created, release, bytes, sha256, verified, damaged, source_damage, path}`."""
         return {
             "id": self.id,
             "scope": self.scope,
@@ -83,6 +89,7 @@ class Backup:
             "sha256": self.sha256,
             "verified": self.verified,
             "damaged": self.damaged,
+            "source_damage": self.source_damage,
             "path": str(self.path),
         }
 
@@ -148,7 +155,7 @@ def list_backups(host: Host, of_host: str | None = None) -> list[Backup]:
 
 
 def find_backup(host: Host, backup_id: str, of_host: str | None = None) -> Backup:
-    """The backup of this id, or the newest full one that is not known to be damaged for `latest`.
+    """The backup of this id, or the newest good full one for `latest`.
 
     Args:
         of_host: search this other host's backups instead: among those that were pulled here, and among this host's own,
@@ -161,14 +168,17 @@ def find_backup(host: Host, backup_id: str, of_host: str | None = None) -> Backu
     if of_host:
         backups = [backup for backup in backups if backup.host == of_host] + list_backups(host, of_host)
         backups.sort(key=lambda backup: backup.id)
+    others = ""
     if backup_id == "latest":
-        matching = [backup for backup in backups if backup.scope == "full" and backup.damaged is None]
+        full = [backup for backup in backups if backup.scope == "full"]
+        matching = [backup for backup in full if backup.is_good]
+        others = f" but for {len(full)} damaged or made of damaged data" if full else ""
     else:
         matching = [backup for backup in backups if backup.id == backup_id]
     if not matching:
         what = "no full backup" if backup_id == "latest" else f"no backup {backup_id}"
         service = f"{of_host}'s {host.service}" if of_host else host.service
-        raise MobiusError("backup_missing", f"There is {what} of {service} in {host.backup_dir}.")
+        raise MobiusError("backup_missing", f"There is {what} of {service} in {host.backup_dir}{others}.")
     return matching[-1]
 
 
@@ -202,7 +212,15 @@ def _read_backup(backup_id: str, path: Path, record: Mapping[str, Any]) -> Backu
         **{field: head.get(field) for field in ("host", "created", "release", "run")},
         verified=None if damaged else record.get("verified"),
         damaged=damaged,
+        source_damage=_source_damage(head) or record.get("source_damage"),
     )
+
+
+def _source_damage(head: Mapping[str, Any]) -> str | None:
+    damage = head.get("damage")
+    if not isinstance(damage, dict):
+        return None
+    return describe_damage({str(path): str(reason) for path, reason in damage.items()}) or None
 
 
 # --- Digests beside the archives --------------------------------------------------------------------------------------

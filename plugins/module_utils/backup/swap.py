@@ -3,7 +3,7 @@
 """Exchanges the live state and configuration folders with restored ones, each in one step.
 
 The new folders are made beside the old ones. `.<service>-restore.json` names them from just before the first exchange
-until the old ones are removed, so the next restore finishes one that was killed between the two.
+until the old ones are removed or kept aside, so the next restore finishes one that was killed between the two.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 
 from .. import durable
 from ..host.config import Host
+from .source import read_file
 
 _RENAME_EXCHANGE = 2  # of renameat2(2)
 _AT_FDCWD = -100
@@ -33,6 +34,8 @@ class FolderSwap:
     host: Host
     folders: list[Path] = field(default_factory=list)
     pairs: list[tuple[Path, Path]] = field(default_factory=list)
+    kept_aside: list[Path] = field(default_factory=list)
+    _aside: list[tuple[Path, Path]] = field(default_factory=list)
 
     def create_folder(self, parent: Path) -> Path:
         """An empty folder that `remove_folders` removes, and the next restore after a kill."""
@@ -47,7 +50,7 @@ class FolderSwap:
         if (folder / "config").is_dir():
             # an exchange needs both on one file system
             config = self.create_folder(host.config_dir.parent) / "config"
-            _copy_tree(folder / "config", config, shutil.copyfile)
+            _copy_tree(folder / "config", config, _copy_file)
             self.pairs.append((host.config_dir, config))
 
     def copy_what_stays(self, scope: str) -> None:
@@ -59,22 +62,36 @@ class FolderSwap:
         new = dict(self.pairs).get(host.state_dir)
         if new is None:
             return
-        if host.journal_path.exists():
+        # one that is no file any more stays where it is kept aside
+        if (file := read_file(host.state_dir, host.journal_path)) is not None:
+            status, content = file
             journal = new / host.journal_path.relative_to(host.state_dir)
-            shutil.copyfile(host.journal_path, journal)
-            _copy_attributes(host.journal_path, journal)
-            with open(journal, "rb") as stream:
+            with open(journal, "wb") as stream:
+                stream.write(content)
+                stream.flush()
                 os.fsync(stream.fileno())
+            _set_attributes(journal, status)
         library = host.state_dir / "library"
         if scope == "state" and library.is_dir():
             shutil.rmtree(new / "library", ignore_errors=True)
             _copy_tree(library, new / "library", lambda source, target: os.link(source, target, follow_symlinks=False))
 
-    def exchange(self) -> None:
-        """Exchange all pairs; when one fails, those before it are exchanged back."""
+    def exchange(self, *, aside: str | None = None) -> None:
+        """Exchange all pairs; when one fails, those before it are exchanged back.
+
+        Args:
+            aside: a time for the names under which `keep_aside` keeps the old folders; None when they are removed.
+        """
         pairs = [[str(live), str(new), new.stat().st_ino] for live, new in self.pairs]
+        if aside is not None:
+            self._aside = [(new, _aside_path(live, aside)) for live, new in self.pairs if os.path.lexists(live)]
         os.sync()
-        intent = {"schema": 1, "pairs": pairs, "folders": [str(folder) for folder in self.folders]}
+        intent = {
+            "schema": 1,
+            "pairs": pairs,
+            "folders": [str(folder) for folder in self.folders],
+            "aside": [[str(old), str(path)] for old, path in self._aside],
+        }
         durable.write_json(_intent_path(self.host), intent, mode=0o600)
         exchanged: list[tuple[Path, Path]] = []
         try:
@@ -91,6 +108,12 @@ class FolderSwap:
         for live, old in reversed(self.pairs):
             _exchange_folders(live, old)
 
+    def keep_aside(self) -> None:
+        """Keep the old folders under names of their own, if `exchange` was given a time for them."""
+        for old, path in self._aside:
+            _rename_folder(old, path)
+            self.kept_aside.append(path)
+
     def remove_folders(self) -> None:
         """Remove what is left beside the live folders: the old ones after an exchange, else the new ones."""
         for folder in self.folders:
@@ -99,7 +122,7 @@ class FolderSwap:
 
 
 def finish_killed_swap(host: Host) -> None:
-    """Finish an exchange that was killed half way, and remove what a killed restore left.
+    """Finish an exchange that was killed half way, keep aside what was to be, and remove what a killed restore left.
 
     The caller holds `lock_backups`.
     """
@@ -107,12 +130,18 @@ def finish_killed_swap(host: Host) -> None:
         intent = json.loads(_intent_path(host).read_bytes())
     except FileNotFoundError:
         intent = {"pairs": [], "folders": []}
-    for live, new, inode in intent["pairs"]:
-        if os.stat(live).st_ino != inode and Path(new).is_dir() and os.stat(new).st_ino == inode:
-            _exchange_folders(Path(live), Path(new))
+    is_live = [os.path.lexists(live) and os.lstat(live).st_ino == inode for live, _, inode in intent["pairs"]]
+    # a service that was started again since works on the old ones: they stay unless one of them has been exchanged
+    if any(is_live):
+        for (live, new, _), done in zip(intent["pairs"], is_live, strict=True):
+            if not done:
+                _exchange_folders(Path(live), Path(new))
+        for old, path in intent.get("aside", []):
+            if os.path.lexists(old) and not os.path.lexists(path):
+                _rename_folder(Path(old), Path(path))
     for parent in {host.state_dir.parent, host.config_dir.parent}:
         for folder in parent.glob(f"{_folder_prefix(host)}*"):
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)
     _intent_path(host).unlink(missing_ok=True)
 
 
@@ -124,8 +153,25 @@ def _intent_path(host: Host) -> Path:
     return host.backup_dir / f".{host.service}-restore.json"
 
 
+def _aside_path(live: Path, time: str) -> Path:
+    """A name beside the live folder that nothing has."""
+    base = f"{live.name}.damaged-{time.replace('-', '').replace(':', '')}"
+    names = (base, *(f"{base}-{number}" for number in range(2, 1000)))
+    return next(path for name in names if not os.path.lexists(path := live.with_name(name)))
+
+
+def _rename_folder(old: Path, path: Path) -> None:
+    os.rename(old, path)
+    durable.fsync_dir(path.parent)
+    durable.fsync_dir(old.parent)
+
+
 def _exchange_folders(one: Path, other: Path) -> None:
-    """Exchange two folders in one step (`renameat2(2)`)."""
+    """Exchange two folders in one step (`renameat2(2)`); a live one that is missing is moved there, or back."""
+    for present, missing in ((one, other), (other, one)):
+        if not os.path.lexists(missing):
+            _rename_folder(present, missing)
+            return
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) != 0:
         number = ctypes.get_errno()
@@ -142,12 +188,15 @@ def _copy_tree(source: Path, target: Path, copy: Callable[[Path, Path], Any]) ->
             _copy_tree(entry, target / entry.name, copy)
         else:
             copy(entry, target / entry.name)
-            _copy_attributes(entry, target / entry.name)
-    _copy_attributes(source, target)
+    _set_attributes(target, source.lstat())
 
 
-def _copy_attributes(source: Path, target: Path) -> None:
-    status = source.lstat()
+def _copy_file(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)
+    _set_attributes(target, source.lstat())
+
+
+def _set_attributes(target: Path, status: os.stat_result) -> None:
     if os.geteuid() == 0:
         os.chown(target, status.st_uid, status.st_gid)
     os.chmod(target, stat.S_IMODE(status.st_mode))

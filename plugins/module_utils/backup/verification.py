@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -29,13 +28,11 @@ from .archive import (
     read_members,
 )
 from .clock import Clock, timestamp, utc_now
+from .safe_open import MEDIUM_ERRNOS
 from .store import NO_DIGEST, Backup, list_backups, read_records, update_record
 
 Part = tuple[int, int]
 """`(k, n)`: the k-th part of n, beginning with 1."""
-
-_MEDIUM_ERRNOS = (errno.EIO, errno.EBADMSG, errno.ENODATA, getattr(errno, "EUCLEAN", errno.EIO))
-"""Of a disk that cannot give what was written to it, or of a file system whose checksums say so."""
 
 
 def verify_backups(
@@ -113,12 +110,13 @@ def read_whole(host: Host, backup: Backup, *, record: bool, clock: Clock = utc_n
     except DamagedError as error:
         raise _recorded_damage(host, backup, error, record, clock) from None
     if record:
-        values = {"verified": timestamp(clock()), "manifest_sha256": digest, **_UNDAMAGED}
+        values = {"verified": timestamp(clock()), "manifest_sha256": digest, **UNDAMAGED}
         _record(host, backup, values)
     return manifest
 
 
-_UNDAMAGED: dict[str, Any] = {"damaged": None, "damaged_at": None}
+UNDAMAGED: dict[str, Any] = {"damaged": None, "damaged_at": None}
+"""What is recorded of a backup that a full read showed to be whole."""
 
 
 def _recorded_damage(host: Host, backup: Backup, error: DamagedError, record: bool, clock: Clock) -> DamagedError:
@@ -222,7 +220,7 @@ def _unreadable_is_damage() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _MEDIUM_ERRNOS:
+        if error.errno in MEDIUM_ERRNOS:
             raise DamagedError(f"it cannot be read: {error.strerror}") from error
         raise
 

@@ -62,7 +62,7 @@ def written(place: Path) -> bytes:
     """An archive as a backup writes it."""
     sources = [(entry, None if entry.folder else io.BytesIO(FILES[entry.path])) for entry in entries()]
     with open(place, "w+b", buffering=0) as raw:
-        write_archive(raw, HEAD, sources, place.parent)
+        write_archive(raw, lambda: HEAD, sources, place.parent)
     return place.read_bytes()
 
 

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,30 @@ def test_a_damaged_backup_fails_verification_with_its_name(run, folder):
     summary = run(HOST.format(folder=folder) + "    - mobius.dhash.backup: {state: verified}\n")
     assert (summary.ending.outcome, summary.ending.code) == ("backup_damaged", 2)
     assert first.results["here1"]["id"] in summary.ending.reason
+
+
+def test_a_damaged_source_ends_the_run_with_its_outcome_in_check_mode_too_and_consent_makes_it_a_warning(run, folder):
+    def back_up(*options: str, check: bool = False):
+        values = ", ".join(("databases: [index.sqlite3]", *options))
+        text = HOST.format(folder=folder) + f"    - mobius.dhash.backup: {{{values}}}\n"
+        return run(text, check=check, watched="mobius.dhash.backup")
+
+    database = folder / "state/index.sqlite3"
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("create table pictures (path text)")
+    assert back_up().ending.outcome == "success"
+    good = next((folder / "backups").glob("*.tar")).name
+    database.write_bytes(bytes(100) + database.read_bytes()[100:])
+    for check in (True, False, False):
+        summary = back_up(check=check)
+        assert (summary.ending.outcome, summary.ending.code) == ("source_damaged", 3), run.lines
+        assert "state/index.sqlite3: file is not a database" in summary.ending.reason
+        assert good.removeprefix("svc-").removesuffix(".tar") in summary.ending.reason
+        assert len(list((folder / "backups").glob("*.tar"))) == (1 if check else 2)
+    summary = back_up("accept_damage: true")
+    assert summary.ending.outcome == "success", run.lines
+    assert summary.results["here1"]["source_damage"] == "state/index.sqlite3: file is not a database"
+    assert any("is damaged" in line for line in run.lines), run.lines
 
 
 def test_what_a_playbook_does_shows_in_the_metrics_and_reading_renews_nothing(run, folder):

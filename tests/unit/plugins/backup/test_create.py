@@ -20,7 +20,7 @@ import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils import durable
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import (
     service,
-    snapshot,
+    source,
 )
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.service import (
     BackupSpace,
@@ -103,13 +103,12 @@ def test_the_index_is_copied_whole_while_a_writer_has_it_open(host):
     reader.close()
 
 
-def test_a_damaged_index_is_refused(host):
+def test_an_index_that_sqlite_cannot_copy_is_saved_as_it_is_and_the_backup_is_marked(host):
     place = host.state_dir / "index" / "library.sqlite"
     place.write_bytes(place.read_bytes()[:20] + bytes(5000))
-    with pytest.raises(MobiusError) as caught:
-        back_up(host)
-    assert caught.value.outcome == "state_damaged"
-    assert names(host) == []
+    result = back_up(host)
+    assert "state/index/library.sqlite" in result.source_damage
+    assert members(result.backup.path)["state/index/library.sqlite"] == place.read_bytes()
 
 
 def test_sha256sum_accepts_what_lies_beside_a_backup(host):
@@ -180,7 +179,7 @@ def test_what_could_not_be_restored_is_refused_before_a_backup_gets_its_name(hos
 
 
 def test_an_owner_whose_name_is_unusual_is_kept_by_number(host, monkeypatch):
-    monkeypatch.setattr(snapshot.pwd, "getpwuid", lambda number: (f"DOMAIN\\user{number}",))
+    monkeypatch.setattr(source.pwd, "getpwuid", lambda number: (f"DOMAIN\\user{number}",))
     result = back_up(host)
     owners = {entry["owner"] for entry in manifest_of(result.backup.path)[1].values()}
     assert owners == {str(os.geteuid())}
@@ -362,8 +361,8 @@ def test_a_file_with_known_size_times_and_inode_is_not_read_again(host, monkeypa
     touch_state(host)
     result = back_up(host, now=later)  # records the stamps
     read = []
-    real = snapshot.SourceItem.sha256
-    monkeypatch.setattr(snapshot.SourceItem, "sha256", lambda item: read.append(item.entry.path) or real(item))
+    real = source.SourceItem.sha256
+    monkeypatch.setattr(source.SourceItem, "sha256", lambda item: read.append(item.entry.path) or real(item))
     assert not back_up(host, now=later).changed
     assert sorted(read) == ["activation.json", "state/index/library.sqlite", "state/journal.jsonl"]
     # the same size and the same time of change, but written again

@@ -27,6 +27,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils.backup.drill import (
     run_drill,
 )
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.drill_instance import DrillChecks
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.store import find_backup
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
 from ansible_collections.mobius.dhash.plugins.module_utils.host.state import Activation, ActivationEntry
@@ -249,6 +250,20 @@ def test_a_damaged_backup_fails_the_drill_before_anything_is_started(host):
         run_drill(host, DrillChecks.parse({}, [], None), systemd=stage)
     assert caught.value.outcome == "backup_damaged"
     assert stage.started == []
+
+
+def test_a_backup_of_a_damaged_database_is_marked_by_the_drill_and_the_one_before_is_the_latest(host):
+    good = back_up(host).backup
+    index = host.state_dir / "index/library.sqlite"
+    index.write_bytes(bytes(100) + index.read_bytes()[100:])
+    bad = back_up(host).backup  # no database was declared, so nothing could be known
+    assert find_backup(host, "latest").id == bad.id
+    with pytest.raises(MobiusError, match="made of damaged data") as caught:
+        drill_with(host, healthy_answers())
+    assert caught.value.outcome == "source_damaged"
+    assert read_records(host)["last"]["outcome"] == "source_damaged"
+    assert find_backup(host, "latest").id == good.id
+    assert drill_with(host, healthy_answers())[0].backup.id == good.id
 
 
 def test_check_mode_names_backup_and_release_and_changes_nothing(host):

@@ -42,6 +42,7 @@ def histories(draw) -> tuple[list[Backup], KeepRules, datetime]:
             None,
             release=draw(st.sampled_from((None, *RELEASES))),
             damaged=draw(st.sampled_from((None, None, None, "a bit"))) if moment is not moments[-1] else None,
+            source_damage=draw(st.sampled_from((None, None, "an index"))) if moment is not moments[-1] else None,
         )
         for moment in moments
     ]
@@ -58,7 +59,10 @@ def test_rotation_keeps_what_each_rule_names_and_removes_all_else(history, data)
     required = data.draw(st.sets(st.sampled_from([item.id for item in backups])))
     removed = surplus_backups(backups, keep, now, required)
     left = [item for item in backups if item not in removed]
-    whole = [item for item in backups if item.damaged is None]
+    whole = [item for item in backups if item.is_good]
+    marked = [item for item in backups if item.damaged is None and item.source_damage]
+    assert marked[-keep.count :] == [item for item in left if item in marked[-keep.count :]]
+    assert len([item for item in left if item in marked and item.id not in required]) <= keep.count
     assert backups[-1] in left
     assert required <= {item.id for item in left}
     assert not [item for item in removed if item.damaged]
@@ -72,7 +76,7 @@ def test_rotation_keeps_what_each_rule_names_and_removes_all_else(history, data)
     bound = len(required) + keep.count + keep.days + keep.weeks + keep.months
     young = [item for item in whole if keep.age_days and now - item.begun <= timedelta(days=keep.age_days)]
     assert {item.id for item in young} <= {item.id for item in left}
-    assert len([item for item in left if item.damaged is None]) <= bound + len(young)
+    assert len([item for item in left if item.is_good]) <= bound + len(young)
     # a rotation that was cut short anywhere, and is done again, ends where the whole one does
     cut = data.draw(st.integers(0, len(removed)))
     remaining = [item for item in backups if item not in removed[:cut]]

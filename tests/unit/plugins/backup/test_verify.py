@@ -113,6 +113,7 @@ def test_a_list_has_host_release_and_when_each_was_last_verified(host):
         "sha256": hashlib.sha256(listed.path.read_bytes()).hexdigest(),
         "verified": listed.verified,
         "damaged": None,
+        "source_damage": None,
         "path": str(listed.path),
     }
     assert listed.verified
