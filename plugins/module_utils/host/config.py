@@ -190,7 +190,7 @@ def corrupt_state(path: Path, problem: str) -> MobiusError:
 def read_state_file(path: Path) -> dict[str, Any] | None:
     """The object in a state file of schema 1; None when there is no such file."""
     try:
-        content = json.loads(_read_regular_file(path))
+        content = json.loads(read_regular_file(path))
     except FileNotFoundError:
         return None
     except PermissionError:
@@ -206,7 +206,7 @@ def read_state_file(path: Path) -> dict[str, Any] | None:
     return content
 
 
-def _read_regular_file(path: Path) -> bytes:
+def read_regular_file(path: Path) -> bytes:
     """The content of a file; a pipe in its place must not make a switch wait."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as stream:

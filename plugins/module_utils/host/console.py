@@ -20,11 +20,14 @@ from . import unavailable
 from .config import CONFIG_DIR, Host, only_service
 from .executor import Executor
 from .failures import to_failure
-from .plan import Actor
-from .state import MonitoringWindow, is_live, read_activation, read_pending, read_window, role_of
+from .journal import read_journal
+from .plan import Actor, HostPlan, Observation
+from .rebuild import read_known_activation, read_known_pending
+from .state import MonitoringWindow, is_live, read_activation, read_window, role_of
 from .status import status, verify
 from .transitions.confirmation import plan_confirmed
 from .transitions.marks import plan_pin
+from .transitions.repair import plan_repair
 from .transitions.rollback import plan_rollback
 from .transitions.upkeep import plan_boot, plan_guard, plan_unwatched
 from .watch import watch_window
@@ -51,6 +54,11 @@ def _print_status(facts: Mapping[str, Any]) -> None:
         print(f"  {item['release']:<32} {item['state']:<9} {item['confirmed'] or '-'}{pinned}{bad}")
 
 
+def _print_warnings(plan: HostPlan) -> None:
+    for warning in plan.warnings:
+        print(f"mobius-host: {warning}", file=sys.stderr)
+
+
 def _status(executor: Executor, options: argparse.Namespace) -> int:
     facts = status(executor.host, executor.observe())
     if options.json:
@@ -63,6 +71,7 @@ def _status(executor: Executor, options: argparse.Namespace) -> int:
 def _rollback(executor: Executor, options: argparse.Namespace) -> int:
     started = time.monotonic()
     plan = executor.run(lambda observed: plan_rollback(observed, options.to, executor.actor))
+    _print_warnings(plan)
     print(f"{executor.host.service}: {plan.note} ({time.monotonic() - started:.2f} s).")
     return 0
 
@@ -93,8 +102,59 @@ def _verify(executor: Executor, options: argparse.Namespace) -> int:
     return 0
 
 
+def _repair(executor: Executor, options: argparse.Namespace) -> int:
+    """Show what a repair does, and do it after a yes; the plan is made again under the lock."""
+    observed = executor.observe()
+    plan = plan_repair(observed, executor.actor)
+    if not plan.changed:
+        print(f"{executor.host.service}: nothing is to be repaired.")
+        return 0
+    _print_repair(executor.host, observed, plan)
+    if options.check:
+        return 0
+    if not options.yes:
+        if not sys.stdin.isatty():
+            raise MobiusError("invalid_input", "Nothing was changed.", do_next="Give --yes to do what is shown above.")
+        if input("Do that? [y/N] ").strip().lower() not in ("y", "yes"):
+            raise MobiusError("interrupted", "Nothing was changed.")
+
+    def make_plan(again: Observation) -> HostPlan:
+        actual = plan_repair(again, executor.actor)
+        if [str(action) for action in actual.actions] != [str(action) for action in plan.actions]:
+            raise MobiusError(
+                "environment_failed",
+                "The host is no longer as it was when the plan was shown, so nothing was changed.",
+                do_next="Run `mobius-host repair` again: it shows the plan that fits now.",
+            )
+        return actual
+
+    print(f"{executor.host.service}: repaired; {executor.run(make_plan).note}.")
+    return 0
+
+
+def _print_repair(host: Host, observed: Observation, plan: HostPlan) -> None:
+    print(f"service    {host.service}")
+    if observed.record_problem:
+        print(f"damaged    {observed.record_problem}")
+    if observed.pending_problem:
+        print(f"damaged    {observed.pending_problem}")
+    if observed.is_record_lost:
+        lines, unreadable = read_journal(host)
+        lost = f", and {unreadable} that cannot be read" if unreadable else ""
+        activation = plan.after.activation
+        print(f"rebuilt    from {len(lines)} lines of the journal{lost}, what is staged, and what serves:")
+        print(f"confirmed  {activation.confirmed or 'nothing'}")
+        print(f"previous   {activation.previous(observed.staged) or 'nothing'}, the target of a rollback")
+        print(f"bad        {', '.join(sorted(plan.after.view()['bad'])) or 'nothing'}")
+        print(f"pinned     {', '.join(activation.pinned) or 'nothing'}")
+    for action in plan.actions:
+        print(f"  {action}")
+
+
 def _boot(executor: Executor, _: argparse.Namespace) -> int:
-    print(executor.run(lambda observed: plan_boot(observed, executor.actor)).note)
+    plan = executor.run(lambda observed: plan_boot(observed, executor.actor))
+    _print_warnings(plan)
+    print(plan.note)
     return 0
 
 
@@ -104,13 +164,14 @@ def _guard(executor: Executor, _: argparse.Namespace) -> int:
     The deadline is absolute, so a restarted guard waits no longer than the first would have.
     """
     while True:
-        pending = read_pending(executor.host)
-        if pending and is_live(read_activation(executor.host), pending, executor.clock(), executor.boot()):
+        pending = read_known_pending(executor.host)
+        if pending and is_live(read_known_activation(executor.host), pending, executor.clock(), executor.boot()):
             executor.sleep(max(0.0, min(GUARD_POLL_SECONDS, pending.deadline - executor.clock())))
             continue
         # also when nothing is pending: it finishes what a killed guard left
         plan = executor.run(lambda observed: plan_guard(observed, executor.actor))
         if plan.after.pending is None:
+            _print_warnings(plan)
             print(plan.note)
             return 0
 
@@ -123,7 +184,7 @@ def _unavailable(executor: Executor, _: argparse.Namespace) -> int:
 
 def _role(executor: Executor, options: argparse.Namespace) -> int:
     """Write the role of a starting instance to its environment file; needs no lock, which its starter may hold."""
-    activation, pending = read_activation(executor.host), read_pending(executor.host)
+    activation, pending = read_known_activation(executor.host), read_known_pending(executor.host)
     live = pending if is_live(activation, pending, executor.clock(), executor.boot()) else None
     text = f"MOBIUS_START={role_of(activation, live, options.release)}\n"
     durable.write_bytes(options.env_file, text.encode())
@@ -180,6 +241,10 @@ def _parser() -> argparse.ArgumentParser:
     rollback.add_argument("--reason", metavar="TEXT", help="the reason, for the history")
     rollback.add_argument("--run", metavar="ID", dest="run_id", help="the id of the run that rolls back")
     command("confirm", _confirm, "confirm the pending promotion")
+    repair = command("repair", _repair, "show what is wrong with the state of the host, and repair it")
+    repair.add_argument("--check", action="store_true", help="only show what it would do")
+    repair.add_argument("--yes", action="store_true", help="do it without a question")
+    repair.add_argument("--reason", metavar="TEXT", help="the reason, for the journal")
     for name, text in (
         ("pin", "keep a staged release from retention"),
         ("unpin", "let retention remove a release again"),
@@ -212,7 +277,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         host = Host.load(options.service or only_service(options.config_dir), options.config_dir)
         actor = Actor(actor, getattr(options, "run_id", None), getattr(options, "reason", None))
-        return int(options.run(Executor(host, actor), options))
+        may_rebuild = options.command in ("repair", "boot", "guard")
+        return int(options.run(Executor(host, actor, may_rebuild=may_rebuild), options))
     except KeyboardInterrupt:
         failure = MobiusError("interrupted", "Interrupted.")
     except (MobiusError, OSError) as error:

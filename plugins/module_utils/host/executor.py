@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from .. import durable
 from ..errors import MobiusError
@@ -22,9 +22,11 @@ from .failures import InstanceError
 from .instance import STATE_TIMEOUT_SECONDS, admin_request, request_state
 from .journal import append_journal, journal_has_line, journal_head, read_last_lines
 from .plan import Action, Actor, HostPlan, Observation, ObservedInstance, PlanBuilder
+from .rebuild import read_known_activation, rebuild_activation
 from .recovery import recover
 from .state import (
     Activation,
+    ActivationRecord,
     boot_id,
     is_live,
     read_activation,
@@ -44,6 +46,8 @@ LOCK_TIMEOUT_SECONDS = 30.0  # for another command to finish; the lock is never 
 RESERVE_NAME = ".reserve"  # beside the activation record and the journal: removed to write them on a full disk
 RESERVE_BYTES = 256 << 10
 
+State = TypeVar("State")
+
 
 @dataclass
 class Executor:
@@ -56,6 +60,7 @@ class Executor:
     sleep: Callable[[float], None] = time.sleep
     boot: Callable[[], str] = boot_id
     start_timeout: float | None = None  # seconds, instead of the host's
+    may_rebuild: bool = False  # whether damaged state files are rebuilt in memory, in place of a failure
 
     def observe(self) -> Observation:
         """Read everything that a plan depends on.
@@ -64,8 +69,8 @@ class Executor:
             MobiusError: `state_damaged` when a state file is damaged.
         """
         host = self.host
-        record, pending = read_record(host), read_pending(host)
-        activation = record.activation
+        record, lost = self._read_state(read_record, ActivationRecord(Activation(host.service)))
+        pending, pending_problem = self._read_state(read_pending, None)
         units = self.systemd.units(host.socket_unit, host.boot_unit, host.guard_unit, host.watch_unit, host.unit("*"))
         pattern = re.compile(re.escape(host.service) + "@(" + RELEASE_ID.pattern + r")\.service")
         instances = {match[1]: unit for name, unit in units.items() if (match := pattern.fullmatch(name))}
@@ -73,6 +78,10 @@ class Executor:
         with ThreadPoolExecutor(max_workers=max(1, len(running))) as pool:
             states = dict(zip(running, pool.map(lambda release: request_state(host, release), running), strict=True))
         now, boot = self.clock(), self.boot()
+        activation = record.activation
+        if lost:
+            serving = [release for release, state in states.items() if state == "serving"]
+            activation = rebuild_activation(host, serving, boot)
         inactive = Unit("", "inactive", "", "", "")
         return Observation(
             activation=activation,
@@ -95,9 +104,20 @@ class Executor:
             is_watched=units.get(host.watch_unit, inactive).active in ("active", "activating"),
             window_seconds=host.watch_settings.seconds,
             lease=read_lease(host),
-            record_problem=record.problem,
+            record_problem=lost or record.problem,
             is_copied=record.is_copied,
+            is_record_lost=lost is not None,
+            pending_problem=pending_problem,
         )
+
+    def _read_state(self, read: Callable[[Host], State], empty: State) -> tuple[State, str | None]:
+        """What a state file holds, or with `may_rebuild` in place of a damaged one what is empty, and the problem."""
+        try:
+            return read(self.host), None
+        except MobiusError as error:
+            if not self.may_rebuild or error.outcome != "state_damaged":
+                raise
+            return empty, error.reason
 
     def run(self, make_plan: Callable[[Observation], HostPlan], *, check: bool = False) -> HostPlan:
         """Make a plan and, unless `check`, perform it. Releases that it starts are started before the lock is acquired.
@@ -227,6 +247,8 @@ class Executor:
                 host.pending_path.unlink(missing_ok=True)
             case "start_guard":
                 self._start_guard()
+            case "set_pending_aside":
+                set_aside(host.pending_path)
             case "write_window":
                 durable.write_json(host.watch_path, action.value.as_dict())
             case "start_watch":
@@ -267,7 +289,7 @@ class Executor:
             self._fail_start("instance_failed", release, f"{release} ended while it started.")
 
     def _fail_start(self, outcome: str, release: str, reason: str) -> NoReturn:
-        if release != read_activation(self.host).confirmed:
+        if release != read_known_activation(self.host).confirmed:
             # systemd would restart it for ever, which only the confirmed release needs
             self.systemd.stop(self.host.unit(release))
         lines = self.last_lines(release)
@@ -343,5 +365,10 @@ def _replace_record(path: Path, activation: Activation) -> None:
     try:
         read_state_file(path)
     except MobiusError:
-        path.rename(path.with_name(f"{path.name}.damaged-{time.time_ns()}"))
+        set_aside(path)
     durable.write_json(path, activation.as_dict())
+
+
+def set_aside(path: Path) -> None:
+    """Keep what is damaged, whatever it is, under another name beside it."""
+    path.rename(path.with_name(f"{path.name}.damaged-{time.time_ns()}"))

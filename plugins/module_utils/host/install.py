@@ -20,6 +20,7 @@ from . import (  # noqa: F401 - likewise
     instance,
     journal,
     plan,
+    rebuild,
     recovery,
     state,
     status,
@@ -29,16 +30,25 @@ from . import (  # noqa: F401 - likewise
     watch,
 )
 from .config import CONFIG_DIR, Host
-from .transitions import canary, confirmation, marks, rollback, upkeep  # noqa: F401 - likewise
+from .transitions import canary, confirmation, marks, repair, rollback, upkeep  # noqa: F401 - likewise
 
 PACKAGE = "ansible_collections.mobius.dhash.plugins.module_utils"
 # What the installed command consists of, by module name below PACKAGE; the digest over them identifies its version.
 TOOL_MODULES = (
     *("comparison", "durable", "errors", "manifest", "staged_tree", "host"),
     *("host.config", "host.console", "host.executor", "host.failures", "host.install", "host.instance", "host.journal"),
-    *("host.plan", "host.recovery", "host.state", "host.status", "host.systemd", "host.triggers", "host.unavailable"),
+    *(
+        "host.plan",
+        "host.rebuild",
+        "host.recovery",
+        "host.state",
+        "host.status",
+        "host.systemd",
+        "host.triggers",
+        "host.unavailable",
+    ),
     *("host.watch", "host.transitions", "host.transitions.canary", "host.transitions.confirmation"),
-    *("host.transitions.marks", "host.transitions.rollback", "host.transitions.upkeep"),
+    *("host.transitions.marks", "host.transitions.repair", "host.transitions.rollback", "host.transitions.upkeep"),
 )
 
 

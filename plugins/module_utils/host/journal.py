@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import durable
-from .config import Host
+from .config import Host, read_regular_file
 
 FIRST_PREVIOUS_SHA256 = "0" * 64
 
@@ -41,6 +41,21 @@ def read_tail(host: Host) -> list[dict[str, Any]]:
     return [line for raw in read_last_lines(host.journal_path) if (line := _parse(raw)) is not None]
 
 
+def read_journal(host: Host) -> tuple[list[dict[str, Any]], int]:
+    """The lines of the journal that can be read, oldest first, and how many cannot."""
+    try:
+        raw = read_regular_file(host.journal_path).splitlines()
+    except OSError:
+        return [], 0
+    lines = [line for item in raw if (line := _parse(item)) is not None]
+    return lines, len(raw) - len(lines)
+
+
+def without_digest(line: Mapping[str, Any]) -> dict[str, Any]:
+    """A line as the activation record holds it."""
+    return {name: value for name, value in line.items() if name != "prev_sha256"}
+
+
 def _parse(raw: bytes) -> dict[str, Any] | None:
     try:
         line = json.loads(raw)
@@ -53,7 +68,7 @@ def journal_has_line(host: Host, line: Mapping[str, Any] | None) -> bool:
     """Whether this line is at the end of the journal, whatever line it follows."""
     if line is None:
         return True
-    return any({**line, "prev_sha256": content.get("prev_sha256")} == content for content in read_tail(host))
+    return any(without_digest(content) == without_digest(line) for content in read_tail(host))
 
 
 def append_journal(host: Host, line: Mapping[str, Any]) -> None:

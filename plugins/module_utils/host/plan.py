@@ -42,7 +42,8 @@ class Observation:
 
     `is_live`: the pending promotion still counts. `is_journaled`: the journal has the last line of `activation`.
     `record_problem`: why `activation` was not read from `activation.json`, and `is_copied`: whether the copy of that
-    file holds the same.
+    file holds the same. `is_record_lost`: there is neither, and `activation` is what is known without them.
+    `pending_problem`: why `pending.json` counts as none.
     """
 
     activation: Activation
@@ -63,6 +64,8 @@ class Observation:
     lease: Lease | None = None
     record_problem: str | None = None
     is_copied: bool = True
+    is_record_lost: bool = False
+    pending_problem: str | None = None
 
     @property
     def is_held_open(self) -> bool:
@@ -136,6 +139,7 @@ _SENTENCES = {
     "write_copy": "write the copy of activation.json",
     "write_pending": "write pending.json for {release}",
     "remove_pending": "remove pending.json",
+    "set_pending_aside": "set the damaged pending.json aside",
     "start_guard": "start the guard",
     "write_window": "write watch.json for {release}",
     "start_watch": "start the watch",
@@ -174,6 +178,7 @@ def apply_to_model(observed: Observation, action: Action) -> Observation:
                 is_journaled=False,
                 record_problem=None,
                 is_copied=True,
+                is_record_lost=False,
             )
         case "heal_activation" | "write_copy":
             return replace(observed, record_problem=None, is_copied=True)
@@ -182,6 +187,8 @@ def apply_to_model(observed: Observation, action: Action) -> Observation:
             return replace(observed, pending=action.value, is_live=live)
         case "remove_pending":
             return replace(observed, pending=None, is_live=False)
+        case "set_pending_aside":
+            return replace(observed, pending_problem=None)
         case "start_guard":
             return replace(observed, is_guarded=True)
         case "write_window":
@@ -219,9 +226,15 @@ class HostPlan:
         """The releases that the plan starts."""
         return [str(action.release) for action in self.actions if action.verb == "start"]
 
+    @property
+    def warnings(self) -> list[str]:
+        """The state files that were damaged before."""
+        return [problem for problem in (self.before.record_problem, self.before.pending_problem) if problem]
+
     def result(self) -> dict[str, Any]:
         """The part of a module's result that describes the plan."""
         return {
+            **({"warnings": self.warnings} if self.warnings else {}),
             "changed": self.changed,
             "diff": {"before": self.before.view(), "after": self.after.view()},
             "actions": [str(action) for action in self.actions],

@@ -42,6 +42,8 @@ def catch_up_journal(builder: PlanBuilder) -> None:
 
 def heal_record(builder: PlanBuilder) -> None:
     """Write the activation record again where a damaged or missing file or a kill has left only one of the two."""
+    if builder.model.is_record_lost:
+        return  # what was rebuilt is shown to a person first
     if builder.model.record_problem is not None:
         builder.do("heal_activation", value=builder.model.activation)
     elif not builder.model.is_copied:
@@ -56,6 +58,8 @@ def recover(builder: PlanBuilder, actor: Actor) -> None:
     """
     catch_up_journal(builder)
     heal_record(builder)
+    if builder.model.pending_problem is not None:
+        builder.do("set_pending_aside")
     pending = builder.model.pending
     if pending is not None and not builder.model.is_live:
         if builder.model.open_promotion:
@@ -98,6 +102,7 @@ def revert(builder: PlanBuilder, release: str, actor: Actor, *, mark_bad: bool) 
     pending = builder.model.open_promotion
     line = make_journal_line("reverted", release, confirmed, builder.model.activation.token, actor)
     if mark_bad and not builder.model.activation.is_bad(release):
+        line["bad"] = True  # a lost record is rebuilt from the journal
         activation = builder.model.activation.marked(release, True, actor.reason, actor.run)
         builder.do("write_activation", value=dataclasses.replace(activation, last=line))
         builder.do("append_journal", value=line)

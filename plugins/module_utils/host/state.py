@@ -17,6 +17,8 @@ from ..manifest import RELEASE_ID
 from .config import SCHEMA, Host, corrupt_state, read_state_file, require_field, require_release_field
 from .journal import read_tail
 
+REPAIR = "What serves goes on serving. Run `mobius-host repair` on the host: it shows what it does and waits for a yes."
+
 
 @dataclass(frozen=True)
 class ActivationEntry:
@@ -223,8 +225,8 @@ def read_record(host: Host) -> ActivationRecord:
         MobiusError: `state_damaged` when neither can be relied on.
     """
     path, copy_path = host.activation_path, host.activation_copy_path
-    activation, problem = _read_activation_file(host, path)
-    copy, copy_problem = _read_activation_file(host, copy_path)
+    activation, problem = read_activation_file(host, path)
+    copy, copy_problem = read_activation_file(host, copy_path)
     if activation is not None and (copy is None or copy.token <= activation.token):
         return ActivationRecord(activation, None, copy == activation)
     if activation is not None:
@@ -241,11 +243,11 @@ def read_record(host: Host) -> ActivationRecord:
     raise MobiusError(
         "state_damaged",
         f"{problem} {copy_problem or f'Its copy {copy_path} is missing.'}",
-        do_next=f"What serves goes on serving. Nothing was changed. Repair {path} first.",
+        do_next=REPAIR,
     )
 
 
-def _read_activation_file(host: Host, path: Path) -> tuple[Activation | None, str | None]:
+def read_activation_file(host: Host, path: Path) -> tuple[Activation | None, str | None]:
     """The record in a file, or why it cannot be read; neither when there is no such file."""
     try:
         content = read_state_file(path)
@@ -303,9 +305,14 @@ def read_pending(host: Host) -> Pending | None:
         MobiusError: `state_damaged` when the file is damaged.
     """
     path = host.pending_path
-    content = read_state_file(path)
-    if content is None:
-        return None
+    try:
+        content = read_state_file(path)
+        return None if content is None else _parse_pending(path, content)
+    except MobiusError as error:
+        raise MobiusError("state_damaged", error.reason, do_next=REPAIR) from None
+
+
+def _parse_pending(path: Path, content: Mapping[str, Any]) -> Pending:
     stage = require_field(path, content, "stage", str)
     if stage not in ("canary", "serving"):
         raise corrupt_state(path, f"stage is {stage!r}")

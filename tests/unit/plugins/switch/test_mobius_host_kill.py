@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils import durable
+from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host import executor, instance
 from ansible_collections.mobius.dhash.plugins.module_utils.host.journal import journal_problems
 from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.canary import (
@@ -138,6 +139,16 @@ def previous_stopped(machine: Any) -> None:
     machine.systemd.stop(machine.host.unit(B))
 
 
+def damaged_record(machine: Any) -> None:
+    three_confirmed(machine)
+    machine.host.activation_path.write_bytes(b"")
+
+
+def lost_record(machine: Any) -> None:
+    damaged_record(machine)
+    machine.host.activation_copy_path.write_bytes(b"")
+
+
 COMMANDS = {
     "instance": (two_confirmed, lambda machine: machine.run(plan_instance, D, "standby")),
     "first canary": (nothing_promoted, lambda machine: machine.run(plan_canary, A)),
@@ -164,13 +175,18 @@ COMMANDS = {
     "the end of the window": (window_over, lambda machine: machine.command("watch")),
     "mark": (three_confirmed, lambda machine: machine.run(plan_mark, A, True)),
     "pin": (three_confirmed, lambda machine: machine.run(plan_pin, A, True)),
+    "rollback with a damaged record": (damaged_record, lambda machine: machine.run(plan_rollback, None)),
+    "repair": (lost_record, lambda machine: machine.command("repair", "--yes")),
 }
-RECORDED_EVENTS = {"confirmed", "rollback", "marked_bad", "pinned"}
+RECORDED_EVENTS = {"confirmed", "rollback", "marked_bad", "pinned", "repaired"}
 PINNED_AGAIN = ("pinned", ["pinned"])
 
 
 def state(machine: Any) -> dict[str, Any]:
-    observed = machine.observed()
+    try:
+        observed = machine.observed()
+    except MobiusError as error:
+        return {"lost": error.reason}
     events = [event for event in machine.events() if event in RECORDED_EVENTS]
     # a pin is journaled before it is recorded, so one that was killed in between is journaled twice
     events = [event for number, event in enumerate(events) if (event, events[number - 1 : number]) != PINNED_AGAIN]
@@ -241,6 +257,7 @@ NEXT = {
         "reverted and marked bad",
         "guard",
         "rollback",
+        "rollback with a damaged record",
         "rollback during a promotion",
         "mark",
         "pin",

@@ -21,15 +21,8 @@ from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.mark
 from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.rollback import plan_rollback
 
 A, B, C = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0"))
-COMMANDS = (
-    ["status"],
-    ["rollback"],
-    ["confirm"],
-    ["boot"],
-    ["guard"],
-    ["verify"],
-    ["role", A, "--env-file", "role.env"],
-)
+REFUSED = (["status"], ["rollback"], ["confirm"], ["verify"], ["pin", A])
+STARTED_BY_SYSTEMD = (["boot"], ["guard"], ["role", A, "--env-file", "role.env"])
 
 
 def contents(machine: Any) -> dict[str, bytes]:
@@ -168,13 +161,15 @@ def test_a_damaged_activation_without_a_copy_is_one_sentence_and_nothing_changes
     damage_record(machine.host.activation_copy_path, damage)
     before = contents(machine)
     monkeypatch.chdir(machine.root)
-    for command in COMMANDS:
+    for command in REFUSED:
         capsys.readouterr()
         assert machine.command(*command) == 3, command
         output = capsys.readouterr()
         assert output.out == ""
         lines = output.err.splitlines()
-        assert len(lines) == 2 and str(path) in lines[0], output.err
+        assert len(lines) == 2 and str(path) in lines[0] and "mobius-host repair" in lines[1], output.err
+    for command in STARTED_BY_SYSTEMD:
+        assert machine.command(*command) == 0, command
     assert contents(machine) == before
     assert machine.serving == [B]
 

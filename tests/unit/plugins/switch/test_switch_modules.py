@@ -145,6 +145,15 @@ def test_modules_refuse_a_host_whose_tool_is_another(machine: Any, run_module: M
     assert machine.running == []
 
 
+def test_a_module_that_reads_the_copy_of_a_damaged_record_warns(machine: Any, run_module: Module) -> None:
+    machine.promote(A)
+    machine.promote(B)
+    assert "warnings" not in run_module("mark", release=C, bad=True)
+    machine.host.activation_path.write_bytes(b"{")
+    done = run_module("rollback")
+    assert done["confirmed"] == A and "activation.json is damaged" in str(done["warnings"])
+
+
 def test_another_version_of_the_tool_does_not_block_a_rollback(machine: Any, run_module: Module) -> None:
     machine.promote(A)
     machine.promote(B)
