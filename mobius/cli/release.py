@@ -21,7 +21,7 @@ from mobius.cli.playbook import (
     run,
 )
 from mobius.cli.render.outcome import outcome_lines
-from mobius.cli.render.status import kept_lines, kept_releases
+from mobius.cli.render.status import kept_lines, kept_releases, rollback_lines
 from mobius.errors import ExitCode
 
 
@@ -69,6 +69,12 @@ def release(options: PlaybookOptions, bundle: str | None) -> int:
 
 @click.command()
 @click.option("--to", "release_id", metavar="ID", help="The release to roll back to; without it, the last healthy one.")
+@click.option(
+    "--from",
+    "leaves",
+    metavar="ID",
+    help="The release to roll back from; when it no longer serves, nothing is changed.",
+)
 @click.option("--reason", metavar="TEXT", help="Why; kept with the release that is rolled back.")
 @click.option("--list", "listing", is_flag=True, help="Only show the releases that a host can roll back to.")
 @click.option("--backup", "backup_id", metavar="ID", help="Restore the data of this backup, too; or latest.")
@@ -77,12 +83,16 @@ def release(options: PlaybookOptions, bundle: str | None) -> int:
 def rollback(
     options: PlaybookOptions,
     release_id: str | None,
+    leaves: str | None,
     reason: str | None,
     listing: bool,
     backup_id: str | None,
     yes: bool,
 ) -> int:
     """Roll back to an earlier release, at once. The one that served until then is marked bad.
+
+    Each host leaves what served when the run began, or --from. So of two rollbacks at once only one is carried out, and
+    the other one ends with "already rolled back".
 
     With --backup the data is restored as well, to what it was when the backup was made: the command shows how many
     later writes are lost, and waits for a yes. The present data is saved as a backup first; clients get 503 meanwhile.
@@ -99,10 +109,13 @@ def rollback(
     variables: dict[str, Any] = {}
     if release_id:
         variables["mobius_to"] = release_id_of(release_id)
+    if leaves:
+        variables["mobius_from"] = release_id_of(leaves)
     if reason:
         variables["mobius_reason"] = reason
     if not backup_id:
-        return finish(options, run(options, "rollback.yml", variables))
+        summary = run(options, "rollback.yml", variables, watched="mobius.dhash.rollback")
+        return finish(options, summary, key="rolled_back", lines=rollback_lines)
     variables["mobius_backup"] = backup_id
     question = "Roll back, and lose what was written later?"
     return restore_with_consent(options, "rollback.yml", variables, yes=yes, question=question)

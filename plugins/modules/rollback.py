@@ -10,19 +10,31 @@ module: rollback
 short_description: Rolls back to an earlier release, at once
 description:
   - Does what C(mobius-host rollback) does, the previous release (or O(to)) serves and is confirmed, and the present one is
-    marked bad. Run twice, it rolls back two steps.
+    marked bad. Run twice, one after the other, it rolls back two steps.
   - A pending promotion is reverted first.
   - A rollback that was killed is completed, and not counted as another step.
+  - Of several at once, by runs or at the console, one rolls back; the others find that what they leave no longer serves,
+    and change nothing.
 version_added: "0.1.0"
 author: MOBIUS contributors (@mobius)
 extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.run]
 attributes:
+  action: {support: full, description: "Tells the host for how long the run has gone on."}
   check_mode: {support: full, description: "Predicts from the same comparison that the real run acts on."}
   diff_mode: {support: full, description: "Shows the activation record, the pending promotion and the instances, before and after."}
 options:
   to:
     description: The release to roll back to, any kept one, also one that is marked bad; by default the previous one.
     type: str
+  from:
+    description:
+      - The release to roll back from. When it no longer serves, because it was rolled back or reverted, nothing is changed.
+      - By default what served when the run began (O(run_age)), unless O(to) names the target.
+    type: str
+  run_age:
+    description: For how many seconds the run has gone on when this task is sent to the host. Set by the action plugin.
+    type: float
+    default: 0
   reason:
     description: Why, for the host's journal and history.
     type: str
@@ -86,11 +98,22 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import arguments, witness
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+from ansible_collections.mobius.dhash.plugins.module_utils.host.clock import utc_now
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
 from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Executor
 from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import failure_result
 from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Actor
 from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.rollback import plan_rollback
+
+# What a task takes from the control node to the host at most, so that no rollback since the run began is overlooked.
+TASK_LATENCY_SECONDS = 1.0
+RUN_AGE_MAX_SECONDS = 86_400.0
+
+
+def _requested_at(run_age: float) -> str:
+    """When the run began, by the clock of this host, or up to TASK_LATENCY_SECONDS before."""
+    seconds = min(max(0.0, run_age), RUN_AGE_MAX_SECONDS) + TASK_LATENCY_SECONDS if run_age > 0 else 0.0
+    return utc_now(-seconds)
 
 
 def main() -> None:
@@ -100,6 +123,8 @@ def main() -> None:
             **arguments.SERVICE,
             **arguments.RUN,
             "to": {"type": "str"},
+            "from": {"type": "str"},
+            "run_age": {"type": "float", "default": 0.0},
             "reason": {"type": "str"},
             "head": {"type": "dict"},
             "witness_dir": {"type": "path", "default": witness.DIR},
@@ -107,15 +132,16 @@ def main() -> None:
         supports_check_mode=True,
     )
     actor = Actor("ansible", module.params["run"] or None, module.params["reason"] or None)
-    started = time.monotonic()
+    started, since = time.monotonic(), _requested_at(module.params["run_age"])
     service = module.params["service"]
     result: dict[str, Any] = {"service": service, "left": witness.confirmed(module.params)}
     failure: dict[str, Any] | None = None
     try:
         # no version check of the installed command may block a rollback: the state files carry their schema
         executor = Executor(Host.load(service, module.params["config_dir"]), actor)
+        to, leaves = module.params["to"] or None, module.params["from"] or None
         plan = executor.run(
-            lambda observed: plan_rollback(observed, module.params["to"] or None, actor), check=module.check_mode
+            lambda observed: plan_rollback(observed, to, actor, leaves=leaves, since=since), check=module.check_mode
         )
         result |= {"left": plan.before.activation.confirmed, "seconds": round(time.monotonic() - started, 3)}
         result |= plan.result()

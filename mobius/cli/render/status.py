@@ -20,6 +20,11 @@ def release_lines(host: str, result: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def rollback_lines(host: str, result: Mapping[str, Any]) -> list[str]:
+    """What a rollback did on a host; nothing where it failed, which the end of the run reports."""
+    return [f"{host}  {result['note']}"] if result.get("note") else []
+
+
 # An instance that starts or drains does not serve.
 _STATE_WORDS = {"serving": "serving", "standby": "standby", "draining": "standby", "starting": "standby"}
 

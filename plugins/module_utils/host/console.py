@@ -17,6 +17,7 @@ from typing import Any
 from .. import durable, errors
 from ..errors import MobiusError
 from . import unavailable
+from .clock import process_age, utc_now
 from .config import CONFIG_DIR, Host, only_service
 from .executor import Executor
 from .failures import to_failure
@@ -70,7 +71,11 @@ def _status(executor: Executor, options: argparse.Namespace) -> int:
 
 def _rollback(executor: Executor, options: argparse.Namespace) -> int:
     started = time.monotonic()
-    plan = executor.run(lambda observed: plan_rollback(observed, options.to, executor.actor))
+    plan = executor.run(
+        lambda observed: plan_rollback(
+            observed, options.to, executor.actor, leaves=options.leaves, since=options.requested_at
+        )
+    )
     _print_warnings(plan)
     print(f"{executor.host.service}: {plan.note} ({time.monotonic() - started:.2f} s).")
     return 0
@@ -238,6 +243,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     rollback = command("rollback", _rollback, "serve the previous release at once, and mark the present one bad")
     rollback.add_argument("--to", metavar="ID", help="the release to roll back to, any kept one")
+    rollback.add_argument(
+        "--from", metavar="ID", dest="leaves", help="the release to leave; when it no longer serves, nothing is done"
+    )
     rollback.add_argument("--reason", metavar="TEXT", help="the reason, for the history")
     rollback.add_argument("--run", metavar="ID", dest="run_id", help="the id of the run that rolls back")
     command("confirm", _confirm, "confirm the pending promotion")
@@ -266,10 +274,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code of the table in errors.py."""
+def main(arguments: Sequence[str] | None = None, requested_at: str | None = None) -> int:
+    """Run the command; returns the exit code of the table in errors.py.
+
+    Args:
+        requested_at: when it was requested, in RFC 3339; by default, when this process started.
+    """
+    requested_at = requested_at or utc_now(-process_age(os.getpid()))
     try:
         options = _parser().parse_args(arguments)
+        options.requested_at = requested_at
     except SystemExit as stop:
         # argparse exits with 2, which here means a failed release
         return int(errors.ExitCode.INPUT if stop.code else errors.ExitCode.SUCCESS)

@@ -13,6 +13,7 @@ from pathlib import Path
 from .. import comparison, durable, errors, manifest, staged_tree  # noqa: F401 - what is imported here, Ansible sends to the host
 from ..errors import MobiusError
 from . import (  # noqa: F401 - likewise
+    clock,
     config,
     console,
     executor,
@@ -36,19 +37,11 @@ PACKAGE = "ansible_collections.mobius.dhash.plugins.module_utils"
 # What the installed command consists of, by module name below PACKAGE; the digest over them identifies its version.
 TOOL_MODULES = (
     *("comparison", "durable", "errors", "manifest", "staged_tree", "host"),
-    *("host.config", "host.console", "host.executor", "host.failures", "host.install", "host.instance", "host.journal"),
-    *(
-        "host.plan",
-        "host.rebuild",
-        "host.recovery",
-        "host.state",
-        "host.status",
-        "host.systemd",
-        "host.triggers",
-        "host.unavailable",
-    ),
-    *("host.watch", "host.transitions", "host.transitions.canary", "host.transitions.confirmation"),
-    *("host.transitions.marks", "host.transitions.repair", "host.transitions.rollback", "host.transitions.upkeep"),
+    *("host.clock", "host.config", "host.console", "host.executor", "host.failures", "host.install", "host.instance"),
+    *("host.journal", "host.plan", "host.rebuild", "host.recovery", "host.state", "host.status", "host.systemd"),
+    *("host.triggers", "host.unavailable", "host.watch", "host.transitions", "host.transitions.canary"),
+    *("host.transitions.confirmation", "host.transitions.marks", "host.transitions.repair"),
+    *("host.transitions.rollback", "host.transitions.upkeep"),
 )
 
 

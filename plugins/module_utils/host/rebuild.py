@@ -14,9 +14,9 @@ from typing import Any
 
 from ..errors import MobiusError
 from ..manifest import RELEASE_ID
+from .clock import utc_now
 from .config import Host
 from .journal import read_journal, without_digest
-from .recovery import utc_now
 from .state import (
     Activation,
     ActivationEntry,

@@ -5,19 +5,15 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 from typing import Any
 
 from ..errors import MobiusError
 from ..manifest import RELEASE_ID
+from .clock import utc_now
 from .plan import Actor, Observation, PlanBuilder
 from .state import Pending
 
 REVERTING_DEADLINE_SECONDS = 0.0  # of CLOCK_MONOTONIC: marks a promotion whose reversal has begun
-
-
-def utc_now() -> str:
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def make_journal_line(event: str, before: str | None, after: str | None, token: int, actor: Actor) -> dict[str, Any]:

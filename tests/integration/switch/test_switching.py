@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -185,4 +186,20 @@ def test_a_host_that_boots_with_a_damaged_activation_record_serves_what_was_conf
         assert machine.host("rollback", check=False).returncode == 3
         assert machine.host("repair", "--yes").stdout.endswith(f"repaired; {machine.releases['1.1.0']} serves.\n")
     machine.host("rollback")
+    assert machine.answer() == machine.releases["1.0.0"]
+
+
+def test_of_rollbacks_at_once_by_runs_and_at_the_console_one_is_carried_out(machine: Any) -> None:
+    machine.serve_from("1.0.0")
+    machine.promote("1.1.0")
+    machine.promote("1.2.0")
+    with ThreadPoolExecutor() as pool:
+        runs = [pool.submit(machine.playbook, "rollback", "-vv") for _ in range(2)]
+        consoles = [pool.submit(machine.host, "rollback") for _ in range(2)]
+        done = [future.result() for future in [*runs, *consoles]]
+    assert [item.returncode for item in done] == [0] * 4, [item.stdout for item in done]
+    reported = [item.stdout for item in done]
+    assert sum(f"already rolled back to {machine.releases['1.1.0']}" in text for text in reported) == 3, reported
+    assert machine.answer() == machine.releases["1.1.0"]
+    machine.host("rollback", "--from", machine.releases["1.1.0"])
     assert machine.answer() == machine.releases["1.0.0"]

@@ -7,8 +7,9 @@ from __future__ import annotations
 import dataclasses
 
 from ...errors import MobiusError
+from ..clock import utc_now
 from ..plan import Actor, HostPlan, Observation, PlanBuilder
-from ..recovery import make_journal_line, recover, require_pending, require_release_id, require_staged, utc_now
+from ..recovery import make_journal_line, recover, require_pending, require_release_id, require_staged
 from ..state import Pending
 
 

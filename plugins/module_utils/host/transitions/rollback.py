@@ -12,16 +12,28 @@ from ..recovery import catch_up_journal, make_journal_line, recover, require_rel
 from ..state import ActivationEntry, MonitoringWindow
 
 
-def plan_rollback(observed: Observation, to: str | None, actor: Actor) -> HostPlan:
+def plan_rollback(
+    observed: Observation, to: str | None, actor: Actor, *, leaves: str | None = None, since: str | None = None
+) -> HostPlan:
     """The present release is marked bad, and the previous one (or `to`, any kept one) serves and is confirmed.
 
     A pending promotion is reverted first. A rollback that was killed after it had written the activation record is
     completed, and does not count as another step.
+
+    Args:
+        leaves: the release to roll back from. When it does not serve any more, nothing is done: of two rollbacks at
+            once, the second one would leave the release that the first one went to.
+        since: when this rollback was requested, by the clock of the host. Without `leaves` and `to`, what served then
+            is what it leaves.
     """
     builder = PlanBuilder(observed)
     activation, pending = observed.activation, observed.open_promotion
     expected = (activation.confirmed, pending.release if pending else None)
     last = activation.last or {}
+    if leaves is not None:
+        require_release_id(leaves)
+    elif to is None and since is not None and last.get("event") == "rollback" and str(last.get("at")) > since:
+        leaves = last.get("from")
     # Ansible repeats a module whose connection broke: one run rolls back one step, however often it repeats
     is_repeated = actor.run is not None and last.get("run") == actor.run
     is_interrupted = last.get("event") == "rollback" and (
@@ -31,8 +43,11 @@ def plan_rollback(observed: Observation, to: str | None, actor: Actor) -> HostPl
         or observed.current != activation.confirmed
         or any(item.state == "serving" and name not in expected for name, item in observed.instances.items())
     )
+    has_left = leaves is not None and leaves not in expected
+    if leaves is not None and has_left and not (is_interrupted and leaves == last.get("from")):
+        return _plan_nothing_left(observed, leaves, to)
     catch_up_journal(builder)
-    if is_interrupted and to in (None, activation.confirmed):
+    if is_interrupted and to in (None, activation.confirmed) and (leaves is None or has_left):
         recover(builder, actor)
         if activation.confirmed is not None:
             builder.serve(activation.confirmed)
@@ -96,6 +111,28 @@ def plan_rollback(observed: Observation, to: str | None, actor: Actor) -> HostPl
     builder.finish()
     recover(builder, actor)
     return builder.plan(f"rolled back from {replaced[0] if replaced else 'nothing'} to {target}")
+
+
+def _plan_nothing_left(observed: Observation, leaves: str, to: str | None) -> HostPlan:
+    """What a rollback does that names a release which does not serve: nothing."""
+    activation = observed.activation
+    serves = activation.confirmed or "nothing"
+    entry = activation.latest(leaves)
+    if entry is None and leaves not in observed.staged:
+        raise MobiusError("invalid_input", f"{leaves} is not known on this host, so it is not rolled back from it.")
+    if entry is not None and entry.confirmed and not entry.bad:
+        raise MobiusError(
+            "invalid_input",
+            f"{leaves} no longer serves on this host: {serves} has replaced it, and was not rolled back.",
+            do_next=f"To roll back from {serves}, name that release as the one to leave (--from {serves}).",
+        )
+    if to not in (None, activation.confirmed):
+        raise MobiusError(
+            "invalid_input",
+            f"{leaves} no longer serves on this host: it was rolled back to {serves} already, not to {to}.",
+            do_next=f"To go on to {to} all the same, name {serves} as the release to leave (--from {serves}).",
+        )
+    return PlanBuilder(observed).plan(f"already rolled back to {serves}; {leaves} no longer serves")
 
 
 def _roll_back_to_nothing(builder: PlanBuilder, release: str, actor: Actor) -> None:

@@ -24,6 +24,7 @@ from ansible.module_utils.testing import patch_module_args
 from ansible_collections.mobius.dhash.plugins.module_utils import durable
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host import executor, instance, watch
+from ansible_collections.mobius.dhash.plugins.module_utils.host.clock import utc_now
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
 from ansible_collections.mobius.dhash.plugins.module_utils.host.console import main
 from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Executor
@@ -248,9 +249,9 @@ class Machine:
         acting = () if make is plan_instance else (actor,)
         return self.executor(actor).run(lambda observed: make(observed, *arguments, *acting, **more), check=check)
 
-    def command(self, *arguments: str) -> int:
-        """`mobius-host ...`"""
-        code = main(["--config-dir", str(self.config_dir), *arguments])
+    def command(self, *arguments: str, requested_at: str | None = None) -> int:
+        """`mobius-host ...`, as a process that starts now."""
+        code = main(["--config-dir", str(self.config_dir), *arguments], requested_at or utc_now())
         if arguments[0] == "guard" and code == 0:
             self.systemd.active.pop(self.host.guard_unit, None)
         return code
