@@ -10,6 +10,7 @@ standard library only.
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -224,7 +225,7 @@ OUTCOMES: dict[str, Outcome] = _table(
         "rollback_failed",
         ExitCode.PROCESSING,
         "The rollback did not succeed on every host.",
-        "Run `mobius-host status` on the hosts named, then `mobius-host rollback` there.",
+        "Run `mobius-host status` on the hosts named: it shows what serves, and the command that rolls back from it.",
     ),
     (
         "tree_damaged",
@@ -390,16 +391,27 @@ class MobiusError(Exception):
         outcome: a name from `OUTCOMES`.
         reason: one clear sentence, without a traceback.
         do_next: overrides the table's advice when the place that fails knows better.
+        serves: the releases that serve on the host now, where a failure is about that; None when it is not.
     """
 
-    def __init__(self, outcome: str, reason: str, *, do_next: str | None = None) -> None:
+    def __init__(
+        self, outcome: str, reason: str, *, do_next: str | None = None, serves: Sequence[str] | None = None
+    ) -> None:
         entry = OUTCOMES[outcome]
         super().__init__(reason)
         self.outcome = entry.name
         self.code = entry.code
         self.reason = reason
         self.do_next = do_next or entry.do_next
+        self.serves = serves
 
     def as_dict(self) -> dict[str, Any]:
-        """The `mobius_failure` of a module result: `{code, outcome, reason, do_next}`."""
-        return {"code": int(self.code), "outcome": self.outcome, "reason": self.reason, "do_next": self.do_next}
+        """The `mobius_failure` of a module result: `{code, outcome, reason, do_next}`, and `serves` if it is known."""
+        serves = {} if self.serves is None else {"serves": list(self.serves)}
+        return {
+            "code": int(self.code),
+            "outcome": self.outcome,
+            "reason": self.reason,
+            "do_next": self.do_next,
+            **serves,
+        }

@@ -245,10 +245,12 @@ def roll_back(hosts: Sequence[LabHost], expected: str) -> float:
 
     def one(host: LabHost) -> float:
         run(*host.ssh(f"mobius-host rollback --reason '{reason}'"), quiet=True)
-        while serving_release(host.address) != expected:
+        while (serving := serving_release(host.address)) != expected:
             if time.monotonic() - started > 60:
                 raise MobiusError(
-                    "rollback_failed", f"{host.name} does not serve {expected} a minute after the rollback."
+                    "rollback_failed",
+                    f"{host.name} serves {serving or 'nothing'}, not {expected}, a minute after the rollback.",
+                    serves=[serving] if serving else [],
                 )
             time.sleep(0.02)
         return time.monotonic() - started

@@ -21,6 +21,7 @@ class ActionModule(ControlNodeAction):
         "reason": {"type": "str"},
         "do_next": {"type": "str"},
         "failure": {"type": "dict"},
+        "host": {"type": "dict"},
     }
 
     def answer(self, arguments: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from .backup.store import leftover_bytes
 from .disk_space import SpaceNeed, free_bytes, require_space
 from .errors import MobiusError
 from .host.config import Host
-from .host.state import read_activation
+from .host.recovery import make_promotion_refusal
+from .host.state import boot_id, is_live, read_activation, read_pending
 
 NO_BACKUP = "none"
 
@@ -31,10 +33,15 @@ def check_deploy(
         scratch: a folder for temporary files.
 
     Raises:
-        MobiusError: `bundle_unsigned`, `downgrade`, `bundle_platform`, `disk_full`, `not_provisioned`.
+        MobiusError: `locked` while another release is being promoted, `bundle_unsigned`, `downgrade`,
+            `bundle_platform`, `disk_full`, `not_provisioned`.
     """
     signer = staging.require_signer(host, expect)
-    release, confirmed = expect["release"], read_activation(host).confirmed
+    activation, pending = read_activation(host), read_pending(host)
+    release, confirmed = expect["release"], activation.confirmed
+    now = time.monotonic()
+    if pending is not None and pending.release != release and is_live(activation, pending, now, boot_id()):
+        raise make_promotion_refusal(pending, now)
     if confirmed == release:
         return {"signer": signer, "confirmed": confirmed, "release_bytes": 0, "backup_bytes": 0}
     if confirmed and not allow_downgrade:

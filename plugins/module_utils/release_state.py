@@ -13,14 +13,16 @@ from . import durable, staged_tree
 from .disk_space import require_space
 from .errors import MobiusError
 from .host.config import Host
-from .host.executor import LOCK_TIMEOUT_SECONDS
 from .host.instance import admin_request
+from .host.lock import hold_lock
+from .host.plan import Actor
 from .host.recovery import require_release_id
 from .host.state import read_activation, read_pending
 from .manifest import ManifestError
 from .staging import require_python, require_signer, tree_need
 
 _ADMIN_TIMEOUT_SECONDS = 2.0
+_ACTOR = Actor("ansible")  # so that no release comes into use while one is replaced or removed
 
 
 def stage_release(
@@ -69,7 +71,7 @@ def stage_release(
         return result
     if source is None:
         return {"changed": False, **facts, "transfer": True}
-    with _locked(host) if problems else contextlib.nullcontext():
+    with hold_lock(host, _ACTOR) if problems else contextlib.nullcontext():
         if problems and (reason := _reason_to_keep(host, release_id)):
             raise MobiusError("tree_damaged", f"{release_id} is staged but damaged, and {reason} by now.")
         with _as_failure(host):
@@ -86,7 +88,7 @@ def remove_release(host: Host, release: str, *, check: bool) -> dict[str, Any]:
         MobiusError: `release_in_use`, when something needs it; or removing failed.
     """
     require_release_id(release)
-    with contextlib.nullcontext() if check else _locked(host):
+    with contextlib.nullcontext() if check else hold_lock(host, _ACTOR):
         is_staged, leftovers = host.release_dir(release).exists(), host.leftovers(release)
         if not is_staged and not leftovers:
             return {"changed": False, "release": release}
@@ -140,13 +142,3 @@ def _as_failure(host: Host) -> Iterator[None]:
             ) from None
         reason = f"{error.filename or host.releases_dir}: {error.strerror or error}."
         raise MobiusError("environment_failed", reason) from None
-
-
-@contextlib.contextmanager
-def _locked(host: Host) -> Iterator[None]:
-    """Hold the lock of the host, so that no release comes into use while one is replaced or removed."""
-    try:
-        with durable.locked(host.lock_path, LOCK_TIMEOUT_SECONDS):
-            yield
-    except TimeoutError as error:
-        raise MobiusError("timeout", f"{error}.") from None

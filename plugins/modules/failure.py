@@ -31,6 +31,11 @@ options:
       - A C(mobius_failure) of an earlier result, which is passed on as it is.
       - When it is left out or empty, O(outcome), O(reason) and O(do_next) are used.
     type: dict
+  host:
+    description:
+      - The registered result of M(mobius.dhash.release_info) on the host.
+      - The reason then says what serves there, or that this is not known.
+    type: dict
 """
 
 EXAMPLES = r"""
@@ -58,4 +63,5 @@ mobius_failure:
     outcome: {description: "Name in the table.", type: str, returned: always}
     reason: {description: "One sentence.", type: str, returned: always}
     do_next: {description: "What a person does now.", type: str, returned: always}
+    serves: {description: "The releases that serve on the host.", type: list, elements: str, returned: "with O(host), if it is known"}
 """

@@ -58,6 +58,11 @@ watch:
     warm, and C(mobius-host watch) rolls back to it on a trigger.
   returned: success
   type: dict
+lease:
+  description: >-
+    The lock between runs, with the C(run) and the C(actor) that hold it, C(since), and the seconds C(remaining); null when no run holds the host.
+  returned: success
+  type: dict
 token:
   description: The number of confirmations and rollbacks so far.
   returned: success
@@ -96,6 +101,7 @@ EMPTY_FACTS: dict[str, Any] = {
     "previous": None,
     "serving": [],
     "pending": None,
+    "lease": None,
     "token": 0,
     "releases": [],
     "history": [],

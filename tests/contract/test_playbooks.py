@@ -71,3 +71,20 @@ def test_production_and_staging_only_override_what_exists() -> None:
                 if not name.startswith(("ansible_", "lab_"))
             }
             assert names <= known, f"{path.relative_to(CHECKOUT)} sets {sorted(names - known)}, which nothing reads"
+
+
+@pytest.mark.parametrize(
+    "path", sorted((CHECKOUT / "roles").glob("*/tasks/*.yml")), ids=lambda path: str(path.relative_to(CHECKOUT))
+)
+def test_every_failed_rollback_says_what_serves(path: Path) -> None:
+    def tasks(items: Any) -> Any:
+        for task in items or ():
+            yield task
+            for part in ("block", "rescue", "always"):
+                yield from tasks(task.get(part))
+
+    for task in tasks(yaml.safe_load(path.read_text(encoding="utf-8"))):
+        failure = task.get("mobius.dhash.failure", {})
+        if failure.get("outcome") == "rollback_failed":
+            assert "host" in failure and "--from" not in failure["do_next"], task["name"]
+            assert "`mobius-host rollback`" not in failure["do_next"], "it could go one release too far"

@@ -36,6 +36,8 @@ class HostFailure:
     do_next: str
     carried: bool
     """Whether the result carried its outcome; Ansible's bare states mean less."""
+    serves: tuple[str, ...] | None = None
+    """The releases that serve on the host, where the failure says so."""
 
     @property
     def rank(self) -> tuple[bool, bool, int]:
@@ -43,7 +45,8 @@ class HostFailure:
         return (self.outcome == "held_back", not self.carried, _ORDER.index(self.outcome))
 
     def as_dict(self) -> dict[str, Any]:
-        """`{host, task, outcome, code, reason, do_next}`."""
+        """`{host, task, outcome, code, reason, do_next}`, and `serves` where the failure has it."""
+        serves = {} if self.serves is None else {"serves": list(self.serves)}
         return {
             "host": self.host,
             "task": self.task,
@@ -51,6 +54,7 @@ class HostFailure:
             "code": int(OUTCOMES[self.outcome].code),
             "reason": self.reason,
             "do_next": self.do_next,
+            **serves,
         }
 
 
@@ -83,7 +87,8 @@ def failed_result(host: str, task: str, result: Mapping[str, Any]) -> HostFailur
     carried = [_complete(failure) for failure in _carried(result)]
     if carried:
         worst = min(carried, key=lambda failure: _ORDER.index(failure["outcome"]))
-        return HostFailure(host, task, worst["outcome"], worst["reason"], worst["do_next"], carried=True)
+        serves = tuple(worst["serves"]) if "serves" in worst else None
+        return HostFailure(host, task, worst["outcome"], worst["reason"], worst["do_next"], carried=True, serves=serves)
     if isinstance(refused := result.get("argument_errors"), list) and refused:
         outcome = OUTCOMES["invalid_input"]
         reason = " ".join(str(error) for error in refused)[:_REASON_LIMIT]
@@ -155,8 +160,12 @@ def failure_from(
     reason: str | None = None,
     do_next: str | None = None,
     failure: Mapping[str, Any] | None = None,
+    host: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The `mobius_failure` that a play asks for: an earlier one passed on, else one from the table.
+
+    Args:
+        host: the result of `release_info` on the host, or of a failed one: the reason then says what serves there.
 
     Raises:
         MobiusError: invalid_input, when neither is complete.
@@ -167,7 +176,14 @@ def failure_from(
         raise MobiusError("invalid_input", "mobius.dhash.failure needs an outcome and a reason, or a mobius_failure.")
     if outcome not in OUTCOMES or OUTCOMES[outcome].code == ExitCode.SUCCESS:
         raise MobiusError("invalid_input", f"{outcome!r} is not the name of a failure in mobius/errors.py.")
-    return MobiusError(outcome, reason, do_next=do_next or None).as_dict()
+    if host is None:
+        return MobiusError(outcome, reason, do_next=do_next or None).as_dict()
+    serving = host.get("serving")
+    if not isinstance(serving, Sequence) or isinstance(serving, str):
+        return MobiusError(outcome, f"{reason} What serves there now is not known.", do_next=do_next or None).as_dict()
+    serves = [str(release) for release in serving]
+    reason = f"{reason} What serves there now: {', '.join(serves) or 'nothing'}."
+    return MobiusError(outcome, reason, do_next=do_next or None, serves=serves).as_dict()
 
 
 @dataclass(frozen=True)
@@ -301,7 +317,9 @@ def _complete(failure: Mapping[str, Any]) -> dict[str, Any]:
     """A `mobius_failure` with its code by the table, whatever the code that it came with."""
     entry: Outcome = OUTCOMES[str(failure["outcome"])]
     reason = _one_line(failure.get("reason")) or entry.meaning
-    return MobiusError(entry.name, reason, do_next=str(failure.get("do_next") or "") or None).as_dict()
+    serving = failure.get("serves")
+    serves = [str(release) for release in serving] if isinstance(serving, list | tuple) else None
+    return MobiusError(entry.name, reason, do_next=str(failure.get("do_next") or "") or None, serves=serves).as_dict()
 
 
 def _message(result: Mapping[str, Any]) -> str:

@@ -49,6 +49,13 @@ def _print_status(facts: Mapping[str, Any]) -> None:
         print(f"pending    {pending['release']} ({pending['stage']}), reverts in {pending['remaining']:.0f} s")
     if facts["watch"]:
         print(f"watched    {facts['watch']['release']}, for {facts['watch']['remaining']:.0f} s more")
+    if facts["lease"]:
+        lease = facts["lease"]
+        print(f"held       by the run {lease['run']} of {lease['actor']} since {lease['since']}, ", end="")
+        print(f"and for {lease['remaining']:.0f} s more")
+    if facts["serving"]:
+        leaves = facts["pending"]["release"] if facts["pending"] else facts["confirmed"]
+        print(f"roll back  mobius-host --service {facts['service']} rollback --from {leaves}")
     for item in facts["releases"]:
         bad = f"  bad: {item['reason'] or 'no reason recorded'}" if item["bad"] else ""
         pinned = "  pinned" if item["pinned"] else ""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 from .. import durable
 from ..errors import MobiusError
@@ -21,6 +21,7 @@ from .config import Host, read_state_file
 from .failures import InstanceError
 from .instance import STATE_TIMEOUT_SECONDS, admin_request, request_state
 from .journal import append_journal, journal_has_line, journal_head, read_last_lines
+from .lock import hold_lock
 from .plan import Action, Actor, HostPlan, Observation, ObservedInstance, PlanBuilder
 from .rebuild import read_known_activation, rebuild_activation
 from .recovery import recover
@@ -42,7 +43,6 @@ from .systemd import Systemd, Unit
 SERVE_TIMEOUT_SECONDS = 5.0  # for an instance to begin to serve, before it is killed and started again
 STANDBY_TIMEOUT_SECONDS = 3.0  # for an instance to stand by, before it is killed
 STOP_MARGIN_SECONDS = 15.0  # beyond the drain deadline, for a stopping instance to end
-LOCK_TIMEOUT_SECONDS = 30.0  # for another command to finish; the lock is never held while a release starts
 RESERVE_NAME = ".reserve"  # beside the activation record and the journal: removed to write them on a full disk
 RESERVE_BYTES = 256 << 10
 
@@ -140,23 +140,9 @@ class Executor:
             self.perform(replanned)
         return HostPlan(plan.before, replanned.after, plan.actions, plan.note)
 
-    @contextlib.contextmanager
-    def locked(self) -> Any:
-        """Hold the lock of the host.
-
-        Raises:
-            MobiusError: `timeout` when another command holds it too long, `not_provisioned` when its folder is missing.
-        """
-        if not self.host.root.is_dir():
-            raise MobiusError("not_provisioned", f"This host is not prepared: {self.host.root} is missing.")
-        with contextlib.ExitStack() as stack:
-            try:
-                stack.enter_context(durable.locked(self.host.lock_path, LOCK_TIMEOUT_SECONDS))
-            except TimeoutError:
-                raise MobiusError(
-                    "timeout", f"Another command has held {self.host.lock_path} for {LOCK_TIMEOUT_SECONDS:g} s."
-                ) from None
-            yield
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """Hold the lock of the host; raises as `hold_lock` does."""
+        return hold_lock(self.host, self.actor)
 
     def perform(self, plan: HostPlan) -> None:
         """Perform a plan's actions in their order, under the lock.

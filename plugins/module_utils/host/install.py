@@ -20,6 +20,7 @@ from . import (  # noqa: F401 - likewise
     failures,
     instance,
     journal,
+    lock,
     plan,
     rebuild,
     recovery,
@@ -38,8 +39,8 @@ PACKAGE = "ansible_collections.mobius.dhash.plugins.module_utils"
 TOOL_MODULES = (
     *("comparison", "durable", "errors", "manifest", "staged_tree", "host"),
     *("host.clock", "host.config", "host.console", "host.executor", "host.failures", "host.install", "host.instance"),
-    *("host.journal", "host.plan", "host.rebuild", "host.recovery", "host.state", "host.status", "host.systemd"),
-    *("host.triggers", "host.unavailable", "host.watch", "host.transitions", "host.transitions.canary"),
+    *("host.journal", "host.lock", "host.plan", "host.rebuild", "host.recovery", "host.state", "host.status"),
+    *("host.systemd", "host.triggers", "host.unavailable", "host.watch", "host.transitions", "host.transitions.canary"),
     *("host.transitions.confirmation", "host.transitions.marks", "host.transitions.repair"),
     *("host.transitions.rollback", "host.transitions.upkeep"),
 )

@@ -124,6 +124,18 @@ def stop_unneeded(builder: PlanBuilder) -> None:
             builder.stop(release)
 
 
+def make_promotion_refusal(pending: Pending, now: float) -> MobiusError:
+    """The failure that names whose promotion a host has, since when and until when."""
+    who = f"the run {pending.run}" if pending.run else "another command"
+    return MobiusError(
+        "locked",
+        f"{pending.release} has been promoted by {who} on this host since {pending.activated}, until it is confirmed, "
+        f"or else reverted in {max(0.0, pending.deadline - now):.0f} s.",
+        do_next="Wait for that, and run again. To end it at once, run "
+        f"`mobius-host rollback --from {pending.release}` on the host.",
+    )
+
+
 def require_pending(observed: Observation, release: str, actor: Actor) -> Pending:
     pending = observed.live_promotion
     if pending is None or pending.release != release:

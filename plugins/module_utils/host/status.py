@@ -20,7 +20,8 @@ from .state import read_activation, read_pending, staged_releases
 
 def status(host: Host, observed: Observation) -> dict[str, Any]:
     """The status that `release_info` returns and `mobius-host status --json` prints."""
-    pending, window = observed.live_promotion, observed.open_window
+    pending, window, lease = observed.live_promotion, observed.open_window, observed.lease
+    is_held = lease is not None and lease.is_live(observed.at, observed.boot)
     releases = []
     known = {entry.release for entry in observed.activation.history}
     for release in sorted(observed.staged | known | {name for name, item in observed.instances.items() if item.exists}):
@@ -52,6 +53,14 @@ def status(host: Host, observed: Observation) -> dict[str, Any]:
         "pending": {**pending.as_dict(), "remaining": round(pending.deadline - observed.at, 3)} if pending else None,
         "watch": {"release": window.release, "remaining": max(0.0, round(window.until - observed.at, 3))}
         if window
+        else None,
+        "lease": {
+            "run": lease.run,
+            "actor": lease.actor,
+            "since": lease.since,
+            "remaining": round(lease.expires - observed.at, 3),
+        }
+        if lease is not None and is_held
         else None,
         "serving": sorted(name for name, item in observed.instances.items() if item.state == "serving"),
         "releases": releases,

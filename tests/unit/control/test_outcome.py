@@ -198,6 +198,23 @@ def test_without_an_earlier_failure_the_named_outcome_is_used():
 
 
 @pytest.mark.parametrize(
+    ("host", "serves", "sentence"),
+    [
+        ({"serving": ["1.1.0-0123456789ab"]}, ["1.1.0-0123456789ab"], "What serves there now: 1.1.0-0123456789ab."),
+        ({"serving": []}, [], "What serves there now: nothing."),
+        ({"failed": True, "msg": "No answer."}, None, "What serves there now is not known."),
+        ({"unreachable": True, "serving": "odd"}, None, "What serves there now is not known."),
+    ],
+)
+def test_a_failed_rollback_says_what_serves_in_its_data_and_in_its_sentence(host, serves, sentence):
+    made = failure_from(outcome="rollback_failed", reason="It failed.", host=host)
+    assert made["reason"] == f"It failed. {sentence}" and made.get("serves") == serves
+    assert failure_from(failure=made) == made
+    shown = failed_result("lab1", "Report", {"failed": True, "mobius_failure": made}).as_dict()
+    assert shown["reason"] == made["reason"] and shown.get("serves") == serves
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         {},

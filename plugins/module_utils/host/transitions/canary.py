@@ -9,7 +9,14 @@ import dataclasses
 from ...errors import MobiusError
 from ..clock import utc_now
 from ..plan import Actor, HostPlan, Observation, PlanBuilder
-from ..recovery import make_journal_line, recover, require_pending, require_release_id, require_staged
+from ..recovery import (
+    make_journal_line,
+    make_promotion_refusal,
+    recover,
+    require_pending,
+    require_release_id,
+    require_staged,
+)
 from ..state import Pending
 
 
@@ -46,10 +53,7 @@ def plan_canary(
     recover(builder, actor)
     activation, pending = builder.model.activation, builder.model.live_promotion
     if pending is not None and pending.release != release:
-        raise MobiusError(
-            "fenced",
-            f"{release} has to wait: {pending.release} is being promoted by {pending.run or 'another command'}.",
-        )
+        raise make_promotion_refusal(pending, observed.at)
     if activation.confirmed == release:
         builder.serve(release)
         return builder.plan(f"{release} is confirmed and serves")

@@ -18,7 +18,7 @@ from ..recovery import (
     revert,
     stop_unneeded,
 )
-from ..state import ActivationEntry, MonitoringWindow
+from ..state import ActivationEntry, MonitoringWindow, Pending
 from .canary import plan_canary, plan_instance, plan_provisional, plan_renewed
 
 
@@ -68,7 +68,10 @@ def plan_confirmed(observed: Observation, release: str | None, actor: Actor) -> 
 
 
 def plan_reverted(observed: Observation, release: str, actor: Actor, *, mark_bad: bool = False) -> HostPlan:
-    """The confirmed release serves, and the pending one does not run. A release that is confirmed is left alone."""
+    """The confirmed release serves, and the pending one does not run.
+
+    Left alone are a release that is confirmed, and a promotion that is not the actor's.
+    """
     require_release_id(release)
     builder = PlanBuilder(observed)
     pending = observed.pending
@@ -80,16 +83,25 @@ def plan_reverted(observed: Observation, release: str, actor: Actor, *, mark_bad
         if is_pending:
             recover(builder, actor)
         return builder.plan(f"{release} was confirmed before, so there is no promotion to revert")
-    if not is_pending and pending is not None:
-        raise MobiusError(
-            "fenced", f"{pending.release} is being promoted by {pending.run or 'another command'}, not {release}."
+    if pending is not None and builder.model.is_live and not (is_pending and _is_promoted_by(pending, actor)):
+        if not is_pending:
+            builder.stop(release)
+        return builder.plan(
+            f"nothing was reverted: {pending.release} is being promoted by {pending.run or 'another command'}"
         )
-    if builder.model.is_live:
-        require_pending(builder.model, release, actor)
+    lease = observed.lease
+    is_held = lease is not None and actor.run not in (None, lease.run) and lease.is_live(observed.at, observed.boot)
+    if lease is not None and is_held and pending is None:
+        return builder.plan(f"nothing was reverted: the run {lease.run} holds this host now")
     catch_up_journal(builder)
     revert(builder, release, actor, mark_bad=mark_bad)
     recover(builder, actor)
     return builder.plan(f"{builder.model.activation.confirmed or 'nothing'} serves; {release} was reverted")
+
+
+def _is_promoted_by(pending: Pending, actor: Actor) -> bool:
+    """A person at the console may end any promotion."""
+    return actor.run is None or pending.run is None or pending.run == actor.run
 
 
 @dataclass(frozen=True)

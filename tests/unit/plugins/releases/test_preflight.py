@@ -29,6 +29,21 @@ def everything(host: Any) -> dict[str, tuple[int, int]]:
     return {path: (about.st_size, about.st_mtime_ns) for path, about in found.items()}
 
 
+@pytest.mark.parametrize("check", [True, False])
+def test_a_release_is_refused_while_another_one_is_being_promoted(
+    host: Any, make_bundle: MakeBundle, check: bool
+) -> None:
+    bundle = make_bundle()
+    host.truth("0.9.0-0123456789ab")
+    host.pending("0.9.5-0123456789ab", "0.9.0-0123456789ab")
+    before = everything(host)
+    reason = host.fails("preflight", "locked", check=check, **arguments(bundle))
+    assert "0.9.5-0123456789ab has been promoted by another command on this host since 2026-01-01" in reason
+    assert everything(host) == before
+    host.pending(bundle.release_id, "0.9.0-0123456789ab")
+    assert host.run("preflight", check=check, **arguments(bundle))["changed"] is False, "the same release may go on"
+
+
 # --- Space ------------------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ import shutil
 from typing import Any
 
 import pytest
-from ansible_collections.mobius.dhash.plugins.module_utils import durable
+from ansible_collections.mobius.dhash.plugins.module_utils import durable, lease
 
 A, B, C = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0"))
 
@@ -21,9 +21,21 @@ def test_status_is_the_same_as_text_and_as_json(machine: Any, capsys: pytest.Cap
     assert (
         f"confirmed  {A}" in text and f"serving    {B}" in text and f"pending    {B} (serving), reverts in 60 s" in text
     )
+    assert text.splitlines()[4] == f"roll back  mobius-host --service any-service rollback --from {B}"
     assert machine.command("status", "--json") == 0
     facts = json.loads(capsys.readouterr().out)
     assert (facts["confirmed"], facts["serving"], facts["pending"]["release"]) == (A, [B], B)
+
+
+def test_status_names_the_run_that_holds_the_host(machine: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    lease.acquire(machine.executor(), "r1", "ada@control", "2026-01-01T00:00:00Z", 60)
+    machine.now += 20
+    assert machine.command("status") == 0
+    held = "held       by the run r1 of ada@control since 2026-01-01T00:00:00Z, and for 40 s more\n"
+    assert held in capsys.readouterr().out
+    machine.now += 41
+    assert machine.command("status") == 0
+    assert "held" not in capsys.readouterr().out
 
 
 def test_the_service_may_be_left_out_when_there_is_one(machine: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils import durable
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.host import executor
+from ansible_collections.mobius.dhash.plugins.module_utils.host import lock
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
 from ansible_collections.mobius.dhash.plugins.module_utils.host.journal import journal_problems
+from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Actor
 from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.canary import plan_canary
 from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.confirmation import plan_confirmed
 from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.marks import plan_mark
@@ -280,10 +281,16 @@ def test_the_role_is_written_while_another_command_holds_the_lock(machine: Any) 
 def test_a_switch_waits_for_the_lock_and_then_gives_up(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     machine.promote(A)
     machine.promote(B)
-    monkeypatch.setattr(executor, "LOCK_TIMEOUT_SECONDS", 0.1)
-    with durable.locked(machine.host.lock_path, 1.0), pytest.raises(MobiusError) as caught:
+    monkeypatch.setattr(lock, "LOCK_TIMEOUT_SECONDS", 0.1)
+    with lock.hold_lock(machine.host, Actor("ansible", "r1")), pytest.raises(MobiusError) as caught:
         machine.run(plan_rollback, None)
-    assert caught.value.outcome == "timeout" and machine.serving == [B]
+    assert caught.value.outcome == "locked" and machine.serving == [B]
+    assert f"ansible for the run r1 (process {os.getpid()}), since 20" in caught.value.reason
+    assert f"kill -9 {os.getpid()}" in caught.value.do_next
+    with durable.locked(machine.host.lock_path, 1.0), pytest.raises(MobiusError, match=r"for 0.1 s, until it ends"):
+        machine.run(plan_rollback, None)
+    machine.run(plan_rollback, None)
+    assert machine.serving == [A]
 
 
 # --- the journal ------------------------------------------------------------------------------------------------------

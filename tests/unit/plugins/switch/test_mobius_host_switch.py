@@ -155,8 +155,9 @@ def test_a_failed_first_confirmation_names_what_is_wrong(machine: Any) -> None:
 def test_two_promotions_do_not_run_at_once(machine: Any) -> None:
     machine.promote(A)
     machine.promote(B, "canary")
-    assert B in refuses(machine, "fenced", plan_canary, C, run="r2")
-    assert B in refuses(machine, "fenced", plan_reverted, C, run="r2")
+    since = machine.pending.activated
+    reason = refuses(machine, "locked", plan_canary, C, run="r2")
+    assert f"{B} has been promoted by the run r1 on this host since {since}" in reason and "in 60 s" in reason
 
 
 def test_a_run_whose_promotion_was_taken_over_may_neither_confirm_nor_revert(machine: Any) -> None:
@@ -164,8 +165,11 @@ def test_a_run_whose_promotion_was_taken_over_may_neither_confirm_nor_revert(mac
     machine.promote(B, "provisional", run="r1")
     machine.run(plan_canary, B, run="r2")
     assert machine.pending.run == "r2" and machine.pending.stage == "serving"
-    for make in (plan_provisional, plan_confirmed, plan_reverted):
+    for make in (plan_provisional, plan_confirmed):
         assert "r2" in refuses(machine, "fenced", make, B, run="r1")
+    for mark_bad in (False, True):
+        plan = machine.run(plan_reverted, B, run="r1", mark_bad=mark_bad)
+        assert not plan.changed and plan.note == f"nothing was reverted: {B} is being promoted by r2"
     machine.run(plan_confirmed, B, run="r2")
     assert machine.activation.confirmed == B
 
