@@ -234,6 +234,12 @@ OUTCOMES: dict[str, Outcome] = _table(
         "Deploy the release's bundle again; find out who changed the files named.",
     ),
     (
+        "host_inconsistent",
+        ExitCode.PROCESSING,
+        "A host is not as its activation record and its provisioning have made it.",
+        "Do what each line of `mobius-host status` names; most of it is healed by `mobius-host repair`.",
+    ),
+    (
         "backup_damaged",
         ExitCode.PROCESSING,
         "A backup does not match its digest or manifest.",

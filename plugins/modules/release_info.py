@@ -67,6 +67,13 @@ token:
   description: The number of confirmations and rollbacks so far.
   returned: success
   type: int
+problems:
+  description:
+    - Where the host is not as its activation record and the role C(host) have made it, each with C(problem) and C(heal).
+    - None are looked for while a command is at work on the host.
+  returned: success
+  type: list
+  elements: dict
 releases:
   description:
     - Every release that is staged, running or known from the history, sorted by id.
@@ -103,6 +110,7 @@ EMPTY_FACTS: dict[str, Any] = {
     "pending": None,
     "lease": None,
     "token": 0,
+    "problems": [],
     "releases": [],
     "history": [],
 }
@@ -125,8 +133,7 @@ def main() -> None:
                 raise
             module.exit_json(changed=False, service=service, provisioned=False, tool_digest_ok=False, **EMPTY_FACTS)
         is_same_version = installed_digest(host.command) == tool_digest()
-        observed = Executor(host, Actor("ansible")).observe()
-        facts = status(host, observed)
+        facts = status(Executor(host, Actor("ansible")))
     module.exit_json(changed=False, provisioned=True, tool_digest_ok=is_same_version, **facts)
 
 

@@ -17,6 +17,7 @@ def release_lines(host: str, result: Mapping[str, Any]) -> list[str]:
     for item in result.get("releases", []):
         why = f"  {item['reason']}" if item.get("reason") else ""
         lines.append(f"  {item['release']:<32}  {item['state']:<8}  {item.get('activated') or '':<25}{why}".rstrip())
+    lines += [f"  problem  {item['problem']} {item['heal']}" for item in result.get("problems", [])]
     return lines
 
 

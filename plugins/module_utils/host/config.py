@@ -20,6 +20,7 @@ from . import triggers
 SCHEMA = 1
 CONFIG_DIR = "/etc/mobius-host"
 COMMAND = "/usr/local/bin/mobius-host"
+UNITS_DIR = "/etc/systemd/system"
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Host:
     drain_deadline: float
     cache_dir: Path
     command: Path = Path(COMMAND)
+    units_dir: Path = Path(UNITS_DIR)
     watch_settings: triggers.WatchSettings = field(default_factory=triggers.WatchSettings)
     bundle_signers: tuple[str, ...] = ()
 
@@ -75,6 +77,7 @@ class Host:
             start_timeout=float(require_field(path, content, "start_timeout", int, float)),
             drain_deadline=float(require_field(path, content, "drain_deadline", int, float)),
             command=Path(content.get("command", COMMAND)),
+            units_dir=Path(content.get("units_dir", UNITS_DIR)),
             watch_settings=_read_watch_settings(path, content),
             bundle_signers=_read_bundle_signers(path, content),
             **paths,
@@ -132,6 +135,11 @@ class Host:
     def journal_path(self) -> Path:
         """The chained journal of switches."""
         return self.state_dir / "journal.jsonl"
+
+    @property
+    def units_digests_path(self) -> Path:
+        """The digests of the files of units as the role host has written them, in the format of `sha256sum`."""
+        return self.units_dir / f"{self.service}.sha256sums"
 
     @property
     def socket_unit(self) -> str:
@@ -209,10 +217,13 @@ def read_state_file(path: Path) -> dict[str, Any] | None:
 def read_regular_file(path: Path) -> bytes:
     """The content of a file; a pipe in its place must not make a switch wait."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as stream:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file")
-        return stream.read()
+        with os.fdopen(descriptor, "rb", closefd=False) as stream:
+            return stream.read()
+    finally:
+        os.close(descriptor)
 
 
 def require_field(path: Path, content: Mapping[str, Any], name: str, *types: type | None) -> Any:

@@ -60,6 +60,8 @@ def _print_status(facts: Mapping[str, Any]) -> None:
         bad = f"  bad: {item['reason'] or 'no reason recorded'}" if item["bad"] else ""
         pinned = "  pinned" if item["pinned"] else ""
         print(f"  {item['release']:<32} {item['state']:<9} {item['confirmed'] or '-'}{pinned}{bad}")
+    for item in facts["problems"]:
+        print(f"problem    {item['problem']} {item['heal']}")
 
 
 def _print_warnings(plan: HostPlan) -> None:
@@ -68,12 +70,19 @@ def _print_warnings(plan: HostPlan) -> None:
 
 
 def _status(executor: Executor, options: argparse.Namespace) -> int:
-    facts = status(executor.host, executor.observe())
+    facts = status(executor)
     if options.json:
         print(json.dumps(facts, indent=2, sort_keys=True))
     else:
         _print_status(facts)
+    if facts["problems"]:
+        raise _inconsistent(len(facts["problems"]))
     return 0
+
+
+def _inconsistent(problems: int) -> MobiusError:
+    counted = f"{problems} problems" if problems > 1 else "one problem"
+    return MobiusError("host_inconsistent", f"This host has {counted}, shown above.")
 
 
 def _rollback(executor: Executor, options: argparse.Namespace) -> int:
@@ -102,15 +111,17 @@ def _pin(executor: Executor, options: argparse.Namespace) -> int:
 
 
 def _verify(executor: Executor, options: argparse.Namespace) -> int:
-    problems_by_name = verify(executor.host, [options.release] if options.release else [])
+    problems_by_name = verify(executor, [options.release] if options.release else [])
     for name, problems in problems_by_name.items():
         print(f"{name}: {'intact' if not problems else f'{len(problems)} problems'}")
         for problem in problems:
             print(f"  {problem}")
-    if damaged := [name for name, problems in problems_by_name.items() if problems and name != "journal"]:
+    if damaged := [name for name, problems in problems_by_name.items() if problems and name not in ("journal", "host")]:
         raise MobiusError("tree_damaged", f"{', '.join(damaged)} on this host is not what was built.")
     if problems_by_name["journal"]:
         raise MobiusError("state_damaged", f"The journal is damaged: {problems_by_name['journal'][0]}.")
+    if problems_by_name["host"]:
+        raise _inconsistent(len(problems_by_name["host"]))
     return 0
 
 
@@ -132,7 +143,8 @@ def _repair(executor: Executor, options: argparse.Namespace) -> int:
 
     def make_plan(again: Observation) -> HostPlan:
         actual = plan_repair(again, executor.actor)
-        if [str(action) for action in actual.actions] != [str(action) for action in plan.actions]:
+        # after a start, which comes first, there is less to do
+        if not {str(action) for action in actual.actions} <= {str(action) for action in plan.actions}:
             raise MobiusError(
                 "environment_failed",
                 "The host is no longer as it was when the plan was shown, so nothing was changed.",
@@ -267,7 +279,9 @@ def _parser() -> argparse.ArgumentParser:
         pin = command(name, _pin, text)
         pin.add_argument("release", metavar="ID")
         pin.add_argument("--reason", metavar="TEXT", help="the reason, for the journal")
-    verifier = command("verify", _verify, "compare the staged files with what was built, and check the journal")
+    verifier = command(
+        "verify", _verify, "compare the host with its record, its units and what was built, and check the journal"
+    )
     verifier.add_argument("release", metavar="ID", nargs="?", help="only this release")
     watch = command("watch", _watch, "watch the confirmed release, and roll back on a trigger")
     watch.add_argument("--seconds", type=float, help="how long to watch; without it, to the end of its window")

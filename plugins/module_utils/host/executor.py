@@ -74,6 +74,9 @@ class Executor:
         units = self.systemd.units(host.socket_unit, host.boot_unit, host.guard_unit, host.watch_unit, host.unit("*"))
         pattern = re.compile(re.escape(host.service) + "@(" + RELEASE_ID.pattern + r")\.service")
         instances = {match[1]: unit for name, unit in units.items() if (match := pattern.fullmatch(name))}
+        others = (
+            unit for name, unit in units.items() if name.startswith(f"{host.service}@") and not pattern.fullmatch(name)
+        )
         running = [release for release, unit in instances.items() if unit.active == "active"]
         with ThreadPoolExecutor(max_workers=max(1, len(running))) as pool:
             states = dict(zip(running, pool.map(lambda release: request_state(host, release), running), strict=True))
@@ -108,6 +111,7 @@ class Executor:
             is_copied=record.is_copied,
             is_record_lost=lost is not None,
             pending_problem=pending_problem,
+            unknown_units=tuple(sorted(unit.name for unit in others if unit.active not in ("inactive", "failed"))),
         )
 
     def _read_state(self, read: Callable[[Host], State], empty: State) -> tuple[State, str | None]:
@@ -243,6 +247,8 @@ class Executor:
             case "remove_window":
                 host.watch_path.unlink(missing_ok=True)
             case "link_current":
+                if host.current_path.is_dir() and not host.current_path.is_symlink():
+                    set_aside(host.current_path)
                 durable.replace_symlink(host.current_path, f"releases/{release}")
             case "stop_listening":
                 self.systemd.stop(host.socket_unit, host.boot_unit)

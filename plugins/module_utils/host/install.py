@@ -22,6 +22,7 @@ from . import (  # noqa: F401 - likewise
     journal,
     lock,
     plan,
+    problems,
     rebuild,
     recovery,
     state,
@@ -39,10 +40,10 @@ PACKAGE = "ansible_collections.mobius.dhash.plugins.module_utils"
 TOOL_MODULES = (
     *("comparison", "durable", "errors", "manifest", "staged_tree", "host"),
     *("host.clock", "host.config", "host.console", "host.executor", "host.failures", "host.install", "host.instance"),
-    *("host.journal", "host.lock", "host.plan", "host.rebuild", "host.recovery", "host.state", "host.status"),
-    *("host.systemd", "host.triggers", "host.unavailable", "host.watch", "host.transitions", "host.transitions.canary"),
-    *("host.transitions.confirmation", "host.transitions.marks", "host.transitions.repair"),
-    *("host.transitions.rollback", "host.transitions.upkeep"),
+    *("host.journal", "host.lock", "host.plan", "host.problems", "host.rebuild", "host.recovery", "host.state"),
+    *("host.status", "host.systemd", "host.triggers", "host.unavailable", "host.watch", "host.transitions"),
+    *("host.transitions.canary", "host.transitions.confirmation", "host.transitions.marks"),
+    *("host.transitions.repair", "host.transitions.rollback", "host.transitions.upkeep"),
 )
 
 

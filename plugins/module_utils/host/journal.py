@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import durable
-from .config import Host, read_regular_file
+from .config import Host
 
 FIRST_PREVIOUS_SHA256 = "0" * 64
 
@@ -43,10 +43,7 @@ def read_tail(host: Host) -> list[dict[str, Any]]:
 
 def read_journal(host: Host) -> tuple[list[dict[str, Any]], int]:
     """The lines of the journal that can be read, oldest first, and how many cannot."""
-    try:
-        raw = read_regular_file(host.journal_path).splitlines()
-    except OSError:
-        return [], 0
+    raw = read_last_lines(host.journal_path, None)
     lines = [line for item in raw if (line := _parse(item)) is not None]
     return lines, len(raw) - len(lines)
 

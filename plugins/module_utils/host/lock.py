@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,7 +35,7 @@ def hold_lock(host: Host, actor: Actor, timeout: float | None = None) -> Iterato
         try:
             stack.enter_context(durable.locked(host.lock_path, seconds))
         except TimeoutError:
-            raise _make_refusal(host, seconds) from None
+            raise make_lock_refusal(host, seconds) from None
         holder = {"pid": os.getpid(), "actor": actor.name, "run": actor.run, "since": utc_now()}
         # for people only: a full disk must not keep a rollback from the lock
         with contextlib.suppress(OSError):
@@ -45,7 +47,30 @@ def hold_lock(host: Host, actor: Actor, timeout: float | None = None) -> Iterato
                 os.truncate(host.lock_path, 0)
 
 
-def _make_refusal(host: Host, seconds: float) -> MobiusError:
+@contextlib.contextmanager
+def keep_commands_out(host: Host, timeout: float = 0.0) -> Iterator[bool]:
+    """Keep commands from the host while it is observed, without changing it; gives False when one is at work."""
+    with contextlib.ExitStack() as stack:
+        try:
+            descriptor = os.open(host.lock_path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            yield True
+            return
+        stack.callback(os.close, descriptor)
+        until = time.monotonic() + timeout
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    yield False
+                    return
+            time.sleep(0.02)
+        yield True
+
+
+def make_lock_refusal(host: Host, seconds: float) -> MobiusError:
     try:
         holder = json.loads(host.lock_path.read_bytes())
         pid, run = int(holder["pid"]), holder["run"]

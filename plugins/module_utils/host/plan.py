@@ -43,7 +43,7 @@ class Observation:
     `is_live`: the pending promotion still counts. `is_journaled`: the journal has the last line of `activation`.
     `record_problem`: why `activation` was not read from `activation.json`, and `is_copied`: whether the copy of that
     file holds the same. `is_record_lost`: there is neither, and `activation` is what is known without them.
-    `pending_problem`: why `pending.json` counts as none.
+    `pending_problem`: why `pending.json` counts as none. `unknown_units`: instances that run and are of no release.
     """
 
     activation: Activation
@@ -66,6 +66,7 @@ class Observation:
     is_copied: bool = True
     is_record_lost: bool = False
     pending_problem: str | None = None
+    unknown_units: tuple[str, ...] = ()
 
     @property
     def is_held_open(self) -> bool:

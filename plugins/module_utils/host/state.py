@@ -367,7 +367,10 @@ def staged_releases(host: Host) -> list[str]:
 
 
 def read_current_link(host: Host) -> str | None:
+    """The release that the link `current` points to, or whatever it points to elsewhere; None when it is no link."""
     try:
-        return Path(os.readlink(host.current_path)).name
+        target = os.readlink(host.current_path)
     except OSError:
         return None
+    release = target.removeprefix("releases/")
+    return release if RELEASE_ID.fullmatch(release) and release != target else target

@@ -13,13 +13,26 @@ from .. import staged_tree
 from ..errors import MobiusError
 from ..manifest import ManifestError
 from .config import Host
+from .executor import Executor
 from .journal import journal_problems
+from .lock import LOCK_TIMEOUT_SECONDS, keep_commands_out, make_lock_refusal
 from .plan import Observation
-from .state import read_activation, read_pending, staged_releases
+from .problems import find_problems
+from .state import staged_releases
 
 
-def status(host: Host, observed: Observation) -> dict[str, Any]:
-    """The status that `release_info` returns and `mobius-host status --json` prints."""
+def status(executor: Executor) -> dict[str, Any]:
+    """The status that `release_info` returns and `mobius-host status --json` prints.
+
+    While a command is at work the host is between two states, so no `problems` are looked for then.
+    """
+    with keep_commands_out(executor.host) as is_quiet:
+        observed = executor.observe()
+    problems = find_problems(executor.host, observed) if is_quiet else []
+    return {**_describe(executor.host, observed), "problems": [dataclasses.asdict(item) for item in problems]}
+
+
+def _describe(host: Host, observed: Observation) -> dict[str, Any]:
     pending, window, lease = observed.live_promotion, observed.open_window, observed.lease
     is_held = lease is not None and lease.is_live(observed.at, observed.boot)
     releases = []
@@ -77,12 +90,21 @@ def _read_release_record(host: Host, release: str) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def verify(host: Host, releases: Sequence[str] = ()) -> dict[str, list[str]]:
-    """Compare staged releases (all, when none is named) with what was built, and the journal with itself.
+def verify(executor: Executor, releases: Sequence[str] = ()) -> dict[str, list[str]]:
+    """Compare staged releases (all, when none is named) with what was built, the journal with itself, and the host with
+    its record and its units.
 
     Returns:
-        The problems of each release, and of `journal`, one sentence each.
+        The problems of each release, of `journal` and of `host`, one line each.
+
+    Raises:
+        MobiusError: `locked` when a command is at work all the time; `state_damaged`.
     """
+    host = executor.host
+    with keep_commands_out(host, LOCK_TIMEOUT_SECONDS) as is_quiet:
+        if not is_quiet:
+            raise make_lock_refusal(host, LOCK_TIMEOUT_SECONDS)
+        observed = executor.observe()
     staged = staged_releases(host)
     for release in releases:
         if release not in staged:
@@ -93,6 +115,5 @@ def verify(host: Host, releases: Sequence[str] = ()) -> dict[str, list[str]]:
             problems[release] = list(staged_tree.verify_tree(host.release_dir(release)))
         except ManifestError as error:
             problems[release] = [str(error)]
-    read_activation(host)
-    read_pending(host)
-    return {**problems, "journal": journal_problems(host)}
+    found = [str(problem) for problem in find_problems(host, observed)]
+    return {**problems, "journal": journal_problems(host), "host": found}

@@ -166,7 +166,8 @@ class Fleet:
     # --- what the hosts are
 
     def status(self, host: str) -> dict[str, Any]:
-        return dict(json.loads(self.shell(host, f"mobius-host --service {self.service} status --json")))
+        # 2: it names problems, which a kill may have left for a moment
+        return dict(json.loads(self.shell(host, f"mobius-host --service {self.service} status --json", check=False)))
 
     def statuses(self) -> dict[str, dict[str, Any]]:
         with ThreadPoolExecutor() as pool:

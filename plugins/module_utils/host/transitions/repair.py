@@ -22,11 +22,8 @@ def plan_repair(observed: Observation, actor: Actor) -> HostPlan:
     confirmed = builder.model.activation.confirmed
     if confirmed in observed.staged and builder.model.role(confirmed) == "serving":
         builder.serve(confirmed)
-    known = {*observed.staged, *(entry.release for entry in observed.activation.history)}
-    if observed.pending is not None:
-        known.add(observed.pending.release)
     for release in list(builder.model.instances):
-        if release not in known:
+        if release not in observed.staged and builder.model.role(release) != "serving":
             builder.stop(release)
     builder.finish()
     return builder.plan(f"{confirmed or 'nothing'} serves" if builder.actions else "nothing is to be repaired")

@@ -199,7 +199,16 @@ class Machine:
         self.config_dir = root / "mobius-host"
         folders = {
             name: root / name
-            for name in ("root", "run_dir", "state_dir", "cache_dir", "config_dir", "backup_dir", "log_dir")
+            for name in (
+                "root",
+                "run_dir",
+                "state_dir",
+                "cache_dir",
+                "config_dir",
+                "backup_dir",
+                "log_dir",
+                "units_dir",
+            )
         }
         for path in (self.config_dir, root / "root/releases", *folders.values()):
             path.mkdir(parents=True, exist_ok=True)

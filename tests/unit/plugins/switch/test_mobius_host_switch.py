@@ -529,7 +529,7 @@ def test_a_release_is_pinned_and_unpinned_once_each_however_often_it_is_requeste
     assert machine.run(plan_pin, B, True, reason="kept for the audit").note == f"{B} is pinned"
     assert machine.run(plan_pin, B, True).actions == ()
     assert machine.activation.pinned == (B,) and machine.activation.token == token and machine.activation.confirmed == A
-    assert [item["release"] for item in status(machine.host, machine.observed())["releases"] if item["pinned"]] == [B]
+    assert [item["release"] for item in status(machine.executor())["releases"] if item["pinned"]] == [B]
     assert machine.run(plan_pin, B, False).note == f"{B} is no longer pinned"
     assert machine.run(plan_pin, B, False).actions == ()
     assert machine.activation.pinned == () and machine.serving == [A]

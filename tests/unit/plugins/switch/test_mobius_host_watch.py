@@ -50,7 +50,7 @@ def test_a_confirmation_opens_the_window_and_starts_the_watch(watched: Any) -> N
     assert watched.systemd.watches == 2
     assert watched.running == [A, B]
     assert watched.observed().view()["watched"] == B
-    status = host_status.status(watched.host, watched.observed())
+    status = host_status.status(watched.executor())
     assert status["watch"] == {"release": B, "remaining": 600.0}
     assert watched.run(plan_confirmed, B).actions == (), "confirmed twice, it is not watched anew"
 

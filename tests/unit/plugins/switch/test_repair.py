@@ -32,7 +32,7 @@ def lose_record(machine: Any) -> None:
 def comparable(activation: Activation) -> Activation:
     """Without what the journal does not have: when the canary of a confirmed release began."""
     history = tuple(dataclasses.replace(entry, activated=None) for entry in activation.history)
-    return dataclasses.replace(activation, history=history)
+    return dataclasses.replace(activation, history=history, journal=None)
 
 
 def files(machine: Any) -> dict[str, bytes]:
