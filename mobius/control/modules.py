@@ -72,7 +72,7 @@ MODULES: Mapping[str, ModuleEntry] = MappingProxyType(
         ),
         "release": ModuleEntry(recorded=("release", "signer"), brings_release=True),
         "release_info": ModuleEntry(),
-        "restore": ModuleEntry(recorded=("id", "saved")),
+        "restore": ModuleEntry(recorded=("id", "saved", "kept_aside")),
         "restore_drill": ModuleEntry(recorded=("backup", "release", "files")),
         "retention": ModuleEntry(recorded=("removed",)),
         "rollback": ModuleEntry(

@@ -37,8 +37,10 @@ from .store import (
     lock_backups,
     parse_digest,
     require_host_name,
+    update_record,
     write_digest,
 )
+from .verification import UNDAMAGED
 
 _CONNECT_TIMEOUT_SECONDS = 20
 _SSH_FAILED = 255  # the exit code of ssh itself
@@ -185,6 +187,8 @@ def pull_copy(
             write_digest(final, expected)
             os.rename(temporary, final)
             durable.fsync_dir(final.parent)
+            if final.parent == host.backup_dir:  # one of this id may have been damaged before
+                update_record(host, copy_id, UNDAMAGED)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)

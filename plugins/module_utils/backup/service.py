@@ -170,7 +170,7 @@ def require_sound_source(host: Host, result: BackupResult) -> None:
 
 def _recall_missing(snapshot: HostSnapshot, manifest: ArchiveManifest | None) -> None:
     """What was missing when the newest backup was made, and still is, is not in that backup to be missed."""
-    damage = manifest.head.get("damage") if manifest else None
+    damage = manifest.head.get("damage") if manifest and snapshot.confirmed is not None else None
     for path in snapshot.declared - snapshot.paths_met:
         if isinstance(damage, dict) and path in damage:
             snapshot.damage.setdefault(path, MISSING)
@@ -301,7 +301,7 @@ def _write(
                 do_next="Check the disk under the backup folder; the backups there are as they were.",
             )
         verified = timestamp(clock())
-        record = {"verified": verified, "manifest_sha256": written.manifest_sha256, **UNDAMAGED}
+        record = {"verified": verified, "manifest_sha256": written.manifest_sha256, **UNDAMAGED, "source_damage": None}
         update_record(host, head["id"], record)
         write_digest(final, written.sha256)
         os.rename(temporary, final)

@@ -147,9 +147,9 @@ class HostSnapshot:
             self.displaced[path] = f"it is {self.skipped_kinds[path]}"
         if path not in self.declared or path in self.damage:
             return
-        if item is None:
+        if item is None and self.confirmed is not None:  # where no release has ever served, it never was there
             self.damage[path] = MISSING
-        elif item.entry.folder:
+        elif item is not None and item.entry.folder:
             self.damage[path] = "it is a folder"
 
     def sources(self, old: Iterator[ArchiveEntry] | None) -> Iterator[tuple[ArchiveEntry, Content | None]]:

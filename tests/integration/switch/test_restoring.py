@@ -63,3 +63,22 @@ def test_a_restore_that_is_killed_leaves_a_service_that_serves(noted: Any) -> No
     assert noted.states() == {"1.0.0": "serving"}
     assert noted.module("restore", id=noted.backup)["changed"]
     assert sql(noted, "SELECT count(*) FROM notes") == "[(2,)]"
+
+
+def test_a_damaged_database_is_restored_under_load_and_the_damaged_state_is_kept_whole(noted: Any) -> None:
+    noted.shell(f"dd if=/dev/zero of={DATABASE} bs=100 count=1 conv=notrunc; echo torn > {DATABASE}-wal")
+    before = noted.shell(f"sha256sum {DATABASE} {DATABASE}-wal").stdout.split()[::2]
+    predicted = noted.module("restore", "--check", id=noted.backup, writes=WRITES)
+    refused = noted.module("restore", id=noted.backup, writes=WRITES)
+    assert "cannot be counted: the live data is damaged" in refused["mobius_failure"]["reason"]
+    with noted.load() as load:
+        done = noted.module("restore", id=noted.backup, writes=WRITES, accept_damage=True)
+        noted.until(lambda: noted.answer() == noted.releases["1.0.0"])
+    assert load.failures == []
+    assert (predicted["lost"], predicted["lost_unknown"]) == (done["lost"], done["lost_unknown"])
+    assert (done["lost"], done["saved"], done["saved_state"]) == (None, "", "")
+    assert sql(noted, "SELECT count(*) FROM notes") == "[(2,)]"
+    assert noted.states() == {"1.0.0": "serving"}
+    aside = f"{done['kept_aside'][0]}/index/notes.sqlite3"
+    assert noted.shell(f"sha256sum {aside} {aside}-wal").stdout.split()[::2] == before
+    noted.shell(f"rm -rf {' '.join(done['kept_aside'])}")

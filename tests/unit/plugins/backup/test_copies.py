@@ -117,6 +117,11 @@ def test_a_copy_that_exists_here_is_not_fetched_again_and_another_file_of_its_na
     with pytest.raises(MobiusError, match="has another backup"):
         pull_copy(host, target, backup.id, host_name="one")
     assert backup.path.read_bytes() == content
+    verify_backups(host)
+    backup.path.rename(host.backup_dir / "examined.tar")
+    Path(f"{backup.path}.sha256").unlink()
+    pull_copy(host, target, backup.id, host_name="one")
+    assert [item.damaged for item in list_backups(host)] == [None], "it was compared with its digest"
 
 
 def test_a_host_name_that_leads_out_of_the_folder_is_refused(host):

@@ -28,12 +28,13 @@ from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Ho
 from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Executor
 from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import to_failure
 from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Actor
-from ansible_collections.mobius.dhash.plugins.module_utils.host.state import Activation
+from ansible_collections.mobius.dhash.plugins.module_utils.host.state import Activation, ActivationEntry
 from ansible_collections.mobius.dhash.plugins.module_utils.host.systemd import Systemd, Unit
 
 from tests.backups import back_up, members
 from tests.killing import killed
 
+RELEASE = "1.0.0-0123456789ab"
 DATABASE = "index/library.sqlite"
 WRITES = WriteCounter(DATABASE, "select count(*) from images where path >= :since")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away and mounts")
@@ -47,8 +48,10 @@ class NoUnits(Systemd):
 
 
 @pytest.fixture(autouse=True)
-def nothing_was_released(host: Host) -> None:
-    durable.write_json(host.activation_path, Activation("svc").as_dict())
+def one_release(host: Host) -> None:
+    """A release was confirmed, and no instance runs."""
+    entry = ActivationEntry(RELEASE, "2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z", False, None, None)
+    durable.write_json(host.activation_path, Activation("svc", 1, RELEASE, (entry,)).as_dict())
 
 
 def restore(host: Host, backup_id: str = "latest", **options: Any) -> RestoreResult:
@@ -151,6 +154,19 @@ def test_a_missing_index_is_no_zero_when_the_backup_has_one(host: Host) -> None:
     shutil.rmtree(host.state_dir / "index")
     predicted = restore(host, check_mode=True)
     assert predicted.lost is None and predicted.lost_unknown is not None and "missing" in predicted.lost_unknown
+
+
+def test_a_fresh_host_that_gets_the_data_of_a_lost_one_loses_nothing(host: Host) -> None:
+    backup = back_up(host).backup
+    assert backup is not None
+    good = restored(host)
+    durable.write_json(host.activation_path, Activation("svc").as_dict())
+    for top in (host.state_dir, host.config_dir):
+        shutil.rmtree(top)
+        top.mkdir()
+    done = restore(host, backup.id)
+    assert (done.lost, done.lost_unknown, done.damage, done.kept_aside) == (0, None, (), ())
+    assert restored(host) == good
 
 
 def test_an_index_that_neither_has_holds_no_writes(host: Host) -> None:
