@@ -329,9 +329,12 @@ def _publish(executor: Executor, swap: FolderSwap, scope: str, saving: _Saving) 
         except MobiusError as error:
             _stop_instances(executor, running)
             swap.exchange_back()
-            _start_instances(executor, running)
-            reason = f"{error.reason} This happened on the restored state; the state from before is live again."
-            raise MobiusError(error.outcome, reason) from error
+            reason = f"{error.reason} This happened on the restored state; the state from before is live again"
+            try:
+                _start_instances(executor, running)
+            except MobiusError:  # on damaged data it may not have run before, either
+                reason += ", and the release does not start on that either"
+            raise MobiusError(error.outcome, f"{reason}.") from error
         swap.keep_aside()
     return None if saving.keeps_aside else saved
 
