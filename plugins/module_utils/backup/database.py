@@ -28,6 +28,7 @@ _DAMAGE_CODES = (
 
 _LOCK_BYTES_START, _LOCK_BYTES = 0x40000000, 512  # of a database
 _SHM_IN_USE_BYTE = 128  # of a -shm
+_CHECK_CACHE_KIB = 65536
 _FLOCK_FORMAT = "hhqqi"  # struct flock of Linux: type, whence, start, length, process
 
 _REASON_MAX_CHARACTERS = 200
@@ -101,6 +102,8 @@ def require_sound_database(path: Path) -> None:
         uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
         with contextlib.closing(sqlite3.connect(uri, uri=True)) as database:
             database.execute("pragma trusted_schema=off")
+            # with SQLite's 2 MB, checking 83 MB of 500,000 rows and two indexes took 10.5 s on a busy machine, so 2.7 s
+            database.execute(f"pragma cache_size=-{_CHECK_CACHE_KIB}")
             rows = database.execute("pragma integrity_check(1)").fetchall()
     except sqlite3.Error as error:
         if is_damage(error):

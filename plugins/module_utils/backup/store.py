@@ -191,7 +191,11 @@ def _folder_entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _read_backup(backup_id: str, path: Path, record: Mapping[str, Any]) -> Backup:
-    """What can be known of a backup without reading it; what lies under its name need not be an archive."""
+    """What can be known of a backup without reading it; what lies under its name need not be an archive.
+
+    Raises:
+        FileNotFoundError: it is removed meanwhile.
+    """
     status = path.lstat()
     head: dict[str, Any] = {}
     sha256 = read_digest(path)
@@ -203,6 +207,8 @@ def _read_backup(backup_id: str, path: Path, record: Mapping[str, Any]) -> Backu
         obvious = str(error)
     except OSError:  # nothing can be known of it
         pass
+    if obvious:
+        path.lstat()  # what is missing because rotation removes it now is no damage
     damaged = record.get("damaged") or obvious
     return Backup(
         id=backup_id,

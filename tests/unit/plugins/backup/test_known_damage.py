@@ -11,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ansible_collections.mobius.dhash.plugins.module_utils.backup import console
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import console, store
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.metrics import metrics_text
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.restore import require_restorable
-from ansible_collections.mobius.dhash.plugins.module_utils.backup.store import find_backup, list_backups
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.store import find_backup, list_backups, remove_backups
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.verification import verify_backups
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
@@ -173,3 +173,16 @@ def test_a_digest_that_is_no_file_is_damage_of_its_backup(host: Host, exchange: 
     assert verify_backups(host)[backup.id] is not None
     with pytest.raises(MobiusError, match="sha256"):
         require_restorable(host, list_backups(host)[0], str(backup.host), record=True)
+
+
+def test_a_backup_that_is_removed_while_it_is_listed_is_no_damage(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    backup = back_up(host).backup
+    assert backup is not None
+    real = store.read_digest
+
+    def read_digest(path: Path) -> str | None:
+        remove_backups(host, [backup])
+        return real(path)
+
+    monkeypatch.setattr(store, "read_digest", read_digest)
+    assert list_backups(host) == []
