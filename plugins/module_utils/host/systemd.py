@@ -5,12 +5,24 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from dataclasses import dataclass
 
 from ..errors import MobiusError
 
 NO_SUCH_UNIT_EXIT_CODE = 5  # of systemctl, when there is no such unit
+
+
+_SECONDS_BY_UNIT = {"d": 86_400.0, "h": 3600.0, "min": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
+
+
+def parse_time_span(text: str) -> float | None:
+    """The seconds of a time span as systemd writes it (systemd.time(7)), such as "1min 30s"; None for another text."""
+    parts = [re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([a-z]+)", part) for part in text.split()]
+    if not parts or not all(part and part[2] in _SECONDS_BY_UNIT for part in parts):
+        return None
+    return sum(float(part[1]) * _SECONDS_BY_UNIT[part[2]] for part in parts if part)
 
 
 @dataclass(frozen=True)
@@ -22,6 +34,7 @@ class Unit:
     sub: str
     file_state: str
     result: str
+    start_timeout: float | None = None  # seconds; None when it is not known, or infinite
 
 
 class Systemd:
@@ -55,7 +68,7 @@ class Systemd:
     def units(self, *patterns: str) -> dict[str, Unit]:
         """The loaded units that these names and globs match, by name."""
         shown = self.run_checked(
-            "systemctl", "show", "--property=Id,ActiveState,SubState,UnitFileState,Result", *patterns
+            "systemctl", "show", "--property=Id,ActiveState,SubState,UnitFileState,Result,TimeoutStartUSec", *patterns
         )
         units = {}
         for block in shown.split("\n\n"):
@@ -67,6 +80,7 @@ class Systemd:
                     values.get("SubState", ""),
                     values.get("UnitFileState", ""),
                     values.get("Result", ""),
+                    parse_time_span(values.get("TimeoutStartUSec", "")),
                 )
                 units[unit.name] = unit
         return units

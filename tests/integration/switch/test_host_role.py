@@ -116,3 +116,22 @@ def test_an_invalid_variable_is_refused_with_a_sentence_before_anything_changes(
     for (name, _), sentence in zip(INVALID, refusals, strict=True):
         assert sentence.startswith(f"invalid_input {name} "), sentence
     assert "changed=0" in done.stdout
+
+
+def test_a_unit_that_was_changed_by_hand_is_named_and_healed_by_the_next_provisioning(machine: Any) -> None:
+    machine.serve_from("1.0.0")
+    sums = "/etc/systemd/system/stand-in.sha256sums"
+    assert "FAILED" not in machine.shell(f"sha256sum --check {sums}").stdout
+    assert machine.host("status").returncode == 0
+    machine.shell("echo '# by hand' >> /etc/systemd/system/stand-in@.service; systemctl daemon-reload")
+    for command in ("status", "verify"):
+        done = machine.host(command, check=False)
+        assert done.returncode == 2 and "stand-in@.service was changed by hand. Heal it with" in done.stdout, (
+            done.stdout
+        )
+    assert machine.playbook("provision", "--tags", "host_configure").returncode == 0
+    assert machine.host("status").returncode == 0
+    machine.shell("rm /opt/stand-in/current")
+    assert "current is missing" in machine.host("status", check=False).stdout
+    machine.host("repair", "--yes")
+    assert machine.host("status").returncode == 0

@@ -119,6 +119,7 @@ class FakeSystemd(Systemd):
         self.guards = 0
         self.watches = 0
         self.behaviours: dict[str, str] = {}
+        self.start_timeouts: dict[str, float] = {}
 
     def units(self, *patterns: str) -> dict[str, Unit]:
         host = self.machine.host
@@ -131,7 +132,8 @@ class FakeSystemd(Systemd):
                 release = name.partition("@")[2].removesuffix(".service")
                 active = "active" if release in self.instances else self.active.get(name, "inactive")
                 result = "timeout" if self.behaviours.get(release) == "cut off" else ""
-                found[name] = Unit(name, active, "", "enabled" if self.enabled else "disabled", result)
+                state = "enabled" if self.enabled else "disabled"
+                found[name] = Unit(name, active, "", state, result, self.start_timeouts.get(release))
         return found
 
     def start(self, unit: str, timeout: float) -> bool:
@@ -144,7 +146,9 @@ class FakeSystemd(Systemd):
         if behaviour == "slow":
             self.active[unit] = "activating"
             raise MobiusError("timeout", "too slow")
-        if behaviour in ("crashing", "cut off"):
+        if behaviour == "cut off and started again":
+            time.sleep(self.start_timeouts[release])
+        if behaviour in ("crashing", "cut off", "cut off and started again"):
             self.active[unit] = "activating"  # systemd is about to start it again
             return False
         folder = host.run_dir / release

@@ -113,6 +113,14 @@ def provisional(machine: Any) -> None:
     machine.promote(C, "provisional")
 
 
+def foreign_provisional(machine: Any) -> None:
+    machine.promote(A)
+    machine.promote(B)
+    machine.run(plan_instance, D, "standby")
+    for make in (plan_canary, plan_provisional):
+        machine.run(make, C, run="other")
+
+
 def overdue(machine: Any) -> None:
     provisional(machine)
     machine.now += 61
@@ -165,6 +173,10 @@ COMMANDS = {
     "reverted and marked bad": (
         provisional,
         lambda machine: machine.run(plan_reverted, C, mark_bad=True, reason="bad"),
+    ),
+    "reverted beside the promotion of another run": (
+        foreign_provisional,
+        lambda machine: machine.run(plan_reverted, D, mark_bad=True),
     ),
     "guard": (overdue, lambda machine: machine.command("guard")),
     "rollback": (three_confirmed, lambda machine: machine.run(plan_rollback, None)),

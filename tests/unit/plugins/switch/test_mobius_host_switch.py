@@ -16,6 +16,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import 
 from ansible_collections.mobius.dhash.plugins.module_utils.host.journal import journal_problems
 from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import REASON_MAX_CHARS
 from ansible_collections.mobius.dhash.plugins.module_utils.host.status import status
+from ansible_collections.mobius.dhash.plugins.module_utils.host.systemd import parse_time_span
 from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.canary import (
     plan_canary,
     plan_instance,
@@ -197,15 +198,38 @@ def test_an_instance_that_crashes_is_not_promoted_and_is_stopped(machine: Any) -
 
 @pytest.mark.parametrize(
     ("behaviour", "limit"),
-    [("slow", "after 2 s."), ("silent", "after 2 s."), ("cut off", "after 2 s, the time-out of its unit")],
+    [
+        ("slow", "after 2 s."),
+        ("silent", "after 2 s."),
+        ("cut off", "after 0.3 s, the time-out of its unit on this host."),
+        ("cut off and started again", "after 0.3 s, the time-out of its unit on this host."),
+    ],
 )
 def test_an_instance_that_is_not_ready_in_time_is_stopped(machine: Any, behaviour: str, limit: str) -> None:
     machine.systemd.behaviours[B] = behaviour
+    machine.systemd.start_timeouts[B] = 0.3
     with pytest.raises(InstanceError) as caught:
         machine.run(plan_instance, B, "standby")
     assert caught.value.outcome == "instance_not_ready"
     assert limit in caught.value.reason
     assert machine.running == []
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("10s", 10),
+        ("1min 30s", 90),
+        ("1h", 3600),
+        ("2min 500ms", 120.5),
+        ("1.5s", 1.5),
+        ("infinity", None),
+        ("", None),
+        ("soon", None),
+    ],
+)
+def test_a_time_span_of_systemd_is_read(text: str, seconds: float | None) -> None:
+    assert parse_time_span(text) == seconds
 
 
 def test_an_instance_without_its_public_socket_is_not_promoted(machine: Any) -> None:
