@@ -67,6 +67,10 @@ token:
   description: The number of confirmations and rollbacks so far.
   returned: success
   type: int
+at_work:
+  description: Whether a command was at work on the host meanwhile.
+  returned: success
+  type: bool
 problems:
   description:
     - Where the host is not as its activation record and the role C(host) have made it, each with C(problem) and C(heal).
@@ -110,6 +114,7 @@ EMPTY_FACTS: dict[str, Any] = {
     "pending": None,
     "lease": None,
     "token": 0,
+    "at_work": False,
     "problems": [],
     "releases": [],
     "history": [],

@@ -53,6 +53,8 @@ def _print_status(facts: Mapping[str, Any]) -> None:
         lease = facts["lease"]
         print(f"held       by the run {lease['run']} of {lease['actor']} since {lease['since']}, ", end="")
         print(f"and for {lease['remaining']:.0f} s more")
+    if facts["at_work"]:
+        print("at work    another command, so problems are not looked for")
     if facts["serving"]:
         leaves = facts["pending"]["release"] if facts["pending"] else facts["confirmed"]
         print(f"roll back  mobius-host --service {facts['service']} rollback --from {leaves}")

@@ -8,7 +8,6 @@ import contextlib
 import fcntl
 import json
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,27 +46,22 @@ def hold_lock(host: Host, actor: Actor, timeout: float | None = None) -> Iterato
                 os.truncate(host.lock_path, 0)
 
 
-@contextlib.contextmanager
-def keep_commands_out(host: Host, timeout: float = 0.0) -> Iterator[bool]:
-    """Keep commands from the host while it is observed, without changing it; gives False when one is at work."""
-    with contextlib.ExitStack() as stack:
-        try:
-            descriptor = os.open(host.lock_path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            yield True
-            return
-        stack.callback(os.close, descriptor)
-        until = time.monotonic() + timeout
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= until:
-                    yield False
-                    return
-            time.sleep(0.02)
-        yield True
+def work_stamp(host: Host) -> int | None:
+    """A number that changes with every command that was at work on the host; None while one is.
+
+    Who only observes the host compares it before and after, and holds no command up.
+    """
+    try:
+        descriptor = os.open(host.lock_path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return 0
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return os.fstat(descriptor).st_mtime_ns
+    except BlockingIOError:
+        return None
+    finally:
+        os.close(descriptor)
 
 
 def make_lock_refusal(host: Host, seconds: float) -> MobiusError:

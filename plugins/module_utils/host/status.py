@@ -6,19 +6,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from .. import staged_tree
 from ..errors import MobiusError
 from ..manifest import ManifestError
+from . import lock
 from .config import Host
 from .executor import Executor
 from .journal import journal_problems
-from .lock import LOCK_TIMEOUT_SECONDS, keep_commands_out, make_lock_refusal
 from .plan import Observation
 from .problems import find_problems
 from .state import staged_releases
+
+_QUIET_POLL_SECONDS = 0.1  # from one try to observe a host on which no command is at work to the next
 
 
 def status(executor: Executor) -> dict[str, Any]:
@@ -26,10 +29,20 @@ def status(executor: Executor) -> dict[str, Any]:
 
     While a command is at work the host is between two states, so no `problems` are looked for then.
     """
-    with keep_commands_out(executor.host) as is_quiet:
-        observed = executor.observe()
+    observed, is_quiet = _observe(executor)
     problems = find_problems(executor.host, observed) if is_quiet else []
-    return {**_describe(executor.host, observed), "problems": [dataclasses.asdict(item) for item in problems]}
+    return {
+        **_describe(executor.host, observed),
+        "at_work": not is_quiet,
+        "problems": [dataclasses.asdict(item) for item in problems],
+    }
+
+
+def _observe(executor: Executor) -> tuple[Observation, bool]:
+    """The host, and whether no command was at work while it was observed."""
+    before = lock.work_stamp(executor.host)
+    observed = executor.observe()
+    return observed, before is not None and before == lock.work_stamp(executor.host)
 
 
 def _describe(host: Host, observed: Observation) -> dict[str, Any]:
@@ -101,10 +114,13 @@ def verify(executor: Executor, releases: Sequence[str] = ()) -> dict[str, list[s
         MobiusError: `locked` when a command is at work all the time; `state_damaged`.
     """
     host = executor.host
-    with keep_commands_out(host, LOCK_TIMEOUT_SECONDS) as is_quiet:
-        if not is_quiet:
-            raise make_lock_refusal(host, LOCK_TIMEOUT_SECONDS)
-        observed = executor.observe()
+    until = time.monotonic() + lock.LOCK_TIMEOUT_SECONDS
+    observed, is_quiet = _observe(executor)
+    while not is_quiet:
+        if time.monotonic() > until:
+            raise lock.make_lock_refusal(host, lock.LOCK_TIMEOUT_SECONDS)
+        time.sleep(_QUIET_POLL_SECONDS)
+        observed, is_quiet = _observe(executor)
     staged = staged_releases(host)
     for release in releases:
         if release not in staged:

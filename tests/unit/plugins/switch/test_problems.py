@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils.host import lock, problems
+from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Executor
 from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Actor
 
 A, B, C, D = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0", "1.3.0"))
@@ -237,9 +238,24 @@ def test_a_command_at_work_is_no_problem_for_status_and_verify_waits_for_it(
     monkeypatch.setattr(lock, "LOCK_TIMEOUT_SECONDS", 0.2)
     with lock.hold_lock(served.host, Actor("ansible", "r1")):
         assert served.command("status") == 0
+        assert "at work    another command" in capsys.readouterr().out
         assert served.command("verify") == 3
         assert "at work" in capsys.readouterr().err
     assert served.command("status") == 2
+
+
+def test_a_status_that_stands_still_holds_no_rollback_up(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    observe, rolled_back = Executor.observe, []
+
+    def observe_for_long(executor: Executor) -> Any:
+        monkeypatch.setattr(Executor, "observe", observe)
+        rolled_back.append(served.command("rollback"))
+        return observe(executor)
+
+    monkeypatch.setattr(lock, "LOCK_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(Executor, "observe", observe_for_long)
+    assert served.command("status") == 0
+    assert rolled_back == [0] and served.serving == [A]
 
 
 def test_the_module_reports_the_problems(served: Any, run_module: Callable[..., dict[str, Any]]) -> None:
