@@ -68,6 +68,13 @@ OUTCOMES: dict[str, Outcome] = _table(
         "Correct the value named in the reason and run again.",
     ),
     (
+        "other_history",
+        ExitCode.INPUT,
+        "The hosts have witnessed another history of runs, and nothing of the one that this run would be recorded in.",
+        "Name that history's folder with mobius_history_dir. If it is lost, give --new-chain REASON, or to a plain "
+        "ansible-playbook -e mobius_new_chain=REASON.",
+    ),
+    (
         "unknown_inventory",
         ExitCode.INPUT,
         "The inventory does not exist or names no host for this playbook.",

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from mobius.cli.consent import restore_with_consent
-from mobius.cli.playbook import PlaybookOptions, finish, playbook_options, run
+from mobius.cli.playbook import PlaybookOptions, finish, new_chain_option, playbook_options, run
 from mobius.cli.render.backup import backup_lines, drill_lines
 
 
@@ -28,6 +28,7 @@ def backup() -> None:
 
 @backup.command("create")
 @click.option("--scope", type=click.Choice(["full", "state"]), help="state leaves the pictures out, but their digests.")
+@new_chain_option
 @playbook_options
 def backup_create(options: PlaybookOptions, scope: str | None) -> int:
     """Write a verified backup on each host, unless nothing changed since the newest one."""
@@ -35,6 +36,7 @@ def backup_create(options: PlaybookOptions, scope: str | None) -> int:
 
 
 @backup.command("list")
+@new_chain_option
 @playbook_options
 def backup_list(options: PlaybookOptions) -> int:
     """Show the backups of each host."""
@@ -43,6 +45,7 @@ def backup_list(options: PlaybookOptions) -> int:
 
 @backup.command("verify")
 @click.option("--subset", metavar="K/N", help="Read the K-th part of N only; today/N: another part each day.")
+@new_chain_option
 @playbook_options
 def backup_verify(options: PlaybookOptions, subset: str | None) -> int:
     """Read every backup of each host again and compare every digest."""
@@ -50,6 +53,7 @@ def backup_verify(options: PlaybookOptions, subset: str | None) -> int:
 
 
 @backup.command("prune")
+@new_chain_option
 @playbook_options
 def backup_prune(options: PlaybookOptions) -> int:
     """Remove the backups that the inventory's rules no longer keep."""
@@ -60,6 +64,7 @@ def backup_prune(options: PlaybookOptions) -> int:
 @click.argument("backup_id", metavar="ID")
 @click.option("--of-host", metavar="NAME", help="Accept the backup of this other host.")
 @click.option("--yes", is_flag=True, help="Restore without a question, also when the lost writes cannot be counted.")
+@new_chain_option
 @playbook_options
 def backup_restore(options: PlaybookOptions, backup_id: str, of_host: str | None, yes: bool) -> int:
     """Restore a backup, after saving the present state. ID as `mobius backup list` shows it, or latest.
@@ -78,6 +83,7 @@ def backup_restore(options: PlaybookOptions, backup_id: str, of_host: str | None
 
 
 @backup.command("drill")
+@new_chain_option
 @playbook_options
 def backup_drill(options: PlaybookOptions) -> int:
     """Restore each host's newest backup aside, start its release on it until it answers, and remove all of it again.

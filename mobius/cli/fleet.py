@@ -11,12 +11,13 @@ from typing import Any
 
 import click
 
-from mobius.cli.playbook import PlaybookOptions, finish, playbook_options, run
+from mobius.cli.playbook import PlaybookOptions, finish, new_chain_option, playbook_options, run
 from mobius.cli.render.smoke import smoke_lines
 from mobius.cli.render.status import release_lines
 
 
 @click.command()
+@new_chain_option
 @playbook_options
 def provision(options: PlaybookOptions) -> int:
     """Prepare the hosts: user, folders, units, and the command mobius-host.
@@ -30,6 +31,7 @@ def provision(options: PlaybookOptions) -> int:
 
 @click.command()
 @click.argument("service", metavar="SERVICE")
+@new_chain_option
 @playbook_options
 def decommission(options: PlaybookOptions, service: str) -> int:
     """Take a service off its hosts for good: it stops, is backed up once more, and is removed. Its backups stay.

@@ -17,6 +17,7 @@ from mobius.cli.playbook import (
     bundle_option,
     bundle_variables,
     finish,
+    new_chain_option,
     playbook_options,
     release_id_of,
     run,
@@ -157,6 +158,7 @@ def approve(file: Path, role: str, key: Path, signers: Path | None, form: str) -
     metavar="KEY=VALUE|@FILE",
     help="The variables that the plan was made with.",
 )
+@new_chain_option
 @bundle_option
 @timeout_option
 @verbose_option

@@ -90,6 +90,21 @@ def playbook_options(command: Callable[..., int]) -> Callable[..., int]:
     return decorated
 
 
+def new_chain_option(command: Callable[..., int]) -> Callable[..., int]:
+    """Adds --new-chain, for a command that is recorded; it becomes an extra variable, since it counts for one run."""
+
+    @functools.wraps(command)
+    def with_reason(new_chain: str | None, extra: tuple[str, ...], **others: Any) -> int:
+        return command(extra=(*extra, json.dumps({"mobius_new_chain": new_chain})) if new_chain else extra, **others)
+
+    decorated: Callable[..., int] = click.option(
+        "--new-chain",
+        metavar="REASON",
+        help="Begin a new history on hosts that have witnessed another one; this is recorded.",
+    )(with_reason)
+    return decorated
+
+
 def bundle_option(command: Callable[..., int]) -> Callable[..., int]:
     return click.option(
         "--bundle", metavar="FILE", help="The bundle to release; without it, mobius_bundle of the inventory."

@@ -16,6 +16,7 @@ from mobius.cli.playbook import (
     bundle_option,
     bundle_variables,
     finish,
+    new_chain_option,
     playbook_options,
     release_id_of,
     run,
@@ -27,6 +28,7 @@ from mobius.errors import ExitCode
 
 @click.command()
 @bundle_option
+@new_chain_option
 @playbook_options
 def deploy(options: PlaybookOptions, bundle: str | None) -> int:
     """Stage a bundle on the hosts and prove it in standby. Nothing public changes.
@@ -42,6 +44,7 @@ def deploy(options: PlaybookOptions, bundle: str | None) -> int:
 @click.option(
     "--release", "release_id", required=True, metavar="ID", help="A staged release; `mobius status` lists them."
 )
+@new_chain_option
 @playbook_options
 def promote(options: PlaybookOptions, release_id: str) -> int:
     """Let a staged release serve. It is reverted everywhere unless every host passes the gate.
@@ -55,6 +58,7 @@ def promote(options: PlaybookOptions, release_id: str) -> int:
 
 @click.command()
 @bundle_option
+@new_chain_option
 @playbook_options
 def release(options: PlaybookOptions, bundle: str | None) -> int:
     """Backup, deploy and promote in one run.
@@ -79,6 +83,7 @@ def release(options: PlaybookOptions, bundle: str | None) -> int:
 @click.option("--list", "listing", is_flag=True, help="Only show the releases that a host can roll back to.")
 @click.option("--backup", "backup_id", metavar="ID", help="Restore the data of this backup, too; or latest.")
 @click.option("--yes", is_flag=True, help="With --backup, lose later writes without a question.")
+@new_chain_option
 @playbook_options
 def rollback(
     options: PlaybookOptions,

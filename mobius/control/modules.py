@@ -76,14 +76,14 @@ MODULES: Mapping[str, ModuleEntry] = MappingProxyType(
         "restore_drill": ModuleEntry(recorded=("backup", "release", "files")),
         "retention": ModuleEntry(recorded=("removed",)),
         "rollback": ModuleEntry(
-            recorded=("service", "left", "confirmed", "token", "seconds", "witnessed"),
+            recorded=("service", "left", "confirmed", "token", "seconds", "witnessed", "other_chains"),
             shares_state=True,
             release_field="confirmed",
             # a rollback's hosts are not asked when the run is opened
             before_field="left",
             after_field="confirmed",
         ),
-        "run": ModuleEntry(recorded=("release", "witnessed"), before_field="release"),
+        "run": ModuleEntry(recorded=("release", "witnessed", "other_chains"), before_field="release"),
         "verdict": ModuleEntry(),
         "window": ModuleEntry(recorded=("window",)),
         "witness": ModuleEntry(),

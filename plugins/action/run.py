@@ -13,7 +13,10 @@ from typing import Any, ClassVar
 from ansible import constants, context
 from ansible.plugins.action import ActionBase
 from ansible.release import __version__ as ansible_version
+from ansible.template import Templar
 from ansible.utils.vars import load_extra_vars
+from ansible.vars.manager import VariableManager
+from ansible_collections.mobius.dhash.plugins.module_utils.witness import other_chains
 from ansible_collections.mobius.dhash.plugins.plugin_utils import require_mobius  # noqa: F401 - before mobius
 
 from mobius.control.history.intent import Intent
@@ -36,6 +39,8 @@ _NOT_RECORDED = (
     f"To record it, add {_CALLBACK} to callbacks_enabled in section [defaults] of ansible.cfg."
 )
 _WITNESS = "mobius.dhash.witness"
+_WITNESS_INFO = "mobius.dhash.witness_info"
+_FROM_WITNESS = ("release", "witnessed", "other_chains", "warnings")
 _RELEASES = "mobius.dhash.release_info"
 
 
@@ -45,6 +50,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     arguments: ClassVar = {
         "approval": {"type": "bool", "default": True},
+        "new_chain": {"type": "str", "choices": ["refuse", "accept"], "default": "refuse"},
         "witness": {"type": "bool", "default": True},
     }
 
@@ -63,9 +69,21 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             # a later play of the same run finds the host as this run has left it
             is_first_play = known.get("mobius_run_id") != run_id or "mobius_run_id" in extra
             needs_approval = arguments["approval"] and not planning
+            new_chain = self._new_chain(known, extra)
+            accepts = bool(new_chain) or arguments["new_chain"] == "accept"
             opened = OpenedRun.read(workspace)
             if opened is None or opened.run != run_id:
-                opened = self._open(run_id, actor, known, workspace, extra, needs_approval=needs_approval)
+                others: list[dict[str, Any]] = []
+                if arguments["witness"] and arguments["new_chain"] == "refuse" and self._history(known).is_new:
+                    answer = self._run_on_host(_WITNESS_INFO, {}, known, task_vars)
+                    if answer.get("failed") or answer.get("unreachable"):
+                        return {**result, **answer}
+                    others = other_chains(answer["heads"], None)
+                    if others and not accepts:
+                        raise _other_history(str(known.get("inventory_hostname")), others)
+                opened = self._open(
+                    run_id, actor, known, workspace, extra, others, new_chain, needs_approval=needs_approval
+                )
             verdict = (
                 examine(self._request(known, opened, extra)) if needs_approval and is_first_play else RuleVerdict(None)
             )
@@ -85,9 +103,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         head = {**opened.head, "run": run_id}
         # the head stays the same during a run, so a host that has kept it is not asked again in a later play
         is_done = not is_first_play and (self._task.check_mode or bool(known.get("mobius_run_witnessed")))
-        kept = self._witness(head, known, task_vars) if arguments["witness"] and not is_done else {}
+        kept: dict[str, Any] = {}
+        if arguments["witness"] and not is_done:
+            kept = self._run_on_host(_WITNESS, {"head": head, "new_chain": accepts}, known, task_vars)
         if kept.get("failed") or kept.get("unreachable"):
             return {**result, **kept}
+        if kept.get("refused"):
+            refusal = _other_history(str(known.get("inventory_hostname")), kept["other_chains"])
+            return {**result, "failed": True, "msg": refusal.reason, "mobius_failure": refusal.as_dict()}
         witnessed = is_done or bool(kept.get("witnessed"))
         facts = {
             "mobius_run_id": run_id,
@@ -95,10 +118,17 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "mobius_run_head": head,
             "mobius_run_witnessed": witnessed,
         }
-        from_host = {name: kept.get(name) for name in ("release", "witnessed", "warnings") if name in kept}
+        from_host = {name: kept[name] for name in _FROM_WITNESS if name in kept}
+        if not from_host.get("other_chains"):
+            from_host.pop("other_chains", None)
         if planning:
             from_host["state"] = state
         warnings = list(from_host.get("warnings") or [])
+        if new_chain and is_first_play and not self._task.check_mode:
+            try:
+                self._name_successor(opened, known, new_chain)
+            except (MobiusError, OSError) as error:
+                warnings.append(f"The history before this one does not name it: {error}")
         if finding:
             warnings.append(f"The run itself would be refused now: {finding}")
         if _CALLBACK not in constants.CALLBACKS_ENABLED:
@@ -108,13 +138,62 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         own = {"run": run_id, "actor": actor, "finding": finding, "ansible_facts": facts}
         return {**result, **from_host, "changed": False, **own}
 
-    def _witness(self, head: dict[str, Any], known: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
-        arguments = {"head": head, "service": self._known(known, "mobius_service")}
+    def _run_on_host(
+        self, module: str, arguments: dict[str, Any], known: dict[str, Any], task_vars: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        """The result of a module that works on what the host has witnessed."""
+        arguments = {**arguments, "service": self._known(known, "mobius_service")}
         folder = self._known(known, "mobius_witness_dir")
         if folder:
             arguments["dir"] = folder
-        answer: dict[str, Any] = self._execute_module(_WITNESS, arguments, task_vars=task_vars)
+        answer: dict[str, Any] = self._execute_module(module, arguments, task_vars=task_vars)
         return answer
+
+    def _new_chain(self, known: dict[str, Any], extra: dict[str, Any]) -> str:
+        """Why a host that has witnessed another history begins with this run's; empty when nobody gave a reason.
+
+        Raises:
+            MobiusError: invalid_input, when it is no extra variable: it would count for every later run, too.
+        """
+        reason = str(self._known(known, "mobius_new_chain") or "").strip()
+        if reason and "mobius_new_chain" not in extra:
+            raise MobiusError(
+                "invalid_input",
+                "mobius_new_chain is set in the inventory or the playbook, where it counts for every run.",
+                do_next="Remove it there, and give it to the one run that needs it: -e mobius_new_chain=REASON.",
+            )
+        return reason
+
+    def _history(self, known: dict[str, Any]) -> History:
+        folder = self._known(known, "mobius_history_dir")
+        key = self._known(known, "mobius_history_key") or os.environ.get("MOBIUS_HISTORY_KEY")
+        return History(
+            Path(folder).expanduser().absolute() if folder else default_folder(os.environ),
+            Path(key).expanduser().absolute() if key else None,
+        )
+
+    def _history_of_inventory(self, known: dict[str, Any]) -> History:
+        """The history that the inventory names, whatever extra variables name."""
+        manager = self._task.get_variable_manager()
+        inventory = VariableManager(loader=self._loader, inventory=manager._inventory)
+        inventory._extra_vars = {}
+        host = manager._inventory.get_host(str(known.get("inventory_hostname")))
+        variables = inventory.get_vars(host=host, include_hostvars=False)
+        folder = variables.get("mobius_history_dir")
+        text = Templar(loader=self._loader, variables=variables).template(folder) if folder else ""
+        return History(
+            Path(str(text)).expanduser().absolute() if text else default_folder(os.environ), self._history(known).key
+        )
+
+    def _name_successor(self, opened: OpenedRun, known: dict[str, Any], reason: str) -> None:
+        """Record in the history that the inventory names, if it is still there, that this run's replaces it.
+
+        Raises:
+            MobiusError, OSError: it cannot be recorded.
+        """
+        old = self._history_of_inventory(known)
+        if not old.is_new and old.folder.resolve() != opened.folder.resolve():
+            old.name_successor(str(opened.head["chain"]), reason, opened.run)
 
     def _state(self, known: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
         """The host's fingerprint as `state`, null when no service is known to it; else the module's failure."""
@@ -149,17 +228,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         known: dict[str, Any],
         workspace: RunWorkspace,
         extra: dict[str, Any],
+        others: list[dict[str, Any]],
+        new_chain: str,
         *,
         needs_approval: bool,
     ) -> OpenedRun:
         arguments = context.CLIARGS
         playbook = str((arguments.get("args") or ("",))[0])
-        folder = self._known(known, "mobius_history_dir")
-        key = self._known(known, "mobius_history_key") or os.environ.get("MOBIUS_HISTORY_KEY")
-        history = History(
-            Path(folder).expanduser().absolute() if folder else default_folder(os.environ),
-            Path(key).expanduser().absolute() if key else None,
-        )
+        history = self._history(known)
         change = self._known(known, "mobius_change")
         bundle = self._known(known, "mobius_bundle")
         plan = str(self._known(known, "mobius_plan") or "") if needs_approval else ""
@@ -180,6 +256,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             change=change if isinstance(change, dict) else {},
             reason=str(self._known(known, "mobius_reason") or ""),
             plan=str(Path(plan).expanduser().absolute()) if plan else "",
+            new_chain=new_chain,
             via="mobius" if os.environ.get(ENVIRONMENT_NAME) else "ansible-playbook",
             ansible=ansible_version,
         )
@@ -189,11 +266,21 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             request = self._request(known, opened, extra)
             return examine(request).record(request) if needs_approval else {}
 
-        return open_run(intent, history, parent_holder(), os.environ, workspace, approval)
+        replaces = {"reason": new_chain, "chains": others} if others and new_chain else None
+        return open_run(intent, history, parent_holder(), os.environ, workspace, approval, replaces)
 
     def _known(self, known: dict[str, Any], name: str) -> Any:
         """A variable's value with its templates filled in, None when it is not set."""
         return self._templar.template(known[name]) if name in known else None
+
+
+def _other_history(host: str, others: list[dict[str, Any]]) -> MobiusError:
+    last = others[-1]
+    where = f"up to record {last.get('seq')} of run {last.get('run')}"
+    return MobiusError(
+        "other_history",
+        f"{host} has witnessed the history {last.get('chain')} {where}, and nothing of the one for this run.",
+    )
 
 
 def _project_folder(environment: Mapping[str, str]) -> Path:

@@ -86,6 +86,11 @@ witnessed:
   description: Whether the host keeps the head; in check mode always false.
   returned: when O(head) is set
   type: bool
+other_chains:
+  description: The last known head of each other history that the host has witnessed.
+  returned: when O(head) is set, and there is one
+  type: list
+  elements: dict
 seconds:
   description: How long it took on the host.
   returned: success
@@ -149,10 +154,11 @@ def main() -> None:
         failure = failure_result(error)
     if module.params["head"]:
         # only now: nothing may delay the rollback
-        problem = None if module.check_mode else witness.keep(module.params["witness_dir"], module.params["head"])
-        if problem is not None:
-            module.warn(problem)
-        result["witnessed"] = not module.check_mode and problem is None
+        kept = witness.keep(module.params["witness_dir"], module.params["head"], check=module.check_mode)
+        if kept.problem is not None and not module.check_mode:
+            module.warn(kept.problem)
+        result |= {"witnessed": kept.problem is None}
+        result |= {"other_chains": kept.other_chains} if kept.other_chains else {}
     if failure is not None:
         module.fail_json(**result, **failure)
     module.exit_json(**result)

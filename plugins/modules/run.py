@@ -31,6 +31,15 @@ options:
     description: Whether the inventory's rule for plans holds for this play. A rollback, and what only saves, needs none.
     type: bool
     default: true
+  new_chain:
+    description:
+      - Whether a host refuses the run when it has witnessed another history of runs and nothing of this one (V(refuse), with the
+        outcome V(other_history)), or accepts it. A rollback is never refused.
+      - The extra variable C(mobius_new_chain) is a reason with which every host accepts. The new history records it with the
+        last known head of each history that the host has witnessed; so does the one before, if the inventory still names it.
+    type: str
+    choices: [refuse, accept]
+    default: refuse
   witness:
     description:
       - Whether hosts keep the head now.
@@ -67,6 +76,11 @@ release:
   description: The release that the host had confirmed when the run began; null when there is none.
   returned: in the run's first play on the host
   type: str
+other_chains:
+  description: The last known head of each other history that the host has witnessed.
+  returned: when the host was to keep the head, and there is one
+  type: list
+  elements: dict
 witnessed:
   description: Whether the host keeps the history's head, also a fact for the run's later plays; in check mode always false.
   returned: in each play until it does; in check mode in the first

@@ -12,6 +12,7 @@ description:
   - Appends the head to the list on the host, unless it is the last one there. M(mobius.dhash.run) runs it on every host.
   - The list is evidence, not a state of the service, so it never reports a change.
   - A host that cannot keep it reports RV(witnessed=false) and does not fail, so that a rollback can always run.
+  - So does a host that has witnessed another history and nothing of this one, unless O(new_chain) is set.
 version_added: "0.1.0"
 author: MOBIUS contributors (@mobius)
 extends_documentation_fragment: [mobius.dhash.mobius_host]
@@ -23,6 +24,10 @@ options:
     description: The head, with its C(chain), C(seq), C(hash) and the C(run) that it opened.
     type: dict
     required: true
+  new_chain:
+    description: Whether a host that has witnessed another history, and nothing of this one, keeps the head.
+    type: bool
+    default: false
   dir:
     description: Folder of the list on the host.
     type: path
@@ -44,6 +49,15 @@ witnessed:
   description: Whether the host has the head now; in check mode always false.
   returned: success
   type: bool
+refused:
+  description: Whether the host has witnessed another history, and nothing of this one, and O(new_chain) is not set.
+  returned: success
+  type: bool
+other_chains:
+  description: The last known head of each other history that the host has witnessed.
+  returned: success
+  type: list
+  elements: dict
 release:
   description: The release that the host has confirmed; null when there is none.
   returned: success
@@ -59,17 +73,28 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "head": {"type": "dict", "required": True},
+            "new_chain": {"type": "bool", "default": False},
             "dir": {"type": "path", "default": witness.DIR},
             **arguments.SERVICE,
             "service": {"type": "str"},
         },
         supports_check_mode=True,
     )
-    problem = None if module.check_mode else witness.keep(module.params["dir"], module.params["head"])
-    if problem is not None:
-        module.warn(problem)
-    witnessed = not module.check_mode and problem is None
-    module.exit_json(changed=False, witnessed=witnessed, release=witness.confirmed(module.params))
+    kept = witness.keep(
+        module.params["dir"],
+        module.params["head"],
+        new_chain=module.params["new_chain"],
+        check=module.check_mode,
+    )
+    if kept.problem is not None and not module.check_mode:
+        module.warn(kept.problem)
+    module.exit_json(
+        changed=False,
+        witnessed=kept.problem is None,
+        refused=kept.is_refused,
+        other_chains=kept.other_chains,
+        release=witness.confirmed(module.params),
+    )
 
 
 if __name__ == "__main__":

@@ -99,7 +99,8 @@ class Intent:
     """What a run is about to do, as the action plugin sees it.
 
     `project` is the user's folder and `collection` that of the playbooks; a checkout is both. `variables` are the extra
-    variables, of which only names and keyed digests are recorded. `bundle` and `plan` are paths or empty.
+    variables, of which only names and keyed digests are recorded. `bundle` and `plan` are paths or empty. `new_chain`
+    is why hosts that have witnessed another history begin with this one, or empty.
     """
 
     run: str
@@ -118,6 +119,7 @@ class Intent:
     change: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
     plan: str = ""
+    new_chain: str = ""
     via: str = "ansible-playbook"
     ansible: str = ""
 
@@ -147,6 +149,7 @@ class Intent:
             "plan_sha256": file_digest(Path(self.plan)) if self.plan else None,
             "change": {name: self.change[name] for name in CHANGE_FIELDS if name in self.change},
             "reason": self.reason or None,
+            **({"new_chain": self.new_chain} if self.new_chain else {}),
             "variables": {name: history.digest(value) for name, value in sorted(self.variables.items())},
             "versions": {
                 "mobius": __version__,

@@ -56,11 +56,13 @@ def open_run(
     environment: Mapping[str, str],
     workspace: RunWorkspace,
     approval: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda _data: {},
+    replaces: Mapping[str, Any] | None = None,
 ) -> OpenedRun:
     """Record the intent, once a run. The first worker does it; the others read what it has kept in the workspace.
 
     Args:
         approval: from the intent's data, what is recorded of the run's plan and approvals.
+        replaces: what a new history names of those that it replaces.
 
     Raises:
         MobiusError: the intent cannot be recorded, and then nothing may change on any host.
@@ -72,7 +74,7 @@ def open_run(
         data = intent.record(history, environment)
         if approved := approval(data):
             data["approval"] = dict(approved)
-        head = history.open(intent.run, holder, data)
+        head = history.open(intent.run, holder, data, replaces)
         opened = OpenedRun(intent.run, history.folder, history.key, head, data, intent.plan)
         opened.write(workspace)
     except OSError as error:

@@ -333,15 +333,15 @@ def _other_evidence(decision: Mapping[str, Any], before: Sequence[Mapping[str, A
 
     A gate whose result was not recorded (the callback was off) says nothing.
     """
-    data = decision.get("data") or {}
-    hosts = data.get("hosts") or {}
-    digests = {host: entry.get("evidence_sha256") for host, entry in hosts.items()}
+    data = _dict(decision.get("data"))
+    hosts = _dict(data.get("hosts"))
+    digests = {host: _dict(entry).get("evidence_sha256") for host, entry in hosts.items()}
     if data.get("evidence_sha256") != digest(digests):
         return "the fleet"
     gates: dict[str, set[str]] = {}
     for record in before:
-        result = record.get("data") or {}
-        evidence = (result.get("fields") or {}).get("evidence")
+        result = _dict(record.get("data"))
+        evidence = _dict(result.get("fields")).get("evidence")
         if record.get("event") == "result" and record.get("run") == decision.get("run") and evidence is not None:
             gates.setdefault(str(result.get("host")), set()).add(digest(evidence))
     return next((host for host, sha in sorted(digests.items()) if sha and sha not in gates.get(host, {sha})), None)
@@ -489,25 +489,24 @@ def _replaced_chains(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     replaced: dict[str, str] = {}
     reasons: dict[Any, Any] = {}
     for record in records:
-        event, data = record.get("event"), record.get("data") or {}
-        chains: Any = []
+        event, run, data = record.get("event"), record.get("run"), _dict(record.get("data"))
+        chains: Any = None
         if event == "intent" and data.get("new_chain"):
-            reasons[record.get("run")] = data["new_chain"]
+            reasons[run] = data["new_chain"]
         elif event == "begin":
-            chains = (data.get("replaces") or {}).get("chains")
-            reasons[None] = (data.get("replaces") or {}).get("reason")
+            chains, reasons[run] = _dict(data.get("replaces")).get("chains"), _dict(data.get("replaces")).get("reason")
         elif event == "replaced":
-            chains, reasons[None] = [data], data.get("reason")
-        elif event == "result" and record.get("run") in reasons:
-            chains = (data.get("fields") or {}).get("other_chains")
-        reason = reasons.get(record.get("run"))
-        for item in chains or []:
-            replaced.setdefault(str(item.get("chain")), f"{reason} (record {record['seq']}, {_position(item)})")
+            chains, reasons[run] = [data], data.get("reason")
+        elif event == "result" and run in reasons:
+            chains = _dict(data.get("fields")).get("other_chains")
+        for item in map(_dict, chains if isinstance(chains, list) else []):
+            last = f"its last known head is record {item['seq']}" if "seq" in item else f"since run {item.get('run')}"
+            replaced.setdefault(str(item.get("chain")), f"{reasons[run]} (record {record['seq']}; {last})")
     return replaced
 
 
-def _position(head: Mapping[str, Any]) -> str:
-    return f"its last known head is record {head['seq']}" if "seq" in head else f"since run {head.get('run')}"
+def _dict(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 @dataclass(frozen=True)
@@ -528,13 +527,13 @@ def _claims(records: Sequence[Mapping[str, Any]], host: str, service: str | None
     claims: list[_Claim] = []
     opened: dict[str, Mapping[str, Any]] = {}
     for record in records:
-        run, data = str(record.get("run")), record.get("data") or {}
+        run, data = str(record.get("run")), _dict(record.get("data"))
         if record.get("event") == "intent":
             opened[run] = record
         elif record.get("event") == "end" and run in opened and _removes_service(opened[run], data, host):
             claims = [claim for claim in claims if claim.keeps_head]
         elif record.get("event") == "result" and data.get("host") == host and run in opened:
-            fields = data.get("fields") or {}
+            fields = _dict(data.get("fields"))
             intent, token = int(opened[run]["seq"]), fields.get("token")
             if fields.get("witnessed") is True:
                 claims.append(_Claim(record["seq"], run, intent, keeps_head=True))
@@ -546,9 +545,9 @@ def _claims(records: Sequence[Mapping[str, Any]], host: str, service: str | None
 
 
 def _removes_service(intent: Mapping[str, Any], end: Mapping[str, Any], host: str) -> bool:
-    data = intent.get("data") or {}
+    data = _dict(intent.get("data"))
     is_decommission = str(data.get("playbook")).rpartition("/")[2] == "decommission.yml" and not data.get("check")
-    return is_decommission and ((end.get("hosts") or {}).get(host) or {}).get("outcome") == "success"
+    return is_decommission and _dict(_dict(end.get("hosts")).get(host)).get("outcome") == "success"
 
 
 def _contradictions(verdict: HistoryVerdict, answer: HostAnswer, records: Sequence[Mapping[str, Any]]) -> list[Problem]:
@@ -560,7 +559,7 @@ def _contradictions(verdict: HistoryVerdict, answer: HostAnswer, records: Sequen
     intents = {
         str(record.get("run")): record["seq"]
         for record in records
-        if record.get("event") == "intent" and not (record.get("data") or {}).get("check")
+        if record.get("event") == "intent" and not _dict(record.get("data")).get("check")
     }
     evidence = {
         intents[run]: run for run in {*answer.runs(), *(str(head.get("run")) for head in known)} & intents.keys()

@@ -7,7 +7,8 @@ hash, signed when there is a key), `digest.key` (keys the digests of variables; 
 The order is always: record, fsync, head. So a head is never ahead of its records unless somebody cut them off.
 
 The events: `begin` (the chain's name), `intent`, `result`, `decision` (for all hosts of a promotion), `end`,
-`unwitnessed` (hosts that do not keep the head of a run's end), `torn` (a line that a kill cut short).
+`unwitnessed` (hosts that do not keep the head of a run's end), `replaced` (by a new history), `torn` (a line that a
+kill cut short).
 """
 
 from __future__ import annotations
@@ -122,15 +123,25 @@ class History:
         """The file of records."""
         return self.folder / form.FILE_NAME
 
-    def open(self, run: str, holder: Holder, data: Mapping[str, Any]) -> dict[str, Any]:
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing is recorded in this folder yet."""
+        return not self.path.exists()
+
+    def open(
+        self, run: str, holder: Holder, data: Mapping[str, Any], replaces: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Record a run's intent, once, and close the runs that died. Gives the head then.
+
+        Args:
+            replaces: what the first record names of the histories that a new one replaces: `{reason, chains}`.
 
         Raises:
             MobiusError: history_failed or disk_full, when it cannot be written; history_damaged, when its end is not
                 what was written last; invalid_input, when another run had this id. Nothing may change then on any host.
         """
         with self._writing():
-            records = self._all()
+            records = self._all(replaces)
             opened = {record["run"]: record for record in records if record["event"] == "intent"}
             ended = {record["run"] for record in records if record["event"] == "end"}
             if run in opened:
@@ -175,6 +186,13 @@ class History:
             self._append("end", run, {**_ending_data(outcome), **data})
             return True
 
+    def name_successor(self, chain: str, reason: str, run: str) -> None:
+        """Record, once, that a new history with this chain replaces this one."""
+        with self._writing():
+            named = (record["data"]["chain"] for record in self._all() if record["event"] in ("begin", "replaced"))
+            if chain not in named:
+                self._append("replaced", None, {"chain": chain, "reason": reason, "run": run})
+
     def name_unwitnessed(self, run: str, hosts: Sequence[str]) -> None:
         """Record which hosts do not keep the head of a run's end."""
         with self._writing():
@@ -210,7 +228,7 @@ class History:
             reason = f"The history in {self.folder} cannot be written: {error.strerror or error}."
             raise MobiusError(outcome, reason) from error
 
-    def _all(self) -> list[dict[str, Any]]:
+    def _all(self, replaces: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """Every record, or the first ones that a new history begins with."""
         self._repair_tail()
         try:
@@ -219,7 +237,8 @@ class History:
             lines = []
         records = [record for record in map(form.parse, lines) if record is not None]
         if not records:
-            self._append("begin", None, {"chain": secrets.token_hex(16), "schema": SCHEMA})
+            begin = {"chain": secrets.token_hex(16), "schema": SCHEMA}
+            self._append("begin", None, {**begin, **({"replaces": replaces} if replaces else {})})
             return self._all()
         return records
 

@@ -40,7 +40,7 @@ _MUST_EQUAL = {
     "skip_tags": "--skip-tags",
 }
 # of the run and not of the plan; the bundle is known by its digest, wherever its file is
-_NOT_PLANNED = frozenset({"mobius_plan", "mobius_break_glass", "mobius_bundle"})
+_NOT_PLANNED = frozenset({"mobius_plan", "mobius_break_glass", "mobius_bundle", "mobius_new_chain"})
 _WORDS = ("provisioned", "confirmed", "token", "pending", "releases")
 
 

@@ -290,3 +290,110 @@ def test_the_command_asks_the_hosts_and_names_what_was_cut(inventory, run, folde
     assert mobius(["history", "verify", "-i", str(inventory), "--offline"]) == 0
     assert capfd.readouterr().out.startswith("unwitnessed  ")
     assert mobius(["history", "verify", "-i", str(inventory), "--offline", "--require-witness"]) == 2
+
+
+# --- Another history --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def moved(run, folder, tmp_path) -> Path:
+    """Where the history is after its first run, when somebody has moved its folder away."""
+    assert run(CHANGE.format(out=tmp_path / "before")).ending.outcome == "success"
+    return folder.rename(tmp_path / "moved")
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_a_new_history_on_hosts_that_have_witnessed_another_is_refused(run, folder, moved, tmp_path, check):
+    summary = run(CHANGE.format(out=tmp_path / "out"), check=check)
+    assert (summary.ending.outcome, summary.ending.code) == ("other_history", 1)
+    last = json.loads((moved / form.HEAD_NAME).read_text())
+    assert f"has witnessed the history {last['chain']} up to record {last['seq']} of run" in summary.ending.reason
+    assert "--new-chain REASON" in summary.ending.do_next
+    assert not list(tmp_path.glob("out-*"))
+    assert not folder.exists(), "nothing was begun"
+    assert {heads_of(tmp_path, host)[-1]["chain"] for host in HOSTS} == {last["chain"]}
+
+
+def test_a_host_that_has_witnessed_another_is_refused_beside_new_ones_too(run, folder, tmp_path):
+    one, two = (CHANGE.replace("hosts: here", f"hosts: {host}") for host in ("here1", "here2"))
+    assert run(one.format(out=tmp_path / "before")).ending.outcome == "success"
+    folder.rename(tmp_path / "moved")
+    assert run(two.format(out=tmp_path / "new")).ending.outcome == "success"
+    assert folder.exists()
+    summary = run(CHANGE.format(out=tmp_path / "out"))
+    assert (summary.ending.outcome, summary.ending.code) == ("other_history", 1)
+    assert [failure.host for failure in summary.ending.failures] == ["here1"]
+    assert not (tmp_path / "out-here1").exists()
+    assert len({head["chain"] for head in heads_of(tmp_path, "here1")}) == 1
+    assert read_runs(folder)[-1]["unwitnessed"] == ["here1"]
+
+
+def test_with_a_reason_the_first_record_names_the_history_before(inventory, run, folder, moved, tmp_path, capfd):
+    last = json.loads((moved / form.HEAD_NAME).read_text())
+    before = heads_of(tmp_path, "here1")[-1]
+    done = plain(
+        inventory, run.write(CHANGE.format(out=tmp_path / "out")), "-e", '{"mobius_new_chain": "the disk died"}'
+    )
+    assert "outcome  success" in done.communicate(timeout=90)[0]
+    begin = json.loads((folder / form.FILE_NAME).read_bytes().splitlines()[0])
+    assert begin["data"]["replaces"]["reason"] == "the disk died"
+    assert [{**chain, "at": before["at"]} for chain in begin["data"]["replaces"]["chains"]] == [before]
+    assert (before["chain"], before["seq"], before["hash"]) == (last["chain"], last["seq"], last["hash"])
+    assert read_runs(folder)[0]["intent"]["new_chain"] == "the disk died"
+    assert run(CHANGE.format(out=tmp_path / "again")).ending.outcome == "success", "now it is theirs"
+    answers = {host: {"heads": heads_of(tmp_path, host), "journal": []} for host in HOSTS}
+    verdict = form.verify(folder, witnesses=answers)
+    assert verdict.status == "whole", verdict.lines()
+    assert [note for note in verdict.notes if last["chain"] in note and "the disk died" in note]
+    # and without that reason it is damage
+    lines = (folder / form.FILE_NAME).read_bytes()
+    assert b"the disk died" in lines
+    records = [json.loads(line) for line in lines.splitlines()]
+    assert form.verify(moved, witnesses=answers).problems[0].kind == "never_written", "the old one does not know it"
+    assert [record["event"] for record in records].count("replaced") == 0
+
+
+def test_a_history_that_is_still_there_names_the_one_that_replaces_it(run, folder, tmp_path):
+    assert run(CHANGE.format(out=tmp_path / "before")).ending.outcome == "success"
+    other = tmp_path / "other"
+    extra = (f"mobius_history_dir={other}",)
+    assert run(CHANGE.format(out=tmp_path / "out"), extra=extra).ending.outcome == "other_history"
+    reason = json.dumps({"mobius_new_chain": "split by team"})
+    summary = run(CHANGE.format(out=tmp_path / "out"), extra=(*extra, reason))
+    assert summary.ending.outcome == "success"
+    chains = [json.loads((place / form.HEAD_NAME).read_text())["chain"] for place in (folder, other)]
+    last = json.loads((folder / form.FILE_NAME).read_bytes().splitlines()[-1])
+    assert last["event"] == "replaced"
+    assert last["data"] == {"chain": chains[1], "reason": "split by team", "run": summary.run}
+    answers = {host: {"heads": heads_of(tmp_path, host), "journal": []} for host in HOSTS}
+    new, old = form.verify(other, witnesses=answers), form.verify(folder, witnesses=answers)
+    assert (new.status, old.status, old.unwitnessed) == ("whole", "unwitnessed", 1), (new.lines(), old.lines())
+    assert [note for note in old.notes if chains[1] in note and "split by team" in note]
+
+
+def test_a_rollback_is_never_refused_and_an_undeclared_history_is_damage(run, folder, moved, tmp_path):
+    text = CHANGE.replace("mobius.dhash.run:", "mobius.dhash.run: {{new_chain: accept}}").format(out=tmp_path / "out")
+    assert run(text).ending.outcome == "success"
+    answers = {host: {"heads": heads_of(tmp_path, host), "journal": []} for host in HOSTS}
+    assert form.verify(folder, witnesses=answers).problems[0].kind == "never_written"
+    reason = json.dumps({"mobius_new_chain": "the disk died"})
+    assert run(CHANGE.format(out=tmp_path / "later"), extra=(reason,)).ending.outcome == "success"
+    answers = {host: {"heads": heads_of(tmp_path, host), "journal": []} for host in HOSTS}
+    assert form.verify(folder, witnesses=answers).status == "whole", "a later run may give the reason"
+
+
+def test_a_reason_that_would_count_for_every_run_is_refused(inventory, run, folder, tmp_path):
+    inventory.write_text(inventory.read_text() + '    mobius_new_chain: "always"\n')
+    summary = run(CHANGE.format(out=tmp_path / "out"))
+    assert (summary.ending.outcome, summary.ending.code) == ("invalid_input", 1)
+    assert not folder.exists()
+    assert not list(tmp_path.glob("out-*"))
+
+
+def test_the_command_gives_the_reason_to_the_run(checkout, moved, folder, inventory, tmp_path):
+    checkout.write("provision.yml", CHANGE.format(out=tmp_path / "out"))
+    refused = checkout.mobius("provision", "-i", str(inventory))
+    assert (refused.returncode, "other_history" in refused.stderr) == (1, True), refused
+    done = checkout.mobius("provision", "-i", str(inventory), "--new-chain", "the disk died")
+    assert done.returncode == 0, done
+    assert read_runs(folder)[0]["intent"]["new_chain"] == "the disk died"
