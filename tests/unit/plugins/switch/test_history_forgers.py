@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.mobius.dhash.plugins.module_utils.host import executor
 
 from mobius.cli.history import _KEPT
 from mobius.control.history import verifier
@@ -195,6 +196,19 @@ def test_a_service_that_was_removed_and_released_again_is_whole(fleet: Fleet) ->
     assert fleet.verify().status == "whole"
 
 
+def test_a_run_that_completes_what_was_killed_is_no_contradiction(fleet: Fleet, monkeypatch: Any) -> None:
+    """A person's rollback dies after it has written the activation record; a recorded one then finishes it."""
+    host = fleet.use(fleet.machines["lab1"])
+    with monkeypatch.context() as patched:
+        patched.setattr(executor, "append_journal", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        host.command("rollback", "--to", B)
+    assert host.activation.confirmed == B
+    fleet.roll_back("run-4", ["lab1"])
+    assert host.activation.confirmed == B, "it was finished, and counts as no other step"
+    verdict = fleet.verify()
+    assert verdict.status == "whole", verdict.lines()
+
+
 def test_a_record_that_is_written_while_the_hosts_are_read_is_no_contradiction(fleet: Fleet) -> None:
     asked_at = (verifier.read_head(fleet.history.folder) or {})["seq"]
     answers = {}
@@ -298,7 +312,7 @@ def test_a_journal_and_a_record_that_are_consistent_and_lack_a_recorded_switch_a
     previous, texts = verifier.FIRST, []
     for line in lines:
         if line["event"] == "rollback":
-            line = {**line, "run": None, "actor": "root"}
+            line = {**line, "to": C}
         text = json.dumps({**line, "prev_sha256": previous}, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         previous = verifier._line_sha256(text)
         texts.append(text)
