@@ -72,6 +72,15 @@ def test_every_documented_command_is_one_that_the_command_line_takes(line: str) 
     command.make_context(line, words, parent=context)
 
 
+def test_every_test_that_a_page_names_exists() -> None:
+    named = {name for path in PAGES for name in re.findall(r"`(test_[a-z0-9_]+)`", path.read_text(encoding="utf-8"))}
+    defined = set()
+    for path in (CHECKOUT / "tests").rglob("test_*.py"):
+        defined |= set(re.findall(r"^def (test_\w+)\(", path.read_text(encoding="utf-8"), re.MULTILINE))
+    assert len(named) > 15
+    assert named - defined == set()
+
+
 @pytest.mark.parametrize("line", re.findall(r"`(make [a-z-]+)", (CHECKOUT / "README.md").read_text(encoding="utf-8")))
 def test_every_documented_make_target_exists(line: str) -> None:
     assert re.search(rf"^{line.split()[1]}:", (CHECKOUT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
