@@ -312,3 +312,33 @@ def test_going_back_with_the_data_of_a_backup_says_what_is_lost_and_wants_a_yes(
     assert real.summary["restored"][host.name]["lost"] == 1
     assert serving_release(host.address) == bundles[1].release
     assert sql(count) == "(0,)"
+
+
+def test_a_damaged_index_makes_no_latest_backup_and_is_restored_with_a_yes(hosts: list[Host]) -> None:
+    host = hosts[1]
+    index = "/var/lib/mobius-dhash/index/index.sqlite3"
+    limit = ("--limit", host.name)
+    assert mobius("backup", "create", *limit).code == 0
+    release = serving_release(host.address)
+    host.run(f"dd if=/dev/zero of={index} bs=100 count=1 conv=notrunc && rm -f {index}-wal {index}-shm")
+    damaged = host.run(f"sha256sum < {index}").stdout
+    for arguments in (("--check",), ()):
+        created = mobius("backup", "create", *limit, *arguments)
+        assert (created.code, created.outcome) == (3, "source_damaged")
+        assert "state/index/index.sqlite3: file is not a database" in created.summary["reason"]
+    refused = mobius("backup", "restore", "latest", *limit)
+    assert (refused.code, refused.outcome) == (1, "invalid_input")
+    assert "the live data is damaged" in refused.summary["reason"] and "--yes" in refused.summary["do_next"]
+    for command in (("backup", "restore", "latest"), ("rollback", "--backup", "latest")):
+        code, said = answered("n", *command, *limit)
+        assert (code, "the later writes cannot be counted: the live data is damaged" in said) == (2, True), said
+    assert host.run(f"sha256sum < {index}").stdout == damaged
+    check = mobius("backup", "restore", "latest", *limit, "--check")
+    real = mobius("backup", "restore", "latest", *limit, "--yes")
+    assert (check.code, real.code) == (0, 0), real.stderr
+    assert check.changes == real.changes
+    restored = real.summary["restored"][host.name]
+    assert (restored["lost"], restored["saved"]) == (None, "")
+    assert host.run(f"sha256sum < {restored['kept_aside'][0]}/index/index.sqlite3").stdout == damaged
+    assert serving_release(host.address) == release
+    assert mobius("backup", "create", *limit).code == 0
