@@ -210,7 +210,8 @@ def _one_restore(host: Host, run: str | None, check_mode: bool, clock: Clock) ->
                 do_next="Wait until it has ended, and compare what was restored; then run again if it is still needed.",
             ) from None
         if not check_mode:
-            path.write_text(json.dumps({"run": run, "since": timestamp(clock())}))
+            with contextlib.suppress(OSError):  # on a full disk, a second one is not named since when
+                path.write_text(json.dumps({"run": run, "since": timestamp(clock())}))
         yield
 
 
@@ -237,7 +238,7 @@ def require_restorable(
         MobiusError: backup_damaged, invalid_input.
     """
     try:
-        manifest = read_whole(host, backup, record=record, clock=clock)
+        manifest = read_whole(host, backup, record=record, must_record=False, clock=clock)
     except DamagedError as error:
         reason = f"The backup {backup.id} is not what was written: {error}. {UNCHANGED}"
         raise MobiusError("backup_damaged", reason, do_next="Choose another backup.") from error

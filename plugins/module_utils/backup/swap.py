@@ -2,19 +2,21 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Exchanges the live state and configuration folders with restored ones, each in one step.
 
-The new folders are made beside the old ones. `.<service>-restore.json` names them from just before the first exchange
-until the old ones are removed or kept aside, so the next restore finishes one that was killed between the two.
+The new folders are made beside the old ones. `intent.json` in the first of them names them from just before the first
+exchange, so the next restore finishes one that was killed between the two. It lies there because that disk has space,
+and the backups' may be full.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from .source import read_file
 
 _RENAME_EXCHANGE = 2  # of renameat2(2)
 _AT_FDCWD = -100
+_INTENT_NAME = "intent.json"
 
 
 @dataclass
@@ -92,7 +95,7 @@ class FolderSwap:
             "folders": [str(folder) for folder in self.folders],
             "aside": [[str(old), str(path)] for old, path in self._aside],
         }
-        durable.write_json(_intent_path(self.host), intent, mode=0o600)
+        durable.write_json(self.folders[0] / _INTENT_NAME, intent, mode=0o600)
         exchanged: list[tuple[Path, Path]] = []
         try:
             for live, new in self.pairs:
@@ -118,7 +121,6 @@ class FolderSwap:
         """Remove what is left beside the live folders: the old ones after an exchange, else the new ones."""
         for folder in self.folders:
             shutil.rmtree(folder, ignore_errors=True)
-        _intent_path(self.host).unlink(missing_ok=True)
 
 
 def finish_killed_swap(host: Host) -> None:
@@ -126,10 +128,22 @@ def finish_killed_swap(host: Host) -> None:
 
     The caller holds `lock_backups`.
     """
-    try:
-        intent = json.loads(_intent_path(host).read_bytes())
-    except FileNotFoundError:
-        intent = {"pairs": [], "folders": []}
+    for intent in _read_intents(host):
+        _finish_exchange(intent)
+    for parent in {host.state_dir.parent, host.config_dir.parent}:
+        for folder in parent.glob(f"{_folder_prefix(host)}*"):
+            shutil.rmtree(folder, ignore_errors=True)
+    _former_intent_path(host).unlink(missing_ok=True)
+
+
+def _read_intents(host: Host) -> Iterator[dict[str, Any]]:
+    folders = sorted(host.state_dir.parent.glob(f"{_folder_prefix(host)}*"))
+    for path in (_former_intent_path(host), *(folder / _INTENT_NAME for folder in folders)):
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            yield json.loads(path.read_bytes())
+
+
+def _finish_exchange(intent: Mapping[str, Any]) -> None:
     is_live = [os.path.lexists(live) and os.lstat(live).st_ino == inode for live, _, inode in intent["pairs"]]
     # a service that was started again since works on the old ones: they stay unless one of them has been exchanged
     if any(is_live):
@@ -139,17 +153,14 @@ def finish_killed_swap(host: Host) -> None:
         for old, path in intent.get("aside", []):
             if os.path.lexists(old) and not os.path.lexists(path):
                 _rename_folder(Path(old), Path(path))
-    for parent in {host.state_dir.parent, host.config_dir.parent}:
-        for folder in parent.glob(f"{_folder_prefix(host)}*"):
-            shutil.rmtree(folder, ignore_errors=True)
-    _intent_path(host).unlink(missing_ok=True)
 
 
 def _folder_prefix(host: Host) -> str:
     return f"{durable.TEMPORARY_PREFIX}{host.service}-restore-"
 
 
-def _intent_path(host: Host) -> Path:
+def _former_intent_path(host: Host) -> Path:
+    """Where an older version wrote its intent."""
     return host.backup_dir / f".{host.service}-restore.json"
 
 

@@ -96,8 +96,13 @@ def require_whole(results: dict[str, str | None], part: Part | None) -> None:
         )
 
 
-def read_whole(host: Host, backup: Backup, *, record: bool, clock: Clock = utc_now) -> ArchiveManifest:
+def read_whole(
+    host: Host, backup: Backup, *, record: bool, must_record: bool = True, clock: Clock = utc_now
+) -> ArchiveManifest:
     """Read a backup whole, and record what that shows; only this clears damage that was known before.
+
+    Args:
+        must_record: whether it fails where a whole one cannot be recorded; a restore goes on.
 
     Raises:
         DamagedError: it is not what was written.
@@ -111,7 +116,11 @@ def read_whole(host: Host, backup: Backup, *, record: bool, clock: Clock = utc_n
         raise _recorded_damage(host, backup, error, record, clock) from None
     if record:
         values = {"verified": timestamp(clock()), "manifest_sha256": digest, **UNDAMAGED}
-        _record(host, backup, values)
+        if must_record:
+            _record(host, backup, values)
+        else:
+            with contextlib.suppress(MobiusError):
+                _record(host, backup, values)
     return manifest
 
 

@@ -94,7 +94,7 @@ def restored(host: Host) -> dict[str, Any]:
 
 def leftovers(host: Host) -> list[str]:
     partial = [str(path) for path in host.root.parent.rglob(f"{durable.TEMPORARY_PREFIX}*")]
-    return partial + [str(path) for path in [swap._intent_path(host)] if path.exists()]
+    return partial + [str(path) for path in [swap._former_intent_path(host)] if path.exists()]
 
 
 def zero_start(path: Path) -> None:
@@ -482,7 +482,11 @@ def test_a_full_disk_under_the_backups_keeps_the_state_aside_instead(host: Host)
         good = restored(host)
         (host.state_dir / "library/new.jpg").write_bytes(os.urandom(100_000))
         before = live(host)
-        (host.backup_dir / "filler").write_bytes(bytes(os.statvfs(host.backup_dir).f_bavail * 4096 - 300_000))
+        with pytest.raises(OSError, match="No space"), open(host.backup_dir / "filler", "wb") as filler:
+            while True:
+                filler.write(bytes(4096))
+                filler.flush()
+        assert os.statvfs(host.backup_dir).f_bavail == 0
         done = restore(host)
         assert restored(host) == good
         assert (done.saved, done.lost_unknown) == (None, None)

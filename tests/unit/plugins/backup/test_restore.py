@@ -89,7 +89,7 @@ def damage(host: Host) -> None:
 
 
 def nothing_left(host: Host) -> bool:
-    return not list(host.root.parent.glob(".mobius-tmp-*")) and not swap._intent_path(host).exists()
+    return not list(host.root.parent.glob(".mobius-tmp-*")) and not swap._former_intent_path(host).exists()
 
 
 def test_everything_is_restored_and_the_state_from_before_is_another_backup(host):
