@@ -397,7 +397,7 @@ class Damager:
 
 
 @needs_root
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", [*range(8), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(8, 40))])
 def test_a_restore_of_a_state_damaged_at_random_ends_well_or_changes_nothing(host: Host, seed: int) -> None:
     one_damaged_restore(host, seed)
 
