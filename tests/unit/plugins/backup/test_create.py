@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import hashlib
@@ -19,6 +20,7 @@ from types import SimpleNamespace
 import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils import durable
 from ansible_collections.mobius.dhash.plugins.module_utils.backup import (
+    database,
     service,
     source,
 )
@@ -425,3 +427,71 @@ def test_the_estimated_space_holds_what_is_written_and_is_nothing_when_nothing_c
     assert estimate("full", 1 << 40).peak > 0, "what fits is measured only"
     touch_state(host)
     assert estimate("full", 0).archive > 0
+
+
+WRITER = """
+import sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.execute("insert into images values ('committed.jpg')")
+if sys.argv[2] == "open":
+    print("ready", flush=True)
+    sys.stdin.read()
+else:
+    import os
+    os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("ending", ["open", "killed"])
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_what_another_process_has_committed_is_saved_and_nothing_beside_the_index_changes(host, ending, mode):
+    """A service that runs, or one that was killed and left its journal."""
+    place = host.state_dir / "index" / "library.sqlite"
+    with contextlib.closing(sqlite3.connect(place)) as index:
+        index.execute(f"pragma journal_mode={mode}")
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(place), ending], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as writer:
+        assert writer.stdout.readline() == ("ready\n" if ending == "open" else "")
+        # where a reader enters itself when others have the index open
+        shared = {f"{place}-shm": None} if ending == "open" else {}
+        before = everything(place.parent) | shared
+        folder = os.open(place.parent, os.O_RDONLY)
+        assert database._is_in_use(place.name, folder) is (ending == "open" and mode == "wal")
+        os.close(folder)
+        result = back_up(host, databases=["index/library.sqlite"])
+        assert everything(place.parent) | shared == before
+        writer.stdin.close()
+    assert result.source_damage is None
+    copy = host.root / "copy.sqlite"
+    copy.write_bytes(members(result.backup.path)["state/index/library.sqlite"])
+    with contextlib.closing(sqlite3.connect(copy)) as reader:
+        assert reader.execute("select path from images").fetchall() == [("a.jpg",), ("committed.jpg",)]
+
+
+def test_a_journal_of_a_killed_service_is_recovered_in_the_copy_only(host):
+    """A rollback journal that undoes half a transaction: only a recovery makes the index sound again."""
+    place = host.state_dir / "index" / "library.sqlite"
+    with contextlib.closing(sqlite3.connect(place)) as index:
+        index.execute("pragma journal_mode=delete")
+        with index:
+            index.executemany("insert into images values (?)", [(f"{number:06}",) for number in range(5000)])
+    program = """
+import os, sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.execute("pragma cache_size=2")
+database.execute("begin")
+database.execute("update images set path = 'half' || path")
+os.kill(os.getpid(), 9)
+"""
+    subprocess.run([sys.executable, "-c", program, str(place)], check=False)
+    assert Path(f"{place}-journal").stat().st_size > 0
+    before = everything(place.parent)
+    result = back_up(host, databases=["index/library.sqlite"])
+    assert everything(place.parent) == before
+    assert result.source_damage is None
+    copy = host.root / "copy.sqlite"
+    copy.write_bytes(members(result.backup.path)["state/index/library.sqlite"])
+    with contextlib.closing(sqlite3.connect(copy)) as reader:
+        assert reader.execute("select count(*) from images where path like 'half%'").fetchone() == (0,)
+        assert reader.execute("select count(*) from images").fetchone() == (5001,)
