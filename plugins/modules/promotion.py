@@ -172,6 +172,7 @@ def main() -> None:
             )
             raise MobiusError("invalid_input", reason)
         executor = open_executor(module)
+        executor.journal_may_wait = promotion.state == "reverted"
         make_plan = lease.fenced(executor, lease_holder(module), promotion.plan)
         plan = executor.run(make_plan, check=module.check_mode)
         if promotion.state == "reverted" and not module.check_mode:

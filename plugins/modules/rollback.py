@@ -143,7 +143,8 @@ def main() -> None:
     failure: dict[str, Any] | None = None
     try:
         # no version check of the installed command may block a rollback: the state files carry their schema
-        executor = Executor(Host.load(service, module.params["config_dir"]), actor)
+        host = Host.load(service, module.params["config_dir"])
+        executor = Executor(host, actor, journal_may_wait=True)
         to, leaves = module.params["to"] or None, module.params["from"] or None
         plan = executor.run(
             lambda observed: plan_rollback(observed, to, actor, leaves=leaves, since=since), check=module.check_mode

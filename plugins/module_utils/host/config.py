@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import stat
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -224,6 +225,11 @@ def read_regular_file(path: Path) -> bytes:
             return stream.read()
     finally:
         os.close(descriptor)
+
+
+def set_aside(path: Path) -> None:
+    """Keep what is damaged, whatever it is, under another name beside it."""
+    path.rename(path.with_name(f"{path.name}.damaged-{time.time_ns()}"))
 
 
 def require_field(path: Path, content: Mapping[str, Any], name: str, *types: type | None) -> Any:

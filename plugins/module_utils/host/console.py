@@ -314,8 +314,13 @@ def main(arguments: Sequence[str] | None = None, requested_at: str | None = None
     try:
         host = Host.load(options.service or only_service(options.config_dir), options.config_dir)
         actor = Actor(actor, getattr(options, "run_id", None), getattr(options, "reason", None))
-        may_rebuild = options.command in ("repair", "boot", "guard")
-        return int(options.run(Executor(host, actor, may_rebuild=may_rebuild), options))
+        executor = Executor(
+            host,
+            actor,
+            may_rebuild=options.command in ("repair", "boot", "guard"),
+            journal_may_wait=options.command in ("repair", "boot", "guard", "rollback", "watch"),
+        )
+        return int(options.run(executor, options))
     except KeyboardInterrupt:
         failure = MobiusError("interrupted", "Interrupted.")
     except (MobiusError, OSError) as error:

@@ -8,17 +8,17 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from .. import durable
 from ..errors import MobiusError
 from ..manifest import RELEASE_ID
-from .config import Host, read_state_file
-from .failures import InstanceError
+from .config import Host, read_state_file, set_aside
+from .failures import InstanceError, to_failure
 from .instance import STATE_TIMEOUT_SECONDS, admin_request, request_state
 from .journal import append_journal, journal_has_line, journal_head, read_last_lines
 from .lock import hold_lock
@@ -61,6 +61,8 @@ class Executor:
     boot: Callable[[], str] = boot_id
     start_timeout: float | None = None  # seconds, instead of the host's
     may_rebuild: bool = False  # whether damaged state files are rebuilt in memory, in place of a failure
+    journal_may_wait: bool = False  # whether a journal that cannot be written fails no plan: nothing blocks a rollback
+    journal_problem: str | None = None  # why a line of the journal waits for the next command
 
     def observe(self) -> Observation:
         """Read everything that a plan depends on.
@@ -136,13 +138,13 @@ class Executor:
             plan = make_plan(self.observe())
             if not plan.starts():
                 self.perform(plan)
-                return plan
+                return replace(plan, journal_problem=self.journal_problem)
         for release in plan.starts():
             self._start(release)
         with self.locked():
             replanned = make_plan(self.observe())
             self.perform(replanned)
-        return HostPlan(plan.before, replanned.after, plan.actions, plan.note)
+        return HostPlan(plan.before, replanned.after, plan.actions, plan.note, self.journal_problem)
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
         """Hold the lock of the host; raises as `hold_lock` does."""
@@ -190,6 +192,15 @@ class Executor:
                 raise
             reserve.unlink()
             write()
+
+    def _append_journal(self, line: Mapping[str, Any]) -> None:
+        try:
+            self._write_with_reserve(self.host.state_dir, lambda: append_journal(self.host, line))
+        except OSError as error:
+            if not self.journal_may_wait:
+                raise
+            reason = to_failure(error).reason
+            self.journal_problem = f"The journal has no line of this {line['event']} yet: {reason}"
 
     def _write_activation(self, activation: Activation) -> None:
         host = self.host
@@ -255,7 +266,7 @@ class Executor:
             case "enable_units":
                 self.systemd.enable(host.socket_unit, host.boot_unit)
             case "append_journal":
-                self._write_with_reserve(host.state_dir, lambda: append_journal(host, action.value))
+                self._append_journal(action.value)
 
     def _start(self, release: str) -> None:
         unit = self.host.unit(release)
@@ -363,8 +374,3 @@ def _replace_record(path: Path, activation: Activation) -> None:
     except MobiusError:
         set_aside(path)
     durable.write_json(path, activation.as_dict())
-
-
-def set_aside(path: Path) -> None:
-    """Keep what is damaged, whatever it is, under another name beside it."""
-    path.rename(path.with_name(f"{path.name}.damaged-{time.time_ns()}"))

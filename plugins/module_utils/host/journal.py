@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import durable
-from .config import Host
+from .config import Host, set_aside
 
 FIRST_PREVIOUS_SHA256 = "0" * 64
 
@@ -28,12 +28,15 @@ def read_last_lines(path: Path, size: int | None = 1 << 16) -> list[bytes]:
         if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
             return []
         raise
-    with os.fdopen(descriptor, "rb") as stream:
-        status = os.fstat(stream.fileno())
+    try:
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             return []
-        stream.seek(0 if size is None else max(0, status.st_size - size))
-        return stream.read(size).splitlines()
+        with os.fdopen(descriptor, "rb", closefd=False) as stream:
+            stream.seek(0 if size is None else max(0, status.st_size - size))
+            return stream.read(size).splitlines()
+    finally:
+        os.close(descriptor)
 
 
 def read_tail(host: Host) -> list[dict[str, Any]]:
@@ -69,7 +72,9 @@ def journal_has_line(host: Host, line: Mapping[str, Any] | None) -> bool:
 
 
 def append_journal(host: Host, line: Mapping[str, Any]) -> None:
-    """Append a line that carries the SHA-256 of the line before it."""
+    """Append a line that carries the SHA-256 of the line before it; what is no file in its place is kept beside it."""
+    if host.journal_path.exists() and not host.journal_path.is_file():
+        set_aside(host.journal_path)
     durable.append_line(host.journal_path, _chained(line, read_last_lines(host.journal_path)))
 
 

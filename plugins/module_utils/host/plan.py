@@ -217,6 +217,7 @@ class HostPlan:
     after: Observation
     actions: tuple[Action, ...]
     note: str
+    journal_problem: str | None = None
 
     @property
     def changed(self) -> bool:
@@ -229,8 +230,9 @@ class HostPlan:
 
     @property
     def warnings(self) -> list[str]:
-        """The state files that were damaged before."""
-        return [problem for problem in (self.before.record_problem, self.before.pending_problem) if problem]
+        """The state files that were damaged before, and why the journal lacks a line."""
+        problems = (self.before.record_problem, self.before.pending_problem, self.journal_problem)
+        return [problem for problem in problems if problem]
 
     def result(self) -> dict[str, Any]:
         """The part of a module's result that describes the plan."""

@@ -21,7 +21,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.conf
 from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.marks import plan_mark
 from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.rollback import plan_rollback
 
-A, B, C = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0"))
+A, B, C, D = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0", "1.3.0"))
 REFUSED = (["status"], ["rollback"], ["confirm"], ["verify"], ["pin", A])
 STARTED_BY_SYSTEMD = (["boot"], ["guard"], ["role", A, "--env-file", "role.env"])
 
@@ -353,6 +353,57 @@ def test_a_torn_last_line_does_not_stop_a_rollback(machine: Any) -> None:
     machine.run(plan_rollback, None)
     assert machine.serving == [A]
     assert len(journal_problems(machine.host)) == 1
+
+
+def break_journal(machine: Any, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = machine.host.journal_path
+    if kind in ("folder", "pipe"):
+        path.unlink()
+        path.mkdir() if kind == "folder" else os.mkfifo(path)
+        return
+    append_line = durable.append_line
+
+    def broken(written: Any, *arguments: Any, **more: Any) -> None:
+        if written == path:
+            raise OSError(errno.EROFS if kind == "read-only" else errno.EIO, kind, str(path))
+        append_line(written, *arguments, **more)
+
+    monkeypatch.setattr(durable, "append_line", broken)
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "read-only", "broken"])
+def test_a_journal_that_cannot_be_written_blocks_no_rollback(
+    machine: Any, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    append_line = durable.append_line
+    for release in (A, B, C):
+        machine.promote(release)
+    break_journal(machine, kind, monkeypatch)
+    for leaves, release in ((C, B), (B, A)):
+        assert machine.command("rollback", "--from", leaves) == 0
+        assert machine.serving == [release] and machine.activation.confirmed == release
+    if kind in ("read-only", "broken"):
+        assert "The journal has no line of this rollback yet: " in capsys.readouterr().err
+        with pytest.raises(OSError, match=kind):
+            machine.run(plan_canary, B, retry_bad=True)
+        assert machine.serving == [A] and machine.pending is None, "a promotion is journaled before it serves"
+        monkeypatch.setattr(durable, "append_line", append_line)
+    else:
+        assert len(list(machine.host.state_dir.glob("journal.jsonl.damaged-*"))) == 1
+    machine.run(plan_mark, D, True)
+    assert [(line["event"], line["to"]) for line in machine.journal()][-2:] == [("rollback", A), ("marked_bad", D)]
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "read-only", "broken"])
+def test_a_journal_that_cannot_be_written_keeps_no_overdue_promotion(
+    machine: Any, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.promote(A)
+    machine.promote(B, "provisional")
+    break_journal(machine, kind, monkeypatch)
+    machine.now += 61
+    assert machine.command("guard") == 0
+    assert machine.serving == [A] and machine.pending is None
 
 
 def test_state_files_belong_to_the_writer_and_are_readable(machine: Any) -> None:
