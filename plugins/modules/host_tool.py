@@ -11,7 +11,8 @@ short_description: Installs the command mobius-host or mobius-backup, and descri
 description:
   - Writes the code that the modules of this collection use to the host, and a launcher that starts it.
   - The launcher is written last and in one step, so the command is always one whole version, the old or the new one.
-  - With O(config), also writes the description of a service that the command and the modules read.
+  - With O(config), also writes the description of a service that the command and the modules read, and the copy of its
+    activation record on a host where an earlier version has kept only one.
 version_added: "0.1.0"
 author: MOBIUS contributors (@mobius)
 attributes:
@@ -79,7 +80,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import durable
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.console import BACKUP_TOOL_MODULES
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.host.config import SCHEMA
+from ansible_collections.mobius.dhash.plugins.module_utils.host.config import SCHEMA, Host
 from ansible_collections.mobius.dhash.plugins.module_utils.host.install import (
     PACKAGE,
     TOOL_MODULES,
@@ -88,6 +89,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils.host.install import (
     tool_digest,
     tool_sources,
 )
+from ansible_collections.mobius.dhash.plugins.module_utils.host.state import read_record
 from ansible_collections.mobius.dhash.plugins.module_utils.manifest import SERVICE_NAME
 from ansible_collections.mobius.dhash.plugins.module_utils.module import report_failure
 
@@ -120,10 +122,23 @@ def _expected_files(params: dict[str, object], sources: dict[str, str], digest: 
         content = {**config, "schema": SCHEMA, "service": service, "command": str(command)}
         path = Path(str(params["config_dir"])) / f"{service}.json"
         expected[path] = (durable.json_bytes(content).decode(), 0o644)
+        expected |= _missing_copy(service, str(params["config_dir"]))
     entry = TOOLS[str(params["tool"])][1]
     text = launcher(str(params["lib_dir"]), digest, entry, str(params["config_dir"]))
     expected[command] = (text, 0o755)
     return expected
+
+
+def _missing_copy(service: str, config_dir: str) -> dict[Path, tuple[str, int]]:
+    """The copy of the activation record, on a host whose version of the command kept the record once."""
+    try:
+        host = Host.load(service, config_dir)
+        record = read_record(host)
+    except MobiusError:
+        return {}  # not prepared yet, or damaged: the command itself says so
+    if record.problem or record.is_copied or host.activation_copy_path.exists():
+        return {}
+    return {host.activation_copy_path: (_text(host.activation_path) or "", 0o644)}
 
 
 def _mode(path: Path) -> int:

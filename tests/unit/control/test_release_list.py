@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from mobius.cli.render.status import age_of, kept_lines, kept_releases
+from mobius.cli.render.status import age_of, kept_lines, kept_releases, release_lines, rollback_lines
 
 A, B, C, D, E = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0", "1.3.0", "1.4.0"))
 
@@ -49,6 +49,19 @@ def test_people_see_age_and_state() -> None:
     assert "bad" in lines[2] and lines[2].endswith("wrong hashes")
     assert "never" in lines[4]
     assert kept_lines("web2", {}) == ["web2  nothing is kept"]
+
+
+def test_the_problems_of_a_host_are_shown_with_what_heals_them() -> None:
+    problem = {"problem": f"{B} does not serve, and should.", "heal": "Heal it with `mobius-host repair`."}
+    lines = release_lines("web1", {**HOST, "confirmed": B, "problems": [problem]})
+    assert lines[-1] == f"  problem  {B} does not serve, and should. Heal it with `mobius-host repair`."
+    assert release_lines("web2", {"confirmed": None}) == ["web2  serving nothing"], "a host of an earlier version"
+
+
+def test_a_rollback_shows_what_it_did_on_each_host() -> None:
+    note = f"already rolled back to {A}; {B} no longer serves"
+    assert rollback_lines("web1", {"note": note}) == [f"web1  {note}"]
+    assert rollback_lines("web1", {"failed": True, "msg": "No space."}) == []
 
 
 @pytest.mark.parametrize(

@@ -279,6 +279,22 @@ def test_the_command_is_installed_once_and_predicted(machine: Any, run_bare_modu
         assert again["changed"] is False and again["diff"]["before"] == again["diff"]["after"]
 
 
+def test_a_host_of_an_earlier_version_gets_the_copy_of_its_activation_record(
+    machine: Any, run_bare_module: Module
+) -> None:
+    machine.promote(A)
+    copy = machine.host.activation_copy_path
+    copy.unlink()
+    config = {name: value for name, value in machine.config.items() if name not in ("schema", "service", "command")}
+    where = {"command": str(machine.host.command), "lib_dir": str(machine.root / "lib"), "service": "any-service"}
+    assert run_bare_module("host_tool", check=True, config=config, **where)["changed"] and not copy.exists()
+    assert run_bare_module("host_tool", config=config, **where)["changed"]
+    assert copy.read_bytes() == machine.host.activation_path.read_bytes()
+    copy.write_text("{")
+    assert run_bare_module("host_tool", config=config, **where)["changed"] is False
+    assert copy.read_text() == "{", "what is damaged is left to the command, which keeps it"
+
+
 @pytest.mark.parametrize("damage", ["command", "source", "mode"])
 def test_a_changed_installation_is_repaired(machine: Any, run_bare_module: Module, damage: str) -> None:
     where = {"command": str(machine.host.command), "lib_dir": str(machine.root / "lib")}
