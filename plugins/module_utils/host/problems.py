@@ -14,7 +14,8 @@ from .plan import Observation
 
 REPAIR = "Heal it with `mobius-host repair`."
 PROVISION = "Heal it with `mobius provision`."
-SYSTEMD_DIRS = (Path("/etc/systemd/system"), Path("/run/systemd/system"))  # in which an administrator overrides units
+# in which an administrator overrides units; `systemctl set-property` writes to the last two
+SYSTEMD_DIRS = tuple(Path(root, "systemd", name) for name in ("system", "system.control") for root in ("/etc", "/run"))
 
 
 @dataclass(frozen=True)
@@ -121,12 +122,14 @@ def _unit_problems(host: Host) -> Iterator[Problem]:
             continue
         if actual != digest:
             yield Problem(f"{path} was changed by hand.", PROVISION)
+        # of a template also what is for one of its instances only
+        names = path.name.replace("@.", "@*.")
         for folder in dict.fromkeys([path.parent, *SYSTEMD_DIRS]):
-            for override in sorted(folder.glob(f"{path.name}.d/*.conf")):
+            for override in sorted(folder.glob(f"{names}.d/*.conf")):
                 yield Problem(f"{override} changes {path.name} by hand.", _move_to_role(override))
-            other = folder / path.name
-            if folder != path.parent and other.exists():
-                yield Problem(f"{other} replaces {path} by hand.", _move_to_role(other))
+            for other in sorted(folder.glob(names)):
+                if other != path:
+                    yield Problem(f"{other} replaces {path.name} by hand.", _move_to_role(other))
 
 
 def _move_to_role(path: Path) -> str:

@@ -192,13 +192,25 @@ def replace_in_run(path: Path) -> None:
     (folder / path.name).write_text("[Service]\n")
 
 
+def override_one_instance(path: Path) -> None:
+    folder = path.with_name(f"any-service@{B}.service.d")
+    folder.mkdir()
+    (folder / "50-MemoryMax.conf").write_text("[Service]\nMemoryMax=1G\n")
+
+
+def replace_one_instance(path: Path) -> None:
+    path.with_name(f"any-service@{B}.service").write_text("[Service]\n")
+
+
 UNIT_CHANGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "changed": (change, "was changed by hand. Heal it with `mobius provision`."),
     "missing": (Path.unlink, "is missing. Heal it with `mobius provision`."),
     "masked": (replace_by_link, "Heal it with `mobius provision`."),
     "overridden": (override, "override.conf changes any-service@.service by hand. Move what it sets to the variables"),
     "overridden until a reboot": (override_in_run, "override.conf changes any-service@.service by hand. Move"),
-    "replaced until a reboot": (replace_in_run, "by hand. Move what it sets to the variables of the role host"),
+    "replaced until a reboot": (replace_in_run, "any-service@.service replaces any-service@.service by hand. Move"),
+    "one instance overridden": (override_one_instance, "50-MemoryMax.conf changes any-service@.service by hand. Move"),
+    "one instance replaced": (replace_one_instance, f"any-service@{B}.service replaces any-service@.service by hand."),
 }
 
 
