@@ -33,7 +33,7 @@ test-with-molecule:
 test-beside-it:
 	failed=0; \
 	$(UNIT_TESTS) -m "not soak" --junitxml=test-results/unit.xml 2>&1 | tee test-results/unit.log || failed=1; \
-	$(PYTEST) -m "not soak" tests/integration tests/fuzz tests/end_to_end $(WITH_MOLECULE:%=--ignore=%) --junitxml=test-results/beside-it.xml 2>&1 | tee test-results/beside-it.log || failed=1; \
+	$(PYTEST) -m "not soak" tests/integration tests/faults tests/fuzz tests/end_to_end $(WITH_MOLECULE:%=--ignore=%) --junitxml=test-results/beside-it.xml 2>&1 | tee test-results/beside-it.log || failed=1; \
 	exit $$failed
 
 # Python keeps what it compiles in .cache, whatever the environment says: compiling takes as long as half of these tests.
@@ -76,8 +76,13 @@ newest: setup
 test-newest: newest ## the same and the runs, with the newest dependencies that pyproject.toml allows (NEWEST=python3.13 ANSIBLE=2.20)
 	.cache/newest/bin/python -m pytest -m "not soak" tests/unit tests/contract tests/integration/runs
 
-soak: bench ## the long series, whole (with the benchmarks' peers)
-	$(PYTEST) -m soak
+# The series of faults keeps its progress in .cache/faults: the next soak goes on with other seeds.
+MINUTES ?= 30
+soak: bench ## the long series, whole (with the benchmarks' peers), and half an hour of faults (MINUTES=n for more)
+	failed=0; \
+	$(PYTEST) -m soak || failed=1; \
+	$(BIN)/python -m tests.faults.series --minutes $(MINUTES) || failed=1; \
+	exit $$failed
 
 bench: setup ## install the peers that bench/ measures beside us (then run bench/NAME.py; --help tells how)
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement tools/locks/bench.txt

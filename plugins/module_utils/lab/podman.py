@@ -39,7 +39,14 @@ CAPABILITIES = (
     *("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETPCAP", "SETUID"),
     *("NET_BIND_SERVICE", "SETFCAP", "AUDIT_WRITE", "DAC_READ_SEARCH", "SYS_ADMIN", "SYS_CHROOT", "SYS_PTRACE"),
 )
-CONFINEMENT = ("--cap-drop=all", f"--cap-add={','.join(CAPABILITIES)}", "--systemd=always")
+CONFINEMENT = (
+    "--cap-drop=all",
+    f"--cap-add={','.join(CAPABILITIES)}",
+    # where the machine has them, their profiles for containers deny what SYS_ADMIN is for: mounting
+    "--security-opt=apparmor=unconfined",
+    "--security-opt=label=disable",
+    "--systemd=always",
+)
 """What `podman create` is told of a host's powers: part of what a host is made of, so a change recreates hosts."""
 
 
