@@ -141,6 +141,13 @@ OUTCOMES: dict[str, Outcome] = _table(
         "Choose one that `mobius backup list` shows, or make one with `mobius backup create`.",
     ),
     (
+        "run_not_opened",
+        ExitCode.INPUT,
+        "No run was opened for the host, so nothing may change it.",
+        "Begin the play with mobius.dhash.run, and run all of it: without --skip-tags always and --start-at-task. "
+        "At the host's console, mobius-host needs no run.",
+    ),
+    (
         "plan_invalid",
         ExitCode.INPUT,
         "The plan cannot be read, or it was changed after it was made.",

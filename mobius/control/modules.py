@@ -19,6 +19,9 @@ class ModuleEntry:
     """One module.
 
     Attributes:
+        changes_host: how far the run must have been opened for a host before it may change it
+            (`opened_run.OpeningLevel`): `approved`, `recorded`, or `unrecorded`, which a rollback may be; empty for a
+            module that changes no host, and for a rollback's own, which nothing may block.
         recorded: the fields of its result that the history records; None when it records no result of it. `reason` only
             where the module itself has made every word of it.
         shares_state: whether it works on a host's releases, which all such modules show as one state: what they change
@@ -30,6 +33,7 @@ class ModuleEntry:
         unpredictable: why check mode cannot know what it will change; empty when it can.
     """
 
+    changes_host: str = ""
     recorded: tuple[str, ...] | None = None
     shares_state: bool = False
     brings_release: bool = False
@@ -42,6 +46,7 @@ class ModuleEntry:
 MODULES: Mapping[str, ModuleEntry] = MappingProxyType(
     {
         "backup": ModuleEntry(
+            changes_host="recorded",
             recorded=("id", "sha256", "bytes", "verified", "read", "removed"),
             unpredictable="what there is to save is known only then",
         ),
@@ -55,26 +60,29 @@ MODULES: Mapping[str, ModuleEntry] = MappingProxyType(
         "hold_back": ModuleEntry(),
         "hook_failed": ModuleEntry(),
         "hooks_info": ModuleEntry(),
-        "host_tool": ModuleEntry(),
-        "instance": ModuleEntry(recorded=("release", "state"), shares_state=True, brings_release=True),
+        "host_tool": ModuleEntry(changes_host="approved"),
+        "instance": ModuleEntry(
+            changes_host="approved", recorded=("release", "state"), shares_state=True, brings_release=True
+        ),
         "lab_host": ModuleEntry(),
         "lab_image": ModuleEntry(),
-        "lease": ModuleEntry(),
-        "mark": ModuleEntry(recorded=("release", "bad"), shares_state=True),
+        "lease": ModuleEntry(changes_host="approved"),
+        "mark": ModuleEntry(changes_host="approved", recorded=("release", "bad"), shares_state=True),
         "preflight": ModuleEntry(),
         "probe": ModuleEntry(),
         "promotion": ModuleEntry(
+            changes_host="approved",
             recorded=("service", "release", "state", "confirmed", "token"),
             shares_state=True,
             brings_release=True,
             release_field="release",
             after_field="confirmed",
         ),
-        "release": ModuleEntry(recorded=("release", "signer"), brings_release=True),
+        "release": ModuleEntry(changes_host="approved", recorded=("release", "signer"), brings_release=True),
         "release_info": ModuleEntry(),
-        "restore": ModuleEntry(recorded=("id", "saved", "kept_aside")),
-        "restore_drill": ModuleEntry(recorded=("backup", "release", "files")),
-        "retention": ModuleEntry(recorded=("removed",)),
+        "restore": ModuleEntry(changes_host="unrecorded", recorded=("id", "saved", "kept_aside")),
+        "restore_drill": ModuleEntry(changes_host="recorded", recorded=("backup", "release", "files")),
+        "retention": ModuleEntry(changes_host="approved", recorded=("removed",)),
         "rollback": ModuleEntry(
             recorded=("service", "left", "confirmed", "token", "seconds", "witnessed", "other_chains"),
             shares_state=True,

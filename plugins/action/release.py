@@ -7,34 +7,32 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.errors import AnsibleError
-from ansible.plugins.action import ActionBase
 from ansible_collections.mobius.dhash.plugins.plugin_utils import require_mobius  # noqa: F401 - before mobius
 
 from mobius import manifest
 from mobius.control.bundle.reading import read_once
 from mobius.control.run.action import current_workspace
+from mobius.control.run.changing_action import ChangingAction
 from mobius.errors import MobiusError
 
-_MODULE = "mobius.dhash.release"
 
-
-class ActionModule(ActionBase):  # type: ignore[misc]
+class ActionModule(ChangingAction):
     """Asks the host first what it would do with the bundle; in check mode that answer is the prediction."""
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result: dict[str, Any] = super().run(tmp, task_vars)
+    def change(self, tmp: str | None, task_vars: dict[str, Any] | None) -> dict[str, Any]:  # noqa: ARG002
+        """Stage the release, or remove it."""
         arguments = dict(self._task.args)
         if arguments.get("state", "staged") != "staged":
-            return {**result, **self._execute_module(_MODULE, arguments, task_vars=task_vars)}
+            return self.execute(arguments, task_vars)
         try:
             bundle = self._read(arguments.pop("bundle", None), arguments.get("sha256"))
             arguments["expect"] = manifest.expectation(bundle)
-            answer = self._execute_module(_MODULE, arguments, task_vars=task_vars)
+            answer = self.execute(arguments, task_vars)
             if answer.get("failed") or not answer.pop("transfer", False):
-                return {**result, **answer}
-            return {**result, **self._send(bundle, arguments, task_vars=task_vars)}
+                return answer
+            return self._send(bundle, arguments, task_vars=task_vars)
         except MobiusError as e:
-            return {**result, "failed": True, "msg": e.reason, "mobius_failure": e.as_dict()}
+            return {"failed": True, "msg": e.reason, "mobius_failure": e.as_dict()}
 
     def _read(self, path: Any, sha256: str | None) -> manifest.Bundle:
         if not isinstance(path, str) or not path:
@@ -57,5 +55,4 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 raise
             raise MobiusError("disk_full", "The host became full while the bundle was sent to it.") from None
         # Ansible itself removes the folder at the end of the task, however that ends
-        sent: dict[str, Any] = self._execute_module(_MODULE, {**arguments, "src": remote}, task_vars=task_vars)
-        return sent
+        return self.execute({**arguments, "src": remote}, task_vars)

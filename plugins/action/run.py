@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -20,15 +21,22 @@ from ansible_collections.mobius.dhash.plugins.module_utils.witness import other_
 from ansible_collections.mobius.dhash.plugins.plugin_utils import require_mobius  # noqa: F401 - before mobius
 
 from mobius.control.history.intent import Intent
-from mobius.control.history.opened_run import OpenedRun, open_run, parent_holder
+from mobius.control.history.opened_run import (
+    OpenedRun,
+    OpeningLevel,
+    note_opened,
+    open_run,
+    opening_of,
+    parent_holder,
+)
 from mobius.control.history.writer import History, default_folder
 from mobius.control.plan.approvals import VARIABLES, Rule
 from mobius.control.plan.plan import fingerprint
 from mobius.control.plan.planned_run import PLANNING
 from mobius.control.plan.rule import ChangeRequest, RuleVerdict, examine, host_refusal
-from mobius.control.run.action import current_workspace
+from mobius.control.run.action import current_workspace, warning
 from mobius.control.run.project import PROJECT_VARIABLE
-from mobius.control.run.run_id import ENVIRONMENT_NAME, current_run_id, find_actor
+from mobius.control.run.run_id import ENVIRONMENT_NAME, current_run_id, find_actor, new_run_id
 from mobius.control.run.workspace import RunWorkspace
 from mobius.errors import MobiusError
 
@@ -51,6 +59,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     arguments: ClassVar = {
         "approval": {"type": "bool", "default": True},
         "new_chain": {"type": "str", "choices": ["refuse", "accept"], "default": "refuse"},
+        "required": {"type": "bool", "default": True},
         "witness": {"type": "bool", "default": True},
     }
 
@@ -66,9 +75,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             run_id = current_run_id(os.environ, workspace)
             actor = find_actor(os.environ)
             extra = load_extra_vars(self._loader)
-            # a later play of the same run finds the host as this run has left it
-            is_first_play = known.get("mobius_run_id") != run_id or "mobius_run_id" in extra
+            host = str(known.get("inventory_hostname"))
             needs_approval = arguments["approval"] and not planning
+            opening = OpeningLevel.APPROVED if arguments["approval"] else OpeningLevel.RECORDED
+            # a later play of the same run finds the host as this run has left it, whatever variables say
+            earlier = opening_of(workspace, host, run_id)
+            is_first_play = earlier is None or earlier < opening
             new_chain = self._new_chain(known, extra)
             accepts = bool(new_chain) or arguments["new_chain"] == "accept"
             opened = OpenedRun.read(workspace)
@@ -80,10 +92,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                         return {**result, **answer}
                     others = other_chains(answer["heads"], None)
                     if others and not accepts:
-                        raise _other_history(str(known.get("inventory_hostname")), others)
+                        raise _other_history(host, others)
                 opened = self._open(
                     run_id, actor, known, workspace, extra, others, new_chain, needs_approval=needs_approval
                 )
+            opened.require_open()
+            opened.require_host(host)
             verdict = (
                 examine(self._request(known, opened, extra)) if needs_approval and is_first_play else RuleVerdict(None)
             )
@@ -94,23 +108,32 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                     return {**result, **answer}
                 state = answer["state"]
             if verdict.plan is not None and refused is None:
-                refused = host_refusal(str(known.get("inventory_hostname")), verdict.plan, state)
+                refused = host_refusal(host, verdict.plan, state)
             if refused is not None and not self._task.check_mode:
                 raise refused
             finding = refused.reason if refused is not None else ""
         except MobiusError as error:
-            return {**result, "failed": True, "msg": error.reason, "mobius_failure": error.as_dict()}
+            if arguments["required"]:
+                return {**result, "failed": True, "msg": error.reason, "mobius_failure": error.as_dict()}
+            return {**result, **self._go_on_unrecorded(error, known)}
         head = {**opened.head, "run": run_id}
         # the head stays the same during a run, so a host that has kept it is not asked again in a later play
         is_done = not is_first_play and (self._task.check_mode or bool(known.get("mobius_run_witnessed")))
         kept: dict[str, Any] = {}
         if arguments["witness"] and not is_done:
-            kept = self._run_on_host(_WITNESS, {"head": head, "new_chain": accepts}, known, task_vars)
+            kept = self._run_on_host(
+                _WITNESS, {"head": head, "opened_run": run_id, "new_chain": accepts}, known, task_vars
+            )
         if kept.get("failed") or kept.get("unreachable"):
             return {**result, **kept}
         if kept.get("refused"):
-            refusal = _other_history(str(known.get("inventory_hostname")), kept["other_chains"])
+            refusal = _other_history(host, kept["other_chains"])
             return {**result, "failed": True, "msg": refusal.reason, "mobius_failure": refusal.as_dict()}
+        if is_first_play:
+            try:
+                note_opened(workspace, host, run_id, opening)
+            except MobiusError as error:
+                return {**result, "failed": True, "msg": error.reason, "mobius_failure": error.as_dict()}
         witnessed = is_done or bool(kept.get("witnessed"))
         facts = {
             "mobius_run_id": run_id,
@@ -137,6 +160,34 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             from_host["warnings"] = warnings
         own = {"run": run_id, "actor": actor, "finding": finding, "ansible_facts": facts}
         return {**result, **from_host, "changed": False, **own}
+
+    def _go_on_unrecorded(self, error: MobiusError, known: dict[str, Any]) -> dict[str, Any]:
+        """What a rollback's run is when it cannot be recorded: its hosts' journals are the record."""
+        workspace = current_workspace()
+        run_id, actor = new_run_id(), "unknown"
+        with contextlib.suppress(MobiusError, OSError):
+            run_id = current_run_id(os.environ, workspace)
+        with contextlib.suppress(KeyError, OSError):
+            actor = find_actor(os.environ)
+        with contextlib.suppress(MobiusError):
+            note_opened(workspace, str(known.get("inventory_hostname")), run_id, OpeningLevel.UNRECORDED)
+        text = (
+            f"The run is not in the history, and goes on all the same; each host has it in its journal: {error.reason}"
+        )
+        facts = {
+            "mobius_run_id": run_id,
+            "mobius_run_actor": actor,
+            "mobius_run_head": {},
+            "mobius_run_witnessed": False,
+        }
+        return {
+            **warning([text]),
+            "changed": False,
+            "run": run_id,
+            "actor": actor,
+            "finding": "",
+            "ansible_facts": facts,
+        }
 
     def _run_on_host(
         self, module: str, arguments: dict[str, Any], known: dict[str, Any], task_vars: dict[str, Any] | None

@@ -97,7 +97,12 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         if not ignore_errors:
-            self._observer.failed(result.host.get_name(), result.task_name, result.result)
+            reported = result.result
+            if "mobius_failure" not in reported and (
+                refusal := current_workspace().read_refusal(result.host.get_name())
+            ):
+                reported = {**reported, "mobius_failure": refusal}
+            self._observer.failed(result.host.get_name(), result.task_name, reported)
             self._record("failed", result)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:

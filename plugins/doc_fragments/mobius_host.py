@@ -27,6 +27,17 @@ options:
     type: str
 """
 
+    OPENED = r"""
+options:
+  opened_run:
+    description: Id of the run that was opened for this host, which the action plugin passes on. No task sets it.
+    type: str
+  runs_dir:
+    description: Folder on the host of the runs that were opened for it.
+    type: path
+    default: /run/mobius-host/runs
+"""
+
     LEASE = r"""
 options:
   lease:

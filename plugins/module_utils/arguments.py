@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from . import opened_runs
 from .host.config import CONFIG_DIR
 
 SERVICE: Final[dict[str, Any]] = {
@@ -13,4 +14,8 @@ SERVICE: Final[dict[str, Any]] = {
     "config_dir": {"type": "path", "default": CONFIG_DIR},
 }
 RUN: Final[dict[str, Any]] = {"run": {"type": "str"}}
+OPENED: Final[dict[str, Any]] = {
+    "opened_run": {"type": "str"},
+    "runs_dir": {"type": "path", "default": opened_runs.DIR},
+}
 LEASE: Final[dict[str, Any]] = {"lease": {"type": "bool", "default": False}}

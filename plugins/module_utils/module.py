@@ -10,6 +10,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from . import opened_runs
 from .errors import MobiusError
 from .host.executor import Executor
 from .host.failures import failure_result
@@ -21,10 +22,15 @@ from .host.plan import Actor
 def report_failure(module: AnsibleModule, **fields: Any) -> Iterator[None]:
     """End the module with `mobius_failure` when its body raises an error that a person can act on.
 
+    A module with the arguments `OPENED` changes its host: before its body, it refuses a run that was not opened for
+    this host. In check mode nothing is left on the host, and the control node has refused already.
+
     Args:
         fields: further keys of the failed result.
     """
     try:
+        if "runs_dir" in module.params and not module.check_mode:
+            opened_runs.require(module.params["runs_dir"], module.params["opened_run"])
         yield
     except (MobiusError, OSError) as error:
         module.fail_json(**{**fields, **failure_result(error)})

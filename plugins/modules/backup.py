@@ -17,7 +17,7 @@ description:
   - Works on a prepared host on which no release was ever installed.
 version_added: "0.1.0"
 author: MOBIUS contributors (@mobius)
-extends_documentation_fragment: [mobius.dhash.mobius_host]
+extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.opened]
 attributes:
   check_mode: {support: full, description: "Reads and compares everything, and reports what would be written and removed."}
   diff_mode: {support: full, description: "Shows the backups before and after."}
@@ -182,6 +182,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **arguments.SERVICE,
+            **arguments.OPENED,
             "state": {"type": "str", "choices": list(STATES), "default": "present"},
             "scope": {"type": "str", "choices": list(SCOPES), "default": "full"},
             "keep": {"type": "int", "default": 5},

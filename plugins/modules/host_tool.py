@@ -15,6 +15,7 @@ description:
     activation record on a host where an earlier version has kept only one.
 version_added: "0.1.0"
 author: MOBIUS contributors (@mobius)
+extends_documentation_fragment: [mobius.dhash.mobius_host.opened]
 attributes:
   check_mode: {support: full, description: "Predicts from the same comparison that the real run acts on."}
   diff_mode: {support: full, description: "Shows the version of the command, and the description of the service."}
@@ -77,7 +78,7 @@ import shutil
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import durable
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, durable
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.console import BACKUP_TOOL_MODULES
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import SCHEMA, Host
@@ -167,6 +168,7 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
+            **arguments.OPENED,
             "tool": {"type": "str", "choices": list(TOOLS), "default": "host"},
             "lib_dir": {"type": "path"},
             "command": {"type": "path"},

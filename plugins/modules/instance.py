@@ -13,7 +13,7 @@ description:
   - An instance reads its role from the activation record when it starts, so the instance of the confirmed release serves.
 version_added: "0.1.0"
 author: MOBIUS contributors (@mobius)
-extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.run, mobius.dhash.mobius_host.lease]
+extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.run, mobius.dhash.mobius_host.lease, mobius.dhash.mobius_host.opened]
 attributes:
   check_mode: {support: full, description: "Predicts from the same comparison that the real run acts on."}
   diff_mode: {support: full, description: "Shows the host's instances before and after."}
@@ -90,6 +90,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **arguments.SERVICE,
+            **arguments.OPENED,
             **arguments.RUN,
             **arguments.LEASE,
             "release": {"type": "str", "required": True},

@@ -15,7 +15,7 @@ description:
   - M(mobius.dhash.rollback) neither acquires nor requires it.
 version_added: "0.2.0"
 author: MOBIUS contributors (@mobius)
-extends_documentation_fragment: [mobius.dhash.mobius_host]
+extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.opened]
 attributes:
   check_mode:
     support: full
@@ -101,6 +101,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **arguments.SERVICE,
+            **arguments.OPENED,
             "state": {"type": "str", "choices": ["held", "free"], "default": "held"},
             "run": {"type": "str", "required": True},
             "actor": {"type": "str", "default": "somebody"},

@@ -14,7 +14,7 @@ description:
   - A release that is confirmed and serves is left alone by the first three states.
 version_added: "0.1.0"
 author: MOBIUS contributors (@mobius)
-extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.lease]
+extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.lease, mobius.dhash.mobius_host.opened]
 attributes:
   check_mode:
     support: full
@@ -138,6 +138,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **arguments.SERVICE,
+            **arguments.OPENED,
             **arguments.LEASE,
             "release": {"type": "str", "required": True},
             "state": {

@@ -21,7 +21,7 @@ description:
     serves, is pending or pinned, is the target of a rollback, or has an instance running.
 version_added: "0.1.0"
 author: MOBIUS contributors (@mobius)
-extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.run, mobius.dhash.mobius_host.lease]
+extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.run, mobius.dhash.mobius_host.lease, mobius.dhash.mobius_host.opened]
 attributes:
   action: {support: full, description: "The bundle is read on the control node and transferred when needed."}
   check_mode: {support: full, description: "Makes every check that the real run makes before it writes, and predicts; transfers nothing."}
@@ -102,6 +102,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **arguments.SERVICE,
+            **arguments.OPENED,
             **arguments.RUN,
             **arguments.LEASE,
             "state": {"type": "str", "default": "staged", "choices": ["staged", "absent"]},

@@ -20,7 +20,7 @@ description:
   - Nothing is done when the host already equals the backup.
 version_added: "0.2.0"
 author: MOBIUS contributors (@mobius)
-extends_documentation_fragment: [mobius.dhash.mobius_host]
+extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.opened]
 attributes:
   check_mode: {support: full, description: "Verifies the backup and reports what on the host differs from it."}
   diff_mode: {support: full, description: "Names what differs from the backup."}
@@ -129,6 +129,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **arguments.SERVICE,
+            **arguments.OPENED,
             "id": {"type": "str", "required": True},
             "name": {"type": "str"},
             "of_host": {"type": "str"},

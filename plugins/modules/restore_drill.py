@@ -16,7 +16,7 @@ description:
   - An observation, so it is never reported as a change.
 version_added: "0.2.0"
 author: MOBIUS contributors (@mobius)
-extends_documentation_fragment: [mobius.dhash.mobius_host]
+extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.opened]
 attributes:
   check_mode: {support: full, description: "Verifies the backup, reports which release would be started, and predicts no more (C(predicted=unknown))."}
   diff_mode: {support: full, description: "Nothing that lasts is changed, so there is no difference to show."}
@@ -120,6 +120,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **arguments.SERVICE,
+            **arguments.OPENED,
             "state": {"type": "str", "choices": ["drilled", "recent"], "default": "drilled"},
             "max_age_days": {"type": "float"},
             "name": {"type": "str"},

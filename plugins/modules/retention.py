@@ -14,7 +14,7 @@ description:
     backup was made under, nor a release that was never tried on this host.
 version_added: "0.2.0"
 author: MOBIUS contributors (@mobius)
-extends_documentation_fragment: [mobius.dhash.mobius_host]
+extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.opened]
 attributes:
   check_mode: {support: full, description: "Predicts from the same comparison that the real run acts on."}
   diff_mode: {support: full, description: "Shows the staged releases before and after."}
@@ -79,6 +79,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **arguments.SERVICE,
+            **arguments.OPENED,
             "keep": {"type": "int", "default": 5},
             "confirmed": {"type": "str"},
             "assume_staged": {"type": "bool", "default": False},

@@ -40,6 +40,10 @@ options:
     type: str
     choices: [refuse, accept]
     default: refuse
+  required:
+    description: Whether a run that cannot be recorded fails. A rollback goes on with a warning; its hosts keep it in their journals.
+    type: bool
+    default: true
   witness:
     description:
       - Whether hosts keep the head now.

@@ -11,19 +11,20 @@ short_description: Keeps the head of the history of runs on a host
 description:
   - Appends the head to the list on the host, unless it is the last one there. M(mobius.dhash.run) runs it on every host.
   - The list is evidence, not a state of the service, so it never reports a change.
+  - Also keeps that the run was opened for this host, until a reboot or for a day. Modules that change a host refuse
+    another run.
   - A host that cannot keep it reports RV(witnessed=false) and does not fail, so that a rollback can always run.
   - So does a host that has witnessed another history and nothing of this one, unless O(new_chain) is set.
 version_added: "0.1.0"
 author: MOBIUS contributors (@mobius)
-extends_documentation_fragment: [mobius.dhash.mobius_host]
+extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.opened]
 attributes:
   check_mode: {support: full, description: "Writes nothing in check mode."}
   diff_mode: {support: full, description: "Never reports a change, so there is no difference to show."}
 options:
   head:
-    description: The head, with its C(chain), C(seq), C(hash) and the C(run) that it opened.
+    description: The head, with its C(chain), C(seq), C(hash) and the C(run) that it opened; without it, none is kept.
     type: dict
-    required: true
   new_chain:
     description: Whether a host that has witnessed another history, and nothing of this one, keeps the head.
     type: bool
@@ -65,35 +66,38 @@ release:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import arguments, witness
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, opened_runs, witness
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "head": {"type": "dict", "required": True},
+            "head": {"type": "dict"},
             "new_chain": {"type": "bool", "default": False},
             "dir": {"type": "path", "default": witness.DIR},
             **arguments.SERVICE,
+            **arguments.OPENED,
             "service": {"type": "str"},
         },
         supports_check_mode=True,
     )
-    kept = witness.keep(
-        module.params["dir"],
-        module.params["head"],
-        new_chain=module.params["new_chain"],
-        check=module.check_mode,
-    )
-    if kept.problem is not None and not module.check_mode:
-        module.warn(kept.problem)
+    params, check = module.params, module.check_mode
+    kept = witness.Kept("No head was given.")
+    if params["head"]:
+        kept = witness.keep(params["dir"], params["head"], new_chain=params["new_chain"], check=check)
+        if kept.problem is not None and not check:
+            module.warn(kept.problem)
+    if params["opened_run"] and not check and not kept.is_refused:
+        problem = opened_runs.leave(params["runs_dir"], params["opened_run"])
+        if problem is not None:
+            module.warn(problem)
     module.exit_json(
         changed=False,
         witnessed=kept.problem is None,
         refused=kept.is_refused,
         other_chains=kept.other_chains,
-        release=witness.confirmed(module.params),
+        release=witness.confirmed(params),
     )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
+from mobius.control.history.opened_run import OpeningLevel
 from mobius.control.modules import COLLECTION, MODULES, module_entry
 
 FOLDER = Path(__file__).resolve().parents[2] / "plugins/modules"
@@ -29,6 +31,36 @@ def test_a_field_in_the_registry_is_one_that_the_module_returns(module: str) -> 
 def test_a_field_that_the_history_reads_is_one_that_it_records() -> None:
     for name, entry in MODULES.items():
         assert {entry.before_field, entry.after_field} - {""} <= set(entry.recorded or ()), name
+
+
+OPENINGS = {opening.name.lower() for opening in OpeningLevel}
+ACTIONS = FOLDER.parent / "action"
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_a_module_that_changes_a_host_is_run_by_the_plugin_that_requires_an_opened_run(module: str) -> None:
+    needed = MODULES[module].changes_host
+    text = (FOLDER / f"{module}.py").read_text(encoding="utf-8")
+    action = ACTIONS / f"{module}.py"
+    assert needed in {"", *OPENINGS}
+    # the host refuses another run by these arguments
+    assert ("**arguments.OPENED" in text) == (bool(needed) or module == "witness")  # which leaves the run with the host
+    assert ("(ChangingAction)" in (action.read_text(encoding="utf-8") if action.exists() else "")) == bool(needed)
+
+
+CHANGES_NO_HOST = {
+    "the lab's, on this machine": {"lab_host", "lab_image"},
+    "nothing may block it, and the host's journal has it": {"rollback"},
+}
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_a_module_that_says_it_changes_something_needs_an_opened_run(module: str) -> None:
+    if any(module in modules for modules in CHANGES_NO_HOST.values()):
+        return
+    text = (FOLDER / f"{module}.py").read_text(encoding="utf-8")
+    reports_change = re.search(r"changed=(?!False)", text) or ".result()" in text
+    assert not reports_change or MODULES[module].changes_host
 
 
 def test_a_module_of_another_collection_has_an_empty_entry() -> None:

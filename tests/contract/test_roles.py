@@ -73,6 +73,40 @@ def read_text(path: Path) -> str:
     return str(content)
 
 
+CHANGES_NOTHING = {
+    *("debug", "fail", "find", "import_role", "import_tasks", "include_role", "include_tasks", "meta", "set_fact"),
+    *("setup", "slurp", "stat"),
+}
+GUARD = "inventory_hostname is mobius.dhash.opened"
+
+
+def unguarded(items: list[dict[str, Any]], *, guarded: bool = False) -> Iterator[str]:
+    """The names of tasks that could change a host and stand under no condition that requires an opened run."""
+    for item in items:
+        conditions = item.get("when", [])
+        inside = guarded or GUARD in ([conditions] if isinstance(conditions, str) else conditions)
+        for part in ("block", "rescue", "always"):
+            yield from unguarded(item.get(part, []), guarded=inside)
+        modules = {key.removeprefix("ansible.builtin.") for key in item if key.startswith("ansible.")}
+        if modules - CHANGES_NOTHING and not inside:
+            yield str(item["name"])
+
+
+FILES = sorted((*CHECKOUT.glob("roles/*/tasks/*.yml"), *CHECKOUT.glob("playbooks/tasks/*.yml")))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parents[1].name}-{path.stem}")
+def test_every_task_that_can_change_a_host_requires_an_opened_run(path: Path) -> None:
+    # modules of the collection do so by themselves (test_module_registry.py)
+    assert list(unguarded(load(path) or [])) == []
+
+
+def test_a_task_outside_of_the_condition_is_reported() -> None:
+    task = {"name": "Write it", "ansible.builtin.copy": {}}
+    assert list(unguarded([task])) == ["Write it"]
+    assert list(unguarded([{"name": "Guarded", "when": GUARD, "block": [task]}])) == []
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_a_role_reads_no_variable_of_another_role(role: str) -> None:
     others = {name for other in ROLES if other != role for name in own_variables(other)}

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import enum
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,15 @@ from mobius.control.history.writer import History, Holder
 from mobius.control.run.outcome import Ending
 from mobius.control.run.workspace import RunWorkspace
 from mobius.errors import MobiusError
+
+
+class OpeningLevel(enum.IntEnum):
+    """How far a run was opened for a host: its intent recorded, and the inventory's rule for approvals checked."""
+
+    UNRECORDED = 0
+    """Only a rollback may go on when the history cannot be written."""
+    RECORDED = 1
+    APPROVED = 2
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,32 @@ class OpenedRun:
         key = value["key"]
         head, intent, plan = value["head"], value["intent"], value["plan"]
         return cls(value["run"], Path(value["folder"]), Path(key) if key else None, head, intent, plan)
+
+    def require_open(self) -> None:
+        """Require that its history has it as the run of this process, and has no end of it.
+
+        Raises:
+            MobiusError: run_not_opened; history_failed, when the history cannot be read.
+        """
+        if self.history.open_holder(self.run) not in (Holder.of(os.getpid()), parent_holder()):
+            raise MobiusError(
+                "run_not_opened",
+                f"The history in {self.folder} has no open run {self.run} of this process.",
+                do_next="Give ansible-playbook one playbook, which may import others: the run ends with it.",
+            )
+
+    def require_host(self, host: str) -> None:
+        """Require that the recorded intent names the host.
+
+        Raises:
+            MobiusError: run_not_opened.
+        """
+        if host not in (hosts := self.intent.get("hosts", ())):
+            raise MobiusError(
+                "run_not_opened",
+                f"The run {self.run} was recorded for {', '.join(hosts)}, and not for {host}.",
+                do_next="The first play that opens a run has to have all of its hosts; or run the plays one by one.",
+            )
 
     def write(self, workspace: RunWorkspace) -> None:
         """Keep it for the other processes of the run."""
@@ -80,6 +116,53 @@ def open_run(
     except OSError as error:
         raise MobiusError("history_failed", f"The history cannot be written: {error.strerror or error}.") from error
     return opened
+
+
+def note_opened(workspace: RunWorkspace, host: str, run: str, opening: OpeningLevel) -> None:
+    """Keep that the run was opened for a host.
+
+    Raises:
+        MobiusError: it cannot be written, and then nothing may change on this host.
+    """
+    try:
+        workspace.write_opened_host(host, {"run": run, "opening": opening.name.lower()})
+    except OSError as error:
+        raise MobiusError(
+            "history_failed", f"{workspace.folder} cannot be written: {error.strerror or error}."
+        ) from error
+
+
+def opening_of(workspace: RunWorkspace, host: str, run: str) -> OpeningLevel | None:
+    """How far the run was opened for a host; None when it was not."""
+    note = workspace.read_opened_host(host) or {}
+    name = str(note.get("opening")).upper()
+    return OpeningLevel[name] if note.get("run") == run and name in OpeningLevel.__members__ else None
+
+
+def require_opened(workspace: RunWorkspace, host: str, least: OpeningLevel) -> str:
+    """The id of the run that was opened for a host, which a task is about to change.
+
+    What the plugin `run` has kept counts, and the history: an intent of this very process, which is still open and
+    names the host. No variable can replace that.
+
+    Raises:
+        MobiusError: run_not_opened.
+    """
+    opened = OpenedRun.read(workspace)
+    note = workspace.read_opened_host(host) or {}
+    opening = opening_of(workspace, host, str(note.get("run")))
+    if opening is None:
+        raise MobiusError("run_not_opened", f"No run was opened for {host}, so nothing may change it.")
+    if opening is OpeningLevel.UNRECORDED and least is OpeningLevel.UNRECORDED:
+        return str(note["run"])
+    if opening < least:
+        reason = f"The run was opened for {host} without a check of its approvals, and this change needs them."
+        raise MobiusError("run_not_opened", reason)
+    if opened is None or opened.run != note["run"]:
+        raise MobiusError("run_not_opened", f"No run was opened for {host}, so nothing may change it.")
+    opened.require_open()
+    opened.require_host(host)
+    return opened.run
 
 
 def close_left_open(workspace: RunWorkspace, run: str, end: Ending, seconds: float) -> OpenedRun | None:

@@ -159,6 +159,25 @@ class History:
             self._append("intent", run, {**data, "holder": holder.as_dict()})
             return self.head()
 
+    def open_holder(self, run: str) -> Holder | None:
+        """The holder of an open run; None when it has ended or was never opened. Reads what was recorded since.
+
+        Raises:
+            MobiusError: history_failed, when it cannot be read.
+        """
+        try:
+            for line in self._newest_first():
+                if run.encode() not in line or not any(event in line for event in (b'"intent"', b'"end"')):
+                    continue  # every task of a run comes here, so only what may matter is parsed
+                record = form.parse(line) or {}
+                if record.get("run") == run and record["event"] == "end":
+                    return None
+                if record.get("run") == run and record["event"] == "intent":
+                    return Holder.read(record["data"].get("holder"))
+        except OSError as error:
+            raise MobiusError("history_failed", f"{self.path} cannot be read: {error.strerror or error}.") from error
+        return None
+
     def add(self, run: str, data: Mapping[str, Any]) -> None:
         """Record what one task of an open run did on one host."""
         with self._writing():
@@ -260,6 +279,19 @@ class History:
                     reach *= 4
         except FileNotFoundError:
             return None, b""
+
+    def _newest_first(self) -> Iterator[bytes]:
+        """Every line of the file, the last one first."""
+        with self.path.open("rb") as stream:
+            left, rest = stream.seek(0, os.SEEK_END), b""
+            while left:
+                reach = min(_TAIL, left)
+                left -= reach
+                stream.seek(left)
+                first, *lines = (stream.read(reach) + rest).split(b"\n")
+                yield from reversed(lines)
+                rest = first
+            yield rest
 
     def _repair_tail(self) -> None:
         """End a line that a kill cut short, and refuse a tail that lacks what its head names."""

@@ -29,6 +29,8 @@ _RUN_ID = "mobius-run-id"
 _HISTORY_NOTE = "mobius-history.json"
 _CHANGES = "mobius-changes.json"
 _VARIABLES = "variables.json"
+_OPENED = "mobius-opened"
+_REFUSED = "mobius-refused"
 _GATES = "gates"
 
 
@@ -94,6 +96,26 @@ class RunWorkspace:
         except FileNotFoundError:
             return None
         return _parse_object(path.read_bytes())
+
+    def write_opened_host(self, host: str, opened: Mapping[str, Any]) -> None:
+        """Keep how the run was opened for a host."""
+        durable.write_json(self._host_path(_OPENED, host), dict(opened), mode=0o600)
+
+    def read_opened_host(self, host: str) -> dict[str, Any] | None:
+        """What `write_opened_host` kept; None when the run was not opened for this host."""
+        return _read_object(self._host_path(_OPENED, host))
+
+    def write_refusal(self, host: str, failure: Mapping[str, Any]) -> None:
+        """Keep why a condition has refused a task on a host: Ansible reports no more of it than a message."""
+        with contextlib.suppress(OSError):
+            durable.write_json(self._host_path(_REFUSED, host), dict(failure), mode=0o600)
+
+    def read_refusal(self, host: str) -> dict[str, Any] | None:
+        """What `write_refusal` kept; None when no condition has refused a task on this host."""
+        return _read_object(self._host_path(_REFUSED, host))
+
+    def _host_path(self, kind: str, host: str) -> Path:
+        return self.folder / f"{kind}-{hashlib.sha256(host.encode()).hexdigest()[:16]}.json"
 
     def write_changes(self, changes: Mapping[str, Any]) -> None:
         """Keep what a run has changed, or in check mode would change, for the `mobius` that started it."""

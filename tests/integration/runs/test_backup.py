@@ -16,6 +16,8 @@ HOST = """
   module_defaults:
     mobius.dhash.backup: {{service: svc, config_dir: {folder}/conf}}
   tasks:
+    - name: Open the run
+      mobius.dhash.run:
     - name: Prepare
       mobius.dhash.host_tool:
         command: {folder}/mobius-host
@@ -130,5 +132,7 @@ def test_what_a_playbook_does_shows_in_the_metrics_and_reading_renews_nothing(ru
 
 
 def test_a_host_that_was_not_prepared_is_named_as_such(run, tmp_path):
-    summary = run(f"- hosts: here1\n  tasks: [mobius.dhash.backup: {{service: svc, config_dir: {tmp_path}/none}}]\n")
+    summary = run(
+        f"- hosts: here1\n  tasks: [mobius.dhash.run: , mobius.dhash.backup: {{service: svc, config_dir: {tmp_path}/none}}]\n"
+    )
     assert (summary.ending.outcome, summary.ending.code) == ("not_provisioned", 3)

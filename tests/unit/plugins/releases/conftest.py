@@ -33,6 +33,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils.host.state import (
 
 from mobius import manifest
 from mobius.control.bundle.builder import pack
+from tests.opened import opened_for
 
 SERVER = Path(__file__).with_name("instance_server.py")
 PYTHON = ".".join(platform.python_version_tuple()[:2])
@@ -76,6 +77,7 @@ class HostFolder:
         }
         (self.config_dir / "mobius-dhash.json").write_text(json.dumps(content))
         (self.root / "command").write_text(launcher("/nowhere", tool_digest()))
+        opened_for("release", self.root)
 
     def sign_bundles_by(self, *lines: str) -> None:
         """Give the host a list of signers of its own, as the role `host` does; none takes it away."""
@@ -117,6 +119,7 @@ class HostFolder:
         parameters = {
             "service": "mobius-dhash",
             "config_dir": str(self.config_dir),
+            **opened_for(name, self.root),
             **arguments,
             "_ansible_check_mode": check,
         }

@@ -21,9 +21,13 @@ PLAYBOOK = """
   connection: local
   vars:
     ansible_remote_tmp: {config_dir}/remote  # there may be no home folder
+    mobius_history_dir: {config_dir}/history
+    mobius_witness_dir: {config_dir}/witness
   module_defaults:
     mobius.dhash.lease: {{service: mobius-dhash, config_dir: {config_dir}}}
   tasks:
+    - name: Open the run
+      mobius.dhash.run:
     - name: Die with the lock
       mobius.dhash.lease: {{run: r1, actor: ada@control, seconds: {seconds}}}
     - name: Acquire the lock

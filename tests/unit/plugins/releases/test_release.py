@@ -14,6 +14,7 @@ import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils import staged_tree
 
 from mobius import manifest
+from tests.opened import opened_for
 
 CHECKOUT = Path(__file__).resolve().parents[4]
 MakeBundle = Callable[..., manifest.Bundle]
@@ -134,7 +135,9 @@ def test_a_disk_that_becomes_full_is_reported_and_nothing_is_staged(host: Any, m
     mount = f'mount -t tmpfs -o size=18m tmpfs {disk} && exec {sys.executable} -c "$0" {disk}'
     namespace = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
     environment = {**os.environ, "PYTHONPATH": f"{CHECKOUT}/.ansible/collections:{CHECKOUT}"}
-    everything = {**parameters, "service": "mobius-dhash", "config_dir": str(host.config_dir), "src": str(bundle.path)}
+    opened = opened_for("release", host.root)
+    about = {"service": "mobius-dhash", "config_dir": str(host.config_dir), "src": str(bundle.path)}
+    everything = {**parameters, **opened, **about}
     done = subprocess.run(
         [*namespace, "sh", "-c", mount, program],
         input=json.dumps(everything),

@@ -43,6 +43,8 @@ from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.cana
 )
 from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.confirmation import plan_confirmed
 
+from tests.opened import opened_for
+
 SERVICE = "any-service"
 A, B, C, D = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0", "1.3.0"))
 
@@ -394,6 +396,7 @@ def call_module(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, A
         imported = importlib.import_module(f"ansible_collections.mobius.dhash.plugins.modules.{name}")
         parameters = {
             "config_dir": str(machine.config_dir),
+            **opened_for(name, machine.root),
             **arguments,
             "_ansible_check_mode": check,
             "_ansible_diff": True,

@@ -1,0 +1,219 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A host is changed by a run that was opened for it, and by nothing else: whatever tags, start, ad-hoc call or play.
+
+Real Ansible on this machine. What would change it runs in check mode, which refuses the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mobius.control.modules import COLLECTION, MODULES
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+HOSTS = """
+mobius:
+  hosts:
+    here1: {ansible_connection: local}
+    here2: {ansible_connection: local}
+  vars:
+    ansible_python_interpreter: /usr/bin/python3
+    mobius_history_dir: "{{ inventory_dir }}/history"
+    mobius_witness_dir: "{{ inventory_dir }}/witness/{{ inventory_hostname }}"
+    mobius_approvals_required: 2
+"""
+CHANGING = sorted(name for name, entry in MODULES.items() if entry.changes_host)
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "backup": {},
+    "host_tool": {"lib_dir": "{root}/lib", "command": "{root}/command", "service": None},
+    "instance": {"release": "1.0.0-0123456789ab"},
+    "lease": {"run": "r1"},
+    "mark": {"release": "1.0.0-0123456789ab"},
+    "promotion": {"release": "1.0.0-0123456789ab", "state": "canary"},
+    "release": {"bundle": "{root}/none.tar.gz"},
+    "restore": {"id": "latest"},
+    "restore_drill": {},
+    "retention": {},
+}
+
+
+class Ansible:
+    """Ansible's own commands, in the checkout."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.inventory = folder / "hosts.yml"
+        self.inventory.write_text(HOSTS)
+
+    def __call__(self, command: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        folder = Path(sys.executable).parent
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "MOBIUS_"))}
+        return subprocess.run(
+            [folder / command, "-i", self.inventory, *map(str, arguments)],
+            cwd=CHECKOUT,
+            env={**kept, "PATH": f"{folder}:{os.environ['PATH']}", **environment},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def play(self, text: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        (self.folder / "playbook.yml").write_text(text)
+        return self("ansible-playbook", self.folder / "playbook.yml", *arguments, **environment)
+
+    @property
+    def recorded(self) -> list[dict[str, Any]]:
+        path = self.folder / "history/history.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.fixture
+def ansible(tmp_path: Path) -> Ansible:
+    return Ansible(tmp_path)
+
+
+def outcome(done: subprocess.CompletedProcess[str]) -> str:
+    """The outcome at the end of a run's output."""
+    block = done.stdout.rpartition("\nMOBIUS")[2]
+    match = re.search(r"\b([a-z]+(?:_[a-z]+)*) \(exit code \d|outcome\s+([a-z_]+)", block)
+    return next(filter(None, match.groups())) if match else block or done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("playbook", "arguments"),
+    [
+        ("provision", ["--skip-tags", "always,host_preflight"]),
+        ("provision", ["--skip-tags", "always", "--tags", "host_install"]),
+        ("provision", ["--start-at-task", "Create the group"]),
+        ("provision", ["--start-at-task", "Write the timers"]),
+        ("deploy", ["--skip-tags", "always", "-e", "deploy_release=1.0.0-0123456789ab"]),
+        ("decommission", ["--skip-tags", "always", "-e", "mobius_decommission=mobius-dhash"]),
+        ("decommission", ["--start-at-task", "Remove the units"]),
+        ("backup", ["--skip-tags", "always"]),
+        ("restore_drill", ["--skip-tags", "always"]),
+    ],
+)
+def test_a_run_that_leaves_out_its_opening_changes_nothing(
+    ansible: Ansible, playbook: str, arguments: list[str]
+) -> None:
+    done = ansible("ansible-playbook", f"playbooks/{playbook}.yml", "--check", *arguments)
+    assert outcome(done) == "run_not_opened", done.stdout + done.stderr
+    assert done.returncode != 0
+    assert re.findall(r"changed=(\d+)", done.stdout) == ["0"] * done.stdout.count(" : ok=")
+    assert ansible.recorded == []
+
+
+def tasks(root: Path) -> str:
+    """A task for every module that changes a host, as a play of somebody's has them."""
+    lines = []
+    for name in CHANGING:
+        arguments = {"service": "any-service", "config_dir": f"{root}/conf", **ARGUMENTS[name]}
+        text = json.dumps({key: value for key, value in arguments.items() if value is not None})
+        lines.append(f"    - {COLLECTION}{name}: {text.replace('{root}', str(root))}\n      ignore_errors: true\n")
+        lines.append("      register: answer\n")
+        lines.append(f"    - debug: msg=\"{name} {{{{ answer.mobius_failure.outcome | default('none') }}}}\"\n")
+    return "".join(lines)
+
+
+@pytest.mark.parametrize("check", [False, True], ids=["run", "check"])
+@pytest.mark.parametrize(
+    ("name", "extra"),
+    [
+        ("no variable", {}),
+        ("forged facts", {"mobius_run_id": "20260131T230501Z-9f3a61c2", "mobius_run_witnessed": True}),
+        ("forged argument", {"opened_run": "20260131T230501Z-9f3a61c2"}),
+    ],
+)
+def test_no_module_changes_a_host_in_a_play_that_opened_no_run(
+    ansible: Ansible, tmp_path: Path, check: bool, name: str, extra: dict[str, Any]
+) -> None:
+    play = f"- hosts: here1\n  tasks:\n{tasks(tmp_path)}"
+    arguments = ["-e", json.dumps(extra), *(["--check"] if check else [])]
+    done = ansible.play(play, *arguments)
+    answers = dict(re.findall(r"\b([a-z_]+) (run_not_opened|[a-z_]+)$", done.stdout, re.MULTILINE))
+    assert {name: answers.get(name) for name in CHANGING} == dict.fromkeys(CHANGING, "run_not_opened"), done.stdout
+    assert not (tmp_path / "command").exists()
+
+
+def test_an_ad_hoc_call_changes_nothing(ansible: Ansible, tmp_path: Path) -> None:
+    arguments = f"lib_dir={tmp_path}/lib command={tmp_path}/command"
+    done = ansible("ansible", "here1", "-m", "mobius.dhash.host_tool", "-a", arguments)
+    assert "No run was opened for here1" in done.stdout, done.stdout + done.stderr
+    assert not (tmp_path / "command").exists()
+
+
+INSTALL = """
+    - mobius.dhash.host_tool: {{lib_dir: "{folder}/lib", command: "{folder}/command"}}
+"""
+OPEN = "- hosts: here1\n  vars: {mobius_approvals_required: 0}\n  tasks:\n    - mobius.dhash.run:\n"
+
+
+def test_an_opened_run_changes_its_host_and_a_reboot_in_between_does_not_stop_it(
+    ansible: Ansible, tmp_path: Path
+) -> None:
+    runs = Path("/run/mobius-host/runs")
+    before = set(runs.iterdir()) if runs.exists() else set()
+    forget = "    - ansible.builtin.file: {path: '/run/mobius-host/runs/{{ mobius_run_id }}', state: absent}\n"
+    done = ansible.play(f"{OPEN}{forget}{INSTALL.format(folder=tmp_path)}")
+    for path in set(runs.iterdir()) - before:
+        path.unlink()
+    assert outcome(done) == "success", done.stdout
+    assert (tmp_path / "command").exists()
+
+
+def test_a_run_without_a_check_of_its_approvals_changes_only_what_needs_none(ansible: Ansible, tmp_path: Path) -> None:
+    play = OPEN.replace("run:", "run: {approval: false}")
+    done = ansible.play(play + INSTALL.format(folder=tmp_path))
+    assert outcome(done) == "run_not_opened"
+    assert "without a check of its approvals" in done.stdout
+    assert not (tmp_path / "command").exists()
+
+
+def test_a_playbook_without_approval_does_not_open_the_next_one_of_the_same_command(ansible: Ansible) -> None:
+    playbooks = ("playbooks/backup.yml", "playbooks/provision.yml")
+    done = ansible("ansible-playbook", *playbooks, "--tags", "none")
+    assert outcome(done) == "run_not_opened", done.stdout
+    assert "has no open run" in " ".join(done.stdout.split())
+
+
+def test_a_play_without_approval_does_not_open_the_next_one_of_the_same_run(ansible: Ansible, tmp_path: Path) -> None:
+    first = "- hosts: here1\n  tasks:\n    - mobius.dhash.run: {approval: false}\n"
+    done = ansible.play(first + first.replace(" {approval: false}", "") + INSTALL.format(folder=tmp_path))
+    assert outcome(done) == "plan_missing", done.stdout
+    assert not (tmp_path / "command").exists()
+
+
+def test_the_folder_of_another_run_opens_nothing(ansible: Ansible, tmp_path: Path) -> None:
+    forged = tmp_path / "forged"
+    forged.mkdir()
+    first = ansible.play(OPEN, MOBIUS_RUN_FOLDER=str(forged))
+    assert outcome(first) == "success", first.stdout
+    assert (forged / "mobius-history.json").exists()
+    play = f"- hosts: here1\n  tasks:\n{INSTALL.format(folder=tmp_path)}"
+    done = ansible.play(play, MOBIUS_RUN_FOLDER=str(forged))
+    assert outcome(done) == "run_not_opened", done.stdout
+    assert not (tmp_path / "command").exists()
+
+
+def test_a_play_with_hosts_that_the_record_does_not_name_is_refused(ansible: Ansible, tmp_path: Path) -> None:
+    other = OPEN.replace("here1", "here2")
+    done = ansible.play(OPEN + other + INSTALL.format(folder=tmp_path))
+    assert outcome(done) == "run_not_opened", done.stdout
+    assert "was recorded for here1, and not for here2" in " ".join(done.stdout.split())
+
+
+def test_a_rollback_goes_on_when_it_cannot_be_recorded(ansible: Ansible, tmp_path: Path) -> None:
+    (tmp_path / "history").write_text("no folder")
+    done = ansible("ansible-playbook", "playbooks/rollback.yml", "-e", "mobius_service=no-such-service")
+    assert "The run is not in the history, and goes on all the same" in " ".join(done.stdout.split())
+    assert outcome(done) == "not_provisioned", done.stdout
