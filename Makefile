@@ -51,10 +51,9 @@ test-unit: setup ## the quick loop: unit and contract tests without the slow one
 # A copy, because an ordinary user has a checkout of his own; git needs one that is his.
 NOBODY := $(or $(TMPDIR),/tmp)/mobius-test-unit-as-nobody
 test-unit-as-nobody: setup ## all unit and contract tests as an ordinary user without a home folder (needs root)
-	rm -rf $(NOBODY) && mkdir -p $(NOBODY)/.ansible/collections/ansible_collections/mobius
+	rm -rf $(NOBODY) && mkdir -p $(NOBODY)
 	git ls-files -z --cached --others --exclude-standard | tar --create --null --files-from=- --ignore-failed-read | tar --extract --directory=$(NOBODY)
 	ln -s $(CURDIR)/.venv $(NOBODY)/.venv
-	ln -s ../../../.. $(NOBODY)/.ansible/collections/ansible_collections/mobius/dhash
 	git -C $(NOBODY) init --quiet && git -C $(NOBODY) add --all
 	chown -R -h 65534:65534 $(NOBODY)
 	cd $(NOBODY) && setpriv --reuid=65534 --regid=65534 --clear-groups env -u HOME -u PYTHONDONTWRITEBYTECODE \
@@ -114,5 +113,6 @@ lock: setup ## renew the hashed lock files from pyproject.toml
 clean: ## remove the lab, its base images, the virtual environment and all that was built
 	@test ! -d .cache/end_to_end || test ! -x $(BIN)/mobius || $(BIN)/mobius lab down --root .cache/end_to_end
 	@test ! -x $(BIN)/mobius || $(BIN)/mobius lab down --images
-	rm -rf .venv .ansible .lab .cache dist demo build test-results *.egg-info
+	rm -rf .venv .lab .cache dist demo build test-results *.egg-info
+	find .ansible -mindepth 1 -maxdepth 1 ! -name collections -exec rm -rf {} +  # that holds a link of the checkout
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

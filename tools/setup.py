@@ -28,7 +28,6 @@ EXIT_INPUT = 1
 EXIT_ENVIRONMENT = 3
 CHECKOUT = Path(__file__).resolve().parents[1]
 LOCK = Path("tools/locks/development.txt")
-COLLECTION_LINK = Path(".ansible/collections/ansible_collections/mobius/dhash")
 # one of the links to a file that hosts share
 SHARED_FILE = Path("plugins/module_utils/errors.py")
 STAMP = "mobius-setup.json"
@@ -296,27 +295,6 @@ def make_environment(checkout: Path) -> bool:
     return True
 
 
-def link_collection(checkout: Path) -> bool:
-    """Let Ansible find the checkout as the collection mobius.dhash; True when there was work.
-
-    Raises:
-        SetupError: something that is no link is in its place.
-    """
-    link = checkout / COLLECTION_LINK
-    target = os.path.relpath(checkout, link.parent)
-    if link.is_symlink() and os.readlink(link) == target:
-        return False
-    if link.exists() and not link.is_symlink():
-        raise SetupError(f"{COLLECTION_LINK} is no link; remove it and run `make setup` again.")
-    say(f"linking {COLLECTION_LINK} to this checkout")
-    link.parent.mkdir(parents=True, exist_ok=True)
-    temporary = link.with_name(".dhash.new")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target)
-    temporary.replace(link)
-    return True
-
-
 def require_symbolic_links(checkout: Path) -> None:
     """Refuse a checkout in which git wrote the names of links in place of the links.
 
@@ -347,7 +325,7 @@ def set_up(checkout: Path) -> None:
             say("waiting for another setup of this checkout")
             fcntl.flock(stream, fcntl.LOCK_EX)
         os.set_inheritable(stream.fileno(), True)
-        work = [install_packages(), make_environment(checkout), link_collection(checkout)]
+        work = [install_packages(), make_environment(checkout)]
     say("done" if any(work) else "everything is there")
 
 

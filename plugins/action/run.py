@@ -35,17 +35,13 @@ from mobius.control.plan.plan import fingerprint
 from mobius.control.plan.planned_run import PLANNING
 from mobius.control.plan.rule import ChangeRequest, RuleVerdict, examine, host_refusal
 from mobius.control.run.action import current_workspace, warning
+from mobius.control.run.ansible_settings import require_settings
 from mobius.control.run.project import PROJECT_VARIABLE
 from mobius.control.run.run_id import ENVIRONMENT_NAME, current_run_id, find_actor, new_run_id
 from mobius.control.run.workspace import RunWorkspace
 from mobius.errors import MobiusError
 
 _COLLECTION = Path(__file__).resolve().parents[2]
-_CALLBACK = "mobius.dhash.outcome"
-_NOT_RECORDED = (
-    "The end of this run will not be recorded. "
-    f"To record it, add {_CALLBACK} to callbacks_enabled in section [defaults] of ansible.cfg."
-)
 _WITNESS = "mobius.dhash.witness"
 _WITNESS_INFO = "mobius.dhash.witness_info"
 _FROM_WITNESS = ("release", "witnessed", "other_chains", "warnings")
@@ -69,8 +65,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         known = task_vars or {}
         planning = bool(self._task.check_mode and os.environ.get(PLANNING))
         state: dict[str, Any] | None = None
+        unsettled: MobiusError | None = None
         finding = ""
         try:
+            unsettled = self._settings_refusal()
+            if unsettled is not None and arguments["required"]:
+                raise unsettled
             workspace = current_workspace()
             run_id = current_run_id(os.environ, workspace)
             actor = find_actor(os.environ)
@@ -152,14 +152,23 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 self._name_successor(opened, known, new_chain)
             except (MobiusError, OSError) as error:
                 warnings.append(f"The history before this one does not name it: {error}")
+        if unsettled is not None:
+            warnings.append(f"A rollback goes on all the same: {unsettled.reason}")
         if finding:
             warnings.append(f"The run itself would be refused now: {finding}")
-        if _CALLBACK not in constants.CALLBACKS_ENABLED:
-            warnings.append(_NOT_RECORDED)
         if warnings:
             from_host["warnings"] = warnings
         own = {"run": run_id, "actor": actor, "finding": finding, "ansible_facts": facts}
         return {**result, **from_host, "changed": False, **own}
+
+    @staticmethod
+    def _settings_refusal() -> MobiusError | None:
+        """Why Ansible's settings are not those that the playbooks were written for; None when they are."""
+        try:
+            require_settings(constants.config.get_config_value)
+        except MobiusError as error:
+            return error
+        return None
 
     def _go_on_unrecorded(self, error: MobiusError, known: dict[str, Any]) -> dict[str, Any]:
         """What a rollback's run is when it cannot be recorded: its hosts' journals are the record."""

@@ -6,19 +6,25 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from pathlib import Path
 
 from ansible.errors import AnsibleError
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
+_CHECKOUT = Path(__file__).resolve().parents[2]
+
 
 def _is_installed() -> bool:
-    """Whether the package is there, and new enough to have what the plugins import."""
+    """Whether the package is there, new enough to have what the plugins import, and what it imports itself."""
     try:
-        return importlib.util.find_spec("mobius.control.run.project") is not None
+        return all(importlib.util.find_spec(name) is not None for name in ("mobius.control.run.project", "click"))
     except ModuleNotFoundError:
         return False
 
 
+# a clone needs no installation, and its plugins no other version of the package
+if (_CHECKOUT / "mobius/control").is_dir() and str(_CHECKOUT) not in sys.path:
+    sys.path.insert(0, str(_CHECKOUT))
 if not _is_installed():
     _failure = MobiusError(
         "missing_dependency",

@@ -8,29 +8,15 @@ Real Ansible on this machine. What would change it runs in check mode, which ref
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mobius.control.modules import COLLECTION, MODULES
+from tests.integration.runs.conftest import Ansible, outcome
 
-CHECKOUT = Path(__file__).resolve().parents[3]
-HOSTS = """
-mobius:
-  hosts:
-    here1: {ansible_connection: local}
-    here2: {ansible_connection: local}
-  vars:
-    ansible_python_interpreter: /usr/bin/python3
-    mobius_history_dir: "{{ inventory_dir }}/history"
-    mobius_witness_dir: "{{ inventory_dir }}/witness/{{ inventory_hostname }}"
-    mobius_approvals_required: 2
-"""
 CHANGING = sorted(name for name, entry in MODULES.items() if entry.changes_host)
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "backup": {},
@@ -44,49 +30,6 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "restore_drill": {},
     "retention": {},
 }
-
-
-class Ansible:
-    """Ansible's own commands, in the checkout."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.inventory = folder / "hosts.yml"
-        self.inventory.write_text(HOSTS)
-
-    def __call__(self, command: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-        folder = Path(sys.executable).parent
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "MOBIUS_"))}
-        return subprocess.run(
-            [folder / command, "-i", self.inventory, *map(str, arguments)],
-            cwd=CHECKOUT,
-            env={**kept, "PATH": f"{folder}:{os.environ['PATH']}", **environment},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-
-    def play(self, text: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-        (self.folder / "playbook.yml").write_text(text)
-        return self("ansible-playbook", self.folder / "playbook.yml", *arguments, **environment)
-
-    @property
-    def recorded(self) -> list[dict[str, Any]]:
-        path = self.folder / "history/history.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-@pytest.fixture
-def ansible(tmp_path: Path) -> Ansible:
-    return Ansible(tmp_path)
-
-
-def outcome(done: subprocess.CompletedProcess[str]) -> str:
-    """The outcome at the end of a run's output."""
-    block = done.stdout.rpartition("\nMOBIUS")[2]
-    match = re.search(r"\b([a-z]+(?:_[a-z]+)*) \(exit code \d|outcome\s+([a-z_]+)", block)
-    return next(filter(None, match.groups())) if match else block or done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(

@@ -108,25 +108,6 @@ def test_an_environment_of_another_python_or_without_pip_is_made_again(tmp_path:
     assert not setup.can_be_mended(venv)
 
 
-def test_the_collection_link_is_made_once_and_a_wrong_one_is_corrected(tmp_path: Path) -> None:
-    assert setup.link_collection(tmp_path) is True
-    assert setup.link_collection(tmp_path) is False
-    link = tmp_path / setup.COLLECTION_LINK
-    assert link.resolve() == tmp_path
-    assert not os.readlink(link).startswith("/")
-    link.unlink()
-    link.symlink_to("/nowhere")
-    assert setup.link_collection(tmp_path) is True
-    assert link.resolve() == tmp_path
-
-
-def test_a_folder_where_the_link_belongs_is_not_touched(tmp_path: Path) -> None:
-    (tmp_path / setup.COLLECTION_LINK / "work").mkdir(parents=True)
-    with pytest.raises(setup.SetupError, match="no link"):
-        setup.link_collection(tmp_path)
-    assert (tmp_path / setup.COLLECTION_LINK / "work").is_dir()
-
-
 def test_cgroups_decide_which_runtime_is_needed(tmp_path: Path) -> None:
     def names() -> set[str]:
         return {package.name for package in setup.needed_packages(tmp_path)}

@@ -1,4 +1,4 @@
-"""Lets tests import the collection the way Ansible does, through the link that `make setup` makes."""
+"""Lets tests import the collection the way Ansible does, through the link in `.ansible`."""
 
 from __future__ import annotations
 
