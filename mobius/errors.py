@@ -172,6 +172,12 @@ OUTCOMES: dict[str, Outcome] = _table(
         "Have it signed by those whom the reason names, with `mobius approve PLAN --role ROLE --key FILE`.",
     ),
     (
+        "checklist_open",
+        ExitCode.INPUT,
+        "The checklist of the release has open boxes.",
+        "Answer what the reason names: `mobius checklist --bundle FILE`.",
+    ),
+    (
         "bundle_unproven",
         ExitCode.INPUT,
         "The bundle has not been released successfully on the inventory that has to come first.",

@@ -22,6 +22,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "approve": ("mobius.cli.plan:approve", "Sign a plan in a role."),
     "backup": ("mobius.cli.backup:backup", "Back up the hosts, list or verify their backups."),
     "bundle": ("mobius.cli.bundle:bundle", "Build a bundle of the service, verify or sign one."),
+    "checklist": ("mobius.cli.checklist:checklist", "Go through the checklist of a release, and record who answered."),
     "decommission": ("mobius.cli.fleet:decommission", "Take a service off its hosts for good."),
     "deploy": ("mobius.cli.release:deploy", "Stage a bundle and prove it in standby; nothing public changes."),
     "dhash": ("mobius.cli.dhash:dhash", "Hash and compare images, and serve them."),

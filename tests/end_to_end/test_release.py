@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mobius.control.history import verifier as history_verify
-from tests.end_to_end.by_hand import Bundle, Host, answered, build, mobius
+from tests.end_to_end.by_hand import INVENTORY, Bundle, Host, answered, build, command, mobius
 from tools import demo
 from tools.steady_client import RequestPicture, SteadyClient, serving_release
 
@@ -248,6 +251,34 @@ def test_a_silent_host_switches_none_and_is_named(
     assert {serving_release(host.address) for host in hosts} == {bundles[1].release}
 
 
+def test_a_checklist_that_is_killed_goes_on_and_a_release_that_needs_it_waits(
+    hosts: list[Host], next_bundle: Bundle
+) -> None:
+    group_vars = INVENTORY / "group_vars"
+    group_vars.mkdir(exist_ok=True)
+    (group_vars / "mobius.yml").write_text("mobius_checklist_required: true\n")
+    try:
+        refused = mobius("release", "--bundle", next_bundle.path)
+        assert (refused.code, refused.outcome, refused.changes) == (1, "checklist_open", {})
+        arguments = command("checklist", "--bundle", next_bundle.path)
+        with subprocess.Popen(
+            arguments, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        ) as process:
+            assert process.stderr is not None
+            for line in process.stderr:
+                if "mobius smoke" in line:
+                    break
+            os.killpg(process.pid, signal.SIGKILL)
+        answers = [f"--answer={name}=yes" for name in ("plan-read", "matches", "on-call", "users", "go")]
+        done = mobius("checklist", "--bundle", next_bundle.path, *answers)
+        assert done.code == 0, done.stderr
+        assert done.summary["open"] == []
+        assert "mobius bundle verify" not in done.stderr, "what was found before the kill is found"
+        assert "mobius smoke" in done.stderr
+    finally:
+        (group_vars / "mobius.yml").unlink()
+
+
 def test_the_same_release_again_brings_all_hosts_along_and_keeps_to_its_plan_with_one_deployed_to_before(
     hosts: list[Host], next_bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -260,6 +291,17 @@ def test_the_same_release_again_brings_all_hosts_along_and_keeps_to_its_plan_wit
     assert {serving_release(host.address) for host in hosts} == {next_bundle.release}
     again = mobius("apply", plan, "--bundle", next_bundle.path)
     assert again.outcomes() == dict.fromkeys(names(hosts), "plan_stale"), "the hosts are others by now"
+
+
+def test_the_checklist_after_a_release_sees_that_it_serves(next_bundle: Bundle, bundles: Sequence[Bundle]) -> None:
+    answers = [f"--answer={name}=yes" for name in ("answers", "alerts", "close")]
+    after = mobius("checklist", "--bundle", next_bundle.path, "--stage", "after", *answers)
+    assert (after.code, after.summary["open"]) == (0, []), after.stderr
+    later = mobius("checklist", "--bundle", next_bundle.path, "--stage", "48h", "--answer", "done=yes:no incident")
+    assert (later.code, later.summary["open"]) == (0, []), later.stderr
+    other = mobius("checklist", "--bundle", bundles[0].path, "--stage", "after")
+    assert other.code == 1
+    assert f"serves {next_bundle.release}" in other.summary["answers"]["status-after"]["note"]
 
 
 def test_a_reboot_serves_the_confirmed_release(hosts: list[Host], next_bundle: Bundle) -> None:

@@ -166,8 +166,12 @@ class Intent:
         return self.project if ours else playbook.parent
 
     def _short(self, path: str) -> str:
-        """A path relative to the collection or the project, so that it means the same on another machine."""
-        for folder in (self.collection, self.project):
-            with contextlib.suppress(ValueError):
-                return Path(path).resolve().relative_to(folder.resolve()).as_posix()
-        return path
+        return short_path(path, self.collection, self.project)
+
+
+def short_path(path: str, *folders: Path) -> str:
+    """A path relative to the first of the folders that has it, so that it means the same on another machine."""
+    for folder in folders:
+        with contextlib.suppress(ValueError):
+            return Path(path).resolve().relative_to(folder.resolve()).as_posix()
+    return path

@@ -42,10 +42,11 @@ def role_of(text: str) -> str:
 
 @dataclass(frozen=True)
 class Rule:
-    """What an inventory demands of a plan (`mobius_approvals_*` and `mobius_plan_*`).
+    """What an inventory demands of a plan (`mobius_approvals_*`, `mobius_plan_*`, `mobius_checklist_required`).
 
     `required` people must have approved it, among them one in each of `roles`; `author_counts` says whether its author
     may be one of them. `proven_on` names the inventory on which a release must have succeeded before, or is empty.
+    `checklist` says whether a release needs its checklist ticked.
     """
 
     required: int = 0
@@ -54,6 +55,7 @@ class Rule:
     author_counts: bool = False
     max_hours: float = 24.0
     proven_on: str = ""
+    checklist: bool = False
 
     @classmethod
     def read(cls, known: Mapping[str, Any]) -> Rule:
@@ -72,6 +74,7 @@ class Rule:
                 author_counts=str(known.get("mobius_approvals_author_counts", False)).lower() in ("true", "yes", "1"),
                 max_hours=float(known.get("mobius_plan_max_hours") or 24),
                 proven_on=str(known.get("mobius_plan_proven_on") or ""),
+                checklist=str(known.get("mobius_checklist_required", False)).lower() in ("true", "yes", "1"),
             )
         except (TypeError, ValueError) as error:
             raise MobiusError("invalid_input", f"The inventory's rule for approvals is wrong: {error}.") from error
@@ -97,6 +100,7 @@ class Rule:
 VARIABLES = (
     *("mobius_approvals_required", "mobius_approvals_roles", "mobius_approvals_signers"),
     *("mobius_approvals_author_counts", "mobius_plan_max_hours", "mobius_plan_proven_on"),
+    "mobius_checklist_required",
 )
 """The variables of the rule: data of the inventory, never extra variables of a run."""
 

@@ -14,6 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from mobius.control.checklist.boxes import boxes_of
+from mobius.control.checklist.session import open_boxes, read_answers
 from mobius.control.history import verifier as form
 from mobius.control.history.query import read_runs
 from mobius.control.plan import plan as plans
@@ -78,7 +80,11 @@ def examine(request: ChangeRequest) -> RuleVerdict:
         reason = f"{', '.join(forced)} is data of the inventory, and must not be set with -e."
         return RuleVerdict(MobiusError("invalid_input", reason))
     if request.plan is None:
-        return _waive(request, RuleVerdict(None), [_without_plan(request)] if request.rule.wants_plan else [])
+        try:
+            missing = [_without_plan(request)] if request.rule.wants_plan else []
+            return _waive(request, RuleVerdict(None), [*missing, *_open_checklist(request)])
+        except MobiusError as error:
+            return RuleVerdict(error)
     counted = None
     try:
         plan = plans.ChangePlan.read(request.plan)
@@ -97,6 +103,10 @@ def examine(request: ChangeRequest) -> RuleVerdict:
     if request.rule.proven_on and plan.touches_releases and proven_by is None:
         reason = f"The history has no successful release of this bundle on {request.rule.proven_on}."
         reasons.append(MobiusError("bundle_unproven", reason))
+    try:
+        reasons += _open_checklist(request)
+    except MobiusError as error:
+        return RuleVerdict(error)
     return _waive(request, RuleVerdict(None, (), plan, counted, proven_by), [error for error in reasons if error])
 
 
@@ -138,6 +148,23 @@ def _too_old(request: ChangeRequest, plan: plans.ChangePlan) -> MobiusError | No
     if age < 0:
         reason = f"The plan says that it was made at {plan.created}, which is yet to come."
     return MobiusError("plan_stale", reason)
+
+
+def _open_checklist(request: ChangeRequest) -> list[MobiusError]:
+    """Why the checklist keeps a release from beginning: an empty list, or the one failure."""
+    releases = Path(str(request.intent.get("playbook"))).stem in ("release", "deploy", "promote")
+    if not request.rule.checklist or not releases:
+        return []
+    digest = request.release.rpartition("-")[2] or str(request.intent.get("bundle_sha256") or "")
+    path = request.history / form.FILE_NAME
+    answers = {}
+    if digest and path.exists():
+        answers = read_answers(read_runs(request.history), digest, str(request.intent.get("inventory")))
+    remaining = open_boxes(boxes_of("before"), answers, request.now)
+    if not remaining:
+        return []
+    reason = f"Open in the checklist of this bundle: {', '.join(box.name for box in remaining)}."
+    return [MobiusError("checklist_open", reason)]
 
 
 def _proven_by(request: ChangeRequest, plan: plans.ChangePlan) -> str | None:
