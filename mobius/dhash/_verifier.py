@@ -159,14 +159,18 @@ class CandidateVerifier:
 
     def _store(self, batch: list[_Verdict], release: str) -> int:
         """Store verdicts, and remember which pairs have none; returns how many have one."""
-        rows = [(first, second, VERIFICATION_RULE, same, release) for first, second, same in batch if same is not None]
+        rows = [
+            (first, second, VERIFICATION_RULE, same, release, first, second)
+            for first, second, same in batch
+            if same is not None
+        ]
         self._unverifiable |= {(first, second): time.monotonic() for first, second, same in batch if same is None}
         if rows:
             with self._database.writing() as connection:
                 connection.executemany(
                     # nothing for a picture that was removed meanwhile
-                    "INSERT OR IGNORE INTO proofs (first, second, rule, proven, release) SELECT ?1, ?2, ?3, ?4, ?5"
-                    " WHERE (SELECT count(*) FROM pictures WHERE id IN (?1, ?2)) = 2",
+                    "INSERT OR IGNORE INTO proofs (first, second, rule, proven, release) SELECT ?, ?, ?, ?, ?"
+                    " WHERE (SELECT count(*) FROM pictures WHERE id IN (?, ?)) = 2",
                     rows,
                 )
         return len(rows)
@@ -192,10 +196,10 @@ def verified_keys(connection: sqlite3.Connection) -> NDArray[numpy.int64]:
 def verdicts_for(connection: sqlite3.Connection, sha256: str) -> dict[int, bool]:
     """Picture id to whether it is the picture with these bytes: for that itself, and all that it was compared with."""
     rows = connection.execute(
-        "SELECT id, 1 FROM pictures WHERE sha256=?1"
-        " UNION ALL SELECT second, proven FROM pictures JOIN proofs ON first=id WHERE sha256=?1 AND rule=?2"
-        " UNION ALL SELECT first, proven FROM pictures JOIN proofs ON second=id WHERE sha256=?1 AND rule=?2",
-        (sha256, VERIFICATION_RULE),
+        "SELECT id, 1 FROM pictures WHERE sha256=:sha256"
+        " UNION ALL SELECT second, proven FROM pictures JOIN proofs ON first=id WHERE sha256=:sha256 AND rule=:rule"
+        " UNION ALL SELECT first, proven FROM pictures JOIN proofs ON second=id WHERE sha256=:sha256 AND rule=:rule",
+        {"sha256": sha256, "rule": VERIFICATION_RULE},
     )
     return {row[0]: bool(row[1]) for row in rows}
 
