@@ -371,8 +371,8 @@ def test_a_damaged_index_makes_no_latest_backup_and_is_restored_with_a_yes(hosts
     refused = mobius("backup", "restore", "latest", *limit)
     assert (refused.code, refused.outcome) == (1, "invalid_input")
     assert "the live data is damaged" in refused.summary["reason"] and "--yes" in refused.summary["do_next"]
-    for command in (("backup", "restore", "latest"), ("rollback", "--backup", "latest")):
-        code, said = answered("n", *command, *limit)
+    for arguments in (("backup", "restore", "latest"), ("rollback", "--backup", "latest")):
+        code, said = answered("n", *arguments, *limit)
         assert (code, "the later writes cannot be counted: the live data is damaged" in said) == (2, True), said
     assert host.run(f"sha256sum < {index}").stdout == damaged
     check = mobius("backup", "restore", "latest", *limit, "--check")
