@@ -19,7 +19,8 @@ options:
   hooks:
     description:
       - Path of a task file by the name of the hook. A relative path begins in the folder of the inventory. An empty one is none.
-      - The names are C(before_deploy), C(after_deploy), C(before_promote), C(after_promote), C(after_confirm), C(after_revert),
+      - The names are C(before_deploy), C(after_deploy), C(before_batches), C(before_promote), C(after_promote),
+        C(after_batches), C(after_confirm), C(after_revert),
         C(before_rollback) and C(after_rollback).
     type: raw
     required: true

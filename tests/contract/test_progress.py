@@ -17,6 +17,7 @@ NO_PHASE = {
     "backup/remove_timers",
     "hook/main",
     "playbooks/unlock",
+    "promote/after_batches",
     "promote/batch",
     "promote/batches",
     "promote/begin",

@@ -15,13 +15,19 @@ from mobius.errors import OUTCOMES, MobiusError
 NAMES = (
     "before_deploy",
     "after_deploy",
+    "before_batches",
     "before_promote",
     "after_promote",
+    "after_batches",
     "after_confirm",
     "after_revert",
     "before_rollback",
     "after_rollback",
 )
+
+
+_PER_BATCH = ("before_promote", "after_promote")
+"""These run for each batch of hosts, so a task with run_once would run as often as there are batches."""
 
 
 def find_hooks(hooks: Any, folder: Path) -> tuple[dict[str, str], list[str]]:
@@ -39,7 +45,7 @@ def find_hooks(hooks: Any, folder: Path) -> tuple[dict[str, str], list[str]]:
             problems.append(f"There is no hook {name}; there are {', '.join(NAMES)}.")
         elif value:
             path = folder / Path(str(value)).expanduser()
-            problem = _problem(path)
+            problem = _problem(path, is_per_batch=name in _PER_BATCH)
             if problem:
                 problems.append(f"The hook {name} cannot be run: {path} {problem}.")
             else:
@@ -47,7 +53,7 @@ def find_hooks(hooks: Any, folder: Path) -> tuple[dict[str, str], list[str]]:
     return found, problems
 
 
-def _problem(path: Path) -> str | None:
+def _problem(path: Path, *, is_per_batch: bool) -> str | None:
     try:
         text = path.read_bytes()
         if text.startswith(b"$ANSIBLE_VAULT;"):
@@ -57,7 +63,24 @@ def _problem(path: Path) -> str | None:
         return f"cannot be read ({error.strerror})"
     except yaml.YAMLError:
         return "is no YAML"
-    return None if isinstance(tasks, yaml.SequenceNode) else "is no list of tasks"
+    if not isinstance(tasks, yaml.SequenceNode):
+        return "is no list of tasks"
+    if is_per_batch and _has_run_once(tasks):
+        return "has a task with run_once, which would run once a batch; before_batches and after_batches run it once"
+    return None
+
+
+def _has_run_once(node: yaml.Node) -> bool:
+    """Whether a task of a list, or one in its blocks, has run_once."""
+    if isinstance(node, yaml.SequenceNode):
+        return any(_has_run_once(item) for item in node.value)
+    if not isinstance(node, yaml.MappingNode):
+        return False
+    keys = {key.value: value for key, value in node.value}
+    once = keys.get("run_once")
+    if isinstance(once, yaml.ScalarNode) and once.value.lower() not in ("false", "no", "off"):
+        return True
+    return any(_has_run_once(keys[part]) for part in ("block", "rescue", "always") if part in keys)
 
 
 def hook_failure(name: str, task: str, result: Mapping[str, Any]) -> MobiusError:

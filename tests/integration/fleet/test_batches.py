@@ -66,7 +66,8 @@ def test_a_release_goes_through_its_batches_and_the_decision_is_recorded(fleet: 
     variables = {"mobius_hooks": hooks(fleet)}
     check, done = fleet.release(path, "--check", **variables), fleet.release(path, **variables)
     assert done.code == 0, done.stderr
-    run = ("before_deploy", "after_deploy", "before_promote", "after_promote", "after_confirm")
+    promotion = ("before_batches", "before_promote", "after_promote", "after_batches")
+    run = ("before_deploy", "after_deploy", *promotion, "after_confirm")
     for host in fleet.names:
         assert hooked(fleet, host) == dict.fromkeys(run, release)
     assert check.changes == done.changes

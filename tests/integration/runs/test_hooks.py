@@ -76,6 +76,50 @@ def test_a_check_run_goes_through_a_hook_and_predicts_it(phase, tmp_path: Path) 
     assert summary.changes["here1"][0] == "Leave word"
 
 
+AFTER_BATCHES = """
+- hosts: here
+  tasks:
+    - name: Note what the batches have left
+      ansible.builtin.set_fact:
+        __promote_hooks: {{hooks: {{after_batches: "{{{{ inventory_dir }}}}/mine.yml"}}}}
+        __promote_result: "{{{{ verdicts[inventory_hostname] }}}}"
+      vars:
+        verdicts: {verdicts}
+    - name: Finish the batches
+      ansible.builtin.include_role:
+        name: mobius.dhash.promote
+        tasks_from: after_batches
+    - name: Report what is left
+      ansible.builtin.debug: {{msg: "{{{{ inventory_hostname }}}} has {{{{ __promote_result.verdict }}}}"}}
+"""
+ONCE = """
+- name: Migrate the database
+  ansible.builtin.shell: echo once >> {{ inventory_dir }}/migrated
+  run_once: true
+"""
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "hook", "left", "times"),
+    [
+        (["pass", "pass", "pass"], ONCE, ["pass", "pass", "pass"], 1),
+        (["pass", "fail", "pass"], ONCE, ["error", "fail", "error"], 0),
+        (["pass", "pass", "pass"], ONCE + FAIL, ["error", "error", "error"], 1),
+    ],
+)
+def test_the_hook_after_all_batches_runs_once_and_only_when_no_host_has_failed(
+    run, tmp_path: Path, verdicts: list[str], hook: str, left: list[str], times: int
+) -> None:
+    (tmp_path / "mine.yml").write_text(hook)
+    by_host = {f"here{number}": {"verdict": verdict, "reason": "x"} for number, verdict in enumerate(verdicts, 1)}
+    summary = run(AFTER_BATCHES.format(verdicts=json.dumps(by_host)), verbosity=1)
+    assert summary.ending.outcome == "success", run.lines
+    for number, verdict in enumerate(left, 1):
+        assert f"here{number} has {verdict}" in messages(run)
+    migrated = tmp_path / "migrated"
+    assert (migrated.read_text().split() if migrated.exists() else []) == ["once"] * times
+
+
 def test_a_failing_hook_ends_its_phase_and_is_named(phase) -> None:
     summary, done = phase(FAIL, optional=False)
     assert (summary.ending.outcome, summary.ending.code, done) == ("hook_failed", 2, False)

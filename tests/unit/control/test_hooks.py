@@ -36,6 +36,31 @@ def test_a_file_that_cannot_be_run_is_one_sentence(tmp_path: Path, text: str | N
     assert find_hooks({"before_promote": "mine.yml"}, tmp_path) == ({}, [sentence])
 
 
+ONCE = "- ping:\n- block:\n    - ping:\n      run_once: true\n"
+
+
+@pytest.mark.parametrize("name", ["before_promote", "after_promote"])
+def test_a_task_that_would_run_once_a_batch_is_refused_where_batches_run_a_hook(tmp_path: Path, name: str) -> None:
+    (tmp_path / "mine.yml").write_text(ONCE)
+    result, problems = find_hooks({name: "mine.yml"}, tmp_path)
+    assert result == {}
+    assert "would run once a batch; before_batches and after_batches run it once." in problems[0]
+
+
+@pytest.mark.parametrize("text", ["- ping:\n  run_once: false\n", "- debug: {msg: run_once}\n"])
+def test_a_task_that_does_not_run_once_may_run_in_each_batch(tmp_path: Path, text: str) -> None:
+    (tmp_path / "mine.yml").write_text(text)
+    assert find_hooks({"before_promote": "mine.yml"}, tmp_path)[1] == []
+
+
+@pytest.mark.parametrize(
+    "name", ["before_deploy", "before_batches", "after_batches", "after_confirm", "before_rollback"]
+)
+def test_a_task_may_run_once_where_all_hosts_run_a_hook_together(tmp_path: Path, name: str) -> None:
+    (tmp_path / "mine.yml").write_text(ONCE)
+    assert find_hooks({name: "mine.yml"}, tmp_path) == ({name: str(tmp_path / "mine.yml")}, [])
+
+
 def test_what_is_no_hook_is_named_and_the_others_are_found(tmp_path: Path) -> None:
     (tmp_path / "mine.yml").write_text("- ping:\n")
     result, problems = find_hooks({"before_deply": "mine.yml", "after_revert": "mine.yml"}, tmp_path)
