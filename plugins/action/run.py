@@ -88,9 +88,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 others: list[dict[str, Any]] = []
                 if arguments["witness"] and arguments["new_chain"] == "refuse" and self._history(known).is_new:
                     answer = self._run_on_host(_WITNESS_INFO, {}, known, task_vars)
-                    if answer.get("failed") or answer.get("unreachable"):
+                    if answer.get("unreachable"):
                         return {**result, **answer}
-                    others = other_chains(answer["heads"], None)
+                    # a host whose heads cannot be read goes on, as one that cannot keep a head
+                    others = other_chains(answer.get("heads") or [], None)
                     if others and not accepts:
                         raise _other_history(host, others)
                 opened = self._open(

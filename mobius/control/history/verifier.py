@@ -516,6 +516,7 @@ class _Claim:
     seq: int
     run: str
     opened: int
+    inventory: Any
     keeps_head: bool = False
     token: int | None = None
     confirmed: str | None = None
@@ -535,12 +536,15 @@ def _claims(records: Sequence[Mapping[str, Any]], host: str, service: str | None
         elif record.get("event") == "result" and data.get("host") == host and run in opened:
             fields = _dict(data.get("fields"))
             intent, token = int(opened[run]["seq"]), fields.get("token")
+            inventory = _dict(opened[run].get("data")).get("inventory")
             if fields.get("witnessed") is True:
-                claims.append(_Claim(record["seq"], run, intent, keeps_head=True))
+                claims.append(_Claim(record["seq"], run, intent, inventory, keeps_head=True))
             is_ours = service is not None and fields.get("service") == service
             if is_ours and type(token) is int and data.get("status") in ("ok", "changed"):
                 is_switch = data["status"] == "changed" and fields.get("state", "confirmed") == "confirmed"
-                claims.append(_Claim(record["seq"], run, intent, False, token, fields.get("confirmed"), is_switch))
+                claims.append(
+                    _Claim(record["seq"], run, intent, inventory, False, token, fields.get("confirmed"), is_switch)
+                )
     return claims
 
 
@@ -557,14 +561,16 @@ def _contradictions(verdict: HistoryVerdict, answer: HostAnswer, records: Sequen
     if problem := _record_problem(answer):
         return [problem]
     intents = {
-        str(record.get("run")): record["seq"]
+        str(record.get("run")): record
         for record in records
         if record.get("event") == "intent" and not _dict(record.get("data")).get("check")
     }
-    evidence = {
-        intents[run]: run for run in {*answer.runs(), *(str(head.get("run")) for head in known)} & intents.keys()
-    }
+    runs = {*answer.runs(), *(str(head.get("run")) for head in known)} & intents.keys()
+    evidence = {int(intents[run]["seq"]): run for run in runs}
+    # a host of the same name in another inventory with this history is another one
+    inventories = [_dict(intents[run].get("data")).get("inventory") for run in runs]
     claims = _claims(records, host, answer.service)
+    claims = [claim for claim in claims if not runs or claim.inventory in inventories]
     if not evidence:
         verdict.notes.append(
             f"{host} keeps nothing of this history, although record {claims[0].seq} has run {claims[0].run} there: "

@@ -38,6 +38,7 @@ class Fleet:
         self.use, self.call = make_machine.use, call_module
         self.folder = folder
         self.history = History(folder / "history")
+        self.inventory = "inventories/production"
         for host in HOSTS:
             tool = {"command": str(self.machines[host].host.command), "lib_dir": str(self.machines[host].root / "lib")}
             self.module(host, "host_tool", **tool)
@@ -70,7 +71,8 @@ class Fleet:
         return {host: self.module(host, "witness", head=head, dir=str(self.witness_dir(host))) for host in hosts}
 
     def open(self, run: str, hosts: Iterable[str] = HOSTS, playbook: str = "release.yml") -> None:
-        self.history.open(run, ME, {"playbook": f"playbooks/{playbook}", "hosts": list(hosts), "check": False})
+        intent = {"playbook": f"playbooks/{playbook}", "inventory": self.inventory}
+        self.history.open(run, ME, {**intent, "hosts": list(hosts), "check": False})
         for host, kept in self.keep(run, hosts).items():
             self.record(run, host, "run", kept, "ok")
 
@@ -94,7 +96,8 @@ class Fleet:
 
     def roll_back(self, run: str, hosts: Iterable[str] = HOSTS) -> None:
         """A rollback's hosts keep the head right after it."""
-        self.history.open(run, ME, {"playbook": "playbooks/rollback.yml", "hosts": list(hosts), "check": False})
+        intent = {"playbook": "playbooks/rollback.yml", "inventory": self.inventory}
+        self.history.open(run, ME, {**intent, "hosts": list(hosts), "check": False})
         head = {**self.history.head(), "run": run}
         for host in hosts:
             result = self.module(host, "rollback", run=run, head=head, witness_dir=str(self.witness_dir(host)))
@@ -194,6 +197,23 @@ def test_a_service_that_was_removed_and_released_again_is_whole(fleet: Fleet) ->
     assert fleet.verify().status == "whole"
     fleet.release("run-5", C, ["lab1"])
     assert fleet.verify().status == "whole"
+
+
+def test_hosts_of_the_same_names_in_another_inventory_with_this_history_are_no_contradiction(
+    empty_fleet: Fleet, make_machine: Any, call_module: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    (tmp_path / "staging").mkdir()
+    staging = Fleet(make_machine, call_module, tmp_path / "staging")
+    staging.history, staging.inventory = empty_fleet.history, "inventories/staging"
+    empty_fleet.release("run-1", A)
+    staging.release("run-2", A)
+    staging.release("run-3", B)
+    empty_fleet.release("run-4", C)
+    staging.release("run-5", C)
+    assert staging.verify().status == "whole"
+    assert [problem.text for problem in empty_fleet.verify().problems] == []
+    empty_fleet.heads("lab1").write_bytes(b"")
+    assert empty_fleet.first()[0] == "witness"
 
 
 def test_a_run_that_completes_what_was_killed_is_no_contradiction(fleet: Fleet, monkeypatch: Any) -> None:
