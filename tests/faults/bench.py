@@ -288,7 +288,7 @@ class Bench:
         if case.fault not in DISK_FAULTS:
             return None
         if case.folder == HISTORY:
-            return Disk(str(self.history), _local)
+            return Disk(str(self.history), run_here)
         return Disk(case.folder.format(service=self.fleet.service), lambda script: self.fleet.shell(case.host, script))
 
     # --- what must hold
@@ -350,7 +350,8 @@ class Bench:
         return problems
 
 
-def _local(script: str) -> str:
+def run_here(script: str) -> str:
+    """What a script of bash prints on this machine."""
     done = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout

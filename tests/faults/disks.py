@@ -19,7 +19,8 @@ umount {folder}-disk
 """
 MOVE_BACK = """
 mount --bind {parent} {folder}-disk
-rsync --archive --hard-links --delete {folder}/ {folder}-disk/{name}/
+find {folder}-disk/{name} -mindepth 1 -delete
+cp -a {folder}/. {folder}-disk/{name}/
 umount {folder}-disk
 umount --lazy {folder}
 rmdir {folder}-disk

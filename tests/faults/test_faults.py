@@ -4,14 +4,16 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.faults.bench import Bench, Result
+from tests.faults.bench import Bench, Result, run_here
 from tests.faults.cases import DISK_FAULTS, FOLDERS, FULL_SIZE, HOST_FAULTS, OPERATIONS, PHASES, STRATA, draw
+from tests.faults.disks import Disk
 from tests.faults.series import Progress, table
 
 # short ones, on one host
@@ -42,6 +44,29 @@ def test_a_series_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     progress.add(Result(2, "a third"))
     assert set(progress.results()) == {0, 1, 2}
     assert "| 3 | 3 |" in table({seed: Result(seed, "") for seed in (0, FULL_SIZE, 2 * FULL_SIZE)})
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a disk")
+@pytest.mark.parametrize(
+    ("fault", "refusal"), [("disk full", "No space"), ("no inodes", "No space"), ("read-only", "Read-only")]
+)
+def test_a_disk_that_is_struck_refuses_new_files_and_keeps_what_is_on_it(
+    tmp_path: Path, fault: str, refusal: str
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir(mode=0o750)
+    (folder / "before").write_text("kept")
+    disk = Disk(str(folder), run_here)
+    with disk.own(fault):
+        disk.strike(fault, slack=0)
+        with pytest.raises(OSError, match=refusal):
+            (folder / "new").write_bytes(bytes(200_000))
+        disk.mend(fault)
+        (folder / "after").write_bytes(bytes(200_000))
+    assert {"before", "after"} <= {path.name for path in folder.iterdir()}
+    assert (folder.stat().st_mode & 0o777, (folder / "before").read_text()) == (0o750, "kept")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    assert str(tmp_path) not in Path("/proc/mounts").read_text()
 
 
 @pytest.fixture(scope="module")
