@@ -19,7 +19,7 @@ version_added: "0.1.0"
 author: MOBIUS contributors (@mobius)
 extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.run]
 attributes:
-  action: {support: full, description: "Tells the host for how long the run has gone on."}
+  action: {support: full, description: "Tells the host since when the run goes on."}
   check_mode: {support: full, description: "Predicts from the same comparison that the real run acts on."}
   diff_mode: {support: full, description: "Shows the activation record, the pending promotion and the instances, before and after."}
 options:
@@ -29,12 +29,13 @@ options:
   from:
     description:
       - The release to roll back from. When it no longer serves, because it was rolled back or reverted, nothing is changed.
-      - By default what served when the run began (O(run_age)), unless O(to) names the target.
+      - By default what served when the rollback was requested (O(requested_at)), unless O(to) names the target.
     type: str
-  run_age:
-    description: For how many seconds the run has gone on when this task is sent to the host. Set by the action plugin.
+  requested_at:
+    description:
+      - When it was requested, in seconds since 1970 by the clock of the host.
+      - Set by the action plugin, to the start of the run; by default now.
     type: float
-    default: 0
   reason:
     description: Why, for the host's journal and history.
     type: str
@@ -103,22 +104,20 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import arguments, witness
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.host.clock import utc_now
+from ansible_collections.mobius.dhash.plugins.module_utils.host.clock import utc_at, utc_now
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
 from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Executor
 from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import failure_result
 from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Actor
 from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.rollback import plan_rollback
 
-# What a task takes from the control node to the host at most, so that no rollback since the run began is overlooked.
-TASK_LATENCY_SECONDS = 1.0
-RUN_AGE_MAX_SECONDS = 86_400.0
 
-
-def _requested_at(run_age: float) -> str:
-    """When the run began, by the clock of this host, or up to TASK_LATENCY_SECONDS before."""
-    seconds = min(max(0.0, run_age), RUN_AGE_MAX_SECONDS) + TASK_LATENCY_SECONDS if run_age > 0 else 0.0
-    return utc_now(-seconds)
+def _since(requested_at: float | None) -> str:
+    """The time of the request in RFC 3339; now when there is none, or it is no time."""
+    try:
+        return utc_now() if requested_at is None else utc_at(requested_at)
+    except (OverflowError, ValueError):
+        return utc_now()
 
 
 def main() -> None:
@@ -129,7 +128,7 @@ def main() -> None:
             **arguments.RUN,
             "to": {"type": "str"},
             "from": {"type": "str"},
-            "run_age": {"type": "float", "default": 0.0},
+            "requested_at": {"type": "float"},
             "reason": {"type": "str"},
             "head": {"type": "dict"},
             "witness_dir": {"type": "path", "default": witness.DIR},
@@ -137,7 +136,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     actor = Actor("ansible", module.params["run"] or None, module.params["reason"] or None)
-    started, since = time.monotonic(), _requested_at(module.params["run_age"])
+    started, since = time.monotonic(), _since(module.params["requested_at"])
     service = module.params["service"]
     result: dict[str, Any] = {"service": service, "left": witness.confirmed(module.params)}
     failure: dict[str, Any] | None = None

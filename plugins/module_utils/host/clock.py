@@ -12,8 +12,12 @@ from pathlib import Path
 
 def utc_now(seconds: float = 0.0) -> str:
     """The time, or so many seconds later, in RFC 3339."""
-    moment = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return utc_at(time.time() + seconds)
+
+
+def utc_at(seconds: float) -> str:
+    """The time so many seconds after 1970, in RFC 3339."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def process_age(pid: int) -> float:

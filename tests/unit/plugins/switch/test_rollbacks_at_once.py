@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -66,9 +67,10 @@ def test_of_rollbacks_at_once_one_is_carried_out(served: Any, kind: str, capsys:
 
 
 def test_a_run_that_began_before_another_rollback_goes_no_further(served: Any, run_module: Module) -> None:
-    assert run_module("rollback", run="one", run_age=4)["confirmed"] == B
+    began = time.time()
+    assert run_module("rollback", run="one", requested_at=began)["confirmed"] == B
     for check in (True, False):
-        second = run_module("rollback", run="two", run_age=4, check=check)
+        second = run_module("rollback", run="two", requested_at=began, check=check)
         assert (second["changed"], second["confirmed"], second["actions"]) == (False, B, [])
         assert second["note"] == f"already rolled back to {B}; {C} no longer serves"
     assert served.command("rollback", "--from", C) == 0
@@ -81,6 +83,12 @@ def test_one_that_is_requested_later_is_another_step(served: Any, run_module: Mo
     assert served.serving == [A]
     served.promote(D)
     assert run_module("rollback", run="three")["confirmed"] == A
+
+
+@pytest.mark.parametrize("at", [float("nan"), float("inf"), -1e300])
+def test_a_time_that_is_none_counts_as_now(served: Any, run_module: Module, at: float) -> None:
+    assert run_module("rollback", run="one", requested_at=at)["confirmed"] == B
+    assert run_module("rollback", run="two", requested_at=at)["confirmed"] == A
 
 
 @pytest.mark.parametrize("check", [True, False])
