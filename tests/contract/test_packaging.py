@@ -134,6 +134,18 @@ def test_what_git_ignores_has_an_example_among_the_junk() -> None:
             assert any(re.search(rf"(^|/){pattern}(/|$)", name) for name in JUNK), line
 
 
+def test_every_link_leads_to_a_file_of_the_checkout() -> None:
+    """One to a folder of somebody's machine breaks each clone: a virtual environment cannot be made in its place."""
+    command = ["git", "-C", str(CHECKOUT), "ls-files", "-z", "--stage"]
+    entries = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\0")
+    links = [entry.partition("\t")[2] for entry in entries if entry.startswith("120000 ")]
+    targets = {link: os.readlink(CHECKOUT / link) for link in links}
+    assert targets
+    assert {
+        link: target for link, target in targets.items() if not (CHECKOUT / link).resolve().is_relative_to(CHECKOUT)
+    } == {}
+
+
 def test_every_file_names_the_same_version() -> None:
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     requirements = (CHECKOUT / "meta/ee-requirements.txt").read_text(encoding="utf-8")
