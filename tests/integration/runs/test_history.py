@@ -6,9 +6,12 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -128,6 +131,28 @@ def test_whatever_a_command_line_leaves_out_the_final_head_is_left(inventory, fo
     for host in HOSTS:
         kept = (tmp_path / "of_the_play" / host / "heads.jsonl").read_text().splitlines()
         assert json.loads(kept[-1])["seq"] == last_seq(folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
+def test_the_final_head_is_left_as_the_user_that_the_opening_task_became(inventory, folder, tmp_path):
+    """What says how to connect may stand at that task alone."""
+    own = Path(tempfile.mkdtemp(prefix="mobius-become-"))
+    own.chmod(0o777)
+    playbook = tmp_path / "become.yml"
+    become = "{become: true, become_method: ansible.builtin.su, become_user: nobody, become_flags: -s /bin/sh}"
+    playbook.write_text(
+        f"- hosts: here1\n  vars: {{mobius_witness_dir: {own}/witness, ansible_pipelining: true}}\n"
+        f"  tasks:\n    - {{name: Open, mobius.dhash.run: , {become[1:-1]}}}\n"
+        f"    - ansible.builtin.file: {{path: {own}/witness, state: absent}}\n"
+    )
+    try:
+        done = plain(inventory, playbook)
+        assert "outcome  success" in done.communicate(timeout=90)[0]
+        heads = (own / "witness/heads.jsonl").read_text().splitlines()
+        assert [json.loads(head)["seq"] for head in heads] == [last_seq(folder)]
+        assert (own / "witness/heads.jsonl").stat().st_uid == pwd.getpwnam("nobody").pw_uid
+    finally:
+        shutil.rmtree(own)
 
 
 def test_hosts_that_do_not_keep_the_final_head_are_named_in_the_output_and_the_record(run, folder, tmp_path):
