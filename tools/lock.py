@@ -15,8 +15,9 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[1]
 LOCKS: dict[str, list[str]] = {
     "service.txt": ["--extra=service"],
-    "portable.txt": ["--extra=heic", "--group=portable"],
     "development.txt": ["--all-extras", "--group=development"],
+    # the same versions as for development
+    "portable.txt": ["--extra=heic", "--group=portable", "--constraint=tools/locks/development.txt"],
     "bench.txt": ["--all-extras", "--group=development", "--group=bench"],
 }
 

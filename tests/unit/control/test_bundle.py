@@ -445,13 +445,17 @@ def test_the_locks_cover_everything_that_a_checkout_and_its_benchmarks_need() ->
         *(text for extra in project["optional-dependencies"].values() for text in extra),
     ]
     groups = read["dependency-groups"]
+    assert groups["development"].pop(0) == {"include-group": "portable"}
+    development = [*groups["portable"], *groups["development"]]
     for lock, wants in (
-        ("development.txt", [*expected, *groups["development"]]),
-        ("bench.txt", [*expected, *groups["development"], *groups["bench"]]),
+        ("portable.txt", [*project["dependencies"], *project["optional-dependencies"]["heic"], *groups["portable"]]),
+        ("development.txt", [*expected, *development]),
+        ("bench.txt", [*expected, *development, *groups["bench"]]),
     ):
         pinned = {name.lower() for name in re.findall(r"(?m)^(\S+)==", (LOCKS / lock).read_text())}
         assert {Requirement(text).name.lower() for text in wants} <= pinned, lock
     both = re.compile(r"(?m)^(\S+==\S+)")
-    assert set(both.findall((LOCKS / "service.txt").read_text())) <= set(
-        both.findall((LOCKS / "development.txt").read_text())
-    )
+    for lock in ("service.txt", "portable.txt"):
+        assert set(both.findall((LOCKS / lock).read_text())) <= set(
+            both.findall((LOCKS / "development.txt").read_text())
+        ), lock
