@@ -215,20 +215,28 @@ class Bench:
         """Do one case, and verify all that must hold after it."""
         started = time.monotonic()
         result = Result(case.seed, str(case))
+        runs: list[Operation] = []
+        try:
+            self._do(case, result, runs)
+        except (AssertionError, subprocess.TimeoutExpired) as error:
+            result.violations.append(f"the case could not be done: {error!r}")
+        result.seconds = round(time.monotonic() - started, 1)
+        if result.violations:
+            result.logs = [item.stderr[-6000:] for item in runs]
+        return result
+
+    def _do(self, case: Case, result: Result, runs: list[Operation]) -> None:
         hosts = self.fleet.names if case.both_hosts else [case.host]
         ports = {host: int(item["ports"]["8080"]) for item in self.fleet.hosts() if (host := item["name"]) in hosts}
         with contextlib.ExitStack() as stack:
             loads = {host: stack.enter_context(client_load(port, pause=0.05)) for host, port in ports.items()}
-            try:
-                operations = self._strike(case, hosts, result)
-            except (AssertionError, subprocess.TimeoutExpired) as error:
-                result.violations.append(f"the case could not be done: {error!r}")
-                return result
-            result.outcomes = [str(item) for item in operations]
-            for operation in operations:
+            runs += self._strike(case, hosts, result)
+            result.outcomes = [str(item) for item in runs]
+            for operation in runs:
                 result.violations += operation.violations()
             result.violations += self._wait_until_whole(hosts)
             following = self.run("release", hosts)
+            runs.append(following)
             result.outcomes.append(f"next {following}")
             result.violations += following.violations()
             if following.process.returncode != 0:
@@ -236,10 +244,6 @@ class Bench:
             result.violations += self._wait_until_whole(hosts)
         result.violations += self._client_violations(case, loads, result)
         result.violations += self._verify(hosts)
-        result.seconds = round(time.monotonic() - started, 1)
-        if result.violations:
-            result.logs = [item.stderr[-6000:] for item in (*operations, following)]
-        return result
 
     def _strike(self, case: Case, hosts: list[str], result: Result) -> list[Operation]:
         if case.fault == "race":
