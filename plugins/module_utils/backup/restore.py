@@ -19,7 +19,7 @@ import contextlib
 import json
 import os
 import pwd
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -139,6 +139,10 @@ def restore_backup(
             try:
                 renamed = _extract_beside(swap, backup, manifest)
                 saved_state = _publish(executor, swap, backup.scope, saving)
+            except (MobiusError, OSError) as error:
+                if old_folders := swap.old_folders():
+                    raise _unfinished(to_failure(error), old_folders) from error
+                raise
             finally:
                 swap.remove_folders()
         return replace(
@@ -322,22 +326,43 @@ def _publish(executor: Executor, swap: FolderSwap, scope: str, saving: _Saving) 
                 saved = saving.save("state", locks_held=True)
             swap.copy_what_stays(scope)
             swap.exchange(aside=timestamp(saving.clock()) if saving.keeps_aside else None)
-        except BaseException:
-            _start_instances(executor, running)
+        except BaseException as error:
+            problem = _start_again(executor, running)
+            if problem and isinstance(error, MobiusError | OSError):
+                failure = to_failure(error)
+                reason = f"{failure.reason} Then the release did not start again: {problem}"
+                raise MobiusError(failure.outcome, reason, do_next=failure.do_next) from error
             raise
         try:
             _start_instances(executor, running)
-        except MobiusError as error:
-            _stop_instances(executor, running)
-            swap.exchange_back()
-            reason = f"{error.reason} This happened on the restored state; the state from before is live again"
-            try:
-                _start_instances(executor, running)
-            except MobiusError:  # on damaged data it may not have run before, either
-                reason += ", and the release does not start on that either"
-            raise MobiusError(error.outcome, f"{reason}.") from error
+        except (MobiusError, OSError) as error:
+            raise _undo(executor, swap, running, to_failure(error)) from error
         swap.keep_aside()
     return None if saving.keeps_aside else saved
+
+
+def _undo(executor: Executor, swap: FolderSwap, running: list[str], failure: MobiusError) -> MobiusError:
+    """Make the state from before live again; the failure of the start, with what came of that."""
+    _stop_instances(executor, running)
+    reason = f"{failure.reason} This happened on the restored state"
+    try:
+        swap.exchange_back()
+        reason += "; the state from before is live again"
+    except OSError as error:
+        reason += f"; it cannot be exchanged back ({to_failure(error).reason.rstrip('.')})"
+    if problem := _start_again(executor, running):  # on damaged data it may not have run before, either
+        reason += f", and the release does not start on that either ({problem.rstrip('.')})"
+    return MobiusError(failure.outcome, f"{reason}.")
+
+
+def _unfinished(failure: MobiusError, old_folders: Mapping[Path, Path]) -> MobiusError:
+    """A failure that has left restored folders live, and those from before without names of their own."""
+    live, old = (" and ".join(map(str, paths)) for paths in (old_folders, old_folders.values()))
+    return MobiusError(
+        failure.outcome,
+        f"{failure.reason} {live}: what was restored is live. What was there before is whole in {old}.",
+        do_next=f"{failure.do_next} The next restore keeps it aside.",
+    )
 
 
 def _stop_instances(executor: Executor, releases: list[str]) -> None:
@@ -349,6 +374,15 @@ def _stop_instances(executor: Executor, releases: list[str]) -> None:
     executor.systemd.stop(*(executor.host.unit(release) for release in releases))
     for release in releases:
         executor.wait_until_stopped(release)
+
+
+def _start_again(executor: Executor, releases: list[str]) -> str | None:
+    """Start them after a failure; why they do not start, None when they do."""
+    try:
+        _start_instances(executor, releases)
+    except (MobiusError, OSError) as error:
+        return to_failure(error).reason
+    return None
 
 
 def _start_instances(executor: Executor, releases: list[str]) -> None:

@@ -3,8 +3,8 @@
 """Exchanges the live state and configuration folders with restored ones, each in one step.
 
 The new folders are made beside the old ones. `intent.json` in the first of them names them from just before the first
-exchange, so the next restore finishes one that was killed between the two. It lies there because that disk has space,
-and the backups' may be full.
+exchange, so the next restore finishes one that was killed or stopped by a bad disk. It lies there because that disk has
+space, and the backups' may be full.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ class FolderSwap:
     pairs: list[tuple[Path, Path]] = field(default_factory=list)
     kept_aside: list[Path] = field(default_factory=list)
     _aside: list[tuple[Path, Path]] = field(default_factory=list)
+    _new_inodes: dict[Path, int] = field(default_factory=dict)  # by the live folder's path
+    _may_remove_old: bool = False
 
     def create_folder(self, parent: Path) -> Path:
         """An empty folder that `remove_folders` removes, and the next restore after a kill."""
@@ -85,40 +87,52 @@ class FolderSwap:
         Args:
             aside: a time for the names under which `keep_aside` keeps the old folders; None when they are removed.
         """
-        pairs = [[str(live), str(new), new.stat().st_ino] for live, new in self.pairs]
+        inodes = {live: new.stat().st_ino for live, new in self.pairs}
         if aside is not None:
             self._aside = [(new, _aside_path(live, aside)) for live, new in self.pairs if os.path.lexists(live)]
         os.sync()
         intent = {
             "schema": 1,
-            "pairs": pairs,
+            "pairs": [[str(live), str(new), inodes[live]] for live, new in self.pairs],
             "folders": [str(folder) for folder in self.folders],
             "aside": [[str(old), str(path)] for old, path in self._aside],
         }
         durable.write_json(self.folders[0] / _INTENT_NAME, intent, mode=0o600)
-        exchanged: list[tuple[Path, Path]] = []
+        self._new_inodes = inodes
         try:
             for live, new in self.pairs:
                 _exchange_folders(live, new)
-                exchanged.append((live, new))
         except OSError:
-            for live, new in exchanged:
-                _exchange_folders(live, new)
+            self.exchange_back()
             raise
 
     def exchange_back(self) -> None:
-        """Undo `exchange`."""
+        """Undo `exchange`, as far as it was done."""
         for live, old in reversed(self.pairs):
-            _exchange_folders(live, old)
+            if _inode(live) == self._new_inodes[live]:
+                _exchange_folders(live, old)
 
     def keep_aside(self) -> None:
         """Keep the old folders under names of their own, if `exchange` was given a time for them."""
         for old, path in self._aside:
             _rename_folder(old, path)
             self.kept_aside.append(path)
+        self._may_remove_old = True
+
+    def old_folders(self) -> dict[Path, Path]:
+        """By the live folder's path, where the one from before lies that is neither live again nor kept aside."""
+        if self._may_remove_old:
+            return {}
+        inodes = self._new_inodes
+        return {live: old for live, old in self.pairs if live in inodes and _inode(old) not in (None, inodes[live])}
 
     def remove_folders(self) -> None:
-        """Remove what is left beside the live folders: the old ones after an exchange, else the new ones."""
+        """Remove what is left beside the live folders: the old ones after `keep_aside`, else the new ones.
+
+        As long as there are `old_folders`, they stay, with the intent by which the next restore keeps them aside.
+        """
+        if self.old_folders():
+            return
         for folder in self.folders:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -144,15 +158,17 @@ def _read_intents(host: Host) -> Iterator[dict[str, Any]]:
 
 
 def _finish_exchange(intent: Mapping[str, Any]) -> None:
-    is_live = [os.path.lexists(live) and os.lstat(live).st_ino == inode for live, _, inode in intent["pairs"]]
+    is_live = [_inode(Path(live)) == inode for live, _, inode in intent["pairs"]]
     # a service that was started again since works on the old ones: they stay unless one of them has been exchanged
     if any(is_live):
         for (live, new, _), done in zip(intent["pairs"], is_live, strict=True):
             if not done:
                 _exchange_folders(Path(live), Path(new))
-        for old, path in intent.get("aside", []):
-            if os.path.lexists(old) and not os.path.lexists(path):
-                _rename_folder(Path(old), Path(path))
+    # whatever is live by now, an old folder is the only one of its kind
+    new_inodes = {new: inode for _, new, inode in intent["pairs"]}
+    for old, path in intent.get("aside", []):
+        if _inode(Path(old)) not in (None, new_inodes[old]):
+            _rename_folder(Path(old), _free_path(Path(path)))
 
 
 def _folder_prefix(host: Host) -> str:
@@ -165,10 +181,21 @@ def _former_intent_path(host: Host) -> Path:
 
 
 def _aside_path(live: Path, time: str) -> Path:
-    """A name beside the live folder that nothing has."""
-    base = f"{live.name}.damaged-{time.replace('-', '').replace(':', '')}"
-    names = (base, *(f"{base}-{number}" for number in range(2, 1000)))
-    return next(path for name in names if not os.path.lexists(path := live.with_name(name)))
+    return _free_path(live.with_name(f"{live.name}.damaged-{time.replace('-', '').replace(':', '')}"))
+
+
+def _free_path(path: Path) -> Path:
+    """This path, or one with a number behind its name, that nothing has."""
+    names = (path.name, *(f"{path.name}-{number}" for number in range(2, 1000)))
+    return next(free for name in names if not os.path.lexists(free := path.with_name(name)))
+
+
+def _inode(path: Path) -> int | None:
+    """The number of what is there; None when nothing is."""
+    try:
+        return path.lstat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 def _rename_folder(old: Path, path: Path) -> None:

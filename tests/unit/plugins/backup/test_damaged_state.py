@@ -282,6 +282,64 @@ def test_an_exchange_that_had_not_begun_when_it_was_killed_is_not_begun_by_the_n
     assert members(saved.path)["state/later"] == b"written since\n"
 
 
+# --- Disks that fail in the exchange ----------------------------------------------------------------------------------
+
+
+def failing_calls(monkeypatch: pytest.MonkeyPatch, fail_at: int, until: int) -> list[str]:
+    """The calls that change names, from the exchange on; those from `fail_at` up to `until` fail, like a bad disk's."""
+    calls: list[str] = []
+    exchange = swap.FolderSwap.exchange
+
+    def failing(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            calls.append(name)
+            if fail_at <= len(calls) <= until:
+                raise OSError(5, "Input/output error")
+            return real(*arguments, **options)
+
+        return call
+
+    def arm(self: swap.FolderSwap, **options: Any) -> None:
+        for module, name in ((os, "rename"), (os, "replace"), (os, "fsync"), (swap, "_exchange_folders")):
+            monkeypatch.setattr(module, name, failing(name, getattr(module, name)))
+        exchange(self, **options)
+
+    monkeypatch.setattr(swap.FolderSwap, "exchange", arm)
+    return calls
+
+
+@pytest.mark.parametrize("lasts", [False, True])
+def test_a_disk_that_fails_at_any_call_of_the_exchange_loses_no_damaged_state(
+    host: Host, monkeypatch: pytest.MonkeyPatch, lasts: bool
+) -> None:
+    back_up(host)
+    good = restored(host)
+    zero_start(host.state_dir / DATABASE)
+    damaged = live(host)
+    fail_at, failed = 1, True
+    while failed:
+        failed = False
+        with monkeypatch.context() as patch:
+            calls = failing_calls(patch, fail_at, 10_000 if lasts else fail_at)
+            try:
+                restore(host, accept_damage=True)
+            except (MobiusError, OSError):
+                failed = True
+        restore(host, accept_damage=True)
+        assert restored(host) == good, (fail_at, calls)
+        assert leftovers(host) == [], (fail_at, calls)
+        aside = {path.name.partition(".")[0]: path for path in host.root.parent.glob("*.damaged-*")}
+        assert {name: tree(path) for name, path in aside.items()} == {
+            "state": damaged["state"],
+            "etc": damaged["config"],
+        }
+        for name, path in aside.items():
+            shutil.rmtree(host.root.parent / name)
+            path.rename(host.root.parent / name)
+        fail_at += 1
+    assert fail_at > 10
+
+
 # --- Damage at random -------------------------------------------------------------------------------------------------
 
 

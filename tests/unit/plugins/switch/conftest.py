@@ -140,6 +140,9 @@ class FakeSystemd(Systemd):
 
     def start(self, unit: str, timeout: float) -> bool:
         host = self.machine.host
+        if unit == host.unavailable_unit:
+            self.active[unit] = "active"
+            return True
         release = unit.partition("@")[2].removesuffix(".service")
         self.active[host.socket_unit] = "active"
         if release in self.instances:
@@ -180,7 +183,10 @@ class FakeSystemd(Systemd):
             if release in self.instances:
                 self.instances.pop(release).end()
 
-    def kill(self, unit: str) -> None:
+    def kill(self, unit: str, name: str = "KILL") -> None:
+        if (unit, name) == (self.machine.host.unavailable_unit, "USR1"):  # it ends
+            self.active.pop(unit, None)
+            return
         release = unit.partition("@")[2].removesuffix(".service")
         self.instances.pop(release).end()
         self.behaviours.pop(release, None)
