@@ -20,12 +20,16 @@ from .safe_open import NoFileError, copy_file, describe_kind, open_file
 SQLITE_COMPANIONS = ("-wal", "-shm", "-journal")
 """What SQLite appends to a database's name for the files beside it."""
 
-_DAMAGE_CODES = (
-    *(sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_IOERR),
-    *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PROTOCOL),
-)
-"""What SQLite reports of a file that is no sound database, or has a journal beside it that cannot be read."""
+_DAMAGE_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT)
+"""What SQLite reports of a file that is no sound database."""
 
+_READ_FAILURE_CODES = (sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS)
+"""What it reports of one, or of a journal beside it, that the disk cannot give. All else may pass, or is the copy's."""
+
+_NOT_OPENED_CODES = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+"""What it reports of one that is a link by now, or that it would have to write to: a copy shows what it holds."""
+
+_COPY_ATTEMPTS = 2  # SQLite itself waits some ten seconds for a lock before it reports the race
 _LOCK_BYTES_START, _LOCK_BYTES = 0x40000000, 512  # of a database
 _SHM_IN_USE_BYTE = 128  # of a -shm
 _CHECK_CACHE_KIB = 65536
@@ -43,7 +47,11 @@ class DamagedDatabaseError(Exception):
 
 def is_damage(error: sqlite3.Error) -> bool:
     """Whether an error of SQLite means that the file is damaged, and not that a query is wrong or it is in use."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE_CODES
+    return _primary_code(error) in _DAMAGE_CODES
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def is_sqlite(name: str, folder: int) -> bool:
@@ -70,10 +78,28 @@ def copy_database(name: str, path: Path, folder: int, copy: Path) -> None:
         DamagedDatabaseError: it is damaged, or empty.
         MobiusError: disk_full, environment_failed.
     """
+    for attempt in range(1, _COPY_ATTEMPTS + 1):
+        try:
+            _copy_now(name, path, folder, copy)
+            return
+        except sqlite3.Error as error:
+            copy.unlink(missing_ok=True)
+            code = getattr(error, "sqlite_errorcode", 0)
+            if code == sqlite3.SQLITE_PROTOCOL and attempt < _COPY_ATTEMPTS:
+                continue
+            if is_damage(error) or code in _READ_FAILURE_CODES:
+                raise DamagedDatabaseError(_one_line(str(error))) from error
+            if _primary_code(error) == sqlite3.SQLITE_FULL:
+                reason = f"{copy.parent} ran full while the database {path} was copied."
+                raise MobiusError("disk_full", reason) from error
+            raise MobiusError("environment_failed", f"The database {path} cannot be copied now: {error}.") from error
+
+
+def _copy_now(name: str, path: Path, folder: int, copy: Path) -> None:
+    versions = _file_versions(name, folder)
+    journals = [companion for companion in SQLITE_COMPANIONS if name + companion in versions]
+    idle = _is_in_wal_mode(name, folder) if not journals else not _is_in_use(name, folder)
     try:
-        versions = _file_versions(name, folder)
-        journals = [companion for companion in SQLITE_COMPANIONS if name + companion in versions]
-        idle = _is_in_wal_mode(name, folder) if not journals else not _is_in_use(name, folder)
         if idle and journals:
             _copy_recovered(name, journals, folder, copy)
         elif idle:
@@ -82,12 +108,15 @@ def copy_database(name: str, path: Path, folder: int, copy: Path) -> None:
             copy.unlink(missing_ok=True)
             _copy_pages(name, path, folder, "?mode=ro", copy)
     except sqlite3.Error as error:
+        if _primary_code(error) not in _NOT_OPENED_CODES:
+            raise
         copy.unlink(missing_ok=True)
-        if is_damage(error):
-            raise DamagedDatabaseError(_one_line(str(error))) from error
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
-            raise MobiusError("disk_full", f"{copy.parent} ran full while the database {path} was copied.") from error
-        raise MobiusError("environment_failed", f"The database {path} cannot be copied now: {error}.") from error
+        try:
+            if _is_in_use(name, folder):
+                raise
+            _copy_recovered(name, journals, folder, copy)
+        except NoFileError:
+            raise DamagedDatabaseError("it is no file any more") from error
 
 
 def require_sound_database(path: Path) -> None:
@@ -97,6 +126,7 @@ def require_sound_database(path: Path) -> None:
 
     Raises:
         DamagedDatabaseError: it is damaged.
+        MobiusError: environment_failed, when the disk that it was copied to fails.
     """
     try:
         uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
@@ -108,6 +138,8 @@ def require_sound_database(path: Path) -> None:
     except sqlite3.Error as error:
         if is_damage(error):
             raise DamagedDatabaseError(_one_line(str(error))) from error
+        if _primary_code(error) == sqlite3.SQLITE_IOERR:
+            raise MobiusError("environment_failed", f"{path} cannot be verified now: {error}.") from error
         return
     if rows != [("ok",)]:
         raise DamagedDatabaseError(_one_line("; ".join(str(row[0]) for row in rows)))

@@ -14,9 +14,6 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-MEDIUM_ERRNOS = (errno.EIO, errno.EBADMSG, errno.ENODATA, getattr(errno, "EUCLEAN", errno.EIO))
-"""Of a disk that cannot give what was written to it, or of a file system whose checksums say so."""
-
 _KINDS = {
     stat.S_IFLNK: "a link",
     stat.S_IFDIR: "a folder",

@@ -26,10 +26,11 @@ from pathlib import Path
 from .. import durable
 from ..disk_space import SpaceNeed, require_space
 from ..host.config import Host
+from ..host.failures import MEDIUM_ERRNOS
 from .archive import DEPTH_MAX_PARTS, LIBRARY_PATH, ArchiveEntry, ArchiveManifest, printable, read_entries
 from .clock import Clock, utc_now
 from .database import SQLITE_COMPANIONS, DamagedDatabaseError, copy_database, is_sqlite, require_sound_database
-from .safe_open import MEDIUM_ERRNOS, NoFileError, copy_file, describe_kind, open_folder
+from .safe_open import NoFileError, copy_file, describe_kind, open_folder
 from .source import Content, ReadFile, SalvagedContent, SourceItem, read_together, to_entry
 from .store import Backup
 

@@ -20,9 +20,10 @@ from typing import Any, BinaryIO, Protocol
 from .. import durable
 from ..errors import MobiusError
 from ..host.config import Host
+from ..host.failures import MEDIUM_ERRNOS
 from .archive import CHUNK_BYTES, MTIME_MAX_SECONDS, OWNER_NAME, ArchiveEntry
 from .clock import Clock, utc_now
-from .safe_open import MEDIUM_ERRNOS, NoFileError, open_file, open_folder
+from .safe_open import NoFileError, open_file, open_folder
 
 _HOST_LOCK_TIMEOUT_SECONDS = 30.0  # to wait for a switch that is going on
 _STAMP_MIN_AGE_NS = 2_000_000_000  # from this age on, a file's times show every later change

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import MobiusError
 from ..host.config import Host
-from ..host.failures import to_failure
+from ..host.failures import MEDIUM_ERRNOS, to_failure
 from .archive import (
     ArchiveManifest,
     DamagedError,
@@ -28,7 +28,6 @@ from .archive import (
     read_members,
 )
 from .clock import Clock, timestamp, utc_now
-from .safe_open import MEDIUM_ERRNOS
 from .store import NO_DIGEST, Backup, list_backups, read_records, update_record
 
 Part = tuple[int, int]

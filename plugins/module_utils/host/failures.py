@@ -12,7 +12,9 @@ from typing import Any
 from ..durable import DISK_FULL_ERRNOS, TEMPORARY_PREFIX
 from ..errors import MobiusError
 
-_MEDIUM_ERRNOS = (errno.EIO, errno.EBADMSG, getattr(errno, "EUCLEAN", errno.EIO))
+MEDIUM_ERRNOS = (errno.EIO, errno.EBADMSG, errno.ENODATA, getattr(errno, "EUCLEAN", errno.EIO))
+"""Of a disk that cannot give what was written to it, or of a file system whose checksums say so."""
+
 _READ_KERNEL_LOG = "Read the reason in the kernel's log (`dmesg`)"
 
 
@@ -38,7 +40,7 @@ def to_failure(error: Exception) -> MobiusError:
         return MobiusError(
             "environment_failed", reason, do_next=f"{_READ_KERNEL_LOG}, make it writable, and run again."
         )
-    if error.errno in _MEDIUM_ERRNOS:
+    if error.errno in MEDIUM_ERRNOS:
         reason = f"The disk failed at {path or 'a file of this host'}: {error.strerror}."
         return MobiusError(
             "environment_failed", reason, do_next=f"{_READ_KERNEL_LOG}, and replace the disk if it is old."

@@ -9,18 +9,22 @@ import errno
 import io
 import json
 import os
+import resource
 import shutil
 import socket
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mobius.dhash.plugins.module_utils.backup import console, source
+from ansible_collections.mobius.dhash.plugins.module_utils.backup import console, database, source
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.metrics import metrics_text
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.retention import KeepRules
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.safe_open import open_folder
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.service import (
     BackupResult,
     prune_backups,
@@ -291,3 +295,77 @@ def test_the_command_ends_with_the_outcome_and_shows_the_mark(host: Host, capsys
     assert (
         'mobius_backup_source_damaged{service="svc",scope="full"} 1\n' in (top / "settings/svc-backup.prom").read_text()
     )
+
+
+# --- What is no damage ------------------------------------------------------------------------------------------------
+
+
+def copy_now(host: Host) -> Path:
+    """Copy the index as a backup does."""
+    path = host.state_dir / DATABASE
+    copy = host.root / "copy"
+    folder = open_folder(path.parent)
+    try:
+        database.copy_database(path.name, path, folder, copy)
+    finally:
+        os.close(folder)
+    return copy
+
+
+def test_a_copy_that_cannot_be_written_is_no_damage_of_the_source(host: Host) -> None:
+    fill(host)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
+    try:
+        with pytest.raises(MobiusError) as caught:
+            copy_now(host)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.outcome == "environment_failed"
+    assert "cannot be copied now: disk I/O error" in caught.value.reason
+
+
+HOLD_THE_WRITE_LOCK = """
+import fcntl, os, sqlite3, struct, sys
+connection = sqlite3.connect(sys.argv[1])
+connection.execute("insert into images values ('later')")
+connection.commit()
+shm = os.open(sys.argv[1] + "-shm", os.O_RDWR)
+fcntl.lockf(shm, fcntl.LOCK_EX, 1, 120)  # as a writer that is about to change the header of the index of the journal
+header = os.pread(shm, 96, 0)
+os.pwrite(shm, bytes(96), 0)
+print("held", flush=True)
+sys.stdin.readline()
+os.pwrite(shm, header, 0)
+fcntl.lockf(shm, fcntl.LOCK_UN, 1, 120)
+print("released", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.slow  # SQLite waits for ten seconds
+def test_a_race_for_locks_is_tried_again_and_is_no_damage(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(host)
+    errors: list[int | None] = []
+    copy_pages = database._copy_pages
+    command = [sys.executable, "-c", HOLD_THE_WRITE_LOCK, str(host.state_dir / DATABASE)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdin and writer.stdout
+        assert writer.stdout.readline() == "held\n"
+
+        def copy_and_release(*arguments: Any) -> None:
+            try:
+                copy_pages(*arguments)
+            except sqlite3.Error as error:
+                errors.append(error.sqlite_errorcode)
+                writer.stdin.write("\n")
+                writer.stdin.flush()
+                assert writer.stdout.readline() == "released\n"
+                raise
+
+        monkeypatch.setattr(database, "_copy_pages", copy_and_release)
+        copy = copy_now(host)
+        writer.stdin.write("\n")
+    assert errors == [sqlite3.SQLITE_PROTOCOL]
+    with contextlib.closing(sqlite3.connect(copy)) as copied:
+        assert copied.execute("select count(*) from images where path = 'later'").fetchone() == (1,)

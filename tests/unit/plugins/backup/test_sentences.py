@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import subprocess
@@ -181,3 +182,10 @@ def test_mobius_host_on_a_read_only_disk_says_so_in_one_sentence(
     error = capsys.readouterr().err
     assert code == 3
     assert error.startswith(f"mobius-host: The file system of {host.root} is read-only.\n"), error
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.ENODATA])
+def test_a_disk_that_cannot_give_what_was_written_is_named_as_failing(number: int) -> None:
+    failure = to_failure(OSError(number, os.strerror(number), "/var/lib/svc/index.sqlite"))
+    assert failure.reason == f"The disk failed at /var/lib/svc/index.sqlite: {os.strerror(number)}."
+    assert "dmesg" in failure.do_next
