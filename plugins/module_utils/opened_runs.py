@@ -9,6 +9,7 @@ id of its open run again.
 from __future__ import annotations
 
 import re
+import tempfile
 import time
 from pathlib import Path
 from typing import Final
@@ -50,4 +51,20 @@ def require(folder: str | Path, run: str | None) -> None:
     if not run:
         raise MobiusError("run_not_opened", "No run was opened for this host, so nothing may change it.")
     if not _ID.fullmatch(run) or not (Path(folder) / run).is_file():
+        if problem := _find_problem(Path(folder)):
+            raise MobiusError(
+                "run_not_opened",
+                f"This host cannot keep that the run {run} was opened, so it may not change it: {problem}.",
+                do_next=f"Make {folder} on the host writable, or free space and inodes there, and run again.",
+            )
         raise MobiusError("run_not_opened", f"The run {run} was not opened for this host, so it may not change it.")
+
+
+def _find_problem(folder: Path) -> str | None:
+    """Why nothing can be kept in the folder, or where it would be made; None when it can."""
+    existing = next(path for path in (folder, *folder.parents) if path.is_dir())
+    try:
+        tempfile.TemporaryFile(dir=existing).close()
+    except OSError as error:
+        return f"{existing}: {error.strerror}"
+    return None

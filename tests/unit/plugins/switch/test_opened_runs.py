@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils import opened_runs
+from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 
 from mobius.control.modules import MODULES
 from tests.opened import RUN
@@ -66,3 +68,25 @@ def test_what_is_no_id_is_never_a_file(tmp_path: Path, run: str) -> None:
 def test_a_folder_that_cannot_be_written_is_a_problem_and_no_failure(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert "cannot keep" in str(opened_runs.leave(tmp_path / "file/runs", RUN))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_refusal_names_the_full_disk_on_which_the_host_cannot_keep_the_run(tmp_path: Path, exists: bool) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=4", "none", tmp_path], check=True)
+    try:
+        folder = tmp_path / "runs"
+        if exists:
+            folder.mkdir()
+        with pytest.raises(OSError, match="No space"):
+            for number in range(5):
+                (tmp_path / str(number)).touch()
+        assert "No space left" in str(opened_runs.leave(folder, RUN))
+        with pytest.raises(MobiusError) as caught:
+            opened_runs.require(folder, RUN)
+        assert caught.value.outcome == "run_not_opened"
+        assert f"cannot keep that the run {RUN} was opened" in caught.value.reason
+        assert "No space left" in caught.value.reason
+        assert str(folder) in caught.value.do_next and "skip-tags" not in caught.value.do_next
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
