@@ -38,7 +38,9 @@ def restore_with_consent(
     restore = functools.partial(run, playbook=playbook, tags=tags, watched="mobius.dhash.restore")
     finish_restore = functools.partial(finish, options, key="restored", lines=restored_lines)
     if not (yes or options.check) and sys.stdin.isatty():
-        checked = restore(dataclasses.replace(options, check=True), variables=variables)
+        # it predicts the run that follows a yes
+        agreed = {**variables, "mobius_accept_loss": True}
+        checked = restore(dataclasses.replace(options, check=True), variables=agreed)
         if checked.ending.code != ExitCode.SUCCESS:
             return finish_restore(checked)
         for host, result in sorted(checked.results.items()):

@@ -22,7 +22,9 @@ version_added: "0.2.0"
 author: MOBIUS contributors (@mobius)
 extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.opened]
 attributes:
-  check_mode: {support: full, description: "Verifies the backup and reports what on the host differs from it."}
+  check_mode:
+    support: full
+    description: "Verifies the backup and reports what on the host differs from it; what the run would be refused for is RV(finding)."
   diff_mode: {support: full, description: "Names what differs from the backup."}
 options:
   id:
@@ -89,6 +91,10 @@ lost:
   returned: success
   type: int
 lost_unknown: {description: "Why the writes cannot be counted; empty when they can, or are not to be.", returned: success, type: str}
+finding:
+  description: What the run itself would be refused for, as the lost writes cannot be counted; empty outside check mode.
+  returned: success
+  type: str
 damage:
   description: What of the present state was damaged, or would be exchanged for something of another kind, a line for each path.
   returned: success
@@ -164,6 +170,8 @@ def main() -> None:
                 run=params["run"],
                 check_mode=module.check_mode,
             )
+    if restored.finding:
+        module.warn(f"The run itself would be refused now: {restored.finding}")
     if restored.renamed_owners:
         module.warn(f"{restored.renamed_owners} files or folders had owners unknown on this host, and are root's now.")
     if restored.kept_aside:
@@ -176,6 +184,7 @@ def main() -> None:
         differences=list(restored.differences),
         lost=restored.lost,
         lost_unknown=restored.lost_unknown or "",
+        finding=restored.finding,
         damage=list(restored.damage),
         kept_aside=list(restored.kept_aside),
         saved=restored.saved or "",

@@ -56,10 +56,11 @@ class RestoreResult:
 
     `differences`: what on the host differs from the backup, at most 20 names; `damage`: what of it is damaged; `lost`:
     how many writes are later than the backup, None when they were not counted, or cannot be for the reason
-    `lost_unknown`. `saved`: the id of the full backup that holds the state from before, `saved_state` that of the one
-    with what was written while that was made. Both are None when they are only predicted, the second also on a host on
-    which no instance ran, and both when the state from before is in the folders `kept_aside`. `renamed_owners`: how
-    many files and folders belonged to neither root nor the service's user, and are root's now.
+    `lost_unknown`; `finding`: in check mode, what the restore itself would be refused for. `saved`: the id of the full
+    backup that holds the state from before, `saved_state` that of the one with what was written while that was made.
+    Both are None when they are only predicted, the second also on a host on which no instance ran, and both when the
+    state from before is in the folders `kept_aside`. `renamed_owners`: how many files and folders belonged to neither
+    root nor the service's user, and are root's now.
     """
 
     backup: Backup
@@ -67,6 +68,7 @@ class RestoreResult:
     damage: tuple[str, ...] = ()
     lost: int | None = None
     lost_unknown: str | None = None
+    finding: str = ""
     saved: str | None = None
     saved_state: str | None = None
     kept_aside: tuple[str, ...] = ()
@@ -124,14 +126,19 @@ def restore_backup(
         live = examine_live_state(host, backup, manifest, scratch=scratch, databases=databases, writes=writes)
         require_space(restore_need(host, manifest))
         result = RestoreResult(backup, live.differences, live.damage, live.lost, live.lost_unknown)
-        if not live.differences or check_mode:
+        if not live.differences:
             return result
         if live.lost_unknown and not accept_damage:
-            raise MobiusError(
+            refusal = MobiusError(
                 "invalid_input",
                 f"How many writes the restore would lose cannot be counted: {live.lost_unknown}. {UNCHANGED}",
                 do_next="Give --yes (or -e mobius_accept_loss=true) to restore it; the present state is kept aside.",
             )
+            if not check_mode:
+                raise refusal
+            return replace(result, finding=refusal.reason)
+        if check_mode:
+            return result
         saving = _Saving(host, scratch, databases, host_name, run, clock, live.must_be_kept_aside)
         saved = saving.save("full", locks_held=False)
         with lock_backups(host, check_mode=False):

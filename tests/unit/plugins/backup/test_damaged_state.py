@@ -122,6 +122,8 @@ def test_a_zeroed_index_is_restored_with_consent_and_the_damaged_state_is_kept_w
     with pytest.raises(MobiusError) as caught:
         restore(host)
     assert "cannot be counted: the live data is damaged" in caught.value.reason
+    assert predicted.finding == caught.value.reason
+    assert restore(host, check_mode=True, accept_damage=True).finding == ""
     assert "Nothing was changed." in caught.value.reason
     assert "--yes" in caught.value.do_next and "Correct the value" not in caught.value.do_next
     assert live(host) == damaged

@@ -64,6 +64,17 @@ def leftovers(host: Host) -> list[Path]:
     return list(host.state_dir.parent.glob(f"{durable.TEMPORARY_PREFIX}*"))
 
 
+def test_check_mode_names_what_the_run_would_be_refused_for(machine: Machine, run_module: RunModule) -> None:
+    serve_damaged(machine, run_module)
+    arguments = {"id": "latest", "writes": {"database": DATABASE, "query": "select count(*) from images"}}
+    predicted = run_module("restore", check=True, **arguments)
+    refused = run_module("restore", **arguments)
+    assert predicted["changed"]
+    assert predicted["finding"] == refused["mobius_failure"]["reason"]
+    assert f"The run itself would be refused now: {predicted['finding']}" in str(predicted["warnings"])
+    assert run_module("restore", check=True, accept_damage=True, **arguments)["finding"] == ""
+
+
 def test_a_record_that_cannot_be_written_after_the_exchange_makes_the_old_state_live_again(
     machine: Machine, run_module: RunModule
 ) -> None:
