@@ -30,7 +30,7 @@ from mobius.control.history.opened_run import (
     parent_holder,
 )
 from mobius.control.history.writer import History, default_folder
-from mobius.control.plan.approvals import VARIABLES, Rule
+from mobius.control.plan.approvals import VARIABLES, Rule, require_inventory_data
 from mobius.control.plan.plan import fingerprint
 from mobius.control.plan.planned_run import PLANNING
 from mobius.control.plan.rule import ChangeRequest, RuleVerdict, examine, host_refusal
@@ -63,60 +63,74 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         result: dict[str, Any] = super().run(tmp, task_vars)
         _, arguments = self.validate_argument_spec(argument_spec=self.arguments)
         known = task_vars or {}
-        planning = bool(self._task.check_mode and os.environ.get(PLANNING))
-        state: dict[str, Any] | None = None
-        unsettled: MobiusError | None = None
-        finding = ""
         try:
-            unsettled = self._settings_refusal()
-            if unsettled is not None and arguments["required"]:
-                raise unsettled
-            workspace = current_workspace()
-            run_id = current_run_id(os.environ, workspace)
-            actor = find_actor(os.environ)
-            extra = load_extra_vars(self._loader)
-            host = str(known.get("inventory_hostname"))
-            needs_approval = arguments["approval"] and not planning
-            opening = OpeningLevel.APPROVED if arguments["approval"] else OpeningLevel.RECORDED
-            # a later play of the same run finds the host as this run has left it, whatever variables say
-            earlier = opening_of(workspace, host, run_id)
-            is_first_play = earlier is None or earlier < opening
-            new_chain = self._new_chain(known, extra)
-            accepts = bool(new_chain) or arguments["new_chain"] == "accept"
-            opened = OpenedRun.read(workspace)
-            if opened is None or opened.run != run_id:
-                others: list[dict[str, Any]] = []
-                if arguments["witness"] and arguments["new_chain"] == "refuse" and self._history(known).is_new:
-                    answer = self._run_on_host(_WITNESS_INFO, {}, known, task_vars)
-                    if answer.get("unreachable"):
-                        return {**result, **answer}
-                    # a host whose heads cannot be read goes on, as one that cannot keep a head
-                    others = other_chains(answer.get("heads") or [], None)
-                    if others and not accepts:
-                        raise _other_history(host, others)
-                opened = self._open(
-                    run_id, actor, known, workspace, extra, others, new_chain, needs_approval=needs_approval
-                )
-            opened.require_open()
-            opened.require_host(host)
-            verdict = (
-                examine(self._request(known, opened, extra)) if needs_approval and is_first_play else RuleVerdict(None)
-            )
-            refused = verdict.refused
-            if planning or (verdict.plan is not None and refused is None):
-                answer = self._state(known, task_vars)
-                if answer.get("failed") or answer.get("unreachable"):
-                    return {**result, **answer}
-                state = answer["state"]
-            if verdict.plan is not None and refused is None:
-                refused = host_refusal(host, verdict.plan, state)
-            if refused is not None and not self._task.check_mode:
-                raise refused
-            finding = refused.reason if refused is not None else ""
+            return {**result, **self._open_on_host(arguments, known, task_vars)}
         except MobiusError as error:
             if arguments["required"]:
                 return {**result, "failed": True, "msg": error.reason, "mobius_failure": error.as_dict()}
-            return {**result, **self._go_on_unrecorded(error, known)}
+            reason = error.reason
+        except Exception as error:
+            # a variable that cannot be read, a history in an unknown state: nothing may block a rollback
+            if arguments["required"]:
+                raise
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return {**result, **self._go_on_unrecorded(reason, known)}
+
+    def _open_on_host(
+        self, arguments: Mapping[str, Any], known: dict[str, Any], task_vars: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        """The result on one host, its failure or its being out of reach included.
+
+        Raises:
+            MobiusError: the run cannot be opened for this host.
+        """
+        planning = bool(self._task.check_mode and os.environ.get(PLANNING))
+        state: dict[str, Any] | None = None
+        extra = load_extra_vars(self._loader)
+        unsettled = self._settings_refusal(extra)
+        if unsettled is not None and arguments["required"]:
+            raise unsettled
+        workspace = current_workspace()
+        run_id = current_run_id(os.environ, workspace)
+        actor = find_actor(os.environ)
+        host = str(known.get("inventory_hostname"))
+        needs_approval = arguments["approval"] and not planning
+        opening = OpeningLevel.APPROVED if arguments["approval"] else OpeningLevel.RECORDED
+        # a later play of the same run finds the host as this run has left it, whatever variables say
+        earlier = opening_of(workspace, host, run_id)
+        is_first_play = earlier is None or earlier < opening
+        new_chain = self._new_chain(known, extra)
+        accepts = bool(new_chain) or arguments["new_chain"] == "accept"
+        opened = OpenedRun.read(workspace)
+        if opened is None or opened.run != run_id:
+            others: list[dict[str, Any]] = []
+            if arguments["witness"] and arguments["new_chain"] == "refuse" and self._history(known).is_new:
+                answer = self._run_on_host(_WITNESS_INFO, {}, known, task_vars)
+                if answer.get("unreachable"):
+                    return answer
+                # a host whose heads cannot be read goes on, as one that cannot keep a head
+                others = other_chains(answer.get("heads") or [], None)
+                if others and not accepts:
+                    raise _other_history(host, others)
+            opened = self._open(
+                run_id, actor, known, workspace, extra, others, new_chain, needs_approval=needs_approval
+            )
+        opened.require_open()
+        opened.require_host(host)
+        verdict = (
+            examine(self._request(known, opened, extra)) if needs_approval and is_first_play else RuleVerdict(None)
+        )
+        refused = verdict.refused
+        if planning or (verdict.plan is not None and refused is None):
+            answer = self._state(known, task_vars)
+            if answer.get("failed") or answer.get("unreachable"):
+                return answer
+            state = answer["state"]
+        if verdict.plan is not None and refused is None:
+            refused = host_refusal(host, verdict.plan, state)
+        if refused is not None and not self._task.check_mode:
+            raise refused
+        finding = refused.reason if refused is not None else ""
         head = {**opened.head, "run": run_id}
         # the head stays the same during a run, so a host that has kept it is not asked again in a later play
         is_done = not is_first_play and (self._task.check_mode or bool(known.get("mobius_run_witnessed")))
@@ -125,16 +139,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             kept = self._run_on_host(
                 _WITNESS, {"head": head, "opened_run": run_id, "new_chain": accepts}, known, task_vars
             )
-        if kept.get("failed") or kept.get("unreachable"):
-            return {**result, **kept}
+        if kept.get("unreachable") or (kept.get("failed") and arguments["required"]):
+            return kept
         if kept.get("refused"):
-            refusal = _other_history(host, kept["other_chains"])
-            return {**result, "failed": True, "msg": refusal.reason, "mobius_failure": refusal.as_dict()}
+            raise _other_history(host, kept["other_chains"])
         if is_first_play:
-            try:
-                note_opened(workspace, host, run_id, opening)
-            except MobiusError as error:
-                return {**result, "failed": True, "msg": error.reason, "mobius_failure": error.as_dict()}
+            note_opened(workspace, host, run_id, opening)
         witnessed = is_done or bool(kept.get("witnessed"))
         facts = {
             "mobius_run_id": run_id,
@@ -151,8 +161,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if new_chain and is_first_play and not self._task.check_mode:
             try:
                 self._name_successor(opened, known, new_chain)
-            except (MobiusError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - of a history that is given up, or the variable for it
                 warnings.append(f"The history before this one does not name it: {error}")
+        if kept.get("failed"):
+            warnings.append(f"The host does not keep the head of the history: {kept.get('msg')}")
         if unsettled is not None:
             warnings.append(f"A rollback goes on all the same: {unsettled.reason}")
         if finding:
@@ -160,30 +172,29 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if warnings:
             from_host["warnings"] = warnings
         own = {"run": run_id, "actor": actor, "finding": finding, "ansible_facts": facts}
-        return {**result, **from_host, "changed": False, **own}
+        return {**from_host, "changed": False, **own}
 
     @staticmethod
-    def _settings_refusal() -> MobiusError | None:
-        """Why Ansible's settings are not those that the playbooks were written for; None when they are."""
+    def _settings_refusal(extra: Mapping[str, Any]) -> MobiusError | None:
+        """Why Ansible's settings, or extra variables, are not those that the playbooks were written for, or None."""
         try:
             require_settings(constants.config.get_config_value)
+            require_inventory_data(extra, ("mobius_witness_dir",))
         except MobiusError as error:
             return error
         return None
 
-    def _go_on_unrecorded(self, error: MobiusError, known: dict[str, Any]) -> dict[str, Any]:
+    def _go_on_unrecorded(self, reason: str, known: dict[str, Any]) -> dict[str, Any]:
         """What a rollback's run is when it cannot be recorded: its hosts' journals are the record."""
         workspace = current_workspace()
         run_id, actor = new_run_id(), "unknown"
-        with contextlib.suppress(MobiusError, OSError):
+        with contextlib.suppress(Exception):
             run_id = current_run_id(os.environ, workspace)
-        with contextlib.suppress(KeyError, OSError):
+        with contextlib.suppress(Exception):
             actor = find_actor(os.environ)
-        with contextlib.suppress(MobiusError):
+        with contextlib.suppress(Exception):
             note_opened(workspace, str(known.get("inventory_hostname")), run_id, OpeningLevel.UNRECORDED)
-        text = (
-            f"The run is not in the history, and goes on all the same; each host has it in its journal: {error.reason}"
-        )
+        text = f"The run is not in the history, and goes on all the same; each host has it in its journal: {reason}"
         facts = {
             "mobius_run_id": run_id,
             "mobius_run_actor": actor,

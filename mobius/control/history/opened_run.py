@@ -139,25 +139,29 @@ def opening_of(workspace: RunWorkspace, host: str, run: str) -> OpeningLevel | N
     return OpeningLevel[name] if note.get("run") == run and name in OpeningLevel.__members__ else None
 
 
-def require_opened(workspace: RunWorkspace, host: str, least: OpeningLevel) -> str:
+def require_opened(workspace: RunWorkspace, host: str, least: OpeningLevel, *, takes_back: bool = False) -> str:
     """The id of the run that was opened for a host, which a task is about to change.
 
     What the plugin `run` has kept counts, and the history: an intent of this very process, which is still open and
     names the host. No variable can replace that.
 
+    Args:
+        takes_back: whether the task only takes back what its run began. The history is not read then, nor for what a
+            rollback does: a history that breaks in the middle of a run must not keep a host from going back.
+
     Raises:
-        MobiusError: run_not_opened.
+        MobiusError: run_not_opened; history_failed or history_damaged, when the history cannot be read.
     """
-    opened = OpenedRun.read(workspace)
     note = workspace.read_opened_host(host) or {}
     opening = opening_of(workspace, host, str(note.get("run")))
     if opening is None:
         raise MobiusError("run_not_opened", f"No run was opened for {host}, so nothing may change it.")
-    if opening is OpeningLevel.UNRECORDED and least is OpeningLevel.UNRECORDED:
-        return str(note["run"])
     if opening < least:
         reason = f"The run was opened for {host} without a check of its approvals, and this change needs them."
         raise MobiusError("run_not_opened", reason)
+    if takes_back or least is OpeningLevel.UNRECORDED:
+        return str(note["run"])
+    opened = OpenedRun.read(workspace)
     if opened is None or opened.run != note["run"]:
         raise MobiusError("run_not_opened", f"No run was opened for {host}, so nothing may change it.")
     opened.require_open()

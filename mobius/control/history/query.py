@@ -46,7 +46,7 @@ def runs_of(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     runs: dict[str, dict[str, Any]] = {}
     for record in records:
         event, name, data = record.get("event"), str(record.get("run")), record.get("data")
-        if not isinstance(data, dict):
+        if not isinstance(data, dict) or "at" not in record:
             continue
         if event == "intent":
             begun = {"run": name, "started": record["at"], "intent": data}

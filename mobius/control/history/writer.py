@@ -163,13 +163,13 @@ class History:
         """The holder of an open run; None when it has ended or was never opened. Reads what was recorded since.
 
         Raises:
-            MobiusError: history_failed, when it cannot be read.
+            MobiusError: history_failed, when it cannot be read; history_damaged, when a record lacks its fields.
         """
         try:
             for line in self._newest_first():
                 if run.encode() not in line or not any(event in line for event in (b'"intent"', b'"end"')):
                     continue  # every task of a run comes here, so only what may matter is parsed
-                record = form.parse(line) or {}
+                record = _parse(line) or {}
                 if record.get("run") == run and record["event"] == "end":
                     return None
                 if record.get("run") == run and record["event"] == "intent":
@@ -208,7 +208,7 @@ class History:
     def name_successor(self, chain: str, reason: str, run: str) -> None:
         """Record, once, that a new history with this chain replaces this one."""
         with self._writing():
-            named = (record["data"]["chain"] for record in self._all() if record["event"] in ("begin", "replaced"))
+            named = (record["data"].get("chain") for record in self._all() if record["event"] in ("begin", "replaced"))
             if chain not in named:
                 self._append("replaced", None, {"chain": chain, "reason": reason, "run": run})
 
@@ -254,7 +254,7 @@ class History:
             lines = self.path.read_bytes().split(b"\n")
         except FileNotFoundError:
             lines = []
-        records = [record for record in map(form.parse, lines) if record is not None]
+        records = [record for record in map(_parse, lines) if record is not None]
         if not records:
             begin = {"chain": secrets.token_hex(16), "schema": SCHEMA}
             self._append("begin", None, {**begin, **({"replaces": replaces} if replaces else {})})
@@ -271,7 +271,7 @@ class History:
                     stream.seek(max(0, size - reach))
                     lines = stream.read().split(b"\n")
                     for number in range(len(lines) - 2, -1, -1):
-                        record = form.parse(lines[number])
+                        record = _parse(lines[number])
                         if record is not None:
                             return record, b"\n".join(lines[number + 1 :])
                     if reach >= size:
@@ -309,7 +309,7 @@ class History:
         if not tail:
             return
         *fragments, end = tail.split(b"\n")
-        whole = form.parse(end)
+        whole = _parse(end)
         complete = whole is not None and whole["seq"] == seq + 1 and form.record_hash(whole) == whole["hash"]
         if complete and (not fragments or form.closes_torn(whole, b"\n".join(fragments))):
             self._write(b"\n")  # all of it was written but its end
@@ -370,6 +370,25 @@ def plain_data(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def _ending_data(outcome: str) -> dict[str, Any]:
     return {"outcome": outcome, "exit_code": int(OUTCOMES[outcome].code)}
+
+
+_TEXTS = ("at", "event", "prev", "hash")
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """The record of one line, None when it is not one.
+
+    Raises:
+        MobiusError: history_damaged, when it lacks what every record has.
+    """
+    record = form.parse(line)
+    if record is not None and not (
+        isinstance(record.get("data"), dict)
+        and isinstance(record.get("run", 0), str | None)
+        and all(isinstance(record.get(name), str) for name in _TEXTS)
+    ):
+        raise _damaged(f"record {record['seq']} lacks what every record has")
+    return record
 
 
 def _damaged(what: str) -> MobiusError:

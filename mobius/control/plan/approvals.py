@@ -9,7 +9,7 @@ namespace, so that `allowed_signers` says who may speak in which role (`namespac
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,18 @@ VARIABLES = (
     "mobius_checklist_required",
 )
 """The variables of the rule: data of the inventory, never extra variables of a run."""
+
+
+def require_inventory_data(extra: Iterable[str], names: Iterable[str]) -> None:
+    """Require that none of these variables is an extra one, which would replace what the inventory has.
+
+    Raises:
+        MobiusError: invalid_input.
+    """
+    forced = sorted(set(extra) & set(names))
+    if forced:
+        reason = f"{', '.join(forced)} is data of the inventory, and must not be set with -e."
+        raise MobiusError("invalid_input", reason)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from mobius.control.checklist.session import open_boxes, read_answers
 from mobius.control.history import verifier as form
 from mobius.control.history.query import read_runs
 from mobius.control.plan import plan as plans
-from mobius.control.plan.approvals import VARIABLES, Rule, Tally, tally
+from mobius.control.plan.approvals import VARIABLES, Rule, Tally, require_inventory_data, tally
 from mobius.control.plan.window import refusal
 from mobius.errors import MobiusError
 
@@ -75,10 +75,10 @@ class RuleVerdict:
 
 def examine(request: ChangeRequest) -> RuleVerdict:
     """Check a run against its inventory's rule. No host is needed for it."""
-    forced = sorted(request.extra_variables & set(VARIABLES))
-    if forced:
-        reason = f"{', '.join(forced)} is data of the inventory, and must not be set with -e."
-        return RuleVerdict(MobiusError("invalid_input", reason))
+    try:
+        require_inventory_data(request.extra_variables, VARIABLES)
+    except MobiusError as error:
+        return RuleVerdict(error)
     if request.plan is None:
         try:
             missing = [_without_plan(request)] if request.rule.wants_plan else []

@@ -29,8 +29,10 @@ class ChangingAction(NormalAction):  # type: ignore[misc]
         ActionBase.run(self, tmp, task_vars)
         host = str(self._task.delegate_to or (task_vars or {}).get("inventory_hostname"))
         try:
-            least = OpeningLevel[module_entry(self._task.resolved_action).changes_host.upper()]
-            self._opened_run = require_opened(current_workspace(), host, least)
+            entry = module_entry(self._task.resolved_action)
+            least = OpeningLevel[entry.changes_host.upper()]
+            takes_back = entry.takes_back is not None and entry.takes_back in self._task.args.items()
+            self._opened_run = require_opened(current_workspace(), host, least, takes_back=takes_back)
         except MobiusError as error:
             return {"changed": False, "failed": True, "msg": error.reason, "mobius_failure": error.as_dict()}
         return self.change(tmp, task_vars)

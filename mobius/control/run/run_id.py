@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import re
 import secrets
 import socket
@@ -43,7 +44,12 @@ def find_actor(environment: Mapping[str, str]) -> str:
     named = environment.get(ACTOR_NAME, "").strip()
     if named:
         return named
-    return f"{environment.get('SUDO_USER') or getpass.getuser()}@{socket.gethostname()}"
+    user = environment.get("SUDO_USER")
+    try:
+        user = user or getpass.getuser()
+    except (KeyError, OSError):  # no entry in the passwd database, as in some containers
+        user = f"uid-{os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
 
 
 def _check_run_id(value: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +57,17 @@ def test_a_run_that_leaves_out_its_opening_changes_nothing(
     assert ansible.recorded == []
 
 
-def tasks(root: Path) -> str:
-    """A task for every module that changes a host, as a play of somebody's has them."""
+def tasks(root: Path, forged: dict[str, str]) -> str:
+    """A task for every module that changes a host, as a play of somebody's has them.
+
+    Args:
+        forged: further arguments of each.
+    """
     lines = []
     for name in CHANGING:
-        arguments = {"service": "any-service", "config_dir": f"{root}/conf", **ARGUMENTS[name]}
+        arguments = {"service": "any-service", "config_dir": f"{root}/conf", **ARGUMENTS[name], **forged}
         text = json.dumps({key: value for key, value in arguments.items() if value is not None})
-        lines.append(f"    - {COLLECTION}{name}: {text.replace('{root}', str(root))}\n      ignore_errors: true\n")
+        lines.append(f"    - {COLLECTION}{name}: {text}\n      ignore_errors: true\n".replace("{root}", str(root)))
         lines.append("      register: answer\n")
         lines.append(f"    - debug: msg=\"{name} {{{{ answer.mobius_failure.outcome | default('none') }}}}\"\n")
     return "".join(lines)
@@ -74,13 +79,17 @@ def tasks(root: Path) -> str:
     [
         ("no variable", {}),
         ("forged facts", {"mobius_run_id": "20260131T230501Z-9f3a61c2", "mobius_run_witnessed": True}),
-        ("forged argument", {"opened_run": "20260131T230501Z-9f3a61c2"}),
+        ("forged arguments", {}),
     ],
 )
 def test_no_module_changes_a_host_in_a_play_that_opened_no_run(
     ansible: Ansible, tmp_path: Path, check: bool, name: str, extra: dict[str, Any]
 ) -> None:
-    play = f"- hosts: here1\n  tasks:\n{tasks(tmp_path)}"
+    run = "20260131T230501Z-9f3a61c2"
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / run).touch()
+    forged = {"opened_run": run, "runs_dir": "{root}/runs"} if name == "forged arguments" else {}
+    play = f"- hosts: here1\n  tasks:\n{tasks(tmp_path, forged)}"
     arguments = ["-e", json.dumps(extra), *(["--check"] if check else [])]
     done = ansible.play(play, *arguments)
     answers = dict(re.findall(r"\b([a-z_]+) (run_not_opened|[a-z_]+)$", done.stdout, re.MULTILINE))
@@ -155,8 +164,79 @@ def test_a_play_with_hosts_that_the_record_does_not_name_is_refused(ansible: Ans
     assert "was recorded for here1, and not for here2" in " ".join(done.stdout.split())
 
 
-def test_a_rollback_goes_on_when_it_cannot_be_recorded(ansible: Ansible, tmp_path: Path) -> None:
-    (tmp_path / "history").write_text("no folder")
-    done = ansible("ansible-playbook", "playbooks/rollback.yml", "-e", "mobius_service=no-such-service")
-    assert "The run is not in the history, and goes on all the same" in " ".join(done.stdout.split())
+UNDEFINED = "{{ no_such_variable }}"
+
+
+@pytest.mark.parametrize(
+    ("variables", "why"),
+    [
+        ({}, "cannot be written"),
+        ({"mobius_change": {"ticket": UNDEFINED}}, "no_such_variable"),
+        ({"mobius_reason": UNDEFINED}, "no_such_variable"),
+        ({"mobius_history_dir": UNDEFINED}, "no_such_variable"),
+        ({"mobius_history_key": UNDEFINED}, "no_such_variable"),
+        ({"mobius_new_chain": UNDEFINED}, "no_such_variable"),
+        ({"mobius_bundle": UNDEFINED}, "no_such_variable"),
+    ],
+    ids=lambda value: next(iter(value), "folder") if isinstance(value, dict) else "",
+)
+def test_a_rollback_goes_on_when_it_cannot_be_recorded(
+    ansible: Ansible, tmp_path: Path, variables: dict[str, Any], why: str
+) -> None:
+    if not variables:
+        (tmp_path / "history").write_text("no folder")
+    extra = json.dumps({"mobius_service": "no-such-service", **variables})
+    done = ansible("ansible-playbook", "playbooks/rollback.yml", "-e", extra)
+    text = " ".join(done.stdout.split())
+    assert "The run is not in the history, and goes on all the same" in text, done.stdout
+    assert why in text
     assert outcome(done) == "not_provisioned", done.stdout
+
+
+@pytest.mark.parametrize("line", ['{"seq":5}', '{"data":{},"event":"end","run":null,"seq":5}'])
+def test_a_rollback_goes_on_when_the_last_record_lacks_its_fields(ansible: Ansible, tmp_path: Path, line: str) -> None:
+    assert outcome(ansible.play(OPEN)) == "success"
+    path = tmp_path / "history/history.jsonl"
+    path.write_text(f"{path.read_text()}{line}\n")
+    before = path.read_bytes()
+    done = ansible("ansible-playbook", "playbooks/rollback.yml", "-e", "mobius_service=no-such-service")
+    assert "The run is not in the history, and goes on all the same" in " ".join(done.stdout.split()), done.stdout
+    assert outcome(done) == "not_provisioned", done.stdout
+    assert path.read_bytes() == before
+    assert outcome(ansible.play(OPEN)) == "history_damaged", "and nothing but a rollback does"
+
+
+def test_what_goes_back_needs_no_readable_history(ansible: Ansible, tmp_path: Path) -> None:
+    """A history that breaks in the middle of a run keeps neither a canary from being reverted nor data from coming back."""
+    breaks = f"    - ansible.builtin.command: mv {tmp_path}/history {tmp_path}/broken\n"
+    breaks += f"    - ansible.builtin.copy: {{content: x, dest: {tmp_path}/history}}\n"
+    rollback = OPEN.replace("run:", "run: {approval: false, required: false, new_chain: accept}")
+    answers: dict[str, str] = {}
+    for opening, calls in {
+        OPEN: {
+            "promotion": [{"state": "canary"}, {"state": "reverted"}],
+            "lease": [{"state": "held"}, {"state": "free"}],
+        },
+        rollback: {"restore": [{}], "backup": [{}], "promotion": [{"state": "reverted"}]},
+    }.items():
+        play = opening + breaks
+        for name, states in calls.items():
+            for state in states:
+                arguments = {"service": "any-service", "config_dir": f"{tmp_path}/conf", **ARGUMENTS[name], **state}
+                play += f"    - {COLLECTION}{name}: {json.dumps(arguments)}\n      ignore_errors: true\n"
+                play += "      register: answer\n"
+                about = f"{'rollback' if opening == rollback else 'run'}-{name}-{state.get('state', '')}"
+                play += f"    - debug: msg=\"{about} {{{{ answer.mobius_failure.outcome | default('none') }}}}\"\n"
+        done = ansible.play(play)
+        answers |= dict(re.findall(r"\b((?:run|rollback)-[a-z]+-[a-z]*) ([a-z_]+)", done.stdout))
+        for path in (tmp_path / "history", tmp_path / "broken"):
+            path.unlink() if path.is_file() else shutil.rmtree(path)
+    assert answers == {
+        "run-promotion-canary": "history_failed",
+        "run-promotion-reverted": "not_provisioned",
+        "run-lease-held": "history_failed",
+        "run-lease-free": "not_provisioned",
+        "rollback-restore-": "not_provisioned",
+        "rollback-backup-": "history_failed",
+        "rollback-promotion-reverted": "run_not_opened",
+    }

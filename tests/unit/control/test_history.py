@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from mobius.control.history import verifier as form
+from mobius.control.history.query import read_runs
 from mobius.control.history.recorder import decision_data
 from mobius.control.history.writer import History, Holder, plain
 from mobius.control.run.outcome import HostReport, decide
@@ -282,6 +283,55 @@ def test_a_kill_while_a_torn_line_is_being_closed_is_closed_as_well(history, tmp
         verdict = form.verify(folder)
         assert verdict.status == "unwitnessed", (length, verdict.lines())
         shutil.rmtree(folder)
+
+
+def _record_like(history: History, **changes: object) -> bytes:
+    """A last line like the one that was written last, with changes; None takes a field out."""
+    last = {**json.loads(history.path.read_bytes().splitlines()[-1]), **changes}
+    return form.canonical({name: value for name, value in last.items() if value is not None or name == "run"})
+
+
+@pytest.mark.parametrize("end", [b"\n", b""], ids=["whole line", "without its end"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({name: None} for name in ("at", "event", "data", "prev", "hash")),
+        {"data": ["no", "object"]},
+        {"run": ["x"]},
+        {},
+    ],
+    ids=lambda changes: "-".join(changes) or "only its number",
+)
+def test_a_record_that_lacks_its_fields_is_damage_and_no_crash(history, changes, end):
+    write_runs(history, 1)
+    line = _record_like(history, **changes) if changes else b'{"seq":5}'
+    history.path.write_bytes(history.path.read_bytes() + line + end)
+    before = history.path.read_bytes()
+    attempts = [
+        lambda: history.open("next", ME, {}),
+        lambda: history.add("run-1", {}),
+        lambda: history.close("run-1", "success", {}),
+        lambda: history.name_successor("another", "why", "next"),
+    ]
+    for attempt in attempts:
+        with pytest.raises(MobiusError) as caught:
+            attempt()
+        assert caught.value.outcome == "history_damaged"
+    assert history.path.read_bytes() == before
+    assert [run["run"] for run in read_runs(history.folder)] == ["run-1"]
+
+
+@pytest.mark.parametrize("field", ["at", "event", "data"])
+def test_an_open_run_whose_record_lacks_a_field_is_damage_and_no_crash(history, field):
+    history.open("run-1", ME, {})
+    record = json.loads(history.path.read_bytes().splitlines()[-1])
+    del record[field]
+    record["word"] = "intent"  # only a line with that word is read
+    history.path.write_bytes(history.path.read_bytes() + form.canonical(record) + b"\n")
+    with pytest.raises(MobiusError) as caught:
+        history.open_holder("run-1")
+    assert caught.value.outcome == "history_damaged"
+    assert [run["run"] for run in read_runs(history.folder)] == ["run-1"]
 
 
 # --- Forged -----------------------------------------------------------------------------------------------------------

@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -51,3 +54,12 @@ def test_the_actor_is_who_was_named_else_who_logged_in_before_sudo():
     assert find_actor({"MOBIUS_ACTOR": " ci ", "SUDO_USER": "ada"}) == "ci"
     assert find_actor({"SUDO_USER": "ada"}).startswith("ada@")
     assert "@" in find_actor({})
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_who_has_no_entry_in_the_passwd_database_is_named_by_the_uid() -> None:
+    script = "import os; from mobius.control.run.run_id import find_actor; os.setuid(54321); print(find_actor({}))"
+    command = [sys.executable, "-c", script]
+    environment = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("uid-54321@"), done.stderr
