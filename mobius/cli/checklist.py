@@ -71,16 +71,20 @@ def checklist(
     name = short_path(find_inventory(inventory, project), project.collection, project.folder)
     answers = read_answers(read_runs(folder), digest, name) if (folder / FILE_NAME).exists() else {}
     replies = dict(_parse_reply(text, boxes) for text in given)
+    why = "--list only shows the list"
     if not listing:
         session = ChecklistSession(History(folder), find_actor(os.environ), bundle.name, digest, name, stage)
         outcome = "interrupted"
         try:
-            _answer(
+            gate = _answer(
                 session, boxes, answers, replies, bundle, digest, inventory, by or find_actor(os.environ), run_checks
             )
+            why = f"the gate {gate} before them is open"
             outcome = "checklist_open" if open_boxes(boxes, answers, datetime.now(UTC)) else "success"
         finally:
             session.close(outcome)
+    if replies:
+        click.echo(f"Not recorded: {', '.join(replies)}; {why}.", err=True)
     return _report(boxes, answers, form)
 
 
@@ -112,18 +116,21 @@ def _answer(
     session: ChecklistSession,
     boxes: Iterable[Box],
     answers: dict[str, Answer],
-    replies: Mapping[str, tuple[bool, str]],
+    replies: dict[str, tuple[bool, str]],
     bundle: Path,
     digest: str,
     inventory: str,
     by: str,
     run_checks: bool,
-) -> None:
-    """Answer each open box, in order, up to the first gate that is not ticked."""
+) -> str | None:
+    """Answer each open box, in order, up to the first gate that is not ticked; gives that gate's name.
+
+    Takes what it records out of `replies`.
+    """
     for box in boxes:
         is_open = bool(open_boxes([box], answers, datetime.now(UTC)))
         if box.name in replies:
-            is_good, note = replies[box.name]
+            is_good, note = replies.pop(box.name)
             answers[box.name] = session.record(box, is_good=is_good, by=by, note=note)
         elif is_open and box.command and run_checks:
             answers[box.name] = _run_check(session, box, bundle, digest, inventory)
@@ -133,7 +140,8 @@ def _answer(
             note = "" if is_good else click.prompt("Why not", default="", show_default=False, err=True)
             answers[box.name] = session.record(box, is_good=is_good, by=by, note=note)
         if box.is_gate and open_boxes([box], answers, datetime.now(UTC)):
-            return
+            return box.name
+    return None
 
 
 def _run_check(session: ChecklistSession, box: Box, bundle: Path, digest: str, inventory: str) -> Answer:

@@ -99,6 +99,7 @@ def test_a_person_answers_and_the_history_has_who_and_what(bundle: Path, invento
     done = checklist(bundle, inventory, *arguments, "--format", "json")
     assert done.returncode == 1
     assert "checklist_open: Open: bundle, history" in done.stderr
+    assert "Not recorded: on-call, users; the gate check-run before them is open." in done.stderr
     assert json.loads(done.stdout)["answers"] == {}
     runs = read_runs(tmp_path / "history")
     assert [(run["playbook"], run["outcome"], run["actor"]) for run in runs] == [("checklist", "checklist_open", "ada")]
