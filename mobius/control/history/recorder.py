@@ -129,6 +129,8 @@ class RunRecorder:
         data: dict[str, Any] = {"duration_ms": took, "check": check, "hosts": hosts}
         if not check and (lost := [host for host in hosts if counts[host].get("unreachable")]):
             data["unwitnessed"] = lost
+        if self._has_warned:
+            data["incomplete"] = True
         if fidelity is not None:
             data["fidelity"] = dict(fidelity)
         self._safely(lambda opened: opened.history.close(opened.run, ending.outcome, data))

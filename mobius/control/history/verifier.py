@@ -480,7 +480,8 @@ def check_witnesses(verdict: HistoryVerdict, witnesses: Mapping[str, Any], other
                 verdict, answer, [record for record in verdict.records if record["seq"] <= until]
             )
         recorded = runs | {str(head.get("run")) for head in answer.heads if head.get("chain") in accepted}
-        problems += _journal_problems(verdict, answer, recorded)
+        switches = _switches_of_runs(verdict.records, answer) if chain_is_whole else {}
+        problems += _journal_problems(verdict, answer, recorded, switches)
     verdict.problems += sorted(problems, key=lambda problem: -1 if problem.seq is None else problem.seq)
 
 
@@ -524,12 +525,12 @@ class _Claim:
 
 
 def _claims(records: Sequence[Mapping[str, Any]], host: str, service: str | None) -> list[_Claim]:
-    """What the records report of a host, since the service was last removed from it."""
+    """What the records report of a host, since the service was last removed from it; check runs only predict."""
     claims: list[_Claim] = []
     opened: dict[str, Mapping[str, Any]] = {}
     for record in records:
         run, data = str(record.get("run")), _dict(record.get("data"))
-        if record.get("event") == "intent":
+        if record.get("event") == "intent" and not data.get("check"):
             opened[run] = record
         elif record.get("event") == "end" and run in opened and _removes_service(opened[run], data, host):
             claims = [claim for claim in claims if claim.keeps_head]
@@ -550,7 +551,7 @@ def _claims(records: Sequence[Mapping[str, Any]], host: str, service: str | None
 
 def _removes_service(intent: Mapping[str, Any], end: Mapping[str, Any], host: str) -> bool:
     data = _dict(intent.get("data"))
-    is_decommission = str(data.get("playbook")).rpartition("/")[2] == "decommission.yml" and not data.get("check")
+    is_decommission = str(data.get("playbook")).rpartition("/")[2] == "decommission.yml"
     return is_decommission and _dict(_dict(end.get("hosts")).get(host)).get("outcome") == "success"
 
 
@@ -647,10 +648,48 @@ def _line_sha256(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _journal_problems(verdict: HistoryVerdict, answer: HostAnswer, recorded: set[str]) -> list[Problem]:
+_SWITCHING = ("mobius.dhash.promotion", "mobius.dhash.rollback")
+
+
+def _switches_of_runs(records: Sequence[Mapping[str, Any]], answer: HostAnswer) -> dict[str, set[int]]:
+    """By run, the tokens of the switches that its results have of a host.
+
+    Left out is a run of which not every result is known: it has not ended, it died, it recorded none at all, or one of
+    this host's switches failed, or is of version 0.1.0, which did not record the service.
+    """
+    tokens: dict[str, set[int]] = {}
+    checks: set[str] = set()
+    ended: set[str] = set()
+    unclear: set[str] = set()
+    for record in records if answer.service is not None else ():
+        run, event, data = str(record.get("run")), record.get("event"), _dict(record.get("data"))
+        if event == "intent" and data.get("check"):
+            checks.add(run)
+        elif event == "end" and data.get("outcome") != "interrupted":
+            if not data.get("closed_by") and not data.get("incomplete"):
+                ended.add(run)
+        elif event == "result":
+            tokens.setdefault(run, set())
+            if data.get("host") != answer.host or data.get("module") not in _SWITCHING:
+                continue
+            fields = _dict(data.get("fields"))
+            token = fields.get("token")
+            if data.get("status") not in ("ok", "changed") or type(token) is not int or "service" not in fields:
+                unclear.add(run)
+            elif fields["service"] == answer.service and run not in checks:
+                tokens[run].add(token)
+    return {run: known for run, known in tokens.items() if run in ended - unclear}
+
+
+def _journal_problems(
+    verdict: HistoryVerdict, answer: HostAnswer, recorded: set[str], switches: Mapping[str, set[int]]
+) -> list[Problem]:
     """Check a host's journal of switches: its chain, and that every run in it since the first head is recorded.
 
     What roles did without a run, before the first switch of a recorded run, was before the history counted there.
+
+    Args:
+        switches: by run whose results are known, the tokens of its switches on this host; no other line is that run's.
     """
     since = min((str(head.get("at", "")) for head in answer.heads), default=None)
     previous = FIRST
@@ -663,13 +702,17 @@ def _journal_problems(verdict: HistoryVerdict, answer: HostAnswer, recorded: set
             return [Problem("journal", text)]
         previous = _line_sha256(text)
         run = line.get("run")
+        what = f"{line.get('event')} to {line.get('to')} at {line.get('at')}"
         if run is not None and str(run) in recorded:
             has_recorded_switch = True
+            is_switch = line.get("event") in ("confirmed", "rollback")
+            if is_switch and str(run) in switches and line.get("token") not in switches[str(run)]:
+                text = f"{answer.host} has a {what} in the name of run {run}, which has no result of it."
+                return [Problem("never_written", text)]
         elif since is not None and str(line.get("at", "")) >= since and (run or line.get("actor") == "ansible"):
             if run is None and not has_recorded_switch:
                 unopened += 1
                 continue
-            what = f"{line.get('event')} to {line.get('to')} at {line.get('at')}"
             return [Problem("never_written", f"Run {run} was never recorded: {answer.host} has its {what}.")]
     if unopened:
         verdict.notes.append(

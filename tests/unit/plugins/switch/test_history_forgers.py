@@ -104,6 +104,15 @@ class Fleet:
             self.record(run, host, "rollback", result)
         self.close(run, hosts)
 
+    def check_rollback(self, run: str, host: str, to: str) -> None:
+        """A check run, whose results say what would come."""
+        intent = {"playbook": "playbooks/rollback.yml", "inventory": self.inventory, "hosts": [host], "check": True}
+        self.history.open(run, ME, intent)
+        predicted = self.module(host, "rollback", to=to, run=run, check=True)
+        assert (predicted["changed"], predicted["confirmed"]) == (True, to)
+        self.record(run, host, "rollback", predicted)
+        self.close(run)
+
     def verify(self, hosts: Iterable[str] = HOSTS, **options: Any) -> HistoryVerdict:
         asked_at = (verifier.read_head(self.history.folder) or {}).get("seq")
         answers = {}
@@ -187,6 +196,14 @@ def test_what_nobody_forged_is_whole(fleet: Fleet) -> None:
     # what a person does at the console is in the host's journal, and needs no run
     fleet.use(fleet.machines["lab2"])
     assert fleet.machines["lab2"].command("rollback", "--to", B) == 0
+    assert fleet.verify().status == "whole"
+
+
+def test_what_a_check_run_has_predicted_is_no_contradiction(fleet: Fleet) -> None:
+    fleet.check_rollback("run-4", "lab2", B)
+    verdict = fleet.verify()
+    assert verdict.status == "whole", verdict.lines()
+    fleet.release("run-5", C)
     assert fleet.verify().status == "whole"
 
 
@@ -415,6 +432,71 @@ def test_an_ad_hoc_switch_is_caught_by_the_hosts_journal(fleet: Fleet) -> None:
     fleet.module("lab2", "rollback", to=B)
     kind, text = fleet.first()
     assert (kind, "lab2 has its rollback" in text) == ("never_written", True)
+
+
+@pytest.mark.parametrize(
+    ("by", "run"),
+    [("module", "run-2"), ("module", "run-4"), ("module", "run-5"), ("console", "run-2"), ("promotion", "run-2")],
+    ids=["a release", "a backup", "a check run", "at the console", "by a promotion"],
+)
+def test_a_switch_in_the_name_of_a_recorded_run_is_caught(fleet: Fleet, by: str, run: str) -> None:
+    fleet.open("run-4", playbook="backup.yml")
+    fleet.close("run-4")
+    fleet.check_rollback("run-5", "lab2", B)
+    fleet.use(fleet.machines["lab2"])
+    if by == "module":
+        fleet.module("lab2", "rollback", to=B, run=run)
+    elif by == "console":
+        assert fleet.machines["lab2"].command("rollback", "--to", B, "--run", run) == 0
+    else:
+        fleet.switch("lab2", C, run)
+    kind, text = fleet.first()
+    assert (kind, f"in the name of run {run}, which has no result of it" in text) == ("never_written", True), text
+
+
+def test_a_switch_of_a_run_whose_results_are_not_all_known_is_no_damage(fleet: Fleet) -> None:
+    """What is left to a forger, which the table states: runs that died, or failed on that host, or are open."""
+    fleet.open("open")
+    fleet.module("lab1", "rollback", to=B, run="open")
+    assert fleet.verify().problems == []
+    fleet.history.close("open", "interrupted", {"hosts": {}})
+    for run, end in {"stopped": {"closed_by": "mobius"}, "lossy": {"incomplete": True}, "failed": {}}.items():
+        fleet.open(run)
+        fleet.record(run, "lab2", "promotion", fleet.switch("lab2", C, run))
+        fleet.module("lab1", "rollback", to=B if run == "lossy" else A, run=run)
+        if run == "failed":  # the module has switched, and its answer was lost
+            fleet.record(run, "lab1", "rollback", {}, "unreachable")
+        fleet.history.close(run, "unreachable", {"hosts": {}, **end})
+        fleet.keep(run, HOSTS)
+    switches = [json.loads(line)["run"] for line in fleet.journal("lab1").read_bytes().splitlines()]
+    assert switches[-4:] == ["open", "stopped", "lossy", "failed"]
+    verdict = fleet.verify()
+    assert (verdict.status, verdict.problems) == ("whole", []), verdict.lines()
+
+
+def test_switches_that_version_0_1_0_recorded_without_the_service_are_no_damage(empty_fleet: Fleet) -> None:
+    for run, release in {"run-1": A, "run-2": B}.items():
+        empty_fleet.open(run)
+        for host in HOSTS:
+            result = empty_fleet.switch(host, release, run)
+            empty_fleet.record(run, host, "promotion", {key: result[key] for key in ("release", "confirmed", "token")})
+        empty_fleet.close(run)
+    assert empty_fleet.verify().status == "whole"
+
+
+def test_a_new_history_beside_heads_in_a_new_folder_is_caught_with_the_inventory_of_before(
+    fleet: Fleet, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """A limit, which the table states: whoever edits the inventory can lead a run past the heads of its hosts."""
+    fleet.history.folder.rename(tmp_path / "moved")
+    real = fleet.witness_dir
+    monkeypatch.setattr(fleet, "witness_dir", lambda host: tmp_path / "other" / host)
+    fleet.release("forged", C)
+    assert fleet.verify().problems == []
+    monkeypatch.setattr(fleet, "witness_dir", real)
+    verdict = fleet.verify()
+    assert verdict.problems[0].kind == "never_written"
+    assert any("lab1 has seen the chain" in problem.text for problem in verdict.problems), verdict.lines()
 
 
 @pytest.mark.parametrize("run", ["run-1", "run-2", "run-3"])
