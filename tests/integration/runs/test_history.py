@@ -418,13 +418,14 @@ def test_a_reason_that_would_count_for_every_run_is_refused(inventory, run, fold
 def test_another_folder_of_heads_for_one_run_is_refused(run, folder, moved, tmp_path):
     """It would show the run hosts that have witnessed nothing."""
     extra = (f"mobius_witness_dir={tmp_path}/empty",)
-    for text in (CHANGE, CHANGE.replace("mobius.dhash.run:", "mobius.dhash.run: {{approval: false}}")):
+    change = CHANGE.replace("hosts: here", "hosts: here1")
+    for text in (change, change.replace("mobius.dhash.run:", "mobius.dhash.run: {{approval: false}}")):
         summary = run(text.format(out=tmp_path / "out"), extra=extra)
         assert (summary.ending.outcome, summary.ending.code) == ("invalid_input", 1)
         assert "mobius_witness_dir is data of the inventory" in summary.ending.reason
     assert not folder.exists(), "nothing was begun"
     assert not list(tmp_path.glob("out-*"))
-    rollback = CHANGE.replace("mobius.dhash.run:", "mobius.dhash.run: {{required: false, new_chain: accept}}")
+    rollback = change.replace("mobius.dhash.run:", "mobius.dhash.run: {{required: false, new_chain: accept}}")
     summary = run(rollback.format(out=tmp_path / "out"), extra=extra)
     assert summary.ending.outcome == "success"
     assert [line for line in run.lines if "A rollback goes on all the same: mobius_witness_dir is data" in line]
