@@ -631,7 +631,11 @@ def _record_problem(answer: HostAnswer) -> Problem | None:
         {**last, "prev_sha256": line.get("prev_sha256")} != line for line in answer.lines()
     ):
         what = f"{last.get('event')} to {last.get('to')} at {last.get('at')}"
-        return Problem("journal", f"{journal} lacks the newest switch that its activation record names: {what}.")
+        return Problem(
+            "journal",
+            f"{journal} lacks the newest switch that its activation record names: {what}. It was cut, or could not be "
+            "written, or a command was killed: `mobius-host repair` on the host writes it, as does the next switch.",
+        )
     if isinstance(head, dict) and type(head.get("lines")) is int and head["lines"] > 0:
         number = head["lines"]
         if len(answer.journal) < number:

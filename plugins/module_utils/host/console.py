@@ -55,8 +55,8 @@ def _print_status(facts: Mapping[str, Any]) -> None:
         print(f"and for {lease['remaining']:.0f} s more")
     if facts["at_work"]:
         print("at work    another command, so problems are not looked for")
-    if facts["serving"]:
-        leaves = facts["pending"]["release"] if facts["pending"] else facts["confirmed"]
+    leaves = facts["pending"]["release"] if facts["pending"] else facts["confirmed"]
+    if facts["serving"] and leaves:
         print(f"roll back  mobius-host --service {facts['service']} rollback --from {leaves}")
     for item in facts["releases"]:
         bad = f"  bad: {item['reason'] or 'no reason recorded'}" if item["bad"] else ""
@@ -318,6 +318,7 @@ def main(arguments: Sequence[str] | None = None, requested_at: str | None = None
             host,
             actor,
             may_rebuild=options.command in ("repair", "boot", "guard"),
+            pending_may_be_lost=options.command == "rollback" and bool(options.to or options.leaves),
             journal_may_wait=options.command in ("repair", "boot", "guard", "rollback", "watch"),
         )
         return int(options.run(executor, options))

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import time
@@ -20,7 +21,7 @@ from ..manifest import RELEASE_ID
 from .config import Host, read_state_file, set_aside
 from .failures import InstanceError, to_failure
 from .instance import STATE_TIMEOUT_SECONDS, admin_request, request_state
-from .journal import append_journal, journal_has_line, journal_head, read_last_lines
+from .journal import append_journal, journal_head, missing_lines, read_last_lines
 from .lock import hold_lock
 from .plan import Action, Actor, HostPlan, Observation, ObservedInstance, PlanBuilder
 from .rebuild import read_known_activation, rebuild_activation
@@ -61,8 +62,10 @@ class Executor:
     boot: Callable[[], str] = boot_id
     start_timeout: float | None = None  # seconds, instead of the host's
     may_rebuild: bool = False  # whether damaged state files are rebuilt in memory, in place of a failure
-    journal_may_wait: bool = False  # whether a journal that cannot be written fails no plan: nothing blocks a rollback
+    pending_may_be_lost: bool = False  # whether a damaged pending.json is set aside, in place of a failure
+    journal_may_wait: bool = False  # whether a broken journal fails no plan: nothing blocks a rollback
     journal_problem: str | None = None  # why a line of the journal waits for the next command
+    _unjournaled: list[Mapping[str, Any]] = field(default_factory=list, init=False)  # the lines that wait, oldest first
 
     def observe(self) -> Observation:
         """Read everything that a plan depends on.
@@ -71,8 +74,9 @@ class Executor:
             MobiusError: `state_damaged` when a state file is damaged.
         """
         host = self.host
-        record, lost = self._read_state(read_record, ActivationRecord(Activation(host.service)))
-        pending, pending_problem = self._read_state(read_pending, None)
+        empty_record = ActivationRecord(Activation(host.service))
+        record, lost = self._read_state(read_record, empty_record, self.may_rebuild)
+        pending, pending_problem = self._read_state(read_pending, None, self.may_rebuild or self.pending_may_be_lost)
         units = self.systemd.units(host.socket_unit, host.boot_unit, host.guard_unit, host.watch_unit, host.unit("*"))
         pattern = re.compile(re.escape(host.service) + "@(" + RELEASE_ID.pattern + r")\.service")
         instances = {match[1]: unit for name, unit in units.items() if (match := pattern.fullmatch(name))}
@@ -87,6 +91,7 @@ class Executor:
         if lost:
             serving = [release for release, state in states.items() if state == "serving"]
             activation = rebuild_activation(host, serving, boot)
+        unjournaled, is_readable = self._read_unjournaled(activation)
         inactive = Unit("", "inactive", "", "", "")
         return Observation(
             activation=activation,
@@ -104,7 +109,8 @@ class Executor:
             ),
             is_guarded=units.get(host.guard_unit, inactive).active in ("active", "activating"),
             current=read_current_link(host),
-            is_journaled=journal_has_line(host, activation.last),
+            unjournaled=unjournaled,
+            is_journal_readable=is_readable,
             window=read_window(host),
             is_watched=units.get(host.watch_unit, inactive).active in ("active", "activating"),
             window_seconds=host.watch_settings.seconds,
@@ -116,14 +122,24 @@ class Executor:
             unknown_units=tuple(sorted(unit.name for unit in others if unit.active not in ("inactive", "failed"))),
         )
 
-    def _read_state(self, read: Callable[[Host], State], empty: State) -> tuple[State, str | None]:
-        """What a state file holds, or with `may_rebuild` in place of a damaged one what is empty, and the problem."""
+    def _read_state(self, read: Callable[[Host], State], empty: State, may_be_lost: bool) -> tuple[State, str | None]:
+        """What a state file holds, or in place of a damaged one that may be lost what is empty, and the problem."""
         try:
             return read(self.host), None
         except MobiusError as error:
-            if not self.may_rebuild or error.outcome != "state_damaged":
+            if not may_be_lost or error.outcome != "state_damaged":
                 raise
             return empty, error.reason
+
+    def _read_unjournaled(self, activation: Activation) -> tuple[tuple[Mapping[str, Any], ...], bool]:
+        """The lines of the record that the journal lacks, all of them when it cannot be read; and whether it can."""
+        lines = activation.journal_lines()
+        try:
+            return missing_lines(self.host, lines), True
+        except OSError:
+            if not self.journal_may_wait:
+                raise
+            return lines, False
 
     def run(self, make_plan: Callable[[Observation], HostPlan], *, check: bool = False) -> HostPlan:
         """Make a plan and, unless `check`, perform it. Releases that it starts are started before the lock is acquired.
@@ -157,12 +173,15 @@ class Executor:
             OSError: a state file could not be written. Every instance that serves against the activation record then
                 stands by, unless no other instance serves.
         """
+        self._unjournaled = []
         try:
             for action in plan.actions:
                 self._perform(action)
         except OSError:
             self._stand_by_unexpected()
             raise
+        finally:
+            self._keep_unjournaled()
         if any(action.verb == "write_activation" for action in plan.actions):
             self._keep_reserves()
 
@@ -194,17 +213,32 @@ class Executor:
             write()
 
     def _append_journal(self, line: Mapping[str, Any]) -> None:
+        """Append a line, after those that wait for it."""
+        self._unjournaled.append(line)
         try:
-            self._write_with_reserve(self.host.state_dir, lambda: append_journal(self.host, line))
+            while self._unjournaled:
+                write = functools.partial(append_journal, self.host, self._unjournaled[0])
+                self._write_with_reserve(self.host.state_dir, write)
+                self._unjournaled.pop(0)
+            self.journal_problem = None
         except OSError as error:
             if not self.journal_may_wait:
                 raise
             reason = to_failure(error).reason
-            self.journal_problem = f"The journal has no line of this {line['event']} yet: {reason}"
+            self.journal_problem = f"The journal has no line of this {line.get('event')} yet: {reason}"
+
+    def _keep_unjournaled(self) -> None:
+        """Keep the lines that could not be written in the record: the next command writes them."""
+        if self._unjournaled and self.journal_may_wait:
+            with contextlib.suppress(MobiusError, OSError):
+                activation = read_activation(self.host)
+                if activation.unjournaled != tuple(self._unjournaled):
+                    self._write_activation(activation)
 
     def _write_activation(self, activation: Activation) -> None:
         host = self.host
-        activation = replace(activation, journal=journal_head(host, activation.last, activation.journal))
+        head = journal_head(host, activation.journal)
+        activation = replace(activation, journal=head, unjournaled=tuple(self._unjournaled))
         self._write_with_reserve(host.root, lambda: _replace_record(host.activation_path, activation))
         self._write_copy(activation)
 

@@ -64,41 +64,40 @@ def _parse(raw: bytes) -> dict[str, Any] | None:
     return line if isinstance(line, dict) else None
 
 
-def journal_has_line(host: Host, line: Mapping[str, Any] | None) -> bool:
-    """Whether this line is at the end of the journal, whatever line it follows."""
-    if line is None:
-        return True
-    return any(without_digest(content) == without_digest(line) for content in read_tail(host))
+def missing_lines(host: Host, lines: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """Those of these lines that are not at the end of the journal, whatever lines they follow."""
+    if not lines:
+        return ()
+    journaled = [without_digest(content) for content in read_tail(host)]
+    return tuple(line for line in lines if without_digest(line) not in journaled)
 
 
 def append_journal(host: Host, line: Mapping[str, Any]) -> None:
     """Append a line that carries the SHA-256 of the line before it; what is no file in its place is kept beside it."""
     if host.journal_path.exists() and not host.journal_path.is_file():
         set_aside(host.journal_path)
-    durable.append_line(host.journal_path, _chained(line, read_last_lines(host.journal_path)))
-
-
-def _chained(line: Mapping[str, Any], before: Sequence[bytes]) -> str:
+    before = read_last_lines(host.journal_path)
     previous = hashlib.sha256(before[-1]).hexdigest() if before else FIRST_PREVIOUS_SHA256
-    return json.dumps({**line, "prev_sha256": previous}, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    chained = {**line, "prev_sha256": previous}
+    text = json.dumps(chained, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    durable.append_line(host.journal_path, text)
 
 
-def journal_head(
-    host: Host, line: Mapping[str, Any] | None, kept: Mapping[str, Any] | None
-) -> Mapping[str, Any] | None:
-    """`{lines, sha256}`: how many lines the journal has once `line` is in it, and the SHA-256 of the last of them.
+def journal_head(host: Host, kept: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """`{lines, sha256}`: how many lines the journal has, and the SHA-256 of the last of them.
 
     Args:
         kept: the head in the present activation record. It stays when the journal no longer has that line: what was cut
-            from it then remains visible to `mobius history verify`.
+            from it then remains visible to `mobius history verify`. It also stays when the journal cannot be read.
     """
-    lines = read_last_lines(host.journal_path, None)
+    try:
+        lines = read_last_lines(host.journal_path, None)
+    except OSError:
+        return kept
     if kept is not None:
         number = int(kept["lines"])
         if len(lines) < number or (number and hashlib.sha256(lines[number - 1]).hexdigest() != kept["sha256"]):
             return kept
-    if not journal_has_line(host, line):
-        lines.append(_chained(line or {}, lines).encode())
     return {"lines": len(lines), "sha256": hashlib.sha256(lines[-1]).hexdigest()} if lines else None
 
 

@@ -40,7 +40,8 @@ class ObservedInstance:
 class Observation:
     """The state of a host at one time.
 
-    `is_live`: the pending promotion still counts. `is_journaled`: the journal has the last line of `activation`.
+    `is_live`: the pending promotion still counts. `unjournaled`: the lines of `activation` that the journal lacks;
+    all of them when it cannot be read (`is_journal_readable`).
     `record_problem`: why `activation` was not read from `activation.json`, and `is_copied`: whether the copy of that
     file holds the same. `is_record_lost`: there is neither, and `activation` is what is known without them.
     `pending_problem`: why `pending.json` counts as none. `unknown_units`: instances that run and are of no release.
@@ -57,7 +58,8 @@ class Observation:
     is_enabled: bool
     is_guarded: bool
     current: str | None
-    is_journaled: bool
+    unjournaled: tuple[Mapping[str, Any], ...] = ()
+    is_journal_readable: bool = True
     window: MonitoringWindow | None = None
     is_watched: bool = False
     window_seconds: float = 0.0
@@ -172,11 +174,13 @@ def apply_to_model(observed: Observation, action: Action) -> Observation:
             return replace(observed, instances=instances(action.release, None))
         case "write_activation":
             live = is_live(action.value, observed.pending, observed.at, observed.boot)
+            last = action.value.last
+            is_new = last is not None and last != observed.activation.last
             return replace(
                 observed,
                 activation=action.value,
                 is_live=live,
-                is_journaled=False,
+                unjournaled=(*observed.unjournaled, *([last] if is_new else [])),
                 record_problem=None,
                 is_copied=True,
                 is_record_lost=False,
@@ -205,7 +209,7 @@ def apply_to_model(observed: Observation, action: Action) -> Observation:
         case "enable_units":
             return replace(observed, is_enabled=True)
         case "append_journal":
-            return replace(observed, is_journaled=True)
+            return replace(observed, unjournaled=tuple(x for x in observed.unjournaled if x != action.value))
     return observed
 
 

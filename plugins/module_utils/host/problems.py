@@ -32,7 +32,7 @@ class Problem:
 def find_problems(host: Host, observed: Observation) -> list[Problem]:
     """Every problem of a host on which no command is at work."""
     return [
-        *_record_problems(observed),
+        *_record_problems(host, observed),
         *_folder_problems(host, observed),
         *_current_problems(host, observed),
         *_instance_problems(host, observed),
@@ -40,11 +40,14 @@ def find_problems(host: Host, observed: Observation) -> list[Problem]:
     ]
 
 
-def _record_problems(observed: Observation) -> Iterator[Problem]:
+def _record_problems(host: Host, observed: Observation) -> Iterator[Problem]:
     if observed.record_problem is not None:
         yield Problem(f"{observed.record_problem} Its copy counts.", REPAIR)
+    elif not observed.is_copied and not host.activation_copy_path.exists():
+        # a host of version 0.1.0 kept the record once, and its command has no `repair`
+        yield Problem("The copy of activation.json is missing.", PROVISION)
     elif not observed.is_copied:
-        yield Problem("The copy of activation.json is missing, damaged or out of date.", REPAIR)
+        yield Problem("The copy of activation.json is damaged or out of date.", REPAIR)
 
 
 def _folder_problems(host: Host, observed: Observation) -> Iterator[Problem]:

@@ -31,9 +31,9 @@ def make_journal_line(event: str, before: str | None, after: str | None, token: 
 
 
 def catch_up_journal(builder: PlanBuilder) -> None:
-    """Append the journal line that a killed command did not write, before the record that holds it is replaced."""
-    if not builder.model.is_journaled:
-        builder.do("append_journal", value=builder.model.activation.last)
+    """Append the lines that earlier commands did not write, before the record that holds them is replaced."""
+    for line in builder.model.unjournaled:
+        builder.do("append_journal", value=line)
 
 
 def heal_record(builder: PlanBuilder) -> None:

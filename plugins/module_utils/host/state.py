@@ -40,7 +40,8 @@ class Activation:
 
     `token` rises with every confirmation and rollback; a pending promotion with another token is void. `last` is
     the journal line of the switch that wrote the file, so that a kill before the line was written loses nothing.
-    `journal`, `{lines, sha256}`, is the journal's head with that line: what is cut from the journal shows.
+    `unjournaled` are the lines, oldest first, that could not be written to the journal when they were due.
+    `journal`, `{lines, sha256}`, was the journal's head when the file was written: what is cut from the journal shows.
     """
 
     service: str
@@ -50,6 +51,7 @@ class Activation:
     pinned: tuple[str, ...] = ()
     last: Mapping[str, Any] | None = None
     journal: Mapping[str, Any] | None = None
+    unjournaled: tuple[Mapping[str, Any], ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The content of `activation.json`."""
@@ -62,7 +64,13 @@ class Activation:
             "pinned": list(self.pinned),
             "last": dict(self.last) if self.last else None,
             **({"journal": dict(self.journal)} if self.journal else {}),
+            **({"unjournaled": [dict(line) for line in self.unjournaled]} if self.unjournaled else {}),
         }
+
+    def journal_lines(self) -> tuple[Mapping[str, Any], ...]:
+        """The lines that the journal may lack, oldest first."""
+        is_last_new = self.last is not None and self.last not in self.unjournaled
+        return (*self.unjournaled, *([self.last] if self.last is not None and is_last_new else []))
 
     def latest(self, release: str) -> ActivationEntry | None:
         """The newest entry of a release."""
@@ -284,18 +292,31 @@ def parse_activation(host: Host, path: Path, content: Mapping[str, Any]) -> Acti
     last = content.get("last")
     if last is not None and not isinstance(last, dict):
         raise corrupt_state(path, f"last is {last!r}")
+    unjournaled = content.get("unjournaled", [])  # an earlier version wrote none
+    if not isinstance(unjournaled, list) or not all(isinstance(line, dict) for line in unjournaled):
+        raise corrupt_state(path, f"unjournaled is {unjournaled!r}")
     confirmed = require_release_field(path, content, "confirmed", str, None)
     if confirmed is not None and all(entry.release != confirmed for entry in history):
         raise corrupt_state(path, f"its history lacks the confirmed release {confirmed}")
     token = require_field(path, content, "token", int)
-    return Activation(host.service, token, confirmed, tuple(history), tuple(pinned), last, _journal_head(content))
+    return Activation(
+        host.service,
+        token,
+        confirmed,
+        tuple(history),
+        tuple(pinned),
+        last,
+        _journal_head(content),
+        tuple(unjournaled),
+    )
 
 
 def _journal_head(content: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The journal's head in an activation record; an earlier version wrote none."""
     head = content.get("journal")
-    is_head = isinstance(head, dict) and type(head.get("lines")) is int and isinstance(head.get("sha256"), str)
-    return head if is_head else None
+    if not isinstance(head, dict) or type(head.get("lines")) is not int or not isinstance(head.get("sha256"), str):
+        return None
+    return head if head["lines"] >= 0 else None
 
 
 def read_pending(host: Host) -> Pending | None:

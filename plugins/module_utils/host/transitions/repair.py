@@ -7,13 +7,14 @@ from __future__ import annotations
 import dataclasses
 
 from ..plan import Actor, HostPlan, Observation, PlanBuilder
-from ..recovery import make_journal_line, recover
+from ..recovery import catch_up_journal, make_journal_line, recover
 
 
 def plan_repair(observed: Observation, actor: Actor) -> HostPlan:
     """A lost activation record is written as it was rebuilt, and everything else agrees with the record."""
     builder = PlanBuilder(observed)
     if observed.is_record_lost:
+        catch_up_journal(builder)
         activation = observed.activation
         line = make_journal_line("repaired", None, activation.confirmed, activation.token, actor)
         builder.do("write_activation", value=dataclasses.replace(activation, last=line))

@@ -7,9 +7,12 @@ from __future__ import annotations
 import dataclasses
 
 from ...errors import MobiusError
+from ..clock import utc_now
 from ..plan import Actor, HostPlan, Observation, PlanBuilder
 from ..recovery import catch_up_journal, make_journal_line, recover, require_release_id, require_staged
 from ..state import ActivationEntry, MonitoringWindow
+
+_STANDBY_WORDS = ("standby", "draining", "stopping", "stopped")  # of an instance that is not being promoted
 
 
 def plan_rollback(
@@ -18,7 +21,7 @@ def plan_rollback(
     """The present release is marked bad, and the previous one (or `to`, any kept one) serves and is confirmed.
 
     A pending promotion is reverted first. A rollback that was killed after it had written the activation record is
-    completed, and does not count as another step.
+    completed, and does not count as another step; one that was done and only lacks its line in the journal does.
 
     Args:
         leaves: the release to roll back from. When it does not serve any more, nothing is done: of two rollbacks at
@@ -28,17 +31,26 @@ def plan_rollback(
     """
     builder = PlanBuilder(observed)
     activation, pending = observed.activation, observed.open_promotion
-    expected = (activation.confirmed, pending.release if pending else None)
+    promoted = pending.release if pending else None
+    is_pending_lost = observed.pending_problem is not None and leaves not in (None, activation.confirmed)
+    if is_pending_lost and observed.instance(str(leaves)).word not in _STANDBY_WORDS:
+        promoted = leaves  # a damaged pending.json no longer names it
+    expected = (activation.confirmed, promoted)
     last = activation.last or {}
     if leaves is not None:
         require_release_id(leaves)
-    elif to is None and since is not None and last.get("event") == "rollback" and str(last.get("at")) > since:
-        leaves = last.get("from")
+    elif (
+        to is None
+        and since is not None
+        and last.get("event") == "rollback"
+        and since < str(last.get("at")) <= utc_now()
+    ):
+        leaves = last.get("from")  # a time to come is of a clock that was ahead, and says nothing
     # Ansible repeats a module whose connection broke: one run rolls back one step, however often it repeats
     is_repeated = actor.run is not None and last.get("run") == actor.run
     is_interrupted = last.get("event") == "rollback" and (
         is_repeated
-        or not observed.is_journaled
+        or (observed.is_journal_readable and last in observed.unjournaled and last not in activation.unjournaled)
         or (observed.pending is not None and pending is None)
         or observed.current != activation.confirmed
         or any(item.state == "serving" and name not in expected for name, item in observed.instances.items())
@@ -61,10 +73,10 @@ def plan_rollback(
     target = to
     if target is None:
         # with a pending promotion, the step is from it to the confirmed release
-        target = activation.confirmed if pending is not None else activation.previous(observed.staged)
-    if target is None and pending is not None:
-        _roll_back_to_nothing(builder, pending.release, actor)
-        return builder.plan(f"nothing serves: {pending.release} was the first release, and was rolled back")
+        target = activation.confirmed if promoted is not None else activation.previous(observed.staged)
+    if target is None and promoted is not None:
+        _roll_back_to_nothing(builder, promoted, actor)
+        return builder.plan(f"nothing serves: {promoted} was the first release, and was rolled back")
     if target is None:
         raise MobiusError(
             "nothing_to_roll_back",
@@ -80,13 +92,13 @@ def plan_rollback(
             f"{target} was never confirmed on this host, so this host does not roll back to it.",
             do_next="Release it with its probes and its gate instead: `mobius release`.",
         )
-    if target == activation.confirmed and pending is None:
+    if target == activation.confirmed and promoted is None:
         recover(builder, actor)
         builder.serve(target)
         builder.finish()
         return builder.plan(f"{target} is confirmed and serves")
 
-    replaced = [release for release in (pending.release if pending else None, activation.confirmed) if release]
+    replaced = [release for release in (promoted, activation.confirmed) if release]
     replaced = [release for release in replaced if release != target]
     builder.serve(target)
     token = activation.token + 1
@@ -132,7 +144,8 @@ def _plan_nothing_left(observed: Observation, leaves: str, to: str | None) -> Ho
             f"{leaves} no longer serves on this host: it was rolled back to {serves} already, not to {to}.",
             do_next=f"To go on to {to} all the same, name {serves} as the release to leave (--from {serves}).",
         )
-    return PlanBuilder(observed).plan(f"already rolled back to {serves}; {leaves} no longer serves")
+    way_on = f"; to roll back from {serves}: --from {serves}" if activation.confirmed else ""
+    return PlanBuilder(observed).plan(f"already rolled back to {serves}; {leaves} no longer serves{way_on}")
 
 
 def _roll_back_to_nothing(builder: PlanBuilder, release: str, actor: Actor) -> None:
@@ -140,7 +153,7 @@ def _roll_back_to_nothing(builder: PlanBuilder, release: str, actor: Actor) -> N
     line = make_journal_line("rollback", release, None, activation.token + 1, actor)
     updated = activation.marked(release, True, actor.reason or "rolled back", actor.run)
     builder.do("write_activation", value=dataclasses.replace(updated, token=activation.token + 1, last=line))
-    builder.do("remove_pending")
+    builder.do("set_pending_aside" if builder.model.pending_problem is not None else "remove_pending")
     builder.stop(release)
     builder.stop_listening_if_unused()
     builder.do("append_journal", value=line)

@@ -27,6 +27,17 @@ def test_status_is_the_same_as_text_and_as_json(machine: Any, capsys: pytest.Cap
     assert (facts["confirmed"], facts["serving"], facts["pending"]["release"]) == (A, [B], B)
 
 
+def test_status_names_no_way_back_where_nothing_is_to_be_left(machine: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    machine.promote(A)
+    assert machine.command("status") == 0
+    assert f"rollback --from {A}" in capsys.readouterr().out
+    for path in (machine.host.activation_path, machine.host.activation_copy_path, machine.host.current_path):
+        path.unlink()
+    assert machine.command("status") == 2
+    output = capsys.readouterr().out
+    assert f"serving    {A}" in output and "roll back" not in output
+
+
 def test_status_names_the_run_that_holds_the_host(machine: Any, capsys: pytest.CaptureFixture[str]) -> None:
     lease.acquire(machine.executor(), "r1", "ada@control", "2026-01-01T00:00:00Z", 60)
     machine.now += 20

@@ -300,7 +300,7 @@ def test_any_next_command_makes_what_serves_agree_with_the_activation_record(
         assert machine.serving == sorted(
             release for release in machine.running if observed.role(release) == "serving"
         ), where
-        assert observed.is_journaled and observed.current == observed.activation.confirmed, where
+        assert not observed.unjournaled and observed.current == observed.activation.confirmed, where
         assert observed.is_copied and observed.record_problem is None, where
         assert journal_problems(machine.host) == [], where
 

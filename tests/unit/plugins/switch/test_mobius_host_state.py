@@ -1,11 +1,10 @@
-"""The state files: what is read, what is refused, the role of an instance, and the chained journal."""
+"""The state files: what is read, what is refused, and the role of an instance."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,11 @@ from ansible_collections.mobius.dhash.plugins.module_utils import durable
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host import lock
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
-from ansible_collections.mobius.dhash.plugins.module_utils.host.journal import journal_problems
 from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Actor
 from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.canary import plan_canary
 from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.confirmation import plan_confirmed
 from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.marks import plan_mark
+from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.repair import plan_repair
 from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.rollback import plan_rollback
 
 A, B, C, D = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0", "1.3.0"))
@@ -210,6 +209,51 @@ def test_a_damaged_pending_is_one_sentence_and_nothing_changes(machine: Any, dam
     assert contents(machine) == before and machine.serving == [B]
 
 
+@pytest.mark.parametrize("by", ["console", "module"])
+@pytest.mark.parametrize(
+    ("arguments", "expected", "bad"),
+    [
+        ({"from": C}, B, [C]),  # what is being promoted
+        ({"from": B}, A, [B]),
+        ({"to": A}, A, [B]),
+        ({"to": B}, B, []),
+        ({"from": C, "to": A}, A, [B, C]),
+    ],
+)
+def test_a_damaged_pending_blocks_no_rollback_that_says_what_it_leaves_or_where_it_goes(
+    machine: Any, run_module: Any, arguments: dict[str, str], expected: str, bad: list[str], by: str
+) -> None:
+    for release in (A, B):
+        machine.promote(release)
+    machine.promote(C, "provisional")
+    path = machine.host.pending_path
+    path.write_bytes(b"{")
+    assert machine.command("rollback") == 3 and machine.serving == [C], "it may mean either of the two"
+    assert run_module("rollback")["mobius_failure"]["outcome"] == "state_damaged" and path.exists()
+    predicted = run_module("rollback", check=True, **arguments)
+    assert machine.serving == [C] and path.exists()
+    if by == "console":
+        assert (
+            machine.command("rollback", *(part for item in arguments.items() for part in ("--" + item[0], item[1])))
+            == 0
+        )
+    else:
+        result = run_module("rollback", **arguments)
+        assert result["actions"] == predicted["actions"] and result["diff"] == predicted["diff"]
+        assert str(path) in str(result["warnings"][0])
+    assert machine.serving == [expected] and machine.activation.confirmed == expected and machine.pending is None
+    assert [release for release in (A, B, C) if machine.activation.is_bad(release)] == bad
+    assert len(list(path.parent.glob("pending.json.damaged-*"))) == 1
+    assert not machine.run(plan_repair).changed
+
+
+def test_a_damaged_pending_of_the_first_release_keeps_it_from_no_rollback(machine: Any) -> None:
+    machine.promote(A, "provisional")
+    machine.host.pending_path.write_bytes(b"{")
+    assert machine.command("rollback", "--from", A) == 0
+    assert machine.running == [] and machine.pending is None and machine.activation.is_bad(A)
+
+
 CONFIG_DAMAGE = {
     "empty": (b"", "state_damaged"),
     "a relative path": ({"root": "opt"}, "state_damaged"),
@@ -291,119 +335,6 @@ def test_a_switch_waits_for_the_lock_and_then_gives_up(machine: Any, monkeypatch
         machine.run(plan_rollback, None)
     machine.run(plan_rollback, None)
     assert machine.serving == [A]
-
-
-# --- the journal ------------------------------------------------------------------------------------------------------
-
-
-def test_each_line_of_the_journal_carries_the_digest_of_the_one_before(machine: Any) -> None:
-    machine.promote(A)
-    machine.promote(B)
-    machine.run(plan_rollback, None, reason="ungünstig\nzwei Zeilen")
-    assert journal_problems(machine.host) == []
-    lines = machine.journal()
-    assert lines[0]["prev_sha256"] == "0" * 64
-    assert set(lines[0]) == {"at", "event", "from", "to", "run", "token", "reason", "actor", "prev_sha256"}
-    assert [line["token"] for line in lines] == sorted(line["token"] for line in lines)
-
-
-@pytest.mark.parametrize("change", ["edit", "drop", "swap", "insert", "tear"])
-def test_a_changed_journal_is_detected(machine: Any, change: str) -> None:
-    machine.promote(A)
-    machine.promote(B)
-    path = machine.host.journal_path
-    lines = path.read_text().splitlines(keepends=True)
-    if change == "edit":
-        lines[1] = lines[1].replace('"run":"r1"', '"run":"r2"')
-    elif change == "drop":
-        del lines[1]
-    elif change == "swap":
-        lines[1], lines[2] = lines[2], lines[1]
-    elif change == "insert":
-        lines.insert(1, lines[1])
-    else:
-        lines[1] = lines[1][: len(lines[1]) // 2] + "\n"
-    path.write_text("".join(lines))
-    assert journal_problems(machine.host)
-    shutil.rmtree(machine.host.releases_dir)
-    assert machine.command("verify") == 3
-
-
-@pytest.mark.parametrize(
-    ("make", "arguments", "event"), [(plan_mark, (C, True), "marked_bad"), (plan_rollback, (None,), "rollback")]
-)
-def test_a_line_that_a_kill_kept_from_the_journal_is_added_by_the_next_command(
-    machine: Any, make: Any, arguments: tuple[Any, ...], event: str
-) -> None:
-    machine.promote(A)
-    machine.promote(B)
-    path = machine.host.journal_path
-    kept = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(kept[:-1]))
-    machine.run(make, *arguments)
-    assert machine.events() == ["canary", "provisional", "confirmed"] * 2 + [event]
-    assert path.read_text().startswith("".join(kept))
-
-
-def test_a_torn_last_line_does_not_stop_a_rollback(machine: Any) -> None:
-    machine.promote(A)
-    machine.promote(B)
-    with machine.host.journal_path.open("a") as stream:
-        stream.write('{"half')
-    machine.run(plan_rollback, None)
-    assert machine.serving == [A]
-    assert len(journal_problems(machine.host)) == 1
-
-
-def break_journal(machine: Any, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = machine.host.journal_path
-    if kind in ("folder", "pipe"):
-        path.unlink()
-        path.mkdir() if kind == "folder" else os.mkfifo(path)
-        return
-    append_line = durable.append_line
-
-    def broken(written: Any, *arguments: Any, **more: Any) -> None:
-        if written == path:
-            raise OSError(errno.EROFS if kind == "read-only" else errno.EIO, kind, str(path))
-        append_line(written, *arguments, **more)
-
-    monkeypatch.setattr(durable, "append_line", broken)
-
-
-@pytest.mark.parametrize("kind", ["folder", "pipe", "read-only", "broken"])
-def test_a_journal_that_cannot_be_written_blocks_no_rollback(
-    machine: Any, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    append_line = durable.append_line
-    for release in (A, B, C):
-        machine.promote(release)
-    break_journal(machine, kind, monkeypatch)
-    for leaves, release in ((C, B), (B, A)):
-        assert machine.command("rollback", "--from", leaves) == 0
-        assert machine.serving == [release] and machine.activation.confirmed == release
-    if kind in ("read-only", "broken"):
-        assert "The journal has no line of this rollback yet: " in capsys.readouterr().err
-        with pytest.raises(OSError, match=kind):
-            machine.run(plan_canary, B, retry_bad=True)
-        assert machine.serving == [A] and machine.pending is None, "a promotion is journaled before it serves"
-        monkeypatch.setattr(durable, "append_line", append_line)
-    else:
-        assert len(list(machine.host.state_dir.glob("journal.jsonl.damaged-*"))) == 1
-    machine.run(plan_mark, D, True)
-    assert [(line["event"], line["to"]) for line in machine.journal()][-2:] == [("rollback", A), ("marked_bad", D)]
-
-
-@pytest.mark.parametrize("kind", ["folder", "pipe", "read-only", "broken"])
-def test_a_journal_that_cannot_be_written_keeps_no_overdue_promotion(
-    machine: Any, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    machine.promote(A)
-    machine.promote(B, "provisional")
-    break_journal(machine, kind, monkeypatch)
-    machine.now += 61
-    assert machine.command("guard") == 0
-    assert machine.serving == [A] and machine.pending is None
 
 
 def test_state_files_belong_to_the_writer_and_are_readable(machine: Any) -> None:

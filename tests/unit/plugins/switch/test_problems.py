@@ -96,8 +96,8 @@ def damage_record(machine: Any) -> None:
     machine.host.activation_path.write_bytes(b"{")
 
 
-def lose_copy(machine: Any) -> None:
-    machine.host.activation_copy_path.unlink()
+def damage_copy(machine: Any) -> None:
+    machine.host.activation_copy_path.write_bytes(b"{")
 
 
 HEALED_BY_REPAIR: dict[str, tuple[Callable[[Any], None], list[str]]] = {
@@ -119,7 +119,7 @@ HEALED_BY_REPAIR: dict[str, tuple[Callable[[Any], None], list[str]]] = {
         [f"any-service@{STRANGE}.service runs, and this host knows no such release."],
     ),
     "a damaged record": (damage_record, ["activation.json is damaged: it is not JSON"]),
-    "no copy": (lose_copy, ["The copy of activation.json is missing, damaged or out of date."]),
+    "a damaged copy": (damage_copy, ["The copy of activation.json is damaged or out of date."]),
 }
 
 
@@ -157,6 +157,22 @@ def test_the_folder_of_what_serves_is_gone(served: Any, capsys: pytest.CaptureFi
     assert line.startswith(f"{B} runs, and its folder ") and served.serving == [A]
     assert served.command("repair", "--yes") == 0
     assert found(served, capsys) == [] and served.running == [A]
+
+
+def test_a_missing_copy_is_healed_by_provisioning(
+    served: Any, capsys: pytest.CaptureFixture[str], run_bare_module: Callable[..., dict[str, Any]]
+) -> None:
+    """A host of version 0.1.0, which kept the record once, has a command without `repair`."""
+    served.host.activation_copy_path.unlink()
+    assert found(served, capsys) == ["The copy of activation.json is missing. Heal it with `mobius provision`."]
+    run_bare_module(
+        "host_tool",
+        command=str(served.host.command),
+        lib_dir=str(served.root / "lib"),
+        service="any-service",
+        config={name: value for name, value in served.config.items() if name not in ("schema", "service", "command")},
+    )
+    assert found(served, capsys) == []
 
 
 def test_an_instance_that_is_of_no_release_is_named(served: Any, capsys: pytest.CaptureFixture[str]) -> None:

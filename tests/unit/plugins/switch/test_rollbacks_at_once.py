@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+from ansible_collections.mobius.dhash.plugins.module_utils.host import recovery
 from ansible_collections.mobius.dhash.plugins.module_utils.host.clock import utc_now
 from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Actor
 from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.confirmation import plan_reverted
@@ -72,7 +73,7 @@ def test_a_run_that_began_before_another_rollback_goes_no_further(served: Any, r
     for check in (True, False):
         second = run_module("rollback", run="two", requested_at=began, check=check)
         assert (second["changed"], second["confirmed"], second["actions"]) == (False, B, [])
-        assert second["note"] == f"already rolled back to {B}; {C} no longer serves"
+        assert second["note"] == f"already rolled back to {B}; {C} no longer serves; to roll back from {B}: --from {B}"
     assert served.command("rollback", "--from", C) == 0
     assert served.serving == [B]
 
@@ -83,6 +84,22 @@ def test_one_that_is_requested_later_is_another_step(served: Any, run_module: Mo
     assert served.serving == [A]
     served.promote(D)
     assert run_module("rollback", run="three")["confirmed"] == A
+
+
+@pytest.mark.parametrize("by", ["console", "module"])
+def test_a_rollback_of_a_clock_that_was_ahead_is_none_at_once(
+    served: Any, run_module: Module, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    with monkeypatch.context() as clock:
+        clock.setattr(recovery, "utc_now", lambda: "2999-01-01T00:00:00.000000Z")
+        assert served.command("rollback") == 0
+    assert served.journal()[-1]["at"].startswith("2999") and served.serving == [B]
+    if by == "console":
+        assert served.command("rollback") == 0
+    else:
+        assert run_module("rollback", run="two", check=True)["confirmed"] == A
+        assert run_module("rollback", run="two")["confirmed"] == A
+    assert served.serving == [A]
 
 
 @pytest.mark.parametrize("at", [float("nan"), float("inf"), -1e300])
