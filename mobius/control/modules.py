@@ -22,7 +22,7 @@ class ModuleEntry:
         changes_host: how far the run must have been opened for a host before it may change it
             (`opened_run.OpeningLevel`): `approved`, `recorded`, or `unrecorded`, which a rollback may be; empty for a
             module that changes no host, and for a rollback's own, which nothing may block.
-        takes_back: an argument and its value, with which the module only takes back what its run began.
+        reverts: an argument and its value, with which the module only reverts or releases what its run began.
         recorded: the fields of its result that the history records; None when it records no result of it. `reason` only
             where the module itself has made every word of it.
         shares_state: whether it works on a host's releases, which all such modules show as one state: what they change
@@ -35,7 +35,7 @@ class ModuleEntry:
     """
 
     changes_host: str = ""
-    takes_back: tuple[str, str] | None = None
+    reverts: tuple[str, str] | None = None
     recorded: tuple[str, ...] | None = None
     shares_state: bool = False
     brings_release: bool = False
@@ -68,13 +68,13 @@ MODULES: Mapping[str, ModuleEntry] = MappingProxyType(
         ),
         "lab_host": ModuleEntry(),
         "lab_image": ModuleEntry(),
-        "lease": ModuleEntry(changes_host="approved", takes_back=("state", "free")),
+        "lease": ModuleEntry(changes_host="approved", reverts=("state", "free")),
         "mark": ModuleEntry(changes_host="approved", recorded=("release", "bad"), shares_state=True),
         "preflight": ModuleEntry(),
         "probe": ModuleEntry(),
         "promotion": ModuleEntry(
             changes_host="approved",
-            takes_back=("state", "reverted"),
+            reverts=("state", "reverted"),
             recorded=("service", "release", "state", "confirmed", "token"),
             shares_state=True,
             brings_release=True,

@@ -254,9 +254,9 @@ class Bench:
             second.finish()
             return [first, second]
         disk = self._disk(case)
-        with disk.own(case.fault) if disk else contextlib.nullcontext(), contextlib.ExitStack() as until_mended:
+        with disk.own(case.fault) if disk else contextlib.nullcontext(), contextlib.ExitStack() as until_repaired:
             if case.task_number == 0 and not case.phase:
-                self._begin_fault(case, disk, until_mended)
+                self._begin_fault(case, disk, until_repaired)
                 result.struck_at = "before it began"
             operation = self.begin(case.operation, hosts, **SHORT)
             try:
@@ -266,27 +266,27 @@ class Bench:
                     if case.fault == "controller killed":
                         operation.kill()
                     else:
-                        self._begin_fault(case, disk, until_mended)
+                        self._begin_fault(case, disk, until_repaired)
                 if case.lasting:
                     time.sleep(case.lasting)
-                    until_mended.close()
+                    until_repaired.close()
             finally:
                 operation.finish()
         return [operation]
 
-    def _begin_fault(self, case: Case, disk: Disk | None, until_mended: contextlib.ExitStack) -> None:
+    def _begin_fault(self, case: Case, disk: Disk | None, until_repaired: contextlib.ExitStack) -> None:
         fleet, host = self.fleet, case.host
         if disk:
             disk.strike(case.fault, case.slack)
-            until_mended.callback(disk.mend, case.fault)
+            until_repaired.callback(disk.repair, case.fault)
         elif case.fault == "host killed":
             fleet.power_off(host)
-            until_mended.callback(fleet.power_on, host)
+            until_repaired.callback(fleet.power_on, host)
         elif case.fault == "host paused":
             fleet.pause(host)
-            until_mended.callback(fleet.unpause, host)
+            until_repaired.callback(fleet.unpause, host)
         elif case.fault == "host cut off":
-            until_mended.enter_context(fleet.cut_off(host))
+            until_repaired.enter_context(fleet.cut_off(host))
 
     def _disk(self, case: Case) -> Disk | None:
         if case.fault not in DISK_FAULTS:

@@ -34,7 +34,7 @@ mkdir -p /mnt/read-only && mount --bind {folder} /mnt/read-only && mount -o remo
 mount --bind /mnt/read-only {folder} && umount /mnt/read-only
 """,
 }
-MEND = {
+REPAIR = {
     "disk full": "mount -o remount,size=2g {folder}",
     "no inodes": "mount -o remount,nr_inodes=400k {folder}",
     "read-only": "umount --lazy {folder}",
@@ -71,5 +71,5 @@ class Disk:
     def strike(self, fault: str, slack: int) -> None:
         self._script(BREAK[fault], slack=slack)
 
-    def mend(self, fault: str) -> None:
-        self._script(MEND[fault])
+    def repair(self, fault: str) -> None:
+        self._script(REPAIR[fault])

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,7 +45,7 @@ def test_a_series_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     assert "| 3 | 3 |" in table({seed: Result(seed, "") for seed in (0, FULL_SIZE, 2 * FULL_SIZE)})
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a disk")
+@pytest.mark.root("only root can mount a disk")
 @pytest.mark.parametrize(
     ("fault", "refusal"), [("disk full", "No space"), ("no inodes", "No space"), ("read-only", "Read-only")]
 )
@@ -61,7 +60,7 @@ def test_a_disk_that_is_struck_refuses_new_files_and_keeps_what_is_on_it(
         disk.strike(fault, slack=0)
         with pytest.raises(OSError, match=refusal):
             (folder / "new").write_bytes(bytes(200_000))
-        disk.mend(fault)
+        disk.repair(fault)
         (folder / "after").write_bytes(bytes(200_000))
     assert {"before", "after"} <= {path.name for path in folder.iterdir()}
     assert (folder.stat().st_mode & 0o777, (folder / "before").read_text()) == (0o750, "kept")

@@ -139,15 +139,15 @@ def opening_of(workspace: RunWorkspace, host: str, run: str) -> OpeningLevel | N
     return OpeningLevel[name] if note.get("run") == run and name in OpeningLevel.__members__ else None
 
 
-def require_opened(workspace: RunWorkspace, host: str, least: OpeningLevel, *, takes_back: bool = False) -> str:
+def require_opened(workspace: RunWorkspace, host: str, least: OpeningLevel, *, is_revert: bool = False) -> str:
     """The id of the run that was opened for a host, which a task is about to change.
 
     What the plugin `run` has kept counts, and the history: an intent of this very process, which is still open and
     names the host. No variable can replace that.
 
     Args:
-        takes_back: whether the task only takes back what its run began. The history is not read then, nor for what a
-            rollback does: a history that breaks in the middle of a run must not keep a host from going back.
+        is_revert: whether the task only reverts or releases what its run began. The history is not read then, nor for
+            what a rollback does: one that breaks in the middle of a run must not keep a host from reverting.
 
     Raises:
         MobiusError: run_not_opened; history_failed or history_damaged, when the history cannot be read.
@@ -159,7 +159,7 @@ def require_opened(workspace: RunWorkspace, host: str, least: OpeningLevel, *, t
     if opening < least:
         reason = f"The run was opened for {host} without a check of its approvals, and this change needs them."
         raise MobiusError("run_not_opened", reason)
-    if takes_back or least is OpeningLevel.UNRECORDED:
+    if is_revert or least is OpeningLevel.UNRECORDED:
         return str(note["run"])
     opened = OpenedRun.read(workspace)
     if opened is None or opened.run != note["run"]:

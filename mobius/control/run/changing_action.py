@@ -31,8 +31,8 @@ class ChangingAction(NormalAction):  # type: ignore[misc]
         try:
             entry = module_entry(self._task.resolved_action)
             least = OpeningLevel[entry.changes_host.upper()]
-            takes_back = entry.takes_back is not None and entry.takes_back in self._task.args.items()
-            self._opened_run = require_opened(current_workspace(), host, least, takes_back=takes_back)
+            is_revert = entry.reverts is not None and entry.reverts in self._task.args.items()
+            self._opened_run = require_opened(current_workspace(), host, least, is_revert=is_revert)
         except MobiusError as error:
             return {"changed": False, "failed": True, "msg": error.reason, "mobius_failure": error.as_dict()}
         return self.change(tmp, task_vars)
