@@ -34,7 +34,7 @@ from mobius.control.plan.approvals import VARIABLES, Rule, require_inventory_dat
 from mobius.control.plan.plan import fingerprint
 from mobius.control.plan.planned_run import PLANNING
 from mobius.control.plan.rule import ChangeRequest, RuleVerdict, examine, host_refusal
-from mobius.control.run.action import current_workspace, warning
+from mobius.control.run.action import current_workspace, refusal_of_the_run, warning
 from mobius.control.run.ansible_settings import require_settings
 from mobius.control.run.project import PROJECT_VARIABLE
 from mobius.control.run.run_id import ENVIRONMENT_NAME, current_run_id, find_actor, new_run_id
@@ -168,7 +168,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if unsettled is not None:
             warnings.append(f"A rollback goes on all the same: {unsettled.reason}")
         if finding:
-            warnings.append(f"The run itself would be refused now: {finding}")
+            warnings.append(refusal_of_the_run(finding))
         if warnings:
             from_host["warnings"] = warnings
         own = {"run": run_id, "actor": actor, "finding": finding, "ansible_facts": facts}

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from ansible_collections.mobius.dhash.plugins.plugin_utils import require_mobius  # noqa: F401 - before mobius
 
 from mobius.control.plan.window import refusal
-from mobius.control.run.action import ControlNodeAction
+from mobius.control.run.action import ControlNodeAction, refusal_of_the_run
 
 
 class ActionModule(ControlNodeAction):
@@ -29,4 +29,4 @@ class ActionModule(ControlNodeAction):
         if not self._task.check_mode:
             raise refused
         answer = {"finding": refused.reason, "window": arguments["window"]}
-        return {**answer, "warnings": [f"The run itself would be refused now: {refused.reason}"]}
+        return {**answer, "warnings": [refusal_of_the_run(refused.reason)]}

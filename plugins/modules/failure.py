@@ -8,13 +8,13 @@ DOCUMENTATION = r"""
 module: failure
 short_description: Fails with an outcome that has an exit code and a team
 description:
-  - Always fails, with C(mobius_failure) from the table in C(mobius/errors.py).
+  - Fails, with C(mobius_failure) from the table in C(mobius/errors.py).
   - Use it as the last task of a C(rescue), so that what was rescued still fails the run.
 version_added: "0.1.0"
 author: MOBIUS contributors (@mobius)
 attributes:
   action: {support: full, description: "Runs on the control node."}
-  check_mode: {support: full, description: "Fails in check mode as well, what a play refuses its plan refuses."}
+  check_mode: {support: full, description: "Fails in check mode as well, what a play refuses its plan refuses; but see O(awaits_consent)."}
   diff_mode: {support: full, description: "Never changes anything, so there is no difference to show."}
 options:
   outcome:
@@ -36,6 +36,12 @@ options:
       - The registered result of M(mobius.dhash.release_info) on the host.
       - The reason then says what serves there, or that this is not known.
     type: dict
+  awaits_consent:
+    description:
+      - Whether a person may agree to what is refused, with what the check run shows.
+      - In check mode the task warns then of what the run itself would be refused for, and does not fail.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""

@@ -30,6 +30,11 @@ def warning(sentences: Sequence[str]) -> dict[str, Any]:
     return {"msg": f"warning: {' '.join(sentences)}", "_ansible_verbose_always": True} if sentences else {}
 
 
+def refusal_of_the_run(reason: str) -> str:
+    """What a check run says where the run itself would be refused: it goes on, as its plan is what people decide by."""
+    return f"The run itself would be refused now: {reason}"
+
+
 class ControlNodeAction(ActionBase):  # type: ignore[misc]
     """Changes no host, needs none, and works in check mode. A `MobiusError` of `answer` is the task's failure.
 

@@ -108,25 +108,18 @@ class Machine:
         )
 
     def call_module(self, name: str, *arguments: str, **parameters: Any) -> str:
-        """What Ansible says of one module on the host."""
-        given = json.dumps({"service": SERVICE, **parameters})
-        return self.call(
-            BIN / "ansible",
-            "lab1",
-            "-i",
-            self.inventory,
-            "-m",
-            f"mobius.dhash.{name}",
-            "-a",
-            given,
-            *arguments,
-            check=False,
-        ).stdout
+        """What Ansible says of one module on the host, in a run that was opened for it."""
+        tasks = [{"mobius.dhash.run": {}}, {f"mobius.dhash.{name}": {"service": SERVICE, **parameters}}]
+        play = self.root / f"{name}.yml"
+        play.write_text(json.dumps([{"hosts": "mobius", "gather_facts": False, "tasks": tasks}]))
+        return self.call(self.ansible_playbook, "-v", "-i", self.inventory, play, *arguments, check=False).stdout
 
     def module(self, name: str, *arguments: str, **parameters: Any) -> dict[str, Any]:
         """The result of one module on the host."""
         said = self.call_module(name, *arguments, **parameters)
-        return dict(json.loads(said[said.index("=> {") + 3 :]))
+        begin = said.find("=> {", said.rindex("\nTASK "))
+        assert begin > 0, said
+        return dict(json.JSONDecoder().raw_decode(said, begin + 3)[0])
 
     def host(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """`mobius-host ...` at the console."""

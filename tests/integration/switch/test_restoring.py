@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+from tests.integration.switch.conftest import CHECKOUT, VARIABLES
 
 DATABASE = "/var/lib/stand-in/index/notes.sqlite3"
 WRITES = {"database": "index/notes.sqlite3", "query": "SELECT count(*) FROM notes WHERE at >= :since"}
@@ -82,3 +86,38 @@ def test_a_damaged_database_is_restored_under_load_and_the_damaged_state_is_kept
     aside = f"{done['kept_aside'][0]}/index/notes.sqlite3"
     assert noted.shell(f"sha256sum {aside} {aside}-wal").stdout.split()[::2] == before
     noted.shell(f"rm -rf {' '.join(done['kept_aside'])}")
+
+
+AGREE_TO_LOSS = """
+- hosts: mobius
+  gather_facts: false
+  tasks:
+    - mobius.dhash.run:
+    - ansible.builtin.include_tasks: {checkout}/playbooks/tasks/agree_to_loss.yml
+"""
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_check_run_names_the_loss_that_the_run_would_be_refused_for(noted: Any, damaged: bool) -> None:
+    play = noted.root / "agree_to_loss.yml"
+    play.write_text(AGREE_TO_LOSS.format(checkout=CHECKOUT))
+    needed = {"mobius_backup": noted.backup, "backup_writes": WRITES}
+
+    def agree(*arguments: str, consent: bool = False) -> subprocess.CompletedProcess[str]:
+        variables = json.dumps({**VARIABLES, **needed, "mobius_accept_loss": consent})
+        command = [noted.ansible_playbook, "-i", noted.inventory, play, "-e", variables]
+        return noted.call(*command, *arguments, check=False)
+
+    if damaged:
+        noted.shell(f"dd if=/dev/zero of={DATABASE} bs=100 count=1 conv=notrunc")
+    reason = f"{'An unknown number of' if damaged else '3'} writes on lab1 are later than the backup {noted.backup}"
+    refused = agree()
+    assert refused.returncode == 2, refused.stdout
+    assert reason in refused.stdout
+    predicted = agree("--check")
+    assert predicted.returncode == 0, predicted.stdout
+    assert f"The run itself would be refused now: {reason}" in predicted.stdout
+    for arguments in (["--check"], []):
+        agreed = agree(*arguments, consent=True)
+        assert agreed.returncode == 0, agreed.stdout
+        assert reason not in agreed.stdout
