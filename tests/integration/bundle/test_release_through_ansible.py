@@ -55,7 +55,7 @@ class Place:
         result = self.root / "result.json"
         result.unlink(missing_ok=True)
         common = {"service": "mobius-dhash", "config_dir": str(self.root / "config_dir")}
-        play: list[dict[str, Any]] = []
+        play: list[dict[str, Any]] = [{"mobius.dhash.run": {}}]
         for number, task in enumerate(tasks):
             ((module, arguments),) = task.items()
             given = {"mobius.dhash." + module: {**common, **arguments}, "register": f"outcome_{number}"}
@@ -63,7 +63,9 @@ class Place:
         outcomes = "{{ [" + ", ".join(f"outcome_{number}" for number in range(len(tasks))) + "] | to_json }}"
         save = {"content": outcomes, "dest": str(result)}
         play.append({"ansible.builtin.copy": save, "check_mode": False, "diff": False})
-        (self.root / "playbook.yml").write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": play}]))
+        folders = {name: str(self.root / name) for name in ("mobius_history_dir", "mobius_witness_dir")}
+        head = {"hosts": "all", "gather_facts": False, "vars": folders}
+        (self.root / "playbook.yml").write_text(json.dumps([{**head, "tasks": play}]))
         inventory = self.root / "hosts.yml"
         host = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
         inventory.write_text(json.dumps({"all": {"hosts": {"here": {**host, "ansible_pipelining": pipelining}}}}))

@@ -85,18 +85,19 @@ def test_the_collection_serves_a_playbook_of_ones_own_and_the_run_is_recorded(
     install = ["collection", "install", "--offline", artifacts.tarball, "-p", "collections"]
     call([installed / "ansible-galaxy", *install], project)
     inventory = project / "collections/ansible_collections/mobius/dhash/inventories/local"
-    done = call([installed / "ansible-playbook", "-i", inventory, "site.yml"], project)
-    assert "will not be recorded" not in done.stderr
+    call([installed / "ansible-playbook", "-i", inventory, "site.yml"], project)
     runs = json.loads(call([installed / "mobius", "history", "list", "--format", "json"], project).stdout)
     assert ("site.yml", "success") in {(item["playbook"], item["outcome"]) for item in runs}
 
 
-def test_without_the_callback_the_run_says_what_is_not_recorded(
+def test_without_the_callback_a_run_is_refused_with_what_to_do(
     installed: Path, artifacts: Artifacts, tmp_path: Path
 ) -> None:
     folder = prepare(tmp_path / "folder", installed, artifacts, callback=False)
-    done = call([installed / "ansible-playbook", "-i", "localhost,", "-c", "local", "open.yml"], folder)
-    assert "add mobius.dhash.outcome to callbacks_enabled" in " ".join(done.stderr.split())
+    done = call([installed / "ansible-playbook", "-i", "localhost,", "-c", "local", "open.yml"], folder, code=2)
+    assert "results and the end of the run would not be recorded; nothing was changed." in done.stdout
+    assert "have mobius.dhash.outcome among its values in ansible.cfg" in done.stdout
+    assert not (folder / "history").exists()
 
 
 @pytest.mark.parametrize("callback", [True, False])
