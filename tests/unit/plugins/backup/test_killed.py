@@ -58,7 +58,12 @@ def killed_at(host: Host, line: int, **options) -> bool:
 
 
 @pytest.mark.slow
-def test_a_kill_at_any_line_leaves_whole_backups_only_and_the_next_run_cleans_up(host, tmp_path):
+@pytest.mark.parametrize(
+    ("step", "later_step", "least"), [(19, 61, 25), pytest.param(7, 31, 60, marks=pytest.mark.soak)]
+)
+def test_a_kill_at_any_line_leaves_whole_backups_only_and_the_next_run_cleans_up(
+    host, tmp_path, step, later_step, least
+):
     for number in range(2):
         touch_state(host, number)
         back_up(host)
@@ -81,8 +86,8 @@ def test_a_kill_at_any_line_leaves_whole_backups_only_and_the_next_run_cleans_up
         assert len(names(host)) == 4, names(host)
         shutil.rmtree(host.backup_dir)
         shutil.copytree(pristine, host.backup_dir)
-        line += 7 if line < 1500 else 31
-    assert kills > 60
+        line += step if line < 1500 else later_step
+    assert kills > least
     assert len(stages) >= 3, "the kills met every stage: before, between and after"
 
 
