@@ -15,7 +15,7 @@ import click
 import pytest
 
 from mobius.cli import cli
-from mobius.control.history import verifier
+from mobius.control.history.verifier import __main__ as verifier
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(CHECKOUT / ".ansible/collections"))
@@ -25,7 +25,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils.host import console a
 PARSERS = {
     "mobius-host": host_console._parser(),
     "mobius-backup": backup_console._parser(),
-    "verifier.py": verifier._parser(),
+    "python3 -m verifier": verifier._parser(),
 }
 # in backquotes, or a line of its own as in the examples of a help page
 _NAMED = re.compile(r"`(mobius(?:-host|-backup)?(?: [^`\n]*)?)`|^ +(mobius(?:-host|-backup)? [^\n]*)$", re.MULTILINE)

@@ -15,6 +15,7 @@ from mobius.control.bundle.builder import goes_into_a_bundle
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SHARED = ("errors", "durable", "manifest", "signer", "logs")
+VERIFIER = "mobius/control/history/verifier"
 LINKED = ("errors", "durable", "manifest", "signer")
 MODULE_UTILS = "ansible_collections.mobius.dhash.plugins.module_utils"
 COLLECTION = "ansible_collections.mobius.dhash"
@@ -105,11 +106,19 @@ def test_the_package_imports_nothing_from_the_plugins_or_the_tools() -> None:
         }, path
 
 
-def test_only_shared_files_and_the_hosts_code_import_relatively() -> None:
-    shared = {CHECKOUT / "mobius" / f"{name}.py" for name in SHARED}
+def test_only_what_runs_elsewhere_too_imports_relatively() -> None:
+    """Hosts have the shared files, and an auditor has the verifier, each without the rest of the package."""
+    shared = {CHECKOUT / "mobius" / f"{name}.py" for name in SHARED} | set(python_files(VERIFIER))
     for path in python_files("mobius"):
         relative = [module for module, _, is_relative in import_statements(path) if is_relative]
         assert path in shared or not relative, f"{path.relative_to(CHECKOUT)} imports {relative} relatively"
+
+
+def test_what_an_auditor_gets_needs_nothing_but_itself_and_the_standard_library() -> None:
+    for path in python_files(VERIFIER):
+        for module, _, is_relative in import_statements(path):
+            inside = is_relative and module.startswith(VERIFIER.replace("/", "."))
+            assert inside or module.split(".")[0] in sys.stdlib_module_names, f"{path.name} imports {module}"
 
 
 @pytest.mark.parametrize("folder", ["mobius", "plugins/module_utils"])

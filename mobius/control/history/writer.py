@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Writes the history of runs: append-only, chained, fsynced, safe against a kill after any byte.
 
-A folder holds `history.jsonl` (one record a line; its form is `verifier.py`'s), `head.json` (the last record's
+A folder holds `history.jsonl` (one record a line; its form is `verifier/records.py`'s), `head.json` (the last record's
 hash, signed when there is a key), `digest.key` (keys the digests of variables; it never leaves the folder) and `lock`.
 The order is always: record, fsync, head. So a head is never ahead of its records unless somebody cut them off.
 

@@ -133,7 +133,7 @@ def test_whatever_a_command_line_leaves_out_the_final_head_is_left(inventory, fo
         assert json.loads(kept[-1])["seq"] == last_seq(folder)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
+@pytest.mark.root("becoming another user needs root")
 def test_the_final_head_is_left_as_the_user_that_the_opening_task_became(inventory, folder, tmp_path):
     """What says how to connect may stand at that task alone."""
     own = Path(tempfile.mkdtemp(prefix="mobius-become-"))

@@ -449,7 +449,7 @@ def journal(*runs: str | None, at: str = "2099-01-01T00:00:00Z", actor: str = "a
     for run in runs:
         line = {"at": at, "event": "confirmed", "to": "1.0.0-0123456789ab", "run": run, "actor": actor}
         lines.append(json.dumps({**line, "prev_sha256": previous}, sort_keys=True))
-        previous = form.hashlib.sha256(lines[-1].encode()).hexdigest()
+        previous = hashlib.sha256(lines[-1].encode()).hexdigest()
     return lines
 
 
@@ -589,21 +589,21 @@ def test_a_decision_is_on_the_disk_before_it_is_taken(history, synced):
 # --- For an auditor ---------------------------------------------------------------------------------------------------
 
 
-def test_the_verifier_is_one_file_that_needs_only_the_standard_library(history, tmp_path):
+def test_the_verifier_is_one_folder_that_needs_only_the_standard_library(history, tmp_path):
     heads = write_runs(history)
     alone = tmp_path / "alone"
     alone.mkdir()
-    shutil.copy(form.__file__, alone / "verify.py")
+    shutil.copytree(Path(form.__file__).parent, alone / "verifier")
     (alone / "witnesses.json").write_text(json.dumps(witnessed(heads)))
-    command = [sys.executable, "-I", "-S", str(alone / "verify.py"), str(history.folder), "--witnesses"]
-    done = subprocess.run([*command, str(alone / "witnesses.json")], capture_output=True, text=True, check=False)
+    # no site-packages and no PYTHONPATH: nothing of MOBIUS can be imported but the folder
+    command = [sys.executable, "-E", "-S", "-m", "verifier", str(history.folder), "--witnesses"]
+    command.append(str(alone / "witnesses.json"))
+    done = subprocess.run(command, cwd=alone, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.split()[0]) == (0, "whole"), done
     changed = records(history)
     changed[4]["data"]["actor"] = "eve"
     rewrite(history, changed)
-    done = subprocess.run(
-        [*command, str(alone / "witnesses.json"), "--format", "json"], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*command, "--format", "json"], cwd=alone, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert json.loads(done.stdout)["first"]["seq"] == 4
 

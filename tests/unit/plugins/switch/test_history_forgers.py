@@ -23,6 +23,7 @@ from mobius.cli.history import _KEPT
 from mobius.control.history import verifier
 from mobius.control.history.recorder import result_data
 from mobius.control.history.verifier import HistoryVerdict
+from mobius.control.history.verifier.hosts import line_sha256
 from mobius.control.history.writer import History, Holder
 
 A, B, C = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0"))
@@ -351,7 +352,7 @@ def test_a_journal_and_a_record_that_are_consistent_and_lack_a_recorded_switch_a
         if line["event"] == "rollback":
             line = {**line, "to": C}
         text = json.dumps({**line, "prev_sha256": previous}, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-        previous = verifier._line_sha256(text)
+        previous = line_sha256(text)
         texts.append(text)
     fleet.journal("lab1").write_text("\n".join(texts) + "\n")
     record = json.loads(fleet.activation("lab1").read_bytes())

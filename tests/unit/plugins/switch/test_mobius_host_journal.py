@@ -17,8 +17,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.cana
 from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.marks import plan_mark
 from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.rollback import plan_rollback
 
-from mobius.control.history import verifier
-from mobius.control.history.verifier import HostAnswer
+from mobius.control.history.verifier.hosts import HostAnswer, find_record_problem
 from tests.killing import die_after_writing, killed
 
 A, B, C, D = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0", "1.3.0"))
@@ -88,7 +87,7 @@ BROKEN = (*SET_ASIDE, "read-only", "broken", "unreadable", "no folder", "a file 
 
 
 def break_journal(machine: Any, kind: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Break the journal; what mends it is returned."""
+    """Break the journal; returns what repairs it."""
     path, folder = machine.host.journal_path, machine.host.state_dir
     if kind in SET_ASIDE:
         path.unlink()
@@ -108,7 +107,7 @@ def break_journal(machine: Any, kind: str, monkeypatch: pytest.MonkeyPatch) -> C
             raise OSError(errno.EIO, kind, str(path))
         return open_file(opened, *arguments, **more)
 
-    def mend() -> None:
+    def repair() -> None:
         monkeypatch.setattr(durable, "append_line", append_line)
         monkeypatch.setattr(os, "open", open_file)
 
@@ -116,7 +115,7 @@ def break_journal(machine: Any, kind: str, monkeypatch: pytest.MonkeyPatch) -> C
         monkeypatch.setattr(os, "open", unreadable)
     else:
         monkeypatch.setattr(durable, "append_line", broken)
-    return mend
+    return repair
 
 
 def lose_folder(folder: Path, *, has_file: bool = True) -> Callable[[], None]:
@@ -140,7 +139,7 @@ def lines_of_rollbacks(machine: Any) -> list[tuple[str, str]]:
 def problem_of_the_auditor(machine: Any, call_module: Callable[..., dict[str, Any]]) -> str | None:
     """What `mobius history verify` says of the journal beside the activation record."""
     answer = call_module(machine, "witness_info", dir=str(machine.root / "witness"))
-    problem = verifier._record_problem(HostAnswer.read("lab1", answer))
+    problem = find_record_problem(HostAnswer.read("lab1", answer))
     return problem.text if problem else None
 
 
@@ -154,7 +153,7 @@ def test_a_broken_journal_blocks_no_rollback_and_loses_no_line(
 ) -> None:
     for release in (A, B, C):
         machine.promote(release)
-    mend = break_journal(machine, kind, monkeypatch)
+    repair = break_journal(machine, kind, monkeypatch)
     for leaves, release in ((C, B), (B, A)):
         assert machine.command("rollback", "--from", leaves) == 0
         assert machine.serving == [release] and machine.activation.confirmed == release
@@ -165,7 +164,7 @@ def test_a_broken_journal_blocks_no_rollback_and_loses_no_line(
         with pytest.raises(OSError):
             machine.run(plan_canary, B, retry_bad=True)
         assert machine.serving == [A] and machine.pending is None, "a promotion is journaled before it serves"
-        mend()
+        repair()
         text = problem_of_the_auditor(machine, call_module)
         assert text is not None and "lacks the newest switch" in text and "`mobius-host repair`" in text
     machine.run(plan_mark, D, True)
