@@ -24,12 +24,17 @@ JOBS = [
     for path in WORKFLOWS
     for name, job in yaml.safe_load(path.read_text())["jobs"].items()
 ]
+OWN_WAY = re.compile(r"skipif\([^)]*gete?uid")
 USES = re.compile(r"uses: (\S+)(.*)")
 
 
+def job_of(workflow: str, job: str) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((CHECKOUT / ".github/workflows" / workflow).read_text())["jobs"][job]
+    return content
+
+
 def matrix_of(workflow: str, job: str) -> dict[str, list[str]]:
-    content = yaml.safe_load((CHECKOUT / ".github/workflows" / workflow).read_text())
-    matrix: dict[str, list[str]] = content["jobs"][job]["strategy"]["matrix"]
+    matrix: dict[str, list[str]] = job_of(workflow, job)["strategy"]["matrix"]
     return matrix
 
 
@@ -83,6 +88,15 @@ def test_every_scenario_and_every_folder_with_hosts_has_a_job() -> None:
     others = {path.name for path in (CHECKOUT / "tests").iterdir() if list(path.rglob("test_*.py"))}
     others -= {"integration", "end_to_end", "molecule", "unit", "contract"}
     assert set(matrix_of("hosts.yml", "integration")["tests"]) == folders | files | others
+
+
+def test_what_only_root_may_do_is_marked_in_one_way_and_run_by_root() -> None:
+    """`sudo` becomes an ordinary user there, so a command without it is root's."""
+    own_ways = [str(path) for path in (CHECKOUT / "tests").rglob("test_*.py") if OWN_WAY.search(path.read_text())]
+    assert own_ways == []
+    (step,) = [step for step in job_of("ci.yml", "debian")["steps"] if '-m "root' in step.get("run", "")]
+    assert "sudo" not in step["run"]
+    assert job_of("ci.yml", "debian")["container"] == "debian:12"
 
 
 def test_every_make_target_that_a_workflow_runs_is_there() -> None:

@@ -67,6 +67,7 @@ def tasks(root: Path, forged: dict[str, str]) -> str:
     for name in CHANGING:
         arguments = {"service": "any-service", "config_dir": f"{root}/conf", **ARGUMENTS[name], **forged}
         text = json.dumps({key: value for key, value in arguments.items() if value is not None})
+        # the play goes on to the next module; what each has answered is printed, and compared by the test
         lines.append(f"    - {COLLECTION}{name}: {text}\n      ignore_errors: true\n".replace("{root}", str(root)))
         lines.append("      register: answer\n")
         lines.append(f"    - debug: msg=\"{name} {{{{ answer.mobius_failure.outcome | default('none') }}}}\"\n")
@@ -223,6 +224,7 @@ def test_what_goes_back_needs_no_readable_history(ansible: Ansible, tmp_path: Pa
         for name, states in calls.items():
             for state in states:
                 arguments = {"service": "any-service", "config_dir": f"{tmp_path}/conf", **ARGUMENTS[name], **state}
+                # as above: every answer is compared at the end
                 play += f"    - {COLLECTION}{name}: {json.dumps(arguments)}\n      ignore_errors: true\n"
                 play += "      register: answer\n"
                 about = f"{'rollback' if opening == rollback else 'run'}-{name}-{state.get('state', '')}"

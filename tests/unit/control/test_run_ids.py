@@ -56,7 +56,7 @@ def test_the_actor_is_who_was_named_else_who_logged_in_before_sudo():
     assert "@" in find_actor({})
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.root("only root can become somebody else")
 def test_who_has_no_entry_in_the_passwd_database_is_named_by_the_uid() -> None:
     script = "import os; from mobius.control.run.run_id import find_actor; os.setuid(54321); print(find_actor({}))"
     command = [sys.executable, "-c", script]

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,8 @@ from mobius.dhash._descriptor import DCT_BYTES, DESCRIPTOR_BYTES
 from mobius.dhash._reranking import CANDIDATE
 from mobius.dhash._verification import VERIFICATION_RULE
 
-linux_only = pytest.mark.skipif(sys.platform != "linux", reason="about pipes, modes, /proc or names that Linux has")
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="about /proc, terminals, or names of any bytes")
+posix_only = pytest.mark.skipif(os.name != "posix", reason="about links, modes, or pipes")
 
 
 def descriptor(seed: int) -> bytes:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from mobius.dhash import Library, Picture, Unreadable, hash_file
 from mobius.errors import MobiusError
-from tests.unit.dhash.library_tools import linux_only
+from tests.unit.dhash.library_tools import linux_only, posix_only
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_a_scan_indexes_every_picture_with_the_release_that_wrote_it(folder: Pat
         assert (picture.width, picture.height, picture.size) == (alone.width, alone.height, alone.size)
 
 
-@linux_only
+@posix_only
 def test_a_second_scan_reads_only_what_changed(folder: Path, tmp_path: Path) -> None:
     with Library(tmp_path / "index.sqlite", release="old") as library:
         library.scan(folder)

@@ -20,7 +20,7 @@ from mobius.dhash import Library, hash_file
 from mobius.dhash import _hash_processes as hashers_module
 from mobius.dhash import _scan as scan_module
 from mobius.errors import MobiusError
-from tests.unit.dhash.library_tools import exported, linux_only, make_folder, picture
+from tests.unit.dhash.library_tools import exported, linux_only, make_folder, picture, posix_only
 
 SCAN = """
 import sys
@@ -187,7 +187,7 @@ def test_a_file_that_vanishes_before_it_is_read_is_reported_and_removed(
         assert library.scan(folder).images == 2
 
 
-@linux_only
+@posix_only
 def test_links_are_no_copies(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "library", 3)
     (folder / "link.jpg").symlink_to(folder / "1/0001.jpg")
@@ -226,7 +226,7 @@ with Library(sys.argv[1]) as library:
 
 @pytest.mark.slow
 @linux_only
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.root("only root can become somebody else")
 def test_a_file_without_permission_to_read_is_reported_and_not_removed(open_to_all: Path) -> None:
     folder = make_folder(open_to_all / "library", 10)
 

@@ -37,7 +37,7 @@ from tests.killing import killed
 RELEASE = "1.0.0-0123456789ab"
 DATABASE = "index/library.sqlite"
 WRITES = WriteCounter(DATABASE, "select count(*) from images where path >= :since")
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away and mounts")
+needs_root = pytest.mark.root("only root gives files away and mounts")
 
 
 class NoUnits(Systemd):

@@ -175,7 +175,7 @@ def test_a_database_that_is_swapped_for_a_link_before_sqlite_opens_it_reveals_no
     assert "state/index/library.sqlite" not in members(result.backup.path)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can confine SQLite, and only root reads what the user may not")
+@pytest.mark.root("only root can confine SQLite, and only root reads what the user may not")
 def test_a_database_that_is_swapped_at_the_last_moment_reveals_no_secret(host, secret, monkeypatch):
     real = sqlite3.connect
 

@@ -349,7 +349,7 @@ def test_what_the_child_leaves_is_not_trusted(host, monkeypatch, tmp_path):
             tampered(number, change)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.root("only root can become somebody else")
 def test_the_child_that_extracts_is_nobody(host, tmp_path, monkeypatch):
     result = back_up(host)
     manifest, _ = verify_backup(result.backup)
@@ -361,7 +361,7 @@ def test_the_child_that_extracts_is_nobody(host, tmp_path, monkeypatch):
     assert {path.stat().st_uid for path in place.rglob("*")} == {65534}
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.root("only root gives files away")
 def test_only_root_and_the_services_user_own_what_is_restored(host, monkeypatch):
     monkeypatch.undo()
     import dataclasses
@@ -478,7 +478,7 @@ def test_an_exchange_that_fails_leaves_the_old_state(host, monkeypatch):
     assert restore(host, backup_id).changed
 
 
-needs_root_for_tar = pytest.mark.skipif(os.geteuid() != 0, reason="tar compares owners, which only root restores")
+needs_root_for_tar = pytest.mark.root("tar compares owners, which only root restores")
 PAGE = Path(__file__).resolve().parents[4] / "docs" / "backup.md"
 
 

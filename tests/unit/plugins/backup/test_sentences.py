@@ -32,7 +32,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils.host.systemd import S
 
 from tests.backups import back_up, everything, flip, touch_state
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+needs_root = pytest.mark.root("only root mounts")
 
 
 class NoUnits(Systemd):

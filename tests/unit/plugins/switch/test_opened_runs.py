@@ -70,7 +70,7 @@ def test_a_folder_that_cannot_be_written_is_a_problem_and_no_failure(tmp_path: P
     assert "cannot keep" in str(opened_runs.leave(tmp_path / "file/runs", RUN))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+@pytest.mark.root("only root mounts")
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_refusal_names_the_full_disk_on_which_the_host_cannot_keep_the_run(tmp_path: Path, exists: bool) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=4", "none", tmp_path], check=True)

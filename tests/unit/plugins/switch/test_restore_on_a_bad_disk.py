@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Ho
 
 from tests.unit.plugins.switch.conftest import SERVICE, A, Machine
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+pytestmark = pytest.mark.root("only root mounts")
 
 RunModule = Callable[..., dict[str, Any]]
 DATABASE = "index.sqlite"
