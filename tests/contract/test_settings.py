@@ -15,6 +15,8 @@ from tests.contract.setting_places import EXTRA, PLACES
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
+pytestmark = pytest.mark.slow
+
 
 def load(path: Path) -> Any:
     return yaml.safe_load(path.read_text(encoding="utf-8"))

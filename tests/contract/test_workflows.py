@@ -106,6 +106,7 @@ def test_every_make_target_that_a_workflow_runs_is_there() -> None:
     assert {"setup", "lint", "test-without-hosts", "demo"} <= named <= targets
 
 
+@pytest.mark.slow
 def test_the_summary_names_failures_and_explains_exit_codes(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text("def test_good(): pass\ndef test_bad(): assert 1 == 2, 'the reason'\n")
     command = [sys.executable, "-m", "pytest", "-q", "-c", "/dev/null", "--rootdir", tmp_path, tmp_path / "test_it.py"]

@@ -13,10 +13,9 @@ import pytest
 
 def test_a_first_release_that_nobody_confirms_leaves_no_instance_and_no_socket(machine: Any) -> None:
     machine.forget()
-    extra: dict[str, Any] = {"instance": {}, "promotion": {"deadline": 6, "run": "test"}}
-    for name, state in (("instance", "standby"), ("promotion", "canary"), ("promotion", "provisional")):
-        result = machine.module(name, release=machine.releases["1.0.0"], state=state, **extra[name])
-        assert result["changed"] is True, result
+    result = machine.module("instance", release=machine.releases["1.0.0"], state="standby")
+    assert result["changed"] is True, result
+    machine.promote("1.0.0", "provisional", deadline=6)
     assert machine.answer() == machine.releases["1.0.0"]
     machine.until(lambda: machine.status()["pending"] is None)
     machine.until(lambda: machine.shell("systemctl list-units --no-legend 'stand-in*'").stdout.strip() == "")

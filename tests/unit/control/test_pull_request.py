@@ -87,6 +87,7 @@ def test_what_was_not_run_is_not_ticked_and_says_how_to_run_it(checkout: Path) -
     assert "--draft" in result.stderr
 
 
+@pytest.mark.slow
 def test_tests_count_when_every_series_passed_on_this_very_commit(checkout: Path) -> None:
     run_tests(checkout, "lint", "unit", "with-molecule")
     assert set(evidence_of(checkout)) == {"lint"}, "one series of `make test` is missing"
@@ -101,6 +102,7 @@ def test_tests_count_when_every_series_passed_on_this_very_commit(checkout: Path
     assert evidence_of(checkout) == {}, "nor was this commit"
 
 
+@pytest.mark.slow
 def test_tests_that_failed_or_ran_in_a_changed_checkout_do_not_count(checkout: Path) -> None:
     run_tests(checkout, "unit", "with-molecule")
     (checkout / "tests/test_it.py").write_text("def test_it(): assert False\n")

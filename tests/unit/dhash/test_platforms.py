@@ -28,6 +28,7 @@ def mobius(platform: str, *arguments: object) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_library_is_scanned_and_searched_and_exported(tmp_path: Path, platform: str) -> None:
     folder = make_folder(tmp_path / "library", 4)
     (folder / "broken.png").unlink()

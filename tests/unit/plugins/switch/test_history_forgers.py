@@ -28,6 +28,8 @@ from mobius.control.history.writer import History, Holder
 
 A, B, C = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0"))
 HOSTS = ("lab1", "lab2", "lab3")
+
+pytestmark = pytest.mark.slow
 ME = Holder.of(os.getpid())
 
 
