@@ -197,6 +197,12 @@ OUTCOMES: dict[str, Outcome] = _table(
         "Read the reason beside each file; repair or remove it and run again, which reads only those files.",
     ),
     (
+        "files_differ",
+        ExitCode.PROCESSING,
+        "A file that was copied is not what was read; nothing was switched or removed.",
+        "Check the disk that the reason names; run the same command again, or `mobius dhash migrate rollback`.",
+    ),
+    (
         "hook_failed",
         ExitCode.PROCESSING,
         "A task of a hook failed, so its phase did not go on.",

@@ -39,6 +39,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
 }
 # Commands of a group that another module has: group, name, where.
 _ADDED_COMMANDS: tuple[tuple[str, str, str], ...] = (
+    ("dhash", "migrate", "mobius.cli.migrate:migrate"),
     ("dhash", "serve", "mobius.cli.service:serve"),
     ("dhash", "token", "mobius.cli.service:token"),
 )

@@ -20,6 +20,7 @@ from typing import Any, TextIO, get_args
 
 import click
 
+from mobius.cli.options import index_option
 from mobius.cli.render.dhash import (
     group_lines,
     groups_summary,
@@ -55,10 +56,6 @@ _format = click.option(
 _mode = click.option(
     "--mode", type=click.Choice(get_args(Mode)), default="fast", show_default=True,
     help="exact is bit-identical to imagehash; fast decodes large JPEGs small.",
-)  # fmt: skip
-_index = click.option(
-    "--index", type=click.Path(dir_okay=False, path_type=Path), default="dhash.sqlite", show_default=True,
-    envvar="MOBIUS_INDEX", show_envvar=True, help="The index, an SQLite file.",
 )  # fmt: skip
 _as = click.option(
     "--as",
@@ -122,7 +119,7 @@ def hash_command(files: tuple[Path, ...], mode: Mode, form: str) -> None:
 
 @dhash.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@_index
+@index_option
 @click.option("--release", default="none", help="The release id recorded with every row written.")
 @click.option(
     "--threads",
@@ -158,7 +155,7 @@ def scan(folder: Path, index: Path, release: str, threads: int | None, mode: Mod
 
 
 @dhash.command()
-@_index
+@index_option
 @click.option(
     "--html", "html_file", type=click.Path(dir_okay=False, path_type=Path),
     help="Write one page with all of them side by side, and the doubtful pairs.",
@@ -203,7 +200,7 @@ def duplicates(index: Path, html_file: Path | None, form: str) -> None:
 
 @dhash.command()
 @click.argument("picture")
-@_index
+@index_option
 @click.option("--max-distance", type=click.IntRange(0, 128), help="All within so many bits of 128.  [default: matches]")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="At most so many.")
 @click.option("--transforms", is_flag=True, help="Mirrored and rotated copies as well.")
@@ -247,7 +244,7 @@ def search(
 
 
 @dhash.command()
-@_index
+@index_option
 @click.option(
     "--decide", "decided", type=(str, click.Choice(get_args(DecisionKind))), multiple=True, metavar="ID same|different",
     help="Decide about a pair; may be repeated.",
@@ -312,7 +309,7 @@ def review(
 
 @dhash.command("export")
 @click.argument("file", default="-", type=click.Path(dir_okay=False, path_type=Path, allow_dash=True))
-@_index
+@index_option
 @_as
 @_format
 def export_command(file: Path, index: Path, kind: ExportFormat | None, form: str) -> None:
@@ -341,7 +338,7 @@ def export_command(file: Path, index: Path, kind: ExportFormat | None, form: str
 
 @dhash.command("import")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path, allow_dash=True))
-@_index
+@index_option
 @_as
 @_format
 def import_command(file: Path, index: Path, kind: ExportFormat | None, form: str) -> None:

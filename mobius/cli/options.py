@@ -18,3 +18,7 @@ key_option = click.option(
     metavar="FILE",
     help="Your SSH key; a public one when an SSH agent holds it.",
 )
+index_option = click.option(
+    "--index", type=click.Path(dir_okay=False, path_type=Path), default="dhash.sqlite", show_default=True,
+    envvar="MOBIUS_INDEX", show_envvar=True, help="The index, an SQLite file.",
+)  # fmt: skip

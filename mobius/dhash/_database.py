@@ -38,7 +38,7 @@ class Database:
                 self._reader = self._connect(opened)
                 opened.pop_all()
         except sqlite3.OperationalError as error:
-            raise _to_mobius_error(
+            raise to_mobius_error(
                 error, path, MobiusError("invalid_input", f"The index {path} cannot be opened: {error}.")
             ) from error
         except sqlite3.Error as error:
@@ -82,7 +82,7 @@ class Database:
                     connection.execute("ROLLBACK")
                 raise
         except sqlite3.Error as error:
-            raise _to_mobius_error(error, self.path, error) from error
+            raise to_mobius_error(error, self.path, error) from error
 
     def version(self) -> int:
         """A number that changes with every commit of any process. It is read from shared memory."""
@@ -90,7 +90,7 @@ class Database:
             return int(self._reader.execute("PRAGMA data_version").fetchone()[0])
 
 
-def _to_mobius_error(error: sqlite3.Error, path: Path, otherwise: Exception) -> Exception:
+def to_mobius_error(error: sqlite3.Error, path: Path, otherwise: Exception) -> Exception:
     """A failure of the index as one sentence; `otherwise` when it is none that is expected."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_full(path)):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -78,6 +79,28 @@ def list_folder(root: bytes) -> FolderListing:
                 _note(entry, listing)
         folders += reversed(below)
     return listing
+
+
+def list_files(paths: Iterable[bytes]) -> FolderListing:
+    """These files, whatever their suffix."""
+    listing = FolderListing()
+    for path in paths:
+        try:
+            status = os.stat(path, follow_symlinks=False)
+        except OSError as error:
+            listing.unusable[path] = f"It cannot be read: {error.strerror}."
+            continue
+        if stat.S_ISREG(status.st_mode):
+            listing.files[path] = FileStatus.of(status)
+        else:
+            listing.unusable[path] = "It is not a regular file."
+    return listing
+
+
+def below(folder: bytes) -> tuple[bytes, bytes]:
+    """All paths below a folder are between these two: the second ends with the byte after the separator."""
+    top = folder.rstrip(SEPARATOR)
+    return top + SEPARATOR, top + bytes([SEPARATOR[0] + 1])
 
 
 def _note(entry: os.DirEntry[bytes], listing: FolderListing) -> None:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
@@ -133,8 +133,9 @@ class Library:
         threads: int | None = None,
         max_pixels: int = MAX_PIXELS,
         progress: Progress | None = None,
+        files: Collection[bytes] | None = None,
     ) -> ScanReport:
-        """Bring the index in line with a folder and everything below it.
+        """Bring the index in line with a folder and everything below it, or with some files below it.
 
         Files that did not change are not read again, unless their picture is of another algorithm than `mode`'s, or
         has no current descriptor; renamed ones are noticed; what disappeared leaves the index. Work is
@@ -143,6 +144,7 @@ class Library:
         Args:
             threads: pictures decoded at a time; the number of CPUs when not given. More than one of them, and a
                 thousand files to read, and each is a process (of 50 to 100 MB, the picture itself not counted).
+            files: absolute paths in the file system's bytes; only these are read then, and none leaves the index.
 
         Raises:
             MobiusError: the folder does not exist or cannot be listed.
@@ -150,7 +152,7 @@ class Library:
         self._verifier.retry()
         return Scan(
             self._database, folder,
-            release=self.release, mode=mode, threads=threads, max_pixels=max_pixels, progress=progress,
+            files=files, release=self.release, mode=mode, threads=threads, max_pixels=max_pixels, progress=progress,
         ).run()  # fmt: skip
 
     def add(self, fingerprint: Fingerprint, *, thumbnail: bytes | None = None) -> bool:

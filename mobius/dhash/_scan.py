@@ -15,7 +15,7 @@ import importlib.util
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -27,7 +27,7 @@ import PIL
 from mobius.dhash._cpus import usable_cpus
 from mobius.dhash._database import Database
 from mobius.dhash._fingerprint import ALGORITHMS, Fingerprint, Mode
-from mobius.dhash._folder import SEPARATOR, FileStatus, is_below, list_folder
+from mobius.dhash._folder import FileStatus, below, is_below, list_files, list_folder
 from mobius.dhash._hash_processes import HashingPool, Unhashed
 from mobius.dhash._picture import USABLE, printable, store
 from mobius.errors import MobiusError
@@ -44,7 +44,8 @@ _POLL_SECONDS: Final = 0.2
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A file that could not be hashed. `path` is relative to the scanned folder; `reason` is one sentence."""
+    """A file that could not be hashed. `path` is relative to the scanned folder, absolute where only some files were
+    scanned; `reason` is one sentence."""
 
     path: str
     reason: str
@@ -89,7 +90,7 @@ _Result = Fingerprint | str | Unhashed
 
 
 class Scan:
-    """One scan of one folder.
+    """One scan of one folder, or of some files only, of which none leaves the index.
 
     Raises:
         MobiusError: the folder does not exist or cannot be listed, or the index cannot be written.
@@ -100,6 +101,7 @@ class Scan:
         database: Database,
         folder: Path | str,
         *,
+        files: Collection[bytes] | None = None,
         release: str,
         mode: Mode,
         threads: int | None,
@@ -107,6 +109,7 @@ class Scan:
         progress: Progress | None,
     ) -> None:
         self._database = database
+        self._files = files
         self._root = os.fsencode(Path(folder).resolve())
         if not os.path.isdir(self._root):
             raise MobiusError("invalid_input", f"{printable(os.fsencode(folder))} is not a folder.")
@@ -119,7 +122,7 @@ class Scan:
         self._sizes: set[int] = set()
 
     def run(self) -> ScanReport:
-        listing = list_folder(self._root)
+        listing = list_folder(self._root) if self._files is None else list_files(self._files)
         known = self._known()
         new = [path for path in listing.files if path not in known]
         renamed_here = self._renamed({path: listing.files[path] for path in new})
@@ -132,20 +135,22 @@ class Scan:
         self._write_known([(path, listing.files[path], picture) for path, picture in renamed_here.items()])
         hashed, known_again = self._read_all(todo, len(listing.files) - len(todo))
         gone = {
-            path: row for path, row in known.items() if path not in listing.files and not is_below(path, listing.hidden)
+            path: row
+            for path, row in known.items()
+            if self._files is None and path not in listing.files and not is_below(path, listing.hidden)
         }
         renamed = self._count_renamed(new, gone)
         self._remove(gone)
         with self._database.reading() as connection:
-            refused = connection.execute(
-                "SELECT path, reason FROM files WHERE reason IS NOT NULL AND path >= ? AND path < ?", self._range
+            stored = connection.execute(
+                "SELECT path, reason FROM files WHERE path >= ? AND path < ?", self._range
             ).fetchall()
-            images = connection.execute(
-                "SELECT count(picture) FROM files WHERE path >= ? AND path < ?", self._range
-            ).fetchone()[0]
-        reasons = {**dict(refused), **listing.unusable, **listing.hidden}
+        if self._files is not None:
+            stored = [row for row in stored if row[0] in listing.files]
+        refused = {path: reason for path, reason in stored if reason is not None}
+        reasons = {**refused, **listing.unusable, **listing.hidden}
         return ScanReport(
-            images=images,
+            images=len(stored) - len(refused),
             hashed=hashed,
             known=known_again + len(renamed_here),
             unchanged=len(listing.files) - len(todo) - len(renamed_here),
@@ -153,16 +158,15 @@ class Scan:
             removed=len(gone) - renamed,
             links=listing.links,
             unreadable=tuple(
-                Unreadable(printable(os.path.relpath(path, self._root)), reason)
+                Unreadable(printable(os.path.relpath(path, self._root) if self._files is None else path), reason)
                 for path, reason in sorted(reasons.items())
             ),
         )
 
     @property
     def _range(self) -> tuple[bytes, bytes]:
-        """All paths below the folder are between these two: the second ends with the byte after the separator."""
-        top = self._root.rstrip(SEPARATOR)
-        return top + SEPARATOR, top + bytes([SEPARATOR[0] + 1])
+        """Between which two all paths of this scan are."""
+        return below(self._root) if self._files is None else (b"", b"\xff" * 8)
 
     def _known(self) -> dict[bytes, _Known]:
         """The rows of the index below the folder."""

@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The tables of an index, and how an index of an older schema becomes one of this.
 
-Migrations only go forward, one transaction each: killed anywhere, an index has the old schema or the new one.
+Opening an index brings it forward, one transaction a step: killed anywhere, an index has the old schema or the new one.
+Only `mobius dhash migrate schema` reverses steps.
 
 Two releases work on one index while one takes over from the other, so a migration *expands* first: it adds what the new
 release needs and leaves what the old one uses, and says in `compatible` which is the oldest schema whose releases may
@@ -162,6 +163,36 @@ INSERT INTO compatible VALUES (4, 2);
 MIGRATIONS: Final = {1: _FIRST, 2: _SECOND, 3: _THIRD, 4: _FOURTH}
 """Schema to the statements that make it out of the one before."""
 
+# The verdicts go, as schema 2 has nowhere to keep them; they are made of the pictures again.
+_WITHOUT_THIRD: Final = """
+DROP TRIGGER picture_removed_with_proofs;
+DROP TRIGGER picture_changed_with_proofs;
+DROP TABLE proofs;
+DELETE FROM compatible WHERE schema = 3;
+"""
+
+_WITHOUT_FOURTH: Final = """
+DROP TRIGGER picture_changed;
+CREATE TRIGGER picture_changed AFTER UPDATE OF rows, columns, look, quarantined ON pictures BEGIN
+    INSERT INTO changes (picture) VALUES (NEW.id);
+END;
+DROP TRIGGER picture_changed_with_proofs;
+CREATE TRIGGER picture_changed_with_proofs AFTER UPDATE OF sha256, quarantined ON pictures
+WHEN NEW.quarantined OR NEW.sha256 != OLD.sha256 BEGIN
+    DELETE FROM proofs WHERE first = OLD.id;
+    DELETE FROM proofs WHERE second = OLD.id;
+    DELETE FROM proofs WHERE NEW.quarantined AND release = OLD.release;
+END;
+CREATE INDEX proofs_by_release ON proofs(release);
+DELETE FROM compatible WHERE schema = 4;
+"""
+
+REVERSALS: Final = {4: _WITHOUT_FOURTH, 3: _WITHOUT_THIRD}
+"""Schema to the statements that make the one before out of it. Schema 1 cannot hold what an index has since."""
+
+OLDEST_SCHEMA: Final = min(REVERSALS) - 1
+"""The oldest schema to which an index can be brought."""
+
 
 def prepare(connection: sqlite3.Connection, name: str) -> None:
     """Bring an open index to `SCHEMA`. The connection must be in autocommit mode.
@@ -177,9 +208,7 @@ def prepare(connection: sqlite3.Connection, name: str) -> None:
             # another process may have done it while this one waited
             version = _number(connection, "PRAGMA user_version")
             if version < SCHEMA:
-                for statement in statements(MIGRATIONS[version + 1]):
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA user_version={version + 1}")
+                change_schema(connection, name, version + 1)
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
@@ -191,26 +220,57 @@ def _usable(connection: sqlite3.Connection, name: str) -> bool:
     """Whether the index can be used as it is; False when it is to be migrated."""
     connection.execute("BEGIN")
     try:
-        version = _number(connection, "PRAGMA user_version")
-        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type='table'")}
-        ours = {0: not tables, 1: {"images", "unreadable"} <= tables}.get(
-            version, _number(connection, "PRAGMA application_id") == APPLICATION
-        )
-        if not ours:
-            raise MobiusError("invalid_input", f"{name} is a database of something else.")
+        version = schema_of(connection, name)
         if version <= SCHEMA:
             return version == SCHEMA
         row = connection.execute("SELECT oldest FROM compatible WHERE schema=?", (version,)).fetchone()
         if row is None or row[0] > SCHEMA:
-            raise MobiusError(
-                "invalid_input",
-                f"The index {name} has schema {version}; this release knows schemas up to {SCHEMA}.",
-                do_next="Use the release that wrote the index, or a newer one.",
-            )
+            raise _newer_schema(name, version)
         return True
     finally:
         if connection.in_transaction:  # SQLite may have ended it itself, on a full disk for example
             connection.execute("ROLLBACK")
+
+
+def schema_of(connection: sqlite3.Connection, name: str) -> int:
+    """The schema of an open index, whichever release wrote it; 0 of an empty file.
+
+    Raises:
+        MobiusError: it is another program's database.
+    """
+    version = _number(connection, "PRAGMA user_version")
+    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type='table'")}
+    ours = {0: not tables, 1: {"images", "unreadable"} <= tables}.get(
+        version, _number(connection, "PRAGMA application_id") == APPLICATION
+    )
+    if not ours:
+        raise MobiusError("invalid_input", f"{name} is a database of something else.")
+    return version
+
+
+def _newer_schema(name: str, version: int) -> MobiusError:
+    return MobiusError(
+        "invalid_input",
+        f"The index {name} has schema {version}; this release knows schemas up to {SCHEMA}.",
+        do_next="Use the release that wrote the index, or a newer one.",
+    )
+
+
+def change_schema(connection: sqlite3.Connection, name: str, target: int) -> None:
+    """Bring an index up or down to a schema, in the transaction that the caller has begun.
+
+    Raises:
+        MobiusError: it is another program's database, or of a schema that this release does not know.
+    """
+    version = schema_of(connection, name)
+    if version > SCHEMA:
+        raise _newer_schema(name, version)
+    while version != target:
+        up = version < target
+        for statement in statements(MIGRATIONS[version + 1] if up else REVERSALS[version]):
+            connection.execute(statement)
+        version += 1 if up else -1
+        connection.execute(f"PRAGMA user_version={version}")
 
 
 def statements(script: str) -> Iterator[str]:

@@ -14,6 +14,7 @@ import pytest
 
 from mobius.dhash import hash_file
 from tests.unit.dhash.library_tools import linux_only, make_folder
+from tests.unit.dhash.migration_tools import everything, rows
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -40,6 +41,22 @@ def test_a_library_is_scanned_and_searched_and_exported(tmp_path: Path, platform
     assert len(json.loads((tmp_path / "library.json").read_text())) == 4
     hashed = json.loads(mobius(platform, "hash", folder / "0/0000.jpg", "--format", "json"))
     assert hashed["dhash"] == hash_file(folder / "0/0000.jpg").as_dict()["dhash"]
+
+
+def test_a_library_is_moved_and_hashed_again_and_rolled_back(tmp_path: Path, platform: str) -> None:
+    folder = make_folder(tmp_path / "library", 4)
+    (folder / "broken.png").unlink()
+    files = everything(folder)
+    index = ("--index", tmp_path / "index.sqlite")
+    mobius(platform, "scan", folder, *index)
+    before = rows(index[1])
+    mobius(platform, "migrate", "move", folder, tmp_path / "new", *index)
+    assert everything(tmp_path / "new") == files
+    mobius(platform, "migrate", "rollback", *index)
+    mobius(platform, "migrate", "rehash", "--mode", "exact", *index)
+    mobius(platform, "migrate", "rollback", *index)
+    assert (rows(index[1]), everything(folder)) == (before, files)
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_simulation_hides_what_that_platform_lacks(platform: str) -> None:
