@@ -5,7 +5,7 @@
 The metrics and the limits are data (`MetricSignal`), so that any service can be compared. Counters count from the first
 reading on: what an instance did before the gate began does not matter.
 
-Source: the text format of Prometheus, version 0.0.4, and its `histogram_quantile` (linear within a bucket).
+Source of a quantile: Prometheus's `histogram_quantile` (linear within a bucket).
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import MobiusError
+from .prometheus_text import Series, UnreadableError, parse_page
 
-_LINE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})?[ \t]+(\S+)(?:[ \t]+-?[0-9]+)?")
-_LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"')
+_NAME_SHOWN_CHARS = 80
+_EVENTS_MAX = 2**63  # what counters are kept in
 
 SELECTOR_SPEC: dict[str, dict[str, Any]] = {
     "metric": {"type": "str", "required": True},
@@ -36,10 +37,6 @@ SIGNAL_SPEC: dict[str, dict[str, Any]] = {
     "limit": {"type": "float"},
     "samples": {"type": "int", "default": 200},
 }
-
-
-class UnreadableError(Exception):
-    """The metrics of an instance could not be read; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -122,48 +119,44 @@ class MetricSignal:
         return bool(self.histogram)
 
 
-Series = tuple[str, Mapping[str, str], float]
-
-
-def parse_page(text: str) -> list[Series]:
-    """The series of a page in Prometheus's text format: name, labels, value.
-
-    Raises:
-        UnreadableError: a line that is neither a comment nor a series.
-    """
-    page: list[Series] = []
-    for line in text.splitlines():
-        if not line.strip() or line.startswith("#"):
-            continue
-        match = _LINE.fullmatch(line.rstrip())
-        try:
-            value = float(match[3]) if match else math.nan
-        except ValueError:
-            match = None
-        if match is None:
-            raise UnreadableError(f"its metrics have the line {line[:80]!r}")
-        page.append((match[1], dict(_LABEL.findall(match[2] or "")), value))
-    return page
-
-
 # the counters of a signal: the two numbers of a rate, or the cumulated buckets of a histogram by upper bound
 Counted = Mapping[Any, float]
 
 
 def count(signal: MetricSignal, page: Iterable[Series]) -> Counted:
-    """The counters of a signal on a page; a series that is missing counts zero."""
+    """The counters of a signal on a page; a series that is missing counts zero.
+
+    Raises:
+        UnreadableError: a counter that is no number of events, or a bucket without a bound.
+    """
     if signal.may_recover:
         buckets: dict[float, float] = {}
         for name, labels, value in page:
             if any(selector.matches(name, labels) for selector in signal.histogram):
-                bound = float(labels.get("le", "nan"))
-                buckets[bound] = buckets.get(bound, 0.0) + value
+                bound = _upper_bound(name, labels)
+                buckets[bound] = buckets.get(bound, 0.0) + _events(name, value)
         return buckets
     total = {"part": 0.0, "whole": 0.0}
     for name, labels, value in page:
         for key, selectors in (("part", signal.part), ("whole", signal.whole)):
-            total[key] += sum(value for selector in selectors if selector.matches(name, labels))
+            total[key] += sum(_events(name, value) for selector in selectors if selector.matches(name, labels))
     return total
+
+
+def _events(name: str, value: float) -> float:
+    if not 0 <= value <= _EVENTS_MAX:
+        raise UnreadableError(f"its counter {name[:_NAME_SHOWN_CHARS]} is {value:g}, which is no number of events")
+    return value
+
+
+def _upper_bound(name: str, labels: Mapping[str, str]) -> float:
+    try:
+        bound = float(labels.get("le", "nan"))
+    except ValueError:
+        bound = math.nan
+    if math.isnan(bound):
+        raise UnreadableError(f"its histogram {name[:_NAME_SHOWN_CHARS]} has a bucket whose bound, le, is no number")
+    return bound
 
 
 def _since(first: Counted, last: Counted) -> dict[Any, float]:

@@ -8,7 +8,8 @@ import math
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from ..comparison import Counters, UnreadableError, compare
+from ..comparison import Counters, compare
+from ..prometheus_text import UnreadableError
 from .measurements import GateFailedError, Measurements
 from .probes import Probe, send_probe
 from .requests import NO_RESPONSE_ERRORS, RESPONSE_TIMEOUT_SECONDS, Request

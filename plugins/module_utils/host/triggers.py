@@ -17,6 +17,7 @@ from typing import Any
 
 from .. import comparison
 from ..errors import MobiusError
+from ..prometheus_text import UnreadableError, parse_page
 
 HOUR_SECONDS = 3600.0
 PARTS = 4  # of the time that a trigger has to last; each must confirm it
@@ -138,12 +139,12 @@ class Watcher:
         try:
             self._count(at, page)
             return self._find_signal_over() or self._find_leak()
-        except comparison.UnreadableError:
+        except UnreadableError:
             self._samples.clear()  # the process was restarted and counts from zero, or the page is damaged
             return None
 
     def _count(self, at: float, page: str) -> None:
-        series = comparison.parse_page(page)
+        series = parse_page(page)
         counted = tuple(comparison.count(signal, series) for signal in self.settings.signals)
         memory = self.settings.memory
         sizes = [value for name, labels, value in series if memory and memory.selector.matches(name, labels)]

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from ansible_collections.mobius.dhash.plugins.module_utils import comparison
 from ansible_collections.mobius.dhash.plugins.module_utils.host.instance import admin_request
+from ansible_collections.mobius.dhash.plugins.module_utils.prometheus_text import UnreadableError
 
 CHECKOUT = Path(__file__).parents[4]
 DEFAULTS = yaml.safe_load((CHECKOUT / "roles/promote/defaults/main.yml").read_text(encoding="utf-8"))
@@ -233,11 +234,18 @@ def test_a_label_must_match_as_a_whole_and_escapes_do_not_confuse() -> None:
 
 def test_counters_that_decreased_give_no_figures() -> None:
     made = counting("r 5\n", "r 3\n", part=[{"metric": "r", "where": {}}], whole=[{"metric": "r", "where": {}}])
-    with pytest.raises(comparison.UnreadableError, match="restarted"):
+    with pytest.raises(UnreadableError, match="restarted"):
         made.figures()
 
 
-@pytest.mark.parametrize("page", ["no metrics here", '{"json": true}', "r five\n"])
-def test_a_page_that_is_none_is_not_read_as_empty(page: str) -> None:
-    with pytest.raises(comparison.UnreadableError):
-        comparison.parse_page(page)
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "-1", "1e300"])
+def test_a_counter_that_counts_no_events_is_not_readable(value: str) -> None:
+    selectors = {"part": [{"metric": "r", "where": {}}], "whole": [{"metric": "r", "where": {}}]}
+    with pytest.raises(UnreadableError, match=r"its counter r is .*, which is no number of events"):
+        counting("r 0\n", f"r {value}\n", **selectors).figures()
+
+
+@pytest.mark.parametrize("labels", ["", '{le="much"}', '{le="NaN"}'])
+def test_a_bucket_without_a_bound_is_not_readable(labels: str) -> None:
+    with pytest.raises(UnreadableError, match="has a bucket whose bound, le, is no number"):
+        counting(f"h_bucket{labels} 1\n", histogram=[{"metric": "h_bucket", "where": {}}])
