@@ -251,13 +251,12 @@ def test_a_silent_host_switches_none_and_is_named(
     assert {serving_release(host.address) for host in hosts} == {bundles[1].release}
 
 
-@pytest.mark.soak  # never yet green: TECH_DEBT.md
 def test_a_checklist_that_is_killed_goes_on_and_a_release_that_needs_it_waits(
     hosts: list[Host], next_bundle: Bundle
 ) -> None:
-    group_vars = INVENTORY / "group_vars"
-    group_vars.mkdir(exist_ok=True)
-    (group_vars / "mobius.yml").write_text("mobius_checklist_required: true\n")
+    required = INVENTORY / "group_vars/all.yml"
+    assert not required.exists()
+    required.write_text("mobius_checklist_required: true\n")
     try:
         refused = mobius("release", "--bundle", next_bundle.path)
         assert (refused.code, refused.outcome, refused.changes) == (1, "checklist_open", {})
@@ -277,7 +276,7 @@ def test_a_checklist_that_is_killed_goes_on_and_a_release_that_needs_it_waits(
         assert "mobius bundle verify" not in done.stderr, "what was found before the kill is found"
         assert "mobius smoke" in done.stderr
     finally:
-        (group_vars / "mobius.yml").unlink()
+        required.unlink()
 
 
 def test_the_same_release_again_brings_all_hosts_along_and_keeps_to_its_plan_with_one_deployed_to_before(
@@ -294,7 +293,6 @@ def test_the_same_release_again_brings_all_hosts_along_and_keeps_to_its_plan_wit
     assert again.outcomes() == dict.fromkeys(names(hosts), "plan_stale"), "the hosts are others by now"
 
 
-@pytest.mark.soak  # never yet green: TECH_DEBT.md
 def test_the_checklist_after_a_release_sees_that_it_serves(next_bundle: Bundle, bundles: Sequence[Bundle]) -> None:
     answers = [f"--answer={name}=yes" for name in ("answers", "alerts", "close")]
     after = mobius("checklist", "--bundle", next_bundle.path, "--stage", "after", *answers)
@@ -358,7 +356,6 @@ def test_going_back_with_the_data_of_a_backup_says_what_is_lost_and_wants_a_yes(
     assert sql(count) == "(0,)"
 
 
-@pytest.mark.soak  # never yet green: TECH_DEBT.md
 def test_a_damaged_index_makes_no_latest_backup_and_is_restored_with_a_yes(hosts: list[Host]) -> None:
     host = hosts[1]
     index = "/var/lib/mobius-dhash/index/index.sqlite3"
