@@ -63,10 +63,13 @@ def backup_prune(options: PlaybookOptions) -> int:
 @backup.command("restore")
 @click.argument("backup_id", metavar="ID")
 @click.option("--of-host", metavar="NAME", help="Accept the backup of this other host.")
+@click.option("--keep-configuration", is_flag=True, help="Restore the data only: this host stays configured as it is.")
 @click.option("--yes", is_flag=True, help="Restore without a question, also when the lost writes cannot be counted.")
 @new_chain_option
 @playbook_options
-def backup_restore(options: PlaybookOptions, backup_id: str, of_host: str | None, yes: bool) -> int:
+def backup_restore(
+    options: PlaybookOptions, backup_id: str, of_host: str | None, keep_configuration: bool, yes: bool
+) -> int:
     """Restore a backup, after saving the present state. ID as `mobius backup list` shows it, or latest.
 
     At a terminal the command shows how many later writes are lost, and waits for a yes. Where they cannot be counted,
@@ -77,7 +80,11 @@ def backup_restore(options: PlaybookOptions, backup_id: str, of_host: str | None
       mobius backup restore latest --limit lab1 --check --diff
       mobius backup restore 20260131T230501Z-full --limit lab1
     """
-    variables = {"backup_restore_id": backup_id, **({"backup_of_host": of_host} if of_host else {})}
+    variables = {
+        "backup_restore_id": backup_id,
+        **({"backup_of_host": of_host} if of_host else {}),
+        **({"backup_keep_configuration": True} if keep_configuration else {}),
+    }
     question = "Restore, and lose what was written later?"
     return restore_with_consent(options, "backup.yml", variables, yes=yes, question=question, tags=("restore",))
 

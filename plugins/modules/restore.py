@@ -61,6 +61,12 @@ options:
         fails. Without it that is refused, and nothing is changed.
     type: bool
     default: false
+  keep_configuration:
+    description:
+      - Restore the state folder only, and leave the configuration of this host as it is. For the data of another host,
+        whose configuration is that of another environment.
+    type: bool
+    default: false
   run:
     description: The run's id, for the manifest of the backup that saves the present state.
     type: str
@@ -148,6 +154,7 @@ def main() -> None:
             },
             "databases": {"type": "list", "elements": "str", "default": []},
             "accept_damage": {"type": "bool", "default": False},
+            "keep_configuration": {"type": "bool", "default": False},
             "run": {"type": "str"},
             "command_config_dir": {"type": "path", "default": CONFIG_DIR},
         },
@@ -167,6 +174,7 @@ def main() -> None:
                 writes=WriteCounter(**params["writes"]) if params["writes"] else None,
                 databases=params["databases"],
                 accept_damage=params["accept_damage"],
+                keep_configuration=params["keep_configuration"],
                 run=params["run"],
                 check_mode=module.check_mode,
             )

@@ -84,6 +84,7 @@ def examine_live_state(
     scratch: Path,
     databases: Collection[str],
     writes: WriteCounter | None,
+    with_configuration: bool = True,
 ) -> LiveState:
     """Compare the live state with a backup that was verified, and refuse one that cannot be exchanged.
 
@@ -91,6 +92,7 @@ def examine_live_state(
         scratch: a folder for copies of databases.
         databases: paths below the state folder of what must be sound databases.
         writes: how the writes are counted that would be lost.
+        with_configuration: whether the configuration is compared, too.
 
     Raises:
         MobiusError: environment_failed, invalid_input.
@@ -98,6 +100,8 @@ def examine_live_state(
     unchanged = {"activation.json", f"state/{host.journal_path.relative_to(host.state_dir)}"}
 
     def counts(entry: ArchiveEntry) -> bool:
+        if not with_configuration and entry.path.partition("/")[0] == "config":
+            return False
         return entry.path not in unchanged and not (entry.is_in_library and backup.scope == "state")
 
     declared = {*databases, *([writes.database] if writes else [])}

@@ -90,6 +90,7 @@ def restore_backup(
     databases: Collection[str] = (),
     writes: WriteCounter | None = None,
     accept_damage: bool = False,
+    keep_configuration: bool = False,
     run: str | None = None,
     check_mode: bool = False,
     clock: Clock = utc_now,
@@ -107,6 +108,7 @@ def restore_backup(
         databases: paths below the state folder of what must be sound databases.
         writes: how those are counted that would be lost.
         accept_damage: restore although the lost writes cannot be counted.
+        keep_configuration: restore the state folder only, for the data of a host that is set up otherwise.
 
     Raises:
         MobiusError: locked while another restore is at work; backup_missing; backup_damaged or invalid_input when it is
@@ -123,7 +125,10 @@ def restore_backup(
         manifest = require_restorable(host, backup, of_host or this_host, record=not check_mode, clock=clock)
         if executor.observe().open_promotion:
             raise MobiusError("fenced", f"A promotion is pending on this host, so nothing is restored. {UNCHANGED}")
-        live = examine_live_state(host, backup, manifest, scratch=scratch, databases=databases, writes=writes)
+        live = examine_live_state(
+            host, backup, manifest,
+            scratch=scratch, databases=databases, writes=writes, with_configuration=not keep_configuration,
+        )  # fmt: skip
         require_space(restore_need(host, manifest))
         result = RestoreResult(backup, live.differences, live.damage, live.lost, live.lost_unknown)
         if not live.differences:
@@ -144,7 +149,7 @@ def restore_backup(
         with lock_backups(host, check_mode=False):
             swap = FolderSwap(host)
             try:
-                renamed = _extract_beside(swap, backup, manifest)
+                renamed = _extract_beside(swap, backup, manifest, with_configuration=not keep_configuration)
                 saved_state = _publish(executor, swap, backup.scope, saving)
             except (MobiusError, OSError) as error:
                 if old_folders := swap.old_folders():
@@ -301,7 +306,7 @@ def allowed_owners(host: Host) -> tuple[OwnerOf, list[str]]:
 # --- Extract and publish ----------------------------------------------------------------------------------------------
 
 
-def _extract_beside(swap: FolderSwap, backup: Backup, manifest: ArchiveManifest) -> int:
+def _extract_beside(swap: FolderSwap, backup: Backup, manifest: ArchiveManifest, *, with_configuration: bool) -> int:
     """Extract the backup beside the live folders; how many files and folders got another owner."""
     folder = swap.create_folder(swap.host.state_dir.parent)
     owner_of, renamed = allowed_owners(swap.host)
@@ -314,7 +319,7 @@ def _extract_beside(swap: FolderSwap, backup: Backup, manifest: ArchiveManifest)
         if error.errno in durable.DISK_FULL_ERRNOS:
             raise MobiusError("disk_full", f"The disk of {folder.parent} ran full. {UNCHANGED}") from error
         raise
-    swap.add_extracted(folder)
+    swap.add_extracted(folder, with_configuration=with_configuration)
     return len(renamed)
 
 

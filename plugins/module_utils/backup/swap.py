@@ -47,12 +47,12 @@ class FolderSwap:
         self.folders.append(Path(tempfile.mkdtemp(prefix=_folder_prefix(self.host), dir=parent)))
         return self.folders[-1]
 
-    def add_extracted(self, folder: Path) -> None:
-        """Prepare the exchange of `state` and `config` in the folder, as far as they are there."""
+    def add_extracted(self, folder: Path, *, with_configuration: bool = True) -> None:
+        """Prepare the exchange of `state` and, if requested, `config` in the folder, as far as they are there."""
         host = self.host
         if (folder / "state").is_dir():
             self.pairs.append((host.state_dir, folder / "state"))
-        if (folder / "config").is_dir():
+        if with_configuration and (folder / "config").is_dir():
             # an exchange needs both on one file system
             config = self.create_folder(host.config_dir.parent) / "config"
             _copy_tree(folder / "config", config, _copy_file)

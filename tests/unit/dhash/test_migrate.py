@@ -570,7 +570,7 @@ def test_it_stops_below_a_tenth_of_free_disk_and_goes_on_when_there_is_space(
 
 
 @linux_only
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root mounts a disk")
+@pytest.mark.root("only root can mount a disk")
 def test_a_real_disk_that_runs_full_stops_a_move(index: Path, folder: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()

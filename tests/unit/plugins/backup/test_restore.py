@@ -244,6 +244,25 @@ def test_another_hosts_archive_is_refused_unless_that_host_is_named(host):
     assert restore(host, result.backup.id, host_name="lab8", of_host="lab7").changed
 
 
+def test_the_data_alone_is_restored_and_the_configuration_stays(host):
+    backup_id = back_up(host).backup.id
+    before = state(host)
+    damage(host)
+    settings = host.config_dir / "settings.env"
+    settings.write_text("A=this host's\n")
+    options = {"keep_configuration": True, "of_host": os.uname().nodename}
+    predicted = restore(host, backup_id, check_mode=True, **options)
+    done = restore(host, backup_id, **options)
+    assert predicted.differences == done.differences
+    assert not [name for name in done.differences if "config" in name]
+    assert settings.read_text() == "A=this host's\n"
+    assert {path: entry for path, entry in state(host).items() if path != str(settings)} == {
+        path: entry for path, entry in before.items() if path != str(settings)
+    }
+    assert not restore(host, backup_id, check_mode=True, **options).changed
+    assert restore(host, backup_id, check_mode=True).differences, "the configuration does differ"
+
+
 def test_a_backup_that_is_not_there_is_named(host):
     assert "20250101T000000Z-full" in refused(host, "20250101T000000Z-full", "backup_missing")
     assert "no full backup" in refused(host, "latest", "backup_missing")
