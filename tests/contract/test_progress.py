@@ -16,6 +16,9 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 NO_PHASE = {
     "backup/remove_timers",
     "hook/main",
+    "playbooks/fetch_backup",
+    "playbooks/free_space",
+    "playbooks/put_backup",
     "playbooks/unlock",
     "promote/after_batches",
     "promote/batch",
