@@ -71,10 +71,10 @@ def test_the_second_of_two_restores_is_answered_at_once_and_changes_nothing(
     at_work, may_go_on = threading.Event(), threading.Event()
     real = restore_module._extract_beside
 
-    def extract(*arguments: Any) -> int:
+    def extract(*arguments: Any, **options: Any) -> int:
         at_work.set()
         assert may_go_on.wait(30)
-        return real(*arguments)
+        return real(*arguments, **options)
 
     monkeypatch.setattr(restore_module, "_extract_beside", extract)
     results: list[Any] = []
