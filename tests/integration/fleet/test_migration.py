@@ -16,7 +16,7 @@ import pytest
 
 from tests.fleet import BIN, CHECKOUT, kill_family
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.soak]
 
 PAGE = CHECKOUT / "MIGRATION_RUNBOOK.md"
 FILES = (
