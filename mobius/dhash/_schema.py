@@ -118,9 +118,17 @@ END;
 PRAGMA application_id = 1836016233;
 """
 
+_CHANGED_WITH_PROOFS: Final = """\
+CREATE TRIGGER picture_changed_with_proofs AFTER UPDATE OF sha256, quarantined ON pictures
+WHEN NEW.quarantined OR NEW.sha256 != OLD.sha256 BEGIN
+    DELETE FROM proofs WHERE first = OLD.id;
+    DELETE FROM proofs WHERE second = OLD.id;
+    DELETE FROM proofs WHERE NEW.quarantined AND release = OLD.release;
+END;"""
+
 # What was found of pairs of pictures by their pixels. Releases of different rules work on one index, so each keeps its
 # own verdicts. Those of schema 2 know nothing of them: what goes with a picture or a bad release goes by itself.
-_THIRD: Final = """
+_THIRD: Final = f"""
 CREATE TABLE proofs (
     first INTEGER NOT NULL, second INTEGER NOT NULL, -- ids of pictures
     rule INTEGER NOT NULL, -- what decided
@@ -134,14 +142,9 @@ CREATE TRIGGER picture_removed_with_proofs AFTER DELETE ON pictures BEGIN
     DELETE FROM proofs WHERE first = OLD.id;
     DELETE FROM proofs WHERE second = OLD.id;
 END;
-CREATE TRIGGER picture_changed_with_proofs AFTER UPDATE OF sha256, quarantined ON pictures
-WHEN NEW.quarantined OR NEW.sha256 != OLD.sha256 BEGIN
-    DELETE FROM proofs WHERE first = OLD.id;
-    DELETE FROM proofs WHERE second = OLD.id;
-    DELETE FROM proofs WHERE NEW.quarantined AND release = OLD.release;
-END;
+{_CHANGED_WITH_PROOFS}
 INSERT INTO compatible VALUES (3, 2);
-"""
+"""  # noqa: S608 - a constant
 
 # No command ever quarantined the pictures of a bad release: the golden probes refuse wrong hashes before a client meets
 # them, and a scan hashes again what another algorithm wrote. The column stays, as releases of schemas 2 and 3 name it.
@@ -171,21 +174,16 @@ DROP TABLE proofs;
 DELETE FROM compatible WHERE schema = 3;
 """
 
-_WITHOUT_FOURTH: Final = """
+_WITHOUT_FOURTH: Final = f"""
 DROP TRIGGER picture_changed;
 CREATE TRIGGER picture_changed AFTER UPDATE OF rows, columns, look, quarantined ON pictures BEGIN
     INSERT INTO changes (picture) VALUES (NEW.id);
 END;
 DROP TRIGGER picture_changed_with_proofs;
-CREATE TRIGGER picture_changed_with_proofs AFTER UPDATE OF sha256, quarantined ON pictures
-WHEN NEW.quarantined OR NEW.sha256 != OLD.sha256 BEGIN
-    DELETE FROM proofs WHERE first = OLD.id;
-    DELETE FROM proofs WHERE second = OLD.id;
-    DELETE FROM proofs WHERE NEW.quarantined AND release = OLD.release;
-END;
+{_CHANGED_WITH_PROOFS}
 CREATE INDEX proofs_by_release ON proofs(release);
 DELETE FROM compatible WHERE schema = 4;
-"""
+"""  # noqa: S608 - a constant
 
 REVERSALS: Final = {4: _WITHOUT_FOURTH, 3: _WITHOUT_THIRD}
 """Schema to the statements that make the one before out of it. Schema 1 cannot hold what an index has since."""

@@ -466,15 +466,19 @@ def test_only_one_migration_is_open_and_the_same_again_says_that_it_is_done(inde
         assert failure(command, "--index", index) == ("invalid_input", f"No migration of {index} is open.")
 
 
+def scan_a_late_picture(index: Path, folder: Path) -> dict[str, list[Any]]:
+    """Write to the index as a scan does; its rows afterwards."""
+    folder.mkdir()
+    (folder / "late.jpg").write_bytes(picture(88))
+    with Library(index) as library:
+        library.scan(folder)
+    return rows(index)
+
+
 def test_what_was_written_since_is_lost_only_with_consent_and_is_kept_beside(index: Path, tmp_path: Path) -> None:
     before = rows(index)
     answer("rehash", "--mode", "exact", "--index", index)
-    more = tmp_path / "more"
-    more.mkdir()
-    (more / "late.jpg").write_bytes(picture(88))
-    with Library(index) as library:
-        library.scan(more)
-    written = rows(index)
+    written = scan_a_late_picture(index, tmp_path / "more")
     outcome, reason = failure("rollback", "--index", index)
     assert (outcome, "was written to since the migration" in reason) == ("invalid_input", True)
     assert rows(index) == written
@@ -487,12 +491,7 @@ def test_what_was_written_since_is_lost_only_with_consent_and_is_kept_beside(ind
 
 def test_what_is_written_between_backup_and_switch_is_in_the_backup(index: Path, tmp_path: Path) -> None:
     answer("rehash", "--mode", "exact", "--beside", "--index", index)
-    more = tmp_path / "more"
-    more.mkdir()
-    (more / "late.jpg").write_bytes(picture(88))
-    with Library(index) as library:
-        library.scan(more)
-    written = rows(index)
+    written = scan_a_late_picture(index, tmp_path / "more")
     answer("rehash", "--mode", "exact", "--index", index)
     answer("rollback", "--index", index)
     assert rows(index) == written
