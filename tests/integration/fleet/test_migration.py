@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import stat
 import subprocess
 import time
 from pathlib import Path
@@ -74,7 +75,7 @@ def test_the_data_of_a_host_is_carried_to_another_as_the_runbook_says(source: An
     there, before = fleet.shell(first, FILES), fleet.shell(second, FILES)
     lines = commands()
     assert [line.split()[0] for line in lines] == ["mobius", *["ansible-playbook"] * 4, *["mobius"] * 3]
-    saved = ""
+    saved, predicted = "", [""]
     for line in lines:
         if "SAVED" in line:
             assert fleet.shell(second, FILES).splitlines()[:-1] == there.splitlines()[:-1], (
@@ -94,8 +95,13 @@ def test_the_data_of_a_host_is_carried_to_another_as_the_runbook_says(source: An
             assert fleet.shell(second, FILES) == before
         code, out = run(fleet, line, folder)
         assert code == 0, f"{line}\n{out}"
+        changed = re.findall(r"changed=(\d+)", out)
         if "--check" in line:
             assert fleet.shell(second, FILES) == before
+            predicted = changed
+        elif "--tags fetch" in line:
+            assert changed == predicted != ["0"]
+            assert stat.S_IMODE((folder / first).stat().st_mode) == 0o700
         if "mobius backup restore latest" in line and "--check" not in line:
             saved = re.findall(r"\b\d{8}T\d{6}Z-full\b", fleet.shell(second, "ls /var/backups/stand-in"))[-1]
     assert fleet.shell(second, FILES) == before, "rolled back"
@@ -116,7 +122,11 @@ def test_what_cannot_be_carried_is_refused_in_one_sentence(source: Any, tmp_path
     for arguments, reason in (
         (f"--limit {first}", "Neither --tags fetch nor --tags put was given"),
         (f"--tags fetch --limit {first}", "mobius_migrate_folder is empty"),
-        (f"--tags put --limit {second} -e mobius_migrate_folder={tmp_path}", "mobius_migrate_from is empty"),
+        (f"--tags put --limit {second} -e mobius_migrate_folder={tmp_path}", "mobius_migrate_from names no host"),
+        (
+            f"--tags put --limit {second} -e mobius_migrate_folder={tmp_path} -e mobius_migrate_from=../etc",
+            "names no host",
+        ),
         (
             f"--tags put --limit {second} -e mobius_migrate_folder={tmp_path} -e mobius_migrate_from={first}",
             "has no backup latest",
