@@ -27,8 +27,8 @@ from mobius.cli.render.dhash import (
     match_lines,
     pair_lines,
     path_text,
-    progress_bar,
     scan_lines,
+    show_progress,
 )
 from mobius.cli.render.page import count, page
 from mobius.dhash import (
@@ -141,7 +141,7 @@ def scan(folder: Path, index: Path, release: str, threads: int | None, mode: Mod
     mobius dhash scan /srv/photos --index photos.sqlite --format json
     """
     started = time.monotonic()
-    with Library(index, release=release) as library, progress_bar() as progress:
+    with Library(index, release=release) as library, show_progress() as progress:
         report = library.scan(folder, mode=mode, threads=threads, progress=progress)
         total = len(library)
         _verify_pairs(library, threads)
@@ -375,7 +375,7 @@ def _existing(index: Path) -> Library:
 def _verify_pairs(library: Library, threads: int | None = None) -> None:
     """Verify candidate pairs. When the results cannot be stored, what is known so far still holds."""
     try:
-        with progress_bar("pairs") as progress:
+        with show_progress("pairs") as progress:
             library.verify_pairs(threads=threads, progress=progress)
     except MobiusError as error:
         click.echo(

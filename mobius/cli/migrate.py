@@ -12,7 +12,7 @@ from typing import get_args
 import click
 
 from mobius.cli.options import format_option, index_option
-from mobius.cli.render.dhash import progress_bar
+from mobius.cli.render.dhash import show_progress
 from mobius.cli.render.migrate import record_lines, report_lines
 from mobius.cli.render.page import count
 from mobius.dhash import Mode
@@ -181,7 +181,7 @@ def _run(index: Path, migration: Migration, *, check: bool, form: str, what: str
     if check:
         _show(plan(index, migration), form, "Nothing was changed.")
         return
-    with progress_bar(what) as progress:
+    with show_progress(what) as progress:
         report = run_migration(index, migration, progress=progress, stop_before_switch=beside)
     if report.done:
         end = "Done; `mobius dhash migrate rollback` undoes it, `mobius dhash migrate finish` makes it final."

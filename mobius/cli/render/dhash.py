@@ -20,6 +20,8 @@ from mobius.dhash import Group, Picture, ReviewPair, ScanReport, SearchMatch
 if TYPE_CHECKING:
     from click._termui_impl import ProgressBar
 
+PROGRESS_LINE_SECONDS = 10.0  # between two lines where there is no terminal
+
 
 def scan_lines(report: ScanReport) -> list[str]:
     """The files that could not be read, and the counts of a scan."""
@@ -79,10 +81,10 @@ def path_text(path: Path | str) -> str:
 
 
 @contextlib.contextmanager
-def progress_bar(what: str = "pictures") -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on standard error, with rate of `what` and time left; nothing when that is no terminal."""
+def show_progress(what: str = "pictures") -> Iterator[Callable[[int, int], None]]:
+    """Progress on standard error, with time left: a bar on a terminal, else a line every PROGRESS_LINE_SECONDS."""
     if not sys.stderr.isatty():
-        yield None
+        yield ProgressLines(what, lambda line: click.echo(line, err=True)).show
         return
     with contextlib.ExitStack() as stack:
         bar: ProgressBar[int | None] | None = None
@@ -107,3 +109,28 @@ def progress_bar(what: str = "pictures") -> Iterator[Callable[[int, int], None] 
             return None if done is None or seconds < 1 else f"{(done - first) / seconds:.0f} {what}/s"
 
         yield progress
+
+
+class ProgressLines:
+    """Progress for logs: "files: 1200 of 50000, 4 min left". Work that ends sooner than the first line writes none."""
+
+    def __init__(self, what: str, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._what = what
+        self._write = write
+        self._clock = clock
+        self._written = self._started = clock()
+        self._first: int | None = None  # how many were done before: they took no time
+
+    def show(self, done: int, total: int) -> None:
+        now = self._clock()
+        if self._first is None:
+            self._first = done - 1
+        if now < self._written + PROGRESS_LINE_SECONDS or done >= total:
+            return
+        self._written = now
+        left = (now - self._started) / (done - self._first) * (total - done)
+        self._write(f"{self._what}: {done} of {total}, {_time_left(left)} left")
+
+
+def _time_left(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
