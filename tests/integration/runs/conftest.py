@@ -79,7 +79,7 @@ class Runs:
 
     def request(self, **options: object) -> RunSummary:
         self.lines = []
-        arguments = {"inventory": str(self.inventory), "project": find_project(), "timeout": 60.0, **options}
+        arguments = {"inventory": str(self.inventory), "project": find_project(), "timeout": 240.0, **options}
         return run_playbook(RunRequest(**arguments), Lines(self.lines.append))
 
 
