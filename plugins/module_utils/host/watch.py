@@ -23,6 +23,9 @@ def watch_window(
 ) -> None:
     """Watch until the window is over or another switch has ended it.
 
+    A release that is unhealthy together with the one before is not rolled back: the cause is the host or the data that
+    both have, so a rollback would blame the release and heal nothing.
+
     Args:
         is_persistent: try again when a rollback fails, and watch on after the end while a run holds the host.
 
@@ -32,11 +35,21 @@ def watch_window(
     host, release = executor.host, window.release
     watcher = triggers.Watcher(settings, _read_baseline(host, release))
     reported: str | None = None
+    # one that answers no 200 while it stands by says nothing about the other
+    is_comparable = window.previous is not None and _request_health(host, window.previous)[0] == 200
     while window.is_of(read_activation(host), executor.boot()):
         remaining = window.until - executor.clock()
         if remaining <= 0 and not (is_persistent and _is_leased(executor)):
             return
         problem, page = _poll_instance(host, release, settings.metrics_path)
+        if problem is not None and is_comparable and _are_both_unhealthy(host, window):
+            shared = (
+                f"{release} and {window.previous} are unhealthy, so the cause is no release; not rolled back: {problem}"
+            )
+            if shared != reported:
+                reported = shared
+                print(shared, file=sys.stderr, flush=True)
+            problem = page = None
         reason = watcher.add_sample(executor.clock(), problem, page)
         if reason is not None:
             # without a run: a repeated rollback by that run must not count this one as its own
@@ -63,13 +76,28 @@ def _is_leased(executor: Executor) -> bool:
     return lease is not None and lease.is_live(executor.clock(), executor.boot())
 
 
-def _poll_instance(host: Host, release: str, metrics_path: str) -> tuple[str | None, str | None]:
-    """The problem with the health of an instance (None: healthy), and its metrics page (None: not available)."""
-    problem = None
+def _request_health(host: Host, release: str) -> tuple[int | None, str]:
+    """The status code of an instance's health and the begin of its body, or None and why there is no response."""
     try:
         code, _, body = admin_request(host, release, "GET", host.health_path, timeout=STATE_TIMEOUT_SECONDS)
-        if code != 200:
-            problem = f"its health answered {code} with {body[:120].decode(errors='replace')!r}"
+    except OSError as error:
+        return None, type(error).__name__
+    return code, body[:120].decode(errors="replace")
+
+
+def _are_both_unhealthy(host: Host, window: MonitoringWindow) -> bool:
+    """Whether the watched release and the one before it answer, and neither with 200."""
+    codes = [_request_health(host, release)[0] for release in (window.release, window.previous) if release]
+    return all(code not in (None, 200) for code in codes)
+
+
+def _poll_instance(host: Host, release: str, metrics_path: str) -> tuple[str | None, str | None]:
+    """The problem with the health of an instance (None: healthy), and its metrics page (None: not available)."""
+    code, text = _request_health(host, release)
+    if code is None:
+        return f"it does not answer ({text})", None
+    problem = None if code == 200 else f"its health answered {code} with {text!r}"
+    try:
         code, _, body = admin_request(host, release, "GET", metrics_path, timeout=STATE_TIMEOUT_SECONDS)
     except OSError as error:
         return problem or f"it does not answer ({type(error).__name__})", None

@@ -128,6 +128,34 @@ def test_a_release_that_breaks_is_rolled_back_marked_bad_stopped_and_journaled(
     assert "this host rolled back" in capsys.readouterr().err
 
 
+def test_a_release_that_is_unhealthy_together_with_the_one_before_is_not_blamed(
+    watched: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As with a damaged index, which both of them read."""
+    real_sleep = watched.sleep
+
+    def sleep(seconds: float) -> None:
+        real_sleep(seconds)
+        if watched.now == 1050.0:
+            watched.systemd.instances[A].behaviour = watched.systemd.instances[B].behaviour = "unwell"
+        elif watched.now == 1300.0:
+            watched.systemd.instances[A].behaviour = ""
+        assert not watched.activation.is_bad(B) or watched.now >= 1330.0
+
+    watched.sleep = sleep
+    assert watched.command("watch") == 2
+    output = capsys.readouterr().err
+    assert output.count("not rolled back") == 1, output
+    assert watched.now == 1330.0, "30 s after only the new release was unhealthy"
+    assert watched.serving == [A] and watched.activation.is_bad(B)
+
+
+def test_a_release_before_that_is_unhealthy_whenever_it_stands_by_says_nothing(watched: Any) -> None:
+    watched.systemd.instances[A].behaviour = watched.systemd.instances[B].behaviour = "unwell"
+    assert watched.command("watch") == 2
+    assert watched.activation.is_bad(B)
+
+
 def test_a_watch_that_is_killed_comes_again_and_lasts_no_longer(watched: Any) -> None:
     watched.now += 550
     assert watched.command("watch") == 0
