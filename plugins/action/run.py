@@ -35,7 +35,7 @@ from mobius.control.plan.plan import fingerprint
 from mobius.control.plan.planned_run import PLANNING
 from mobius.control.plan.rule import ChangeRequest, RuleVerdict, examine, host_refusal
 from mobius.control.run.action import current_workspace, refusal_of_the_run, warning
-from mobius.control.run.ansible_settings import require_settings
+from mobius.control.run.ansible_settings import require_no_own_results, require_settings
 from mobius.control.run.project import PROJECT_VARIABLE
 from mobius.control.run.run_id import ENVIRONMENT_NAME, current_run_id, find_actor, new_run_id
 from mobius.control.run.workspace import RunWorkspace
@@ -179,6 +179,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Why Ansible's settings, or extra variables, are not those that the playbooks were written for, or None."""
         try:
             require_settings(constants.config.get_config_value)
+            require_no_own_results(extra)
             require_inventory_data(extra, ("mobius_witness_dir",))
         except MobiusError as error:
             return error

@@ -71,10 +71,10 @@ class Rule:
                 required=int(known.get("mobius_approvals_required") or 0),
                 roles=tuple(role_of(str(role)) for role in ([roles] if isinstance(roles, str) else roles)),
                 signers=Path(signers).expanduser() if signers else None,
-                author_counts=str(known.get("mobius_approvals_author_counts", False)).lower() in ("true", "yes", "1"),
+                author_counts=_read_boolean(known, "mobius_approvals_author_counts"),
                 max_hours=float(known.get("mobius_plan_max_hours") or 24),
                 proven_on=str(known.get("mobius_plan_proven_on") or ""),
-                checklist=str(known.get("mobius_checklist_required", False)).lower() in ("true", "yes", "1"),
+                checklist=_read_boolean(known, "mobius_checklist_required"),
             )
         except (TypeError, ValueError) as error:
             raise MobiusError("invalid_input", f"The inventory's rule for approvals is wrong: {error}.") from error
@@ -95,6 +95,20 @@ class Rule:
     def wants_plan(self) -> bool:
         """Whether nothing may be changed without a plan."""
         return self.wants_approvals or bool(self.proven_on)
+
+
+def _read_boolean(known: Mapping[str, Any], name: str) -> bool:
+    """A variable as Ansible reads a boolean, which is text in an INI inventory; False when it is not set.
+
+    Raises:
+        ValueError: it is neither; a rule that is misspelt must not be no rule.
+    """
+    text = str(known.get(name) if known.get(name) is not None else False).strip().lower()
+    if text in ("true", "yes", "on", "1", "y", "t"):
+        return True
+    if text in ("false", "no", "off", "0", "n", "f", ""):
+        return False
+    raise ValueError(f"{name} is neither true nor false: {text!r}")
 
 
 VARIABLES = (

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,3 +123,24 @@ def require_settings(value_of: Callable[[str], Any], required: Sequence[Required
                 f"With Ansible's setting {setting.name} as it is, {setting.why}; nothing was changed.",
                 do_next=f"Unset {setting.variable}, and {setting.advice} in ansible.cfg; or use `mobius`.",
             )
+
+
+RUN_FACTS = ("mobius_run_id", "mobius_run_actor", "mobius_run_head", "mobius_run_witnessed")
+"""Facts that `mobius.dhash.run` gives to every host."""
+
+
+def require_no_own_results(extra: Iterable[str]) -> None:
+    """Require that no extra variable is named as what the playbooks find out themselves.
+
+    Extra variables win over registered results, so a gate that failed would have passed with `-e __promote_result=...`.
+
+    Raises:
+        MobiusError: invalid_input.
+    """
+    forced = sorted(name for name in extra if name.startswith("__") or name in RUN_FACTS)
+    if forced:
+        raise MobiusError(
+            "invalid_input",
+            f"{', '.join(forced)} is what a run finds out by itself, and must not be set with -e.",
+            do_next="Leave it out; the variables that may be set are in roles/*/README.md.",
+        )

@@ -42,6 +42,22 @@ def test_a_setting_that_changes_what_a_run_means_is_refused(
 
 
 @pytest.mark.parametrize(
+    "given",
+    [
+        '{"__promote_result": {"verdict": "pass"}}',
+        "mobius_run_id=20260101T000000Z-00000000",
+        "mobius_run_witnessed=true",
+    ],
+)
+def test_what_a_run_finds_out_by_itself_is_no_extra_variable(ansible: Ansible, tmp_path: Path, given: str) -> None:
+    """It would win over what the tasks register: a gate that failed would have passed."""
+    done = ansible.play(OPEN, "-e", given)
+    assert outcome(done) == "invalid_input", done.stdout + done.stderr
+    assert ansible.recorded == []
+    assert not (tmp_path / "changed").exists()
+
+
+@pytest.mark.parametrize(
     ("variable", "value"),
     [
         ("ANSIBLE_STRATEGY", "free"),

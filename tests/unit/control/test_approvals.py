@@ -108,6 +108,19 @@ def test_an_approval_is_of_one_plan_and_one_role(path: Path, keys: Path, rule: R
     assert tally(path, ChangePlan.read(path).digest, rule).approvals == ()
 
 
+@pytest.mark.parametrize("name", ["mobius_checklist_required", "mobius_approvals_author_counts"])
+def test_a_switch_of_the_rule_is_read_as_ansible_reads_it_and_never_ignored(name: str) -> None:
+    """In an INI inventory it is text."""
+    field = {"mobius_checklist_required": "checklist", "mobius_approvals_author_counts": "author_counts"}[name]
+    for value in (True, "on", "Yes", "y", " true ", 1):
+        assert getattr(Rule.read({name: value}), field), value
+    for value in (False, "off", "No", "n", "", None, 0):
+        assert not getattr(Rule.read({name: value}), field), value
+    for value in ("required", "ja", [True], 2):
+        with pytest.raises(MobiusError, match=name):
+            Rule.read({name: value})
+
+
 def test_an_author_may_count_where_the_inventory_says_so(path: Path, keys: Path, rule: Rule) -> None:
     own = dataclasses.replace(rule, required=1, roles=(), author_counts=True)
     approve(path, "author", keys / "ada")
