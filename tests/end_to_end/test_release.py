@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mobius.control.history import verifier as history_verify
-from tests.end_to_end.by_hand import INVENTORY, Bundle, Host, answered, build, command, mobius
+from tests.end_to_end.by_hand import Bundle, Host, answered, build, mobius
 from tools import demo
 from tools.steady_client import RequestPicture, SteadyClient, serving_release
 
@@ -251,35 +248,6 @@ def test_a_silent_host_switches_none_and_is_named(
     assert {serving_release(host.address) for host in hosts} == {bundles[1].release}
 
 
-@pytest.mark.soak  # not yet green: TECH_DEBT.md
-def test_a_checklist_that_is_killed_goes_on_and_a_release_that_needs_it_waits(
-    hosts: list[Host], next_bundle: Bundle
-) -> None:
-    required = INVENTORY / "group_vars/all.yml"
-    assert not required.exists()
-    required.write_text("mobius_checklist_required: true\n")
-    try:
-        refused = mobius("release", "--bundle", next_bundle.path)
-        assert (refused.code, refused.outcome, refused.changes) == (1, "checklist_open", {})
-        arguments = command("checklist", "--bundle", next_bundle.path)
-        with subprocess.Popen(
-            arguments, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
-        ) as process:
-            assert process.stderr is not None
-            for line in process.stderr:
-                if "mobius smoke" in line:
-                    break
-            os.killpg(process.pid, signal.SIGKILL)
-        answers = [f"--answer={name}=yes" for name in ("plan-read", "matches", "on-call", "users", "go")]
-        done = mobius("checklist", "--bundle", next_bundle.path, *answers)
-        assert done.code == 0, done.stderr
-        assert done.summary["open"] == []
-        assert "mobius bundle verify" not in done.stderr, "what was found before the kill is found"
-        assert "mobius smoke" in done.stderr
-    finally:
-        required.unlink()
-
-
 def test_the_same_release_again_brings_all_hosts_along_and_keeps_to_its_plan_with_one_deployed_to_before(
     hosts: list[Host], next_bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -292,18 +260,6 @@ def test_the_same_release_again_brings_all_hosts_along_and_keeps_to_its_plan_wit
     assert {serving_release(host.address) for host in hosts} == {next_bundle.release}
     again = mobius("apply", plan, "--bundle", next_bundle.path)
     assert again.outcomes() == dict.fromkeys(names(hosts), "plan_stale"), "the hosts are others by now"
-
-
-@pytest.mark.soak  # not yet green: TECH_DEBT.md
-def test_the_checklist_after_a_release_sees_that_it_serves(next_bundle: Bundle, bundles: Sequence[Bundle]) -> None:
-    answers = [f"--answer={name}=yes" for name in ("answers", "alerts", "close")]
-    after = mobius("checklist", "--bundle", next_bundle.path, "--stage", "after", *answers)
-    assert (after.code, after.summary["open"]) == (0, []), after.stderr
-    later = mobius("checklist", "--bundle", next_bundle.path, "--stage", "48h", "--answer", "done=yes:no incident")
-    assert (later.code, later.summary["open"]) == (0, []), later.stderr
-    other = mobius("checklist", "--bundle", bundles[0].path, "--stage", "after")
-    assert other.code == 1
-    assert f"serves {next_bundle.release}" in other.summary["answers"]["status-after"]["note"]
 
 
 def test_a_reboot_serves_the_confirmed_release(hosts: list[Host], next_bundle: Bundle) -> None:
@@ -356,34 +312,3 @@ def test_going_back_with_the_data_of_a_backup_says_what_is_lost_and_wants_a_yes(
     assert real.summary["restored"][host.name]["lost"] == 1
     assert serving_release(host.address) == bundles[1].release
     assert sql(count) == "(0,)"
-
-
-@pytest.mark.soak  # not yet green: TECH_DEBT.md
-def test_a_damaged_index_makes_no_latest_backup_and_is_restored_with_a_yes(hosts: list[Host]) -> None:
-    host = hosts[1]
-    index = "/var/lib/mobius-dhash/index/index.sqlite3"
-    limit = ("--limit", host.name)
-    assert mobius("backup", "create", *limit).code == 0
-    release = serving_release(host.address)
-    host.run(f"dd if=/dev/zero of={index} bs=100 count=1 conv=notrunc && rm -f {index}-wal {index}-shm")
-    damaged = host.run(f"sha256sum < {index}").stdout
-    for arguments in (("--check",), ()):
-        created = mobius("backup", "create", *limit, *arguments)
-        assert (created.code, created.outcome) == (3, "source_damaged")
-        assert "state/index/index.sqlite3: file is not a database" in created.summary["reason"]
-    refused = mobius("backup", "restore", "latest", *limit)
-    assert (refused.code, refused.outcome) == (1, "invalid_input")
-    assert "the live data is damaged" in refused.summary["reason"] and "--yes" in refused.summary["do_next"]
-    for arguments in (("backup", "restore", "latest"), ("rollback", "--backup", "latest")):
-        code, said = answered("n", *arguments, *limit)
-        assert (code, "the later writes cannot be counted: the live data is damaged" in said) == (2, True), said
-    assert host.run(f"sha256sum < {index}").stdout == damaged
-    check = mobius("backup", "restore", "latest", *limit, "--check")
-    real = mobius("backup", "restore", "latest", *limit, "--yes")
-    assert (check.code, real.code) == (0, 0), real.stderr
-    assert check.changes == real.changes
-    restored = real.summary["restored"][host.name]
-    assert (restored["lost"], restored["saved"]) == (None, "")
-    assert host.run(f"sha256sum < {restored['kept_aside'][0]}/index/index.sqlite3").stdout == damaged
-    assert serving_release(host.address) == release
-    assert mobius("backup", "create", *limit).code == 0
