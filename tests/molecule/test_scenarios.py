@@ -17,6 +17,7 @@ BIN = Path(sys.executable).parent
 # Each scenario's folder of state begins empty: Molecule takes what an earlier run had prepared for done.
 STATE = CHECKOUT / ".cache" / "molecule" / "state"
 SCENARIOS = sorted(path.parent.name for path in (CHECKOUT / "molecule").glob("*/molecule.yml"))
+LONG_SCENARIOS = ("end_to_end",)  # what promote and rollback prove one by one
 TIME_LIMIT = 900  # seconds
 HOST_RAN = re.compile(r"^(lab\d+|localhost) +: ok=[1-9]", re.MULTILINE)
 SEQUENCE = re.compile(r"scenario test matrix: (.+)$", re.MULTILINE)
@@ -77,7 +78,14 @@ def lab() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("lab")
-@pytest.mark.parametrize("scenario", [name for name in SCENARIOS if name != "default"])
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        pytest.param(name, marks=[pytest.mark.soak] if name in LONG_SCENARIOS else [])
+        for name in SCENARIOS
+        if name != "default"
+    ],
+)
 def test_a_scenario_passes_and_every_one_of_its_steps_ran_somewhere(scenario: str) -> None:
     # the lab is there already, and stays for the next; a failed scenario's hosts are made anew all the same
     code, output = molecule("test", scenario, "--no-shared-state")
