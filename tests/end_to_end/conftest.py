@@ -10,7 +10,7 @@ import pytest
 from tests.end_to_end.by_hand import ROOT, Bundle, Host, build, lab
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def hosts() -> Iterator[list[Host]]:
     """Three fresh hosts."""
     lab("down")
