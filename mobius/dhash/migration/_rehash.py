@@ -62,9 +62,9 @@ class Rehash:
     def apply(self, connection: sqlite3.Connection, workspace: Workspace) -> None:  # noqa: ARG002
         connection.execute(
             f"UPDATE main.pictures SET ({_COLUMNS}) = (SELECT {_COLUMNS} FROM work.pictures AS new"  # noqa: S608
-            " WHERE new.sha256=main.pictures.sha256) WHERE algorithm != ?1 AND sha256 IN"
-            " (SELECT sha256 FROM work.pictures WHERE algorithm=?1)",
-            (self._algorithm,),
+            " WHERE new.sha256=main.pictures.sha256) WHERE algorithm != :algorithm AND sha256 IN"
+            " (SELECT sha256 FROM work.pictures WHERE algorithm=:algorithm)",
+            {"algorithm": self._algorithm},
         )
 
     def undo(self, workspace: Workspace) -> tuple[str, ...]:  # noqa: ARG002
