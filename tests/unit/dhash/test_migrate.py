@@ -19,7 +19,7 @@ import pytest
 
 from mobius.dhash import ALGORITHMS, Dhash, Library
 from mobius.dhash._schema import SCHEMA
-from mobius.dhash.migration import _copies
+from mobius.dhash.migration import _copies, _copying
 from tests.unit.dhash.library_tools import linux_only, make_folder, picture
 from tests.unit.dhash.migration_tools import answer, call, everything, failure, left_over, rows, scanned
 from tests.unit.dhash.test_schema import first_schema, row, second_schema, third_schema
@@ -174,12 +174,12 @@ def test_a_copy_that_is_not_what_was_read_is_noticed_before_anything_is_switched
             Path(os.fsdecode(target)).write_bytes(data)
             os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
-    monkeypatch.setattr(os, "replace", damage)
+    monkeypatch.setattr(_copying.os, "replace", damage)
     outcome, reason = failure("move", folder, new, "--index", index)
     assert outcome == "files_differ"
     assert "0003.jpg has SHA-256" in reason
     assert rows(index) == before
-    monkeypatch.setattr(os, "replace", real)
+    monkeypatch.setattr(_copying.os, "replace", real)
     answer("move", folder, new, "--index", index)
     assert everything(new) == everything(folder)
     bad = new / "1/0001.jpg"
