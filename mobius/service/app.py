@@ -200,10 +200,13 @@ class _RequestMiddleware:
         request_id = client_id if _REQUEST_ID.fullmatch(client_id) else uuid.uuid4().hex
         status = 0
         body_is_complete = False
+        seconds_for_body = 0.0  # a slow client is not a slow service
 
         async def receive_and_track() -> Message:
-            nonlocal body_is_complete
+            nonlocal body_is_complete, seconds_for_body
+            before = time.monotonic()
             message = await receive()
+            seconds_for_body += 0.0 if body_is_complete else time.monotonic() - before
             if not message.get("more_body", False):
                 body_is_complete = True
             return message
@@ -231,7 +234,7 @@ class _RequestMiddleware:
                     await problem(500, "The service failed; its log has the details under the request id.")(
                         scope, receive, send_with_headers
                     )
-            self._record(scope, status, time.monotonic() - started)
+            self._record(scope, status, time.monotonic() - started, seconds_for_body)
 
     async def _discard_body(self, receive: Receive) -> None:
         remaining = self.instance.settings.max_body_bytes
@@ -245,9 +248,10 @@ class _RequestMiddleware:
         except TimeoutError:
             return
 
-    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+    def _record(self, scope: Scope, status: int, seconds: float, seconds_for_body: float) -> None:
         path, route = scope["path"], scope.get("mobius.route", "other")
-        self.instance.metrics.request(route, scope["method"] if route != "other" else "any", status, seconds)
+        method = scope["method"] if route != "other" else "any"
+        self.instance.metrics.request(route, method, status, seconds - seconds_for_body)
         fields = {
             "http.request.method": scope["method"],
             "url.path": path,

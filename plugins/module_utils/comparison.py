@@ -5,11 +5,15 @@
 The metrics and the limits are data (`MetricSignal`), so that any service can be compared. Counters count from the first
 reading on: what an instance did before the gate began does not matter.
 
+Whether a difference is more than noise, the tests of `significance` say: of a rate directly; of a quantile by the
+samples above one of its histogram's bounds.
+
 Source of a quantile: Prometheus's `histogram_quantile` (linear within a bucket).
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +22,10 @@ from typing import Any
 
 from .errors import MobiusError
 from .prometheus_text import Series, UnreadableError, parse_page
+from .significance import exceeds_limit, exceeds_rate
 
+# A signal whose p-value is at most this does not pass: it may be worse, and more samples have to tell.
+SUSPICION = 0.05
 _NAME_SHOWN_CHARS = 80
 _EVENTS_MAX = 2**63  # what counters are kept in
 
@@ -35,6 +42,7 @@ SIGNAL_SPEC: dict[str, dict[str, Any]] = {
     "times": {"type": "float", "default": 1.0},
     "floor": {"type": "float", "default": 0.0},
     "limit": {"type": "float"},
+    "limit_alone": {"type": "float"},
     "samples": {"type": "int", "default": 200},
 }
 
@@ -60,6 +68,7 @@ class MetricSignal:
         times: the new release may have so many times the old one's figure.
         floor: and any figure up to this one, so that three times nothing is still nothing.
         limit: a figure over this is too much whatever the old release has; None for no limit.
+        limit_alone: and over this when there is no old release to compare with; None for `limit` alone.
         samples: how many samples the figure needs before it counts.
     """
 
@@ -71,6 +80,7 @@ class MetricSignal:
     times: float
     floor: float
     limit: float | None
+    limit_alone: float | None
     samples: int
 
     @classmethod
@@ -100,6 +110,7 @@ class MetricSignal:
             value["times"],
             value["floor"],
             value.get("limit"),
+            value.get("limit_alone"),
             value["samples"],
         )
         rate, quantile = bool(signal.part and signal.whole), bool(signal.histogram)
@@ -117,6 +128,18 @@ class MetricSignal:
     def may_recover(self) -> bool:
         """Whether a figure that is too high may come down by itself: a quantile of times does, once caches are warm."""
         return bool(self.histogram)
+
+    def limit_beside(self, *, has_reference: bool) -> float | None:
+        """The absolute limit, beside an old release or alone; None for none."""
+        limits = [self.limit, None if has_reference else self.limit_alone]
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    def is_above(self, new: float | None, old: float | None) -> bool:
+        """Whether a figure is over a limit as it stands, be it by noise; `old` is None without an old release."""
+        if new is None:
+            return False
+        limit = self.limit_beside(has_reference=old is not None)
+        return (limit is not None and new > limit) or (old is not None and new > max(self.floor, self.times * old))
 
 
 # the counters of a signal: the two numbers of a rate, or the cumulated buckets of a histogram by upper bound
@@ -166,24 +189,46 @@ def _since(first: Counted, last: Counted) -> dict[Any, float]:
     return change
 
 
-def _figure(signal: MetricSignal, change: Mapping[Any, float]) -> tuple[float | None, int]:
-    """The figure of the signal and its number of samples; None without samples."""
+@dataclass(frozen=True)
+class Tally:
+    """What one release has counted for a signal.
+
+    Attributes:
+        figure: the rate or the quantile; None without samples.
+        samples: how many there are.
+        events: of these the ones of `part`; None for a quantile.
+        above: for a quantile, the samples above each finite bound; empty for a rate.
+    """
+
+    figure: float | None = None
+    samples: int = 0
+    events: int | None = None
+    above: Mapping[float, int] = field(default_factory=dict)
+
+
+def tally(signal: MetricSignal, change: Mapping[Any, float]) -> Tally:
+    """The figure, the samples and the events in a change of counters."""
     if not signal.may_recover:
         whole = change["whole"]
-        return (change["part"] / whole if whole else None), int(whole)
+        return Tally(change["part"] / whole if whole else None, int(whole), int(change["part"]))
     bounds = sorted(change)
     total = change[bounds[-1]] if bounds else 0.0
     if not total:
-        return None, 0
-    rank, below, lower = signal.quantile * total, 0.0, 0.0
+        return Tally()
+    above = {bound: int(total - change[bound]) for bound in bounds if not math.isinf(bound)}
+    return Tally(_quantile(signal.quantile * total, bounds, change), int(total), None, above)
+
+
+def _quantile(rank: float, bounds: Sequence[float], cumulated: Mapping[float, float]) -> float:
+    below, lower = 0.0, 0.0
     for bound in bounds:
-        if change[bound] >= rank:
+        if cumulated[bound] >= rank:
             if math.isinf(bound):
-                return lower, int(total)
-            inside = change[bound] - below
-            return lower + (bound - lower) * ((rank - below) / inside if inside else 1.0), int(total)
-        below, lower = change[bound], bound
-    return lower, int(total)
+                return lower
+            inside = cumulated[bound] - below
+            return lower + (bound - lower) * ((rank - below) / inside if inside else 1.0)
+        below, lower = cumulated[bound], bound
+    return lower
 
 
 @dataclass
@@ -210,85 +255,166 @@ class Counters:
         if self._first is None:
             self._first = self._last
 
-    def figures(self) -> list[tuple[float | None, int]]:
-        """The figure and the number of samples of each signal.
+    def tallies(self) -> list[Tally]:
+        """What each signal has counted since the first reading.
 
         Raises:
             UnreadableError: the counters decreased.
         """
         if self._first is None:
-            return [(None, 0) for _ in self.signals]
+            return [Tally() for _ in self.signals]
         changes = (_since(first, last) for first, last in zip(self._first, self._last, strict=True))
-        return [_figure(signal, change) for signal, change in zip(self.signals, changes, strict=True)]
+        return [tally(signal, change) for signal, change in zip(self.signals, changes, strict=True)]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One signal of the new release beside that of the old one."""
+    """One signal of the new release beside that of the old one, or beside its limits alone (`old` is None).
+
+    Attributes:
+        p_value: the probability of figures this bad or worse, were the new release within its limits.
+        alpha: a p-value up to this proves that it is worse; 0 at a look that may prove nothing.
+        bound: of a quantile that is higher: the bound above which both were counted; None otherwise.
+        new_events, old_events: the events that were compared: those of the rate, or the samples above `bound`.
+    """
 
     signal: MetricSignal
-    new: float | None
-    new_samples: int
-    old: float | None
-    old_samples: int
-    has_reference: bool  # whether there is an old release to compare with
+    new: Tally
+    old: Tally | None
+    p_value: float
+    bound: float | None = None
+    new_events: int | None = None
+    old_events: int | None = None
+    alpha: float = 0.0
+
+    @property
+    def samples(self) -> int:
+        """The samples that both have."""
+        return self.new.samples if self.old is None else min(self.new.samples, self.old.samples)
 
     @property
     def missing_samples(self) -> int:
-        """How many more samples are needed before the figure counts."""
-        missing = self.signal.samples - self.new_samples
-        return max(0, missing, self.signal.samples - self.old_samples if self.has_reference else 0)
+        """How many more samples are needed before the signal may pass."""
+        return max(0, self.signal.samples - self.samples)
 
     @property
-    def over(self) -> bool:
-        """Whether the new release is over its limit."""
-        if self.new is None:
-            return False
-        if self.signal.limit is not None and self.new > self.signal.limit:
-            return True
-        return (
-            self.has_reference
-            and self.old is not None
-            and self.new > self.signal.floor
-            and self.new > self.signal.times * self.old
-        )
+    def is_over(self) -> bool:
+        """Whether the new release may be worse: it does not pass like this."""
+        return self.p_value <= SUSPICION
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether it is worse."""
+        return self.alpha > 0.0 and self.p_value <= self.alpha
 
     def sentence(self, release: str) -> str:
         """The figures in a sentence, without a full stop."""
-        old = "" if self.old is None else f", and {self.old:.4g} of the release before"
-        return f"The {self.signal.name} of {release} is {self.new or 0:.4g} over {self.new_samples} samples{old}"
+        figure = None if self.old is None else self.old.figure
+        before = "" if figure is None else f", and {figure:.4g} of the release before"
+        new = f"{self.new.figure or 0:.4g} over {self.new.samples} samples"
+        return f"The {self.signal.name} of {release} is {new}{before} (p {self.p_value:.2g})"
 
     def as_dict(self) -> dict[str, Any]:
         """The comparison as the evidence keeps it."""
-        rounded = {
-            key: None if value is None else round(value, 6) for key, value in (("new", self.new), ("old", self.old))
-        }
+        old = self.old or Tally()
         return {
             "name": self.signal.name,
-            **rounded,
-            "new_samples": self.new_samples,
-            "old_samples": self.old_samples,
+            "new": _rounded(self.new.figure),
+            "old": _rounded(old.figure),
+            "new_samples": self.new.samples,
+            "old_samples": old.samples,
+            "new_events": self.new_events,
+            "old_events": self.old_events,
+            "bound": self.bound,
+            "new_above": _shortened(self.new),
+            "old_above": _shortened(old),
             "times": self.signal.times,
             "floor": self.signal.floor,
-            "limit": self.signal.limit,
-            "over": self.over,
+            "limit": self.signal.limit_beside(has_reference=self.old is not None),
+            "p_value": float(f"{self.p_value:.3g}"),
+            "alpha": float(f"{self.alpha:.3g}"),
+            "over": self.is_over,
+            "proven": self.is_proven,
         }
 
 
-def compare(new: Counters, old: Counters | None) -> list[Comparison]:
+def _shortened(tally: Tally) -> dict[str, int] | None:
+    """The samples above each bound, from the last that all are above to the first that none is; None for a rate."""
+    if not tally.above:
+        return None
+    bounds = sorted(tally.above)
+    below = sum(tally.above[bound] == tally.samples for bound in bounds)
+    above = sum(tally.above[bound] > 0 for bound in bounds)
+    return {f"{bound:g}": tally.above[bound] for bound in bounds[max(0, below - 1) : above + 1]}
+
+
+def _rounded(figure: float | None) -> float | None:
+    return None if figure is None else round(figure, 6)
+
+
+def compare(signal: MetricSignal, new: Tally, old: Tally | None) -> Comparison:
+    """Test whether the new release is worse than its limits allow; `old` is None when there is none to compare with.
+
+    Where several tests count (a limit and the old release, two bounds of a histogram), the p-value is the smallest one
+    times their number (Bonferroni).
+    """
+    limit = signal.limit_beside(has_reference=old is not None)
+    p_values = [] if limit is None else [_test_limit(signal, new, limit)]
+    bound, new_events, old_events = None, new.events, None if old is None else old.events
+    if old is not None and old.samples:
+        if not signal.may_recover:
+            p_values.append(_test_rates(signal, new, old))
+        # a difference that is real and small is allowed
+        elif signal.is_above(new.figure, old.figure) and (bounds := _shared_bounds(signal, new, old)):
+            by_bound = {one: exceeds_rate(new.above[one], new.samples, old.above[one], old.samples) for one in bounds}
+            bound = min(by_bound, key=lambda one: by_bound[one])
+            new_events, old_events = new.above[bound], old.above[bound]
+            p_values.append(min(1.0, len(bounds) * by_bound[bound]))
+    p_value = min(1.0, len(p_values) * min(p_values)) if p_values else 1.0
+    return Comparison(signal, new, old, p_value, bound, new_events, old_events)
+
+
+def _test_rates(signal: MetricSignal, new: Tally, old: Tally) -> float:
+    """The p-value of the hypothesis that the new rate is at most `times` the old one, or at most `floor`."""
+    if new.events is None or old.events is None:
+        return 1.0
+    return max(
+        exceeds_rate(new.events, new.samples, old.events, old.samples, signal.times),
+        exceeds_limit(new.events, new.samples, signal.floor),
+    )
+
+
+def _test_limit(signal: MetricSignal, new: Tally, limit: float) -> float:
+    """The p-value of the hypothesis that the figure is at most `limit`."""
+    if not signal.may_recover:
+        return exceeds_limit(new.events or 0, new.samples, limit)
+    events = next((new.above[bound] for bound in sorted(new.above) if bound >= limit), 0)
+    return exceeds_limit(events, new.samples, 1.0 - signal.quantile)
+
+
+def _shared_bounds(signal: MetricSignal, new: Tally, old: Tally) -> list[float]:
+    """The highest bound that at least as many samples of both are above as above their quantile, and the next one.
+
+    Both releases choose them together: a bound of one of them alone would favour the other. With the next bound, a
+    difference shows that begins above the first.
+    """
+    shared = sorted(bound for bound in new.above if bound in old.above)
+    expected = (1.0 - signal.quantile) * (new.samples + old.samples)
+    first = sum(new.above[bound] + old.above[bound] >= expected for bound in shared)
+    return shared[max(0, first - 1) : first + 1]
+
+
+def compare_counters(new: Counters, old: Counters | None) -> list[Comparison]:
     """Compare each signal of the new instance with that of the old one; `old` is None without a reference.
 
     Raises:
         UnreadableError: the counters of the new instance decreased.
     """
-    try:
-        old_figures = [(None, 0) for _ in new.signals] if old is None else old.figures()
-    except UnreadableError:
-        old, old_figures = None, [(None, 0) for _ in new.signals]
-    return [
-        Comparison(signal, *new_figure, *old_figure, old is not None)
-        for signal, new_figure, old_figure in zip(new.signals, new.figures(), old_figures, strict=True)
-    ]
+    old_tallies: list[Tally | None] = [None for _ in new.signals]
+    if old is not None:
+        with contextlib.suppress(UnreadableError):
+            old_tallies = list(old.tallies())
+    return [compare(*one) for one in zip(new.signals, new.tallies(), old_tallies, strict=True)]
 
 
 def selector(metric: str, where: Mapping[str, str]) -> Selector:
@@ -299,10 +425,10 @@ def selector(metric: str, where: Mapping[str, str]) -> Selector:
         raise ValueError(f"{error}") from None
 
 
-def figure_between(signal: MetricSignal, first: Counted, last: Counted) -> tuple[float | None, int]:
-    """The figure of a signal from one `count` to a later one, and its number of samples.
+def tally_between(signal: MetricSignal, first: Counted, last: Counted) -> Tally:
+    """What a signal has counted from one `count` to a later one.
 
     Raises:
         UnreadableError: the counters decreased.
     """
-    return _figure(signal, _since(first, last))
+    return tally(signal, _since(first, last))

@@ -9,7 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..comparison import Comparison
+from .probes import Probe, send_probe
+from .requests import RESPONSE_TIMEOUT_SECONDS, Request
 from .settings import GateSettings
+
+# How often in a row a probe must be answered with an error of the server (5xx) to prove the release bad. One such
+# answer in hundreds may be the noise of a busy service, and its error rate counts it.
+SERVER_ERRORS_IN_A_ROW = 3
 
 
 class GateFailedError(Exception):
@@ -20,10 +26,12 @@ class GateFailedError(Exception):
 class Measurements:
     """All samples of one gate. A streak is a row of good samples without an interruption."""
 
+    has_signals: bool = False  # whether an error rate counts what is wrong by chance
     samples: int = 0
     errors: int = 0
     unhealthy: int = 0
     probes: int = 0
+    probe_errors: int = 0  # probes that were answered with an error of the server
     statuses: dict[str, int] = field(default_factory=dict)
     response_ms: list[float] = field(default_factory=list)
     streak_since: float | None = None
@@ -38,6 +46,22 @@ class Measurements:
     metrics_problem: str | None = None  # why the last reading of the new instance's metrics failed
     reference_lost: str | None = None  # why the old release is no longer compared with
     series: list[dict[str, Any]] = field(default_factory=list)
+
+    def send(self, request: Request, probe: Probe) -> None:
+        """Send a probe to the new instance.
+
+        Raises:
+            GateFailedError: its response is wrong; an error of the server, when it is one again and again.
+            OSError, http.client.HTTPException: no whole response came.
+        """
+        self.probes += 1
+        for remaining in reversed(range(SERVER_ERRORS_IN_A_ROW if self.has_signals else 1)):
+            mismatch = send_probe(request, probe, RESPONSE_TIMEOUT_SECONDS)
+            if mismatch is None:
+                return
+            self.probe_errors += mismatch.is_server_error
+            if not remaining or not mismatch.is_server_error:
+                raise GateFailedError(mismatch.sentence())
 
     def add_healthy(self, started: float, ended: float) -> None:
         """Extend the streak by a good sample."""
@@ -70,7 +94,10 @@ class Measurements:
                 "health_ms": round(self.response_ms[-1], 1) if self.response_ms else None,
                 "well": self.streak_since is not None,
                 "signals": {
-                    one.signal.name: [None if figure is None else round(figure, 6) for figure in (one.new, one.old)]
+                    one.signal.name: [
+                        None if tally is None or tally.figure is None else round(tally.figure, 6)
+                        for tally in (one.new, one.old)
+                    ]
                     for one in self.comparisons
                 },
             }
@@ -95,6 +122,7 @@ class Measurements:
             "unhealthy": self.unhealthy,
             "errors": self.errors,
             "probes": self.probes,
+            "probe_errors": self.probe_errors,
             "pid": self.pid,
             "state": self.state,
             "health_ms_p50": round(times[len(times) // 2], 1) if times else None,

@@ -65,6 +65,7 @@ class Mismatch:
     name: str
     expected: Any
     actual: Any
+    is_server_error: bool = False  # whether the response was an unexpected 5xx
 
     def sentence(self) -> str:
         """The sentence for people: which probe, the expected and the actual response."""
@@ -83,7 +84,7 @@ def send_probe(request: Request, probe: Probe, timeout: float) -> Mismatch | Non
     """
     status, _, body = request(probe.method, probe.path, probe.body, probe.content_type, timeout)
     if status != probe.status:
-        return Mismatch(probe.name, {"status": probe.status}, {"status": status, "body": excerpt(body)})
+        return Mismatch(probe.name, {"status": probe.status}, {"status": status, "body": excerpt(body)}, status >= 500)
     if probe.json is None:
         return None
     try:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from .measurements import GateFailedError, Measurements
-from .probes import Probe, excerpt, format_json, send_probe
+from .probes import Probe, excerpt, format_json
 from .requests import NO_PROCESS_ERRORS, NO_RESPONSE_ERRORS, RESPONSE_TIMEOUT_SECONDS, Request
 
 _HEALTHY_STATUSES = ("pass", "warn")
@@ -40,10 +40,7 @@ def take_sample(
             return
         probe = next(probes, None)
         if probe is not None:
-            measured.probes += 1
-            mismatch = send_probe(request, probe, RESPONSE_TIMEOUT_SECONDS)
-            if mismatch is not None:
-                raise GateFailedError(mismatch.sentence())
+            measured.send(request, probe)
     except NO_RESPONSE_ERRORS as error:
         if isinstance(error, NO_PROCESS_ERRORS) and measured.statuses:
             raise GateFailedError(f"The process of {release} is gone: its admin socket refuses ({error}).") from None

@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from ..comparison import Counters, compare
+from ..comparison import Counters, compare_counters
 from ..prometheus_text import UnreadableError
+from .looks import SignalLooks
 from .measurements import GateFailedError, Measurements
 from .probes import Probe, send_probe
 from .requests import NO_RESPONSE_ERRORS, RESPONSE_TIMEOUT_SECONDS, Request
@@ -19,9 +19,12 @@ from .settings import GateSettings
 class SideBySide:
     """The counters of the new instance and, while it responds, of the old one."""
 
-    def __init__(self, request: Request, request_old: Request | None, settings: GateSettings) -> None:
+    def __init__(
+        self, request: Request, request_old: Request | None, settings: GateSettings, clock: Callable[[], float]
+    ) -> None:
         self.request, self.request_old = request, request_old
-        self.settings = settings
+        self.settings, self.clock = settings, clock
+        self.looks = SignalLooks(settings.signals)
         self.new = Counters(lambda: self._read_page(request), settings.signals)
         self.old = None if request_old is None else Counters(lambda: self._read_page(request_old), settings.signals)
 
@@ -32,44 +35,51 @@ class SideBySide:
             raise UnreadableError(f"{path} answered {status}")
         return body.decode("utf-8", "replace")
 
-    def measure(self, release: str, measured: Measurements, probes: Iterator[Probe]) -> None:
+    def measure(self, release: str, measured: Measurements, probes: Iterator[Probe], until: float) -> None:
         """Read and compare the metrics, and send both instances the probes that their traffic lacks by now.
 
+        Args:
+            until: when to send no further probe, in seconds of the clock.
+
         Raises:
-            GateFailedError: a probe got a wrong response, or a rate is over its limit.
+            GateFailedError: a probe got a wrong response, or a rate is worse.
         """
         try:
             self.new.read()
             measured.metrics_problem = None
             self._with_old(self._read_old, measured)
-            measured.comparisons = compare(self.new, self.old)
+            measured.comparisons = self.looks.look(compare_counters(self.new, self.old))
         except (*NO_RESPONSE_ERRORS, UnreadableError) as error:
             measured.metrics_problem = f"its metrics could not be read ({error})"
             return
         for one in measured.comparisons:
-            if one.over and not one.missing_samples and not one.signal.may_recover:
+            if one.is_proven:
                 raise GateFailedError(f"{one.sentence(release)}.")
         for _ in range(self._missing_probes(measured)):
             probe = next(probes, None)
-            if probe is None:
+            if probe is None or self.clock() >= until:
                 return
-            measured.probes += 1
             try:
-                mismatch = send_probe(self.request, probe, RESPONSE_TIMEOUT_SECONDS)
+                measured.send(self.request, probe)
             except NO_RESPONSE_ERRORS as error:
                 measured.add_silence(error)
                 return
-            if mismatch is not None:
-                raise GateFailedError(mismatch.sentence())
             self._with_old(partial(send_probe, probe=probe, timeout=RESPONSE_TIMEOUT_SECONDS), measured)
 
     def _missing_probes(self, measured: Measurements) -> int:
-        """How many probes to send now, so that the samples suffice when the healthy window ends."""
+        """How many probes to send now, so that the samples suffice when the healthy window ends.
+
+        While a signal may be worse, as many as there is time for: more samples have to tell.
+        """
         settings = self.settings
         share = min(1.0, measured.streak_seconds / settings.healthy_seconds)
-        missing = [one.missing_samples - int(one.signal.samples * (1 - share)) for one in measured.comparisons]
-        limit = math.ceil(2 * max(signal.samples for signal in settings.signals) / settings.required_samples)
-        return min(limit, max(0, *missing))
+        missing = [
+            one.signal.samples
+            if one.is_over and not one.missing_samples
+            else one.missing_samples - int(one.signal.samples * (1 - share))
+            for one in measured.comparisons
+        ]
+        return max(0, *missing)
 
     def _read_old(self, _: Request) -> None:
         if self.old is not None:

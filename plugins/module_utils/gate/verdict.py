@@ -42,10 +42,11 @@ def reach_verdict(
     """Sample the instance until it was healthy long enough, proved itself bad, or the deadline has passed.
 
     With signals, both instances are sent as many more probes as their traffic lacks samples, so that quiet hours of a
-    service do not decide; a healthy window with too few samples is inconclusive.
+    service do not decide; a healthy window with too few samples is inconclusive. A signal that may be worse and is not
+    proven so neither passes nor fails: probes go on, and at the deadline it is inconclusive. What proves it worse, the
+    module `looks` says.
 
-    The sample that is under way at the deadline is completed; that takes at most three times
-    `RESPONSE_TIMEOUT_SECONDS`.
+    The sample that is under way at the deadline is completed; that takes a few times `RESPONSE_TIMEOUT_SECONDS`.
 
     Args:
         request: sends one request to the admin socket of the instance.
@@ -60,23 +61,25 @@ def reach_verdict(
     Returns:
         `pass`: healthy, with good probes, for `healthy_seconds` in a row.
         `fail`: it reported so itself, answered a probe wrongly, responds as another release, its process died, or a
-            signal is over its limit: a rate at once, a quantile of times when it still is at the deadline.
+            signal is proven worse: a rate at once, a quantile of times when it still is at the deadline.
         `error`: at the deadline it did not respond, or its promotion was reverted before it could fail, or its metrics
             could not be read.
-        `inconclusive`: at the deadline it was healthy, but not long enough in a row, or with too few samples.
+        `inconclusive`: at the deadline it was healthy, but not long enough in a row, with too few samples, or a signal
+            may be worse.
     """
     clock, sleep = clock or time.monotonic, sleep or time.sleep
-    measured = Measurements()
+    measured = Measurements(has_signals=bool(settings.signals))
     probes = cycle(settings.probes) if settings.probes else iter(())
     before = read_reference()
-    side_by_side = SideBySide(request, request_old, settings)
     began = clock()
     deadline = began + settings.deadline
+    side_by_side = SideBySide(request, request_old, settings, clock) if settings.signals else None
     try:
         while (started := clock()) < deadline:
             take_sample(request, release, health_path, probes, measured, clock)
-            if settings.signals and not measured.is_silent:
-                side_by_side.measure(release, measured, probes)
+            if side_by_side is not None and not measured.is_silent:
+                # a healthy window must hold at least half of the samples that the interval would give
+                side_by_side.measure(release, measured, probes, min(started + 2 * settings.interval, deadline))
             measured.add_to_series(clock() - began)
             report_progress(measured.progress(clock() - began, settings))
             if _has_passed(settings, measured):
@@ -88,6 +91,8 @@ def reach_verdict(
                 break
             sleep(max(0.0, min(started + settings.interval, deadline) - clock()))
         else:
+            if side_by_side is not None:
+                measured.comparisons = side_by_side.looks.look_last(measured.comparisons)
             verdict, reason = _decide_at_deadline(release, settings, measured)
     except GateFailedError as error:
         verdict, reason = "fail", str(error)
@@ -107,13 +112,13 @@ def _has_passed(settings: GateSettings, measured: Measurements) -> bool:
 
 
 def _are_signals_good(settings: GateSettings, measured: Measurements) -> bool:
-    """Whether every signal has enough samples and none is over its limit. Without measurements, none is good."""
+    """Whether every signal has enough samples and none may be worse. Without measurements, none is good."""
     if not settings.signals:
         return True
     return (
         measured.metrics_problem is None
         and len(measured.comparisons) == len(settings.signals)
-        and not any(one.missing_samples or one.over for one in measured.comparisons)
+        and not any(one.missing_samples or one.is_over for one in measured.comparisons)
     )
 
 
@@ -125,15 +130,18 @@ def _decide_at_deadline(release: str, settings: GateSettings, measured: Measurem
         return "fail", f"{release} was never healthy {within}: {measured.last_problem}."
     if settings.signals and measured.metrics_problem is not None:
         return "error", f"{release} could not be measured {within}: {measured.metrics_problem}."
-    if worse := [one for one in measured.comparisons if one.over and not one.missing_samples]:
+    if worse := [one for one in measured.comparisons if one.is_proven]:
         return "fail", f"{worse[0].sentence(release)}, {within}."
     if incomplete := [one for one in measured.comparisons if one.missing_samples]:
         one = incomplete[0]
+        before = "" if one.old is None else f", and {one.old.samples} of the previous release"
         return (
             "inconclusive",
-            f"{release} has too few samples for its {one.signal.name} {within}: {one.new_samples}, and "
-            f"{one.old_samples} of the previous release; {one.signal.samples} are required.",
+            f"{release} has too few samples for its {one.signal.name} {within}: {one.new.samples}{before}; "
+            f"{one.signal.samples} are required.",
         )
+    if unclear := [one for one in measured.comparisons if one.is_over]:
+        return "inconclusive", f"{unclear[0].sentence(release)}, {within}: that may be worse, and is not proven."
     return (
         "inconclusive",
         f"{release} was healthy for {measured.longest_seconds:.1f} s in a row {within}, with {measured.samples} "

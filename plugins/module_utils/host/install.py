@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .. import comparison, durable, errors, manifest, prometheus_text, staged_tree  # noqa: F401 - what is imported here, Ansible sends to the host
+from .. import comparison, durable, errors, manifest, prometheus_text, significance, staged_tree  # noqa: F401 - what is imported here, Ansible sends to the host
 from ..errors import MobiusError
 from . import (  # noqa: F401 - likewise
     clock,
@@ -38,7 +38,7 @@ from .transitions import canary, confirmation, marks, repair, rollback, upkeep  
 PACKAGE = "ansible_collections.mobius.dhash.plugins.module_utils"
 # What the installed command consists of, by module name below PACKAGE; the digest over them identifies its version.
 TOOL_MODULES = (
-    *("comparison", "durable", "errors", "manifest", "prometheus_text", "staged_tree", "host"),
+    *("comparison", "durable", "errors", "manifest", "prometheus_text", "significance", "staged_tree", "host"),
     *("host.clock", "host.config", "host.console", "host.executor", "host.failures", "host.install", "host.instance"),
     *("host.journal", "host.lock", "host.plan", "host.problems", "host.rebuild", "host.recovery", "host.state"),
     *("host.status", "host.systemd", "host.triggers", "host.unavailable", "host.watch", "host.transitions"),

@@ -35,6 +35,7 @@ class Unit:
     file_state: str
     result: str
     start_timeout: float | None = None  # seconds; None when it is not known, or infinite
+    restarts: int = 0  # how often its Restart= has started it again
 
 
 class Systemd:
@@ -68,7 +69,10 @@ class Systemd:
     def units(self, *patterns: str) -> dict[str, Unit]:
         """The loaded units that these names and globs match, by name."""
         shown = self.run_checked(
-            "systemctl", "show", "--property=Id,ActiveState,SubState,UnitFileState,Result,TimeoutStartUSec", *patterns
+            "systemctl",
+            "show",
+            "--property=Id,ActiveState,SubState,UnitFileState,Result,TimeoutStartUSec,NRestarts",
+            *patterns,
         )
         units = {}
         for block in shown.split("\n\n"):
@@ -81,6 +85,7 @@ class Systemd:
                     values.get("UnitFileState", ""),
                     values.get("Result", ""),
                     parse_time_span(values.get("TimeoutStartUSec", "")),
+                    int(values.get("NRestarts") or 0),  # a socket has none
                 )
                 units[unit.name] = unit
         return units

@@ -5,11 +5,16 @@
 This module decides on samples; `watch` takes them and rolls back. A short burst is no trigger: a signal must be over
 its limit in each quarter of the time that it has to last, and memory must grow from each quarter of its window to the
 next.
+
+Nor is noise: over that time the signal must be proven worse, by the tests of `significance`. It is tested over
+`lasting` seconds, twice, four times as many and so on, each once a quarter of them, so that a service with little
+traffic has its samples too. All tests of a monitoring window together may err with the probability `FALSE_ROLLBACKS`.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +26,7 @@ from ..prometheus_text import UnreadableError, parse_page
 
 HOUR_SECONDS = 3600.0
 PARTS = 4  # of the time that a trigger has to last; each must confirm it
+FALSE_ROLLBACKS = 0.001  # the probability with which the signals roll a good build back, in a whole window
 
 
 @dataclass(frozen=True)
@@ -35,11 +41,15 @@ class MemoryTrigger:
 
 @dataclass(frozen=True)
 class WatchSettings:
-    """The monitoring window (`seconds`; 0: no watch), the sampling interval, and the triggers. Times in seconds."""
+    """The monitoring window (`seconds`; 0: no watch), the sampling interval, and the triggers. Times in seconds.
+
+    `restarts`: so many restarts of the instance's process by systemd are too many; 0 for any number.
+    """
 
     seconds: float = 0.0
     interval: float = 5.0
     unhealthy_seconds: float = 300.0
+    restarts: int = 0
     metrics_path: str = "/metrics"
     signals: tuple[comparison.MetricSignal, ...] = ()
     lasting: Mapping[str, float] = field(default_factory=dict)  # by the signal's name
@@ -68,6 +78,7 @@ class WatchSettings:
                 seconds=float(value["seconds"]),
                 interval=float(value["interval"]),
                 unhealthy_seconds=float(value["unhealthy_seconds"]),
+                restarts=int(value.get("restarts", 0)),  # a description that an earlier version wrote has none
                 metrics_path=str(value["metrics_path"]),
                 signals=tuple(signals),
                 lasting=lasting,
@@ -89,7 +100,7 @@ class WatchSettings:
         return settings
 
 
-_SIGNAL_DEFAULTS = {"quantile": 0.95, "times": 1.0, "floor": 0.0, "limit": None, "samples": 20}
+_SIGNAL_DEFAULTS = {"quantile": 0.95, "times": 1.0, "floor": 0.0, "limit": None, "limit_alone": None, "samples": 20}
 
 
 def _selectors(entry: Any) -> Any:
@@ -109,21 +120,24 @@ class Watcher:
     """Decides, sample by sample, whether a release must be rolled back.
 
     Args:
-        baseline: the figure of each signal at the promotion, by name; without one only its `limit` counts.
+        baseline: what the gate counted of each signal at the promotion, by name; without one only its limits count.
     """
 
     settings: WatchSettings
-    baseline: Mapping[str, float] = field(default_factory=dict)
+    baseline: Mapping[str, comparison.Tally] = field(default_factory=dict)
     _samples: list[_Sample] = field(default_factory=list)
     _began: float | None = None
     _unhealthy_since: float | None = None
+    _restarts_before: int | None = None
+    _tested: dict[tuple[str, float], float] = field(default_factory=dict)  # when, by signal and seconds
 
-    def add_sample(self, at: float, problem: str | None, page: str | None) -> str | None:
+    def add_sample(self, at: float, problem: str | None, page: str | None, restarts: int | None = None) -> str | None:
         """Add a sample, taken at `at` seconds of a monotonic clock.
 
         Args:
             problem: why it is not healthy; None when it is.
             page: its metrics; None when they are not available.
+            restarts: how often systemd has restarted its process so far; None when that is not known.
 
         Returns:
             The reason for a rollback, as the end of a sentence that begins with the release id; None without one.
@@ -134,6 +148,12 @@ class Watcher:
         )
         if self._unhealthy_since is not None and at - self._unhealthy_since >= self.settings.unhealthy_seconds:
             return f"was unhealthy for {self.settings.unhealthy_seconds:g} s: {problem}"
+        if restarts is not None:
+            # a person who restarts the unit makes systemd count from zero
+            before = restarts if self._restarts_before is None else min(restarts, self._restarts_before)
+            self._restarts_before = before
+            if 0 < self.settings.restarts <= restarts - before:
+                return f"was restarted {restarts - before} times in {at - self._began:.0f} s, since its process ended"
         if page is None:
             return None
         try:
@@ -149,7 +169,7 @@ class Watcher:
         memory = self.settings.memory
         sizes = [value for name, labels, value in series if memory and memory.selector.matches(name, labels)]
         self._samples.append(_Sample(at, counted, sizes[0] if sizes else None))
-        longest = max([*self.settings.lasting.values(), memory.seconds if memory else 0.0])
+        longest = max([*map(max, map(self._spans, self.settings.lasting)), memory.seconds if memory else 0.0])
         while len(self._samples) > 1 and self._samples[1].at <= at - longest:
             self._samples.pop(0)
 
@@ -166,23 +186,51 @@ class Watcher:
         parts = [self._samples[start : end + 1] for start, end in itertools.pairwise(first)]
         return parts if all(len(part) > 1 for part in parts) else None
 
+    def _spans(self, name: str) -> list[float]:
+        """The seconds over which a signal is tested: `lasting`, and its doubles within the monitoring window."""
+        spans = [self.settings.lasting[name]]
+        while spans[-1] * 2 <= self.settings.seconds:
+            spans.append(spans[-1] * 2)
+        return spans
+
+    def _alpha(self, name: str) -> float:
+        """What one test of a signal may use."""
+        tests = sum(PARTS * max(1.0, self.settings.seconds / span) for span in self._spans(name))
+        return FALSE_ROLLBACKS / len(self.settings.signals) / tests
+
     def _find_signal_over(self) -> str | None:
+        now = self._samples[-1].at
         for number, signal in enumerate(self.settings.signals):
-            parts = self._parts(self.settings.lasting[signal.name])
-            if parts is None:
-                continue
-            comparisons = []
-            for part in parts:
-                figure, samples = comparison.figure_between(signal, part[0].counted[number], part[-1].counted[number])
-                old = self.baseline.get(signal.name)
-                comparisons.append(comparison.Comparison(signal, figure, samples, old, signal.samples, old is not None))
-            if all(one.over for one in comparisons) and sum(one.new_samples for one in comparisons) >= signal.samples:
-                figures = ", ".join(f"{one.new:.4g}" for one in comparisons)
-                old = self.baseline.get(signal.name)
-                before = "" if old is None else f" (at the promotion {old:.4g})"
-                lasting = self.settings.lasting[signal.name]
-                return f"had {_article(signal.name)} {signal.name} of {figures} in {lasting:g} s{before}"
+            for span in self._spans(signal.name):
+                if now < self._tested.get((signal.name, span), -math.inf) + span / PARTS:
+                    continue
+                parts = self._parts(span)
+                if parts is None:
+                    continue
+                self._tested[signal.name, span] = now
+                if reason := self._test_signal(number, signal, span, parts):
+                    return reason
         return None
+
+    def _test_signal(
+        self, number: int, signal: comparison.MetricSignal, span: float, parts: list[list[_Sample]]
+    ) -> str | None:
+        def tally(first: _Sample, last: _Sample) -> comparison.Tally:
+            return comparison.tally_between(signal, first.counted[number], last.counted[number])
+
+        old = self.baseline.get(signal.name)
+        figures = [tally(part[0], part[-1]).figure for part in parts]
+        if not all(signal.is_above(figure, None if old is None else old.figure) for figure in figures):
+            return None
+        whole = comparison.compare(signal, tally(parts[0][0], parts[-1][-1]), old)
+        if whole.new.samples < signal.samples or whole.p_value > self._alpha(signal.name):
+            return None
+        shown = ", ".join(f"{figure:.4g}" for figure in figures)
+        before = "" if old is None or old.figure is None else f" (at the promotion {old.figure:.4g})"
+        return (
+            f"had {_article(signal.name)} {signal.name} of {shown} in {span:g} s{before}, "
+            f"over {whole.new.samples} samples (p {whole.p_value:.2g})"
+        )
 
     def _find_leak(self) -> str | None:
         memory = self.settings.memory
@@ -207,14 +255,17 @@ def _article(name: str) -> str:
     return "an" if name[:1] in "aeiou" else "a"
 
 
-def baseline_of(evidence: Mapping[str, Any]) -> dict[str, float]:
-    """The figure of each signal in the evidence of a gate: that of the previous release, or else the new one's."""
-    figures = {}
+def baseline_of(evidence: Mapping[str, Any]) -> dict[str, comparison.Tally]:
+    """What the gate counted of each signal, by its evidence: of the previous release, or else of the new one."""
+    baseline = {}
     try:
         for signal in evidence["evidence"]["values"]["signals"]:
-            figure = signal["new"] if signal["old"] is None else signal["old"]
-            if figure is not None:
-                figures[str(signal["name"])] = float(figure)
+            side = "new" if signal["old"] is None else "old"
+            if (figure := signal[side]) is not None:
+                samples, above = int(signal[f"{side}_samples"]), signal.get(f"{side}_above") or {}
+                events = None if above else round(float(figure) * samples)
+                counted = {float(bound): int(count) for bound, count in above.items()}
+                baseline[str(signal["name"])] = comparison.Tally(float(figure), samples, events, counted)
     except (KeyError, TypeError, ValueError):
         return {}
-    return figures
+    return baseline

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import sys
 
+from ..comparison import Tally
 from ..errors import MobiusError
 from . import triggers
 from .config import Host, read_state_file
@@ -50,7 +51,8 @@ def watch_window(
                 reported = shared
                 print(shared, file=sys.stderr, flush=True)
             problem = page = None
-        reason = watcher.add_sample(executor.clock(), problem, page)
+        restarts = _count_restarts(executor, release) if settings.restarts else None
+        reason = watcher.add_sample(executor.clock(), problem, page, restarts)
         if reason is not None:
             # without a run: a repeated rollback by that run must not count this one as its own
             executor.actor = Actor("watch", None, f"{release} {reason}")
@@ -104,7 +106,17 @@ def _poll_instance(host: Host, release: str, metrics_path: str) -> tuple[str | N
     return problem, body.decode(errors="replace") if code == 200 else None
 
 
-def _read_baseline(host: Host, release: str) -> dict[str, float]:
+def _count_restarts(executor: Executor, release: str) -> int | None:
+    """How often systemd has restarted the process of an instance; None when that cannot be read."""
+    name = executor.host.unit(release)
+    try:
+        unit = executor.systemd.units(name).get(name)
+    except (MobiusError, OSError):
+        return None
+    return None if unit is None else unit.restarts
+
+
+def _read_baseline(host: Host, release: str) -> dict[str, Tally]:
     """What the gate measured when the release passed it, by the name of the signal; empty without such evidence."""
     for path in sorted(host.gates_dir.glob(f"*-{release}.json"), reverse=True):
         with contextlib.suppress(MobiusError, OSError):

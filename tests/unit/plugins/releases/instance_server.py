@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 ALARM = "MOBIUS_TEST_ALARM" in os.environ
 COUNT = 0
 RELEASE = ""
-BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+BOUNDS = (0.0016, 0.0025, 0.004, 0.0063, 0.01, 0.016, 0.025, 0.04, 0.063, 0.1, 0.25, 0.4, 0.63, 1.0)
 HASHES: list[tuple[int, float]] = []  # status and seconds of each answer of /v1/hash
 
 
@@ -88,9 +88,10 @@ def metrics() -> str:
     lines.append(f'mobius_extraction_failures_total{{reason="Broken"}} {sum(status == 422 for status, _ in seen)}')
     for bound in (*BOUNDS, float("inf")):
         count = sum(seconds <= bound for seconds in good)
-        lines.append(
-            f'mobius_hash_duration_seconds_bucket{{algorithm="fast-2",le="{bound:g}"}} {count}'.replace("inf", "+Inf")
-        )
+        limit = f"{bound:g}".replace("inf", "+Inf")
+        lines.append(f'mobius_hash_duration_seconds_bucket{{algorithm="fast-2",le="{limit}"}} {count}')
+        count = sum(seconds <= bound for _, seconds in seen)
+        lines.append(f'mobius_http_request_duration_seconds_bucket{{route="/v1/hash",le="{limit}"}} {count}')
     lines.append(f'mobius_hash_duration_seconds_count{{algorithm="fast-2"}} {len(good)}')
     return "\n".join(lines) + "\n"
 
@@ -118,6 +119,28 @@ def calling_one_in_ten_broken(request: Request, count: int) -> None:
 
 def hashing_slowly(request: Request, count: int) -> None:
     request.seconds = 0.06 if request.path.startswith("/v1/hash") else 0.001
+    well(request, count)
+
+
+def failing_one_in_twenty(request: Request, count: int) -> None:
+    if request.path.startswith("/v1/hash") and len(HASHES) % 20 == 9:
+        request.answer(500, {"title": "Internal Server Error"})
+    else:
+        well(request, count)
+
+
+def hashing_a_second_later(request: Request, count: int) -> None:
+    request.seconds = 1.001 if request.path.startswith("/v1/hash") else 0.001
+    well(request, count)
+
+
+def hashing_one_in_ten_in_fifteen_milliseconds(request: Request, count: int) -> None:
+    request.seconds = 0.015 if request.path.startswith("/v1/hash") and len(HASHES) % 10 == 0 else 0.001
+    well(request, count)
+
+
+def hashing_one_in_ten_in_ten_milliseconds(request: Request, count: int) -> None:
+    request.seconds = 0.01 if request.path.startswith("/v1/hash") and len(HASHES) % 10 == 0 else 0.001
     well(request, count)
 
 

@@ -61,7 +61,7 @@ def traffic(host: Any, clock: Any, *releases: str) -> Iterator[None]:
 
     def post() -> None:
         for release in releases:
-            for _ in range(5):
+            for _ in range(15):
                 admin_request(host.host, release, "POST", "/v1/hash", b"abcd", None, 60.0)
 
     clock.between.append(post)
@@ -83,10 +83,14 @@ def test_a_release_that_is_as_good_passes_on_the_probes_own_traffic(host: Any) -
         assert signal["new_samples"] >= SAMPLES
         assert signal["old_samples"] >= SAMPLES
         assert not signal["over"]
+        assert signal["p_value"] == 1.0
+        assert signal["new_events"] == signal["old_events"]
     kept = json.loads(Path(result["evidence_file"]).read_text())
     assert (kept["verdict"], kept["release"], kept["run"]) == ("pass", NEW, "20260101T000000Z-00000001")
     assert kept["evidence"] == result["evidence"]
     assert len(kept["evidence"]["series"]) == result["evidence"]["samples"]
+    above = figures(kept)["p95 hash time in seconds"]["new_above"]
+    assert above == {"0.0016": 0}, "every hash took a millisecond"
     assert set(kept["evidence"]["series"][-1]["signals"]) == {signal["name"] for signal in signals()}
 
 
@@ -94,6 +98,7 @@ def test_a_release_that_is_as_good_passes_on_the_probes_own_traffic(host: Any) -
     ("behaviour", "name"),
     [
         ("failing_one_in_ten", "error rate"),
+        ("failing_one_in_twenty", "error rate"),
         ("calling_one_in_ten_broken", "extraction failure rate"),
         ("hashing_slowly", "p95 hash time in seconds"),
     ],
@@ -124,12 +129,90 @@ def test_three_times_nothing_is_still_nothing(host: Any, clock: Any) -> None:
     assert 0 < figures(result)["error rate"]["new"] < 0.01
 
 
-def test_a_first_release_has_limits_all_the_same(host: Any, clock: Any) -> None:
-    host.start(NEW, "failing_one_in_ten")
+@pytest.mark.parametrize(
+    ("behaviour", "name"),
+    [("failing_one_in_twenty", "error rate"), ("hashing_a_second_later", "p95 hash time in seconds")],
+)
+def test_a_first_release_has_limits_of_its_own(host: Any, clock: Any, behaviour: str, name: str) -> None:
+    host.start(NEW, behaviour)
     with traffic(host, clock, NEW):
+        result = gate(host, probes=[], signals=signals(300))
+    assert result["verdict"] == "fail", result
+    assert result["reason"].startswith(f"The {name} of {NEW} is ")
+    assert "of the release before" not in result["reason"]
+    assert figures(result)["error rate"]["limit"] == 0.01
+
+
+def test_one_and_a_half_times_as_slow_is_too_slow(host: Any, clock: Any) -> None:
+    start_both(host, "hashing_one_in_ten_in_fifteen_milliseconds", "hashing_one_in_ten_in_ten_milliseconds")
+    with traffic(host, clock, OLD, NEW):
+        result = gate(host, probes=[], signals=signals(300), deadline=4.0)
+    assert result["verdict"] == "fail", result
+    found = figures(result)["p95 hash time in seconds"]
+    assert found["bound"] == 0.01
+    assert found["new_events"] == pytest.approx(found["new_samples"] / 10, abs=1)
+    assert found["old_events"] == 0
+    assert found["p_value"] < found["alpha"]
+
+
+def test_a_quantile_may_recover_until_the_deadline_and_a_rate_fails_at_once(host: Any, clock: Any) -> None:
+    start_both(host, "hashing_slowly")
+    with traffic(host, clock, OLD, NEW):
+        result = gate(host, probes=[], deadline=2.0)
+    assert clock.now - 1000.0 >= 2.0
+    assert result["verdict"] == "fail"
+    host.kill(host.processes[-1])
+    host.start(NEW, "failing_one_in_ten")
+    began = clock.now
+    with traffic(host, clock, OLD, NEW):
+        assert gate(host, probes=[], deadline=2.0)["verdict"] == "fail"
+    assert clock.now - began < 1.0
+
+
+def test_what_may_be_worse_and_is_not_proven_neither_passes_nor_fails(host: Any, clock: Any) -> None:
+    start_both(host, "failing_one_in_ten")
+    with contextlib.ExitStack() as clients:
+        clients.enter_context(traffic(host, clock, OLD, NEW))
+        clock.after(0.23, clients.close)
         result = gate(host, probes=[])
+    assert result["verdict"] == "inconclusive", result
+    assert "that may be worse, and is not proven" in result["reason"]
+    found = figures(result)["error rate"]
+    assert found["over"] and not found["proven"]
+    assert found["new_samples"] > SAMPLES
+    assert found["alpha"] < found["p_value"] < comparison.SUSPICION
+
+
+def test_probes_go_on_while_a_signal_may_be_worse(host: Any) -> None:
+    start_both(host, "failing_one_in_ten")
+    result = gate(host, deadline=20.0)
     assert result["verdict"] == "fail", result
     assert "error rate" in result["reason"]
+    assert figures(result)["error rate"]["new_samples"] > SAMPLES
+    assert result["evidence"]["values"]["probe_errors"] > 6, "and none of them decided by itself"
+
+
+def test_a_probe_that_the_server_always_fails_proves_the_release_bad(host: Any) -> None:
+    start_both(host, "refusing_to_hash")
+    result = gate(host)
+    assert result["verdict"] == "fail", result
+    assert "three bytes" in result["reason"]
+    assert result["evidence"]["values"]["probe_errors"] == 3
+
+
+def test_a_wrong_answer_to_a_probe_needs_no_statistics(host: Any) -> None:
+    start_both(host, "hashing_wrongly_later")
+    result = gate(host)
+    assert result["verdict"] == "fail", result
+    assert "three bytes" in result["reason"]
+    assert result["evidence"]["values"]["probe_errors"] == 0
+
+
+def test_slow_probes_do_not_make_the_gate_longer(host: Any, clock: Any) -> None:
+    host.start(NEW, "hashing_a_second_later")
+    result = gate(host, signals=signals(600), healthy_seconds=10, interval=0.5, deadline=60.0)
+    assert result["verdict"] == "fail", result
+    assert clock.now - 1000.0 <= 63.0
 
 
 def test_a_healthy_first_release_passes_without_a_reference(host: Any) -> None:
@@ -218,9 +301,10 @@ def test_a_quantile_is_linear_within_its_bucket_and_of_what_came_since_the_first
         histogram(1000, 1000, 1000), histogram(1050, 1100, 1100), histogram=[{"metric": "h_bucket", "where": {}}],
         quantile=0.75,
     )  # fmt: skip
-    assert made.figures() == [(pytest.approx(0.15), 100)]
+    assert [(one.figure, one.samples) for one in made.tallies()] == [(pytest.approx(0.15), 100)]
+    assert made.tallies()[0].above == {0.1: 50, 0.2: 0}
     beyond = counting(histogram(0, 0, 0), histogram(0, 10, 100), histogram=[{"metric": "h_bucket", "where": {}}])
-    assert beyond.figures() == [(0.2, 100)], "a time over the last bound counts as the last bound"
+    assert beyond.tallies()[0].figure == 0.2, "a time over the last bound counts as the last bound"
 
 
 def test_a_label_must_match_as_a_whole_and_escapes_do_not_confuse() -> None:
@@ -229,20 +313,20 @@ def test_a_label_must_match_as_a_whole_and_escapes_do_not_confuse() -> None:
         "r 0\n", page,
         part=[{"metric": "r", "where": {"route": "/v1/hash"}}], whole=[{"metric": "r", "where": {}}],
     )  # fmt: skip
-    assert made.figures() == [(pytest.approx(5 / 21), 21)]
+    assert made.tallies() == [comparison.Tally(pytest.approx(5 / 21), 21, 5)]
 
 
 def test_counters_that_decreased_give_no_figures() -> None:
     made = counting("r 5\n", "r 3\n", part=[{"metric": "r", "where": {}}], whole=[{"metric": "r", "where": {}}])
     with pytest.raises(UnreadableError, match="restarted"):
-        made.figures()
+        made.tallies()
 
 
 @pytest.mark.parametrize("value", ["NaN", "+Inf", "-1", "1e300"])
 def test_a_counter_that_counts_no_events_is_not_readable(value: str) -> None:
     selectors = {"part": [{"metric": "r", "where": {}}], "whole": [{"metric": "r", "where": {}}]}
     with pytest.raises(UnreadableError, match=r"its counter r is .*, which is no number of events"):
-        counting("r 0\n", f"r {value}\n", **selectors).figures()
+        counting("r 0\n", f"r {value}\n", **selectors).tallies()
 
 
 @pytest.mark.parametrize("labels", ["", '{le="much"}', '{le="NaN"}'])
