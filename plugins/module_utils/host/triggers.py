@@ -153,7 +153,7 @@ class Watcher:
             before = restarts if self._restarts_before is None else min(restarts, self._restarts_before)
             self._restarts_before = before
             if 0 < self.settings.restarts <= restarts - before:
-                return f"was restarted {restarts - before} times in {at - self._began:.0f} s, since its process ended"
+                return f"was restarted {restarts - before} times, since its process ended"
         if page is None:
             return None
         try:

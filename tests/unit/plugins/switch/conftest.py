@@ -122,6 +122,7 @@ class FakeSystemd(Systemd):
         self.watches = 0
         self.behaviours: dict[str, str] = {}
         self.start_timeouts: dict[str, float] = {}
+        self.restarts: dict[str, int] = {}
 
     def units(self, *patterns: str) -> dict[str, Unit]:
         host = self.machine.host
@@ -135,7 +136,9 @@ class FakeSystemd(Systemd):
                 active = "active" if release in self.instances else self.active.get(name, "inactive")
                 result = "timeout" if self.behaviours.get(release) == "cut off" else ""
                 state = "enabled" if self.enabled else "disabled"
-                found[name] = Unit(name, active, "", state, result, self.start_timeouts.get(release))
+                found[name] = Unit(
+                    name, active, "", state, result, self.start_timeouts.get(release), self.restarts.get(release, 0)
+                )
         return found
 
     def start(self, unit: str, timeout: float) -> bool:

@@ -156,6 +156,22 @@ def test_a_release_before_that_is_unhealthy_whenever_it_stands_by_says_nothing(w
     assert watched.activation.is_bad(B)
 
 
+def test_a_release_whose_process_ends_again_and_again_is_rolled_back(watched: Any) -> None:
+    watched.watch(600, restarts=3)
+    watched.systemd.restarts[B] = 5
+    sleep = watched.sleep
+
+    def sleep_while_it_ends(seconds: float) -> None:
+        sleep(seconds)
+        watched.systemd.restarts[B] = 5 + int((watched.now - 1000) / 75)
+
+    watched.sleep = sleep_while_it_ends
+    assert watched.command("watch") == 2
+    assert watched.now == 1225.0
+    assert watched.serving == [A]
+    assert watched.activation.latest(B).reason == f"{B} was restarted 3 times, since its process ended"
+
+
 def test_a_watch_that_is_killed_comes_again_and_lasts_no_longer(watched: Any) -> None:
     watched.now += 550
     assert watched.command("watch") == 0

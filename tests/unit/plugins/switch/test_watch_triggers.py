@@ -7,17 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.mobius.dhash.plugins.module_utils.comparison import Tally
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host import triggers
 
 CHECKOUT = Path(__file__).parents[4]
 DEFAULTS = yaml.safe_load((CHECKOUT / "roles/host/defaults/main.yml").read_text(encoding="utf-8"))
 ERRORS, FAILURES, P95 = (signal["name"] for signal in DEFAULTS["host_watch_signals"])
-BASELINE = {ERRORS: 0.0, FAILURES: 0.01, P95: 0.05}
+BASELINE = {
+    ERRORS: Tally(0.0, 600, 0),
+    FAILURES: Tally(0.01, 600, 6),
+    P95: Tally(0.05, 600, None, {0.05: 12, 0.25: 0}),  # two in a hundred hashes are slow
+}
 MEGABYTE = 1e6
 
 
@@ -27,6 +33,7 @@ def described(**changes: Any) -> dict[str, Any]:
         "seconds": DEFAULTS["host_watch_seconds"],
         "interval": DEFAULTS["host_watch_interval"],
         "unhealthy_seconds": DEFAULTS["host_watch_unhealthy_seconds"],
+        "restarts": DEFAULTS["host_watch_restarts"],
         "metrics_path": DEFAULTS["host_metrics_path"],
         "signals": DEFAULTS["host_watch_signals"],
         "memory": DEFAULTS["host_watch_memory"],
@@ -37,14 +44,17 @@ def described(**changes: Any) -> dict[str, Any]:
 class Build:
     """An instance with ten requests a second, and its counters so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, rate: float = 10.0) -> None:
+        self.rate = rate
         self.requests = self.errors = self.failures = self.quick = self.slow = 0
+        self.errors_due = 0.0
         self.memory = 200 * MEGABYTE
 
     def work(self, seconds: float, errors: float, failures: float, slow: float, growth: float) -> None:
-        count = int(seconds * 10)
+        count = int(seconds * self.rate)
         self.requests += count
-        self.errors += round(count * errors)
+        self.errors_due += count * errors
+        self.errors = int(self.errors_due)
         self.failures += round(count * failures)
         self.slow += round(count * slow)
         self.quick += count - round(count * slow)
@@ -68,15 +78,17 @@ def watched(
     behaviour: Callable[[float], dict[str, float]],
     problem: Callable[[float], str | None] = lambda at: None,
     seconds: float = 3600,
+    count_restarts: Callable[[float], int | None] = lambda at: None,
+    rate: float = 10.0,
     **changes: Any,
 ) -> tuple[float, str] | None:
     """When the watch had enough of a build, and why; None when it never had."""
-    watcher, build = triggers.Watcher(triggers.WatchSettings.parse(described(**changes)), BASELINE), Build()
+    watcher, build = triggers.Watcher(triggers.WatchSettings.parse(described(**changes)), BASELINE), Build(rate)
     for step in range(int(seconds / 5)):
         at = step * 5.0
         usual = {"errors": 0.0, "failures": 0.01, "slow": 0.02, "growth": 0.0}
         build.work(5, **{**usual, **behaviour(at)})
-        if why := watcher.add_sample(1000 + at, problem(at), build.page()):
+        if why := watcher.add_sample(1000 + at, problem(at), build.page(), count_restarts(at)):
             return at, why
     return None
 
@@ -89,6 +101,7 @@ def test_a_good_build_is_left_alone() -> None:
     ("behaviour", "why", "earliest", "latest"),
     [
         ({"errors": 0.1}, "had an error rate", 120, 130),
+        ({"errors": 0.05}, "had an error rate", 120, 250),
         ({"failures": 0.2}, "had an extraction failure rate", 300, 310),
         ({"slow": 0.5}, "had a p95 hash time", 300, 310),
         ({"growth": 200}, "grew by 200 MB an hour", 1500, 1510),
@@ -109,7 +122,7 @@ def test_a_build_that_stays_worse_goes_for_the_reason_that_it_gives(
     "behaviour",
     [
         lambda at: {"errors": 1.0} if 600 <= at < 650 else {},  # a burst, over 5 % of two minutes
-        lambda at: {"errors": 0.04},
+        lambda at: {"errors": 0.02},
         lambda at: {"failures": 0.025},
         lambda at: {"slow": 1.0} if 600 <= at < 740 else {},
         lambda at: {"growth": 50_000} if at < 60 else {},  # caches that fill after the start
@@ -130,6 +143,40 @@ def test_five_unhealthy_minutes_in_a_row_are_too_many_and_interrupted_ones_are_n
         "was unhealthy for 300 s: it hangs",
     )
     assert watched(lambda at: {}, lambda at: "it hangs" if at % 300 else None) is None
+
+
+def test_little_traffic_takes_longer_to_prove_the_same() -> None:
+    found = watched(lambda at: {"errors": 0.05}, rate=1.0)
+    assert found is not None
+    assert 900 <= found[0] <= 3600
+    assert "had an error rate" in found[1]
+
+
+def test_a_process_that_ends_again_and_again_is_too_many_restarts() -> None:
+    found = watched(lambda at: {}, count_restarts=lambda at: 1 + int(at / 75))
+    assert found == (225.0, "was restarted 3 times, since its process ended")
+
+
+@pytest.mark.parametrize(
+    ("count_restarts", "changes"),
+    [
+        (lambda at: 7, {}),  # before the watch
+        (lambda at: 7 + (at > 600) + (at > 1200), {}),
+        (lambda at: 2 if at < 600 else min(2, int((at - 600) / 600)), {}),  # a person restarted the unit
+        (lambda at: int(at / 75), {"restarts": 0}),
+        (lambda at: None, {}),
+    ],
+    ids=["earlier ones", "two", "by a person", "any number", "not known"],
+)
+def test_restarts_that_are_no_trigger(count_restarts: Callable[[float], int | None], changes: dict[str, Any]) -> None:
+    assert watched(lambda at: {}, count_restarts=count_restarts, **changes) is None
+
+
+@pytest.mark.slow
+def test_a_build_at_the_limit_is_left_alone_however_often_is_tested() -> None:
+    for seed in range(10):
+        draw = Random(seed).random
+        assert watched(lambda at, draw=draw: {"errors": sum(draw() < 0.02 for _ in range(50)) / 50}) is None
 
 
 def test_without_a_baseline_only_limits_count() -> None:
@@ -171,11 +218,17 @@ def test_a_watch_that_makes_no_sense_is_refused(changes: dict[str, Any]) -> None
     assert caught.value.outcome == "invalid_input"
 
 
-def test_the_baseline_is_what_the_gate_measured_of_the_release_before_or_else_of_the_new_one() -> None:
+def test_the_baseline_is_what_the_gate_counted_of_the_release_before_or_else_of_the_new_one() -> None:
     signals = [
-        {"name": "a", "old": 0.5, "new": 1.0},
-        {"name": "b", "old": None, "new": 2},
-        {"name": "c", "old": None, "new": None},
+        {"name": "a", "old": 0.5, "new": 1.0, "old_samples": 10, "new_samples": 20, "old_above": None},
+        {"name": "b", "old": None, "new": 2, "old_samples": 0, "new_samples": 20, "new_above": {"0.5": 20, "2.5": 0}},
+        {"name": "c", "old": None, "new": None, "old_samples": 0, "new_samples": 0},
+        {"name": "of an earlier version", "old": 0.1, "new": 0.2, "old_samples": 30, "new_samples": 30},
     ]
-    assert triggers.baseline_of({"evidence": {"values": {"signals": signals}}}) == {"a": 0.5, "b": 2.0}
+    assert triggers.baseline_of({"evidence": {"values": {"signals": signals}}}) == {
+        "a": Tally(0.5, 10, 5),
+        "b": Tally(2.0, 20, None, {0.5: 20, 2.5: 0}),
+        "of an earlier version": Tally(0.1, 30, 3),
+    }
     assert triggers.baseline_of({"evidence": {}}) == {}
+    assert triggers.baseline_of({"evidence": {"values": {"signals": [{"name": "a", "old": 0.5, "new": 1.0}]}}}) == {}
