@@ -43,7 +43,7 @@ SIGNAL_SPEC: dict[str, dict[str, Any]] = {
     "floor": {"type": "float", "default": 0.0},
     "limit": {"type": "float"},
     "limit_alone": {"type": "float"},
-    "samples": {"type": "int", "default": 200},
+    "samples": {"type": "int", "default": 600},
 }
 
 

@@ -13,10 +13,14 @@ description:
   - Never fails for a bad verdict; the play decides, for all hosts together. It fails when it could not start (a wrong argument,
     a host that is not provisioned).
   - With O(signals), compares its metrics with those of the confirmed release over the same time, and sends both as many more probes as
-    their traffic lacks samples.
-  - V(fail) means that the release is bad, since it says so itself, a probe got a wrong answer, its process died, or a signal is worse than
-    allowed. V(error) means that it did not answer at the deadline, that its metrics could not be read, or that its promotion was reverted
-    meanwhile; V(inconclusive), that it was healthy, but never long enough in a row, or with too few samples. No answer is never a pass.
+    their traffic lacks samples. A signal counts as worse when a statistical test proves it; all signals together err in fewer than 1 of
+    1000 gates (docs/gate.md).
+  - V(fail) means that the release is bad, since it says so itself, a probe got a wrong answer, its process died, or a signal is proven
+    worse than allowed. V(error) means that it did not answer at the deadline, that its metrics could not be read, or that its promotion was
+    reverted meanwhile; V(inconclusive), that it was healthy, but never long enough in a row, with too few samples, or with a signal that may
+    be worse. No answer is never a pass.
+  - With O(signals), a probe that gets an answer of 500 or more is sent again, and proves the release bad when that happens three times in a
+    row; alone, it may be the noise of a busy service.
   - The verdict is kept on the host with all that led to it, in C(gates) beside the releases; the newest 20 are.
 version_added: "0.1.0"
 author: MOBIUS contributors (@mobius)
@@ -46,7 +50,7 @@ options:
     type: int
     default: 1
   probes:
-    description: Requests that are sent in turn, one with each sample; one wrong response is V(fail).
+    description: Requests that are sent in turn, one with each sample; a wrong response is V(fail).
     type: list
     elements: dict
     default: []
@@ -68,7 +72,7 @@ options:
     type: str
     default: /metrics
   signals:
-    description: What is compared with the confirmed release. When that one does not answer, only the C(limit)s count.
+    description: What is compared with the confirmed release. When there is none, or it does not answer, only the limits count.
     type: list
     elements: dict
     default: []
@@ -89,7 +93,8 @@ options:
       times: {description: "How many times the confirmed release's figure is allowed.", type: float, default: 1.0}
       floor: {description: "A figure up to this one is always allowed, so that three times nothing is still nothing.", type: float, default: 0.0}
       limit: {description: "A figure over this one is never allowed, whatever the confirmed release has.", type: float}
-      samples: {description: "How many samples both need before the figure counts.", type: int, default: 200}
+      limit_alone: {description: "A figure over this one is not allowed without a confirmed release to compare with.", type: float}
+      samples: {description: "How many samples both need before the signal may pass.", type: int, default: 600}
   run:
     description: The run, for the evidence.
     type: str
@@ -125,7 +130,7 @@ reason:
 evidence:
   description: >-
     C(samples), the longest C(healthy_seconds) in a row, C(values) and C(series), one entry a sample; C(values.reference) is the confirmed release's
-    own health, C(values.signals) each signal of both.
+    own health, C(values.signals) each signal of both with what was counted, its C(p_value) and the C(alpha) of the last look.
   returned: always
   type: dict
 evidence_file:

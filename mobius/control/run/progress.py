@@ -86,17 +86,22 @@ class ProgressNote:
 
 @dataclass(frozen=True)
 class GateSignal:
-    """A figure of the gate: of the new release, and of the one before; None when it was not measured."""
+    """A figure of the gate: of the new release, and of the one before; None when it was not measured.
+
+    `over`: it may be worse; `proven`: it is.
+    """
 
     name: str
     new: float | None
     old: float | None
     over: bool = False
+    proven: bool = False
 
     def __str__(self) -> str:
         old = "" if self.old is None else f" (before: {self.old:.3g})"
         new = "not measured" if self.new is None else f"{self.new:.3g}"
-        return f"{self.name} {new}{old}{', too high' if self.over else ''}"
+        over = ", too high" if self.proven else ", may be too high" if self.over else ""
+        return f"{self.name} {new}{old}{over}"
 
 
 @dataclass(frozen=True)
@@ -308,6 +313,7 @@ def _signals(value: Any) -> tuple[GateSignal, ...]:
             _number(item.get("new")),
             _number(item.get("old")),
             item.get("over") is True,
+            item.get("proven") is True,
         )
         for item in (value if isinstance(value, list) else [])
         if isinstance(item, Mapping)
