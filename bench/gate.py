@@ -43,7 +43,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils.comparison import (  
     compare,
     tally,
 )
-from ansible_collections.mobius.dhash.plugins.module_utils.gate.looks import SignalLooks  # noqa: E402
+from ansible_collections.mobius.dhash.plugins.module_utils.gate.checks import SignalChecks  # noqa: E402
 
 GOLDEN: Final = CHECKOUT / "playbooks/files/golden"
 RECORDED: Final = CHECKOUT / "tests/unit/plugins/releases/recorded/same_build_durations.txt"
@@ -123,7 +123,7 @@ class Simulation:
 
     def run(self) -> tuple[str, int]:
         """The verdict of one gate, and its samples."""
-        case, looks = self.case, SignalLooks(self.signals)
+        case, checks = self.case, SignalChecks(self.signals)
         count = self.required * DEADLINE
         begins = self.random.integers(0, self.pairs - BLOCK, -(-count // BLOCK))
         drawn = (begins[:, None] + numpy.arange(BLOCK)).ravel()[:count]
@@ -139,16 +139,18 @@ class Simulation:
                 # a quantile decides nothing before there are enough samples
                 if samples >= self.required or not signal.may_recover
             ]
-            looked = looks.look(compared) if len(compared) == len(self.signals) else self._look_early(looks, compared)
-            if any(one.is_proven for one in looked):
+            checked = (
+                checks.check(compared) if len(compared) == len(self.signals) else self._check_early(checks, compared)
+            )
+            if any(one.is_proven for one in checked):
                 return "fail", samples
-            if samples >= self.required and not any(one.is_over for one in looked):
+            if samples >= self.required and not any(one.is_over for one in checked):
                 return "pass", samples
-        return ("fail" if any(one.is_proven for one in looks.look_last(looked)) else "inconclusive"), count
+        return ("fail" if any(one.is_proven for one in checks.check_last(checked)) else "inconclusive"), count
 
-    def _look_early(self, looks: SignalLooks, compared: Sequence[Any]) -> Sequence[Any]:
+    def _check_early(self, checks: SignalChecks, compared: Sequence[Any]) -> Sequence[Any]:
         rest = [compare(signal, Tally(), Tally()) for signal in self.signals if signal.may_recover]
-        return looks.look([*compared, *rest])
+        return checks.check([*compared, *rest])
 
     def _tally(self, signal: MetricSignal, side: int, drawn: numpy.ndarray, failed: numpy.ndarray) -> Tally:
         if not signal.may_recover:
@@ -174,7 +176,7 @@ def read_signals(required: int | None) -> list[MetricSignal]:
         return {**_SIGNAL_DEFAULTS, **item, **selectors, "samples": required or defaults["promote_samples"]}
 
     signals = [MetricSignal.parse(with_defaults(item)) for item in defaults["promote_signals"]]
-    # those of times last: before the required samples, the others look alone
+    # those of times last: before the required samples, the others check alone
     return sorted(signals, key=lambda signal: signal.may_recover)
 
 

@@ -238,7 +238,7 @@ OUTCOMES: dict[str, Outcome] = _table(
     (
         "gate_inconclusive",
         ExitCode.PROCESSING,
-        "The gate had too few samples to tell whether the release is worse; every host serves what it served before.",
+        "The gate had too few samples for a proof either way; every host serves what it served before.",
         "Run the release again with a longer gate deadline.",
     ),
     (

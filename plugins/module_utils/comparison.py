@@ -24,7 +24,7 @@ from .errors import MobiusError
 from .prometheus_text import Series, UnreadableError, parse_page
 from .significance import exceeds_limit, exceeds_rate
 
-# A signal whose p-value is at most this does not pass: it may be worse, and more samples have to tell.
+# A signal whose p-value is at most this does not pass: it may be worse, and more samples are needed.
 SUSPICION = 0.05
 _NAME_SHOWN_CHARS = 80
 _EVENTS_MAX = 2**63  # what counters are kept in
@@ -273,7 +273,7 @@ class Comparison:
 
     Attributes:
         p_value: the probability of figures this bad or worse, were the new release within its limits.
-        alpha: a p-value up to this proves that it is worse; 0 at a look that may prove nothing.
+        alpha: a p-value up to this proves that it is worse; 0 at a check that may prove nothing.
         bound: of a quantile that is higher: the bound above which both were counted; None otherwise.
         new_events, old_events: the events that were compared: those of the rate, or the samples above `bound`.
     """

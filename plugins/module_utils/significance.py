@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Tests whether a rate is too high, and shares one error rate among repeated looks at the same counts.
+"""Tests whether a rate is too high, and shares one error rate among repeated checks of the same counts.
 
 Two rates: the conditional test of Przyborowski & Wilenski (1940), "Homogeneity of results in testing samples from
 Poisson series", Biometrika 31: when the new release has at most `times` the old one's rate, then of all events of both
@@ -9,7 +9,7 @@ side: its true error rate is below the nominal one (`tests/unit/plugins/releases
 
 One rate beside a limit: the exact binomial test.
 
-Repeated looks: alpha spending by Bonferroni's inequality. Each look may use only its share of alpha, so all looks
+Repeated checks: alpha spending by Bonferroni's inequality. Each check may use only its share of alpha, so all checks
 together call a good release worse with at most that probability. The shares are those of `SPENT_AT`.
 """
 
@@ -18,11 +18,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-# Beyond so many trials the tail is bounded and not summed: its sum would take longer than a look may.
+# Beyond so many trials the tail is bounded and not summed: its sum would take too long.
 EXACT_MAX_TRIALS = 10_000_000
 _NEGLIGIBLE = 1e-17  # of a sum: what is smaller does not change it
-# Share of alpha by multiple of the required samples, for the looks up to these; each doubling after them gets half of
-# the look before, so that the shares of any number of looks stay below 1. A last look may spend what is left.
+# Share of alpha by multiple of the required samples, for the checks up to these; each doubling after them gets half of
+# the check before, so that the shares of any number of checks stay below 1. A last check may spend what is left.
 SPENT_AT = ((1 / 8, 1 / 16), (1 / 4, 1 / 16), (1 / 2, 1 / 8), (1.0, 1 / 2), (2.0, 1 / 8))
 
 
@@ -93,34 +93,34 @@ def _chernoff_bound(count: int, trials: int, probability: float) -> float:
 
 @dataclass
 class AlphaSpending:
-    """Who looks at growing counts again and again, and how much of `alpha` each look may use.
+    """How much of `alpha` each check of growing counts may use.
 
     Args:
-        alpha: the probability with which all looks together may call a good release worse.
-        required: the samples that a verdict needs; most of alpha is for the look at these.
+        alpha: the probability with which all checks together may call a good release worse.
+        required: the samples that a verdict needs; most of alpha is for the check at these.
     """
 
     alpha: float
     required: int
     spent: float = 0.0
     _next: tuple[float, float] = field(default=SPENT_AT[0])
-    _looks: int = 0
+    _checks: int = 0
 
     def due(self, samples: int) -> float:
-        """The alpha of the look that so many samples allow; 0 when no further look is due.
+        """The alpha of the check that so many samples allow; 0 when no further check is due.
 
-        Samples that jump over several looks may use what these had.
+        Samples that jump over several checks may use what these had.
         """
         allowed = 0.0
         while samples >= self._next[0] * self.required:
             allowed += self._next[1] * self.alpha
-            self._looks += 1
+            self._checks += 1
             at, share = self._next
-            self._next = SPENT_AT[self._looks] if self._looks < len(SPENT_AT) else (at * 2, share / 2)
+            self._next = SPENT_AT[self._checks] if self._checks < len(SPENT_AT) else (at * 2, share / 2)
         self.spent += allowed
         return allowed
 
     @property
     def left(self) -> float:
-        """What a last look may use."""
+        """What a last check may use."""
         return self.alpha - self.spent

@@ -130,7 +130,7 @@ reason:
 evidence:
   description: >-
     C(samples), the longest C(healthy_seconds) in a row, C(values) and C(series), one entry a sample; C(values.reference) is the confirmed release's
-    own health, C(values.signals) each signal of both with what was counted, its C(p_value) and the C(alpha) of the last look.
+    own health, C(values.signals) each signal of both with what was counted, its C(p_value) and the C(alpha) of the last check.
   returned: always
   type: dict
 evidence_file:

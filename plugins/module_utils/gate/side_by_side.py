@@ -9,7 +9,7 @@ from functools import partial
 
 from ..comparison import Counters, compare_counters
 from ..prometheus_text import UnreadableError
-from .looks import SignalLooks
+from .checks import SignalChecks
 from .measurements import GateFailedError, Measurements
 from .probes import Probe, send_probe
 from .requests import NO_RESPONSE_ERRORS, RESPONSE_TIMEOUT_SECONDS, Request
@@ -24,7 +24,7 @@ class SideBySide:
     ) -> None:
         self.request, self.request_old = request, request_old
         self.settings, self.clock = settings, clock
-        self.looks = SignalLooks(settings.signals)
+        self.checks = SignalChecks(settings.signals)
         self.new = Counters(lambda: self._read_page(request), settings.signals)
         self.old = None if request_old is None else Counters(lambda: self._read_page(request_old), settings.signals)
 
@@ -48,7 +48,7 @@ class SideBySide:
             self.new.read()
             measured.metrics_problem = None
             self._with_old(self._read_old, measured)
-            measured.comparisons = self.looks.look(compare_counters(self.new, self.old))
+            measured.comparisons = self.checks.check(compare_counters(self.new, self.old))
         except (*NO_RESPONSE_ERRORS, UnreadableError) as error:
             measured.metrics_problem = f"its metrics could not be read ({error})"
             return
@@ -69,7 +69,7 @@ class SideBySide:
     def _missing_probes(self, measured: Measurements) -> int:
         """How many probes to send now, so that the samples suffice when the healthy window ends.
 
-        While a signal may be worse, as many as there is time for: more samples have to tell.
+        While a signal may be worse, as many as there is time for: more samples are needed.
         """
         settings = self.settings
         share = min(1.0, measured.streak_seconds / settings.healthy_seconds)

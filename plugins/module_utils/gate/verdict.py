@@ -44,7 +44,7 @@ def reach_verdict(
     With signals, both instances are sent as many more probes as their traffic lacks samples, so that quiet hours of a
     service do not decide; a healthy window with too few samples is inconclusive. A signal that may be worse and is not
     proven so neither passes nor fails: probes go on, and at the deadline it is inconclusive. What proves it worse, the
-    module `looks` says.
+    module `checks` says.
 
     The sample that is under way at the deadline is completed; that takes a few times `RESPONSE_TIMEOUT_SECONDS`.
 
@@ -92,7 +92,7 @@ def reach_verdict(
             sleep(max(0.0, min(started + settings.interval, deadline) - clock()))
         else:
             if side_by_side is not None:
-                measured.comparisons = side_by_side.looks.look_last(measured.comparisons)
+                measured.comparisons = side_by_side.checks.check_last(measured.comparisons)
             verdict, reason = _decide_at_deadline(release, settings, measured)
     except GateFailedError as error:
         verdict, reason = "fail", str(error)

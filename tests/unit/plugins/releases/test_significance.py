@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The tests of rates give the p-values that scipy gives, and err at most as often as they say, also among many looks."""
+"""The tests of rates give the p-values that scipy gives, and err at most as often as they say, also among many checks."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ def test_a_limit_is_tested_exactly() -> None:
 def test_alpha_is_spent_once_however_often_is_looked() -> None:
     spending = AlphaSpending(0.0003, 600)
     spent = [spending.due(samples) for samples in range(0, 100_000, 10)]
-    looks = [(index * 10, alpha) for index, alpha in enumerate(spent) if alpha]
-    assert [samples for samples, _ in looks] == [80, 150, 300, 600, 1200, 2400, 4800, 9600, 19200, 38400, 76800]
-    assert looks[3][1] == pytest.approx(0.00015)
+    checks = [(index * 10, alpha) for index, alpha in enumerate(spent) if alpha]
+    assert [samples for samples, _ in checks] == [80, 150, 300, 600, 1200, 2400, 4800, 9600, 19200, 38400, 76800]
+    assert checks[3][1] == pytest.approx(0.00015)
     assert sum(spent) + spending.left == pytest.approx(0.0003)
     assert spending.left > 0
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils.comparison import Comparison, MetricSignal, Tally
-from ansible_collections.mobius.dhash.plugins.module_utils.gate.looks import FALSE_FAILURES, SignalLooks
+from ansible_collections.mobius.dhash.plugins.module_utils.gate.checks import FALSE_FAILURES, SignalChecks
 
 CHECKOUT = Path(__file__).parents[4]
 BLANK = {"part": None, "whole": None, "histogram": None, "quantile": 0.95, "times": 1.0, "floor": 0.0, "samples": 600}
@@ -31,18 +31,18 @@ def compared(samples: int, p_value: float) -> list[Comparison]:
 
 
 def test_a_rate_is_proven_at_its_looks_and_a_quantile_at_the_last_one_only() -> None:
-    looks = SignalLooks([RATE, QUANTILE])
+    checks = SignalChecks([RATE, QUANTILE])
     proven = {
-        samples: [one.is_proven for one in looks.look(compared(samples, 1e-9))] for samples in (74, 75, 76, 599, 600)
+        samples: [one.is_proven for one in checks.check(compared(samples, 1e-9))] for samples in (74, 75, 76, 599, 600)
     }
     assert proven == {74: [False] * 2, 75: [True, False], 76: [False] * 2, 599: [True, False], 600: [True, False]}
-    assert [one.is_proven for one in looks.look_last(compared(600, 1e-9))] == [True, True]
+    assert [one.is_proven for one in checks.check_last(compared(600, 1e-9))] == [True, True]
 
 
 def test_all_looks_of_all_signals_share_one_probability_to_err() -> None:
-    looks = SignalLooks([RATE, QUANTILE])
-    spent = sum(one.alpha for samples in range(5000) for one in looks.look(compared(samples, 0.5)))
-    left = sum(one.alpha for one in looks.look_last(compared(5000, 0.5)))
+    checks = SignalChecks([RATE, QUANTILE])
+    spent = sum(one.alpha for samples in range(5000) for one in checks.check(compared(samples, 0.5)))
+    left = sum(one.alpha for one in checks.check_last(compared(5000, 0.5)))
     assert spent + left == pytest.approx(FALSE_FAILURES)
     assert left > FALSE_FAILURES / 2
 

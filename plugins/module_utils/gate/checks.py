@@ -1,8 +1,8 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The looks that a gate takes at its signals, and how much each may prove.
+"""The checks of a gate's signals, and how much each may prove.
 
-A rate may fail at the looks of `significance.AlphaSpending` and at the deadline. A quantile of times may fail at the
+A rate may fail at the checks of `significance.AlphaSpending` and at the deadline. A quantile of times may fail at the
 deadline only, since it can recover.
 """
 
@@ -14,24 +14,24 @@ from collections.abc import Sequence
 from ..comparison import Comparison, MetricSignal
 from ..significance import AlphaSpending
 
-# The probability with which a gate calls a build worse that is as good as the one before, over all looks and signals.
+# The probability with which a gate calls a build worse that is as good as the one before, over all checks and signals.
 FALSE_FAILURES = 0.0009
 
 
-class SignalLooks:
-    """The looks of one gate, with the part of `FALSE_FAILURES` that each signal has spent."""
+class SignalChecks:
+    """The checks of one gate, with the part of `FALSE_FAILURES` that each signal has spent."""
 
     def __init__(self, signals: Sequence[MetricSignal]) -> None:
         self._spending = [AlphaSpending(FALSE_FAILURES / len(signals), signal.samples) for signal in signals]
 
-    def look(self, comparisons: Sequence[Comparison]) -> list[Comparison]:
-        """The comparisons, each with the alpha of this look."""
+    def check(self, comparisons: Sequence[Comparison]) -> list[Comparison]:
+        """The comparisons, each with the alpha of this check."""
         return [
             dataclasses.replace(one, alpha=0.0 if one.signal.may_recover else spending.due(one.samples))
             for one, spending in zip(comparisons, self._spending, strict=True)
         ]
 
-    def look_last(self, comparisons: Sequence[Comparison]) -> list[Comparison]:
+    def check_last(self, comparisons: Sequence[Comparison]) -> list[Comparison]:
         """The comparisons at the deadline, each with the alpha that is left."""
         return [
             dataclasses.replace(one, alpha=spending.left)
