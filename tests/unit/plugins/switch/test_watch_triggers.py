@@ -18,11 +18,12 @@ from ansible_collections.mobius.dhash.plugins.module_utils.host import triggers
 
 CHECKOUT = Path(__file__).parents[4]
 DEFAULTS = yaml.safe_load((CHECKOUT / "roles/host/defaults/main.yml").read_text(encoding="utf-8"))
-ERRORS, FAILURES, P95 = (signal["name"] for signal in DEFAULTS["host_watch_signals"])
+ERRORS, FAILURES, P95, RESPONSE = (signal["name"] for signal in DEFAULTS["host_watch_signals"])
 BASELINE = {
     ERRORS: Tally(0.0, 600, 0),
     FAILURES: Tally(0.01, 600, 6),
     P95: Tally(0.05, 600, None, {0.05: 12, 0.25: 0}),  # two in a hundred hashes are slow
+    RESPONSE: Tally(0.06, 600, None, {0.1: 6, 1.0: 0}),
 }
 MEGABYTE = 1e6
 
@@ -46,11 +47,13 @@ class Build:
 
     def __init__(self, rate: float = 10.0) -> None:
         self.rate = rate
-        self.requests = self.errors = self.failures = self.quick = self.slow = 0
+        self.requests = self.errors = self.failures = self.quick = self.slow = self.late = 0
         self.errors_due = 0.0
         self.memory = 200 * MEGABYTE
 
-    def work(self, seconds: float, errors: float, failures: float, slow: float, growth: float) -> None:
+    def work(
+        self, seconds: float, errors: float, failures: float, slow: float, growth: float, late: float = 0.0
+    ) -> None:
         count = int(seconds * self.rate)
         self.requests += count
         self.errors_due += count * errors
@@ -58,6 +61,7 @@ class Build:
         self.failures += round(count * failures)
         self.slow += round(count * slow)
         self.quick += count - round(count * slow)
+        self.late += round(count * late)
         self.memory += growth * MEGABYTE * seconds / 3600
 
     def page(self) -> str:
@@ -70,6 +74,10 @@ class Build:
             f'mobius_hash_duration_seconds_bucket{{le="0.25"}} {hashes}\n'
             f'mobius_hash_duration_seconds_bucket{{le="+Inf"}} {hashes}\n'
             f"mobius_hash_duration_seconds_count {hashes}\n"
+            f'mobius_http_request_duration_seconds_bucket{{route="/v1/hash",le="0.1"}} {self.requests - self.late}\n'
+            f'mobius_http_request_duration_seconds_bucket{{route="/v1/hash",le="1.0"}} {self.requests - self.late}\n'
+            f'mobius_http_request_duration_seconds_bucket{{route="/v1/hash",le="1.6"}} {self.requests}\n'
+            f'mobius_http_request_duration_seconds_bucket{{route="/v1/hash",le="+Inf"}} {self.requests}\n'
             f"process_resident_memory_bytes {self.memory:.0f}\n"
         )
 
@@ -104,6 +112,7 @@ def test_a_good_build_is_left_alone() -> None:
         ({"errors": 0.05}, "had an error rate", 120, 250),
         ({"failures": 0.2}, "had an extraction failure rate", 300, 310),
         ({"slow": 0.5}, "had a p95 hash time", 300, 310),
+        ({"late": 1.0}, "had a p95 response time", 180, 190),
         ({"growth": 200}, "grew by 200 MB an hour", 1500, 1510),
     ],
 )
