@@ -244,6 +244,10 @@ def hashing_wrongly_later(request: Request, count: int) -> None:
     (hashing_wrongly if count > 6 else well)(request, count)
 
 
+def hashing_wrongly_once(request: Request, count: int) -> None:
+    (hashing_wrongly if len(HASHES) == 20 else well)(request, count)
+
+
 def refusing_to_hash(request: Request, count: int) -> None:
     if request.path.startswith("/v1/hash"):
         request.answer(503, {"title": "Busy"})

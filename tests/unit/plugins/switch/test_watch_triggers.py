@@ -166,6 +166,11 @@ def test_a_process_that_ends_again_and_again_is_too_many_restarts() -> None:
     assert found == (225.0, "was restarted 3 times, since its process ended")
 
 
+def test_a_restart_by_a_person_begins_the_count_again() -> None:
+    found = watched(lambda at: {}, count_restarts=lambda at: 2 if at < 300 else int((at - 300) / 75))
+    assert found is not None and found[0] == 525.0
+
+
 @pytest.mark.parametrize(
     ("count_restarts", "changes"),
     [
