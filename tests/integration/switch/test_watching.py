@@ -56,7 +56,11 @@ def watched(machine: Any) -> Iterator[Any]:
 
 def baseline(machine: Any, version: str) -> None:
     """What a gate would have kept: the release before answered quickly."""
-    signals = [{"name": "failure rate", "old": 0.0, "new": 0.0}, {"name": "p95 answer time", "old": 0.09, "new": 0.09}]
+    samples = {"old_samples": 600, "new_samples": 600}
+    signals = [
+        {"name": "failure rate", "old": 0.0, "new": 0.0, **samples},
+        {"name": "p95 answer time", "old": 0.095, "new": 0.095, "old_above": {"0.1": 0}, **samples},
+    ]
     kept = json.dumps({"schema": 1, "verdict": "pass", "evidence": {"values": {"signals": signals}}})
     path = f"/opt/stand-in/gates/20260101T000000Z-{machine.releases[version]}.json"
     machine.shell(f"mkdir -p /opt/stand-in/gates && cat > {path} <<'END'\n{kept}\nEND")
