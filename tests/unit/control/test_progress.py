@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.live import Live as RichLive
 
 from mobius.cli.render.progress import Lines, Live, line, view
-from mobius.control.run.progress import EXPECTED, Progress, ProgressNote
+from mobius.control.run.progress import EXPECTED, GateSignal, Progress, ProgressNote
 
 EVENTS = Path(__file__).parent / "run_events"
 
@@ -104,6 +104,15 @@ def test_while_a_gate_observes_its_figures_and_the_time_left_show_as_they_become
     for note in samples:
         lines.note(note)
     assert 1 < len(messages) < len(samples), "one in ten seconds"
+
+
+@pytest.mark.parametrize(
+    ("over", "proven", "shown"),
+    [(False, False, ""), (True, False, ", may be too high"), (True, True, ", too high")],
+)
+def test_a_signal_is_too_high_only_when_it_is_proven(over, proven, shown):
+    signal = GateSignal("error rate", 0.05, 0.001, over, proven)
+    assert str(signal) == f"error rate 0.05 (before: 0.001){shown}"
 
 
 def test_a_line_has_the_time_in_utc_and_leaves_out_what_did_nothing():
