@@ -53,8 +53,8 @@ STEP: Final = 75  # pairs
 DEADLINE: Final = 4  # times the required samples
 _SIGNAL_DEFAULTS: Final = {"quantile": 0.95, "times": 1.0, "floor": 0.0}
 _BOUNDS: Final = {
-    "mobius_hash_duration_seconds_bucket": numpy.array(metrics._HASH_SECONDS),
-    "mobius_http_request_duration_seconds_bucket": numpy.array(metrics._REQUEST_SECONDS),
+    "mobius_hash_duration_seconds_bucket": numpy.array(metrics.HASH_BOUNDS_SECONDS),
+    "mobius_http_request_duration_seconds_bucket": numpy.array(metrics.REQUEST_BOUNDS_SECONDS),
 }
 
 

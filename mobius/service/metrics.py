@@ -22,13 +22,13 @@ PERCENTILE_WINDOW_HASHES: Final = 1000
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 # From 0.5 ms to 32 s, in the steps of Renard's series R10 and R5 (ISO 3), each a quarter and six tenths above the one
 # before: a gate that compares two builds by a histogram cannot see what stays within one step.
-_HASH_SECONDS: Final = tuple(
+HASH_BOUNDS_SECONDS: Final = tuple(
     round(step * 10.0**power, 6)
     for power in range(-4, 2)
     for step in (1, 1.25, 1.6, 2, 2.5, 3.2, 4, 5, 6.3, 8)
     if 0.0005 <= step * 10.0**power <= 32
 )
-_REQUEST_SECONDS: Final = _HASH_SECONDS[1::2]
+REQUEST_BOUNDS_SECONDS: Final = HASH_BOUNDS_SECONDS[1::2]
 
 
 @dataclass
@@ -53,11 +53,11 @@ class Metrics:
         )
         self._request_seconds = Histogram(
             "mobius_http_request_duration_seconds", "From the request's head to the answer, without the wait for its body.",
-            ["route"], registry=registry, buckets=_REQUEST_SECONDS,
+            ["route"], registry=registry, buckets=REQUEST_BOUNDS_SECONDS,
         )  # fmt: skip
         self._hash_seconds = Histogram(
             "mobius_hash_duration_seconds", "Decoding and hashing one picture.", ["algorithm"], registry=registry,
-            buckets=_HASH_SECONDS,
+            buckets=HASH_BOUNDS_SECONDS,
         )  # fmt: skip
         self._failures = Counter(
             "mobius_extraction_failures", "Pictures that could not be hashed.", ["reason"], registry=registry
