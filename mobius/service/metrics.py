@@ -52,8 +52,9 @@ class Metrics:
             "mobius_http_requests", "Requests answered.", ["route", "method", "status"], registry=registry
         )
         self._request_seconds = Histogram(
-            "mobius_http_request_duration_seconds", "From the request's head to the answer, without the wait for its body.",
-            ["route"], registry=registry, buckets=REQUEST_BOUNDS_SECONDS,
+            "mobius_http_request_duration_seconds",
+            "From the request's head to the answer, without the wait for its body.", ["route"],
+            registry=registry, buckets=REQUEST_BOUNDS_SECONDS,
         )  # fmt: skip
         self._hash_seconds = Histogram(
             "mobius_hash_duration_seconds", "Decoding and hashing one picture.", ["algorithm"], registry=registry,
