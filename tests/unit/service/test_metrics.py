@@ -4,10 +4,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from mobius.service.metrics import Metrics, merged
+from mobius.service import app
+from mobius.service.metrics import HASH_BOUNDS_SECONDS, REQUEST_BOUNDS_SECONDS, Metrics, merged
 from mobius.service.settings import ServiceSettings
 
 
@@ -61,3 +68,41 @@ def test_percentiles_are_of_the_recent_hashes() -> None:
     for number in range(2000):
         counted.hashed("fast-2", 9.0 if number < 1000 else (number - 999) / 1000)
     assert counted.percentiles() == {"p50": 0.5005, "p95": 0.95005, "p99": 0.99001, "count": 1000}
+
+
+def test_the_bounds_of_the_histograms_are_close_enough_to_compare_builds_by() -> None:
+    for bounds, step in ((HASH_BOUNDS_SECONDS, 1.3), (REQUEST_BOUNDS_SECONDS, 1.7)):
+        assert all(1 < after / before < step for before, after in itertools.pairwise(bounds))
+    assert set(REQUEST_BOUNDS_SECONDS) < set(HASH_BOUNDS_SECONDS)
+
+
+def test_the_wait_for_a_body_is_no_time_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that takes five seconds for each half of its body, and a service that takes one."""
+    now = 100.0
+    monkeypatch.setattr(app, "time", SimpleNamespace(monotonic=lambda: now))
+    parts = iter([{"type": "http.request", "body": b"a", "more_body": True}, {"type": "http.request", "body": b"b"}])
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        nonlocal now
+        now += 5.0
+        return next(parts)
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async def service(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal now
+        while (await receive()).get("more_body", False):
+            pass
+        now += 1.0
+        scope["mobius.route"] = "/v1/hash"
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    counted = metrics()
+    middleware = app._RequestMiddleware(service, SimpleNamespace(state="serving", metrics=counted), public=True)
+    scope = {"type": "http", "method": "POST", "path": "/v1/hash", "headers": []}
+    asyncio.run(middleware(scope, receive, send))
+    assert [message["status"] for message in sent] == [200]
+    page = samples(counted.page())
+    assert page["mobius_http_request_duration_seconds_sum", (("route", "/v1/hash"),)] == 1.0
