@@ -317,6 +317,19 @@ def test_a_label_must_match_as_a_whole_and_escapes_do_not_confuse() -> None:
     assert made.tallies() == [comparison.Tally(pytest.approx(5 / 21), 21, 5)]
 
 
+def test_an_error_before_a_request_has_found_its_route_is_an_error_too() -> None:
+    """The service counts such a request under the route `other` (mobius/service/app.py)."""
+    (signal,) = (item for item in DEFAULTS["promote_signals"] if item["name"] == "error rate")
+    page = (
+        'mobius_http_requests_total{route="/v1/hash",method="POST",status="200"} 90\n'
+        'mobius_http_requests_total{route="/v1/hash",method="POST",status="500"} 4\n'
+        'mobius_http_requests_total{route="other",method="any",status="500"} 6\n'
+        'mobius_http_requests_total{route="/health",method="GET",status="503"} 50\n'
+    )
+    made = counting("", page, **{key: signal[key] for key in ("part", "whole")})
+    assert made.tallies() == [comparison.Tally(0.1, 100, 10)]
+
+
 def test_counters_that_decreased_give_no_figures() -> None:
     made = counting("r 5\n", "r 3\n", part=[{"metric": "r", "where": {}}], whole=[{"metric": "r", "where": {}}])
     with pytest.raises(UnreadableError, match="restarted"):
