@@ -13,23 +13,19 @@ import dataclasses
 import gzip
 import hashlib
 import io
-import json
 import os
 import re
-import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from packaging.requirements import Requirement
-
 from mobius import durable, manifest, signer
 from mobius.control import signatures
+from mobius.control.bundle.dependencies import Tell, check_target, install_dependencies, list_files
 from mobius.errors import MobiusError
 
 SERVICE = "mobius-dhash"
@@ -45,13 +41,7 @@ _SOURCES = re.compile(
     r"|cli/((__init__|__main__|dhash|options|service)\.py|render/(__init__|dhash|page)\.py))"
 )
 _ENTRY_POINT = "mobius/service/__main__.py"
-# What pip writes about the installation rather than about the package: its own name, digests with local paths.
-_INSTALLER_RECORDS = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
-_MACHINES = ("x86_64", "aarch64")
-_OLDEST_GLIBC = (5, 28)  # wheels for glibc 2.5 up to 2.28, which Debian 10 and everything younger has
 _COMPRESSION = 4  # level 6 takes twice as long and saves 4 % of 26 MB
-
-Tell = Callable[[str], None]
 
 
 def default_source(current: Path | None = None) -> Path:
@@ -72,7 +62,7 @@ def default_source(current: Path | None = None) -> Path:
     return folder
 
 
-def _default_cache() -> Path:
+def default_cache() -> Path:
     if (CHECKOUT / LOCK).is_file():
         return CHECKOUT / ".cache" / "bundle"
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mobius" / "bundle"
@@ -107,7 +97,7 @@ def build(
         MobiusError: `invalid_input` (arguments, source), `missing_dependency` (git, pip), `environment_failed` (the
             wheels could not be had), `disk_full`.
     """
-    _check_target(python, platform)
+    check_target(python, platform)
     commit = _git(source, "rev-parse", "--verify", "HEAD^{commit}").decode().strip()
     if _git(source, "status", "--porcelain"):
         tell(f"{source} has changes that are not committed: they are not in this bundle, which is of {commit[:12]}.")
@@ -121,7 +111,7 @@ def build(
     try:
         with tempfile.TemporaryDirectory(prefix="mobius-bundle-") as folder:
             _export(source, commit, Path(folder))
-            dependencies = _dependencies(lock, python, platform, cache or _default_cache(), tell)
+            dependencies = install_dependencies(lock, python, platform, cache or default_cache(), tell)
             return pack(
                 [Path(folder), dependencies],
                 out,
@@ -151,7 +141,7 @@ def pack(roots: Iterable[Path], out: Path, **fields: str) -> manifest.Bundle:
     """
     sources: dict[str, Path] = {}
     for root in roots:
-        for path, file in _files(root):
+        for path, file in list_files(root):
             if path in sources:
                 raise MobiusError("invalid_input", f"The tree would hold {path} twice.")
             sources[path] = file
@@ -236,14 +226,6 @@ def from_oserror(error: OSError) -> MobiusError:
 # --- What goes in -----------------------------------------------------------------------------------------------------
 
 
-def _check_target(python: str, platform: str) -> None:
-    if not re.fullmatch(r"3\.\d{1,2}", python) or int(python[2:]) < 11:
-        raise MobiusError("invalid_input", f"Python {python!r} is not a version from 3.11 on, such as 3.11.")
-    if platform not in {f"linux_{machine}" for machine in _MACHINES}:
-        known = " and ".join(f"linux_{machine}" for machine in _MACHINES)
-        raise MobiusError("invalid_input", f"The platform {platform!r} is not known; {known} are.")
-
-
 def _git(source: Path, *arguments: str) -> bytes:
     try:
         done = subprocess.run(["git", "-C", str(source), *arguments], capture_output=True, check=False)
@@ -298,110 +280,7 @@ def _export(source: Path, commit: str, folder: Path) -> None:
             path.chmod(0o755 if member.mode & 0o100 else 0o644)
 
 
-def _dependencies(lock: str, python: str, platform: str, cache: Path, tell: Tell) -> Path:
-    """The folder with everything the lock names for that Python and platform, installed once and kept.
-
-    What is kept is compared with the digests taken when it was made, and made again when it differs.
-    """
-    wanted = locked_for(lock, python, platform)
-    key = hashlib.sha256(f"{python} {platform} {_OLDEST_GLIBC}\n{wanted}".encode()).hexdigest()[:24]
-    kept, tree = cache / key / "digests.json", cache / key / "tree"
-    if kept.exists() and tree.is_dir() and kept.read_text() == _digests(tree):
-        return tree
-    cache.mkdir(parents=True, exist_ok=True)
-    tell(f"Installing the {wanted.count('==')} dependencies for Python {python} on {platform} (kept in {cache}).")
-    with tempfile.TemporaryDirectory(prefix=".installing-", dir=cache) as folder:
-        fresh = Path(folder) / key
-        fresh.mkdir()
-        requirements = Path(folder) / "requirements.txt"
-        requirements.write_text(wanted)
-        _pip_install(requirements, fresh / "tree", python, platform)
-        _only_packages(fresh / "tree")
-        (fresh / "digests.json").write_text(_digests(fresh / "tree"))
-        shutil.rmtree(cache / key, ignore_errors=True)
-        try:
-            fresh.rename(cache / key)
-        except OSError:
-            if not kept.exists():  # else another build was faster: both made the same
-                raise
-    return tree
-
-
-def locked_for(lock: str, python: str, platform: str) -> str:
-    """The lines of a universal lock that hold for one target, without their markers.
-
-    pip evaluates markers by the Python it runs under, not by the one it installs for, so they are evaluated here.
-    """
-    machine = platform.removeprefix("linux_")
-    target = {
-        "implementation_name": "cpython",
-        "implementation_version": f"{python}.0",
-        "os_name": "posix",
-        "platform_machine": machine,
-        "platform_python_implementation": "CPython",
-        "platform_release": "",
-        "platform_system": "Linux",
-        "platform_version": "",
-        "python_full_version": f"{python}.0",
-        "python_version": python,
-        "sys_platform": "linux",
-    }
-    lines = []
-    for line in re.sub(r"\\\n", " ", re.sub(r"(?m)^\s*#.*\n?", "", lock)).splitlines():
-        requirement, *hashes = line.split("--hash=")
-        if not requirement.strip():
-            continue
-        parsed = Requirement(requirement.strip())
-        if parsed.marker is None or parsed.marker.evaluate(target):
-            lines.append(
-                " ".join([f"{parsed.name}{parsed.specifier}", *(f"--hash={value.strip()}" for value in hashes)])
-            )
-    return "\n".join(lines) + "\n"
-
-
-def _pip_install(requirements: Path, target: Path, python: str, platform: str) -> None:
-    machine = platform.removeprefix("linux_")
-    oldest, newest = _OLDEST_GLIBC
-    tags = [f"manylinux_2_{minor}_{machine}" for minor in range(newest, oldest - 1, -1)]
-    tags += [f"manylinux{legacy}_{machine}" for legacy in ("2014", "2010", "1")]
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
-    command += ["--root-user-action=ignore", "--no-warn-conflicts", "--no-compile", "--no-deps", "--require-hashes"]
-    command += ["--only-binary=:all:", "--implementation=cp", f"--python-version={python}"]
-    command += [f"--abi=cp{python.replace('.', '')}", *(f"--platform={tag}" for tag in tags)]
-    command += [f"--target={target}", f"--requirement={requirements}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PIP_USER": "0"})
-    if done.returncode == 0:
-        return
-    if "No module named pip" in done.stderr:
-        raise MobiusError("missing_dependency", f"{sys.executable} has no pip, which installs what the lock names.")
-    said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["ERROR: it gave no reason"]
-    raise MobiusError(
-        "environment_failed",
-        f"pip could not install the locked dependencies: {said[-1].removeprefix('ERROR:').strip().rstrip('.')}.",
-    )
-
-
-def _only_packages(tree: Path) -> None:
-    """Leave out scripts (they carry this machine's paths) and what pip noted about the installation."""
-    shutil.rmtree(tree / "bin", ignore_errors=True)
-    for record in tree.glob("*.dist-info/*"):
-        if record.name in _INSTALLER_RECORDS:
-            record.unlink()
-
-
-def _digests(tree: Path) -> str:
-    return json.dumps({path: manifest.sha256_file(file) for path, file in sorted(_files(tree))}, indent=0)
-
-
 # --- The file ---------------------------------------------------------------------------------------------------------
-
-
-def _files(root: Path) -> Iterable[tuple[str, Path]]:
-    for file in root.rglob("*"):
-        if file.is_symlink():
-            raise MobiusError("invalid_input", f"{file} is a symbolic link, which a bundle does not carry.")
-        if file.is_file() and "__pycache__" not in file.parts:
-            yield file.relative_to(root).as_posix(), file
 
 
 def _entry(content: bytes, file: Path) -> manifest.FileEntry:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from mobius import manifest
 from mobius.control.bundle import builder as bundles
+from mobius.control.bundle import dependencies
 from mobius.dhash import hash_bytes
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -120,7 +121,7 @@ def test_the_tree_has_the_versions_that_the_lock_names(staged: Path) -> None:
     lock = (CHECKOUT / bundles.LOCK).read_text()
     locked = {
         line.split("==")[0]: line.split("==")[1].split()[0]
-        for line in bundles.locked_for(lock, PYTHON, "linux_x86_64").splitlines()
+        for line in dependencies.locked_for(lock, PYTHON, "linux_x86_64").splitlines()
     }
     found = importlib.metadata.distributions(path=[str(staged / "tree")])
     assert {each.name.lower().replace("_", "-"): each.version for each in found} == locked

@@ -24,6 +24,7 @@ from packaging.requirements import Requirement
 from mobius import manifest
 from mobius.cli.bundle import bundle as command
 from mobius.control.bundle import builder as bundles
+from mobius.control.bundle import dependencies
 from mobius.errors import MobiusError
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -286,11 +287,11 @@ def test_markers_are_evaluated_for_the_hosts_and_not_for_the_python_that_builds(
         }.items()
     )
     names = {
-        target: re.findall(r"(?m)^\w+", bundles.locked_for(lock, *target))
+        target: re.findall(r"(?m)^\w+", dependencies.locked_for(lock, *target))
         for target in [("3.11", "linux_x86_64"), ("3.13", "linux_aarch64")]
     }
     assert names == {("3.11", "linux_x86_64"): ["old"], ("3.13", "linux_aarch64"): ["new", "arm"]}
-    assert bundles.locked_for(lock, "3.11", "linux_x86_64").count("--hash=sha256:") == 2
+    assert dependencies.locked_for(lock, "3.11", "linux_x86_64").count("--hash=sha256:") == 2
 
 
 def test_a_link_a_path_too_long_and_a_file_twice_are_refused(tmp_path: Path) -> None:
@@ -428,7 +429,7 @@ def test_a_lock_has_digests_and_no_path_of_the_machine_that_made_it(lock: Path) 
 def test_the_service_lock_pins_every_dependency_of_the_service_once_for_each_python(python: str) -> None:
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     expected = [*project["dependencies"], *project["optional-dependencies"]["service"]]
-    lines = bundles.locked_for((LOCKS / "service.txt").read_text(), python, "linux_x86_64").splitlines()
+    lines = dependencies.locked_for((LOCKS / "service.txt").read_text(), python, "linux_x86_64").splitlines()
     pinned = [Requirement(line.split(" --hash")[0]) for line in lines]
     versions = {requirement.name.lower(): str(requirement.specifier) for requirement in pinned}
     assert len(versions) == len(pinned)
