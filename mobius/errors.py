@@ -336,7 +336,7 @@ OUTCOMES: dict[str, Outcome] = _table(
         "bundle_platform",
         ExitCode.ENVIRONMENT,
         "The bundle was built for another Python or platform than the host's.",
-        "Build it with `mobius bundle build --python X.Y --platform P` for this host.",
+        "Build or pack it with `--python X.Y --platform P` of this host.",
     ),
     (
         "state_damaged",

@@ -2,10 +2,14 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The format of a bundle, and reading one.
 
-A bundle is one gzipped tar file whose members are `manifest.json` and then `tree/...`, sorted, regular files only; the
-manifest names every file with its SHA-256, size and mode. Nothing but what the manifest says is ever read out of it:
-each member is compared with the entry that must come next, so a link, a device, a path that leads outside, an added, a
-dropped and a renamed member are all refused in the same way.
+A bundle is one gzipped tar file whose members are `manifest.json` and then `tree/...`, sorted: regular files, and
+symbolic links that stay inside the tree. The manifest names every file with its SHA-256, size and mode, and every link
+with its target. Nothing but what the manifest says is ever read out of it: each member is compared with the entry that
+must come next, so a hard link, a device, a path that leads outside, an added, a dropped and a renamed member are all
+refused in the same way. No link is made before all files are written, so none is ever written through.
+
+Schema 1 is a tree of files only, of a commit, for one Python and platform. Schema 2 has `links` besides, and may leave
+out (null) where it was built from and when, and what it needs on a host. What schema 1 can express has schema 1.
 
 Hosts use this same file (`plugins/module_utils/manifest.py` is a link to it), so it imports the standard library only.
 """
@@ -18,17 +22,29 @@ import hashlib
 import json
 import os
 import re
-import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from .durable import json_bytes
+from .tar_members import (
+    BLOCK_BYTES,
+    Member,
+    MemberError,
+    compare_header,
+    read_content,
+    read_end,
+    read_exactly,
+    read_first_size,
+    read_header,
+    shorten,
+)
+from .tree_paths import LinkError, check_links, parent_folders, path_problem
 
-SCHEMA = 1
+SCHEMAS = (1, 2)
 MANIFEST_NAME = "manifest.json"
 TREE = "tree"
 MODES = {"0644": 0o644, "0755": 0o755}
@@ -46,12 +62,12 @@ FIELDS = {
     "platform": re.compile(r"[a-z0-9]+_[a-z0-9_]+"),
     "tree_sha256": _SHA256,
 }
-_CONTROL_OR_BACKSLASH = re.compile(r"[\x00-\x1f\x7f\\]")
-_TAR_BLOCK_BYTES = 512  # of a tar header; every member is padded to a multiple of it
-_CHUNK_BYTES = 1 << 20
-_MANIFEST_MAX_BYTES = 32 << 20  # a manifest has about 150 bytes per file
+OPTIONAL_FIELDS = ("commit", "built_at", "python", "platform")
+"""Those that are null in schema 2 where there is nothing to say."""
+
+MANIFEST_MAX_BYTES = 32 << 20  # a manifest has about 150 bytes per file
+FILE_MAX_BYTES = 1 << 53
 _SIGNATURE_MAX_BYTES = 16 << 10  # one by an RSA key of 4096 bits has 1.6 KB
-_TRAILER_MAX_BYTES = 1 << 20  # zeros after the last member; tar writes at most one record of 10 KiB
 # A gzip header without a time, a name or any flag: the bytes before the deflate stream that no digest covers.
 _GZIP_HEADERS = (b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\xff")
 
@@ -71,24 +87,36 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What was built, from which commit, for which Python and platform; `files` by path relative to `tree/`."""
+    """What the tree holds: `files` and the target of each link by path relative to `tree/`.
+
+    And from which commit it was built, and for which Python and platform; None for a bundle of anything else, which is
+    for any host.
+    """
 
     service: str
     version: str
-    commit: str
-    built_at: str
-    python: str
-    platform: str
     tree_sha256: str
     files: Mapping[str, FileEntry]
+    links: Mapping[str, str] = field(default_factory=dict)
+    commit: str | None = None
+    built_at: str | None = None
+    python: str | None = None
+    platform: str | None = None
+
+    @property
+    def schema(self) -> int:
+        """The lowest schema that can express it."""
+        return 2 if self.links or any(getattr(self, name) is None for name in OPTIONAL_FIELDS) else 1
 
     @property
     def timestamp(self) -> int:
-        """`built_at` in seconds since 1970.
+        """`built_at` in seconds since 1970; 0 without one, so that the same tree is always the same file.
 
         Raises:
             ManifestError: there is no such time.
         """
+        if self.built_at is None:
+            return 0
         try:
             return int(datetime.strptime(self.built_at, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp())
         except ValueError:
@@ -97,13 +125,21 @@ class Manifest:
     def as_dict(self) -> dict[str, Any]:
         """The content of `manifest.json`."""
         return {
-            "schema": SCHEMA,
+            "schema": self.schema,
             **{name: getattr(self, name) for name in FIELDS},
+            **({"links": dict(self.links)} if self.schema > 1 else {}),
             "files": {
                 path: {"sha256": entry.sha256, "size": entry.size, "mode": entry.mode}
                 for path, entry in self.files.items()
             },
         }
+
+    def member(self, path: str) -> Member:
+        """How the file or the link at a path of the tree stands in the bundle."""
+        if path in self.links:
+            return Member(f"{TREE}/{path}", self.timestamp, target=self.links[path])
+        entry = self.files[path]
+        return Member(f"{TREE}/{path}", self.timestamp, entry.size, MODES[entry.mode])
 
 
 @dataclass(frozen=True)
@@ -124,10 +160,19 @@ class Bundle:
 # --- The manifest -----------------------------------------------------------------------------------------------------
 
 
-def tree_sha256(files: Mapping[str, FileEntry]) -> str:
-    """The digest of a whole tree: SHA-256 over the lines `<sha256> <mode> <size> <path>`, sorted by path."""
-    lines = "".join(f"{files[path].sha256} {files[path].mode} {files[path].size} {path}\n" for path in sorted(files))
-    return hashlib.sha256(lines.encode()).hexdigest()
+def tree_sha256(files: Mapping[str, FileEntry], links: Mapping[str, str] | None = None) -> str:
+    """The digest of a whole tree: SHA-256 over the lines `<sha256> <mode> <size> <path>`, sorted by path.
+
+    A link's line has the digest and the size of its target, and `link` for its mode.
+    """
+    lines = {path: f"{entry.sha256} {entry.mode} {entry.size} {path}\n" for path, entry in files.items()}
+    for path, text in (links or {}).items():
+        target = text.encode()
+        lines[path] = f"{hashlib.sha256(target).hexdigest()} link {len(target)} {path}\n"
+    digest = hashlib.sha256()
+    for path in sorted(lines):
+        digest.update(lines[path].encode())
+    return digest.hexdigest()
 
 
 def release_id(version: str, bundle_sha256: str) -> str:
@@ -140,17 +185,21 @@ def release_id(version: str, bundle_sha256: str) -> str:
     return f"{version}-{bundle_sha256[:12]}"
 
 
-def make_manifest(files: Mapping[str, FileEntry], **fields: str) -> Manifest:
+def make_manifest(
+    files: Mapping[str, FileEntry], links: Mapping[str, str] | None = None, **fields: str | None
+) -> Manifest:
     """The manifest of a tree, checked as strictly as one that is read.
 
     Args:
         files: by path relative to `tree/`.
-        fields: service, version, commit, built_at, python, platform.
+        links: the target of each link, by path relative to `tree/`.
+        fields: service, version, and what is known of commit, built_at, python and platform.
 
     Raises:
-        ManifestError: a field or a path does not match the format.
+        ManifestError: a field, a path or a link does not match the format.
     """
-    manifest = Manifest(**fields, tree_sha256=tree_sha256(files), files=files)
+    values: dict[str, Any] = dict(fields)
+    manifest = Manifest(**values, tree_sha256=tree_sha256(files, links), files=files, links=links or {})
     return parse_manifest(json_bytes(manifest.as_dict()))
 
 
@@ -158,31 +207,69 @@ def parse_manifest(data: bytes) -> Manifest:
     """Read `manifest.json`.
 
     Raises:
-        ManifestError: it is not JSON, a field is missing, unknown or malformed, a path leads outside of the tree, or
-            the tree digest does not follow from the files.
+        ManifestError: it is not JSON, a field is missing, unknown or malformed, a path or a link leads outside of the
+            tree, or the tree digest does not follow from the files and links.
     """
     value = load_json(data, MANIFEST_NAME)
-    if not isinstance(value, dict) or set(value) != {"schema", "files", *FIELDS}:
-        raise ManifestError(f"{MANIFEST_NAME} does not have exactly the fields schema, files, {', '.join(FIELDS)}.")
-    if value["schema"] != SCHEMA:
-        raise ManifestError(f"{MANIFEST_NAME} has schema {value['schema']!r}; this MOBIUS reads schema {SCHEMA}.")
+    schema = value.get("schema") if isinstance(value, dict) else None
+    if schema is not None and (type(schema) is not int or schema not in SCHEMAS):
+        known = " and ".join(map(str, SCHEMAS))
+        raise ManifestError(f"{MANIFEST_NAME} has schema {shorten(schema)}; this MOBIUS reads the schemas {known}.")
+    names = ["schema", *(["links"] if schema == SCHEMAS[-1] else []), "files", *FIELDS]
+    if not isinstance(value, dict) or set(value) != set(names):
+        raise ManifestError(f"{MANIFEST_NAME} does not have exactly the fields {', '.join(names)}.")
     for name in FIELDS:
-        _check_field(name, value[name])
-    if not isinstance(value["files"], dict) or not value["files"]:
-        raise ManifestError(f"{MANIFEST_NAME} names no files.")
-    files = {path: _parse_entry(path, entry) for path, entry in value["files"].items()}
-    for path in files:
-        for folder in parent_folders(path):
-            if folder in files:
-                raise ManifestError(f"{MANIFEST_NAME} has {folder!r} both as a file and as a folder.")
-    if tree_sha256(files) != value["tree_sha256"]:
+        if value[name] is not None or name not in OPTIONAL_FIELDS:
+            _check_field(name, value[name])
+    files, links = _parse_files(value["files"]), _parse_links(value.get("links", {}))
+    _check_tree(files, links)
+    if tree_sha256(files, links) != value["tree_sha256"]:
         raise ManifestError(f"{MANIFEST_NAME} has a tree_sha256 that is not the digest of its files.")
-    parsed = Manifest(**{name: value[name] for name in FIELDS}, files=files)
+    parsed = Manifest(**{name: value[name] for name in FIELDS}, files=files, links=links)
+    if (parsed.python is None) != (parsed.platform is None):
+        raise ManifestError(f"{MANIFEST_NAME} names a Python or a platform, but not both.")
+    if parsed.schema != schema:
+        raise ManifestError(f"{MANIFEST_NAME} has schema {schema}, but its content is that of schema {parsed.schema}.")
     _ = parsed.timestamp  # a time that does not exist is refused here, not at its first use
     return parsed
 
 
+def _parse_files(value: object) -> dict[str, FileEntry]:
+    if not isinstance(value, dict) or not value:
+        raise ManifestError(f"{MANIFEST_NAME} names no files.")
+    return {path: _parse_entry(path, entry) for path, entry in value.items()}
+
+
+def _parse_links(value: object) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(target, str) for target in value.values()):
+        raise ManifestError(f"{MANIFEST_NAME} has links that are not paths with a target each.")
+    for path in value:
+        _check_path(path)
+    return value
+
+
+def _check_tree(files: Mapping[str, FileEntry], links: Mapping[str, str]) -> None:
+    for path in (*files, *links):
+        for folder in parent_folders(path):
+            if folder in files:
+                raise ManifestError(f"{MANIFEST_NAME} has {folder!r} both as a file and as a folder.")
+            if folder in links:
+                raise ManifestError(f"{MANIFEST_NAME} has {folder!r} both as a link and as a folder.")
+    if twice := sorted(files.keys() & links.keys()):
+        raise ManifestError(f"{MANIFEST_NAME} has {twice[0]!r} both as a file and as a link.")
+    try:
+        check_links(files, links)
+    except LinkError as e:
+        raise ManifestError(f"{MANIFEST_NAME} has the link {shorten(e.path)}, which {e.problem}.") from None
+
+
 def load_json(data: bytes, name: str) -> Any:
+    """The JSON value in the file `name`.
+
+    Raises:
+        ManifestError: it is none, or has a key twice.
+    """
+
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(dict(pairs)) != len(pairs):
             raise ManifestError(f"{name} names a key twice.")
@@ -190,7 +277,9 @@ def load_json(data: bytes, name: str) -> Any:
 
     try:
         return json.loads(data, object_pairs_hook=unique)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+    except ManifestError:
+        raise
+    except (ValueError, RecursionError):  # a number of 5000 digits is JSON, and not read by Python either
         raise ManifestError(f"{name} is not JSON.") from None
 
 
@@ -199,42 +288,33 @@ def _check_field(name: str, value: object) -> None:
         raise ManifestError(f"{MANIFEST_NAME} has {shorten(value)} for {name}; it must match {FIELDS[name].pattern}.")
 
 
+def _check_path(path: str) -> None:
+    if problem := path_problem(path):
+        raise ManifestError(f"{MANIFEST_NAME} names the path {shorten(path)}, which {problem}.")
+
+
 def _parse_entry(path: str, value: object) -> FileEntry:
-    if path != path.strip("/") or any(part in ("", ".", "..") for part in path.split("/")):
-        raise ManifestError(f"{MANIFEST_NAME} names the path {shorten(path)}, which is not inside the tree.")
-    if _CONTROL_OR_BACKSLASH.search(path) or not path.isprintable():
-        raise ManifestError(f"{MANIFEST_NAME} names the path {shorten(path)}, which has forbidden characters.")
+    _check_path(path)
     if not isinstance(value, dict) or set(value) != {"sha256", "size", "mode"}:
         raise ManifestError(f"{MANIFEST_NAME} does not give sha256, size and mode of {shorten(path)}.")
     digest, size, mode = value["sha256"], value["size"], value["mode"]
     if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
         raise ManifestError(f"{MANIFEST_NAME} gives {shorten(path)} a sha256 that is not a SHA-256.")
-    if type(size) is not int or size < 0:
+    if type(size) is not int or not 0 <= size <= FILE_MAX_BYTES:
         raise ManifestError(f"{MANIFEST_NAME} gives {shorten(path)} a size that is not a number of bytes.")
     if mode not in MODES:
         raise ManifestError(f"{MANIFEST_NAME} gives {shorten(path)} the mode {shorten(mode)}, not 0644 or 0755.")
     return FileEntry(digest, size, mode)
 
 
-def shorten(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 120 else f"{text[:117]}..."
-
-
-def parent_folders(path: str) -> Iterator[str]:
-    parts = path.split("/")[:-1]
-    for count in range(1, len(parts) + 1):
-        yield "/".join(parts[:count])
-
-
 def needs_bytes(manifest: Manifest, block: int = 4096) -> int:
     """The bytes that the staged release takes on a disk with that block size, folders and manifests included."""
-    folders = {folder for path in manifest.files for folder in parent_folders(path)}
+    folders = {folder for path in (*manifest.files, *manifest.links) for folder in parent_folders(path)}
     manifest_size = len(json_bytes(manifest.as_dict()))
     sizes = [entry.size for entry in manifest.files.values()] + [
         manifest_size,
         block,
-        *(block for _ in folders),
+        *(block for _ in (*folders, *manifest.links)),
         block,
         block,
     ]
@@ -252,7 +332,7 @@ def expectation(bundle: Bundle) -> dict[str, Any]:
         "platform": bundle.manifest.platform,
         "needs_bytes": needs_bytes(bundle.manifest),
         "bundle_bytes": bundle.size,
-        "files": len(bundle.manifest.files),
+        "files": len(bundle.manifest.files) + len(bundle.manifest.links),
     }
 
 
@@ -275,7 +355,8 @@ def signature_path(path: Path | str) -> Path:
     return Path(f"{_resolve_link(path)}.sig")
 
 
-def _signature(path: Path) -> str | None:
+def read_signature(path: Path) -> str | None:
+    """The text of the SSH signature beside a bundle, not verified; None without one."""
     try:
         with open(signature_path(path), "rb") as stream:
             return stream.read(_SIGNATURE_MAX_BYTES).decode("ascii", "replace")
@@ -333,7 +414,7 @@ def _read(path: Path | str, expected_sha256: str | None, require_sidecar: bool, 
     with _opened(path, expected_sha256, require_sidecar) as (stream, digest):
         manifest = _read_archive(stream, out)
         size = os.fstat(stream.fileno()).st_size
-    return Bundle(Path(path), digest, release_id(manifest.version, digest), manifest, size, _signature(Path(path)))
+    return Bundle(Path(path), digest, release_id(manifest.version, digest), manifest, size, read_signature(Path(path)))
 
 
 def require_digest(name: str, digest: str, expected: str | None) -> None:
@@ -372,83 +453,50 @@ def _read_archive(stream: BinaryIO, out: Path | None) -> Manifest:
     try:
         with gzip.GzipFile(fileobj=stream, mode="rb") as plain:
             return _read_members(plain, out)
+    except MemberError as e:
+        raise ManifestError(str(e)) from None
     except (gzip.BadGzipFile, zlib.error, EOFError):
         raise ManifestError("The bundle is damaged: its compressed data is cut short or changed.") from None
 
 
 def _read_members(plain: gzip.GzipFile, out: Path | None) -> Manifest:
-    info = _next_member(plain)
-    if info is None or info.name != MANIFEST_NAME or not info.isreg() or info.size > _MANIFEST_MAX_BYTES:
-        raise ManifestError(f"The bundle does not begin with {MANIFEST_NAME}.")
-    raw = b"".join(_content(plain, info.size))
+    block = read_exactly(plain, BLOCK_BYTES)
+    raw = b"".join(read_content(plain, read_first_size(block, MANIFEST_NAME, MANIFEST_MAX_BYTES)))
     manifest = parse_manifest(raw)
-    built_at = manifest.timestamp
-    _check_member(info, MANIFEST_NAME, FileEntry(hashlib.sha256(raw).hexdigest(), len(raw), "0644"), built_at)
+    first = manifest_member(manifest, raw)
+    compare_header(block, first.header(), first)
     if out is not None:
         _write_file(out / MANIFEST_NAME, 0o644, iter([raw]))
-    for path in sorted(manifest.files):
-        entry = manifest.files[path]
-        info = _next_member(plain)
-        if info is None:
-            raise ManifestError(f"The bundle ends before {TREE}/{path}, which its manifest names.")
-        _check_member(info, f"{TREE}/{path}", entry, built_at)
-        hasher = hashlib.sha256()
-        chunks = _hashed(_content(plain, info.size), hasher)
-        if out is None:
-            for _ in chunks:
-                pass
-        else:
-            target = out / TREE / path
-            target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            _write_file(target, MODES[entry.mode], chunks)
-        if hasher.hexdigest() != entry.sha256:
-            raise ManifestError(f"{TREE}/{path} in the bundle has another SHA-256 than the manifest says.")
-    info = _next_member(plain)
-    if info is not None:
-        raise ManifestError(f"The bundle has the member {shorten(info.name)}, which its manifest does not name.")
-    trailer = plain.read(_TRAILER_MAX_BYTES + 1)
-    if len(trailer) > _TRAILER_MAX_BYTES or trailer.strip(b"\0"):
-        raise ManifestError("The bundle goes on after its last member.")
+    for path in sorted((*manifest.files, *manifest.links)):
+        read_header(plain, manifest.member(path))
+        if path in manifest.files:
+            _read_file(plain, path, manifest.files[path], out)
+    read_end(plain)
+    if out is not None:
+        # after all files, so that nothing can be written through one
+        for path in sorted(manifest.links):
+            (out / TREE / path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            (out / TREE / path).symlink_to(manifest.links[path])
     return manifest
 
 
-def _next_member(plain: gzip.GzipFile) -> tarfile.TarInfo | None:
-    """The next tar header, or None at the end. Read one by one, so that no extended header is followed."""
-    header = _read_exactly(plain, _TAR_BLOCK_BYTES)
-    try:
-        return tarfile.TarInfo.frombuf(header, "utf-8", "strict")
-    except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
-        return None
-    except (tarfile.TarError, ValueError):
-        raise ManifestError("The bundle is damaged: a member's header cannot be read.") from None
+def manifest_member(manifest: Manifest, raw: bytes) -> Member:
+    """How the manifest itself, with the content `raw`, stands in the bundle."""
+    return Member(MANIFEST_NAME, manifest.timestamp, len(raw), MODES["0644"])
 
 
-def _check_member(info: tarfile.TarInfo, name: str, entry: FileEntry, built_at: int) -> None:
-    if info.name != name:
-        raise ManifestError(f"The bundle has the member {shorten(info.name)} where its manifest says {shorten(name)}.")
-    if info.type != tarfile.REGTYPE:
-        raise ManifestError(f"{shorten(name)} in the bundle is not a regular file.")
-    if (info.size, info.mode) != (entry.size, MODES[entry.mode]):
-        raise ManifestError(f"{shorten(name)} in the bundle has another size or mode than the manifest says.")
-    if (info.uid, info.gid, info.uname, info.gname, info.linkname) != (0, 0, "", "", "") or info.mtime != built_at:
-        raise ManifestError(f"{shorten(name)} in the bundle has an owner, a link or a time that MOBIUS does not write.")
-
-
-def _read_exactly(plain: gzip.GzipFile, size: int) -> bytes:
-    data = plain.read(size)
-    if len(data) != size:
-        raise ManifestError("The bundle is cut short.")
-    return data
-
-
-def _content(plain: gzip.GzipFile, size: int) -> Iterator[bytes]:
-    remaining = size
-    while remaining:
-        chunk = _read_exactly(plain, min(remaining, _CHUNK_BYTES))
-        remaining -= len(chunk)
-        yield chunk
-    if _read_exactly(plain, -size % _TAR_BLOCK_BYTES).strip(b"\0"):
-        raise ManifestError("The bundle has data between two members.")
+def _read_file(plain: gzip.GzipFile, path: str, entry: FileEntry, out: Path | None) -> None:
+    hasher = hashlib.sha256()
+    chunks = _hashed(read_content(plain, entry.size), hasher)
+    if out is None:
+        for _ in chunks:
+            pass
+    else:
+        target = out / TREE / path
+        target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _write_file(target, MODES[entry.mode], chunks)
+    if hasher.hexdigest() != entry.sha256:
+        raise ManifestError(f"{TREE}/{path} in the bundle has another SHA-256 than the manifest says.")
 
 
 def _hashed(chunks: Iterator[bytes], hasher: Any) -> Iterator[bytes]:

@@ -11,8 +11,9 @@ from typing import Any
 import click
 
 from mobius.cli.options import format_option, key_option
-from mobius.cli.render.bundle import bundle_lines
+from mobius.cli.render.bundle import bundle_lines, excluded_line
 from mobius.control.bundle import builder as bundles
+from mobius.control.bundle.packing import PLATFORM, pack_folder
 from mobius.manifest import Bundle, signature_path
 
 _sha256 = click.option("--sha256", help="The bundle's SHA-256 from elsewhere; its .sha256 file need not be there then.")
@@ -20,7 +21,7 @@ _sha256 = click.option("--sha256", help="The bundle's SHA-256 from elsewhere; it
 
 @click.group()
 def bundle() -> None:
-    """Build, verify and sign bundles: one file with a whole release of the service."""
+    """Pack, build, verify and sign bundles: one file with a whole release of a service."""
 
 
 @bundle.command()
@@ -54,6 +55,66 @@ def build(version: str | None, out: Path, python: str, platform: str, source: Pa
         tell=lambda line: click.echo(line, err=True),
     )
     _show(made, form)
+
+
+@bundle.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--service", required=True, metavar="NAME", help="The service that the bundle is a release of.")
+@click.option("--version", required=True, metavar="X.Y.Z", help="The release's version.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    default="dist",
+    show_default=True,
+    help="Where the bundle and its .sha256 are put.",
+)
+@click.option(
+    "--requirements",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Locked Python dependencies, each with its digests, that are installed into the bundle.",
+)
+@click.option("--python", metavar="3.N", help="The Python of the hosts, if the bundle needs one.  [default: any host]")
+@click.option("--platform", help=f"linux_x86_64 or linux_aarch64, with --python.  [default: {PLATFORM}]")
+@format_option
+def pack(
+    folder: Path,
+    service: str,
+    version: str,
+    output: Path,
+    requirements: Path | None,
+    python: str | None,
+    platform: str | None,
+    form: str,
+) -> None:
+    """Pack any folder, of any language, into a bundle.
+
+    The same folder is the same file, byte for byte. Executable bits and symbolic links within the folder are kept.
+    `.mobiusignore` in DIR names what is left out, in gitignore's syntax; `__pycache__`, `.git` and empty folders always
+    are.
+
+    \b
+    Examples:
+      mobius bundle pack build/ --service shop --version 1.4.0
+      mobius bundle pack . --service shop --version 1.4.0 --requirements requirements.txt --python 3.13
+      mobius bundle pack site/ --service docs --version 2026.12.1 --output /srv/bundles --format json
+    """
+    packed = pack_folder(
+        folder,
+        output,
+        service=service,
+        version=version,
+        requirements=requirements,
+        python=python,
+        platform=platform,
+        tell=lambda line: click.echo(line, err=True),
+    )
+    if form == "json":
+        click.echo(json.dumps({**_as_dict(packed.bundle), "excluded": packed.excluded}, indent=2, sort_keys=True))
+        return
+    left_out = excluded_line(packed.excluded)
+    click.echo("\n".join([*bundle_lines(packed.bundle), *([left_out] if left_out else [])]))
 
 
 @bundle.command()
@@ -108,7 +169,7 @@ def _show(made: Bundle, form: str, signed_by: str | None = None) -> None:
 
 
 def _as_dict(made: Bundle) -> dict[str, Any]:
-    described = {name: value for name, value in made.manifest.as_dict().items() if name != "files"}
+    described = {name: value for name, value in made.manifest.as_dict().items() if name not in ("files", "links")}
     return {
         **described,
         "release": made.release_id,
@@ -116,5 +177,6 @@ def _as_dict(made: Bundle) -> dict[str, Any]:
         "bundle_sha256": made.sha256,
         "bytes": made.size,
         "files": len(made.manifest.files),
+        "links": len(made.manifest.links),
         "signature": str(signature_path(made.path)) if made.signature else None,
     }

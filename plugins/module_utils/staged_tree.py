@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from . import durable, manifest
+from .tar_members import shorten
+from .tree_paths import parent_folders
 
 RELEASE_NAME = "release.json"
 STAGING_PREFIX = ".staging-"
@@ -27,7 +29,7 @@ STAGING_PREFIX = ".staging-"
 def release_record(bundle: manifest.Bundle) -> dict[str, Any]:
     """The content of `release.json`: what the release is, and the digest of its bundle."""
     return {
-        "schema": manifest.SCHEMA,
+        "schema": bundle.manifest.schema,
         "release": bundle.release_id,
         "bundle_sha256": bundle.sha256,
         **{name: getattr(bundle.manifest, name) for name in manifest.FIELDS},
@@ -114,7 +116,7 @@ def unstage(release: str, releases_dir: Path | str) -> bool:
         OSError: it could not be removed.
     """
     if not manifest.RELEASE_ID.fullmatch(release):
-        raise manifest.ManifestError(f"{manifest.shorten(release)} is not a release id.")
+        raise manifest.ManifestError(f"{shorten(release)} is not a release id.")
     releases = Path(releases_dir)
     remove_leftovers(releases)
     if not (releases / release).exists():
@@ -165,13 +167,14 @@ def remove_leftovers(releases_dir: Path | str) -> None:
 
 def _evict_from_cache(folder: Path) -> None:
     """Drop the files from the page cache, so that the following read comes from the disk."""
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            descriptor = os.open(os.path.join(parent, name), os.O_RDONLY | os.O_NOFOLLOW)
-            try:
-                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-            finally:
-                os.close(descriptor)
+    for _, item in _walk(folder):
+        if not item.is_file(follow_symlinks=False):
+            continue
+        descriptor = os.open(item.path, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
 
 
 def read_release(release_dir: Path | str) -> dict[str, Any]:
@@ -185,12 +188,13 @@ def read_release(release_dir: Path | str) -> dict[str, Any]:
         value = manifest.load_json(path.read_bytes(), RELEASE_NAME)
     except OSError as e:
         raise manifest.ManifestError(f"{RELEASE_NAME} cannot be read: {e.strerror}.") from None
+    known = " and ".join(map(str, manifest.SCHEMAS))
     if (
         not isinstance(value, dict)
-        or value.get("schema") != manifest.SCHEMA
+        or value.get("schema") not in manifest.SCHEMAS
         or not isinstance(value.get("release"), str)
     ):
-        raise manifest.ManifestError(f"{RELEASE_NAME} is not a release record of schema {manifest.SCHEMA}.")
+        raise manifest.ManifestError(f"{RELEASE_NAME} is not a release record of the schemas {known}.")
     return value
 
 
@@ -216,12 +220,19 @@ def verify_tree(release_dir: Path | str, release: str | None = None) -> list[str
     problems = []
     digest = str(record.get("bundle_sha256"))
     if record["release"] != (release or root.name) or record["release"] != f"{built.version}-{digest[:12]}":
-        problems.append(f"changed {RELEASE_NAME}: it names the release {manifest.shorten(record['release'])}")
-    for name in manifest.FIELDS:
+        problems.append(f"changed {RELEASE_NAME}: it names the release {shorten(record['release'])}")
+    for name in ("schema", *manifest.FIELDS):
         if record.get(name) != getattr(built, name):
             problems.append(f"changed {RELEASE_NAME}: its {name} is not the manifest's")
-    expected = {f"{manifest.TREE}/{path}": entry for path, entry in built.files.items()}
-    folders = {manifest.TREE} | {folder for path in expected for folder in manifest.parent_folders(path)}
+    return sorted(problems + _compare_items(root, built))
+
+
+def _compare_items(root: Path, built: manifest.Manifest) -> list[str]:
+    """What lies in the folder of a release, compared with its manifest."""
+    files = {f"{manifest.TREE}/{path}": entry for path, entry in built.files.items()}
+    links = {f"{manifest.TREE}/{path}": target for path, target in built.links.items()}
+    folders = {manifest.TREE} | {folder for path in (*files, *links) for folder in parent_folders(path)}
+    problems = []
     status = root.stat()
     owner = status.st_uid
     if status.st_mode & 0o7777 != 0o755:
@@ -238,25 +249,33 @@ def verify_tree(release_dir: Path | str, release: str | None = None) -> list[str
                 problems.append(f"extra {path}/")
             elif mode != "0755":
                 problems.append(f"mode {path}/: {mode}, not 0755")
-            continue
-        if path in (manifest.MANIFEST_NAME, RELEASE_NAME):
+        elif path in (manifest.MANIFEST_NAME, RELEASE_NAME):
             if mode != "0644":
                 problems.append(f"mode {path}: {mode}, not 0644")
-            continue
-        entry = expected.get(path)
-        if entry is None:
+        elif path in links:
+            if problem := _link_problem(item, links[path]):
+                problems.append(f"changed {path}: {problem}")
+        elif path not in files:
             problems.append(f"extra {path}")
         elif not item.is_file(follow_symlinks=False):
             problems.append(f"changed {path}: it is not a regular file")
         else:
+            entry = files[path]
             if mode != entry.mode:
                 problems.append(f"mode {path}: {mode}, not {entry.mode}")
             if status.st_size != entry.size:
                 problems.append(f"changed {path}: {status.st_size} bytes, not {entry.size}")
             elif manifest.sha256_file(item.path) != entry.sha256:
                 problems.append(f"changed {path}")
-    problems += [f"missing {path}" for path in expected if path not in present]
-    return sorted(problems)
+    return problems + [f"missing {path}" for path in (*files, *links) if path not in present]
+
+
+def _link_problem(item: os.DirEntry[str], expected: str) -> str | None:
+    """How the item differs from a link to `expected`; None when it does not."""
+    if not item.is_symlink():
+        return "it is not a symbolic link"
+    target = os.readlink(item.path)
+    return None if target == expected else f"it leads to {shorten(target)}, not to {expected!r}"
 
 
 def _walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The checks before a bundle is staged on a host: its signature, Python and platform, and the space.
+"""The checks before a bundle is staged on a host: its signature, Python and platform if it needs any, and the space.
 
 The preflight of a deploy makes them before anything changes, and staging makes them again.
 """
@@ -24,8 +24,8 @@ EXPECT: dict[str, Any] = {
         "sha256": {"type": "str", "required": True},
         "signature": {"type": "str"},
         "service": {"type": "str", "required": True},
-        "python": {"type": "str", "required": True},
-        "platform": {"type": "str", "required": True},
+        "python": {"type": "str"},
+        "platform": {"type": "str"},
         "needs_bytes": {"type": "int", "required": True},
         "bundle_bytes": {"type": "int", "required": True},
         "files": {"type": "int", "required": True},
@@ -78,11 +78,13 @@ def tree_need(host: Host, expect: Mapping[str, Any]) -> SpaceNeed:
 
 
 def require_python(python: str, expect: Mapping[str, Any]) -> None:
-    """Refuse a host whose Python or platform is not that of the bundle.
+    """Refuse a host whose Python or platform is not that of the bundle. A bundle without Python is for any host.
 
     Raises:
         MobiusError: bundle_platform.
     """
+    if not expect["python"]:
+        return
     try:
         done = subprocess.run(
             [python, "-I", "-c", _PRINT_PLATFORM], capture_output=True, text=True, check=False, timeout=30

@@ -39,9 +39,9 @@ path: {description: "Absolute path of the bundle.", returned: success, type: str
 release: {description: "Release id.", returned: success, type: str, sample: 1.0.0-0123456789ab}
 service: {description: "The service that the bundle holds.", returned: success, type: str}
 version: {description: "Its version.", returned: success, type: str}
-commit: {description: "The commit it was built from.", returned: success, type: str}
-python: {description: "Python of the hosts that it fits.", returned: success, type: str, sample: "3.11"}
-platform: {description: "Platform of the hosts that it fits.", returned: success, type: str, sample: linux_x86_64}
+commit: {description: "The commit it was built from; null for a packed folder.", returned: success, type: str}
+python: {description: "Python of the hosts that it fits; null for any host.", returned: success, type: str, sample: "3.11"}
+platform: {description: "Platform of the hosts that it fits; null for any host.", returned: success, type: str, sample: linux_x86_64}
 sha256: {description: "SHA-256 of the bundle file.", returned: success, type: str}
 tree_sha256: {description: "Digest of the tree in it.", returned: success, type: str}
 size: {description: "Size of the bundle file in bytes.", returned: success, type: int}

@@ -13,7 +13,7 @@ description:
   - A host with a list of signers refuses with C(bundle_unsigned) a bundle that none of them signed, whatever it has staged or
     confirmed already. Nothing else is checked on a host that has confirmed the release.
   - Refuses with C(disk_full) when the disks have not the space for the backup and the release together, C(bundle_platform) when the
-    host has another Python or platform, and C(downgrade) when the version is lower than the confirmed one's, in the order of the
+    bundle needs another Python or platform than the host has, and C(downgrade) when the version is lower than the confirmed one's, in the order of the
     version specifiers of Python packages. Versions in other forms have no order, and are never refused.
   - A backup that would write nothing, because nothing changed, needs nothing; a release that is staged needs nothing either.
 version_added: "0.1.0"
@@ -32,11 +32,11 @@ options:
       sha256: {description: "SHA-256 of the bundle file.", type: str, required: true}
       signature: {description: "The SSH signature beside the bundle, if there is one.", type: str}
       service: {description: "The service.", type: str, required: true}
-      python: {description: "The version of Python it was built for.", type: str, required: true}
-      platform: {description: "The platform it was built for.", type: str, required: true}
+      python: {description: "The version of Python it was built for; none in a bundle for any host.", type: str}
+      platform: {description: "The platform it was built for; none in a bundle for any host.", type: str}
       needs_bytes: {description: "The space that the staged release takes.", type: int, required: true}
       bundle_bytes: {description: "The size of the bundle.", type: int, required: true}
-      files: {description: "How many files it has.", type: int, required: true}
+      files: {description: "How many files and links it has.", type: int, required: true}
   backup:
     description: What is backed up before the deploy; V(none) when nothing is.
     type: str

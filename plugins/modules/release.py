@@ -16,7 +16,7 @@ description:
     (RV(repaired) names the differences), and refused with C(tree_damaged) when something does.
   - A host with a list of signers (the role C(host) writes it) stages only what one of them signed, and refuses anything else with
     C(bundle_unsigned), a release that is staged already as well.
-  - Refuses with C(bundle_invalid), C(bundle_platform) (another Python or platform than the host's), or C(disk_full), before anything is written.
+  - Refuses with C(bundle_invalid), C(bundle_platform) (another Python or platform than the host's, for a bundle that needs one), or C(disk_full), before anything is written.
   - O(state=absent) removes a release with its byte code and its logs. It refuses with C(release_in_use) a release that
     serves, is pending or pinned, is the target of a rollback, or has an instance running.
 version_added: "0.1.0"
@@ -53,11 +53,11 @@ options:
       sha256: {description: "SHA-256 of the bundle file.", type: str, required: true}
       signature: {description: "The SSH signature beside the bundle, if there is one.", type: str}
       service: {description: "The service.", type: str, required: true}
-      python: {description: "The version of Python it was built for.", type: str, required: true}
-      platform: {description: "The platform it was built for.", type: str, required: true}
+      python: {description: "The version of Python it was built for; none in a bundle for any host.", type: str}
+      platform: {description: "The platform it was built for; none in a bundle for any host.", type: str}
       needs_bytes: {description: "The space that the staged release takes.", type: int, required: true}
       bundle_bytes: {description: "The size of the bundle.", type: int, required: true}
-      files: {description: "How many files it has.", type: int, required: true}
+      files: {description: "How many files and links it has.", type: int, required: true}
   src:
     description: The path of the bundle on the host. Set by the action plugin after the transfer.
     type: path

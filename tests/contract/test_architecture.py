@@ -23,7 +23,7 @@ BOXES = {
     "utils": ("plugins/module_utils",),
     "shared": (),
 }
-SHARED = {f"mobius.{name}" for name in ("errors", "durable", "manifest", "signer", "logs")}
+SHARED = {f"mobius.{name}" for name in ("errors", "durable", "manifest", "signer", "tar_members", "tree_paths", "logs")}
 
 
 def named_definitions() -> list[tuple[str, str]]:

@@ -26,7 +26,7 @@ BIN = Path(sys.executable).parent
 # what `ansible-galaxy collection build` adds, and what it leaves out by itself
 ADDED = {"MANIFEST.json", "FILES.json"}
 # the targets of the links in plugins/module_utils
-SHARED = {f"mobius/{name}.py" for name in ("durable", "errors", "manifest", "signer")}
+SHARED = {f"mobius/{name}.py" for name in ("durable", "errors", "manifest", "signer", "tar_members", "tree_paths")}
 # one example of everything that git ignores, and what editors and hands leave behind
 JUNK = (
     ".ansible/collections/ansible_collections/x",

@@ -10,8 +10,6 @@ whenever they are made. (A Python that is linked to another zlib may compress th
 from __future__ import annotations
 
 import dataclasses
-import gzip
-import hashlib
 import io
 import os
 import re
@@ -19,13 +17,13 @@ import subprocess
 import tarfile
 import tempfile
 import tomllib
-from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 from mobius import durable, manifest, signer
 from mobius.control import signatures
-from mobius.control.bundle.dependencies import Tell, check_target, install_dependencies, list_files
+from mobius.control.bundle.dependencies import Tell, check_target, install_dependencies
+from mobius.control.bundle.writer import pack
 from mobius.errors import MobiusError
 
 SERVICE = "mobius-dhash"
@@ -41,7 +39,6 @@ _SOURCES = re.compile(
     r"|cli/((__init__|__main__|dhash|options|service)\.py|render/(__init__|dhash|page)\.py))"
 )
 _ENTRY_POINT = "mobius/service/__main__.py"
-_COMPRESSION = 4  # level 6 takes twice as long and saves 4 % of 26 MB
 
 
 def default_source(current: Path | None = None) -> Path:
@@ -124,43 +121,6 @@ def build(
             )
     except OSError as e:
         raise from_oserror(e) from None
-
-
-def pack(roots: Iterable[Path], out: Path, **fields: str) -> manifest.Bundle:
-    """Write `<out>/<service>-<version>.tar.gz` and its `.sha256` from the files under `roots`.
-
-    `<out>/<service>.tar.gz` is then a link to it: the last one built, which the lab releases when none is named.
-
-    Args:
-        roots: folders whose contents together are the tree; no path may be in two of them.
-        fields: service, version, commit, built_at, python, platform, as the manifest has them.
-
-    Raises:
-        MobiusError: `invalid_input` for what the format does not carry (links, two files of one path, long paths).
-        OSError: nothing but whole files is left then.
-    """
-    sources: dict[str, Path] = {}
-    for root in roots:
-        for path, file in list_files(root):
-            if path in sources:
-                raise MobiusError("invalid_input", f"The tree would hold {path} twice.")
-            sources[path] = file
-    contents = {path: file.read_bytes() for path, file in sources.items()}
-    try:
-        described = manifest.make_manifest(
-            {path: _entry(contents[path], sources[path]) for path in sorted(sources)}, **fields
-        )
-        data = _archive(described, contents)
-    except ValueError as e:
-        raise MobiusError("invalid_input", str(e)) from None
-    out.mkdir(parents=True, exist_ok=True)
-    bundle = out / f"{described.service}-{described.version}.tar.gz"
-    durable.write_bytes(bundle, data)
-    line = f"{hashlib.sha256(data).hexdigest()}  {bundle.name}\n"
-    durable.write_bytes(manifest.sidecar(bundle), line.encode())
-    made = manifest.read_bundle(bundle, require_sidecar=True)
-    durable.replace_symlink(out / f"{described.service}.tar.gz", bundle.name)
-    return made
 
 
 def verify(path: Path, sha256: str | None = None) -> manifest.Bundle:
@@ -278,31 +238,3 @@ def _export(source: Path, commit: str, folder: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content.read())
             path.chmod(0o755 if member.mode & 0o100 else 0o644)
-
-
-# --- The file ---------------------------------------------------------------------------------------------------------
-
-
-def _entry(content: bytes, file: Path) -> manifest.FileEntry:
-    mode = "0755" if file.stat().st_mode & 0o100 else "0644"
-    return manifest.FileEntry(hashlib.sha256(content).hexdigest(), len(content), mode)
-
-
-def _archive(described: manifest.Manifest, contents: Mapping[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    # no name and no time in the gzip header; plain ustar headers, so that a member is always one header and its data
-    with (
-        gzip.GzipFile(filename="", fileobj=buffer, mode="wb", compresslevel=_COMPRESSION, mtime=0) as zipped,
-        tarfile.open(fileobj=zipped, mode="w", format=tarfile.USTAR_FORMAT) as tar,
-    ):
-        _add(tar, manifest.MANIFEST_NAME, durable.json_bytes(described.as_dict()), 0o644, described.timestamp)
-        for path in sorted(described.files):
-            mode = manifest.MODES[described.files[path].mode]
-            _add(tar, f"{manifest.TREE}/{path}", contents[path], mode, described.timestamp)
-    return buffer.getvalue()
-
-
-def _add(tar: tarfile.TarFile, name: str, content: bytes, mode: int, mtime: int) -> None:
-    info = tarfile.TarInfo(name)
-    info.size, info.mode, info.mtime = len(content), mode, mtime
-    tar.addfile(info, io.BytesIO(content))

@@ -12,12 +12,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
-from packaging.requirements import Requirement
+from packaging.requirements import InvalidRequirement, Requirement
 
 from mobius import manifest
+from mobius.control.bundle.folder import make_exclusion, read_folder
 from mobius.errors import MobiusError
 
 # What pip writes about the installation rather than about the package: its own name, digests with local paths.
@@ -70,6 +71,34 @@ def install_dependencies(lock: str, python: str, platform: str, cache: Path, tel
     return tree
 
 
+def require_locked(lock: str, name: str) -> None:
+    """Refuse requirements that do not determine each file that is installed.
+
+    Args:
+        lock: lines as pip reads them.
+        name: the file's, for messages.
+
+    Raises:
+        MobiusError: `invalid_input`, for an option, a URL, a version that is not pinned, or a missing digest.
+    """
+    for line in _requirement_lines(lock):
+        requirement, *hashes = line.split("--hash=")
+        try:
+            parsed = Requirement(requirement.strip())
+        except InvalidRequirement:
+            problem = "is not a requirement of a package"
+        else:
+            is_pinned = [each.operator for each in parsed.specifier] == ["=="] and "*" not in str(parsed.specifier)
+            if is_pinned and hashes and parsed.url is None:
+                continue
+            problem = "is not locked to one version with its digests"
+        raise MobiusError(
+            "invalid_input",
+            f"The line {requirement.strip()!r} of {name} {problem}.",
+            do_next="Lock the requirements: `uv pip compile --universal --generate-hashes requirements.in -o FILE`.",
+        )
+
+
 def locked_for(lock: str, python: str, platform: str) -> str:
     """The lines of a universal lock that hold for one target, without their markers.
 
@@ -90,16 +119,20 @@ def locked_for(lock: str, python: str, platform: str) -> str:
         "sys_platform": "linux",
     }
     lines = []
-    for line in re.sub(r"\\\n", " ", re.sub(r"(?m)^\s*#.*\n?", "", lock)).splitlines():
+    for line in _requirement_lines(lock):
         requirement, *hashes = line.split("--hash=")
-        if not requirement.strip():
-            continue
         parsed = Requirement(requirement.strip())
         if parsed.marker is None or parsed.marker.evaluate(target):
             lines.append(
                 " ".join([f"{parsed.name}{parsed.specifier}", *(f"--hash={value.strip()}" for value in hashes)])
             )
     return "\n".join(lines) + "\n"
+
+
+def _requirement_lines(lock: str) -> list[str]:
+    """The lines of a lock, each with its digests, without comments."""
+    joined = re.sub(r"\\\n", " ", re.sub(r"(?m)^\s*#.*\n?", "", lock))
+    return [line for line in re.sub(r"(?m)[ \t]#.*$", "", joined).splitlines() if line.strip()]
 
 
 def _pip_install(requirements: Path, target: Path, python: str, platform: str) -> None:
@@ -133,17 +166,6 @@ def _only_packages(tree: Path) -> None:
 
 
 def _digests(tree: Path) -> str:
-    return json.dumps({path: manifest.sha256_file(file) for path, file in sorted(list_files(tree))}, indent=0)
-
-
-def list_files(root: Path) -> Iterable[tuple[str, Path]]:
-    """Each file below a folder with its path in it; byte code is left out.
-
-    Raises:
-        MobiusError: `invalid_input`, for a symbolic link.
-    """
-    for file in root.rglob("*"):
-        if file.is_symlink():
-            raise MobiusError("invalid_input", f"{file} is a symbolic link, which a bundle does not carry.")
-        if file.is_file() and "__pycache__" not in file.parts:
-            yield file.relative_to(root).as_posix(), file
+    kept = read_folder(tree, make_exclusion())
+    digests = {path: manifest.sha256_file(file.path) for path, file in kept.files.items()}
+    return json.dumps({**digests, **kept.links}, indent=0, sort_keys=True)

@@ -38,11 +38,11 @@ from .transitions import canary, confirmation, marks, repair, rollback, upkeep  
 PACKAGE = "ansible_collections.mobius.dhash.plugins.module_utils"
 # What the installed command consists of, by module name below PACKAGE; the digest over them identifies its version.
 TOOL_MODULES = (
-    *("comparison", "durable", "errors", "manifest", "prometheus_text", "significance", "staged_tree", "host"),
-    *("host.clock", "host.config", "host.console", "host.executor", "host.failures", "host.install", "host.instance"),
-    *("host.journal", "host.lock", "host.plan", "host.problems", "host.rebuild", "host.recovery", "host.state"),
-    *("host.status", "host.systemd", "host.triggers", "host.unavailable", "host.watch", "host.transitions"),
-    *("host.transitions.canary", "host.transitions.confirmation", "host.transitions.marks"),
+    *("comparison", "durable", "errors", "manifest", "prometheus_text", "significance", "staged_tree", "tar_members"),
+    *("tree_paths", "host", "host.clock", "host.config", "host.console", "host.executor", "host.failures"),
+    *("host.install", "host.instance", "host.journal", "host.lock", "host.plan", "host.problems", "host.rebuild"),
+    *("host.recovery", "host.state", "host.status", "host.systemd", "host.triggers", "host.unavailable", "host.watch"),
+    *("host.transitions", "host.transitions.canary", "host.transitions.confirmation", "host.transitions.marks"),
     *("host.transitions.repair", "host.transitions.rollback", "host.transitions.upkeep"),
 )
 

@@ -1,0 +1,1 @@
+../../mobius/tar_members.py

@@ -1,0 +1,1 @@
+../../mobius/tree_paths.py
