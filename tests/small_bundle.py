@@ -1,4 +1,4 @@
-"""A small bundle, for tests of its format and of staging it."""
+"""Small bundles, for tests of their format and of staging them."""
 
 from __future__ import annotations
 
@@ -30,3 +30,18 @@ def make_small_bundle(folder: Path) -> Path:
         (tree / path).write_bytes(content)
     (tree / "lib.so").chmod(0o755)
     return pack([tree], folder / "dist", **FIELDS).path
+
+
+LINKS = {"app/newest.so": "../lib.so", "current": "app/data"}
+LONG_PATH = f"{'n' * 120}/{'o' * 200}"
+
+
+def make_linked_bundle(folder: Path) -> Path:
+    """Pack `FILES`, `LINKS` and a file with a long name into a bundle for any host."""
+    make_small_bundle(folder)
+    tree = folder / "tree"
+    for path, target in LINKS.items():
+        (tree / path).symlink_to(target)
+    (tree / LONG_PATH).parent.mkdir()
+    (tree / LONG_PATH).write_bytes(b"long")
+    return pack([tree], folder / "linked", service="mobius-dhash", version="1.3.0").path

@@ -17,9 +17,10 @@ import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils import manifest, staged_tree
 from ansible_collections.mobius.dhash.plugins.module_utils.manifest import ManifestError
 
-from tests.small_bundle import FIELDS, FILES, make_small_bundle
+from tests.small_bundle import FIELDS, FILES, LINKS, LONG_PATH, make_linked_bundle, make_small_bundle
 
 CHECKOUT = Path(__file__).resolve().parents[3]
+CONTENT_OF_0_1_0 = "6cc2e5f00ac39172490da7128419bc16d584289ac377602a8b30138ee7adf4a6"
 
 
 @pytest.fixture
@@ -35,6 +36,12 @@ def releases(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def linked(tmp_path: Path) -> Path:
+    """A bundle for any host, with links and a long name."""
+    return make_linked_bundle(tmp_path)
+
+
 def vouch(path: Path) -> None:
     """Write the `.sha256` that belongs to the file as it is now, as an attacker would."""
     manifest.sidecar(path).write_text(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n")
@@ -42,7 +49,7 @@ def vouch(path: Path) -> None:
 
 def members(path: Path) -> list[tuple[tarfile.TarInfo, bytes]]:
     with tarfile.open(path) as tar:
-        return [(info, tar.extractfile(info).read()) for info in tar.getmembers()]  # type: ignore[union-attr]
+        return [(info, tar.extractfile(info).read() if info.isreg() else b"") for info in tar.getmembers()]  # type: ignore[union-attr]
 
 
 def rewrite(path: Path, items: list[tuple[tarfile.TarInfo, bytes]], tar_format: int = tarfile.USTAR_FORMAT) -> None:
@@ -84,6 +91,30 @@ def test_a_whole_bundle_is_read(bundle: Path) -> None:
     assert read.size == bundle.stat().st_size
     assert {path: entry.size for path, entry in read.manifest.files.items()} == {p: len(c) for p, c in FILES.items()}
     assert read.manifest.files["lib.so"].mode == "0755"
+
+
+def test_a_bundle_for_any_host_names_its_links_and_nothing_that_it_needs(linked: Path) -> None:
+    read = manifest.read_bundle(linked, require_sidecar=True).manifest
+    assert read.as_dict()["schema"] == 2
+    assert (read.commit, read.built_at, read.python, read.platform) == (None, None, None, None)
+    assert read.links == LINKS
+    assert set(read.files) == {*FILES, LONG_PATH}
+    assert manifest.parse_manifest(json.dumps(read.as_dict()).encode()) == read
+
+
+def test_gnu_tar_itself_reads_links_and_long_names(linked: Path, tmp_path: Path) -> None:
+    (tmp_path / "by_tar").mkdir()
+    subprocess.run(["tar", "-xzf", str(linked)], cwd=tmp_path / "by_tar", check=True)
+    assert (tmp_path / "by_tar/tree" / LONG_PATH).read_bytes() == b"long"
+    assert {path: os.readlink(tmp_path / "by_tar/tree" / path) for path in LINKS} == LINKS
+
+
+def test_a_bundle_of_schema_1_is_the_file_that_it_always_was(bundle: Path) -> None:
+    """Hosts keep what was released before; the digest is of the bundle that version 0.1.0 wrote."""
+    read = manifest.read_bundle(bundle).manifest
+    assert (read.schema, "links" in read.as_dict()) == (1, False)
+    content = gzip.decompress(bundle.read_bytes())
+    assert hashlib.sha256(content).hexdigest() == CONTENT_OF_0_1_0
 
 
 def test_sha256sum_itself_accepts_the_sha256_beside_a_bundle(bundle: Path) -> None:
@@ -235,6 +266,32 @@ def test_a_member_that_is_not_what_the_manifest_says_is_refused(bundle: Path, ch
     refusal(bundle)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda items, at: setattr(items[at][0], "linkname", "../../etc"), id="other target"),
+        pytest.param(lambda items, at: setattr(items[at][0], "type", tarfile.LNKTYPE), id="hard link"),
+        pytest.param(lambda items, at: setattr(items[at][0], "type", tarfile.REGTYPE), id="a file in its place"),
+        pytest.param(lambda items, at: setattr(items[at][0], "mode", 0o644), id="mode"),
+        pytest.param(lambda items, at: setattr(items[at][0], "uname", "eve"), id="owner"),
+        pytest.param(lambda items, at: setattr(items[at][0], "name", "tree/elsewhere"), id="renamed"),
+        pytest.param(lambda items, at: items.pop(at), id="dropped"),
+        pytest.param(lambda items, at: items.insert(at, items[at]), id="twice"),
+        pytest.param(lambda items, at: setattr(items[-1][0], "name", "n" * 320), id="another long name"),
+        pytest.param(lambda items, at: items.pop(), id="the long name dropped"),
+    ],
+)
+def test_a_link_that_is_not_what_the_manifest_says_is_refused(linked: Path, change: Callable[..., None]) -> None:
+    items = members(linked)
+    rewrite(linked, items, tarfile.PAX_FORMAT)
+    manifest.read_bundle(linked)
+    for info, _ in items:
+        info.pax_headers = {}
+    change(items, [info.name for info, _ in items].index("tree/current"))
+    rewrite(linked, items, tarfile.PAX_FORMAT)
+    refusal(linked)
+
+
 def test_an_extended_header_is_refused(bundle: Path) -> None:
     items = members(bundle)
     items[2][0].pax_headers = {"path": "/etc/passwd"}
@@ -249,7 +306,8 @@ def described(**changes: Any) -> bytes:
     """A manifest whose tree digest fits, with some fields changed."""
     files = changes.pop("files", {"a/b": {"sha256": "0" * 64, "size": 3, "mode": "0644"}})
     entries = {p: manifest.FileEntry(e["sha256"], e["size"], e["mode"]) for p, e in files.items() if len(e) == 3}
-    value = {"schema": 1, **FIELDS, "files": files, "tree_sha256": manifest.tree_sha256(entries), **changes}
+    links = {path: str(target) for path, target in dict(changes.get("links") or {}).items()}
+    value = {"schema": 1, **FIELDS, "files": files, "tree_sha256": manifest.tree_sha256(entries, links), **changes}
     return json.dumps(value).encode()
 
 
@@ -288,12 +346,66 @@ def test_a_malformed_manifest_is_refused(changes: dict[str, Any]) -> None:
         manifest.parse_manifest(described(**changes))
 
 
+LINKED = {"links": {"link": "a/b"}, "commit": None, "built_at": None, "python": None, "platform": None, "schema": 2}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"schema": 1},
+        {"schema": 3},
+        {"schema": True},
+        {"schema": None},
+        {"links": {"link": "/etc/passwd"}},
+        {"links": {"link": "../outside"}},
+        {"links": {"link": "nothing"}},
+        {"links": {"link": "link"}},
+        {"links": {"one": "two", "two": "../outside"}},
+        {"links": {"../link": "a/b"}},
+        {"links": {"a/b": "c"}},
+        {"links": {"a/b/link": "../b"}},
+        {"links": {"a": "b"}},
+        {"links": {"link": 1}},
+        {"links": {"link": None}},
+        {"links": []},
+        {"links": None},
+        {"python": "3.11"},
+        {"platform": "linux_x86_64"},
+        {"service": None},
+        {"version": None},
+        {"tree_sha256": "0" * 64},
+        {"files": {}},
+        {"files": {"a": {"sha256": "0" * 64, "size": 1 << 60, "mode": "0644"}}},
+    ],
+    ids=lambda changes: repr(changes)[:60],
+)
+def test_a_malformed_manifest_with_links_is_refused(changes: dict[str, Any]) -> None:
+    manifest.parse_manifest(described(**LINKED))
+    with pytest.raises(ManifestError) as caught:
+        manifest.parse_manifest(described(**{**LINKED, **changes}))
+    assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
+
+
+def test_a_manifest_that_an_older_schema_can_express_has_that_schema() -> None:
+    with pytest.raises(ManifestError, match="that of schema 1"):
+        manifest.parse_manifest(described(schema=2, links={}))
+    nothing_needed = dict.fromkeys(("commit", "built_at", "python", "platform"))
+    assert manifest.parse_manifest(described(schema=2, links={}, **nothing_needed)).schema == 2
+
+
+def test_a_tree_with_a_link_has_another_digest_than_one_without_or_with_another() -> None:
+    files = {"a": manifest.FileEntry("0" * 64, 3, "0644")}
+    digests = [manifest.tree_sha256(files, links) for links in ({}, {"b": "a"}, {"b": "./a"}, {"c": "a"})]
+    assert len(set(digests)) == 4
+    assert digests[0] == manifest.tree_sha256(files)
+
+
 def test_a_path_that_is_no_text_is_refused() -> None:
     with pytest.raises(ManifestError, match="forbidden characters"):
         manifest.parse_manifest(described().replace(b'"a/b"', b'"a/\\udcff"'))
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff", b"[" * 100000, b'{"schema": 1, "schema": 1}'])
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff", b"[" * 100000, b'{"schema": 1, "schema": 1}', b"1" * 5000])
 def test_what_is_no_manifest_is_refused(data: bytes) -> None:
     with pytest.raises(ManifestError):
         manifest.parse_manifest(data)

@@ -18,7 +18,7 @@ import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils import durable, manifest, staged_tree
 from ansible_collections.mobius.dhash.plugins.module_utils.manifest import ManifestError
 
-from tests.small_bundle import FIELDS, FILES, make_small_bundle
+from tests.small_bundle import FIELDS, FILES, LINKS, LONG_PATH, make_linked_bundle, make_small_bundle
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 # for programs that run in the checkout
@@ -32,6 +32,12 @@ IMPORT = (
 def bundle(tmp_path: Path) -> Path:
     """A small bundle with its `.sha256`."""
     return make_small_bundle(tmp_path)
+
+
+@pytest.fixture
+def linked(tmp_path: Path) -> Path:
+    """A bundle for any host, with links and a long name."""
+    return make_linked_bundle(tmp_path)
 
 
 @pytest.fixture
@@ -58,6 +64,33 @@ def test_a_staged_release_is_intact_and_records_what_it_is(bundle: Path, release
     assert staged_tree.verify_tree(folder) == []
 
 
+def test_a_bundle_with_links_is_staged_with_them_and_records_that_it_is_for_any_host(
+    linked: Path, releases: Path
+) -> None:
+    folder = releases / staged_tree.stage(linked, releases)
+    assert {path: os.readlink(folder / "tree" / path) for path in LINKS} == LINKS
+    assert (folder / "tree/current/numbers.bin").read_bytes() == FILES["app/data/numbers.bin"]
+    assert (folder / "tree" / LONG_PATH).read_bytes() == b"long"
+    record = staged_tree.read_release(folder)
+    assert (record["schema"], record["python"], record["platform"], record["commit"]) == (2, None, None, None)
+    assert staged_tree.verify_tree(folder) == []
+    assert staged_tree.stage(linked, releases) == folder.name
+
+
+def test_no_link_exists_while_files_are_written(linked: Path, releases: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a manifest could say, nothing is ever written through a link."""
+    original, written = manifest._write_file, []
+
+    def write_file(path: Path, *args: Any) -> None:
+        written.append(path)
+        assert not [item for item in path.parents[0].rglob("*") if item.is_symlink()]
+        original(path, *args)
+
+    monkeypatch.setattr(manifest, "_write_file", write_file)
+    staged_tree.stage(linked, releases)
+    assert len(written) == len(FILES) + 2
+
+
 def test_modes_and_owner_of_a_staged_release_do_not_depend_on_the_umask(bundle: Path, releases: Path) -> None:
     before = os.umask(0o077)
     try:
@@ -75,7 +108,8 @@ def test_staging_twice_changes_nothing(bundle: Path, releases: Path) -> None:
     release = staged_tree.stage(bundle, releases)
     before = (releases / release).stat()
     assert staged_tree.stage(bundle, releases) == release
-    assert (releases / release).stat() == before
+    after = (releases / release).stat()  # reading it changes st_atime
+    assert (after.st_ino, after.st_mtime_ns, after.st_ctime_ns) == (before.st_ino, before.st_mtime_ns, before.st_ctime_ns)
 
 
 @pytest.mark.slow
@@ -245,6 +279,47 @@ def test_each_difference_from_what_was_built_is_reported(
     folder = releases / staged_tree.stage(bundle, releases)
     damage(folder)
     assert staged_tree.verify_tree(folder) == found
+
+
+def _link(path: str, target: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / path).unlink(missing_ok=True)
+        (folder / path).symlink_to(target)
+
+    return change
+
+
+def _make_folder_of_link(folder: Path) -> None:
+    (folder / "tree/current").unlink()
+    (folder / "tree/current").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("damage", "problems"),
+    [
+        (lambda f: (f / "tree/current").unlink(), ["missing tree/current"]),
+        (_link("tree/current", "/etc"), ["changed tree/current: it leads to '/etc', not to 'app/data'"]),
+        (_link("tree/current", "./app/data"), ["changed tree/current: it leads to './app/data', not to 'app/data'"]),
+        (_link("tree/another", "current"), ["extra tree/another"]),
+        (_make_folder_of_link, ["extra tree/current/"]),
+        (
+            lambda f: ((f / "tree/current").unlink(), (f / "tree/current").write_bytes(b""))[0],
+            ["changed tree/current: it is not a symbolic link"],
+        ),
+        (_edit_json("release.json", python="3.11"), ["changed release.json: its python is not the manifest's"]),
+        (_edit_json("release.json", schema=1), ["changed release.json: its schema is not the manifest's"]),
+        (
+            _edit_json("release.json", schema=3),
+            ["unreadable release.json is not a release record of the schemas 1 and 2"],
+        ),
+    ],
+)
+def test_each_difference_of_a_link_is_reported(
+    linked: Path, releases: Path, damage: Callable[[Path], None], problems: list[str]
+) -> None:
+    folder = releases / staged_tree.stage(linked, releases)
+    damage(folder)
+    assert staged_tree.verify_tree(folder) == problems
 
 
 def test_byte_code_beside_the_sources_is_a_difference(bundle: Path, releases: Path) -> None:
