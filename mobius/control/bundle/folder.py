@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections import Counter
@@ -23,6 +24,7 @@ NEVER_PACKED = ("__pycache__", ".git")
 """Names that are left out wherever they are; no line of an ignore file has them in again."""
 
 _CHUNK_BYTES = 1 << 20
+_CHANGED_ERRNOS = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # what was a file or a folder a moment ago is none now
 _LENDS_RIGHTS = stat.S_ISUID | stat.S_ISGID
 _KINDS = {
     stat.S_IFSOCK: "a socket",
@@ -61,9 +63,9 @@ class SourceFile:
                     if remaining < 0:
                         raise make_change_refusal(self.path)
                     yield chunk
-        except FileNotFoundError:
-            raise make_change_refusal(self.path) from None
         except OSError as e:
+            if e.errno in _CHANGED_ERRNOS:
+                raise make_change_refusal(self.path) from None
             raise make_read_refusal(self.path, e) from None
         if remaining:
             raise make_change_refusal(self.path)
@@ -101,7 +103,7 @@ def make_exclusion(lines: Iterable[str] = ()) -> Exclusion:
         MobiusError: `invalid_input`, for a line that is no pattern.
     """
     try:
-        spec = GitIgnoreSpec.from_lines(lines)
+        rules = [_IgnoreRule(line) for line in lines if line.strip()]
     except ValueError as e:
         raise MobiusError("invalid_input", f"{IGNORE_FILE} has a line that is not a pattern: {e}.") from None
 
@@ -109,9 +111,43 @@ def make_exclusion(lines: Iterable[str] = ()) -> Exclusion:
         name = path.rpartition("/")[2]
         if name in NEVER_PACKED:
             return name
-        return IGNORE_FILE if path == IGNORE_FILE or spec.match_file(f"{path}/" if is_folder else path) else None
+        if path == IGNORE_FILE:
+            return IGNORE_FILE
+        last = next((rule for rule in reversed(rules) if rule.matches(path, is_folder)), None)
+        return IGNORE_FILE if last is not None and last.excludes else None
 
     return exclusion
+
+
+class _IgnoreRule:
+    """A line of an ignore file, and whether it matches a path itself.
+
+    A pattern of pathspec matches all that lies in a folder which it matches, too. To git it does not: what is left out
+    is not entered, and below what a later line has in again, only the lines that match a path itself decide.
+    """
+
+    def __init__(self, line: str) -> None:
+        (self._pattern,) = GitIgnoreSpec.from_lines([line]).patterns
+        body = line.strip().removeprefix("!").rstrip("/").removeprefix("**/")
+        self._is_of_any_folder = "/" not in body
+        self._is_of_all_below = body.endswith("/**")
+
+    @property
+    def excludes(self) -> bool:
+        """Whether what it matches is left out, and not in again."""
+        return bool(self._pattern.include)
+
+    def matches(self, path: str, is_folder: bool) -> bool:
+        """Whether it matches the path and not only a folder above."""
+        if self._pattern.include is None:
+            return False  # a comment or an empty line
+        folder, _, name = path.rpartition("/")
+        end = "/" if is_folder else ""
+        if self._is_of_any_folder:
+            return self._pattern.match_file(name + end) is not None
+        if self._pattern.match_file(path + end) is None:
+            return False
+        return self._is_of_all_below or not folder or self._pattern.match_file(f"{folder}/") is None
 
 
 def read_ignore_file(folder: Path) -> list[str]:
@@ -165,9 +201,9 @@ def read_folder(root: Path, exclusion: Exclusion) -> SourceTree:
                     links[path] = os.readlink(item.path)
                 else:
                     files[path] = _source_file(Path(item.path), item.stat(follow_symlinks=False))
-        except FileNotFoundError as e:
-            raise make_change_refusal(Path(e.filename or root)) from None
         except OSError as e:
+            if e.errno in _CHANGED_ERRNOS:
+                raise make_change_refusal(Path(e.filename or root)) from None
             raise make_read_refusal(root / folder, e) from None
     return SourceTree(files, links, +excluded)
 
