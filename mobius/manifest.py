@@ -401,7 +401,9 @@ def read_bundle(path: Path | str, *, expected_sha256: str | None = None, require
 
 
 def extract_bundle(path: Path | str, folder: Path, expected_sha256: str | None = None) -> Bundle:
-    """Read and verify a bundle as `read_bundle` does, and write its members durably below `folder` meanwhile.
+    """Read and verify a bundle as `read_bundle` does, and write its members below `folder` meanwhile.
+
+    The caller makes them durable, all at once.
 
     Raises:
         ManifestError: the bundle is damaged or invalid; `folder` may hold a part of it then.
@@ -510,6 +512,4 @@ def _write_file(path: Path, mode: int, chunks: Iterator[bytes]) -> None:
     with os.fdopen(descriptor, "wb") as target:
         for chunk in chunks:
             target.write(chunk)
-        target.flush()
         os.fchmod(target.fileno(), mode)
-        os.fsync(target.fileno())

@@ -294,7 +294,7 @@ def test_markers_are_evaluated_for_the_hosts_and_not_for_the_python_that_builds(
     assert dependencies.locked_for(lock, "3.11", "linux_x86_64").count("--hash=sha256:") == 2
 
 
-def test_a_link_a_path_too_long_and_a_file_twice_are_refused(tmp_path: Path) -> None:
+def test_a_link_out_of_the_tree_and_a_file_twice_are_refused(tmp_path: Path) -> None:
     fields = {
         "service": "any-service",
         "version": "1",
@@ -303,14 +303,13 @@ def test_a_link_a_path_too_long_and_a_file_twice_are_refused(tmp_path: Path) -> 
         "python": "3.11",
         "platform": "linux_x86_64",
     }
-    linked, long, one = tmp_path / "linked", tmp_path / "long", tmp_path / "one"
-    for folder in (linked, long, one):
+    linked, one = tmp_path / "linked", tmp_path / "one"
+    for folder in (linked, one):
         folder.mkdir()
         (folder / "file").write_text("x")
     assert bundles.pack([one], tmp_path / "out", **fields).manifest.service == "any-service"
-    (linked / "link").symlink_to("file")
-    (long / ("n" * 150)).write_text("x")
-    for roots in ([linked], [long], [one, one]):
+    (linked / "link").symlink_to("../one/file")
+    for roots in ([linked], [one, one]):
         with pytest.raises(MobiusError) as caught:
             bundles.pack(roots, tmp_path / "refused", **fields)
         assert caught.value.outcome == "invalid_input"

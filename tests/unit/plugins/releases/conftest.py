@@ -224,7 +224,7 @@ def host(capsys: pytest.CaptureFixture[str]) -> Iterator[HostFolder]:
 def make_bundle(tmp_path: Path) -> Callable[..., manifest.Bundle]:
     """Bundles of a tree with one small file, by default for this Python and platform."""
 
-    def make(version: str = "1.0.0", *, size: int = 100, **changes: str) -> manifest.Bundle:
+    def make(version: str = "1.0.0", *, size: int = 100, **changes: str | None) -> manifest.Bundle:
         tree = tmp_path / f"tree-{version}"
         tree.mkdir(exist_ok=True)
         (tree / "content.bin").write_bytes(b"x" * size)

@@ -118,6 +118,12 @@ def test_a_release_that_is_staged_needs_no_space(host: Any, make_bundle: MakeBun
     assert host.run("preflight", **arguments(bundle, needs_bytes=1000 * TERABYTE))["release_bytes"] == 0
 
 
+def test_a_host_without_a_python_may_get_a_bundle_that_needs_none(host: Any, make_bundle: MakeBundle) -> None:
+    bundle = make_bundle(commit=None, built_at=None, python=None, platform=None)
+    result = host.run("preflight", **{**arguments(bundle), "python": "/nonexistent/python3"})
+    assert result["release_bytes"] > bundle.size
+
+
 @pytest.mark.parametrize("check", [True, False])
 def test_another_python_is_refused_before_a_backup_is_written(host: Any, make_bundle: MakeBundle, check: bool) -> None:
     host.fails("preflight", "bundle_platform", check=check, **arguments(make_bundle(python="3.99")))

@@ -104,6 +104,16 @@ def test_a_bundle_for_another_python_or_platform_is_refused_before_it_is_sent(
     assert next(iter(changes.values())) in reason and f"{sys.platform}_{os.uname().machine}" in reason
 
 
+ANY_HOST = {"commit": None, "built_at": None, "python": None, "platform": None}
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_a_bundle_without_python_is_for_any_host(host: Any, make_bundle: MakeBundle, check: bool) -> None:
+    parameters = {**arguments(make_bundle(**ANY_HOST)), "python": "/nonexistent/python3"}
+    answer = host.run("release", check=check, **parameters)
+    assert (answer["changed"], answer.get("transfer")) == ((True, None) if check else (False, True))
+
+
 def test_a_host_without_that_python_is_refused(host: Any, make_bundle: MakeBundle) -> None:
     parameters = {**arguments(make_bundle()), "python": "/nonexistent/python3"}
     assert "no working Python" in host.fails("release", "bundle_platform", **parameters)
