@@ -302,7 +302,7 @@ def _parse_entry(path: str, value: object) -> FileEntry:
         raise ManifestError(f"{MANIFEST_NAME} gives {shorten(path)} a sha256 that is not a SHA-256.")
     if type(size) is not int or not 0 <= size <= FILE_MAX_BYTES:
         raise ManifestError(f"{MANIFEST_NAME} gives {shorten(path)} a size that is not a number of bytes.")
-    if mode not in MODES:
+    if not isinstance(mode, str) or mode not in MODES:
         raise ManifestError(f"{MANIFEST_NAME} gives {shorten(path)} the mode {shorten(mode)}, not 0644 or 0755.")
     return FileEntry(digest, size, mode)
 
