@@ -1,0 +1,342 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""HAProxy's configuration: rendered from the settings, the slots and what each of them may do, and checked.
+
+It is rendered before each start, so that a proxy that was killed comes back as it was, and after each switch. HAProxy
+is never reloaded for a switch: `runtime` gives it the same states. The public listening socket is inherited from
+systemd as descriptor 3, so its queue outlives the proxy.
+
+- `public` and `service`: the clients' requests
+- `probes`: a Unix socket; a probe names its slot by the header X-Mobius-Slot. Clients cannot reach it, so a probe is
+  told from them by where it enters.
+- `internal`: `/slots/<number>/health`, `/slots/<number>/metrics`, and HAProxy's own `/metrics`, on 127.0.0.1
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from ... import durable
+from ...errors import MobiusError
+from .settings import SLOT_COUNT, WEIGHT_MAX, FrontSettings
+from .slots import HOST, Slot, server_name
+
+HAPROXY = "haproxy"
+CHECK_TIMEOUT_SECONDS = 20.0
+REASON_MAX_CHARS = 300
+LISTENER = "fd@3"  # systemd's first descriptor
+PUBLIC, PROBES, INTERNAL, SERVICE = "public", "probes", "internal", "service"
+HOLD_SERVER = "hold"
+HOLD_PORT = 1  # nobody but root can listen there, so a connection is refused
+NO_RELEASE = "none"
+LOG_LINE_MAX_BYTES = 1024
+RETRY_AFTER_SECONDS = 5
+SLOT_HEADER = "X-Mobius-Slot"
+
+READY, DRAIN, MAINT = "ready", "drain", "maint"
+STATES = (READY, DRAIN, MAINT)
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """What a server may do: `ready` (new requests, by its `weight`), `drain` (ends those that it has) or `maint`."""
+
+    state: str
+    weight: int = 100
+
+    def __post_init__(self) -> None:
+        if self.state not in STATES or not 1 <= self.weight <= WEIGHT_MAX:
+            raise ValueError(f"{self} is no state of a server")
+
+
+def canary_states(serving: Slot, canary: Slot, share: int) -> dict[int, ServerState]:
+    """The states that give a canary `share` percent (1 to 99) of the requests."""
+    return {serving.number: ServerState(READY, 100 - share), canary.number: ServerState(READY, share)}
+
+
+def render(
+    settings: FrontSettings, slots: Sequence[Slot], states: Mapping[int, ServerState], *, is_paused: bool = False
+) -> str:
+    """HAProxy's configuration.
+
+    Args:
+        states: by the number of a slot; a slot without one is in `maint`.
+        is_paused: whether requests wait, up to `settings.pause`, for a slot that is ready.
+    """
+    by_number = {slot.number: slot for slot in slots}
+    if unknown := set(states) - set(by_number):
+        raise ValueError(f"There is no slot {sorted(unknown)}.")
+    sections = [
+        _global(settings),
+        _defaults(settings),
+        _public(settings),
+        _probes(settings),
+        _internal(settings),
+        _service(settings, by_number, states, is_paused),
+        *(_slot(settings, slot) for slot in by_number.values()),
+    ]
+    lines = [f"# The front of {settings.service}, rendered by mobius-host: what is changed here is lost."]
+    for section in sections:
+        head, *body = section
+        lines += ["", head, *(f"    {line}" for line in body)]
+    return "\n".join(lines) + "\n"
+
+
+def render_releases(slots: Sequence[Slot]) -> str:
+    """The map of HAProxy from a slot's server to the release that holds it, which its log names."""
+    return "".join(f"{slot.server} {slot.release or NO_RELEASE}\n" for slot in slots)
+
+
+def write(
+    settings: FrontSettings,
+    slots: Sequence[Slot],
+    states: Mapping[int, ServerState],
+    *,
+    is_paused: bool = False,
+    owner: tuple[int, int] | None = None,
+) -> None:
+    """Write the configuration and the map of releases, each in one step and durably.
+
+    Args:
+        owner: `(uid, gid)`; the group is the one that HAProxy runs as, and nobody else may read them then.
+
+    Raises:
+        OSError: the file that it concerns is unchanged.
+    """
+    mode = 0o644 if owner is None else 0o640
+    text = render(settings, slots, states, is_paused=is_paused)
+    durable.write_bytes(settings.releases_path, render_releases(slots).encode(), mode=mode, owner=owner)
+    durable.write_bytes(settings.configuration_path, text.encode(), mode=mode, owner=owner)
+
+
+def check(
+    settings: FrontSettings, text: str, *, haproxy: str = HAPROXY, timeout: float = CHECK_TIMEOUT_SECONDS
+) -> tuple[str, ...]:
+    """Let HAProxy check a configuration, without using it.
+
+    The listening socket is a socket of this process for the check, and the map of releases an empty one.
+
+    Args:
+        timeout: seconds.
+
+    Returns:
+        HAProxy's warnings.
+
+    Raises:
+        MobiusError: `invalid_input` with HAProxy's first message; `missing_dependency` without HAProxy;
+            `environment_failed` when HAProxy cannot be run or was killed; `timeout`.
+    """
+    with socket.socket() as listener:
+        listener.bind((HOST, 0))
+        descriptor = listener.fileno()
+        text = text.replace(f"bind {LISTENER}", f"bind fd@{descriptor}", 1)
+        text = text.replace(f"map({settings.releases_path},", "map(/dev/null,")
+        try:
+            done = subprocess.run(
+                [haproxy, "-c", "-f", "/dev/stdin"],
+                input=text.encode(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=(descriptor,),
+                timeout=timeout,
+                check=False,
+            )
+        except FileNotFoundError:
+            raise MobiusError(
+                "missing_dependency",
+                f"HAProxy is not installed: there is no command {haproxy}.",
+                do_next="Run playbooks/provision.yml (or `mobius provision`) for the host, which installs it.",
+            ) from None
+        except OSError as error:
+            raise MobiusError("environment_failed", f"{haproxy} cannot be run: {error.strerror or error}.") from None
+        except subprocess.TimeoutExpired:
+            raise MobiusError(
+                "timeout", f"{haproxy} had not checked the configuration of {settings.service} after {timeout:g} s."
+            ) from None
+    output = done.stdout.decode("utf-8", "replace")
+    if done.returncode < 0:
+        raise MobiusError(
+            "environment_failed", f"{haproxy} was killed by signal {-done.returncode} while it checked a configuration."
+        )
+    if done.returncode:
+        message = next(_messages(output, "ALERT", text), f"it ended with {done.returncode} and no message")
+        raise MobiusError("invalid_input", f"HAProxy refuses the configuration of {settings.service}: {message}.")
+    return tuple(_messages(output, "WARNING", text))
+
+
+_MESSAGE = re.compile(r"\[(?P<level>[A-Z]+)\]\s+\(\d+\) : (?:config : )?(?P<text>.*)")
+_PARSING = re.compile(r"parsing \[/dev/stdin:(?P<line>\d+)\] ?:? ?")
+
+
+def _messages(output: str, level: str, text: str) -> Iterator[str]:
+    """HAProxy's messages of a level, with the text of the line that each is about."""
+    lines = text.splitlines()
+    for line in output.splitlines():
+        match = _MESSAGE.match(line)
+        if match is None or match["level"] != level:
+            continue
+        message = match["text"].strip().rstrip(".")
+        if parsing := _PARSING.match(message):
+            number = int(parsing["line"])
+            shown = lines[number - 1].strip() if 0 < number <= len(lines) else ""
+            message = f"{message[parsing.end() :]}, in the line {shown!r}"
+        yield "".join(char if char.isprintable() else "?" for char in message)[:REASON_MAX_CHARS]
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{max(1, round(seconds * 1000))}ms"
+
+
+def _literal(text: str) -> str:
+    """A text in an argument that HAProxy takes as a log format."""
+    return text.replace("%", "%%")
+
+
+def _global(settings: FrontSettings) -> list[str]:
+    return [
+        "global",
+        f"maxconn {settings.max_connections}",
+        f"stats socket unix@{settings.runtime_socket} mode 600 level admin",
+        "stats timeout 10s",
+        f"log {settings.traffic_socket} len {LOG_LINE_MAX_BYTES} format raw local0 info",
+        "ssl-default-bind-options ssl-min-ver TLSv1.2",
+        *settings.extra.globally,
+    ]
+
+
+def _defaults(settings: FrontSettings) -> list[str]:
+    timeouts = settings.timeouts
+    reuse = ("option http-keep-alive", "http-reuse safe")
+    no_reuse = ("option http-server-close", "http-reuse never")
+    return [
+        "defaults",
+        "mode http",
+        "option dontlognull",
+        *(reuse if settings.reuse_connections else no_reuse),
+        f"timeout connect {_milliseconds(timeouts.connect)}",
+        f"timeout client {_milliseconds(timeouts.client)}",
+        f"timeout server {_milliseconds(timeouts.server)}",
+        f"timeout http-request {_milliseconds(timeouts.request)}",
+        f"timeout http-keep-alive {_milliseconds(timeouts.keep_alive)}",
+        f"timeout tunnel {_milliseconds(timeouts.tunnel)}",
+        f"timeout queue {_milliseconds(settings.pause)}",
+        'http-error status 503 content-type text/plain string "No instance can serve this request now.\\n" '
+        f"hdr Retry-After {RETRY_AFTER_SECONDS}",
+    ]
+
+
+def _public(settings: FrontSettings) -> list[str]:
+    tls = ""
+    if settings.certificate is not None:
+        tls = f" ssl crt {settings.certificate} alpn {'h2,http/1.1' if settings.http2 else 'http/1.1'}"
+    return [
+        f"frontend {PUBLIC}",
+        f"bind {LISTENER}{tls}",
+        f"maxconn {settings.max_connections}",
+        "log global",
+        _log_format(settings, PUBLIC),
+        *_body_limit(settings),
+        *_forwarded("%[src]"),
+        *settings.extra.frontend,
+        f"default_backend {SERVICE}",
+    ]
+
+
+def _probes(settings: FrontSettings) -> list[str]:
+    return [
+        f"frontend {PROBES}",
+        f"bind unix@{settings.probes_socket} mode 600",
+        "log global",
+        _log_format(settings, PROBES),
+        f"http-request deny deny_status 400 unless {{ req.hdr({SLOT_HEADER}) -m reg ^[1-{SLOT_COUNT}]$ }}",
+        f"http-request set-var(txn.slot) req.hdr({SLOT_HEADER})",
+        f"http-request del-header {SLOT_HEADER}",
+        *_forwarded(HOST),
+        "use_backend slot%[var(txn.slot)]",
+    ]
+
+
+def _internal(settings: FrontSettings) -> list[str]:
+    return [
+        f"frontend {INTERNAL}",
+        f"bind {HOST}:{settings.internal_port}",
+        "http-request use-service prometheus-exporter if { path /metrics }",
+        f"http-request deny deny_status 404 unless {{ path_reg ^/slots/[1-{SLOT_COUNT}]/(health|metrics)$ }}",
+        "http-request set-var(txn.slot) path,field(3,/)",
+        "http-request set-var(txn.page) path,field(4,/)",
+        f"http-request set-path {_literal(settings.health_path)} if {{ var(txn.page) -m str health }}",
+        f"http-request set-path {_literal(settings.metrics_path)} if {{ var(txn.page) -m str metrics }}",
+        *_forwarded(HOST),
+        "use_backend slot%[var(txn.slot)]",
+    ]
+
+
+def _service(
+    settings: FrontSettings, slots: Mapping[int, Slot], states: Mapping[int, ServerState], is_paused: bool
+) -> list[str]:
+    return [
+        f"backend {SERVICE}",
+        "balance roundrobin",
+        # A refused connection was no request yet: it is tried again after a second at the latest, on any ready server.
+        "option redispatch 1",
+        f"retries {math.ceil(settings.pause)}",
+        *settings.extra.backend,
+        *(
+            f"server {slot.server} {slot.address}{_send_proxy(settings)} {_initial(states.get(number))}"
+            for number, slot in slots.items()
+        ),
+        f"server {HOLD_SERVER} {HOST}:{HOLD_PORT} weight 1{'' if is_paused else ' disabled'}",
+    ]
+
+
+def _initial(state: ServerState | None) -> str:
+    """The state of a server after a start. A server that drains has no request then; without weight it gets none."""
+    if state is None or state.state == MAINT:
+        return "weight 100 disabled"
+    return f"weight {state.weight if state.state == READY else 0}"
+
+
+def _slot(settings: FrontSettings, slot: Slot) -> list[str]:
+    return [
+        f"backend {server_name(slot.number)}",
+        "retries 0",
+        f"server {slot.server} {slot.address}{_send_proxy(settings)}",
+    ]
+
+
+def _send_proxy(settings: FrontSettings) -> str:
+    return " send-proxy-v2" if settings.send_proxy else ""
+
+
+def _body_limit(settings: FrontSettings) -> list[str]:
+    if not settings.body_limit:
+        return []
+    return [
+        # without a length, HAProxy cannot know how long a body will be
+        "http-request return status 411 if { req.hdr(transfer-encoding) -m found }",
+        f"http-request deny deny_status 413 if {{ req.body_size gt {settings.body_limit} }}",
+    ]
+
+
+def _forwarded(client: str) -> list[str]:
+    """The client's address as the instance gets it. What a client claims is removed, in any spelling: a server that
+    turns header names into variables takes X_Forwarded_For for the same header."""
+    return [
+        "http-request del-header ^(x[-_]forwarded[-_].*|x[-_]real[-_]ip|forwarded)$ -m reg",
+        f"http-request set-header X-Forwarded-For {client}",
+        "http-request set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]",
+    ]
+
+
+def _log_format(settings: FrontSettings, source: str) -> str:
+    """One JSON object a request, of nothing that a client can choose: times in milliseconds, -1 for none."""
+    release = f"%[srv_name,map({settings.releases_path},{NO_RELEASE})]"
+    return (
+        f'log-format \'{{"source":"{source}","server":"%s","release":"{release}","status":%ST,'
+        '"queue":%Tw,"connect":%Tc,"response":%Tr,"data":%Td,"end":"%ts","retries":"%rc"}\''
+    )
