@@ -319,6 +319,8 @@ def _body_limit(settings: FrontSettings) -> list[str]:
     return [
         # without a length, HAProxy cannot know how long a body will be
         "http-request return status 411 if { req.hdr(transfer-encoding) -m found }",
+        "http-request return status 411 if { req.ver 2.0 } { method POST PUT PATCH } "
+        "!{ req.hdr(content-length) -m found }",
         f"http-request deny deny_status 413 if {{ req.body_size gt {settings.body_limit} }}",
     ]
 

@@ -32,7 +32,8 @@ from .slots import REVISION, Slot, server_name
 COMMAND_TIMEOUT_SECONDS = 5.0
 ANSWER_MAX_BYTES = 4 << 20
 MESSAGE_MAX_CHARS = 200
-_MAINT_BITS = 0x01 | 0x02 | 0x04 | 0x20 | 0x40  # srv_admin_state: forced, inherited, configured, by address, by name
+# srv_admin_state: forced, inherited, by address, by name. 0x04 stays on a server that was configured so, ready or not.
+_MAINT_BITS = 0x01 | 0x02 | 0x20 | 0x40
 _DRAIN_BITS = 0x08 | 0x10
 _CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx", "other")
 
@@ -191,7 +192,7 @@ class Runtime:
         return self._figures(SERVICE, server_name(slot))
 
     def public_figures(self) -> Figures:
-        """What HAProxy counted for all clients: `responses` are those that clients got."""
+        """What HAProxy counted for all clients: `responses` are those that they got, `active` are their connections."""
         return self._figures(PUBLIC, "FRONTEND")
 
     def info(self) -> ProxyInfo:
@@ -251,4 +252,6 @@ def _number(row: Mapping[str, str], name: str) -> int:
 
 def _refusal(answer: str) -> MobiusError:
     shown = " ".join("".join(char if char.isprintable() else " " for char in answer).split())
-    return MobiusError("environment_failed", f"HAProxy refused a command: {shown[:MESSAGE_MAX_CHARS] or 'no answer'}.")
+    return MobiusError(
+        "environment_failed", f"HAProxy refused a command: {shown[:MESSAGE_MAX_CHARS].rstrip(' .') or 'no answer'}."
+    )
