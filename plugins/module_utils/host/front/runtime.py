@@ -127,7 +127,7 @@ class Runtime:
             # a server that was rendered without weight drains since HAProxy was started
             is_draining = admin & _DRAIN_BITS or weight == 0
             state = MAINT if admin & _MAINT_BITS else DRAIN if is_draining else READY
-            states[row["srv_name"]] = ServerState(state, weight or 1)
+            states[row.get("srv_name", "")] = ServerState(state, weight or 1)
         return states
 
     def set_state(self, slot: int, state: str) -> None:
@@ -209,7 +209,7 @@ class Runtime:
 
     def _figures(self, proxy: str, server: str) -> Figures:
         rows = self._table(f"show stat {proxy} -1 -1", "pxname", ",")
-        row = next((one for one in rows if one["pxname"] == proxy and one["svname"] == server), None)
+        row = next((one for one in rows if one.get("pxname") == proxy and one.get("svname") == server), None)
         if row is None:
             raise _refusal(f"it has no {server} in {proxy}")
         return Figures(
@@ -237,8 +237,10 @@ class Runtime:
         lines = answer.splitlines()[skip:]
         if not lines or not lines[0].startswith(f"# {first}"):
             raise _refusal(answer)
-        rows = csv.reader(io.StringIO("\n".join(lines)[2:]), delimiter=separator)
-        head = next(rows)
+        try:
+            head, *rows = csv.reader(io.StringIO("\n".join(lines)[2:]), delimiter=separator)
+        except csv.Error as error:
+            raise _refusal(f"{error}") from None
         return [dict(zip(head, row, strict=False)) for row in rows if row]
 
 

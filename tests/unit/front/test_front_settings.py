@@ -1,0 +1,144 @@
+"""The settings of a front: parsed with their defaults, and nothing that could end a line of HAProxy's configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+from ansible_collections.mobius.dhash.plugins.module_utils.host.front.settings import FrontSettings, FrontTimeouts
+
+
+def refusal(value: Any) -> str:
+    with pytest.raises(MobiusError) as raised:
+        FrontSettings.parse(value)
+    assert raised.value.outcome == "invalid_input"
+    return raised.value.reason
+
+
+def test_what_is_not_given_has_a_default(description: dict[str, Any]) -> None:
+    settings = FrontSettings.parse(description)
+    assert settings.address == "0.0.0.0"
+    assert settings.metrics_path == "/metrics"
+    assert settings.timeouts == FrontTimeouts()
+    assert settings.certificate is None
+    assert settings.warnings() == ()
+
+
+def test_each_setting_is_read(description: dict[str, Any]) -> None:
+    settings = FrontSettings.parse(
+        {
+            **description,
+            "address": "::",
+            "metrics_path": "/m",
+            "max_connections": 10,
+            "pause": 5,
+            "body_limit": 1,
+            "certificate": "/etc/shop/tls.pem",
+            "http2": False,
+            "reuse_connections": False,
+            "send_proxy": True,
+            "timeouts": {"server": 0.5},
+            "extra": {"frontend": ["http-request deny if FALSE"]},
+        }
+    )
+    assert settings.address == "::"
+    assert settings.certificate == Path("/etc/shop/tls.pem")
+    assert settings.timeouts == FrontTimeouts(server=0.5)
+    assert settings.extra.frontend == ("http-request deny if FALSE",)
+    assert not settings.http2
+
+
+def test_an_empty_certificate_is_none(description: dict[str, Any]) -> None:
+    assert FrontSettings.parse({**description, "certificate": ""}).certificate is None
+
+
+@pytest.mark.parametrize("name", ["service", "run_dir", "port", "first_port", "internal_port", "health_path"])
+def test_a_missing_setting_is_named(description: dict[str, Any], name: str) -> None:
+    del description[name]
+    assert name in refusal(description)
+
+
+def test_an_unknown_setting_is_named(description: dict[str, Any]) -> None:
+    assert refusal({**description, "colour": "red"}) == "There is no setting of the front 'colour'."
+    assert "'tunel'" in refusal({**description, "timeouts": {"tunel": 1}})
+    assert "'defaults'" in refusal({**description, "extra": {"defaults": []}})
+
+
+@pytest.mark.parametrize("value", [None, [], "front", 1])
+def test_settings_that_are_no_object_are_refused(value: Any) -> None:
+    assert refusal(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("service", "Shop"),
+        ("service", None),
+        ("run_dir", "run/shop"),
+        ("run_dir", "/run/shop server evil"),
+        ("run_dir", "/run/shop\n"),
+        ("run_dir", "/run/" + "s" * 90),
+        ("port", 0),
+        ("port", True),
+        ("port", "8000"),
+        ("port", 65536),
+        ("first_port", 80),
+        ("first_port", 65533),
+        ("internal_port", 9104),
+        ("internal_port", 8000),
+        ("port", 9101),
+        ("health_path", "healthz"),
+        ("health_path", "/healthz if TRUE"),
+        ("health_path", "/healthz\nglobal"),
+        ("health_path", "/%[path]"),
+        ("health_path", '/"'),
+        ("health_path", None),
+        ("metrics_path", "/metrics\x00"),
+        ("address", "localhost"),
+        ("address", 3),
+        ("certificate", "tls.pem"),
+        ("certificate", "/tls.pem verify none"),
+        ("max_connections", 0),
+        ("pause", 0),
+        ("pause", float("nan")),
+        ("pause", float("inf")),
+        ("pause", 3601),
+        ("pause", True),
+        ("body_limit", -1),
+        ("body_limit", 1.5),
+        ("http2", "yes"),
+        ("reuse_connections", 1),
+        ("send_proxy", None),
+        ("timeouts", {"server": 0}),
+        ("timeouts", {"server": "10s"}),
+        ("timeouts", {"client": -1}),
+        ("timeouts", []),
+        ("extra", {"global": "maxconn 1"}),
+        ("extra", {"global": ["maxconn 1\nmaxconn 2"]}),
+        ("extra", {"global": [""]}),
+        ("extra", {"global": [1]}),
+        ("extra", {"global": ["x" * 1001]}),
+        ("extra", {"frontend": ["backend evil"]}),
+        ("extra", {"backend": ["  listen\tevil"]}),
+        ("extra", {"backend": [".if 0"]}),
+        ("extra", {"backend": ["option\u2028redispatch"]}),
+    ],
+)
+def test_an_invalid_setting_is_refused_in_one_sentence(description: dict[str, Any], name: str, value: Any) -> None:
+    reason = refusal({**description, name: value})
+    assert reason.isprintable()
+    assert reason.endswith(".")
+
+
+def test_extra_lines_come_with_a_warning(description: dict[str, Any]) -> None:
+    settings = FrontSettings.parse({**description, "extra": {"global": ["nbthread 1"], "backend": ["a", "b"]}})
+    assert [warning.partition(":")[0] for warning in settings.warnings()] == [
+        "HAProxy's section global has 1 extra line of your own",
+        "HAProxy's section backend has 2 extra lines of your own",
+    ]
+
+
+def test_a_line_that_begins_like_a_section_is_no_section(description: dict[str, Any]) -> None:
+    assert FrontSettings.parse({**description, "extra": {"backend": ["cached on"]}}).extra.backend == ("cached on",)
