@@ -80,7 +80,7 @@ def test_a_request_that_no_instance_got_is_counted_without_a_release() -> None:
     assert series(page, "mobius_front_aborted_total", **none, by="server") == 1
 
 
-def test_a_probe_is_told_from_users_by_its_source() -> None:
+def test_a_probe_is_not_counted_as_a_clients_request() -> None:
     counters = TrafficCounters(0.0)
     counters.add_line(line(source="probes"))
     page = counters.page()

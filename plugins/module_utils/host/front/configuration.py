@@ -7,8 +7,8 @@ is never reloaded for a switch: `runtime` gives it the same states. The public l
 systemd as descriptor 3, so its queue outlives the proxy.
 
 - `public` and `service`: the clients' requests
-- `probes`: a Unix socket; a probe names its slot by the header X-Mobius-Slot. Clients cannot reach it, so a probe is
-  told from them by where it enters.
+- `probes`: a Unix socket; a probe names its slot by the header X-Mobius-Slot. Clients cannot reach it, so a
+  request is a probe by where it enters, not by a header that anybody can send.
 - `internal`: `/slots/<number>/health`, `/slots/<number>/metrics`, and HAProxy's own `/metrics`, on 127.0.0.1
 """
 
