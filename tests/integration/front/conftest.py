@@ -203,12 +203,12 @@ class Front:
         self.write()
         self.runtime.apply(self.settings, self.slots.read(), self.states, is_paused=is_paused)
 
-    def add_instance(self, release: str) -> Slot:
-        """Start a release in a free slot, and wait until it accepts connections."""
+    def add_instance(self, release: str, *arguments: str) -> Slot:
+        """Start a release in a free slot, and wait until it accepts connections; `arguments` are the server's."""
         slot = self.slots.assign(release)
         if self.start_count:
             self.apply(self.states, is_paused=self.is_paused)
-        command = [sys.executable, str(PLAIN_SERVER), str(slot.port), release]
+        command = [sys.executable, str(PLAIN_SERVER), str(slot.port), release, *arguments]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self.instances[release] = process
         assert process.stdout is not None

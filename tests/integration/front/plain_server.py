@@ -1,4 +1,4 @@
-"""An ordinary HTTP server that knows nothing of MOBIUS: `plain_server.py PORT RELEASE`.
+"""An ordinary HTTP server that knows nothing of MOBIUS: `plain_server.py PORT RELEASE [KEEP_ALIVE_SECONDS]`.
 
 Every response names the release and has what the server received. `/slow?SECONDS` responds so late; `/echo` upgrades to
 a tunnel that returns each line; `/fail` responds with 500; `/die` ends the process without a response.
@@ -15,6 +15,7 @@ import time
 
 class PlainHandler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    timeout = float(sys.argv[3]) if len(sys.argv) > 3 else None
 
     def do_GET(self) -> None:
         path, _, seconds = self.path.partition("?")
@@ -58,6 +59,9 @@ class PlainHandler(http.server.BaseHTTPRequestHandler):
 class PlainServer(http.server.ThreadingHTTPServer):
     request_queue_size = 128
     daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """A client that is gone is nothing to report."""
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils.host.front import con
 from ansible_collections.mobius.dhash.plugins.module_utils.host.front.configuration import READY, ServerState
 from ansible_collections.mobius.dhash.plugins.module_utils.host.front.slots import Slot
 
-from tests.integration.front.conftest import WAIT_SECONDS, Front, send, wait_until
+from tests.integration.front.conftest import COLLECTIONS, WAIT_SECONDS, Front, send, wait_until
 
 A, B = "1.0.0-0123456789ab", "1.1.0-0123456789ab+89abcdef"
 
@@ -232,6 +233,32 @@ def test_the_log_outlives_its_receiver(serving: Front) -> None:
         assert A.encode() in channel.recv(4096)
 
 
+RECEIVER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from ansible_collections.mobius.dhash.plugins.module_utils.host.front import traffic
+traffic.run(Path(sys.argv[2]))
+"""
+
+
+def test_the_receiver_is_a_process_that_inherits_its_socket(serving: Front) -> None:
+    serving.settings.traffic_socket.unlink()
+    page = serving.settings.run_dir / "process.prom"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.bind(str(serving.settings.traffic_socket))
+        start_it = f'LISTEN_FDS=1 LISTEN_PID=$$ exec "$@" 3<&{channel.fileno()}'
+        command = ["bash", "-c", start_it, "bash", sys.executable, "-c", RECEIVER, COLLECTIONS, str(page)]
+        process = subprocess.Popen(command, pass_fds=(channel.fileno(),))
+    wait_until(page.exists, "the receiver is ready")
+    serving.get()
+    serving.get()
+    expected = f'mobius_front_requests_total{{release="{A}",source="public",code="2xx"}} 2'
+    wait_until(lambda: expected in page.read_text(), "both requests are counted")
+    process.terminate()
+    assert process.wait(WAIT_SECONDS) == 0
+
+
 # -- commands that HAProxy refuses --
 
 
@@ -257,7 +284,7 @@ def test_a_configuration_with_every_setting_passes_the_check(make_front: Callabl
         certificate=str(tmp_path / "tls.pem"),
         body_limit=1,
         send_proxy=True,
-        reuse_connections=False,
+        reuse_connections=True,
         metrics_path="/m%25",
         timeouts={"tunnel": 0.001},
         extra={"global": ["nbthread 1"], "frontend": ["http-request deny if FALSE"], "backend": ["fullconn 10"]},

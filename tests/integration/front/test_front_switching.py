@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
 import threading
@@ -85,6 +86,7 @@ def test_a_request_in_progress_is_finished_while_its_slot_drains(serving: Front)
         wait_until(lambda: serving.runtime.active_requests(1) == 1, "the slow request is in progress")
         serving.serve_alone(B)
         assert releases(serving, 5) == {B: 5}
+        assert serving.runtime.server_states()["slot1"].state == DRAIN
         assert serving.runtime.active_requests(1) == 1
         assert slow.result().content["release"] == A
     serving.remove_instance(A)
@@ -218,3 +220,16 @@ def test_a_crashed_instance_is_retried_on_the_other(serving: Front) -> None:
     assert releases(serving, 6) == {A: 6}
     assert serving.runtime.figures(canary.number).redispatches > 0
     assert serving.runtime.public_figures().responses["5xx"] == 0
+
+
+@pytest.mark.slow
+def test_no_request_fails_while_an_instance_closes_its_idle_connections(front: Front) -> None:
+    """Requests arrive at the moments at which the instance gives up waiting for them on a kept connection."""
+    slot = front.add_instance(A, "0.05")
+    front.states = {slot.number: ServerState(READY)}
+    front.start()
+    with contextlib.ExitStack() as stack:
+        pauses = (0.047, 0.0485, 0.0495, 0.051)
+        loads = [stack.enter_context(client_load(front.port, pause=pause)) for pause in pauses]
+        wait_until(lambda: sum(load.answers[A] for load in loads) > 800, f"{A} serves")
+    assert [failure for load in loads for failure in load.failures] == []

@@ -87,7 +87,7 @@ def test_settings_reach_their_sections(description: dict[str, Any], slots: Slots
             **description,
             "certificate": "/etc/shop/tls.pem",
             "send_proxy": True,
-            "reuse_connections": False,
+            "reuse_connections": True,
             "pause": 2.5,
             "timeouts": {"server": 0.5},
             "health_path": "/health%20z",
@@ -101,7 +101,7 @@ def test_settings_reach_their_sections(description: dict[str, Any], slots: Slots
     assert "balance leastconn" in section(text, "backend service")
     assert "retries 3" in section(text, "backend service")
     assert "timeout server 500ms" in section(text, "defaults")
-    assert "http-reuse never" in section(text, "defaults")
+    assert "http-reuse safe" in section(text, "defaults")
     assert "http-request set-path /health%%20z if { var(txn.page) -m str health }" in section(text, "frontend internal")
     assert text.count("send-proxy-v2") == 2 * len(slots.read())
 

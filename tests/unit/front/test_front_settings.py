@@ -37,7 +37,7 @@ def test_each_setting_is_read(description: dict[str, Any]) -> None:
             "body_limit": 1,
             "certificate": "/etc/shop/tls.pem",
             "http2": False,
-            "reuse_connections": False,
+            "reuse_connections": True,
             "send_proxy": True,
             "timeouts": {"server": 0.5},
             "extra": {"frontend": ["http-request deny if FALSE"]},
@@ -48,6 +48,7 @@ def test_each_setting_is_read(description: dict[str, Any]) -> None:
     assert settings.timeouts == FrontTimeouts(server=0.5)
     assert settings.extra.frontend == ("http-request deny if FALSE",)
     assert not settings.http2
+    assert settings.reuse_connections
 
 
 def test_an_empty_certificate_is_none(description: dict[str, Any]) -> None:

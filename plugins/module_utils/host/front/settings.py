@@ -109,7 +109,9 @@ class FrontSettings:
             refused.
         certificate: a PEM file with the certificate, its chain and its key; None for plain HTTP.
         http2: whether HTTP/2 is offered to clients that use TLS.
-        reuse_connections: whether connections to an instance serve several requests.
+        reuse_connections: whether a connection to an instance serves several requests. That is quicker, and loses a
+            request that arrives while the instance closes an idle connection: only for one that keeps them for longer
+            than `timeouts.keep_alive`.
         send_proxy: whether instances receive the PROXY protocol, version 2.
     """
 
@@ -126,7 +128,7 @@ class FrontSettings:
     body_limit: int = 0
     certificate: Path | None = None
     http2: bool = True
-    reuse_connections: bool = True
+    reuse_connections: bool = False
     send_proxy: bool = False
     timeouts: FrontTimeouts = field(default_factory=FrontTimeouts)
     extra: ExtraLines = field(default_factory=ExtraLines)

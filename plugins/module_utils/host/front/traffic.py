@@ -87,7 +87,7 @@ class LoggedRequest:
     def parse(cls, line: bytes) -> LoggedRequest:
         """Raises `ValueError` for what is not a line of HAProxy's."""
         try:
-            content = json.loads(line)
+            content = json.loads(line.decode("ascii"))
         except RecursionError:
             raise _LineError from None
         if not isinstance(content, dict):
