@@ -101,10 +101,10 @@ class Front:
 
     def __init__(self, folder: Path, **changes: Any) -> None:
         first = free_ports(SLOT_COUNT + 1)
-        self.listener = socket.socket()
-        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.listener.bind(("127.0.0.1", 0))
-        self.listener.listen(512)
+        if ":" in changes.get("address", ""):
+            self.listener = socket.create_server(("::", 0), family=socket.AF_INET6, backlog=512, dualstack_ipv6=True)
+        else:
+            self.listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.port = self.listener.getsockname()[1]
         self.settings = FrontSettings.parse(
             {

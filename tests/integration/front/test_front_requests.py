@@ -66,6 +66,14 @@ def test_what_a_client_claims_of_its_address_is_replaced(
     assert b"evil" not in response
 
 
+def test_an_ipv4_client_of_a_socket_for_both_protocols_has_its_ipv4_address(make_front: Callable[..., Front]) -> None:
+    front = start(make_front(address="::"))
+    assert front.get().content["headers"]["x-forwarded-for"] == "127.0.0.1"
+    connection = http.client.HTTPConnection("::1", front.port, timeout=WAIT_SECONDS)
+    assert send(connection, "GET", "/").content["headers"]["x-forwarded-for"] == "::1"
+    connection.close()
+
+
 def test_a_body_over_the_limit_is_refused(make_front: Callable[..., Front]) -> None:
     front = start(make_front(body_limit=1000))
     assert front.get(method="POST", body=b"x" * 1000).content["size"] == 1000
@@ -284,6 +292,7 @@ def test_a_configuration_with_every_setting_passes_the_check(make_front: Callabl
         certificate=str(tmp_path / "tls.pem"),
         body_limit=1,
         send_proxy=True,
+        address="::",
         reuse_connections=True,
         metrics_path="/m%25",
         timeouts={"tunnel": 0.001},
@@ -301,7 +310,10 @@ def test_a_configuration_with_every_setting_passes_the_check(make_front: Callabl
             "unknown keyword 'http-reqest' in 'frontend' section; did you mean 'http-request' maybe ?, "
             "in the line 'http-reqest deny'",
         ),
-        ({"certificate": "/nowhere/tls.pem"}, "'bind fd@"),
+        (
+            {"certificate": "/nowhere/tls.pem"},
+            "unable to stat SSL certificate from file '/nowhere/tls.pem' : No such file or directory, in the line 'bind fd@3 ",
+        ),
         ({"extra": {"backend": ["balance wrong"]}}, "in the line 'balance wrong'"),
     ],
 )

@@ -134,12 +134,12 @@ def check(
     with socket.socket() as listener:
         listener.bind((HOST, 0))
         descriptor = listener.fileno()
-        text = text.replace(f"bind {LISTENER}", f"bind fd@{descriptor}", 1)
-        text = text.replace(f"map({settings.releases_path},", "map(/dev/null,")
+        checked = text.replace(f"bind {LISTENER}", f"bind fd@{descriptor}", 1)
+        checked = checked.replace(f"map({settings.releases_path},", "map(/dev/null,")
         try:
             done = subprocess.run(
                 [haproxy, "-c", "-f", "/dev/stdin"],
-                input=text.encode(),
+                input=checked.encode(),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 pass_fds=(descriptor,),
@@ -158,7 +158,7 @@ def check(
             raise MobiusError(
                 "timeout", f"{haproxy} had not checked the configuration of {settings.service} after {timeout:g} s."
             ) from None
-    output = done.stdout.decode("utf-8", "replace")
+    output = done.stdout.decode("utf-8", "replace").replace(f"fd@{descriptor}", LISTENER)
     if done.returncode < 0:
         raise MobiusError(
             "environment_failed", f"{haproxy} was killed by signal {-done.returncode} while it checked a configuration."
@@ -201,6 +201,8 @@ def _global(settings: FrontSettings) -> list[str]:
     return [
         "global",
         f"maxconn {settings.max_connections}",
+        # a worker that a reload has replaced ends with its last connection, or then
+        f"hard-stop-after {_milliseconds(settings.timeouts.tunnel)}",
         f"stats socket unix@{settings.runtime_socket} mode 600 level admin",
         "stats timeout 10s",
         f"log {settings.traffic_socket} len {LOG_LINE_MAX_BYTES} format raw local0 info",
@@ -241,7 +243,7 @@ def _public(settings: FrontSettings) -> list[str]:
         "log global",
         _log_format(settings, PUBLIC),
         *_body_limit(settings),
-        *_forwarded("%[src]"),
+        *_forwarded(_client(settings)),
         *settings.extra.frontend,
         f"default_backend {SERVICE}",
     ]
@@ -323,6 +325,11 @@ def _body_limit(settings: FrontSettings) -> list[str]:
         "!{ req.hdr(content-length) -m found }",
         f"http-request deny deny_status 413 if {{ req.body_size gt {settings.body_limit} }}",
     ]
+
+
+def _client(settings: FrontSettings) -> str:
+    """The client's address; on a socket for both IPv6 and IPv4, without the prefix that marks an IPv4 address."""
+    return "%[src,regsub(^::ffff:,)]" if ":" in settings.address else "%[src]"
 
 
 def _forwarded(client: str) -> list[str]:
