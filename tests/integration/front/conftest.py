@@ -199,9 +199,29 @@ class Front:
         configuration.write(self.settings, self.slots.read(), self.states, is_paused=self.is_paused)
 
     def apply(self, states: Mapping[int, ServerState], *, is_paused: bool = False) -> None:
+        """Bring every slot to its state: first those that get requests, then those that get none."""
         self.states, self.is_paused = dict(states), is_paused
         self.write()
-        self.runtime.apply(self.settings, self.slots.read(), self.states, is_paused=is_paused)
+        ready = {number: state for number, state in states.items() if state.state == READY}
+        for slot in self.slots.read():
+            self.runtime.name_release(self.settings, slot)
+        for number, state in ready.items():
+            self.runtime.set_weight(number, state.weight)
+            self.runtime.set_state(number, READY)
+        if is_paused:
+            self.runtime.pause([])
+        for slot in self.slots.read():
+            if slot.number not in ready:
+                self.runtime.set_state(slot.number, states.get(slot.number, ServerState(MAINT)).state)
+        if not is_paused:
+            self.runtime.resume()
+
+    def share(self, serving: str, canary: str, percent: int) -> None:
+        """Send a canary so many of a hundred requests."""
+        old, new = self.slots.find(serving), self.slots.find(canary)
+        assert old is not None
+        assert new is not None
+        self.apply({old.number: ServerState(READY, 100 - percent), new.number: ServerState(READY, percent)})
 
     def add_instance(self, release: str, *arguments: str) -> Slot:
         """Start a release in a free slot, and wait until it accepts connections; `arguments` are the server's."""

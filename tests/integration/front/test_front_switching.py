@@ -17,7 +17,6 @@ from ansible_collections.mobius.dhash.plugins.module_utils.host.front.configurat
     MAINT,
     READY,
     ServerState,
-    canary_states,
 )
 
 from tests.clients import client_load
@@ -71,8 +70,8 @@ def test_a_kept_alive_client_moves_with_its_next_request(serving: Front) -> None
 
 @pytest.mark.parametrize("share", [10, 50])
 def test_a_canary_gets_its_share_of_the_requests(serving: Front, share: int) -> None:
-    canary = serving.add_instance(B)
-    serving.apply(canary_states(serving.slots.read()[0], canary, share))
+    serving.add_instance(B)
+    serving.share(A, B, share)
     counts = releases(serving, 200)
     assert counts[B] == pytest.approx(2 * share, abs=4)
     assert counts[A] == 200 - counts[B]
@@ -146,8 +145,8 @@ def test_without_any_ready_slot_the_response_is_a_503_with_retry_after(front: Fr
 def test_a_killed_front_refuses_no_connection_and_comes_back_in_the_middle_of_a_canary(
     serving: Front, victim: str
 ) -> None:
-    canary = serving.add_instance(B)
-    serving.apply(canary_states(serving.slots.read()[0], canary, 40))
+    serving.add_instance(B)
+    serving.share(A, B, 40)
     assert serving.master is not None
     pids = {"worker": [serving.worker()], "master": [serving.master.pid]}
     pids["both"] = pids["master"] + pids["worker"]
@@ -204,8 +203,8 @@ def test_a_front_that_is_killed_in_a_pause_is_still_paused(serving: Front) -> No
 
 
 def test_to_apply_the_same_states_again_changes_nothing(serving: Front) -> None:
-    canary = serving.add_instance(B)
-    serving.apply(canary_states(serving.slots.read()[0], canary, 30))
+    serving.add_instance(B)
+    serving.share(A, B, 30)
     before = serving.runtime.server_states()
     serving.apply(serving.states)
     assert serving.runtime.server_states() == before
@@ -213,12 +212,12 @@ def test_to_apply_the_same_states_again_changes_nothing(serving: Front) -> None:
 
 def test_a_crashed_instance_is_retried_on_the_other(serving: Front) -> None:
     """A refused connection is no request yet, so it costs no client anything."""
-    canary = serving.add_instance(B)
-    serving.apply(canary_states(serving.slots.read()[0], canary, 50))
+    serving.add_instance(B)
+    serving.share(A, B, 50)
     serving.instances[B].kill()
     serving.instances[B].wait()
     assert releases(serving, 6) == {A: 6}
-    assert serving.runtime.figures(canary.number).redispatches > 0
+    assert serving.runtime.figures(2).redispatches > 0
     assert serving.runtime.public_figures().responses["5xx"] == 0
 
 

@@ -14,7 +14,6 @@ from ansible_collections.mobius.dhash.plugins.module_utils.host.front.configurat
     MAINT,
     READY,
     ServerState,
-    canary_states,
 )
 from ansible_collections.mobius.dhash.plugins.module_utils.host.front.settings import FrontSettings
 from ansible_collections.mobius.dhash.plugins.module_utils.host.front.slots import Slots
@@ -56,18 +55,6 @@ def test_each_slot_starts_in_its_state(description: dict[str, Any], slots: Slots
 
 def test_a_pause_makes_hold_ready(description: dict[str, Any], slots: Slots) -> None:
     assert servers(description, slots, {1: ServerState(DRAIN)}, is_paused=True)["hold"] == "weight 1"
-
-
-def test_a_canary_has_its_share(description: dict[str, Any], slots: Slots) -> None:
-    serving, canary, *_ = slots.read()
-    assert canary_states(serving, canary, 10) == {1: ServerState(READY, 90), 2: ServerState(READY, 10)}
-
-
-@pytest.mark.parametrize("share", [0, 100, -1])
-def test_a_share_of_nothing_or_all_is_no_canary(slots: Slots, share: int) -> None:
-    serving, canary, *_ = slots.read()
-    with pytest.raises(ValueError, match="is no state"):
-        canary_states(serving, canary, share)
 
 
 def test_a_state_of_no_slot_is_refused(description: dict[str, Any], slots: Slots) -> None:

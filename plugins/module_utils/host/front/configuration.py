@@ -54,11 +54,6 @@ class ServerState:
             raise ValueError(f"{self} is no state of a server")
 
 
-def canary_states(serving: Slot, canary: Slot, share: int) -> dict[int, ServerState]:
-    """The states that give a canary `share` percent (1 to 99) of the requests."""
-    return {serving.number: ServerState(READY, 100 - share), canary.number: ServerState(READY, share)}
-
-
 def render(
     settings: FrontSettings, slots: Sequence[Slot], states: Mapping[int, ServerState], *, is_paused: bool = False
 ) -> str:

@@ -131,7 +131,11 @@ class Runtime:
         return states
 
     def set_state(self, slot: int, state: str) -> None:
-        """Set a slot `ready`, `drain` or `maint`. A slot that was rendered to drain has no weight: see `set_weight`."""
+        """Set a slot `ready`, `drain` or `maint`.
+
+        One that was rendered to drain has no weight: before it is ready it needs `set_weight`. What gets requests is
+        set first and what gets none then, so that there is no moment without a server.
+        """
         self._set_server(server_name(slot), ServerState(state).state)
 
     def set_weight(self, slot: int, weight: int) -> None:
@@ -144,34 +148,6 @@ class Runtime:
         if release != NO_RELEASE and not REVISION.fullmatch(release):
             raise ValueError(f"{release!r} is not a release id")
         self._do(f"set map {settings.releases_path} {slot.server} {release}")
-
-    def apply(
-        self,
-        settings: FrontSettings,
-        slots: Sequence[Slot],
-        states: Mapping[int, ServerState],
-        *,
-        is_paused: bool = False,
-    ) -> None:
-        """Bring every slot to its state, as `configuration.render` would let HAProxy start with.
-
-        First what gets requests is added, then what gets none is removed, so there is no moment without a server.
-        Repeating it changes nothing.
-        """
-        for slot in slots:
-            self.name_release(settings, slot)
-        added = {number: state for number, state in states.items() if state.state == READY}
-        for number, state in added.items():
-            self.set_weight(number, state.weight)
-            self.set_state(number, READY)
-        if is_paused:
-            self._set_server(HOLD_SERVER, READY)
-        for slot in slots:
-            if slot.number not in added:
-                state = states.get(slot.number, ServerState(MAINT))
-                self.set_state(slot.number, state.state)
-        if not is_paused:
-            self._set_server(HOLD_SERVER, MAINT)
 
     def pause(self, slots: Sequence[int]) -> None:
         """Let requests wait: `hold` becomes ready, then these slots drain."""
