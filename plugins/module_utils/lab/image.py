@@ -96,9 +96,26 @@ SystemMaxUse=64M
 RateLimitIntervalSec=0
 END
 
+# Hosts have no network: what roles install comes from a folder of packages, the only source of the host's apt.
+packages=/usr/local/share/lab-packages
+rm -f "$root"/var/cache/apt/archives/*.deb
+APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get install --yes --no-install-recommends --download-only haproxy gunicorn
+mkdir -p "$root$packages"
+mv "$root"/var/cache/apt/archives/*.deb "$root$packages"
+for file in "$root$packages"/*.deb; do
+    dpkg-deb --field "$file"
+    echo "Filename: ./$(basename "$file")"
+    echo "Size: $(stat --format=%s "$file")"
+    echo "SHA256: $(sha256sum "$file" | cut -d ' ' -f 1)"
+    echo
+done > "$root$packages/Packages"
+rm -rf "$root"/etc/apt/sources.list "$root"/etc/apt/sources.list.d/*
+echo "deb [trusted=yes] file:$packages ./" > "$root/etc/apt/sources.list.d/lab.list"
+
 rm -rf "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/* "$root"/var/cache/debconf/*-old "$root"/var/log/*.log \
     "$root/var/log/apt"
 mkdir -p "$root/var/lib/apt/lists/partial" "$root/var/cache/apt/archives/partial"
+chroot "$root" apt-get update
 """  # noqa: E501 - a changed line would change the recipe
 
 # Facts of the image, as `podman import --change` takes them. systemd shuts down in order on SIGRTMIN+3.
@@ -145,6 +162,7 @@ def bootstrap(debian: str, mirrors: list[str], folder: Path, timeout: float) -> 
         f"--include={','.join(PACKAGES)}",
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT),
         f"--customize-hook={finish}",
+        "--skip=cleanup/apt",  # the hook does that, and leaves the list of the host's own packages
         debian,
         str(tar),
         *mirrors,
