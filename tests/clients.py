@@ -11,15 +11,21 @@ from contextlib import contextmanager
 
 
 class ClientLoad:
-    """For each port two clients that keep their connection and one that does not; `answers` counts by release."""
+    """For each port clients that keep their connection and others that do not.
 
-    def __init__(self, *ports: int, pause: float) -> None:
+    `answers` counts by release, and `statuses` by status.
+    """
+
+    def __init__(self, *ports: int, pause: float, kept: int, single: int) -> None:
         self.pause = pause
+        self.statuses: collections.Counter[int] = collections.Counter()
         self.stop = threading.Event()
         self.answers: collections.Counter[str] = collections.Counter()
         self.failures: list[str] = []
         self.threads = [
-            threading.Thread(target=self.send, args=(port, keep)) for port in ports for keep in (True, True, False)
+            threading.Thread(target=self.send, args=(port, keep))
+            for port in ports
+            for keep in [True] * kept + [False] * single
         ]
 
     def send(self, port: int, keep: bool) -> None:
@@ -30,6 +36,7 @@ class ClientLoad:
                 answer = connection.getresponse()
                 answer.read()
                 self.answers[str(answer.headers["X-Release-Id"])] += 1
+                self.statuses[answer.status] += 1
             except (OSError, http.client.HTTPException) as error:
                 self.failures.append(repr(error))
                 connection.close()
@@ -40,9 +47,14 @@ class ClientLoad:
 
 
 @contextmanager
-def client_load(*ports: int, pause: float = 0.001) -> Iterator[ClientLoad]:
-    """Run clients on these ports of 127.0.0.1; `pause` is the time in seconds between an answer and the next request."""
-    load = ClientLoad(*ports, pause=pause)
+def client_load(*ports: int, pause: float = 0.001, kept: int = 2, single: int = 1) -> Iterator[ClientLoad]:
+    """Run clients on these ports of 127.0.0.1.
+
+    Args:
+        pause: the time in seconds between an answer and the next request.
+        kept, single: how many clients keep their connection, and do not, for each port.
+    """
+    load = ClientLoad(*ports, pause=pause, kept=kept, single=single)
     for thread in load.threads:
         thread.start()
     try:

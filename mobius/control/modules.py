@@ -58,6 +58,7 @@ MODULES: Mapping[str, ModuleEntry] = MappingProxyType(
         ),
         "decide": ModuleEntry(recorded=("decision", "verdict", "mark_bad")),
         "failure": ModuleEntry(),
+        "front_check": ModuleEntry(),
         "gate": ModuleEntry(recorded=("verdict", "reason", "evidence")),
         "hold_back": ModuleEntry(),
         "hook_failed": ModuleEntry(),

@@ -120,7 +120,8 @@ def _reason_to_keep(host: Host, release: str) -> str | None:
     if release == activation.previous(path.name for path in host.releases_dir.iterdir()):
         return "it is the release that a rollback would go to"
     try:
-        admin_request(host, release, "GET", "/admin/state", timeout=_ADMIN_TIMEOUT_SECONDS)
+        path = "/admin/state" if host.front is None else host.health_path
+        admin_request(host, release, "GET", path, timeout=_ADMIN_TIMEOUT_SECONDS)
     except (FileNotFoundError, ConnectionRefusedError):
         return None
     except OSError:

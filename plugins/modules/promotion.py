@@ -45,6 +45,10 @@ options:
       - Above 0, and a day at most.
     type: float
     default: 300
+  share:
+    description: With O(state=canary), percent of the requests that the release gets, for a service behind a front.
+    type: int
+    default: 10
   run:
     description: Id of the run. A later step of another run is refused; V(canary) by another run takes over the promotion.
     type: str
@@ -147,6 +151,7 @@ def main() -> None:
                 "required": True,
             },
             "deadline": {"type": "float", "default": 300.0},
+            "share": {"type": "int", "default": 10},
             "run": {"type": "str"},
             "reason": {"type": "str"},
             "mark_bad": {"type": "bool", "default": False},
@@ -164,6 +169,7 @@ def main() -> None:
         retry_bad=module.params["retry_bad"],
         predicted=module.check_mode,
         assume_staged=module.check_mode and module.params["assume_staged"],
+        share=module.params["share"],
     )
     with report_failure(module):
         # an infinite deadline would never revert, and with one in the past the release would serve all the same
@@ -172,6 +178,8 @@ def main() -> None:
                 f"deadline is {promotion.deadline:g}, which is not above 0 and up to {DEADLINE_MAX_SECONDS} seconds."
             )
             raise MobiusError("invalid_input", reason)
+        if not 1 <= module.params["share"] <= 99:
+            raise MobiusError("invalid_input", f"share is {promotion.share}, which is not from 1 to 99 percent.")
         executor = open_executor(module)
         executor.journal_may_wait = promotion.state == "reverted"
         make_plan = lease.fenced(executor, lease_holder(module), promotion.plan)

@@ -16,6 +16,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,8 @@ from ..gate.probes import Probe, send_probe
 from ..gate.requests import Request, instance_requests
 from ..host.config import Host
 from ..host.failures import InstanceError
+from ..host.front.slots import HOST
+from ..host.instance import is_answering, slot_table
 from ..host.systemd import Systemd
 
 UNITS_DIR = Path("/run/systemd/system")
@@ -121,13 +124,18 @@ class DrillInstance:
             MobiusError: drill_failed or instance_not_ready, when it does not start.
         """
         host, unit = self.host, self.unit(release)
-        aside = dataclasses.replace(host, run_dir=self.run_dir, log_dir=folder / "log")
+        front = host.front and dataclasses.replace(host.front, run_dir=self.run_dir, first_port=find_free_port())
+        aside = dataclasses.replace(host, run_dir=self.run_dir, log_dir=folder / "log", front=front)
         live_log = host.log_dir.stat()
         aside.log_dir.mkdir()
         if os.geteuid() == 0:
             os.chown(aside.log_dir, live_log.st_uid, live_log.st_gid)
         aside.log_dir.chmod(stat.S_IMODE(live_log.st_mode))
         release_unit = self.systemd.run_checked("systemctl", "cat", host.unit(release))
+        if aside.front is not None:
+            port = aside.front.first_port
+            address = {"HOST": HOST, "PORT": str(port), "MOBIUS_ADDRESS": f"{HOST}:{port}"}
+            environment = {**environment, **address}
         text = unit_text(release_unit, host, folder, self.run_dir, environment)
         try:
             UNITS_DIR.mkdir(parents=True, exist_ok=True)
@@ -136,6 +144,9 @@ class DrillInstance:
             if not self.systemd.start(unit, host.start_timeout):
                 reason = f"{release} stopped by itself while it started."
                 raise self._start_failure("drill_failed", reason, aside, release)
+            if aside.front is not None:
+                slot_table(aside).assign(release)
+                self._wait_until_healthy(aside, release)
             yield aside
         except MobiusError as error:
             if error.outcome == "timeout":
@@ -147,6 +158,22 @@ class DrillInstance:
             self.template.unlink(missing_ok=True)
             self._reload_units()
             shutil.rmtree(self.run_dir, ignore_errors=True)
+
+    def _wait_until_healthy(self, aside: Host, release: str) -> None:
+        """Wait for an instance that does not notify systemd.
+
+        Raises:
+            MobiusError: `drill_failed` when it ends, `timeout`.
+        """
+        unit, deadline = self.unit(release), time.monotonic() + self.host.start_timeout
+        while not is_answering(aside, release, _ANSWER_TIMEOUT_SECONDS):
+            shown = self.systemd.units(unit).get(unit)
+            if shown is None or shown.active != "active":
+                reason = f"{release} stopped by itself while it started."
+                raise self._start_failure("drill_failed", reason, aside, release)
+            if time.monotonic() > deadline:
+                raise MobiusError("timeout", f"{unit} was not ready.")
+            time.sleep(_POLL_SECONDS)
 
     def require_answers(self, aside: Host, release: str, checks: DrillChecks, counted: int | None) -> None:
         """Refuse an instance that reported ready and does not answer as it must.
@@ -163,7 +190,7 @@ class DrillInstance:
         deadline = time.monotonic() + aside.start_timeout
         request = instance_requests(aside, release)
         try:
-            problem = _wrong_answer(request, aside.health_path, release, checks.probes)
+            problem = _wrong_answer(request, aside, release, checks.probes)
             while problem is None and (mismatch := _wrong_count(request, checks.count, counted)) is not None:
                 if time.monotonic() > deadline:
                     problem = mismatch
@@ -209,7 +236,7 @@ def unit_text(text: str, host: Host, folder: Path, run_dir: Path, environment: M
     kept = []
     for line in re.sub(r"\\\n", " ", text).splitlines():
         key, _, value = line.partition("=")
-        reads_activation = key.startswith("ExecStart") and key != "ExecStart" and str(host.command) in value
+        reads_activation = key.startswith("Exec") and key != "ExecStart" and str(host.command) in value
         has_role_file = key == "EnvironmentFile" and value.lstrip("-").startswith(f"{host.run_dir}/")
         if not (key in _REMOVED_KEYS or reads_activation or has_role_file or line.startswith("#")):
             kept.append(line)
@@ -228,10 +255,22 @@ def unit_text(text: str, host: Host, folder: Path, run_dir: Path, environment: M
     return "\n".join(kept) + "\n"
 
 
-def _wrong_answer(request: Request, health_path: str, release: str, probes: Sequence[Probe]) -> str | None:
-    status, _, body = request("GET", health_path, None, None, _ANSWER_TIMEOUT_SECONDS)
+def find_free_port() -> int:
+    """A port of this host on which nothing listens."""
+    with socket.socket() as listener:
+        listener.bind((HOST, 0))
+        return int(listener.getsockname()[1])
+
+
+def _wrong_answer(request: Request, aside: Host, release: str, probes: Sequence[Probe]) -> str | None:
+    status, _, body = request("GET", aside.health_path, None, None, _ANSWER_TIMEOUT_SECONDS)
     health = _parse_object(body)
-    if status != 200 or health.get("status") not in ("pass", "warn") or health.get("releaseId") not in (None, release):
+    if aside.front is not None:
+        if not 200 <= status < 300:
+            return f"Its health answered {status}."
+    elif (
+        status != 200 or health.get("status") not in ("pass", "warn") or health.get("releaseId") not in (None, release)
+    ):
         return f"Its health answered {status} with {health.get('status')!r}."
     for probe in probes:
         mismatch = send_probe(request, probe, _ANSWER_TIMEOUT_SECONDS)

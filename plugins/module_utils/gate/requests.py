@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Requests to the admin socket of one instance, each with a time limit for its whole response."""
+"""Requests to one instance, each with a time limit for its whole response."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ RESPONSE_TIMEOUT_SECONDS = 2.0  # of one request of the gate; a health check tha
 
 
 class NotRunningError(MobiusError):
-    """There is no process behind the admin socket of the release."""
+    """No process accepts requests to the release's instance."""
 
     def __init__(self, release: str) -> None:
-        super().__init__("instance_failed", f"The instance of {release} is not running: its admin socket refuses.")
+        super().__init__("instance_failed", f"The instance of {release} is not running: it accepts no connection.")
 
 
 def instance_requests(host: Host, release: str) -> Request:
-    """The function that sends requests to the admin socket of the instance of a release."""
+    """The function that sends requests to the instance of a release."""
 
     def request(
         method: str, path: str, body: bytes | None, content_type: str | None, timeout: float

@@ -16,6 +16,7 @@ from typing import Any
 from .. import durable
 from ..host.config import Host
 from ..host.state import Pending, read_activation, read_pending
+from ..host.systemd import Systemd
 from .requests import NO_RESPONSE_ERRORS, instance_requests
 from .settings import GateSettings
 from .verdict import GateVerdict, reach_verdict
@@ -31,6 +32,7 @@ def run_gate(
     *,
     run: str | None = None,
     progress_file: str | None = None,
+    systemd: Systemd | None = None,
 ) -> tuple[GateVerdict, Path]:
     """Reach a verdict on a release, again after an `error` while attempts remain; the last verdict counts.
 
@@ -41,6 +43,7 @@ def run_gate(
         MobiusError: `state_damaged`.
         OSError: the evidence could not be written.
     """
+    systemd = systemd or Systemd()
     confirmed, pending = read_activation(host).confirmed, read_pending(host)
     promotion = pending if pending is not None and pending.release == release else None
     reference = confirmed if confirmed not in (None, release) else None
@@ -57,6 +60,8 @@ def run_gate(
             settings,
             read_reference=lambda: None if reference is None else _read_reference(host, reference),
             request_old=None if reference is None else instance_requests(host, reference),
+            read_process=None if host.front is None else lambda: read_unit_process(host, release, systemd),
+            is_plain_healthy=host.front is not None,
             is_ended=is_ended,
             report_progress=lambda figures: _write_progress(progress_file, figures),
         )
@@ -64,6 +69,13 @@ def run_gate(
         if verdict.verdict != "error" or not remaining or is_ended():
             break
     return verdict, path
+
+
+def read_unit_process(host: Host, release: str, systemd: Systemd) -> dict[str, Any]:
+    """The process of an instance that reports nothing of itself, as systemd has it: each restart gives another one."""
+    unit = host.unit(release)
+    shown = systemd.units(unit).get(unit)
+    return {"pid": None if shown is None else shown.main_pid, "state": None if shown is None else shown.active}
 
 
 def is_reverted(host: Host, promotion: Pending, now: float) -> bool:
@@ -90,7 +102,7 @@ def _read_reference(host: Host, release: str) -> dict[str, Any]:
     try:
         request = instance_requests(host, release)
         status, _, body = request("GET", host.health_path, None, None, REFERENCE_TIMEOUT_SECONDS)
-        health = json.loads(body)
+        health = None if host.front is not None and not body.startswith(b"{") else json.loads(body)
     except (*NO_RESPONSE_ERRORS, ValueError) as error:
         return {"release": release, "status": None, "error": f"{type(error).__name__}: {error}"}
     return {"release": release, "http": status, "status": health.get("status") if isinstance(health, dict) else None}

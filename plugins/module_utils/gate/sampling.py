@@ -6,13 +6,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from .measurements import GateFailedError, Measurements
 from .probes import Probe, excerpt, format_json
 from .requests import NO_PROCESS_ERRORS, NO_RESPONSE_ERRORS, RESPONSE_TIMEOUT_SECONDS, Request
 
-_HEALTHY_STATUSES = ("pass", "warn")
+# of draft-inadarei-api-health-check, with its aliases
+_HEALTHY_STATUSES = ("pass", "warn", "ok", "up")
+_FAILED_STATUSES = ("fail", "error", "down")
+
+ReadProcess = Callable[[], "Mapping[str, Any] | None"]  # the `pid` of an instance, and its `state`; None: not known
 
 
 def take_sample(
@@ -22,6 +27,8 @@ def take_sample(
     probes: Iterator[Probe],
     measured: Measurements,
     clock: Callable[[], float],
+    read_process: ReadProcess | None = None,
+    is_plain_healthy: bool = False,
 ) -> None:
     """Take one sample. The deadline of the gate does not cut it short, since that would look like a missing response.
 
@@ -33,8 +40,8 @@ def take_sample(
     try:
         status, _, body = request("GET", health_path, None, None, RESPONSE_TIMEOUT_SECONDS)
         measured.response_ms.append((clock() - started) * 1000)
-        problem = _read_health(status, body, release, measured)
-        _require_same_process(request, release, measured)
+        problem = _read_health(status, body, release, measured, is_plain_healthy)
+        _require_same_process(read_process or partial(_request_process, request), release, measured)
         if problem is not None:
             measured.end_streak(problem)
             return
@@ -43,13 +50,13 @@ def take_sample(
             measured.send(request, probe)
     except NO_RESPONSE_ERRORS as error:
         if isinstance(error, NO_PROCESS_ERRORS) and measured.statuses:
-            raise GateFailedError(f"The process of {release} is gone: its admin socket refuses ({error}).") from None
+            raise GateFailedError(f"The process of {release} is gone: it accepts no connection ({error}).") from None
         measured.add_silence(error)
     else:
         measured.add_healthy(started, clock())
 
 
-def _read_health(status: int, body: bytes, release: str, measured: Measurements) -> str | None:
+def _read_health(status: int, body: bytes, release: str, measured: Measurements, is_plain_healthy: bool) -> str | None:
     """The problem with a health response that may pass; None for a healthy one.
 
     Raises:
@@ -60,13 +67,15 @@ def _read_health(status: int, body: bytes, release: str, measured: Measurements)
     except ValueError:
         health = None
     reported = health.get("status") if isinstance(health, dict) else None
+    word = reported.lower() if isinstance(reported, str) else None
     key = reported if isinstance(reported, str) else f"HTTP {status}"
     measured.statuses[key] = measured.statuses.get(key, 0) + 1
-    if reported == "fail":
+    if word in _FAILED_STATUSES:
         raise GateFailedError(f"{release} reports that it is not healthy: {_failed_checks(health)}.")
     if isinstance(health, dict) and health.get("releaseId") not in (None, release):
-        raise GateFailedError(f"The instance behind the admin socket of {release} is {health['releaseId']!r}.")
-    if status != 200 or reported not in _HEALTHY_STATUSES:
+        raise GateFailedError(f"The instance that answers for {release} is {health['releaseId']!r}.")
+    is_well = is_plain_healthy if word is None else word in _HEALTHY_STATUSES
+    if not 200 <= status < 300 or not is_well:
         return f"its health answered {status} with {excerpt(body, 120)!r}"
     return None
 
@@ -80,14 +89,20 @@ def _failed_checks(health: Mapping[str, Any]) -> str:
     return format_json(health.get("output") or health.get("status"))
 
 
-def _require_same_process(request: Request, release: str, measured: Measurements) -> None:
-    """Raise `GateFailedError` when another process responds than before: the first one died and was restarted."""
+def _request_process(request: Request) -> Mapping[str, Any] | None:
+    """What an instance reports of itself on its admin socket."""
     status, _, body = request("GET", "/admin/state", None, None, RESPONSE_TIMEOUT_SECONDS)
     try:
         state = json.loads(body) if status == 200 else None
     except ValueError:
         state = None
-    if not isinstance(state, dict):
+    return state if isinstance(state, dict) else None
+
+
+def _require_same_process(read_process: ReadProcess, release: str, measured: Measurements) -> None:
+    """Raise `GateFailedError` when another process responds than before: the first one died and was restarted."""
+    state = read_process()
+    if state is None:
         return
     measured.state = state.get("state")
     pid = state.get("pid")

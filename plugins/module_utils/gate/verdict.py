@@ -12,7 +12,7 @@ from typing import Any
 
 from .measurements import GateFailedError, Measurements
 from .requests import Request
-from .sampling import take_sample
+from .sampling import ReadProcess, take_sample
 from .settings import GateSettings
 from .side_by_side import SideBySide
 
@@ -34,6 +34,8 @@ def reach_verdict(
     *,
     read_reference: Callable[[], Any] = lambda: None,
     request_old: Request | None = None,
+    read_process: ReadProcess | None = None,
+    is_plain_healthy: bool = False,
     is_ended: Callable[[], bool] = lambda: False,
     report_progress: Callable[[Mapping[str, Any]], None] = lambda _: None,
     clock: Callable[[], float] | None = None,
@@ -49,11 +51,13 @@ def reach_verdict(
     The sample that is under way at the deadline is completed; that takes a few times `RESPONSE_TIMEOUT_SECONDS`.
 
     Args:
-        request: sends one request to the admin socket of the instance.
+        request: sends one request to the instance.
         release: the release that must respond.
         read_reference: reads the health of the confirmed release, for the evidence.
         request_old: sends one request to the confirmed release; None when there is none to compare with. One that does
             not respond is no longer compared with: it must not block its successor.
+        read_process: reads which process the instance is; by default, as its admin socket reports it.
+        is_plain_healthy: whether a health that reports no status in JSON counts by its status code.
         is_ended: whether the promotion was reverted meanwhile: a stopped instance then proves nothing.
         report_progress: receives the figures after each sample; does not affect the verdict.
         clock, sleep: monotonic seconds, and waiting; by default those of the machine.
@@ -76,7 +80,7 @@ def reach_verdict(
     side_by_side = SideBySide(request, request_old, settings, clock) if settings.signals else None
     try:
         while (started := clock()) < deadline:
-            take_sample(request, release, health_path, probes, measured, clock)
+            take_sample(request, release, health_path, probes, measured, clock, read_process, is_plain_healthy)
             if side_by_side is not None and not measured.is_silent:
                 # a healthy window must hold at least half of the samples that the interval would give
                 side_by_side.measure(release, measured, probes, min(started + 2 * settings.interval, deadline))

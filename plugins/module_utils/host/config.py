@@ -17,8 +17,10 @@ from typing import Any
 from ..errors import MobiusError
 from ..manifest import RELEASE_ID, SERVICE_NAME
 from . import triggers
+from .front.settings import FrontSettings
 
 SCHEMA = 1
+KINDS = ("activated", "http")
 CONFIG_DIR = "/etc/mobius-host"
 COMMAND = "/usr/local/bin/mobius-host"
 UNITS_DIR = "/etc/systemd/system"
@@ -27,6 +29,10 @@ UNITS_DIR = "/etc/systemd/system"
 @dataclass(frozen=True)
 class Host:
     """Where one service lives on this host; `start_timeout` and `drain_deadline` in seconds.
+
+    `kind`: how instances get requests. Of kind `activated`, they accept from the public socket themselves, as their
+    admin socket says. Of kind `http` they know nothing of MOBIUS: they listen on the address of a slot behind the
+    `front`.
 
     `bundle_signers` are lines of an `allowed_signers` file: only a bundle that one of them signed is staged. Without
     any, a bundle need not be signed.
@@ -48,6 +54,8 @@ class Host:
     units_dir: Path = Path(UNITS_DIR)
     watch_settings: triggers.WatchSettings = field(default_factory=triggers.WatchSettings)
     bundle_signers: tuple[str, ...] = ()
+    kind: str = "activated"
+    front: FrontSettings | None = None
 
     @classmethod
     def load(cls, service: str, config_dir: str | Path = CONFIG_DIR) -> Host:
@@ -71,6 +79,9 @@ class Host:
         paths = {name: Path(require_field(path, content, name, str)) for name in folders}
         if relative := [name for name, value in paths.items() if not value.is_absolute()]:
             raise corrupt_state(path, f"{relative[0]} is not an absolute path")
+        kind = content.get("kind", "activated")  # an earlier version wrote none
+        if kind not in KINDS:
+            raise corrupt_state(path, f"kind is {kind!r}")
         return cls(
             service=service,
             user=require_field(path, content, "user", str),
@@ -81,6 +92,8 @@ class Host:
             units_dir=Path(content.get("units_dir", UNITS_DIR)),
             watch_settings=_read_watch_settings(path, content),
             bundle_signers=_read_bundle_signers(path, content),
+            kind=kind,
+            front=_read_front(path, content) if kind == "http" else None,
             **paths,
         )
 
@@ -141,6 +154,16 @@ class Host:
     def units_digests_path(self) -> Path:
         """The digests of the files of units as the role host has written them, in the format of `sha256sum`."""
         return self.units_dir / f"{self.service}.sha256sums"
+
+    @property
+    def front_unit(self) -> str:
+        """The unit of the front, for the kind `http`."""
+        return f"{self.service}-front.service"
+
+    @property
+    def traffic_unit(self) -> str:
+        """The unit that counts the front's requests, for the kind `http`."""
+        return f"{self.service}-traffic.service"
 
     @property
     def socket_unit(self) -> str:
@@ -248,6 +271,15 @@ def _read_watch_settings(path: Path, content: Mapping[str, Any]) -> triggers.Wat
         return triggers.WatchSettings()  # an earlier version wrote it
     try:
         return triggers.WatchSettings.parse(require_field(path, content, "watch", dict))
+    except MobiusError as error:
+        raise corrupt_state(path, error.reason.rstrip(".")) from None
+
+
+def _read_front(path: Path, content: Mapping[str, Any]) -> FrontSettings:
+    front = require_field(path, content, "front", dict)
+    try:
+        shared = {name: content[name] for name in ("service", "run_dir", "health_path")}
+        return FrontSettings.parse({**front, **shared})
     except MobiusError as error:
         raise corrupt_state(path, error.reason.rstrip(".")) from None
 

@@ -22,6 +22,9 @@ from .clock import process_age, utc_now
 from .config import CONFIG_DIR, Host, only_service
 from .executor import Executor
 from .failures import to_failure
+from .front import slots, traffic
+from .fronted import Front
+from .instance import STATE_TIMEOUT_SECONDS, is_answering
 from .journal import read_journal
 from .plan import Actor, HostPlan, Observation
 from .rebuild import read_known_activation, read_known_pending
@@ -34,6 +37,7 @@ from .transitions.rollback import plan_rollback
 from .transitions.upkeep import plan_boot, plan_guard, plan_unwatched
 from .watch import watch_window
 
+READY_POLL_SECONDS = 0.05  # from one request to the health of a starting instance to the next
 GUARD_POLL_SECONDS = 1.0  # from one reading of pending.json by the guard to the next
 
 
@@ -204,7 +208,10 @@ def _guard(executor: Executor, _: argparse.Namespace) -> int:
 
 
 def _unavailable(executor: Executor, _: argparse.Namespace) -> int:
-    """Answer 503 for as long as another command holds the lock of the host."""
+    """Answer 503 for as long as another command holds the lock of the host; a front lets requests wait."""
+    if executor.front is not None:
+        unavailable.wait_for_lock(executor.host.lock_path)
+        return 0
     unavailable.serve(executor.host.lock_path, executor.host.user if os.geteuid() == 0 else None)
     return 0
 
@@ -214,8 +221,50 @@ def _role(executor: Executor, options: argparse.Namespace) -> int:
     activation, pending = read_known_activation(executor.host), read_known_pending(executor.host)
     live = pending if is_live(activation, pending, executor.clock(), executor.boot()) else None
     text = f"MOBIUS_START={role_of(activation, live, options.release)}\n"
+    if executor.front is not None:
+        slot = executor.front.assign(options.release)
+        text += f"HOST={slots.HOST}\nPORT={slot.port}\nMOBIUS_ADDRESS={slot.address}\n"
     durable.write_bytes(options.env_file, text.encode())
     return 0
+
+
+def _ready(executor: Executor, options: argparse.Namespace) -> int:
+    """Wait until a starting instance answers its health path, and let it serve if it has to.
+
+    Its unit is starting for as long, so systemd's own time-out ends this.
+    """
+    process = os.environ.get("MAINPID")
+    while not is_answering(executor.host, options.release, STATE_TIMEOUT_SECONDS):
+        if process is not None and not os.path.exists(f"/proc/{process}"):
+            raise MobiusError("instance_failed", f"{options.release} ended while it started.")
+        executor.sleep(READY_POLL_SECONDS)
+    _require_front(executor).raise_by_record(options.release)
+    return 0
+
+
+def _drain(executor: Executor, options: argparse.Namespace) -> int:
+    """Drain an instance that is about to be stopped. One that ended by itself has no requests, and is started again."""
+    if "MAINPID" in os.environ:
+        _require_front(executor).drain(options.release)
+    return 0
+
+
+def _render(executor: Executor, _: argparse.Namespace) -> int:
+    """Write the configuration of the front; needs no lock, which its starter may hold."""
+    _require_front(executor).render()
+    return 0
+
+
+def _traffic(executor: Executor, _: argparse.Namespace) -> int:
+    """Count the requests that the front logs, until systemd stops it."""
+    traffic.run(_require_front(executor).traffic_page)
+    return 0
+
+
+def _require_front(executor: Executor) -> Front:
+    if executor.front is None:
+        raise MobiusError("invalid_input", f"{executor.host.service} is of the kind {executor.host.kind}: no front.")
+    return executor.front
 
 
 def _watch(executor: Executor, options: argparse.Namespace) -> int:
@@ -295,7 +344,14 @@ def _parser() -> argparse.ArgumentParser:
     command("unavailable", _unavailable, "answer 503 while the data is exchanged (for systemd)")
     role = command("role", _role, "write the role of a starting instance (for systemd)")
     role.add_argument("release", metavar="ID")
-    role.add_argument("--env-file", metavar="FILE", required=True, help="where to write MOBIUS_START")
+    role.add_argument("--env-file", metavar="FILE", required=True, help="where to write MOBIUS_START and the address")
+    for name, run, text in (
+        ("ready", _ready, "wait until a starting instance is healthy, and let it serve if it has to (for systemd)"),
+        ("drain", _drain, "drain an instance before it is stopped (for systemd)"),
+    ):
+        command(name, run, text).add_argument("release", metavar="ID")
+    command("render", _render, "write the configuration of the front (for systemd)")
+    command("traffic", _traffic, "count the requests that the front logs (for systemd)")
     return parser
 
 

@@ -20,6 +20,7 @@ from ..errors import MobiusError
 from ..manifest import RELEASE_ID
 from .config import Host, read_state_file, set_aside
 from .failures import InstanceError, to_failure
+from .fronted import Front
 from .instance import STATE_TIMEOUT_SECONDS, admin_request, request_state
 from .journal import append_journal, journal_head, missing_lines, read_last_lines
 from .lock import hold_lock
@@ -83,9 +84,7 @@ class Executor:
         others = (
             unit for name, unit in units.items() if name.startswith(f"{host.service}@") and not pattern.fullmatch(name)
         )
-        running = [release for release, unit in instances.items() if unit.active == "active"]
-        with ThreadPoolExecutor(max_workers=max(1, len(running))) as pool:
-            states = dict(zip(running, pool.map(lambda release: request_state(host, release), running), strict=True))
+        states = self._read_states([release for release, unit in instances.items() if unit.active == "active"])
         now, boot = self.clock(), self.boot()
         activation = record.activation
         if lost:
@@ -119,8 +118,22 @@ class Executor:
             is_copied=record.is_copied,
             is_record_lost=lost is not None,
             pending_problem=pending_problem,
+            is_fronted=host.front is not None,
             unknown_units=tuple(sorted(unit.name for unit in others if unit.active not in ("inactive", "failed"))),
         )
+
+    @property
+    def front(self) -> Front | None:
+        """The front of the service; None for the kind `activated`."""
+        return None if self.host.front is None else Front(self.host, self.systemd, self.clock, self.boot)
+
+    def _read_states(self, running: list[str]) -> dict[str, str | None]:
+        """The states of the instances that run."""
+        if self.front is not None:
+            return self.front.read_states(running)
+        with ThreadPoolExecutor(max_workers=max(1, len(running))) as pool:
+            states = pool.map(lambda release: request_state(self.host, release), running)
+            return dict(zip(running, states, strict=True))
 
     def _read_state(self, read: Callable[[Host], State], empty: State, may_be_lost: bool) -> tuple[State, str | None]:
         """What a state file holds, or in place of a damaged one that may be lost what is empty, and the problem."""
@@ -296,7 +309,8 @@ class Executor:
                     set_aside(host.current_path)
                 durable.replace_symlink(host.current_path, f"releases/{release}")
             case "stop_listening":
-                self.systemd.stop(host.socket_unit, host.boot_unit)
+                front = () if host.front is None else (host.front_unit,)
+                self.systemd.stop(host.socket_unit, host.boot_unit, *front)
             case "enable_units":
                 self.systemd.enable(host.socket_unit, host.boot_unit)
             case "append_journal":
@@ -308,13 +322,18 @@ class Executor:
         started = time.monotonic()
         until = started + timeout
         reason = f"{release} was not ready after {timeout:g} s."
+        if self.front is not None:
+            self.front.assign(release)
         try:
             is_ready = self.systemd.start(unit, timeout)
         except MobiusError as error:
             if error.outcome != "timeout":
                 raise
             self._fail_start("instance_not_ready", release, reason)
-        while is_ready and request_state(self.host, release) is None:
+        if is_ready and self.front is not None:
+            # only now: at boot, clients wait in the socket's queue until there is an instance
+            self.front.start()
+        while is_ready and self._read_states([release])[release] is None:
             if time.monotonic() > until:
                 self._fail_start("instance_not_ready", release, reason)
             time.sleep(0.05)
@@ -350,11 +369,20 @@ class Executor:
 
     def _serve(self, release: str) -> None:
         """Let an instance serve. One that hangs in standby has no clients, so it is killed and started again."""
+        self._request_serving(release)
+        if self.front is not None:
+            self.front.serve(release)
+
+    def _request_serving(self, release: str) -> None:
+        """Have an instance accept requests; behind a front, make sure that it answers at all."""
         until = time.monotonic() + SERVE_TIMEOUT_SECONDS
         was_restarted = False
         while True:
             left = max(STATE_TIMEOUT_SECONDS, until - time.monotonic())
             try:
+                if self.front is not None:
+                    admin_request(self.host, release, "GET", self.host.health_path, timeout=left)
+                    return
                 status, _, body = admin_request(self.host, release, "POST", "/admin/serve", timeout=left)
             except OSError as error:
                 if time.monotonic() > until and not was_restarted and self._is_active(release):
@@ -376,6 +404,9 @@ class Executor:
 
     def _standby(self, release: str) -> None:
         """Let an instance stand by. One that does not respond is killed: it would accept clients and never answer."""
+        if self.front is not None:
+            self.front.stand_by(release)
+            return
         until = time.monotonic() + STANDBY_TIMEOUT_SECONDS
         while self._is_active(release):
             try:

@@ -18,6 +18,8 @@ from . import (  # noqa: F401 - likewise
     console,
     executor,
     failures,
+    front,
+    fronted,
     instance,
     journal,
     lock,
@@ -33,6 +35,7 @@ from . import (  # noqa: F401 - likewise
     watch,
 )
 from .config import CONFIG_DIR, Host
+from .front import configuration, runtime, settings, slots, traffic  # noqa: F401 - likewise
 from .transitions import canary, confirmation, marks, repair, rollback, upkeep  # noqa: F401 - likewise
 
 PACKAGE = "ansible_collections.mobius.dhash.plugins.module_utils"
@@ -40,10 +43,12 @@ PACKAGE = "ansible_collections.mobius.dhash.plugins.module_utils"
 TOOL_MODULES = (
     *("comparison", "durable", "errors", "manifest", "prometheus_text", "significance", "staged_tree", "tar_members"),
     *("tree_paths", "host", "host.clock", "host.config", "host.console", "host.executor", "host.failures"),
-    *("host.install", "host.instance", "host.journal", "host.lock", "host.plan", "host.problems", "host.rebuild"),
-    *("host.recovery", "host.state", "host.status", "host.systemd", "host.triggers", "host.unavailable", "host.watch"),
+    *("host.front", "host.front.configuration", "host.front.runtime", "host.front.settings", "host.front.slots"),
+    *("host.front.traffic", "host.fronted", "host.install", "host.instance", "host.journal", "host.lock", "host.plan"),
+    *("host.problems", "host.rebuild", "host.recovery", "host.state", "host.status", "host.systemd"),
     *("host.transitions", "host.transitions.canary", "host.transitions.confirmation", "host.transitions.marks"),
-    *("host.transitions.repair", "host.transitions.rollback", "host.transitions.upkeep"),
+    *("host.transitions.repair", "host.transitions.rollback", "host.transitions.upkeep", "host.triggers"),
+    *("host.unavailable", "host.watch"),
 )
 
 

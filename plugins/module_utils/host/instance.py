@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Requests to the instances of a service, over their admin sockets."""
+"""Requests to the instances of a service: over their admin sockets, or to their slots' addresses behind a front."""
 
 from __future__ import annotations
 
@@ -9,26 +9,31 @@ import http.client
 import json
 import socket
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
+from ..errors import MobiusError
+from ..manifest import RELEASE_ID
 from .config import Host
+from .front.slots import HOST, Slot, Slots
 
 STATE_TIMEOUT_SECONDS = 1.0  # for an instance to report its state
 RESPONSE_MAX_BYTES = 8 << 20  # no response of an instance is longer
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
+class _InstanceConnection(http.client.HTTPConnection):
+    """HTTP to one instance, on a Unix socket or on a port of this host."""
 
-    def __init__(self, path: Path, timeout: float) -> None:
+    def __init__(self, address: Path | int, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
-        self._path = path
+        self._address = address
         self.timed_out = False
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        is_unix = isinstance(self._address, Path)
+        self.sock = socket.socket(socket.AF_UNIX if is_unix else socket.AF_INET, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
+        self.sock.connect(str(self._address) if is_unix else (HOST, self._address))
 
     def shut_down(self) -> None:
         """End the connection from another thread; a pending read then ends."""
@@ -56,7 +61,7 @@ def admin_request(
     Raises:
         OSError: there is no response, not in time, or one that is not HTTP or longer than RESPONSE_MAX_BYTES.
     """
-    connection = _UnixConnection(host.admin_socket(release), timeout)
+    connection = _InstanceConnection(_address(host, release), timeout)
     timer = threading.Timer(timeout, connection.shut_down)
     timer.daemon = True
     try:
@@ -75,6 +80,57 @@ def admin_request(
     finally:
         timer.cancel()
         connection.close()
+
+
+def _address(host: Host, release: str) -> Path | int:
+    if host.front is None:
+        return host.admin_socket(release)
+    slot = find_slot(host, release)
+    if slot is None:
+        raise ConnectionRefusedError(f"{release} holds no slot, so it does not run")
+    return slot.port
+
+
+def slot_table(host: Host) -> Slots:
+    """The file of the slots of a service behind a front."""
+    if host.front is None:
+        raise ValueError(f"{host.service} has no front")
+    return Slots(host.front.slots_path, host.front.slot_ports)
+
+
+def find_slot(host: Host, release: str) -> Slot | None:
+    """The slot that a release holds; None when it holds none."""
+    return next((slot for slot in read_slots(host) if slot.release == release), None)
+
+
+def read_slots(host: Host) -> tuple[Slot, ...]:
+    """All slots; of a damaged file, what the instances that run were started with."""
+    table = slot_table(host)
+    try:
+        return table.read()
+    except MobiusError:
+        held = dict(started_with(host))
+        return tuple(Slot(number, port, held.get(number)) for number, port in enumerate(table.ports, start=1))
+
+
+def started_with(host: Host) -> Iterator[tuple[int, str]]:
+    """The numbers of the slots, with the releases whose instances were started on their addresses and run."""
+    ports = slot_table(host).ports
+    for path in sorted(host.run_dir.glob("*/role.env")):
+        if not RELEASE_ID.fullmatch(path.parent.name):
+            continue
+        with contextlib.suppress(OSError, ValueError):
+            values = dict(line.split("=", 1) for line in path.read_text().splitlines() if "=" in line)
+            yield ports.index(int(values.get("PORT", ""))) + 1, path.parent.name
+
+
+def is_answering(host: Host, release: str, timeout: float) -> bool:
+    """Whether the health path of an instance answers with 2xx."""
+    try:
+        status, _, _ = admin_request(host, release, "GET", host.health_path, timeout=timeout)
+    except OSError:
+        return False
+    return 200 <= status < 300
 
 
 def request_state(host: Host, release: str) -> str | None:

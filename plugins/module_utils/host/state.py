@@ -17,6 +17,7 @@ from ..manifest import RELEASE_ID
 from .config import SCHEMA, Host, corrupt_state, read_state_file, require_field, require_release_field
 from .journal import read_tail
 
+CANARY_SHARE_PERCENT = 10  # of the requests, for the kind `http`
 REPAIR = "What serves goes on serving. Run `mobius-host repair` on the host: it shows what it does and waits for a yes."
 
 
@@ -111,7 +112,10 @@ class Activation:
 
 @dataclass(frozen=True)
 class Pending:
-    """A promotion that is not confirmed: `deadline` in seconds of CLOCK_MONOTONIC of the boot `boot_id`."""
+    """A promotion that is not confirmed: `deadline` in seconds of CLOCK_MONOTONIC of the boot `boot_id`.
+
+    `share`: percent of the requests that a canary behind a front gets; None for `CANARY_SHARE_PERCENT`.
+    """
 
     release: str
     previous: str | None
@@ -121,10 +125,12 @@ class Pending:
     run: str | None
     token: int
     activated: str
+    share: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The content of `pending.json`."""
-        return {"schema": SCHEMA, **dataclasses.asdict(self)}
+        values = {name: value for name, value in dataclasses.asdict(self).items() if name != "share"}
+        return {"schema": SCHEMA, **values, **({"share": self.share} if self.share is not None else {})}
 
 
 @dataclass(frozen=True)
@@ -346,7 +352,15 @@ def _parse_pending(path: Path, content: Mapping[str, Any]) -> Pending:
         run=require_field(path, content, "run", str, None),
         token=require_field(path, content, "token", int),
         activated=require_field(path, content, "activated", str),
+        share=_share(path, content),
     )
+
+
+def _share(path: Path, content: Mapping[str, Any]) -> int | None:
+    share = content.get("share")  # only of a canary behind a front
+    if share is not None and (type(share) is not int or not 1 <= share <= 99):
+        raise corrupt_state(path, f"share is {share!r}")
+    return share
 
 
 def boot_id() -> str:

@@ -14,6 +14,10 @@ from ..errors import MobiusError
 NO_SUCH_UNIT_EXIT_CODE = 5  # of systemctl, when there is no such unit
 
 
+_PROPERTIES = (
+    *("Id", "ActiveState", "SubState", "UnitFileState", "Result", "TimeoutStartUSec"),
+    *("MainPID", "NRestarts"),
+)
 _SECONDS_BY_UNIT = {"d": 86_400.0, "h": 3600.0, "min": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
 
 
@@ -35,7 +39,8 @@ class Unit:
     file_state: str
     result: str
     start_timeout: float | None = None  # seconds; None when it is not known, or infinite
-    restarts: int = 0  # how often its Restart= has started it again
+    main_pid: int | None = None  # None while it has no process
+    restarts: int = 0  # how often systemd has started it again by itself
 
 
 class Systemd:
@@ -68,12 +73,7 @@ class Systemd:
 
     def units(self, *patterns: str) -> dict[str, Unit]:
         """The loaded units that these names and globs match, by name."""
-        shown = self.run_checked(
-            "systemctl",
-            "show",
-            "--property=Id,ActiveState,SubState,UnitFileState,Result,TimeoutStartUSec,NRestarts",
-            *patterns,
-        )
+        shown = self.run_checked("systemctl", "show", f"--property={','.join(_PROPERTIES)}", *patterns)
         units = {}
         for block in shown.split("\n\n"):
             values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
@@ -85,6 +85,7 @@ class Systemd:
                     values.get("UnitFileState", ""),
                     values.get("Result", ""),
                     parse_time_span(values.get("TimeoutStartUSec", "")),
+                    int(values.get("MainPID", "0")) or None,
                     int(values.get("NRestarts") or 0),  # a socket has none
                 )
                 units[unit.name] = unit

@@ -76,6 +76,14 @@ def serve(lock: Path, user: str | None) -> None:
         free.acquire(timeout=max(0.0, until - time.monotonic()))
 
 
+def wait_for_lock(lock: Path) -> None:
+    """Wait until no process holds `lock` any more: behind a front, requests wait there for an instance."""
+    descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+    _notify_ready()
+    while _is_locked(descriptor):
+        time.sleep(_LOCK_POLL_SECONDS)
+
+
 def _notify_ready() -> None:
     """Notify systemd that clients are answered from now on (sd_notify(3))."""
     if address := os.environ.get("NOTIFY_SOCKET"):

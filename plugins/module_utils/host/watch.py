@@ -36,13 +36,13 @@ def watch_window(
     host, release = executor.host, window.release
     watcher = triggers.Watcher(settings, _read_baseline(host, release))
     reported: str | None = None
-    # one that answers no 200 while it stands by says nothing about the other
-    is_comparable = window.previous is not None and _request_health(host, window.previous)[0] == 200
+    # one that is not healthy while it stands by says nothing about the other
+    is_comparable = window.previous is not None and _is_healthy(_request_health(host, window.previous)[0])
     while window.is_of(read_activation(host), executor.boot()):
         remaining = window.until - executor.clock()
         if remaining <= 0 and not (is_persistent and _is_leased(executor)):
             return
-        problem, page = _poll_instance(host, release, settings.metrics_path)
+        problem, page = _poll_instance(host, release, settings)
         if problem is not None and is_comparable and _are_both_unhealthy(host, window):
             shared = (
                 f"{release} and {window.previous} are unhealthy, so the cause is no release; not rolled back: {problem}"
@@ -87,20 +87,26 @@ def _request_health(host: Host, release: str) -> tuple[int | None, str]:
     return code, body[:120].decode(errors="replace")
 
 
+def _is_healthy(code: int | None) -> bool:
+    return code is not None and 200 <= code < 300
+
+
 def _are_both_unhealthy(host: Host, window: MonitoringWindow) -> bool:
-    """Whether the watched release and the one before it answer, and neither with 200."""
+    """Whether the watched release and the one before it answer, and neither is healthy."""
     codes = [_request_health(host, release)[0] for release in (window.release, window.previous) if release]
-    return all(code not in (None, 200) for code in codes)
+    return all(code is not None and not _is_healthy(code) for code in codes)
 
 
-def _poll_instance(host: Host, release: str, metrics_path: str) -> tuple[str | None, str | None]:
+def _poll_instance(host: Host, release: str, settings: triggers.WatchSettings) -> tuple[str | None, str | None]:
     """The problem with the health of an instance (None: healthy), and its metrics page (None: not available)."""
     code, text = _request_health(host, release)
     if code is None:
         return f"it does not answer ({text})", None
-    problem = None if code == 200 else f"its health answered {code} with {text!r}"
+    problem = None if _is_healthy(code) else f"its health answered {code} with {text!r}"
+    if not settings.signals and settings.memory is None:
+        return problem, None
     try:
-        code, _, body = admin_request(host, release, "GET", metrics_path, timeout=STATE_TIMEOUT_SECONDS)
+        code, _, body = admin_request(host, release, "GET", settings.metrics_path, timeout=STATE_TIMEOUT_SECONDS)
     except OSError as error:
         return problem or f"it does not answer ({type(error).__name__})", None
     return problem, body.decode(errors="replace") if code == 200 else None

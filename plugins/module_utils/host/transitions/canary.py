@@ -46,8 +46,14 @@ def plan_canary(
     deadline: float,
     retry_bad: bool = False,
     assume_staged: bool = False,
+    share: int | None = None,
 ) -> HostPlan:
-    """The release serves beside the confirmed one, as a pending promotion. `deadline` in seconds from now."""
+    """The release serves beside the confirmed one, as a pending promotion.
+
+    Args:
+        deadline: in seconds from now.
+        share: percent of the requests that it gets behind a front.
+    """
     require_release_id(release)
     builder = PlanBuilder(observed)
     recover(builder, actor)
@@ -74,6 +80,7 @@ def plan_canary(
             run=actor.run,
             token=activation.token,
             activated=pending.activated if pending else utc_now(),
+            share=share if observed.is_fronted else None,
         )
         builder.do(
             "append_journal", value=make_journal_line("canary", activation.confirmed, release, activation.token, actor)

@@ -109,7 +109,7 @@ class Promotion:
     """The arguments of the module `promotion`.
 
     `predicted`: earlier tasks of the same check run have predicted the earlier stages, so these count as done.
-    `deadline` in seconds from now.
+    `deadline` in seconds from now, `share` in percent of the requests, for a canary behind a front.
     """
 
     release: str
@@ -120,6 +120,7 @@ class Promotion:
     retry_bad: bool = False
     predicted: bool = False
     assume_staged: bool = False
+    share: int | None = None
 
     def plan(self, observed: Observation) -> HostPlan:
         """The plan for an observed host."""
@@ -143,6 +144,7 @@ class Promotion:
             deadline=self.deadline,
             retry_bad=self.retry_bad,
             assume_staged=self.assume_staged,
+            share=self.share,
         )
 
     def _as_predicted(self, observed: Observation) -> Observation:

@@ -1,0 +1,64 @@
+"""One systemd host of a lab of its own, with `shop.py` behind a front: a server that knows nothing of MOBIUS.
+
+Everything is real: podman, SSH, Ansible, apt, systemd, HAProxy, the role, the modules and the installed `mobius-host`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.machine import CHECKOUT, Machine
+
+COLLECTIONS = str(CHECKOUT / ".ansible/collections")
+if COLLECTIONS not in sys.path:
+    sys.path.insert(0, COLLECTIONS)
+
+VARIABLES = {
+    "mobius_service": "shop",
+    "host_kind": "http",
+    "host_exec": "/usr/bin/python3 shop.py {host} {port}",
+    "host_health_path": "/healthz",
+    "host_start_timeout": 10,
+    "host_drain_deadline": 5,
+    "host_watch_seconds": 0,
+}
+
+
+def stage(machine: Machine, version: str, **behaviour: Any) -> None:
+    """Build a release of the shop and stage it."""
+    tree = machine.root / "trees" / version
+    tree.mkdir(parents=True)
+    shutil.copy(Path(__file__).with_name("shop.py"), tree)
+    (tree / "version.txt").write_text(version)
+    (tree / "behaviour.json").write_text(json.dumps(behaviour))
+    machine.stage(version, tree)
+
+
+@pytest.fixture(scope="package")
+def bare_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """A fresh Debian host without HAProxy; nothing is provisioned yet."""
+    machine = Machine(tmp_path_factory.mktemp("front"), "shop", VARIABLES)
+    try:
+        machine.lab("up", "--hosts", "1")
+        yield machine
+    finally:
+        machine.lab("down")
+
+
+@pytest.fixture(scope="package")
+def machine(bare_machine: Machine) -> Machine:
+    """The host, provisioned for the shop, with releases staged and the first one serving."""
+    done = bare_machine.playbook("provision")
+    assert done.returncode == 0, done.stdout
+    for version in ("1.0.0", "1.1.0", "1.2.0"):
+        stage(bare_machine, version)
+    stage(bare_machine, "2.0.0", crash=True)
+    stage(bare_machine, "2.1.0", slow_start=3600)
+    return bare_machine

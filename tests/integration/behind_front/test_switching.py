@@ -1,0 +1,175 @@
+"""Switches behind a real HAProxy on a real systemd host, of a server that knows nothing of MOBIUS, under load."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import time
+from typing import Any
+
+LOAD = {"kept": 32, "single": 2, "pause": 0.02}
+
+
+def rows(machine: Any) -> str:
+    return str(machine.shell("echo 'show servers state service' | python3 -c \"" + _SEND + '"').stdout)
+
+
+_SEND = (
+    "import socket,sys; s=socket.socket(socket.AF_UNIX); s.connect('/run/shop/front/runtime.sock'); "
+    "s.sendall(sys.stdin.read().encode()); print(s.makefile().read())"
+)
+
+
+def test_a_first_release_that_nobody_confirms_leaves_no_instance_and_no_socket(machine: Any) -> None:
+    result = machine.module("instance", release=machine.releases["1.0.0"], state="standby")
+    assert result["changed"] is True, result
+    assert machine.states() == {"1.0.0": "standby"}
+    machine.promote("1.0.0", "provisional", deadline=6)
+    assert machine.answer() == "1.0.0"
+    machine.until(lambda: machine.status()["pending"] is None)
+    machine.until(
+        lambda: machine.shell("systemctl list-units --no-legend 'shop[@.-]*' | grep -v traffic || true").stdout == ""
+    )
+
+
+def test_releases_go_forward_and_back_without_a_failed_request(machine: Any) -> None:
+    machine.serve_from("1.0.0")
+    with machine.load(**LOAD) as load:
+        for version in ("1.1.0", "1.2.0"):
+            machine.promote(version, "canary")
+            assert machine.states()["1.0.0" if version == "1.1.0" else "1.1.0"] == "serving"
+            machine.promote(version)
+        for version in ("1.1.0", "1.0.0"):
+            machine.host("rollback")
+            assert machine.answer() == version
+    assert load.failures == []
+    assert set(load.statuses) == {200}, load.statuses
+    assert set(load.answers) == {"1.0.0", "1.1.0", "1.2.0"}
+    machine.host("verify")
+
+
+def test_a_canary_gets_its_share_of_the_requests(machine: Any) -> None:
+    machine.serve_from("1.0.0")
+    machine.promote("1.1.0", "canary")
+    with machine.load(**LOAD) as load:
+        machine.until(lambda: load.statuses[200] > 2000)
+    machine.module("promotion", release=machine.releases["1.1.0"], state="reverted", run="test")
+    assert load.failures == []
+    share = load.answers["1.1.0"] / sum(load.answers.values())
+    assert 0.07 < share < 0.13, load.answers
+    assert machine.states() == {"1.0.0": "serving"}
+
+
+def test_a_request_in_flight_is_finished_before_its_instance_is_stopped(machine: Any) -> None:
+    machine.serve_from("1.0.0")
+    answers = []
+
+    def request() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", machine.port, timeout=10)
+        connection.request("GET", "/slow?3")
+        answers.append(connection.getresponse().headers["X-Release-Id"])
+
+    thread = threading.Thread(target=request)
+    machine.promote("1.1.0", "provisional")
+    thread.start()
+    time.sleep(0.5)
+    machine.module("promotion", release=machine.releases["1.1.0"], state="reverted", run="test")
+    thread.join()
+    assert answers == ["1.1.0"]
+    assert machine.states() == {"1.0.0": "serving"}
+
+
+def test_a_killed_front_comes_back_as_it_was_in_the_middle_of_a_promotion(machine: Any) -> None:
+    machine.serve_from("1.0.0")
+    for stage, serving in (("canary", {"1.0.0", "1.1.0"}), ("provisional", {"1.1.0"})):
+        machine.promote("1.1.0", stage)
+        for victims in ("pgrep -P $main haproxy", "echo $main", "echo $main; pgrep -P $main haproxy"):
+            main = "main=$(systemctl show --property=MainPID --value shop-front)"
+            machine.shell(f"{main}; kill -9 $({victims})")
+            # a refused connection would end the test: the socket is systemd's
+            machine.answer()
+            with machine.load(**LOAD) as load:
+                machine.until(lambda load=load: load.statuses[200] > 300)
+            assert load.failures == [] and set(load.statuses) == {200}
+            assert set(load.answers) == serving, (stage, victims, load.answers)
+    machine.host("rollback")
+    assert machine.states()["1.0.0"] == "serving"
+
+
+def test_a_command_that_is_killed_at_any_time_is_completed_by_the_next(machine: Any) -> None:
+    machine.serve_from("1.0.0")
+    machine.promote("1.1.0")
+    with machine.load(kept=4, single=1, pause=0.01) as load:
+        for number in range(14):
+            version = "1.0.0" if number % 2 == 0 else "1.1.0"
+            target = machine.releases[version]
+            machine.shell(
+                f"timeout --signal=KILL {0.06 + number * 0.02:.3f} mobius-host rollback --to {target} || true"
+            )
+            machine.host("rollback", "--to", target)
+            status = machine.status()
+            assert (status["confirmed"], status["serving"]) == (target, [target]), number
+            assert machine.answer() == version
+    assert load.failures == [] and set(load.statuses) == {200}, load.statuses
+    machine.host("verify")
+
+
+def test_an_instance_that_dies_is_started_again_and_clients_wait_for_it(machine: Any) -> None:
+    machine.serve_from("1.0.0")
+    with machine.load(kept=0, single=2, pause=0.05) as load:
+        time.sleep(0.5)
+        machine.shell(f"systemctl kill --signal=KILL shop@{machine.releases['1.0.0']}")
+        machine.until(lambda: machine.states() == {"1.0.0": "serving"})
+        time.sleep(0.5)
+        machine.shell(f"systemctl restart shop@{machine.releases['1.0.0']}")
+        machine.until(lambda: machine.states() == {"1.0.0": "serving"})
+        time.sleep(1.5)
+    # a kill loses the requests in flight, a restart by hand none
+    assert load.failures == []
+    assert load.statuses[200] > 20 and load.statuses.total() - load.statuses[200] <= 2, load.statuses
+
+
+def test_a_release_that_crashes_or_hangs_is_refused_and_disturbs_nothing(machine: Any) -> None:
+    machine.serve_from("1.0.0")
+    with machine.load(kept=4, single=1) as load:
+        result = machine.module("instance", release=machine.releases["2.0.0"])
+        assert result["mobius_failure"]["outcome"] == "instance_failed", result
+        assert "shop: this release is broken" in result["journal"]
+        result = machine.module("instance", release=machine.releases["2.1.0"])
+        assert result["mobius_failure"]["outcome"] == "instance_not_ready", result
+        machine.until(lambda: machine.states() == {"1.0.0": "serving"})
+    assert load.failures == [] and set(load.statuses) == {200}
+
+
+def test_a_reboot_serves_the_confirmed_release_and_forgets_what_was_provisional(machine: Any) -> None:
+    machine.serve_from("1.0.0")
+    machine.promote("1.1.0", "provisional", deadline=600)
+    assert machine.answer() == "1.1.0"
+    machine.call("podman", "restart", machine.record["container"])
+    machine.lab("up", "--hosts", "1")
+
+    def answers() -> bool:
+        try:
+            return bool(machine.answer() == "1.0.0")
+        except (OSError, http.client.HTTPException):
+            return False
+
+    machine.until(answers)
+    machine.until(lambda: machine.states() == {"1.0.0": "serving"})
+    assert machine.status()["pending"] is None
+
+
+def test_decommissioning_leaves_nothing_but_the_backups(machine: Any) -> None:
+    machine.serve_from("1.0.0")
+    done = machine.playbook("decommission", "-e", "mobius_decommission=shop")
+    assert done.returncode == 0, done.stdout
+    units = machine.shell(
+        "systemctl list-units --all --no-legend 'shop*' 'haproxy*'; systemctl list-unit-files --no-legend 'shop*'"
+    )
+    assert units.stdout == ""
+    files = machine.shell(
+        "find /etc /opt /usr/local /var/lib /var/log /var/cache /run -xdev -name '*shop*' -o -xdev -name '*haproxy*'"
+        " | grep -v 'lab-packages\\|/var/lib/apt\\|/var/log/journal' || true"
+    )
+    assert files.stdout == ""
+    assert machine.shell("ss -ltnH | grep -c ':8080\\|:1808' || true").stdout == "0\n"
