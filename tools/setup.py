@@ -69,6 +69,8 @@ def needed_packages(cgroups: Path = Path("/sys/fs/cgroup")) -> list[Package]:
         Package("curl", ("curl",)),
         # what copies of backups are encrypted with
         Package("age", ("age", "age-keygen")),
+        # before the services that the tests of the front release
+        Package("haproxy", ("haproxy",)),
         # the browser that the tests of pages use
         Package("chromium", ("chromium", "chromium-browser", "google-chrome")),
     ]

@@ -53,12 +53,18 @@ def bare_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 
 
 @pytest.fixture(scope="package")
-def machine(bare_machine: Machine) -> Machine:
-    """The host, provisioned for the shop, with releases staged and the first one serving."""
+def provisioned(bare_machine: Machine) -> Machine:
+    """The host, provisioned for the shop; nothing is staged."""
     done = bare_machine.playbook("provision")
     assert done.returncode == 0, done.stdout
-    for version in ("1.0.0", "1.1.0", "1.2.0"):
-        stage(bare_machine, version)
-    stage(bare_machine, "2.0.0", crash=True)
-    stage(bare_machine, "2.1.0", slow_start=3600)
     return bare_machine
+
+
+@pytest.fixture(scope="package")
+def machine(provisioned: Machine) -> Machine:
+    """The host with releases staged."""
+    for version in ("1.0.0", "1.1.0", "1.2.0"):
+        stage(provisioned, version)
+    stage(provisioned, "2.0.0", crash=True)
+    stage(provisioned, "2.1.0", slow_start=3600)
+    return provisioned

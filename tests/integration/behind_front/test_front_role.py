@@ -58,26 +58,26 @@ def test_check_mode_predicts_a_bare_host_exactly_and_changes_nothing(bare_machin
     assert "changed=0" in again.stdout, again.stdout
 
 
-def test_debians_own_haproxy_does_not_run_and_nothing_is_enabled_before_a_promotion(bare_machine: Any) -> None:
-    assert bare_machine.shell("systemctl is-active haproxy", check=False).stdout == "inactive\n"
-    assert bare_machine.shell("systemctl is-enabled haproxy", check=False).stdout == "masked\n"
-    listed = bare_machine.shell(
+def test_debians_own_haproxy_does_not_run_and_nothing_is_enabled_before_a_promotion(provisioned: Any) -> None:
+    assert provisioned.shell("systemctl is-active haproxy", check=False).stdout == "inactive\n"
+    assert provisioned.shell("systemctl is-enabled haproxy", check=False).stdout == "masked\n"
+    listed = provisioned.shell(
         "systemctl list-units 'shop*' --no-legend; systemctl list-unit-files 'shop*' --no-legend"
     )
     assert "enabled " not in listed.stdout.replace("disabled ", "") and " running" not in listed.stdout
 
 
-def test_a_line_that_haproxy_refuses_is_named_before_anything_changes(bare_machine: Any) -> None:
-    failure = refusal(bare_machine, host_front_extra={"frontend": ["sing loudly"]})
+def test_a_line_that_haproxy_refuses_is_named_before_anything_changes(provisioned: Any) -> None:
+    failure = refusal(provisioned, host_front_extra={"frontend": ["sing loudly"]})
     assert failure["outcome"] == "invalid_input"
     assert "sing" in failure["reason"], failure
 
 
-def test_systemd_finds_nothing_wrong_with_the_units_and_rates_the_sandboxes(bare_machine: Any) -> None:
+def test_systemd_finds_nothing_wrong_with_the_units_and_rates_the_sandboxes(provisioned: Any) -> None:
     units = "shop.socket shop-front.service shop-traffic.socket shop-traffic.service shop@1.0.0-0123456789ab.service"
-    verified = bare_machine.shell(f"systemd-analyze verify {units} 2>&1 | grep shop || true")
+    verified = provisioned.shell(f"systemd-analyze verify {units} 2>&1 | grep shop || true")
     assert verified.stdout == ""
     for unit in ("shop@1.0.0-0123456789ab", "shop-front", "shop-traffic"):
-        rated = bare_machine.shell(f"systemd-analyze security --no-pager {unit}.service | tail -1").stdout
+        rated = provisioned.shell(f"systemd-analyze security --no-pager {unit}.service | tail -1").stdout
         score = re.search(r"([0-9.]+) OK", rated)
         assert score is not None and float(score[1]) <= 1.5, (unit, rated)
