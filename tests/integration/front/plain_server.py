@@ -1,7 +1,7 @@
 """An ordinary HTTP server that knows nothing of MOBIUS: `plain_server.py PORT RELEASE [KEEP_ALIVE_SECONDS]`.
 
 Every response names the release and has what the server received. `/slow?SECONDS` responds so late; `/echo` upgrades to
-a tunnel that returns each line; `/fail` responds with 500; `/die` ends the process without a response.
+a tunnel that returns each line; `/events` sends ten of them, for a second; `/fail` responds with 500; `/die` ends the process without a response.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ class PlainHandler(http.server.BaseHTTPRequestHandler):
         path, _, seconds = self.path.partition("?")
         if path == "/echo":
             self.tunnel()
+            return
+        if path == "/events":
+            self.send_events()
             return
         if path == "/die":
             os._exit(1)
@@ -42,6 +45,17 @@ class PlainHandler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.do_GET()
+
+    def send_events(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for number in range(10):
+            event = f"data: {number} {sys.argv[2]}\n\n".encode()
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(event), event))
+            time.sleep(0.1)
+        self.wfile.write(b"0\r\n\r\n")
 
     def tunnel(self) -> None:
         self.send_response(101)

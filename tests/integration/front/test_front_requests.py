@@ -175,8 +175,8 @@ def test_a_client_cannot_choose_a_slot(serving: Front) -> None:
 
 
 def test_each_slot_has_its_health_and_metrics(make_front: Callable[..., Front]) -> None:
-    front = start(make_front(health_path="/he%20alth", metrics_path="/some/metrics"))
-    assert front.get_internal("/slots/1/health").content["path"] == "/he%20alth"
+    front = start(make_front(health_path="/aZ0._~/%25+-", metrics_path="/some/metrics"))
+    assert front.get_internal("/slots/1/health").content["path"] == "/aZ0._~/%25+-"
     assert front.get_internal("/slots/1/metrics").content["path"] == "/some/metrics"
     assert front.get_internal("/slots/2/health").status == 503
     for path in ("/", "/slots/5/health", "/slots/1/health/../../admin", "/slots/1/other", "/slots/1/health/"):

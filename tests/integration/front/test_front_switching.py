@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
+import signal
 import socket
 import threading
 import time
@@ -18,6 +20,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils.host.front.configurat
     READY,
     ServerState,
 )
+from ansible_collections.mobius.dhash.plugins.module_utils.host.front.runtime import Runtime
 
 from tests.clients import client_load
 from tests.integration.front.conftest import WAIT_SECONDS, Front, kill, wait_until
@@ -55,6 +58,80 @@ def test_no_request_fails_while_releases_follow_each_other(serving: Front) -> No
             old = new
     assert load.failures == []
     assert set(load.answers) == {A, *(f"2.{number}.0-0123456789ab" for number in range(SWITCHES))}
+    assert serving.runtime.public_figures().responses["5xx"] == 0
+
+
+class LongRequests:
+    """Uploads, event streams and tunnels, each for about a second and again without a break."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.stopped = threading.Event()
+        self.counts: Counter[str] = Counter()
+        self.failures: list[str] = []
+        self.threads = [
+            threading.Thread(target=self.repeat, args=(send,)) for send in (self.upload, self.listen, self.tunnel) * 2
+        ]
+
+    def repeat(self, send: Callable[[socket.socket], bool]) -> None:
+        while not self.stopped.is_set():
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), WAIT_SECONDS) as channel:
+                    is_whole = send(channel)
+            except OSError as error:
+                self.failures.append(f"{send.__name__}: {error!r}")
+                continue
+            self.counts[send.__name__] += 1
+            if not is_whole:
+                self.failures.append(f"{send.__name__}: it was cut short")
+
+    def upload(self, channel: socket.socket) -> bool:
+        channel.sendall(b"POST / HTTP/1.1\r\nHost: shop\r\nConnection: close\r\nContent-Length: 10000\r\n\r\n")
+        for _ in range(10):
+            channel.sendall(b"x" * 1000)
+            time.sleep(0.1)
+        return b'"size": 10000' in channel.makefile("rb").read()
+
+    def listen(self, channel: socket.socket) -> bool:
+        channel.sendall(b"GET /events HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n")
+        return channel.makefile("rb").read().endswith(b"\r\n0\r\n\r\n")
+
+    def tunnel(self, channel: socket.socket) -> bool:
+        channel.sendall(b"GET /echo HTTP/1.1\r\nHost: shop\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+        stream = channel.makefile("rb")
+        while stream.readline().strip():
+            pass
+        for number in range(10):
+            channel.sendall(b"%d\n" % number)
+            if stream.readline() != b"%d\n" % number:
+                return False
+            time.sleep(0.1)
+        return True
+
+
+@pytest.mark.soak
+def test_no_request_of_any_kind_fails_in_fifty_switches_forth_and_back(serving: Front) -> None:
+    long = LongRequests(serving.port)
+    for thread in long.threads:
+        thread.start()
+    current = A
+    with client_load(*[serving.port] * 8) as load:
+        for number in range(25):
+            new = f"2.{number}.0-0123456789ab"
+            for release in (new, current):
+                serving.add_instance(release)
+                serving.share(current, release, 10)
+                serving.serve_alone(release)
+                count = load.answers[release]
+                wait_until(lambda: load.answers[release] > count + 50, f"{release} serves")  # noqa: B023
+                serving.remove_instance(current)
+                current = release
+    long.stopped.set()
+    for thread in long.threads:
+        thread.join(WAIT_SECONDS)
+    assert load.failures == []
+    assert long.failures == []
+    assert min(long.counts[kind] for kind in ("upload", "listen", "tunnel")) > 10
     assert serving.runtime.public_figures().responses["5xx"] == 0
 
 
@@ -200,6 +277,17 @@ def test_a_front_that_is_killed_in_a_pause_is_still_paused(serving: Front) -> No
         assert serving.runtime.server_states()["slot1"].state == DRAIN
         serving.apply({1: ServerState(READY)})
         assert waiting.result().content["release"] == A
+
+
+def test_a_front_that_hangs_is_an_os_error_in_time(serving: Front) -> None:
+    worker = serving.worker()
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        with pytest.raises(TimeoutError):
+            Runtime(serving.settings.runtime_socket, timeout=0.5).server_states()
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    assert serving.runtime.server_states()["slot1"].state == READY
 
 
 def test_to_apply_the_same_states_again_changes_nothing(serving: Front) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import stat
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,21 @@ def test_both_files_are_written_for_the_group_of_haproxy(
     )
     assert settings.releases_path.read_text() == f"slot1 {A}\nslot2 {B}\nslot3 none\nslot4 none\n"
     assert stat.S_IMODE(settings.configuration_path.stat().st_mode) == 0o640
+
+
+def test_a_configuration_that_cannot_be_written_leaves_the_last_one(description: dict[str, Any], slots: Slots) -> None:
+    settings = FrontSettings.parse(description)
+    configuration.write(settings, slots.read(), {1: ServerState(READY)})
+    before = settings.configuration_path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))  # like a full disk, after half a kilobyte
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            configuration.write(settings, slots.read(), {2: ServerState(READY)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert settings.configuration_path.read_bytes() == before
+    assert sorted(path.name for path in settings.run_dir.iterdir()) == ["front-releases.map", "front.cfg", "slots.json"]
 
 
 def test_without_haproxy_the_reason_is_one_sentence(description: dict[str, Any], slots: Slots) -> None:
