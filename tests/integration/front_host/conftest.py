@@ -51,6 +51,7 @@ class ProcessSystemd(Systemd):
         self.enabled = False
         self.is_listening = False
         self.guards = 0
+        self.restarts: dict[str, int] = {}
 
     def units(self, *patterns: str) -> dict[str, Unit]:
         host = self.machine.host
@@ -58,7 +59,15 @@ class ProcessSystemd(Systemd):
         states |= {name: "active" for name in (host.socket_unit,) if self.is_listening}
         states.setdefault(host.boot_unit, "inactive")
         return {
-            name: Unit(name, state, "", "enabled" if self.enabled else "disabled", "")
+            name: Unit(
+                name,
+                state,
+                "",
+                "enabled" if self.enabled else "disabled",
+                "",
+                main_pid=self.processes[name].pid if name in self.processes else None,
+                restarts=self.restarts.get(name, 0),
+            )
             for name, state in states.items()
             if any(name == pattern or name.startswith(pattern.partition("*")[0] or "?") for pattern in patterns)
         }
@@ -121,6 +130,7 @@ class ProcessSystemd(Systemd):
     def kill(self, unit: str, name: str = "KILL") -> None:
         self.end(unit, signal.SIGKILL)
         self.start(unit, 5.0)
+        self.restarts[unit] = self.restarts.get(unit, 0) + 1
 
     def enable(self, *units: str) -> None:
         self.enabled = True
