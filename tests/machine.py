@@ -33,13 +33,14 @@ class Machine:
     """The lab's host with one service, driven through Ansible and as a person at its console.
 
     Args:
+        root: folder of the lab; two services of one host have the same.
         variables: of the playbooks.
     """
 
     def __init__(self, root: Path, service: str, variables: Mapping[str, Any]) -> None:
         self.root = root
         self.service, self.variables = service, {"mobius_service": service, **variables}
-        shutil.copytree(CHECKOUT / "inventories/local", root / "inventories/local")
+        shutil.copytree(CHECKOUT / "inventories/local", root / "inventories/local", dirs_exist_ok=True)
         self.inventory = root / "inventories/local"
         self.releases: dict[str, str] = {}
 
@@ -67,7 +68,7 @@ class Machine:
     @property
     def port(self) -> int:
         """Where the public socket of the host is on this machine."""
-        return int(self.record["ports"]["8080"])
+        return int(self.record["ports"][str(self.variables.get("host_port", 8080))])
 
     def shell(self, script: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
         """A script at the host's console."""
@@ -106,7 +107,7 @@ class Machine:
 
     def host(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """`mobius-host ...` at the console."""
-        return self.shell("mobius-host " + " ".join(arguments), check=check)
+        return self.shell(f"mobius-host --service {self.service} {' '.join(arguments)}", check=check)
 
     def status(self) -> dict[str, Any]:
         # 2: it names problems, which a kill may have left for a moment
@@ -126,7 +127,7 @@ class Machine:
         """Build a release of a tree and stage it."""
         bundle = pack(
             [tree],
-            self.root / "dist",
+            self.root / "dist" / self.service,
             service=self.service,
             version=version,
             commit="0" * 40,

@@ -20,6 +20,7 @@ COLLECTIONS = str(CHECKOUT / ".ansible/collections")
 if COLLECTIONS not in sys.path:
     sys.path.insert(0, COLLECTIONS)
 
+GUNICORN_PORT = 8081
 VARIABLES = {
     "mobius_service": "shop",
     "host_kind": "http",
@@ -46,7 +47,7 @@ def bare_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """A fresh Debian host without HAProxy; nothing is provisioned yet."""
     machine = Machine(tmp_path_factory.mktemp("front"), "shop", VARIABLES)
     try:
-        machine.lab("up", "--hosts", "1")
+        machine.lab("up", "--hosts", "1", "--publish", str(GUNICORN_PORT))
         yield machine
     finally:
         machine.lab("down")

@@ -7,17 +7,9 @@ import threading
 import time
 from typing import Any
 
+from .conftest import GUNICORN_PORT
+
 LOAD = {"kept": 32, "single": 2, "pause": 0.02}
-
-
-def rows(machine: Any) -> str:
-    return str(machine.shell("echo 'show servers state service' | python3 -c \"" + _SEND + '"').stdout)
-
-
-_SEND = (
-    "import socket,sys; s=socket.socket(socket.AF_UNIX); s.connect('/run/shop/front/runtime.sock'); "
-    "s.sendall(sys.stdin.read().encode()); print(s.makefile().read())"
-)
 
 
 def test_a_first_release_that_nobody_confirms_leaves_no_instance_and_no_socket(machine: Any) -> None:
@@ -141,12 +133,32 @@ def test_a_release_that_crashes_or_hangs_is_refused_and_disturbs_nothing(machine
     assert load.failures == [] and set(load.statuses) == {200}
 
 
+def test_requests_wait_while_the_data_is_restored_and_a_drill_judges_by_the_health_path(machine: Any) -> None:
+    machine.serve_from("1.0.0")
+    backup = machine.module("backup", scope="full")["id"]
+    with machine.load(kept=4, single=1) as load:
+        done = machine.module("restore", id=backup)
+        machine.until(lambda: machine.answer() == "1.0.0")
+    assert done["changed"] is True, done
+    assert load.failures == []
+    assert set(load.statuses) == {200}, load.statuses
+    assert machine.states() == {"1.0.0": "serving"}
+    machine.until(lambda: "inactive" in machine.shell("systemctl is-active shop-unavailable", check=False).stdout)
+    probes = [{"name": "front page", "path": "/"}]
+    drilled = machine.module("restore_drill", probes=probes)
+    assert drilled.get("release") == machine.releases["1.0.0"], drilled
+    failed = machine.module("restore_drill", probes=[{"name": "none", "path": "/", "status": 404}])
+    assert failed["mobius_failure"]["outcome"] == "drill_failed"
+    assert machine.states() == {"1.0.0": "serving"}
+    assert machine.shell("systemctl list-units --all --no-legend 'shop-drill*'").stdout == ""
+
+
 def test_a_reboot_serves_the_confirmed_release_and_forgets_what_was_provisional(machine: Any) -> None:
     machine.serve_from("1.0.0")
     machine.promote("1.1.0", "provisional", deadline=600)
     assert machine.answer() == "1.1.0"
     machine.call("podman", "restart", machine.record["container"])
-    machine.lab("up", "--hosts", "1")
+    machine.lab("up", "--hosts", "1", "--publish", str(GUNICORN_PORT))
 
     def answers() -> bool:
         try:
