@@ -50,8 +50,9 @@ def wait_until(is_so: Callable[[], bool], what: str) -> None:
 
 
 def free_ports(count: int) -> int:
-    """The first of so many free ports in a row."""
-    for first in range(20_000, 30_000, count):
+    """The first of so many free ports in a row; another process of the tests tries others first."""
+    start = 20_000 + os.getpid() * 20 % 8_000
+    for first in range(start, start + 4_000, count):
         sockets = [socket.socket() for _ in range(count)]
         try:
             for number, one in enumerate(sockets):
