@@ -106,6 +106,7 @@ class Front:
             self.listener = socket.create_server(("::", 0), family=socket.AF_INET6, backlog=512, dualstack_ipv6=True)
         else:
             self.listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self.redirect_listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         self.settings = FrontSettings.parse(
             {
@@ -165,19 +166,20 @@ class Front:
                 self.master.wait()
 
     def _run_haproxy(self, notify_path: Path) -> subprocess.Popen[bytes]:
-        listener = self.listener.fileno()
+        listeners = (self.listener.fileno(), self.redirect_listener.fileno())
+        # to the descriptors at which systemd hands them over, whatever numbers they have here
+        moves = f"exec 103<&{listeners[0]} 104<&{listeners[1]} 3<&103 4<&104 103<&- 104<&-"
         with (self.settings.run_dir / "haproxy.log").open("ab") as log:
             return subprocess.Popen(
-                # the shell moves the socket to the descriptor at which systemd hands it over
                 [
                     "bash",
                     "-c",
-                    f'exec haproxy -Ws -f "$1" 3<&{listener}',
+                    f'{moves}; exec haproxy -Ws -f "$1"',
                     "bash",
                     str(self.settings.configuration_path),
                 ],
-                pass_fds=(listener,),
-                env={**os.environ, "NOTIFY_SOCKET": str(notify_path), "LISTEN_FDS": "1"},
+                pass_fds=listeners,
+                env={**os.environ, "NOTIFY_SOCKET": str(notify_path), "LISTEN_FDS": "2"},
                 stdout=log,
                 stderr=log,
             )
@@ -193,6 +195,7 @@ class Front:
             thread.join(WAIT_SECONDS)
         self.channel.close()
         self.listener.close()
+        self.redirect_listener.close()
 
     # -- what mobius-host does --
 

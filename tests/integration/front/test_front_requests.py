@@ -99,6 +99,37 @@ def test_without_a_limit_a_body_without_a_length_is_passed_on(serving: Front) ->
     assert serving.get(method="POST", body=iter([b"x" * 70_000, b"y" * 70_000])).content["size"] == 140_000
 
 
+def test_a_head_over_the_limit_is_refused(make_front: Callable[..., Front]) -> None:
+    front = start(make_front(header_limit=2000))
+    assert front.get(X_Long="x" * 1800).status == 200
+    assert front.get(X_Long="x" * 2000).status == 431
+
+
+def test_a_limit_over_that_of_haproxy_is_allowed(make_front: Callable[..., Front]) -> None:
+    head = {f"X_Long_{number}": "x" * 10_000 for number in range(3)}
+    assert start(make_front()).get(**head).status in (400, 431)
+    assert start(make_front(header_limit=40_000)).get(**head).status == 200
+
+
+def test_a_client_with_too_many_requests_has_to_wait(make_front: Callable[..., Front]) -> None:
+    front = start(make_front(rate_limit=5))
+    assert [front.get().status for _ in range(5)] == [200] * 5
+    refused = front.get()
+    assert (refused.status, refused.headers["retry-after"]) == (429, "10")
+    assert front.probe(X_Mobius_Slot="1").status == 200
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::"])
+def test_only_allowed_addresses_are_served(make_front: Callable[..., Front], address: str) -> None:
+    assert start(make_front(address=address, allowed=["192.0.2.0/24"])).get().status == 403
+    front = start(make_front(address=address, allowed=["192.0.2.0/24", "127.0.0.0/8"]))
+    assert front.get().status == 200
+    if address == "::":
+        connection = http.client.HTTPConnection("::1", front.port, timeout=WAIT_SECONDS)
+        assert send(connection, "GET", "/").status == 403
+        connection.close()
+
+
 # -- TLS --
 
 
@@ -142,6 +173,17 @@ def test_tls_offers_http2_and_its_certificate_is_renewed_without_a_dropped_conne
         assert b"new" in (renewed.getpeercert(binary_form=True) or b"")
     assert b"/slow?1" in kept.getresponse().read()
     kept.close()
+
+
+@pytest.mark.parametrize("host", ["shop.example", "shop.example:80", "[2001:db8::1]:80", "[2001:db8::1]"])
+def test_http_is_redirected_to_https(make_front: Callable[..., Front], tmp_path: Path, host: str) -> None:
+    make_certificate(tmp_path / "tls.pem", "shop")
+    front = start(make_front(certificate=str(tmp_path / "tls.pem"), redirect_port=1080))
+    with socket.create_connection(front.redirect_listener.getsockname(), WAIT_SECONDS) as channel:
+        channel.sendall(f"GET /a?b=c HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        response = channel.makefile("rb").read().decode()
+    assert response.startswith("HTTP/1.1 308 ")
+    assert f"location: https://{host.removesuffix(':80')}:{front.port}/a?b=c\r\n" in response
 
 
 def test_the_instance_knows_that_its_client_used_tls(make_front: Callable[..., Front], tmp_path: Path) -> None:
@@ -291,6 +333,10 @@ def test_a_configuration_with_every_setting_passes_the_check(make_front: Callabl
     front = make_front(
         certificate=str(tmp_path / "tls.pem"),
         body_limit=1,
+        header_limit=1024,
+        rate_limit=1,
+        allowed=["10.0.0.0/8", "2001:db8::/32"],
+        redirect_port=1080,
         send_proxy=True,
         address="::",
         reuse_connections=True,

@@ -35,6 +35,10 @@ def test_each_setting_is_read(description: dict[str, Any]) -> None:
             "max_connections": 10,
             "pause": 5,
             "body_limit": 1,
+            "header_limit": 2048,
+            "rate_limit": 100,
+            "allowed": ["10.0.0.0/8", "2001:DB8::1"],
+            "redirect_port": 80,
             "certificate": "/etc/shop/tls.pem",
             "http2": False,
             "reuse_connections": True,
@@ -45,6 +49,8 @@ def test_each_setting_is_read(description: dict[str, Any]) -> None:
     )
     assert settings.address == "::"
     assert settings.certificate == Path("/etc/shop/tls.pem")
+    assert settings.allowed == ("10.0.0.0/8", "2001:db8::1/128")
+    assert (settings.header_limit, settings.rate_limit, settings.redirect_port) == (2048, 100, 80)
     assert settings.timeouts == FrontTimeouts(server=0.5)
     assert settings.extra.frontend == ("http-request deny if FALSE",)
     assert not settings.http2
@@ -109,6 +115,18 @@ def test_settings_that_are_no_object_are_refused(value: Any) -> None:
         ("pause", True),
         ("body_limit", -1),
         ("body_limit", 1.5),
+        ("header_limit", 100),
+        ("header_limit", False),
+        ("rate_limit", -1),
+        ("allowed", "10.0.0.0/8"),
+        ("allowed", ["10.0.0.1/8"]),
+        ("allowed", ["any"]),
+        ("allowed", [7]),
+        ("allowed", ["10.0.0.0/8 }\nglobal"]),
+        ("allowed", ["10.0.0.1"] * 201),
+        ("redirect_port", 80),
+        ("redirect_port", 8000),
+        ("redirect_port", 9102),
         ("http2", "yes"),
         ("reuse_connections", 1),
         ("send_proxy", None),
@@ -131,6 +149,11 @@ def test_an_invalid_setting_is_refused_in_one_sentence(description: dict[str, An
     reason = refusal({**description, name: value})
     assert reason.isprintable()
     assert reason.endswith(".")
+
+
+@pytest.mark.parametrize("port", [8000, 9102, 9100])
+def test_a_redirect_has_a_port_of_its_own(description: dict[str, Any], port: int) -> None:
+    assert "redirect_port" in refusal({**description, "certificate": "/tls.pem", "redirect_port": port})
 
 
 def test_extra_lines_come_with_a_warning(description: dict[str, Any]) -> None:

@@ -23,20 +23,23 @@ from dataclasses import dataclass
 
 from ... import durable
 from ...errors import MobiusError
-from .settings import SLOT_COUNT, WEIGHT_MAX, FrontSettings
+from .settings import RATE_SECONDS, SLOT_COUNT, WEIGHT_MAX, FrontSettings
 from .slots import HOST, Slot, server_name
 
 HAPROXY = "haproxy"
 CHECK_TIMEOUT_SECONDS = 20.0
 REASON_MAX_CHARS = 300
-LISTENER = "fd@3"  # systemd's first descriptor
-PUBLIC, PROBES, INTERNAL, SERVICE = "public", "probes", "internal", "service"
+LISTENER, REDIRECT_LISTENER = "fd@3", "fd@4"  # systemd's descriptors
+PUBLIC, REDIRECT, PROBES, INTERNAL, SERVICE = "public", "redirect", "probes", "internal", "service"
 HOLD_SERVER = "hold"
 HOLD_PORT = 1  # nobody but root can listen there, so a connection is refused
 NO_RELEASE = "none"
 LOG_LINE_MAX_BYTES = 1024
 RETRY_AFTER_SECONDS = 5
+HTTPS_PORT = 443
 SLOT_HEADER = "X-Mobius-Slot"
+BUFFER_BYTES, BUFFER_RESERVE_BYTES = 16384, 2048  # HAProxy's; what it may add to a head
+RATE_CLIENTS_MAX = 100_000  # whose requests are counted; some 10 MB
 
 READY, DRAIN, MAINT = "ready", "drain", "maint"
 STATES = (READY, DRAIN, MAINT)
@@ -70,6 +73,7 @@ def render(
         _global(settings),
         _defaults(settings),
         _public(settings),
+        *([_redirect(settings)] if settings.redirect_port else []),
         _probes(settings),
         _internal(settings),
         _service(settings, by_number, states, is_paused),
@@ -114,7 +118,7 @@ def check(
 ) -> tuple[str, ...]:
     """Let HAProxy check a configuration, without using it.
 
-    The listening socket is a socket of this process for the check, and the map of releases an empty one.
+    The listening sockets are sockets of this process for the check, and the map of releases an empty one.
 
     Args:
         timeout: seconds.
@@ -126,10 +130,12 @@ def check(
         MobiusError: `invalid_input` with HAProxy's first message; `missing_dependency` without HAProxy;
             `environment_failed` when HAProxy cannot be run or was killed; `timeout`.
     """
-    with socket.socket() as listener:
-        listener.bind((HOST, 0))
-        descriptor = listener.fileno()
-        checked = text.replace(f"bind {LISTENER}", f"bind fd@{descriptor}", 1)
+    with socket.socket() as listener, socket.socket() as redirect_listener:
+        descriptors = {}
+        for name, one in ((LISTENER, listener), (REDIRECT_LISTENER, redirect_listener)):
+            one.bind((HOST, 0))
+            descriptors[name] = one.fileno()
+        checked = re.sub(r"\bbind (fd@[34])\b", lambda match: f"bind fd@{descriptors[match[1]]}", text)
         checked = checked.replace(f"map({settings.releases_path},", "map(/dev/null,")
         try:
             done = subprocess.run(
@@ -137,7 +143,7 @@ def check(
                 input=checked.encode(),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                pass_fds=(descriptor,),
+                pass_fds=tuple(descriptors.values()),
                 timeout=timeout,
                 check=False,
             )
@@ -153,7 +159,9 @@ def check(
             raise MobiusError(
                 "timeout", f"{haproxy} had not checked the configuration of {settings.service} after {timeout:g} s."
             ) from None
-    output = done.stdout.decode("utf-8", "replace").replace(f"fd@{descriptor}", LISTENER)
+    output = done.stdout.decode("utf-8", "replace")
+    for name, descriptor in descriptors.items():
+        output = output.replace(f"'bind fd@{descriptor}'", f"'bind {name}'")
     if done.returncode < 0:
         raise MobiusError(
             "environment_failed", f"{haproxy} was killed by signal {-done.returncode} while it checked a configuration."
@@ -201,6 +209,7 @@ def _global(settings: FrontSettings) -> list[str]:
         f"stats socket unix@{settings.runtime_socket} mode 600 level admin",
         "stats timeout 10s",
         f"log {settings.traffic_socket} len {LOG_LINE_MAX_BYTES} format raw local0 info",
+        f"tune.bufsize {max(BUFFER_BYTES, settings.header_limit + BUFFER_RESERVE_BYTES)}",
         "ssl-default-bind-options ssl-min-ver TLSv1.2",
         *settings.extra.globally,
     ]
@@ -237,6 +246,9 @@ def _public(settings: FrontSettings) -> list[str]:
         f"maxconn {settings.max_connections}",
         "log global",
         _log_format(settings, PUBLIC),
+        *_allowed(settings),
+        *_rate_limit(settings),
+        *_header_limit(settings),
         *_body_limit(settings),
         *_forwarded(_client(settings)),
         *settings.extra.frontend,
@@ -308,6 +320,39 @@ def _slot(settings: FrontSettings, slot: Slot) -> list[str]:
 
 def _send_proxy(settings: FrontSettings) -> str:
     return " send-proxy-v2" if settings.send_proxy else ""
+
+
+def _redirect(settings: FrontSettings) -> list[str]:
+    port = "" if settings.port == HTTPS_PORT else f":{settings.port}"
+    return [
+        f"frontend {REDIRECT}",
+        f"bind {REDIRECT_LISTENER}",
+        "http-request deny deny_status 400 unless { req.hdr(host) -m found }",
+        f"http-request redirect code 308 location https://%[req.hdr(host),regsub(:[0-9]+$,)]{port}%[pathq]",
+    ]
+
+
+def _allowed(settings: FrontSettings) -> list[str]:
+    if not settings.allowed:
+        return []
+    return [f"http-request deny deny_status 403 unless {{ src {' '.join(settings.allowed)} }}"]
+
+
+def _rate_limit(settings: FrontSettings) -> list[str]:
+    if not settings.rate_limit:
+        return []
+    return [
+        f"stick-table type ipv6 size {RATE_CLIENTS_MAX} expire {RATE_SECONDS}s store http_req_rate({RATE_SECONDS}s)",
+        "http-request track-sc0 src",
+        'http-request return status 429 content-type text/plain string "Too many requests.\\n" '
+        f"hdr Retry-After {RATE_SECONDS} if {{ sc_http_req_rate(0) gt {settings.rate_limit} }}",
+    ]
+
+
+def _header_limit(settings: FrontSettings) -> list[str]:
+    if not settings.header_limit:
+        return []
+    return [f"http-request return status 431 if {{ req.hdrs,length gt {settings.header_limit} }}"]
 
 
 def _body_limit(settings: FrontSettings) -> list[str]:

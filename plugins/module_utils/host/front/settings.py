@@ -26,6 +26,10 @@ SOCKET_PATH_MAX_CHARS = 90  # a Unix address has 107; HAProxy binds a longer, te
 PAUSE_MAX_SECONDS = 3600
 TIMEOUT_MAX_SECONDS = 24 * 3600
 BODY_MAX_BYTES = 1 << 50
+HEADERS_MIN_BYTES, HEADERS_MAX_BYTES = 1024, 1 << 20
+RATE_MAX = 1_000_000
+RATE_SECONDS = 10
+ADDRESSES_MAX = 200
 EXTRA_LINE_MAX_CHARS = 1000
 
 _FILE_PATH = re.compile(r"/[A-Za-z0-9._/@+-]*")
@@ -107,6 +111,11 @@ class FrontSettings:
         pause: how long, in seconds, a request waits at the longest while no instance may serve.
         body_limit: the longest body of a request, in bytes; 0 for no limit. With a limit, a body without a length is
             refused.
+        header_limit: the longest head of a request, in bytes; 0 for HAProxy's limit of about 15,000.
+        rate_limit: the requests that a client's address may send in RATE_SECONDS; 0 for no limit.
+        allowed: the addresses and networks whose clients are served; empty for all.
+        redirect_port: of the public address, where clients are sent to https; 0 for none. Needs a certificate; HAProxy
+            inherits its socket after that of `port`.
         certificate: a PEM file with the certificate, its chain and its key; None for plain HTTP.
         http2: whether HTTP/2 is offered to clients that use TLS.
         reuse_connections: whether a connection to an instance serves several requests. That is quicker, and loses a
@@ -126,6 +135,10 @@ class FrontSettings:
     max_connections: int = 4000
     pause: float = 60.0
     body_limit: int = 0
+    header_limit: int = 0
+    rate_limit: int = 0
+    allowed: tuple[str, ...] = ()
+    redirect_port: int = 0
     certificate: Path | None = None
     http2: bool = True
     reuse_connections: bool = False
@@ -148,6 +161,8 @@ class FrontSettings:
         parsed = {name: _PARSERS[name](f"The front's {name}", value[name]) for name in value}
         settings = cls(**parsed)
         settings._require_distinct_ports()
+        if settings.redirect_port and settings.certificate is None:
+            raise MobiusError("invalid_input", "The front has a redirect_port and no certificate to redirect to.")
         if len(str(settings.probes_socket)) > SOCKET_PATH_MAX_CHARS:
             raise MobiusError("invalid_input", f"The front's run_dir is too long for a socket: {settings.run_dir}.")
         return settings
@@ -157,12 +172,12 @@ class FrontSettings:
             raise MobiusError(
                 "invalid_input", f"The front's first_port leaves no {SLOT_COUNT} ports: {self.first_port}."
             )
-        ports = {"port": self.port, "internal_port": self.internal_port}
-        for name, port in ports.items():
-            if port in self.slot_ports:
-                raise MobiusError("invalid_input", f"The front's {name} {port} is a slot's too: choose another.")
-        if self.port == self.internal_port:
-            raise MobiusError("invalid_input", f"The front's port and internal_port are both {self.port}.")
+        names = dict.fromkeys(self.slot_ports, "the port of a slot")
+        for name in ("port", "internal_port", "redirect_port"):
+            port = getattr(self, name)
+            if port in names:
+                raise MobiusError("invalid_input", f"The front's {name} {port} is {names[port]} too: choose another.")
+            names |= {port: f"its {name}"} if port else {}
 
     @property
     def slot_ports(self) -> tuple[int, ...]:
@@ -226,6 +241,10 @@ def _whole_number(low: int, high: int) -> Any:
     return parse
 
 
+def _zero_or(parse: Any) -> Any:
+    return lambda what, value: 0 if type(value) is int and value == 0 else parse(what, value)
+
+
 def _seconds(what: str, value: Any, high: float = TIMEOUT_MAX_SECONDS) -> float:
     if type(value) not in (int, float) or not 0.001 <= value <= high:
         raise MobiusError("invalid_input", f"{what} is {value!r}, not a time of up to {high:g} seconds.")
@@ -275,6 +294,15 @@ def _address(what: str, value: Any) -> str:
         raise MobiusError("invalid_input", f"{what} is {value!r}, not an IP address.") from None
 
 
+def _networks(what: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or len(value) > ADDRESSES_MAX:
+        raise MobiusError("invalid_input", f"{what} is not a list of up to {ADDRESSES_MAX} addresses.")
+    try:
+        return tuple(str(ipaddress.ip_network(one if isinstance(one, str) else "")) for one in value)
+    except ValueError as error:
+        raise MobiusError("invalid_input", f"{what} has an entry that is no address or network: {error}.") from None
+
+
 def _lines(section: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list | tuple):
         raise MobiusError("invalid_input", f"The extra lines of the section {section} are not a list.")
@@ -305,6 +333,10 @@ _PARSERS: Mapping[str, Any] = {
     "max_connections": _whole_number(1, 1_000_000),
     "pause": _pause,
     "body_limit": _whole_number(0, BODY_MAX_BYTES),
+    "header_limit": _zero_or(_whole_number(HEADERS_MIN_BYTES, HEADERS_MAX_BYTES)),
+    "rate_limit": _whole_number(0, RATE_MAX),
+    "allowed": _networks,
+    "redirect_port": _whole_number(0, PORT_MAX),
     "certificate": _optional_file_path,
     "http2": _flag,
     "reuse_connections": _flag,
