@@ -141,6 +141,9 @@ class LatencyHistogram:
         self.buckets[bisect.bisect_left(BOUNDS_MS, milliseconds)] += 1
         self.sum_ms += milliseconds
 
+    def copy(self) -> LatencyHistogram:
+        return LatencyHistogram(self.buckets.copy(), self.sum_ms)
+
     def lines(self, name: str, labels: str) -> Iterator[str]:
         """Its series in Prometheus's text format."""
         count = 0
@@ -170,6 +173,9 @@ class _Series:
             self.response.add(request.response_ms)
         if request.whole_ms is not None:
             self.whole.add(request.whole_ms)
+
+    def copy(self) -> _Series:
+        return _Series(self.codes.copy(), self.aborted.copy(), self.retries, self.response.copy(), self.whole.copy())
 
 
 _METRICS = (
@@ -228,13 +234,14 @@ class TrafficCounters:
 
     def page(self) -> str:
         """The counters in Prometheus's text format."""
-        with self._lock:
-            by_metric: dict[str, list[str]] = {name: [] for name, _, _ in _METRICS}
-            for (release, source), series in sorted(self._series.items()):
-                labels = f'release="{release}",source="{source}"'
-                for name, lines in _series_lines(labels, series):
-                    by_metric[name].extend(lines)
+        with self._lock:  # only to copy: the receiving thread waits for it
+            copies = {key: series.copy() for key, series in self._series.items()}
             results, forgotten = dict(self._results), self._forgotten
+        by_metric: dict[str, list[str]] = {name: [] for name, _, _ in _METRICS}
+        for (release, source), series in sorted(copies.items()):
+            labels = f'release="{release}",source="{source}"'
+            for name, series_lines in _series_lines(labels, series):
+                by_metric[name].extend(series_lines)
         lines = []
         for name, kind, text in _METRICS:
             lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}", *by_metric[name]]
