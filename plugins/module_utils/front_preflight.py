@@ -11,7 +11,7 @@ import re
 import socket
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .errors import MobiusError
@@ -50,7 +50,7 @@ class FrontPreflight:
     config_dir: Path = Path(CONFIG_DIR)
     proc: Path = Path("/proc")
     haproxy: str = configuration.HAPROXY
-    systemd: Systemd = Systemd()
+    systemd: Systemd = field(default_factory=Systemd)
 
     def require(self) -> tuple[str | None, tuple[str, ...]]:
         """The version of HAProxy (None: it is not installed yet), and warnings.
