@@ -109,7 +109,11 @@ def test_staging_twice_changes_nothing(bundle: Path, releases: Path) -> None:
     before = (releases / release).stat()
     assert staged_tree.stage(bundle, releases) == release
     after = (releases / release).stat()  # reading it changes st_atime
-    assert (after.st_ino, after.st_mtime_ns, after.st_ctime_ns) == (before.st_ino, before.st_mtime_ns, before.st_ctime_ns)
+    assert (after.st_ino, after.st_mtime_ns, after.st_ctime_ns) == (
+        before.st_ino,
+        before.st_mtime_ns,
+        before.st_ctime_ns,
+    )
 
 
 @pytest.mark.slow
