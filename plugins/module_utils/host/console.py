@@ -231,12 +231,13 @@ def _role(executor: Executor, options: argparse.Namespace) -> int:
 def _ready(executor: Executor, options: argparse.Namespace) -> int:
     """Wait until a starting instance answers its health path, and let it serve if it has to.
 
-    Its unit is starting for as long, so systemd's own time-out ends this.
+    Its unit is starting for as long, so systemd's own time-out ends this. An instance that has ended shows in the
+    exit code alone: the last line of the unit's log is that of the instance.
     """
     process = os.environ.get("MAINPID")
     while not is_answering(executor.host, options.release, STATE_TIMEOUT_SECONDS):
         if process is not None and not os.path.exists(f"/proc/{process}"):
-            raise MobiusError("instance_failed", f"{options.release} ended while it started.")
+            return int(MobiusError("instance_failed", "").code)
         executor.sleep(READY_POLL_SECONDS)
     _require_front(executor).raise_by_record(options.release)
     return 0
