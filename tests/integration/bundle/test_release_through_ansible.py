@@ -21,6 +21,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils.host.install import l
 from mobius import manifest
 from mobius.control.bundle import builder as bundles
 from mobius.control.bundle.builder import pack
+from mobius.control.bundle.packing import pack_folder
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 SERVER = CHECKOUT / "tests/unit/plugins/releases/instance_server.py"
@@ -127,6 +128,25 @@ def test_a_bundle_is_predicted_then_staged_then_left_alone(
     said = place.run(remove, remove, pipelining=pipelining)
     assert [each["changed"] for each in said] == [True, False]
     assert place.staged == []
+
+
+def test_a_packed_folder_is_released_to_a_host_without_that_python(place: Place, tmp_path: Path) -> None:
+    shop = tmp_path / "shop"
+    shop.mkdir()
+    (shop / "serve").write_text("#!/bin/sh\n")
+    (shop / "serve").chmod(0o755)
+    (shop / "current").symlink_to("serve")
+    packed = pack_folder(shop, tmp_path / "packed", service="mobius-dhash", version="2.0.0").bundle
+    expect = ("-e", json.dumps({"packed": manifest.expectation(packed)}))
+    stage = {"release": {"bundle": str(packed.path), "python": "/nonexistent"}}
+    preflight = {"preflight": {"expect": "{{ packed }}", "python": "/nonexistent"}}
+    said = place.run(preflight, stage, options=("--check", *expect))
+    assert [each["changed"] for each in said] == [False, True], said
+    said = place.run(preflight, stage, stage, options=expect)
+    assert [each["changed"] for each in said] == [False, True, False], said
+    folder = place.root / "opt/releases" / packed.release_id
+    assert (os.readlink(folder / "tree/current"), os.access(folder / "tree/serve", os.X_OK)) == ("serve", True)
+    assert staged_tree.verify_tree(folder) == []
 
 
 @pytest.mark.parametrize("options", [("--check",), ()])
