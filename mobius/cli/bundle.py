@@ -58,7 +58,7 @@ def build(version: str | None, out: Path, python: str, platform: str, source: Pa
 
 
 @bundle.command()
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--service", required=True, metavar="NAME", help="The service that the bundle is a release of.")
 @click.option("--version", required=True, metavar="X.Y.Z", help="The release's version.")
 @click.option(

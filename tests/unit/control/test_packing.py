@@ -290,6 +290,11 @@ def test_a_folder_that_is_too_deep_is_refused(shop: Path) -> None:
     assert "is deeper than 128 folders" in refusal(shop).reason
 
 
+def test_what_is_no_folder_is_refused(shop: Path) -> None:
+    assert "part.txt is not a folder" in refusal(shop / "lib/part.txt").reason
+    assert "nothing is not a folder" in refusal(shop / "nothing").reason
+
+
 def test_a_folder_without_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "nothing/here").mkdir(parents=True)
     assert "names no files" in refusal(tmp_path / "nothing").reason
