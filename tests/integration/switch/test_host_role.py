@@ -87,6 +87,13 @@ INVALID: list[tuple[str, Any]] = [
     ("host_service", "Not_A_Name"),
     ("host_environment", {"lower": 1}),
     ("host_environment", {"MOBIUS_RELEASE_ID": "x"}),
+    ("host_sandbox", {"network": True}),
+    ("host_sandbox", {"jit": "yes"}),
+    ("host_sandbox", {"write": "cache"}),
+    ("host_sandbox", {"write": ["../x"]}),
+    ("host_sandbox", {"write": ["/etc"]}),
+    ("host_sandbox", {"write": ["with a space"]}),
+    ("host_sandbox", {"write": ["library"]}),
 ]
 
 
