@@ -386,6 +386,13 @@ def test_a_malformed_manifest_with_links_is_refused(changes: dict[str, Any]) -> 
     assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
 
 
+def test_a_path_through_a_link_is_refused_however_valid_the_link_is() -> None:
+    files = {path: {"sha256": "0" * 64, "size": 0, "mode": "0644"} for path in ("real/x", "link/y")}
+    for links in ({"link": "real"}, {"link": "real/x"}):
+        with pytest.raises(ManifestError, match="'link' both as a link and as a folder"):
+            manifest.parse_manifest(described(**{**LINKED, "files": files, "links": links}))
+
+
 def test_a_manifest_that_an_older_schema_can_express_has_that_schema() -> None:
     with pytest.raises(ManifestError, match="that of schema 1"):
         manifest.parse_manifest(described(schema=2, links={}))
