@@ -318,9 +318,11 @@ def test_an_argument_that_no_bundle_can_have_is_refused(shop: Path, changes: dic
     assert problem in refusal(shop, **changes).reason
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
 def test_a_file_that_cannot_be_read_is_refused(shop: Path) -> None:
-    (shop / "lib/part.txt").chmod(0)
+    path = shop / "lib/part.txt"
+    path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("root reads every file")
     assert "part.txt cannot be read: Permission denied" in refusal(shop).reason
 
 

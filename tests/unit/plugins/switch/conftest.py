@@ -137,7 +137,13 @@ class FakeSystemd(Systemd):
                 result = "timeout" if self.behaviours.get(release) == "cut off" else ""
                 state = "enabled" if self.enabled else "disabled"
                 found[name] = Unit(
-                    name, active, "", state, result, self.start_timeouts.get(release), self.restarts.get(release, 0)
+                    name,
+                    active,
+                    "",
+                    state,
+                    result,
+                    self.start_timeouts.get(release),
+                    restarts=self.restarts.get(release, 0),
                 )
         return found
 
