@@ -128,6 +128,7 @@ class _IgnoreRule:
 
     def __init__(self, line: str) -> None:
         (self._pattern,) = GitIgnoreSpec.from_lines([line]).patterns
+        self._is_of_folders = line.rstrip().endswith("/")
         body = line.strip().removeprefix("!").rstrip("/").removeprefix("**/")
         self._is_of_any_folder = "/" not in body
         self._is_of_all_below = body.endswith("/**")
@@ -139,15 +140,17 @@ class _IgnoreRule:
 
     def matches(self, path: str, is_folder: bool) -> bool:
         """Whether it matches the path and not only a folder above."""
-        if self._pattern.include is None:
-            return False  # a comment or an empty line
+        if self._pattern.include is None or (self._is_of_folders and not is_folder):
+            return False  # a comment, or a pattern of folders only
         folder, _, name = path.rpartition("/")
         end = "/" if is_folder else ""
         if self._is_of_any_folder:
             return self._pattern.match_file(name + end) is not None
         if self._pattern.match_file(path + end) is None:
             return False
-        return self._is_of_all_below or not folder or self._pattern.match_file(f"{folder}/") is None
+        if self._is_of_all_below:  # whatever its name, but not the folder itself
+            return bool(folder) and self._pattern.match_file(f"{folder}/x{end}") is not None
+        return not folder or self._pattern.match_file(f"{folder}/") is None
 
 
 def read_ignore_file(folder: Path) -> list[str]:
