@@ -41,7 +41,7 @@ def read_once(name: str, sha256: str | None, workspace: RunWorkspace) -> manifes
         raise MobiusError(
             "bundle_invalid",
             f"The bundle {path} cannot be read: {error.strerror}.",
-            do_next="Build one with `mobius bundle build`, or give the path of one.",
+            do_next="Make one with `mobius bundle pack` or `mobius bundle build`, or give the path of one.",
         ) from None
 
 
