@@ -15,11 +15,10 @@ from collections.abc import Callable
 
 from . import durable
 from .errors import MobiusError
+from .host.config import set_aside
 from .host.executor import Executor
 from .host.plan import HostPlan, Observation
 from .host.state import Lease, read_activation, read_lease
-
-LEASE_MAX_SECONDS = 86_400.0
 
 
 def _make_refusal(lease: Lease, now: float) -> MobiusError:
@@ -55,7 +54,10 @@ def acquire(executor: Executor, run: str, actor: str, since: str, seconds: float
             return False
         token = read_activation(executor.host).token
         new = Lease(run, actor, since, seconds, executor.clock() + seconds, executor.boot(), token)
-        durable.write_json(executor.host.lease_path, dataclasses.asdict(new))
+        path = executor.host.lease_path
+        if path.is_dir() and not path.is_symlink():
+            set_aside(path)  # a file cannot replace it
+        durable.write_json(path, dataclasses.asdict(new))
         return True
 
 

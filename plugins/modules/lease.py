@@ -73,7 +73,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import arguments, lease
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Executor
-from ansible_collections.mobius.dhash.plugins.module_utils.host.state import read_lease
+from ansible_collections.mobius.dhash.plugins.module_utils.host.state import LEASE_MAX_SECONDS, read_lease
 from ansible_collections.mobius.dhash.plugins.module_utils.module import open_executor, report_failure
 
 
@@ -113,7 +113,7 @@ def main() -> None:
     params = module.params
     finding = ""
     with report_failure(module):
-        if not 0 < params["seconds"] <= lease.LEASE_MAX_SECONDS:
+        if not 0 < params["seconds"] <= LEASE_MAX_SECONDS:
             raise MobiusError(
                 "invalid_input", f"seconds is {params['seconds']:g}, which is not above 0 and up to a day."
             )

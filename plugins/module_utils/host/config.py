@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import stat
 import time
@@ -86,8 +87,8 @@ class Host:
             service=service,
             user=require_field(path, content, "user", str),
             health_path=require_field(path, content, "health_path", str),
-            start_timeout=float(require_field(path, content, "start_timeout", int, float)),
-            drain_deadline=float(require_field(path, content, "drain_deadline", int, float)),
+            start_timeout=require_number(path, content, "start_timeout"),
+            drain_deadline=require_number(path, content, "drain_deadline"),
             command=Path(content.get("command", COMMAND)),
             units_dir=Path(content.get("units_dir", UNITS_DIR)),
             watch_settings=_read_watch_settings(path, content),
@@ -233,6 +234,10 @@ def read_state_file(path: Path) -> dict[str, Any] | None:
         raise corrupt_state(path, f"it is not JSON ({error})") from None
     if not isinstance(content, dict):
         raise corrupt_state(path, "it is not a JSON object")
+    try:
+        json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # half of an escaped pair; it could never be written again
+        raise corrupt_state(path, "it has text that is not Unicode") from None
     if content.get("schema") != SCHEMA:
         raise corrupt_state(path, f"its schema is {content.get('schema')!r}, not {SCHEMA}")
     return content
@@ -264,6 +269,18 @@ def require_field(path: Path, content: Mapping[str, Any], name: str, *types: typ
     if (None if value is None else type(value)) not in types:
         raise corrupt_state(path, f"{name} is {value!r}")
     return value
+
+
+def require_number(path: Path, content: Mapping[str, Any], name: str) -> float:
+    """One field of a state file that is a finite number: a deadline that is none would never come."""
+    value = require_field(path, content, name, int, float)
+    try:
+        number = float(value)
+    except OverflowError:  # integers may be larger
+        number = math.inf
+    if not math.isfinite(number):
+        raise corrupt_state(path, f"{name} is no finite number")
+    return number
 
 
 def _read_watch_settings(path: Path, content: Mapping[str, Any]) -> triggers.WatchSettings:

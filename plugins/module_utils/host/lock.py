@@ -52,7 +52,8 @@ def work_stamp(host: Host) -> int | None:
     Who only observes the host compares it before and after, and holds no command up.
     """
     try:
-        descriptor = os.open(host.lock_path, os.O_RDONLY | os.O_CLOEXEC)
+        # a pipe in its place must not make anybody wait
+        descriptor = os.open(host.lock_path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return 0
     try:

@@ -73,8 +73,10 @@ def rebuild_activation(host: Host, serving: Collection[str] = (), boot: str | No
     if pending is not None and is_pending:
         adopted = [release for release in adopted if release != pending.release]
     current = read_current_link(host)
-    if not adopted and activation.confirmed is None and current in staged:
+    if activation.confirmed is None and current in staged and (current in adopted or not adopted):
         adopted = [current]
+    if activation.confirmed is None and len(adopted) > 1:
+        adopted = sorted(adopted)[:1]  # any of them rather than none: without a confirmed release all would be stopped
     if len(adopted) == 1 and adopted[0] != activation.confirmed:
         activation = _with_confirmed(activation, adopted[0])
     tokens = [item.token for item in (pending if is_pending else None, read_window(host), read_lease(host)) if item]

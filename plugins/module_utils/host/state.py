@@ -14,11 +14,23 @@ from typing import Any
 
 from ..errors import MobiusError
 from ..manifest import RELEASE_ID
-from .config import SCHEMA, Host, corrupt_state, read_state_file, require_field, require_release_field
+from .config import (
+    SCHEMA,
+    Host,
+    corrupt_state,
+    read_regular_file,
+    read_state_file,
+    require_field,
+    require_number,
+    require_release_field,
+)
 from .journal import read_tail
 
 CANARY_SHARE_PERCENT = 10  # of the requests, for the kind `http`
 REPAIR = "What serves goes on serving. Run `mobius-host repair` on the host: it shows what it does and waits for a yes."
+
+
+LEASE_MAX_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -170,8 +182,8 @@ def read_window(host: Host) -> MonitoringWindow | None:
         return MonitoringWindow(
             release=require_release_field(path, content, "release", str),
             previous=require_release_field(path, content, "previous", str, None),
-            began=float(require_field(path, content, "began", int, float)),
-            until=float(require_field(path, content, "until", int, float)),
+            began=require_number(path, content, "began"),
+            until=require_number(path, content, "until"),
             boot_id=require_field(path, content, "boot_id", str),
             token=require_field(path, content, "token", int),
         )
@@ -196,17 +208,28 @@ class Lease:
 
     def is_live(self, now: float, boot: str) -> bool:
         """Whether it still keeps others out."""
-        return self.boot_id == boot and now < self.expires
+        return self.boot_id == boot and now < self.expires <= now + LEASE_MAX_SECONDS
 
 
 def read_lease(host: Host) -> Lease | None:
-    """The lease, live or expired; None when there is none or the file is damaged."""
+    """The lease, live or expired; None when there is none or the file is damaged, which must block nothing."""
+    path = host.lease_path
     try:
-        content = json.loads(host.lease_path.read_bytes())
-        return Lease(**{item.name: content[item.name] for item in dataclasses.fields(Lease)})
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError):
+        content = json.loads(read_regular_file(path))
+        if not isinstance(content, dict):
+            return None
+        return Lease(
+            run=require_field(path, content, "run", str),
+            actor=require_field(path, content, "actor", str),
+            since=require_field(path, content, "since", str),
+            seconds=require_number(path, content, "seconds"),
+            expires=require_number(path, content, "expires"),
+            boot_id=require_field(path, content, "boot_id", str),
+            token=require_field(path, content, "token", int),
+        )
+    except PermissionError:
+        raise  # this user may not read it, which says nothing about the file
+    except (MobiusError, OSError, ValueError, RecursionError):
         return None
 
 
@@ -347,7 +370,7 @@ def _parse_pending(path: Path, content: Mapping[str, Any]) -> Pending:
         release=require_release_field(path, content, "release", str),
         previous=require_release_field(path, content, "previous", str, None),
         stage=stage,
-        deadline=float(require_field(path, content, "deadline", int, float)),
+        deadline=require_number(path, content, "deadline"),
         boot_id=require_field(path, content, "boot_id", str),
         run=require_field(path, content, "run", str, None),
         token=require_field(path, content, "token", int),

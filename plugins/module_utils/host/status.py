@@ -14,7 +14,7 @@ from .. import staged_tree
 from ..errors import MobiusError
 from ..manifest import ManifestError
 from . import lock
-from .config import Host
+from .config import Host, read_regular_file
 from .executor import Executor
 from .journal import journal_problems
 from .plan import Observation
@@ -97,8 +97,8 @@ def _describe(host: Host, observed: Observation) -> dict[str, Any]:
 def _read_release_record(host: Host, release: str) -> dict[str, Any]:
     """The release's `release.json`; empty when it is missing or damaged, which `verify` reports."""
     try:
-        content = json.loads((host.release_dir(release) / "release.json").read_bytes())
-    except (OSError, ValueError):
+        content = json.loads(read_regular_file(host.release_dir(release) / "release.json"))
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -108,9 +110,46 @@ def test_a_rollback_needs_no_lock_and_fences_the_run_that_holds_it(machine: Any,
     assert machine.serving == [A]
 
 
-def test_a_damaged_lease_blocks_no_run(machine: Any, run_module: Module) -> None:
-    machine.host.lease_path.write_text('{"run": 1}')
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"expires": "later"},
+        {"expires": None},
+        {"expires": 10**400},
+        {"expires": 1e300},
+        {"token": "1"},
+        {"seconds": []},
+        {"run": 1},
+        {"boot_id": {}},
+        b"",
+        b"[1]",
+        b"[" * 100_000,
+        b"\xff",
+        "folder",
+        "pipe",
+        "link to itself",
+    ],
+    ids=repr,
+)
+def test_a_damaged_lease_blocks_neither_command_nor_run(machine: Any, run_module: Module, damage: Any) -> None:
+    machine.promote(A)
+    machine.promote(B)
+    run_module("lease", run="r0", seconds=60)
+    path = machine.host.lease_path
+    if isinstance(damage, dict):
+        path.write_text(json.dumps({**json.loads(path.read_text()), **damage}))
+    elif isinstance(damage, bytes):
+        path.write_bytes(damage)
+    else:
+        path.unlink()
+        {"folder": path.mkdir, "pipe": lambda: os.mkfifo(path), "link to itself": lambda: path.symlink_to(path)}[
+            damage
+        ]()
+    assert machine.command("status") == 0
+    assert machine.command("rollback") == 0
+    assert machine.serving == [A]
     assert run_module("lease", run="r1")["held"] is True
+    assert outcome(run_module("lease", run="r2")) == "locked"
 
 
 @pytest.mark.parametrize("seconds", [0, -1, 100_000, float("nan")])

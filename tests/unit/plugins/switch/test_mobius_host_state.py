@@ -174,6 +174,21 @@ def test_a_damaged_activation_without_a_copy_is_one_sentence_and_nothing_changes
     assert machine.serving == [B]
 
 
+def test_text_that_could_never_be_written_again_is_damage_and_a_repair_heals_it(machine: Any) -> None:
+    """Half of an escaped pair is JSON, and no Unicode."""
+    machine.promote(A)
+    machine.promote(B)
+    for path in (machine.host.activation_path, machine.host.activation_copy_path):
+        content = json.loads(path.read_text())
+        content["history"][0]["reason"] = "\ud800"
+        path.write_text(json.dumps(content))
+    assert machine.command("rollback") == 3
+    assert machine.serving == [B]
+    assert machine.command("repair", "--yes") == 0
+    assert machine.command("rollback") == 0
+    assert machine.serving == [A]
+
+
 def test_an_activation_that_is_gone_is_not_taken_for_a_first_install(machine: Any) -> None:
     machine.promote(A)
     machine.host.activation_path.unlink()

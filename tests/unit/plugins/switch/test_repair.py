@@ -76,6 +76,25 @@ def test_without_a_journal_the_current_release_is_the_last_one_known(machine: An
     assert (role(machine, A), role(machine, B)) == ("MOBIUS_START=standby", "MOBIUS_START=serving")
 
 
+@pytest.mark.parametrize("command", [("guard",), ("boot",), ("repair", "--yes")], ids=" ".join)
+@pytest.mark.parametrize("has_link", [True, False])
+def test_when_nothing_is_known_any_more_one_of_what_serves_goes_on_serving(
+    machine: Any, command: tuple[str, ...], has_link: bool
+) -> None:
+    """A canary beside the release before, and every file that tells them apart is lost."""
+    machine.promote(A)
+    machine.promote(B)
+    machine.promote(C, "canary")
+    assert machine.serving == [B, C]
+    lose_record(machine)
+    machine.host.journal_path.unlink()
+    machine.host.pending_path.write_text("{")
+    if not has_link:
+        machine.host.current_path.unlink()
+    assert machine.command(*command) == 0
+    assert machine.serving == [B]
+
+
 def test_a_pipe_in_place_of_the_journal_makes_no_instance_wait(machine: Any) -> None:
     machine.promote(A)
     lose_record(machine)
