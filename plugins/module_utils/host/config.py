@@ -75,8 +75,8 @@ class Host:
         if require_field(path, content, "service", str) != service:
             raise corrupt_state(path, f"it describes the service {content['service']!r}")
         folders = ("root", "run_dir", "state_dir", "cache_dir", "config_dir", "backup_dir", "log_dir")
-        # a description that an earlier version wrote has no cache_dir
-        content = {"cache_dir": f"/var/cache/{service}", **content}
+        # a description that an earlier version wrote lacks these
+        content = {"cache_dir": f"/var/cache/{service}", "command": COMMAND, "units_dir": UNITS_DIR, **content}
         paths = {name: Path(require_field(path, content, name, str)) for name in folders}
         if relative := [name for name, value in paths.items() if not value.is_absolute()]:
             raise corrupt_state(path, f"{relative[0]} is not an absolute path")
@@ -89,8 +89,8 @@ class Host:
             health_path=require_field(path, content, "health_path", str),
             start_timeout=require_number(path, content, "start_timeout"),
             drain_deadline=require_number(path, content, "drain_deadline"),
-            command=Path(content.get("command", COMMAND)),
-            units_dir=Path(content.get("units_dir", UNITS_DIR)),
+            command=Path(require_field(path, content, "command", str)),
+            units_dir=Path(require_field(path, content, "units_dir", str)),
             watch_settings=_read_watch_settings(path, content),
             bundle_signers=_read_bundle_signers(path, content),
             kind=kind,
@@ -234,13 +234,18 @@ def read_state_file(path: Path) -> dict[str, Any] | None:
         raise corrupt_state(path, f"it is not JSON ({error})") from None
     if not isinstance(content, dict):
         raise corrupt_state(path, "it is not a JSON object")
-    try:
-        json.dumps(content, ensure_ascii=False).encode()
-    except UnicodeEncodeError:  # half of an escaped pair; it could never be written again
-        raise corrupt_state(path, "it has text that is not Unicode") from None
+    require_unicode(path, content)
     if content.get("schema") != SCHEMA:
         raise corrupt_state(path, f"its schema is {content.get('schema')!r}, not {SCHEMA}")
     return content
+
+
+def require_unicode(path: Path, content: Mapping[str, Any]) -> None:
+    """Require that all text can be written again: half of an escaped pair is JSON, and no Unicode."""
+    try:
+        json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise corrupt_state(path, "it has text that is not Unicode") from None
 
 
 def read_regular_file(path: Path) -> bytes:
@@ -286,10 +291,15 @@ def require_number(path: Path, content: Mapping[str, Any], name: str) -> float:
 def _read_watch_settings(path: Path, content: Mapping[str, Any]) -> triggers.WatchSettings:
     if "watch" not in content:
         return triggers.WatchSettings()  # an earlier version wrote it
+    settings = require_field(path, content, "watch", dict)
+    if "signals" in settings:
+        require_field(path, settings, "signals", list)
     try:
-        return triggers.WatchSettings.parse(require_field(path, content, "watch", dict))
+        return triggers.WatchSettings.parse(settings)
     except MobiusError as error:
         raise corrupt_state(path, error.reason.rstrip(".")) from None
+    except OverflowError as error:
+        raise corrupt_state(path, f"watch has a number that is too large ({error})") from None
 
 
 def _read_front(path: Path, content: Mapping[str, Any]) -> FrontSettings:

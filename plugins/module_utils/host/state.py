@@ -23,6 +23,7 @@ from .config import (
     require_field,
     require_number,
     require_release_field,
+    require_unicode,
 )
 from .journal import read_tail
 
@@ -218,6 +219,7 @@ def read_lease(host: Host) -> Lease | None:
         content = json.loads(read_regular_file(path))
         if not isinstance(content, dict):
             return None
+        require_unicode(path, content)
         return Lease(
             run=require_field(path, content, "run", str),
             actor=require_field(path, content, "actor", str),

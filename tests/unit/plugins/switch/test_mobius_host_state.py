@@ -275,6 +275,13 @@ CONFIG_DAMAGE = {
     "a number for a path": ({"run_dir": 1}, "state_damaged"),
     "another service": ({"service": "other"}, "state_damaged"),
     "a word for seconds": ({"start_timeout": "long"}, "state_damaged"),
+    "more seconds than there are": ({"start_timeout": 10**400}, "state_damaged"),
+    "true for a command": ({"command": True}, "state_damaged"),
+    "a number for the watch's signals": ({"watch": {"signals": 5}}, "state_damaged"),
+    "a watch without end": (
+        {"watch": {"seconds": 10**400, "interval": 5, "unhealthy_seconds": 30, "metrics_path": "/"}},
+        "state_damaged",
+    ),
 }
 
 

@@ -21,7 +21,22 @@ COMMANDS = [
     *(("repair", "--yes"), ("repair", "--check")),
 ]
 VALUES = [
-    *(None, True, -1, 0, 2**70, 10**400, 1e308, float("nan"), "", "x" * 5000, "../../etc", "\ud800"),
+    *(
+        None,
+        True,
+        -1,
+        0,
+        2**70,
+        10**400,
+        1e308,
+        float("nan"),
+        "",
+        "x" * 5000,
+        "../../etc",
+        "\ud800",
+        "\0",
+        "/dev/null/x",
+    ),
     *([], {}, [[]], [None], {"a": 1}, "9999-99-99", A, "2999-01-01T00:00:00Z"),
 ]
 SLEEPS_LIMIT = 300
@@ -98,7 +113,7 @@ def test_whatever_is_damaged_each_command_ends_with_a_sentence_and_clients_stay_
         if chance.random() < 0.5:
             lease.acquire(machine.executor(), "r9", "ada", "now", 100)
         folders = (machine.host.root, machine.host.run_dir, machine.host.state_dir)
-        files = sorted(path for folder in folders for path in folder.glob("*.json*"))
+        files = [machine.config_path, *sorted(path for folder in folders for path in folder.glob("*.json*"))]
         damages = [damage(chance, path) for path in chance.sample(files, chance.choice((1, 1, 2, len(files))))]
         sleeps = 0
 
