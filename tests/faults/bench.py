@@ -249,6 +249,8 @@ class Bench:
         if case.fault == "race":
             first = self.begin(case.operation, hosts, **SHORT)
             time.sleep(case.delay)
+            if first.process.poll() is None:
+                result.struck_at = first.tasks[-1] if first.tasks else "its start"
             second = self.begin(case.second, hosts, **SHORT)
             first.finish()
             second.finish()

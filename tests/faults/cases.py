@@ -36,7 +36,7 @@ FOLDERS: Final = (
 )
 
 # Tasks that an operation begins on one host; a fault that is drawn for a later one does not strike.
-TASKS: Final = {"release": 78, "rollback": 14, "rollback with data": 18, "restore": 8, "provision": 50}
+TASKS: Final = {"release": 78, "rollback": 14, "rollback with data": 16, "restore": 8, "provision": 50}
 
 
 @dataclass(frozen=True)
