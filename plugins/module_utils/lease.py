@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from . import durable
 from .errors import MobiusError
-from .host.config import set_aside
+from .host.config import make_room
 from .host.executor import Executor
 from .host.plan import HostPlan, Observation
 from .host.state import Lease, read_activation, read_lease
@@ -54,10 +54,8 @@ def acquire(executor: Executor, run: str, actor: str, since: str, seconds: float
             return False
         token = read_activation(executor.host).token
         new = Lease(run, actor, since, seconds, executor.clock() + seconds, executor.boot(), token)
-        path = executor.host.lease_path
-        if path.is_dir() and not path.is_symlink():
-            set_aside(path)  # a file cannot replace it
-        durable.write_json(path, dataclasses.asdict(new))
+        make_room(executor.host.lease_path)
+        durable.write_json(executor.host.lease_path, dataclasses.asdict(new))
         return True
 
 

@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 
 from .. import durable
 from ..errors import MobiusError
-from ..host.config import Host
+from ..host.config import Host, make_room, read_regular_file
 from .archive import CHUNK_BYTES, file_sha256
 from .clock import Clock, timestamp, utc_now
 from .store import (
@@ -114,6 +114,7 @@ def push_copies(host: Host, target: CopyTarget, host_name: str, clock: Clock = u
             _push_backup(target, host_name, backup)
             pushed.append(backup.id)
     times = {**read_copy_times(host), target.name: timestamp(clock())}
+    make_room(_records_path(host))
     durable.write_json(_records_path(host), {"schema": 1, "copies": times}, mode=0o600)
     return pushed
 
@@ -200,9 +201,11 @@ def pull_copy(
 def read_copy_times(host: Host) -> dict[str, str]:
     """By name of the copy target, when it last held the newest backups."""
     try:
-        times = json.loads(_records_path(host).read_bytes())["copies"]
+        times = json.loads(read_regular_file(_records_path(host)))["copies"]
         return {str(name): str(at) for name, at in times.items()}
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+    except PermissionError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
 
 

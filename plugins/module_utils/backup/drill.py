@@ -24,7 +24,7 @@ from typing import Any
 from .. import durable
 from ..disk_space import require_space
 from ..errors import MobiusError
-from ..host.config import Host
+from ..host.config import Host, make_room, read_regular_file
 from ..host.failures import to_failure
 from ..host.state import read_activation, staged_releases
 from ..host.systemd import Systemd
@@ -129,9 +129,11 @@ def require_recent(host: Host, days: float, clock: Clock = utc_now) -> str | Non
 def read_records(host: Host) -> dict[str, Any]:
     """The last drill (`last`) and the last that succeeded (`success`); either is missing when there was none."""
     try:
-        records = json.loads(_records_path(host).read_bytes())
+        records = json.loads(read_regular_file(_records_path(host)))
         return {key: records[key] for key in ("last", "success") if isinstance(records.get(key), dict)}
-    except (FileNotFoundError, ValueError, AttributeError):
+    except PermissionError:
+        raise
+    except (OSError, ValueError, AttributeError, RecursionError):
         return {}
 
 
@@ -155,6 +157,7 @@ def record_drill(
     if result:
         record |= {"files": result.files, "counted": result.counted, "seconds": result.seconds}
     records = {**read_records(host), "last": record, **({"success": record} if result else {})}
+    make_room(_records_path(host))
     durable.write_json(_records_path(host), {"schema": 1, **records}, mode=0o600)
 
 

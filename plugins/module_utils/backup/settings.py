@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MobiusError
+from ..host.config import read_regular_file
 from .copies import CopyTarget
 
 CONFIG_DIR = "/etc/mobius-backup"
@@ -24,10 +25,10 @@ def read_settings(service: str, config_dir: str | Path = CONFIG_DIR) -> BackupSe
     """
     path = Path(config_dir) / f"{service}.json"
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_regular_file(path))
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MobiusError("state_damaged", f"{path} is invalid: {error}.") from None
     if not isinstance(content, dict):
         raise MobiusError("state_damaged", f"{path} is invalid: it holds no object.")

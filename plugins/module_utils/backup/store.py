@@ -25,7 +25,7 @@ from typing import Any
 
 from .. import durable
 from ..errors import MobiusError
-from ..host.config import Host
+from ..host.config import Host, make_room, read_regular_file
 from .archive import DamagedError, describe_damage, open_archive, read_manifest
 from .safe_open import NoFileError, open_file
 
@@ -263,9 +263,11 @@ def read_digest(path: Path) -> str | None:
 def read_records(host: Host) -> dict[str, dict[str, Any]]:
     """What is known of each backup, by id. An invalid file counts as empty, and is written again."""
     try:
-        records = json.loads(_records_path(host).read_bytes())["backups"]
+        records = json.loads(read_regular_file(_records_path(host)))["backups"]
         return {name: record for name, record in records.items() if isinstance(record, dict)}
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+    except PermissionError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
 
 
@@ -293,6 +295,7 @@ def _lock_records(host: Host) -> contextlib.AbstractContextManager[None]:
 
 
 def _write_records(host: Host, records: Mapping[str, Any]) -> None:
+    make_room(_records_path(host))
     durable.write_json(_records_path(host), {"schema": 1, "backups": records}, mode=0o600)
 
 

@@ -265,6 +265,12 @@ def set_aside(path: Path) -> None:
     path.rename(path.with_name(f"{path.name}.damaged-{time.time_ns()}"))
 
 
+def make_room(path: Path) -> None:
+    """Set a folder aside that lies where a file is written: no file can replace it."""
+    if path.is_dir() and not path.is_symlink():
+        set_aside(path)
+
+
 def require_field(path: Path, content: Mapping[str, Any], name: str, *types: type | None) -> Any:
     """One field of a state file, checked; None among the types allows null."""
     if name not in content:
