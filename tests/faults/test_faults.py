@@ -78,7 +78,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         made.fleet.lab("down")
 
 
-# TECH_DEBT.md: the handful belongs into `make test` once it was green there
+# seven minutes on two busy processors, so not in `make test` (TECH_DEBT.md)
 @pytest.mark.soak
 @pytest.mark.lab
 @pytest.mark.parametrize("seed", HANDFUL)
