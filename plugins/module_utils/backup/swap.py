@@ -16,13 +16,13 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .. import durable
-from ..host.config import Host
+from ..host.config import Host, read_regular_file, set_aside
 from .source import read_file
 
 _RENAME_EXCHANGE = 2  # of renameat2(2)
@@ -140,21 +140,59 @@ class FolderSwap:
 def finish_killed_swap(host: Host) -> None:
     """Finish an exchange that was killed half way, keep aside what was to be, and remove what a killed restore left.
 
-    The caller holds `lock_backups`.
+    An intent that cannot be read may be of an exchange that was done, so its folders may hold the only copy of the data
+    from before: they are kept as `<live folder>.damaged-restore`. The caller holds `lock_backups`.
     """
-    for intent in _read_intents(host):
+    left = [
+        (folder, live)
+        for live in {host.config_dir.parent: host.config_dir, host.state_dir.parent: host.state_dir}.values()
+        for folder in live.parent.glob(f"{_folder_prefix(host)}*")
+    ]
+    intents, damaged = _read_intents(host)
+    for intent in intents:
         _finish_exchange(intent)
-    for parent in {host.state_dir.parent, host.config_dir.parent}:
-        for folder in parent.glob(f"{_folder_prefix(host)}*"):
+    for folder, live in left:
+        if damaged:
+            _rename_folder(folder, _free_path(live.with_name(f"{live.name}.damaged-restore")))
+        else:
             shutil.rmtree(folder, ignore_errors=True)
-    _former_intent_path(host).unlink(missing_ok=True)
+    former = _former_intent_path(host)
+    if former in damaged:
+        set_aside(former)
+    former.unlink(missing_ok=True)
 
 
-def _read_intents(host: Host) -> Iterator[dict[str, Any]]:
+def _read_intents(host: Host) -> tuple[list[dict[str, Any]], list[Path]]:
+    """The intents of killed restores, and the paths of those that cannot be read."""
     folders = sorted(host.state_dir.parent.glob(f"{_folder_prefix(host)}*"))
+    intents, damaged = [], []
     for path in (_former_intent_path(host), *(folder / _INTENT_NAME for folder in folders)):
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            yield json.loads(path.read_bytes())
+        if not os.path.lexists(path):
+            continue
+        intent = None
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            intent = json.loads(read_regular_file(path))
+        if _is_intent(intent):
+            intents.append(intent)
+        else:
+            damaged.append(path)
+    return intents, damaged
+
+
+def _is_intent(value: Any) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("pairs"), list):
+        return False
+    aside = value.get("aside", [])
+    return (
+        all(_has_types(pair, str, str, int) for pair in value["pairs"])
+        and isinstance(aside, list)
+        and all(_has_types(item, str, str) for item in aside)
+        and {item[0] for item in aside} <= {pair[1] for pair in value["pairs"]}
+    )
+
+
+def _has_types(value: Any, *types: type) -> bool:
+    return isinstance(value, list) and [type(item) for item in value] == list(types)
 
 
 def _finish_exchange(intent: Mapping[str, Any]) -> None:

@@ -569,3 +569,38 @@ def test_a_read_only_disk_under_the_backups_is_one_sentence_and_nothing_is_chang
         assert failure.reason == f"The file system of {host.backup_dir} is read-only."
         assert live(host) == before
         assert leftovers(host) == []
+
+
+# --- What a killed restore left ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff torn", b"[]", b'{"pairs": [["/a", "/b"]]}', b'{"pairs": [], "aside": [["/a", "/b"]]}', b"[" * 9999],
+)
+@pytest.mark.parametrize("is_former", [False, True])
+def test_what_a_killed_restore_left_is_kept_when_its_intent_cannot_be_read(
+    host: Host, content: bytes, is_former: bool
+) -> None:
+    """The folder may hold the only copy of the data from before the restore."""
+    back_up(host)
+    folder = host.state_dir.parent / f"{swap._folder_prefix(host)}abc"
+    (folder / "state").mkdir(parents=True)
+    (folder / "state/only.jpg").write_bytes(b"the only copy")
+    intent = swap._former_intent_path(host) if is_former else folder / "intent.json"
+    intent.write_bytes(content)
+    for _ in range(2):
+        restore(host, accept_damage=True)
+        kept = host.state_dir.with_name(f"{host.state_dir.name}.damaged-restore")
+        assert (kept / "state/only.jpg").read_bytes() == b"the only copy"
+        assert leftovers(host) == []
+    assert len(list(host.state_dir.parent.glob("*.damaged-restore*"))) == 1, "the second restore found nothing to keep"
+
+
+def test_a_pipe_in_place_of_an_intent_holds_no_restore_up(host: Host) -> None:
+    back_up(host)
+    folder = host.state_dir.parent / f"{swap._folder_prefix(host)}abc"
+    folder.mkdir()
+    os.mkfifo(folder / "intent.json")
+    restore(host, accept_damage=True)
+    assert leftovers(host) == []
