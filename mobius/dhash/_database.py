@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -111,7 +112,13 @@ def to_mobius_error(error: sqlite3.Error, path: Path, otherwise: Exception) -> E
 
 def _is_full(path: Path) -> bool:
     try:
-        filesystem = os.statvfs(path.parent)
-    except (OSError, AttributeError):  # Windows has none
+        return shutil.disk_usage(path.parent).free < 1 << 16 or _has_no_inode(path.parent)
+    except OSError:
         return False
-    return filesystem.f_bavail * filesystem.f_frsize < 1 << 16 or (filesystem.f_files > 0 and filesystem.f_favail == 0)
+
+
+def _has_no_inode(folder: Path) -> bool:
+    if not hasattr(os, "statvfs"):  # Windows has none
+        return False
+    filesystem = os.statvfs(folder)
+    return filesystem.f_files > 0 and filesystem.f_favail == 0

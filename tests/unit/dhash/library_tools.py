@@ -22,10 +22,8 @@ from mobius.dhash._descriptor import DCT_BYTES, DESCRIPTOR_BYTES
 from mobius.dhash._reranking import CANDIDATE
 from mobius.dhash._verification import VERIFICATION_RULE
 
-# what tests/platforms simulates skips what that system would skip
-_PLATFORM = os.environ.get("MOBIUS_TEST_PLATFORM", sys.platform)
-linux_only = pytest.mark.skipif(_PLATFORM != "linux", reason="about /proc, terminals, mounts, or names of any bytes")
-posix_only = pytest.mark.skipif(os.name != "posix" or _PLATFORM == "windows", reason="about links, modes, or pipes")
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="about /proc, terminals, or names of any bytes")
+posix_only = pytest.mark.skipif(os.name != "posix", reason="about links, modes, or pipes")
 
 
 def descriptor(seed: int) -> bytes:

@@ -160,7 +160,6 @@ def test_a_scan_at_a_terminal_shows_how_far_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@linux_only
 @pytest.mark.parametrize("room", [8, 60, 150])
 def test_a_full_disk_ends_with_5_and_one_sentence(tmp_path: Path, room: int) -> None:
     folder = make_folder(tmp_path / "library", 250)

@@ -40,6 +40,9 @@ main()
 
 
 pytestmark = linux_only
+in_processes = pytest.mark.skipif(
+    _hash_processes.os.name != "posix", reason="where a process inherits no socket, a scan hashes in threads"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +84,7 @@ def in_threads(folder: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> li
         return exported(library)
 
 
+@in_processes
 @pytest.mark.slow
 def test_processes_find_what_threads_find_and_are_gone_afterwards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -102,6 +106,7 @@ def test_one_thread_needs_no_process(tmp_path: Path) -> None:
         library.scan(folder, threads=1, progress=lambda *_: pytest.fail("one") if children_of(os.getpid()) else None)
 
 
+@in_processes
 @pytest.mark.slow
 def test_processes_that_are_killed_cost_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_folder(tmp_path / "library", 60)
@@ -121,6 +126,7 @@ def test_processes_that_are_killed_cost_no_picture(tmp_path: Path, monkeypatch: 
     assert [file.path for file in report.unreadable] == ["broken.png"]
 
 
+@in_processes
 @pytest.mark.slow
 def test_a_picture_that_crashes_its_decoder_is_reported_and_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -151,6 +157,7 @@ def test_where_no_process_can_be_had_threads_do_it(
     assert capfd.readouterr().err == ""
 
 
+@in_processes
 @pytest.mark.slow
 def test_processes_find_the_modules_that_the_scan_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "only_found_by_this_path.py").touch()
@@ -163,6 +170,7 @@ def test_processes_find_the_modules_that_the_scan_has(tmp_path: Path, monkeypatc
         assert hashers.batch_size > 1
 
 
+@in_processes
 @pytest.mark.slow
 def test_an_answer_that_was_not_heard_is_not_taken_for_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -207,6 +215,7 @@ def test_a_file_that_there_is_no_memory_for_is_tried_again(tmp_path: Path, monke
         assert library.scan(folder, threads=1).hashed == 10
 
 
+@in_processes
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])
 def test_a_scan_that_is_ended_leaves_no_process_behind(tmp_path: Path, name: str) -> None:
