@@ -6,9 +6,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
-from collections.abc import Callable, Collection
+import time
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
 from typing import Any, Final
+
+CHECKOUT = Path(__file__).resolve().parents[1]
 
 WRITING: Final = (
     *("write", "open", "mkdir", "rename", "replace", "link", "unlink", "rmdir", "fsync"),
@@ -30,6 +35,22 @@ def killed(work: Callable[[], object]) -> bool:
     _, status = os.waitpid(child, 0)
     assert status in (0, signal.SIGKILL), status
     return status == signal.SIGKILL
+
+
+def kill_at_times(program: str, step_seconds: float, times: int = 12) -> Iterator[None]:
+    """Run a Python program so many times, and kill each run a step later than the one before; yields after each kill.
+
+    Args:
+        program: prints a line when its work begins.
+    """
+    for number in range(times):
+        run = subprocess.Popen([sys.executable, "-c", program], cwd=CHECKOUT, stdout=subprocess.PIPE)
+        assert run.stdout is not None
+        run.stdout.readline()
+        time.sleep(step_seconds * number)
+        run.send_signal(signal.SIGKILL)
+        run.communicate()
+        yield
 
 
 def die_before_line(number: int, sources: Collection[str]) -> None:

@@ -3,7 +3,7 @@
 """Write a bundle from folders, in memory that does not grow with it: the same content is the same file, byte for byte.
 
 Each file is read twice, for the manifest at the start of the bundle and for its content, and the two must agree. The
-bundle appears in one step, verified; a writer that is killed leaves a hidden file, which the next one removes.
+bundle appears in one step, verified; a writer that is killed leaves a hidden folder, which the next one removes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import fcntl
 import gzip
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -75,16 +76,23 @@ def write_bundle(read_tree: ReadTree, out: Path, **fields: str | None) -> manife
     out.mkdir(parents=True, exist_ok=True)
     bundle = out / f"{described.service}-{described.version}.tar.gz"
     _remove_leftovers(out)
-    with _temporary_file(out) as (stream, temporary):
-        digest = _write_archive(stream, described, tree)
+    with _temporary_folder(out) as folder:
+        temporary, digest_file, link = (folder / name for name in ("bundle", "digest", "link"))
+        with temporary.open("wb") as stream:
+            digest = _write_archive(stream, described, tree)
         if (changed := _changed_path(tree, read_tree())) is not None:
             raise make_change_refusal(Path(changed))
         made = manifest.read_bundle(temporary, expected_sha256=digest)
+        durable.write_bytes(digest_file, f"{digest}  {bundle.name}\n".encode())
+        link.symlink_to(bundle.name)
         # the digest first, so that no bundle is there without one
-        durable.write_bytes(Path(f"{bundle}.sha256"), f"{digest}  {bundle.name}\n".encode())
-        os.replace(temporary, bundle)
-    durable.fsync_dir(out)
-    durable.replace_symlink(out / f"{described.service}.tar.gz", bundle.name)
+        for source, target in (
+            (digest_file, Path(f"{bundle}.sha256")),
+            (temporary, bundle),
+            (link, out / f"{described.service}.tar.gz"),
+        ):
+            os.replace(source, target)
+            durable.fsync_dir(out)
     return dataclasses.replace(made, path=bundle, signature=manifest.read_signature(bundle))
 
 
@@ -162,25 +170,31 @@ def _compared(file: SourceFile, entry: manifest.FileEntry) -> Iterator[bytes]:
 
 
 @contextlib.contextmanager
-def _temporary_file(out: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """A hidden file with a lock on it, which is removed unless it was renamed; without a lock it is a leftover."""
+def _temporary_folder(out: Path) -> Iterator[Path]:
+    """A hidden folder with a lock on it, which is removed in the end; without a lock it is a leftover."""
     while True:
-        descriptor, name = tempfile.mkstemp(prefix=_TEMPORARY_PREFIX, dir=out)
-        path = Path(name)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if path.exists():
-            break
-        os.close(descriptor)  # another writer removed it as a leftover before it was locked
-    with os.fdopen(descriptor, "wb") as stream:
-        try:
-            yield stream, path
-        finally:
-            path.unlink(missing_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY_PREFIX, dir=out))
+        with contextlib.suppress(FileNotFoundError):  # another writer removed it as a leftover before it was locked
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if folder.exists():
+                break
+            os.close(descriptor)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
 
 
 def _remove_leftovers(out: Path) -> None:
-    """Remove the hidden files of killed writers, but none that a running one has locked."""
+    """Remove the hidden folders of killed writers, but none that a running one has locked."""
     for leftover in out.glob(f"{_TEMPORARY_PREFIX}*"):
-        with contextlib.suppress(FileNotFoundError, BlockingIOError), leftover.open("rb") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            leftover.unlink()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            descriptor = os.open(leftover, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(leftover, ignore_errors=True)
+            finally:
+                os.close(descriptor)

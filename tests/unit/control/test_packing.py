@@ -7,11 +7,8 @@ import fcntl
 import hashlib
 import json
 import os
-import signal
 import socket
 import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +23,7 @@ from mobius.cli.bundle import bundle as command
 from mobius.control.bundle import builder, folder, writer
 from mobius.control.bundle.packing import Packed, pack_folder
 from mobius.errors import MobiusError
+from tests.killing import die_after_writing, kill_at_times, killed
 from tests.unit.control.test_bundle import make_wheel
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -401,13 +399,7 @@ def test_a_packer_killed_at_any_time_leaves_nothing_visible_but_whole_bundles(sh
         "from pathlib import Path; from mobius.control.bundle.packing import pack_folder; print('go', flush=True)\n"
         f"pack_folder(Path({str(shop)!r}), Path({str(out)!r}), service='shop', version='1')"
     )
-    for attempt in range(12):
-        run = subprocess.Popen([sys.executable, "-c", program], cwd=CHECKOUT, stdout=subprocess.PIPE)
-        assert run.stdout is not None
-        run.stdout.readline()
-        time.sleep(0.02 * attempt)
-        run.send_signal(signal.SIGKILL)
-        run.communicate()
+    for _ in kill_at_times(program, 0.02):
         visible = {path.name for path in out.glob("shop*")} if out.exists() else set()
         if "shop-1.tar.gz" in visible:
             manifest.read_bundle(out / "shop-1.tar.gz", require_sidecar=True)
@@ -420,12 +412,38 @@ def test_a_packer_killed_at_any_time_leaves_nothing_visible_but_whole_bundles(sh
 
 def test_what_a_killed_packer_left_is_removed_but_not_what_a_running_one_writes(shop: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    out.mkdir()
-    (out / ".mobius-tmp-bundle-dead").write_bytes(b"half")
-    with (out / ".mobius-tmp-bundle-living").open("wb") as living:
+    for name in ("dead", "living"):
+        (out / f".mobius-tmp-bundle-{name}").mkdir(parents=True)
+        (out / f".mobius-tmp-bundle-{name}/bundle").write_bytes(b"half")
+    living = os.open(out / ".mobius-tmp-bundle-living", os.O_RDONLY)
+    try:
         fcntl.flock(living, fcntl.LOCK_EX)
         pack(shop, out=out)
+    finally:
+        os.close(living)
     assert sorted(path.name for path in out.glob(".*")) == [".mobius-tmp-bundle-living"]
+
+
+@pytest.mark.slow
+def test_a_packer_killed_between_any_two_calls_leaves_nothing_that_the_next_one_does_not_remove(
+    shop: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    for number in range(1, 200):
+
+        def work(number: int = number) -> None:
+            die_after_writing(number)
+            pack(shop, out=out, version="1")
+
+        was_killed = killed(work)
+        if (out / "shop-1.tar.gz").exists():
+            manifest.read_bundle(out / "shop-1.tar.gz", require_sidecar=True)
+        assert {path.name for path in out.glob("shop*")} <= {"shop-1.tar.gz", "shop-1.tar.gz.sha256", "shop.tar.gz"}
+        pack(shop, out=out, version="1")
+        assert list(out.glob(".*")) == []
+        if not was_killed:
+            return
+    raise AssertionError("it never came to its end")
 
 
 def test_a_refused_bundle_leaves_the_earlier_one_as_it_was(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:

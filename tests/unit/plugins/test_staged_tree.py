@@ -6,10 +6,8 @@ import fcntl
 import hashlib
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils import durable, manifest, staged_tree
 from ansible_collections.mobius.dhash.plugins.module_utils.manifest import ManifestError
 
+from tests.killing import kill_at_times
 from tests.small_bundle import FIELDS, FILES, LINKS, LONG_PATH, make_linked_bundle, make_small_bundle
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -173,13 +172,7 @@ def test_a_run_killed_at_any_time_leaves_nothing_visible_that_is_not_whole(bundl
         f"    release = staged_tree.stage({str(bundle)!r}, {str(releases)!r})\n"
         f"    staged_tree.unstage(release, {str(releases)!r})\n"
     )
-    for attempt in range(12):
-        run = subprocess.Popen([sys.executable, "-c", program], cwd=CHECKOUT, stdout=subprocess.PIPE)
-        assert run.stdout is not None
-        run.stdout.readline()
-        time.sleep(0.003 * attempt)
-        run.send_signal(signal.SIGKILL)
-        run.communicate()
+    for _ in kill_at_times(program, 0.003):
         visible = [path for path in releases.iterdir() if not path.name.startswith(".")]
         assert [staged_tree.verify_tree(path) for path in visible] == [[] for _ in visible]
     release = staged_tree.stage(bundle, releases)
