@@ -218,5 +218,5 @@ def test_going_back_with_the_data_of_a_backup_says_what_is_lost_and_wants_a_yes(
     assert (check.code, real.code) == (0, 0), real.stderr
     assert check.changes == real.changes
     assert real.summary["restored"][host.name]["lost"] == 1
-    assert serving_release(host.address) == bundles[1].release
+    assert serving_release(host.address) == bundles[0].release, "the release goes back as well as the data"
     assert sql(count) == "(0,)"

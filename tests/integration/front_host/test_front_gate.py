@@ -52,7 +52,7 @@ def test_a_release_that_is_started_again_too_often_is_rolled_back_by_the_watch(f
     executor.clock, executor.sleep = time.monotonic, lambda _: fronted.systemd.kill(fronted.host.unit(B))
     token = read_activation(fronted.host).token
     window = MonitoringWindow(B, A, time.monotonic(), time.monotonic() + 60, "this boot", token)
-    with pytest.raises(MobiusError, match="was started again 3 times") as caught:
+    with pytest.raises(MobiusError, match="was restarted 3 times") as caught:
         watch_window(executor, window, WatchSettings(seconds=60, interval=0.1, restarts=3), is_persistent=False)
     assert caught.value.outcome == "rolled_back"
     assert fronted.answers() == {A}
