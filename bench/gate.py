@@ -16,14 +16,12 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +29,7 @@ from typing import Any, Final
 import click
 import numpy
 import yaml
+from dhash_service import run_service
 
 from mobius.service import metrics
 
@@ -196,23 +195,6 @@ def simulate(case: Case, gates: int, seed: int, durations: numpy.ndarray) -> dic
 # -- recording ---------------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def service(index: Path) -> Iterator[int]:
-    """A running service of this checkout; its port."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MOBIUS_")}
-    command = [sys.executable, "-m", "mobius.cli", "dhash", "serve", "--port", "0", "--index", str(index)]
-    process = subprocess.Popen(command, env=environment, text=True, stdout=-1, stderr=subprocess.DEVNULL)
-    try:
-        assert process.stdout is not None
-        address = process.stdout.readline().strip()
-        if not address:
-            raise click.ClickException("The service did not start.")
-        yield int(address.rstrip("/").rpartition(":")[2])
-    finally:
-        process.kill()
-        process.communicate()
-
-
 def record(path: Path, pairs: int) -> None:
     """Send the golden probes to two processes of the same build in turns, while a client posts to both, and write each
     pair of durations as a line."""
@@ -222,7 +204,8 @@ def record(path: Path, pairs: int) -> None:
     ]
     ended = threading.Event()
     with tempfile.TemporaryDirectory(prefix="mobius-bench-") as folder, contextlib.ExitStack() as stack:
-        ports = [stack.enter_context(service(Path(folder) / f"{name}.sqlite")) for name in ("new", "old")]
+        services = [run_service(Path(folder) / f"{name}.sqlite") for name in ("new", "old")]
+        ports = [stack.enter_context(one)[0] for one in services]
         client = threading.Thread(target=_post, args=(ports, probes, ended), daemon=True)
         client.start()
         with path.open("w", encoding="ascii") as file:

@@ -25,7 +25,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ from typing import Any, Final
 import click
 import numpy
 import skimage.data
+from dhash_service import run_service
 from PIL import Image
 
 from mobius.dhash import ALGORITHMS, Dhash, Library, hash_bytes
@@ -141,26 +142,6 @@ def alone(work: Work, threads: int, seconds: float) -> tuple[float, float]:
 
 
 # -- the service and the load ------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def service(index: Path, threads: int) -> Iterator[tuple[int, int]]:
-    """A running service: its port and its process."""
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("MOBIUS_")},
-        "MOBIUS_THREADS": str(threads), "MOBIUS_LOG_LEVEL": "INFO",
-    }  # fmt: skip
-    command = [sys.executable, "-m", "mobius.cli", "dhash", "serve", "--port", "0", "--index", str(index)]
-    process = subprocess.Popen(command, env=environment, text=True, stdout=-1, stderr=subprocess.DEVNULL)
-    try:
-        assert process.stdout is not None
-        address = process.stdout.readline().strip()
-        if not address:
-            raise click.ClickException("The service did not start.")
-        yield int(address.rstrip("/").rpartition(":")[2]), process.pid
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def settle(port: int) -> None:
@@ -278,7 +259,10 @@ def main(threads: int, rounds: int, seconds: float, hashes: int, memory: int, fo
         index = Path(folder) / "index.sqlite"
         click.echo(f"making an index of {hashes:,} hashes", err=True)
         make_index(index, hashes)
-        with service(index, threads) as (port, pid), Library(index) as library:
+        with (
+            run_service(index, MOBIUS_THREADS=str(threads), MOBIUS_LOG_LEVEL="INFO") as (port, pid),
+            Library(index) as library,
+        ):
             click.echo("waiting until the service has paired them", err=True)
             settle(port)
             found: Any

@@ -18,8 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from mobius.control.bundle.builder import pack
 from tests.end_to_end.by_hand import Answer
+from tests.machine import make_tree, pack_tree
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
@@ -109,21 +109,8 @@ class Fleet:
 
     def bundle(self, version: str, **behaviour: Any) -> tuple[str, str]:
         """`(path, release id)` of a release of the stand-in."""
-        tree = self.root / "trees" / self.service / version
-        shutil.rmtree(tree, ignore_errors=True)
-        tree.mkdir(parents=True)
-        shutil.copy(STAND_IN, tree)
-        (tree / "behaviour.json").write_text(json.dumps(behaviour))
-        packed = pack(
-            [tree],
-            self.root / "dist",
-            service=self.service,
-            version=version,
-            commit="0" * 40,
-            built_at="2026-01-01T00:00:00Z",
-            python="3.11",
-            platform="linux_x86_64",
-        )
+        tree = make_tree(self.root / "trees" / self.service / version, STAND_IN, version, **behaviour)
+        packed = pack_tree(tree, self.root / "dist", self.service, version)
         return str(packed.path), packed.release_id
 
     def command(self, *arguments: str, **variables: Any) -> list[str]:

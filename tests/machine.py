@@ -5,16 +5,18 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from mobius.control.bundle.builder import pack
+from mobius.manifest import Bundle
 from tests.clients import ClientLoad, client_load
 
 PACKAGE = "ansible_collections.mobius.dhash.plugins.module_utils"
@@ -123,18 +125,13 @@ class Machine:
             json.loads(line) for line in self.shell(f"cat /var/lib/{self.service}/journal.jsonl").stdout.splitlines()
         ]
 
+    def stage_program(self, program: Path, version: str, **behaviour: Any) -> None:
+        """Build a release of a server and stage it."""
+        self.stage(version, make_tree(self.root / "trees" / self.service / version, program, version, **behaviour))
+
     def stage(self, version: str, tree: Path) -> None:
         """Build a release of a tree and stage it."""
-        bundle = pack(
-            [tree],
-            self.root / "dist" / self.service,
-            service=self.service,
-            version=version,
-            commit="0" * 40,
-            built_at="2026-01-01T00:00:00Z",
-            python="3.11",
-            platform="linux_x86_64",
-        )
+        bundle = pack_tree(tree, self.root / "dist" / self.service, self.service, version)
         self.call("podman", "cp", bundle.path, f"{self.record['container']}:/root/")
         self.python(f"staged_tree.stage('/root/{bundle.path.name}', host.releases_dir, service='{self.service}')")
         self.releases[version] = bundle.release_id
@@ -193,3 +190,50 @@ class Machine:
     def load(self, **clients: Any) -> AbstractContextManager[ClientLoad]:
         """Clients that send the whole time, as `client_load` has them."""
         return client_load(self.port, **clients)
+
+
+@contextmanager
+def lab_machine(root: Path, service: str, variables: Mapping[str, Any], *options: str) -> Iterator[Machine]:
+    """A fresh Debian host in a lab of its own, which is removed in the end; `options` are those of `mobius lab up`."""
+    machine = Machine(root, service, variables)
+    try:
+        machine.lab("up", "--hosts", "1", *options)
+        yield machine
+    finally:
+        machine.lab("down")
+
+
+def make_tree(tree: Path, program: Path, version: str, **behaviour: Any) -> Path:
+    """The tree of a release of a server: the program, its version, and how it is to behave."""
+    shutil.rmtree(tree, ignore_errors=True)
+    tree.mkdir(parents=True)
+    shutil.copy(program, tree)
+    (tree / "version.txt").write_text(version)
+    (tree / "behaviour.json").write_text(json.dumps(behaviour))
+    return tree
+
+
+def pack_tree(tree: Path, folder: Path, service: str, version: str) -> Bundle:
+    """A bundle of a tree, for the lab's hosts."""
+    return pack(
+        [tree],
+        folder,
+        service=service,
+        version=version,
+        commit="0" * 40,
+        built_at="2026-01-01T00:00:00Z",
+        python="3.11",
+        platform="linux_x86_64",
+    )
+
+
+def task_states(output: str) -> dict[str, str]:
+    """Each task of a run on the first host with "ok" or "changed"."""
+    states: dict[str, str] = {}
+    task = ""
+    for line in output.splitlines():
+        if match := re.match(r"(?:TASK|RUNNING HANDLER) \[(.*?)\]", line):
+            task = match[1]
+        elif match := re.match(r"(ok|changed): \[lab1\]", line):
+            states[task] = "changed" if "changed" in (match[1], states.get(task)) else "ok"
+    return states

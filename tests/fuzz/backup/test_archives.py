@@ -35,6 +35,8 @@ from ansible_collections.mobius.dhash.plugins.module_utils.backup.verification i
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.fuzz.damage import Damage, damaged, damages
+
 HEAD = {"service": "svc", "host": "lab1", "id": "20260131T230501Z-full", "scope": "full"}
 HEAD |= {"created": "2026-01-31T23:05:01Z", "release": None, "run": None}
 FILES = {
@@ -120,35 +122,7 @@ WHOLE: dict[str, bytes | None] = {**dict.fromkeys(FOLDERS), **FILES}
 # --- Bytes ------------------------------------------------------------------------------------------------------------
 
 
-@st.composite
-def damages(draw: st.DrawFn, length: int) -> tuple[str, int, int, bytes]:
-    """What happens where: kind, place, length or bit or other place, and what is added."""
-    kind = draw(st.sampled_from(("flip", "cut", "drop", "add", "swap")))
-    at = draw(st.integers(0, length - 1))
-    if kind == "flip":
-        return kind, at, draw(st.integers(0, 7)), b""
-    if kind == "add":
-        return kind, at, 0, draw(st.one_of(st.binary(min_size=1, max_size=2000), st.just(bytes(512))))
-    return kind, at, draw(st.integers(1, length - 1)), b""
-
-
-def damaged(data: bytes, damage: tuple[str, int, int, bytes]) -> bytes:
-    kind, at, number, added = damage
-    changed = bytearray(data)
-    if kind == "flip":
-        changed[at] ^= 1 << number
-    elif kind == "cut":
-        del changed[at:]
-    elif kind == "drop":
-        del changed[at : at + number]
-    elif kind == "add":
-        changed[at:at] = added
-    else:
-        changed[at], changed[number] = changed[number], changed[at]
-    return bytes(changed)
-
-
-def any_damage_is_refused_or_harmless(whole: bytes, damage: tuple[str, int, int, bytes]) -> None:
+def any_damage_is_refused_or_harmless(whole: bytes, damage: Damage) -> None:
     """With the digest of the whole archive it is refused; with one that fits, the files are those that were saved."""
     data = damaged(whole, damage)
     if data == whole:
@@ -186,20 +160,18 @@ LENGTH = 20_000  # not shorter than the archive
 
 @QUICK
 @given(damage=damages(LENGTH))
-def test_bytes_that_were_flipped_cut_dropped_added_or_swapped(
-    whole: bytes, damage: tuple[str, int, int, bytes]
-) -> None:
+def test_bytes_that_were_flipped_cut_dropped_added_or_swapped(whole: bytes, damage: Damage) -> None:
     any_damage_is_refused_or_harmless(whole, _inside(damage, len(whole)))
 
 
 @pytest.mark.soak
 @LONG
 @given(damage=damages(LENGTH))
-def test_many_more_damages(whole: bytes, damage: tuple[str, int, int, bytes]) -> None:
+def test_many_more_damages(whole: bytes, damage: Damage) -> None:
     any_damage_is_refused_or_harmless(whole, _inside(damage, len(whole)))
 
 
-def _inside(damage: tuple[str, int, int, bytes], length: int) -> tuple[str, int, int, bytes]:
+def _inside(damage: Damage, length: int) -> Damage:
     kind, at, number, added = damage
     return kind, at % length, number if kind == "flip" else number % length, added
 

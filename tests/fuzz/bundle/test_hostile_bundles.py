@@ -28,11 +28,12 @@ from ansible_collections.mobius.dhash.plugins.module_utils.tar_members import EN
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.fuzz.damage import Damage, damaged, damages
+
 QUICK = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 LONG = settings(QUICK, max_examples=5000)
 FILES = {"bin/run": b"#!/bin/sh\n", "lib/deep/a": bytes(range(256)) * 5, "lib/b": b"", "n" * 130: b"long name"}
 LINKS = {"current": "lib/deep", "bin/again": "run", "lib/up": "../bin"}
-Damage = tuple[str, int, int, bytes]
 Change = tuple[str, str, Any]
 
 
@@ -168,48 +169,17 @@ def test_the_bundle_itself_is_staged() -> None:
 # --- Bytes ------------------------------------------------------------------------------------------------------------
 
 
-@st.composite
-def damages(draw: st.DrawFn) -> Damage:
-    """What happens where: kind, offset, length or bit or other offset, and what is added."""
-    kind = draw(st.sampled_from(("flip", "cut", "drop", "add", "swap", "blocks")))
-    at = draw(st.integers(0, len(WHOLE) - 1))
-    if kind == "flip":
-        return kind, at, draw(st.integers(0, 7)), b""
-    if kind == "add":
-        return kind, at, 0, draw(st.one_of(st.binary(min_size=1, max_size=2000), st.just(bytes(512))))
-    return kind, at, draw(st.integers(1, len(WHOLE) - 1)), b""
-
-
-def damaged(damage: Damage) -> bytes:
-    kind, at, number, added = damage
-    changed = bytearray(WHOLE)
-    if kind == "flip":
-        changed[at] ^= 1 << number
-    elif kind == "cut":
-        del changed[at:]
-    elif kind == "drop":
-        del changed[at : at + number]
-    elif kind == "add":
-        changed[at:at] = added
-    elif kind == "swap":
-        changed[at], changed[number] = changed[number], changed[at]
-    else:
-        one, other = at // 512 * 512, number // 512 * 512
-        changed[one : one + 512], changed[other : other + 512] = changed[other : other + 512], changed[one : one + 512]
-    return bytes(changed)
-
-
 @QUICK
-@given(damage=damages())
+@given(damage=damages(len(WHOLE)))
 def test_a_damaged_stream(damage: Damage) -> None:
-    require_refused_or_harmless(damaged(damage))
+    require_refused_or_harmless(damaged(WHOLE, damage))
 
 
 @pytest.mark.soak
 @LONG
-@given(damage=damages())
+@given(damage=damages(len(WHOLE)))
 def test_many_more_damaged_streams(damage: Damage) -> None:
-    require_refused_or_harmless(damaged(damage))
+    require_refused_or_harmless(damaged(WHOLE, damage))
 
 
 # --- Values -----------------------------------------------------------------------------------------------------------

@@ -5,16 +5,13 @@ Everything is real: podman, SSH, Ansible, apt, systemd, HAProxy, the role, the m
 
 from __future__ import annotations
 
-import json
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.machine import CHECKOUT, Machine
+from tests.machine import CHECKOUT, Machine, lab_machine
 
 COLLECTIONS = str(CHECKOUT / ".ansible/collections")
 if COLLECTIONS not in sys.path:
@@ -32,25 +29,15 @@ VARIABLES = {
 }
 
 
-def stage(machine: Machine, version: str, **behaviour: Any) -> None:
-    """Build a release of the shop and stage it."""
-    tree = machine.root / "trees" / version
-    tree.mkdir(parents=True)
-    shutil.copy(Path(__file__).with_name("shop.py"), tree)
-    (tree / "version.txt").write_text(version)
-    (tree / "behaviour.json").write_text(json.dumps(behaviour))
-    machine.stage(version, tree)
+PROGRAM = Path(__file__).with_name("shop.py")
 
 
 @pytest.fixture(scope="package")
 def bare_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """A fresh Debian host without HAProxy; nothing is provisioned yet."""
-    machine = Machine(tmp_path_factory.mktemp("front"), "shop", VARIABLES)
-    try:
-        machine.lab("up", "--hosts", "1", "--publish", str(GUNICORN_PORT))
+    root = tmp_path_factory.mktemp("front")
+    with lab_machine(root, "shop", VARIABLES, "--publish", str(GUNICORN_PORT)) as machine:
         yield machine
-    finally:
-        machine.lab("down")
 
 
 @pytest.fixture(scope="package")
@@ -65,7 +52,7 @@ def provisioned(bare_machine: Machine) -> Machine:
 def machine(provisioned: Machine) -> Machine:
     """The host with releases staged."""
     for version in ("1.0.0", "1.1.0", "1.2.0"):
-        stage(provisioned, version)
-    stage(provisioned, "2.0.0", crash=True)
-    stage(provisioned, "2.1.0", slow_start=3600)
+        provisioned.stage_program(PROGRAM, version)
+    provisioned.stage_program(PROGRAM, "2.0.0", crash=True)
+    provisioned.stage_program(PROGRAM, "2.1.0", slow_start=3600)
     return provisioned

@@ -6,17 +6,7 @@ import json
 import re
 from typing import Any
 
-
-def tasks(output: str) -> dict[str, str]:
-    """Each task with "ok" or "changed", as the run reports it."""
-    states: dict[str, str] = {}
-    task = ""
-    for line in output.splitlines():
-        if match := re.match(r"(?:TASK|RUNNING HANDLER) \[(.*?)\]", line):
-            task = match[1]
-        elif match := re.match(r"(ok|changed): \[lab1\]", line):
-            states[task] = "changed" if "changed" in (match[1], states.get(task)) else "ok"
-    return states
+from tests.machine import task_states
 
 
 def refusal(machine: Any, **variables: Any) -> dict[str, Any]:
@@ -53,7 +43,7 @@ def test_check_mode_predicts_a_bare_host_exactly_and_changes_nothing(bare_machin
     assert bare_machine.shell(files).stdout == ""
     done = bare_machine.playbook("provision", "--diff")
     assert done.returncode == 0, done.stdout
-    assert tasks(predicted.stdout) == tasks(done.stdout)
+    assert task_states(predicted.stdout) == task_states(done.stdout)
     again = bare_machine.playbook("provision")
     assert "changed=0" in again.stdout, again.stdout
 

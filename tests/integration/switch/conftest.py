@@ -5,16 +5,13 @@ Everything is real: podman, SSH, Ansible, systemd, the role, the modules and the
 
 from __future__ import annotations
 
-import json
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.machine import CHECKOUT, Machine
+from tests.machine import CHECKOUT, Machine, lab_machine
 
 COLLECTIONS = str(CHECKOUT / ".ansible/collections")
 if COLLECTIONS not in sys.path:
@@ -31,24 +28,14 @@ VARIABLES = {
 }
 
 
-def stage(machine: Machine, version: str, **behaviour: Any) -> None:
-    """Build a release of the stand-in and stage it."""
-    tree = machine.root / "trees" / version
-    tree.mkdir(parents=True)
-    shutil.copy(Path(__file__).with_name("stand_in.py"), tree)
-    (tree / "behaviour.json").write_text(json.dumps(behaviour))
-    machine.stage(version, tree)
+PROGRAM = Path(__file__).with_name("stand_in.py")
 
 
 @pytest.fixture(scope="package")
 def bare_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """A fresh Debian host; nothing is provisioned yet."""
-    machine = Machine(tmp_path_factory.mktemp("switch"), "stand-in", VARIABLES)
-    try:
-        machine.lab("up", "--hosts", "1")
+    with lab_machine(tmp_path_factory.mktemp("switch"), "stand-in", VARIABLES) as machine:
         yield machine
-    finally:
-        machine.lab("down")
 
 
 @pytest.fixture(scope="package")
@@ -56,13 +43,13 @@ def machine(bare_machine: Machine) -> Machine:
     """The host, provisioned for the stand-in, with releases staged and the first one serving."""
     done = bare_machine.playbook("provision")
     assert done.returncode == 0, done.stdout
-    stage(bare_machine, "1.0.0")
-    stage(bare_machine, "1.1.0")
-    stage(bare_machine, "1.2.0")
-    stage(bare_machine, "2.0.0", crash=True)
-    stage(bare_machine, "2.1.0", admin_silent_after=4)
-    stage(bare_machine, "3.0.0", unwell_after=4)
-    stage(bare_machine, "3.1.0", fail_every=20)
-    stage(bare_machine, "3.2.0", slow=0.2)
-    stage(bare_machine, "3.3.0", leak=4 << 20)
+    bare_machine.stage_program(PROGRAM, "1.0.0")
+    bare_machine.stage_program(PROGRAM, "1.1.0")
+    bare_machine.stage_program(PROGRAM, "1.2.0")
+    bare_machine.stage_program(PROGRAM, "2.0.0", crash=True)
+    bare_machine.stage_program(PROGRAM, "2.1.0", admin_silent_after=4)
+    bare_machine.stage_program(PROGRAM, "3.0.0", unwell_after=4)
+    bare_machine.stage_program(PROGRAM, "3.1.0", fail_every=20)
+    bare_machine.stage_program(PROGRAM, "3.2.0", slow=0.2)
+    bare_machine.stage_program(PROGRAM, "3.3.0", leak=4 << 20)
     return bare_machine
