@@ -5,38 +5,13 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .. import comparison, durable, errors, manifest, prometheus_text, significance, staged_tree  # noqa: F401 - what is imported here, Ansible sends to the host
 from ..errors import MobiusError
-from . import (  # noqa: F401 - likewise
-    clock,
-    config,
-    console,
-    executor,
-    failures,
-    front,
-    fronted,
-    instance,
-    journal,
-    lock,
-    plan,
-    problems,
-    rebuild,
-    recovery,
-    state,
-    status,
-    systemd,
-    triggers,
-    unavailable,
-    watch,
-)
 from .config import CONFIG_DIR, Host
-from .front import configuration, runtime, settings, slots, traffic  # noqa: F401 - likewise
-from .transitions import canary, confirmation, marks, repair, rollback, upkeep  # noqa: F401 - likewise
 
 PACKAGE = "ansible_collections.mobius.dhash.plugins.module_utils"
 # What the installed command consists of, by module name below PACKAGE; the digest over them identifies its version.
@@ -52,25 +27,55 @@ TOOL_MODULES = (
 )
 
 
+def _send_with_modules() -> None:
+    """Never called: Ansible sends with a module what it imports anywhere, and no module has to load all of this."""
+    from .. import comparison, durable, errors, manifest, prometheus_text, significance, staged_tree  # noqa: F401
+    from . import (  # noqa: F401  # noqa: F401
+        clock,
+        config,
+        console,
+        executor,
+        failures,
+        front,
+        fronted,
+        instance,
+        journal,
+        lock,
+        plan,
+        problems,
+        rebuild,
+        recovery,
+        state,
+        status,
+        systemd,
+        triggers,
+        unavailable,
+        watch,
+    )
+    from .front import configuration, runtime, settings, slots, traffic  # noqa: F401
+    from .transitions import canary, confirmation, marks, repair, rollback, upkeep  # noqa: F401
+
+
 def tool_sources(names: Sequence[str] = TOOL_MODULES) -> dict[str, str]:
     """The text of each file that an installed command consists of, by its path below the package.
 
     Args:
-        names: module names below PACKAGE; each must have been imported.
+        names: module names below PACKAGE.
 
     Raises:
         MobiusError: `environment_failed` when a source cannot be read.
     """
     sources = {}
     for name in names:
-        module = sys.modules[f"{PACKAGE}.{name}"]
+        spec = importlib.util.find_spec(f"{PACKAGE}.{name}")
         # in the zip archive that Ansible sends, a source is no file: only its loader can read it
-        loader = module.__spec__.loader if module.__spec__ else None
-        text = loader.get_source(module.__name__) if loader and hasattr(loader, "get_source") else None
+        loader = spec.loader if spec else None
+        text = loader.get_source(spec.name) if spec and loader and hasattr(loader, "get_source") else None
         if text is None:
             raise MobiusError("environment_failed", f"The source of {name} cannot be read.")
         path = name.replace(".", "/")
-        sources[f"{path}/__init__.py" if hasattr(module, "__path__") else f"{path}.py"] = text
+        is_package = spec is not None and spec.submodule_search_locations is not None
+        sources[f"{path}/__init__.py" if is_package else f"{path}.py"] = text
     return sources
 
 
