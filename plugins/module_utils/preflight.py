@@ -15,26 +15,34 @@ from .backup.store import leftover_bytes
 from .disk_space import SpaceNeed, free_bytes, require_space
 from .errors import MobiusError
 from .host.config import Host
-from .host.recovery import make_promotion_refusal
+from .host.recovery import make_bad_refusal, make_promotion_refusal
 from .host.state import boot_id, is_live, read_activation, read_pending
 
 NO_BACKUP = "none"
 
 
 def check_deploy(
-    host: Host, expect: Mapping[str, Any], *, backup: str, allow_downgrade: bool, python: str, scratch: Path
+    host: Host,
+    expect: Mapping[str, Any],
+    *,
+    backup: str,
+    allow_downgrade: bool,
+    retry_bad: bool,
+    python: str,
+    scratch: Path,
 ) -> dict[str, Any]:
     """Refuse a deploy that this host cannot or must not make; the result is that of the module `preflight`.
 
     Args:
         expect: what the bundle holds (`staging.EXPECT`).
         backup: the scope of the backup before the deploy, or `NO_BACKUP`.
+        retry_bad: allow a release that was marked bad on this host.
         python: the Python that will run the release.
         scratch: a folder for temporary files.
 
     Raises:
-        MobiusError: `locked` while another release is being promoted, `bundle_unsigned`, `downgrade`,
-            `bundle_platform`, `disk_full`, `not_provisioned`.
+        MobiusError: `locked` while another release is being promoted, `bundle_unsigned`, `release_bad`,
+            `downgrade`, `bundle_platform`, `disk_full`, `not_provisioned`.
     """
     signer = staging.require_signer(host, expect)
     activation, pending = read_activation(host), read_pending(host)
@@ -44,6 +52,8 @@ def check_deploy(
         raise make_promotion_refusal(pending, now)
     if confirmed == release:
         return {"signer": signer, "confirmed": confirmed, "release_bytes": 0, "backup_bytes": 0}
+    if activation.is_bad(release) and not retry_bad:
+        raise make_bad_refusal(activation, release)
     if confirmed and not allow_downgrade:
         _refuse_downgrade(release, confirmed)
     staging.require_python(python, expect)

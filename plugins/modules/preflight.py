@@ -7,13 +7,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: preflight
-short_description: Refuses a deploy that does not fit on a host's disks, or that is a downgrade
+short_description: Refuses a deploy that does not fit on a host's disks, was marked bad there, or is a downgrade
 description:
   - Runs before anything changes.
   - A host with a list of signers refuses with C(bundle_unsigned) a bundle that none of them signed, whatever it has staged or
     confirmed already. Nothing else is checked on a host that has confirmed the release.
-  - Refuses with C(disk_full) when the disks have not the space for the backup and the release together, C(bundle_platform) when the
-    bundle needs another Python or platform than the host has, and C(downgrade) when the version is lower than the confirmed one's, in the order of the
+  - Refuses with C(disk_full) when the disks have not the space for the backup and the release together, C(release_bad) when the host has
+    marked the release bad, C(bundle_platform) when the bundle needs another Python or platform than the host has, and C(downgrade) when the version is lower than the confirmed one's, in the order of the
     version specifiers of Python packages. Versions in other forms have no order, and are never refused.
   - A backup that would write nothing, because nothing changed, needs nothing; a release that is staged needs nothing either.
 version_added: "0.1.0"
@@ -44,6 +44,10 @@ options:
     default: none
   downgrade:
     description: Allow a version that is lower than the confirmed one's.
+    type: bool
+    default: false
+  retry_bad:
+    description: Allow a release that was marked bad on this host.
     type: bool
     default: false
   python:
@@ -89,6 +93,7 @@ def main() -> None:
             "expect": {**staging.EXPECT, "required": True},
             "backup": {"type": "str", "choices": [*SCOPES, preflight.NO_BACKUP], "default": preflight.NO_BACKUP},
             "downgrade": {"type": "bool", "default": False},
+            "retry_bad": {"type": "bool", "default": False},
             "python": {"type": "path", "default": "/usr/bin/python3"},
         },
         supports_check_mode=True,
@@ -100,6 +105,7 @@ def main() -> None:
             params["expect"],
             backup=params["backup"],
             allow_downgrade=params["downgrade"],
+            retry_bad=params["retry_bad"],
             python=params["python"],
             scratch=Path(module.tmpdir),
         )

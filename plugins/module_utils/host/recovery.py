@@ -11,7 +11,7 @@ from ..errors import MobiusError
 from ..manifest import RELEASE_ID
 from .clock import utc_now
 from .plan import Actor, Observation, PlanBuilder
-from .state import Pending
+from .state import Activation, Pending
 
 REVERTING_DEADLINE_SECONDS = 0.0  # of CLOCK_MONOTONIC: marks a promotion whose reversal has begun
 
@@ -134,6 +134,13 @@ def make_promotion_refusal(pending: Pending, now: float) -> MobiusError:
         do_next="Wait for that, and run again. To end it at once, run "
         f"`mobius-host rollback --from {pending.release}` on the host.",
     )
+
+
+def make_bad_refusal(activation: Activation, release: str) -> MobiusError:
+    """The failure that says why a release was marked bad on this host."""
+    entry = activation.latest(release)
+    reason = f": {entry.reason}" if entry and entry.reason else ""
+    return MobiusError("release_bad", f"{release} was marked bad on this host{reason.rstrip('.')}.")
 
 
 def require_pending(observed: Observation, release: str, actor: Actor) -> Pending:

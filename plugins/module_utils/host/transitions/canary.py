@@ -10,6 +10,7 @@ from ...errors import MobiusError
 from ..clock import utc_now
 from ..plan import Actor, HostPlan, Observation, PlanBuilder
 from ..recovery import (
+    make_bad_refusal,
     make_journal_line,
     make_promotion_refusal,
     recover,
@@ -64,9 +65,7 @@ def plan_canary(
         builder.serve(release)
         return builder.plan(f"{release} is confirmed and serves")
     if activation.is_bad(release) and not retry_bad:
-        entry = activation.latest(release)
-        reason = f": {entry.reason}" if entry and entry.reason else ""
-        raise MobiusError("release_bad", f"{release} was marked bad on this host{reason.rstrip('.')}.")
+        raise make_bad_refusal(activation, release)
     require_staged(builder.model, release, assume_staged)
     if builder.model.instance(release).unit != "active":
         builder.do("start", release)

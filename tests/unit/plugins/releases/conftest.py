@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,10 +84,13 @@ class HostFolder:
         place = self.config_dir / "mobius-dhash.json"
         place.write_text(json.dumps({**json.loads(place.read_text()), "bundle_signers": list(lines)}))
 
-    def truth(self, confirmed: str | None, *earlier: str, pinned: tuple[str, ...] = ()) -> None:
-        """Write `activation.json`: the confirmed release, and those that were confirmed before it, oldest first."""
+    def truth(
+        self, confirmed: str | None, *earlier: str, pinned: tuple[str, ...] = (), bad: Mapping[str, str] | None = None
+    ) -> None:
+        """Write `activation.json`: the confirmed release, those confirmed before it, oldest first, and why others are bad."""
         at = "2026-01-01T00:00:00Z"
         entries = [ActivationEntry(r, at, at, False, None, None) for r in (*earlier, confirmed) if r]
+        entries += [ActivationEntry(r, at, None, True, why, None) for r, why in (bad or {}).items()]
         activation = Activation("mobius-dhash", len(entries), confirmed, tuple(entries), pinned)
         self.host.activation_path.write_text(json.dumps(activation.as_dict()))
 

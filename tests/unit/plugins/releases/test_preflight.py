@@ -44,6 +44,19 @@ def test_a_release_is_refused_while_another_one_is_being_promoted(
     assert host.run("preflight", check=check, **arguments(bundle))["changed"] is False, "the same release may go on"
 
 
+@pytest.mark.parametrize("check", [True, False])
+def test_a_release_that_was_marked_bad_is_refused_with_its_reason_unless_it_is_tried_again(
+    host: Any, make_bundle: MakeBundle, check: bool
+) -> None:
+    bundle = make_bundle()
+    host.truth("0.9.0-0123456789ab", bad={bundle.release_id: "it hashes wrongly."})
+    before = everything(host)
+    reason = host.fails("preflight", "release_bad", check=check, **arguments(bundle))
+    assert reason == f"{bundle.release_id} was marked bad on this host: it hashes wrongly."
+    assert everything(host) == before
+    assert host.run("preflight", check=check, **arguments(bundle), retry_bad=True)["changed"] is False
+
+
 # --- Space ------------------------------------------------------------------------------------------------------------
 
 
