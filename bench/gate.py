@@ -9,6 +9,9 @@ stays one. Which requests fail is drawn for each by itself.
 
 A simulated gate reads the counters after each `STEP` pairs, from the required samples on it may pass, and its deadline
 is at `DEADLINE` times these.
+
+A service behind a front has few users' requests among many probes: the present release gets nine in ten of the users',
+and each of both gets the probes that the samples lack.
 """
 
 from __future__ import annotations
@@ -42,7 +45,15 @@ from ansible_collections.mobius.dhash.plugins.module_utils.comparison import (  
     compare,
     tally,
 )
+from ansible_collections.mobius.dhash.plugins.module_utils.front_signals import (  # noqa: E402
+    Stratum,
+    compare_strata,
+    parse_front_signal,
+)
 from ansible_collections.mobius.dhash.plugins.module_utils.gate.checks import SignalChecks  # noqa: E402
+from ansible_collections.mobius.dhash.plugins.module_utils.gate.settings import GateSettings  # noqa: E402
+from ansible_collections.mobius.dhash.plugins.module_utils.gate.verdict import are_users_awaited  # noqa: E402
+from ansible_collections.mobius.dhash.plugins.module_utils.host.front.traffic import BOUNDS_MS  # noqa: E402
 
 GOLDEN: Final = CHECKOUT / "playbooks/files/golden"
 RECORDED: Final = CHECKOUT / "tests/unit/plugins/releases/recorded/same_build_durations.txt"
@@ -51,6 +62,7 @@ BLOCK: Final = 50  # pairs
 STEP: Final = 75  # pairs
 DEADLINE: Final = 4  # times the required samples
 _SIGNAL_DEFAULTS: Final = {"quantile": 0.95, "times": 1.0, "floor": 0.0}
+_FRONT_SIGNAL_DEFAULTS: Final = {"times": 1.0, "floor": 0.0}
 _BOUNDS: Final = {
     "mobius_hash_duration_seconds_bucket": numpy.array(metrics.HASH_BOUNDS_SECONDS),
     "mobius_http_request_duration_seconds_bucket": numpy.array(metrics.REQUEST_BOUNDS_SECONDS),
@@ -75,6 +87,42 @@ class Case:
     later: float = 0.0
     alone: bool = False
     required: int | None = None
+
+
+@dataclass(frozen=True)
+class FrontCase:
+    """A build behind a front.
+
+    Attributes:
+        users: the users' requests that the new release gets until the deadline; the one before gets nine times as many.
+        user_errors: the share of users' requests to the new release that fail.
+        errors: the share that fails of all, whoever sends them, to both.
+        user_later: seconds added to each response to users; `slower`, the factor of all durations of the new release.
+    """
+
+    name: str
+    users: int
+    user_errors: float = 0.0
+    errors: float = 0.0
+    user_later: float = 0.0
+    slower: float = 1.0
+    alone: bool = False
+
+
+CANARY_EACH: Final = 10  # of so many users' requests, one is the new release's
+FRONT_CASES: Final = (
+    *(FrontCase(f"same build, {users} users", users) for users in (0, 64, 128, 1600)),
+    *(FrontCase(f"same build, 0.1 % fail, {users} users", users, errors=0.001) for users in (64, 128, 1600)),
+    *(FrontCase(f"same build, 0.5 % fail, {users} users", users, errors=0.005) for users in (64, 128, 1600)),
+    *(FrontCase(f"one in twenty users', {users} users", users, 0.05) for users in (16, 64, 128, 256, 1600)),
+    *(FrontCase(f"users 1 s later, {users} users", users, user_later=1.0) for users in (16, 64, 1600)),
+    FrontCase("all 1.5 times as slow, 64 users", 64, slower=1.5),
+    FrontCase("all 1.5 times as slow, 1600 users", 1600, slower=1.5),
+    FrontCase("first install, 64 users", 64, alone=True),
+    FrontCase("first install, one in twenty users', 64 users", 64, 0.05, alone=True),
+    FrontCase("first install, one in twenty users', 1600 users", 1600, 0.05, alone=True),
+    FrontCase("first install, users 1 s later, 64 users", 64, user_later=1.0, alone=True),
+)
 
 
 CASES: Final = (
@@ -162,9 +210,122 @@ class Simulation:
         return tally(signal, dict(zip((*bounds.tolist(), float("inf")), cumulated.tolist(), strict=True)))
 
 
+class FrontSimulation:
+    """Gates of a case behind a front.
+
+    Args:
+        durations: seconds, shape (pairs, 2): of the new and of the old process.
+    """
+
+    def __init__(self, case: FrontCase, durations: numpy.ndarray, random: numpy.random.Generator) -> None:
+        self.case, self.random = case, random
+        defaults = read_defaults()
+        self.required = int(defaults["promote_samples"])
+        signals = [{**item, "samples": self.required} for item in defaults["promote_front_signals"]]
+        self.signals = [parse_front_signal({**_FRONT_SIGNAL_DEFAULTS, **item}) for item in signals]
+        # a time of the gate is one pair of probes that could have been sent
+        self.settings = GateSettings(
+            self.required, self.required * DEADLINE, STEP, user_samples=int(defaults["promote_user_samples"])
+        )
+        new, old = durations.T
+        self.pairs = len(durations)
+        # HAProxy logs whole milliseconds
+        self.milliseconds = {
+            ("users", "new"): numpy.rint((new * case.slower + case.user_later) * 1000),
+            ("users", "old"): numpy.rint(old * 1000),
+            ("probes", "new"): numpy.rint(new * case.slower * 1000),
+            ("probes", "old"): numpy.rint(old * 1000),
+        }
+
+    def run(self) -> tuple[str, int]:
+        """The verdict of one gate, and the users' requests that the new release had by then."""
+        case, deadline = self.case, self.required * DEADLINE
+        checks = SignalChecks([], self.signals, self.settings.user_samples)
+        # of users' requests in a row, each tenth is the new release's; both get each probe, in turns
+        users_drawn, probes_drawn = self._draw(case.users * CANARY_EACH), self._draw(deadline)
+        is_new = numpy.arange(len(users_drawn)) % CANARY_EACH == CANARY_EACH - 1
+        drawn = {
+            ("users", "new"): self._requests(("users", "new"), users_drawn[is_new], case.user_errors + case.errors),
+            ("users", "old"): self._requests(("users", "old"), users_drawn[~is_new], case.errors),
+            ("probes", "new"): self._requests(("probes", "new"), probes_drawn, case.errors),
+            ("probes", "old"): self._requests(("probes", "old"), probes_drawn, case.errors),
+        }
+        probes = 0
+        checked: list[Any] = []
+        for at in range(STEP, deadline + 1, STEP):
+            users = case.users * at // deadline
+            # the probes that the samples lack by now, or more while they may be worse
+            is_probed_on = any(one.is_over and one.source == "probes" for one in checked)
+            lacking = max(0, min(at, self.required) - users - probes)
+            probes += STEP if is_probed_on and not lacking else lacking
+            counts = {
+                ("users", "new"): users,
+                ("users", "old"): users * (CANARY_EACH - 1),
+                ("probes", "new"): probes,
+                ("probes", "old"): probes,
+            }
+            checked = checks.check(self._compare(drawn, counts))
+            if any(one.is_proven for one in checked):
+                return "fail", users
+            is_good = not any(one.missing_samples or one.is_over for one in checked)
+            if at >= self.required and is_good and not are_users_awaited(self.settings, users, at):
+                return "pass", users
+        if any(one.is_proven for one in checks.check_last(checked)):
+            return "fail", case.users
+        return ("pass" if is_good else "inconclusive"), case.users
+
+    def _draw(self, count: int) -> numpy.ndarray:
+        """So many recorded pairs, in blocks of pairs in a row."""
+        begins = self.random.integers(0, self.pairs - BLOCK, -(-count // BLOCK))
+        return (begins[:, None] + numpy.arange(BLOCK)).ravel()[:count]
+
+    def _requests(
+        self, key: tuple[str, str], drawn: numpy.ndarray, errors: float
+    ) -> tuple[numpy.ndarray, numpy.ndarray]:
+        """The buckets of requests, and which of them fail."""
+        return numpy.searchsorted(BOUNDS_MS, self.milliseconds[key][drawn]), self.random.random(len(drawn)) < errors
+
+    def _compare(self, drawn: Mapping[Any, Any], counts: Mapping[Any, int]) -> list[Any]:
+        tallies = {key: self._tallies(*drawn[key], count) for key, count in counts.items()}
+        compared = []
+        for number in range(len(self.signals)):
+            strata = [
+                Stratum(tallies[source, "new"][number], None if self.case.alone else tallies[source, "old"][number])
+                for source in ("users", "probes")
+            ]
+            compared += compare_strata(self.signals[number], *strata)
+        return compared
+
+    def _tallies(self, buckets: numpy.ndarray, failed: numpy.ndarray, count: int) -> list[Tally]:
+        cumulated = numpy.bincount(buckets[:count], minlength=len(BOUNDS_MS) + 1).cumsum().tolist()
+        bounds = (*(bound / 1000 for bound in BOUNDS_MS), float("inf"))
+        histogram = dict(zip(bounds, cumulated, strict=True))
+        rate = {"part": int(failed[:count].sum()), "whole": count}
+        return [tally(signal, histogram if signal.may_recover else rate) for signal in self.signals]
+
+
+def simulate_front(case: FrontCase, gates: int, seed: int, durations: numpy.ndarray) -> dict[str, Any]:
+    """Shares of the verdicts of so many gates, and the mean of the users' requests that the new release had."""
+    simulation = FrontSimulation(case, durations, numpy.random.default_rng(seed))
+    results = [simulation.run() for _ in range(gates)]
+    verdicts = Counter(verdict for verdict, _ in results)
+    return {
+        **asdict(case),
+        "gates": gates,
+        **{verdict: verdicts[verdict] for verdict in ("pass", "inconclusive", "fail")},
+        "samples": round(sum(users for _, users in results) / gates),
+    }
+
+
+def read_defaults() -> dict[str, Any]:
+    """The defaults of the role promote."""
+    text = (CHECKOUT / "roles/promote/defaults/main.yml").read_text(encoding="utf-8")
+    return dict(yaml.safe_load(text))
+
+
 def read_signals(required: int | None) -> list[MetricSignal]:
     """The signals of the role promote."""
-    defaults = yaml.safe_load((CHECKOUT / "roles/promote/defaults/main.yml").read_text(encoding="utf-8"))
+    defaults = read_defaults()
 
     def with_defaults(item: Mapping[str, Any]) -> dict[str, Any]:
         selectors = {
@@ -245,31 +406,37 @@ def _post(ports: Sequence[int], probes: Sequence[tuple[str, str, bytes]], ended:
 @click.option("--gates", type=click.IntRange(1), default=10_000, show_default=True, help="Of each case.")
 @click.option("--seed", type=int, default=1, show_default=True)
 @click.option("--case", "names", multiple=True, help="The name of a case, instead of all; may be repeated.")
+@click.option("--front", "is_front", is_flag=True, help="A service behind a front: users' requests among probes.")
 @click.option("--record", "pairs", type=click.IntRange(1), help="Record so many pairs of requests first.")
 @click.option(
     "--file", "path", type=click.Path(dir_okay=False, path_type=Path), default=RECORDED, help="The recorded durations."
 )
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def main(gates: int, seed: int, names: Sequence[str], pairs: int | None, path: Path, form: str) -> None:
+def main(gates: int, seed: int, names: Sequence[str], is_front: bool, pairs: int | None, path: Path, form: str) -> None:
     """Simulate gates on builds that are good, and on builds that are not.
 
     \b
     python bench/gate.py
     python bench/gate.py --gates 1000 --case "same build"
+    python bench/gate.py --front
     python bench/gate.py --record 4000 --file durations.txt
     """
     if pairs is not None:
         record(path, pairs)
     durations = numpy.loadtxt(path) * UNIT_SECONDS
-    cases = [case for case in CASES if not names or case.name in names]
+    cases: Sequence[Case | FrontCase] = FRONT_CASES if is_front else CASES
     rows = []
     if form == "text":
-        click.echo(f"{'build':<38}{'pass':>8}{'inconclusive':>14}{'fail':>8}{'samples':>9}")
+        what = "users" if is_front else "samples"
+        click.echo(f"{'build':<50}{'pass':>8}{'inconclusive':>14}{'fail':>8}{what:>9}")
     for case in cases:
-        row = simulate(case, gates, seed, durations)
+        if names and case.name not in names:
+            continue
+        is_of_front = isinstance(case, FrontCase)
+        row = simulate_front(case, gates, seed, durations) if is_of_front else simulate(case, gates, seed, durations)
         rows.append(row)
         if form == "text":
-            click.echo(f"{case.name:<38}{row['pass']:8}{row['inconclusive']:14}{row['fail']:8}{row['samples']:9}")
+            click.echo(f"{case.name:<50}{row['pass']:8}{row['inconclusive']:14}{row['fail']:8}{row['samples']:9}")
     if form == "json":
         click.echo(json.dumps(rows))
 

@@ -276,6 +276,9 @@ class Comparison:
         alpha: a p-value up to this proves that it is worse; 0 at a check that may prove nothing.
         bound: of a quantile that is higher: the bound above which both were counted; None otherwise.
         new_events, old_events: the events that were compared: those of the rate, or the samples above `bound`.
+        source: whose requests these are: "users", "probes", or "service" for what a service counts itself, of both.
+        suspicion: up to this p-value it may be worse.
+        joint_samples: the samples of users and probes together, where each are compared by themselves.
     """
 
     signal: MetricSignal
@@ -286,6 +289,9 @@ class Comparison:
     new_events: int | None = None
     old_events: int | None = None
     alpha: float = 0.0
+    source: str = "service"
+    suspicion: float = SUSPICION
+    joint_samples: int | None = None
 
     @property
     def samples(self) -> int:
@@ -295,12 +301,12 @@ class Comparison:
     @property
     def missing_samples(self) -> int:
         """How many more samples are needed before the signal may pass."""
-        return max(0, self.signal.samples - self.samples)
+        return max(0, self.signal.samples - (self.samples if self.joint_samples is None else self.joint_samples))
 
     @property
     def is_over(self) -> bool:
         """Whether the new release may be worse: it does not pass like this."""
-        return self.p_value <= SUSPICION
+        return self.p_value <= self.suspicion
 
     @property
     def is_proven(self) -> bool:
@@ -319,6 +325,7 @@ class Comparison:
         old = self.old or Tally()
         return {
             "name": self.signal.name,
+            "source": self.source,
             "new": _rounded(self.new.figure),
             "old": _rounded(old.figure),
             "new_samples": self.new.samples,

@@ -95,6 +95,31 @@ options:
       limit: {description: "A figure over this one is never allowed, whatever the confirmed release has.", type: float}
       limit_alone: {description: "A figure over this one is not allowed without a confirmed release to compare with.", type: float}
       samples: {description: "How many samples both need before the signal may pass.", type: int, default: 600}
+  front_signals:
+    description:
+      - What is compared of a service behind a front (C(host_kind=http)), as HAProxy and the traffic receiver count it for each release.
+        Ignored for another service.
+      - Users' requests and probes are tested each by themselves, and share the signal's part of the errors; only O(front_signals[].samples)
+        are counted of both together. Without O(probes), the health path is the probe.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name: {description: "Its name; V(users') and V(probes') are put before it.", type: str, required: true}
+      quantile:
+        description: Which quantile of the seconds until a response begins. Without it, the signal is the share of requests that failed.
+        type: float
+      times: {description: "How many times the confirmed release's figure is allowed.", type: float, default: 1.0}
+      floor: {description: "A figure up to this one is always allowed.", type: float, default: 0.0}
+      limit: {description: "A figure over this one is never allowed, whatever the confirmed release has.", type: float}
+      limit_alone: {description: "A figure over this one is not allowed without a confirmed release to compare with.", type: float}
+      samples: {description: "How many samples both need before the signal may pass.", type: int, default: 600}
+  user_samples:
+    description:
+      - How many requests of users a release behind a front must have got before it passes, where users are there. It waits for them up to
+        the O(deadline), unless less than a tenth would come by then; a pass with fewer says so. V(0) waits for none.
+    type: int
+    default: 0
   run:
     description: The run, for the evidence.
     type: str
@@ -130,7 +155,8 @@ reason:
 evidence:
   description: >-
     C(samples), the longest C(healthy_seconds) in a row, C(values) and C(series), one entry a sample; C(values.reference) is the confirmed release's
-    own health, C(values.signals) each signal of both with what was counted, its C(p_value) and the C(alpha) of the last check.
+    own health, C(values.signals) each signal of both with what was counted, whose requests these were (C(source): V(users), V(probes), or V(service) for
+    what a service counts itself), its C(p_value) and the C(alpha) of the last check; C(values.user_requests) those of users.
   returned: always
   type: dict
 evidence_file:
@@ -146,6 +172,7 @@ predicted:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import arguments
 from ansible_collections.mobius.dhash.plugins.module_utils.comparison import SIGNAL_SPEC
+from ansible_collections.mobius.dhash.plugins.module_utils.front_signals import FRONT_SIGNAL_SPEC
 from ansible_collections.mobius.dhash.plugins.module_utils.gate.probes import PROBE_SPEC
 from ansible_collections.mobius.dhash.plugins.module_utils.gate.run import run_gate
 from ansible_collections.mobius.dhash.plugins.module_utils.gate.settings import GateSettings
@@ -171,6 +198,8 @@ def main() -> None:
             "attempts": {"type": "int", "default": 1},
             "metrics_path": {"type": "str", "default": "/metrics"},
             "signals": {"type": "list", "elements": "dict", "default": [], "options": SIGNAL_SPEC},
+            "front_signals": {"type": "list", "elements": "dict", "default": [], "options": FRONT_SIGNAL_SPEC},
+            "user_samples": {"type": "int", "default": 0},
             "run": {"type": "str"},
             "body_dir": {"type": "path"},
             "progress_file": {"type": "path"},

@@ -19,10 +19,20 @@ FALSE_FAILURES = 0.0009
 
 
 class SignalChecks:
-    """The checks of one gate, with the part of `FALSE_FAILURES` that each signal has spent."""
+    """The checks of one gate, with the part of `FALSE_FAILURES` that each signal has spent.
 
-    def __init__(self, signals: Sequence[MetricSignal]) -> None:
-        self._spending = [AlphaSpending(FALSE_FAILURES / len(signals), signal.samples) for signal in signals]
+    A signal of the front has two comparisons, of users' requests and of probes, which share its alpha. That of users'
+    requests is checked at parts and multiples of `user_samples`.
+    """
+
+    def __init__(
+        self, signals: Sequence[MetricSignal], front_signals: Sequence[MetricSignal] = (), user_samples: int = 0
+    ) -> None:
+        alpha = FALSE_FAILURES / max(1, len(signals) + len(front_signals))
+        self._spending = [AlphaSpending(alpha, signal.samples) for signal in signals]
+        for signal in front_signals:
+            self._spending += [AlphaSpending(alpha / 2, user_samples or signal.samples)]
+            self._spending += [AlphaSpending(alpha / 2, signal.samples)]
 
     def check(self, comparisons: Sequence[Comparison]) -> list[Comparison]:
         """The comparisons, each with the alpha of this check."""

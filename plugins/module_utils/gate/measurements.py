@@ -43,7 +43,11 @@ class Measurements:
     last_problem: str | None = None
     is_silent: bool = False  # whether the last sample got no response
     comparisons: list[Comparison] = field(default_factory=list)
-    metrics_problem: str | None = None  # why the last reading of the new instance's metrics failed
+    metrics_problem: str | None = None  # why the last reading of the new instance's or the front's metrics failed
+    latency_problem: str | None = None  # why the front's latency is not known at the last reading
+    latency_losses: int = 0  # how often the front's latency was counted again from zero
+    last_loss: str | None = None  # and why it last was
+    user_requests: int | None = None  # that the new release has got from the front; None without a front
     reference_lost: str | None = None  # why the old release is no longer compared with
     series: list[dict[str, Any]] = field(default_factory=list)
 
@@ -129,6 +133,9 @@ class Measurements:
             "health_ms_max": round(times[-1], 1) if times else None,
             "reference": reference,
             "reference_lost": self.reference_lost,
+            "user_requests": self.user_requests,
+            "latency_losses": self.latency_losses,
+            "latency_problem": self.latency_problem or self.last_loss,
             "signals": [one.as_dict() for one in self.comparisons],
         }
         return {

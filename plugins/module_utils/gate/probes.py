@@ -28,14 +28,14 @@ EXCERPT_MAX_CHARS = 300
 
 @dataclass(frozen=True)
 class Probe:
-    """One request and its expected response: the status and, unless None, a part of the JSON object."""
+    """One request and its expected response: the status (None: any of 2xx) and, unless None, a part of the JSON."""
 
     name: str
     method: str
     path: str
     content_type: str | None
     body: bytes | None
-    status: int
+    status: int | None
     json: Mapping[str, Any] | None
 
     @classmethod
@@ -56,6 +56,11 @@ class Probe:
         return cls(
             name, value["method"], value["path"], value.get("content_type"), body, value["status"], value.get("json")
         )
+
+
+def health_probe(health_path: str) -> Probe:
+    """The probe of a service that has none of its own."""
+    return Probe("health", "GET", health_path, None, None, None, None)
 
 
 @dataclass(frozen=True)
@@ -83,8 +88,9 @@ def send_probe(request: Request, probe: Probe, timeout: float) -> Mismatch | Non
         OSError, http.client.HTTPException: no whole response came within `timeout` seconds.
     """
     status, _, body = request(probe.method, probe.path, probe.body, probe.content_type, timeout)
-    if status != probe.status:
-        return Mismatch(probe.name, {"status": probe.status}, {"status": status, "body": excerpt(body)}, status >= 500)
+    if not 200 <= status < 300 if probe.status is None else status != probe.status:
+        expected = {"status": "2xx" if probe.status is None else probe.status}
+        return Mismatch(probe.name, expected, {"status": status, "body": excerpt(body)}, status >= 500)
     if probe.json is None:
         return None
     try:

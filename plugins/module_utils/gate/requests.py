@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 from ..errors import MobiusError
 from ..host.config import Host
-from ..host.instance import admin_request
+from ..host.front.configuration import SLOT_HEADER
+from ..host.instance import admin_request, find_slot, send_request
 
 # (method, path, body, content type, time-out in seconds) -> (status, headers, body), as host.instance.admin_request
 Request = Callable[[str, str, "bytes | None", "str | None", float], "tuple[int, Mapping[str, str], bytes]"]
@@ -36,6 +37,36 @@ def instance_requests(host: Host, release: str) -> Request:
     ) -> tuple[int, Mapping[str, str], bytes]:
         with _time_limit(timeout):
             return admin_request(host, release, method, path, body, content_type, timeout)
+
+    return request
+
+
+def probe_requests(host: Host, release: str) -> Request:
+    """The function that sends probes to the instance of a release: through the front's entrance for probes, where they
+    are counted apart from users' requests; without a front as `instance_requests` does."""
+    front = host.front
+    if front is None:
+        return instance_requests(host, release)
+
+    def request(
+        method: str, path: str, body: bytes | None, content_type: str | None, timeout: float
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        slot = find_slot(host, release)
+        if slot is None:
+            raise ConnectionRefusedError(f"{release} holds no slot, so it does not run")
+        with _time_limit(timeout):
+            try:
+                return send_request(
+                    front.probes_socket,
+                    method,
+                    path,
+                    body,
+                    {"Content-Type": content_type, SLOT_HEADER: str(slot.number)},
+                    timeout,
+                )
+            except NO_PROCESS_ERRORS as error:
+                # of HAProxy, which is being started again: that says nothing about the instance
+                raise ConnectionError(f"the front accepts no probe ({error})") from None
 
     return request
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import json
 import os
@@ -15,9 +16,14 @@ from typing import Any
 
 from .. import durable
 from ..host.config import Host
+from ..host.front.figures import FrontFigures
+from ..host.fronted import Front
+from ..host.instance import find_slot
 from ..host.state import Pending, read_activation, read_pending
 from ..host.systemd import Systemd
-from .requests import NO_RESPONSE_ERRORS, instance_requests
+from .front_traffic import FrontTraffic
+from .probes import health_probe
+from .requests import NO_RESPONSE_ERRORS, instance_requests, probe_requests
 from .settings import GateSettings
 from .verdict import GateVerdict, reach_verdict
 
@@ -52,6 +58,10 @@ def run_gate(
     def is_ended() -> bool:
         return promotion is not None and is_reverted(host, promotion, time.monotonic())
 
+    if host.front is None:
+        settings = dataclasses.replace(settings, front_signals=())
+    elif settings.front_signals and not settings.probes:
+        settings = dataclasses.replace(settings, probes=[health_probe(host.health_path)])
     for remaining in reversed(range(settings.attempts)):
         verdict = reach_verdict(
             instance_requests(host, release),
@@ -60,6 +70,7 @@ def run_gate(
             settings,
             read_reference=lambda: None if reference is None else _read_reference(host, reference),
             request_old=None if reference is None else instance_requests(host, reference),
+            front=_front_traffic(host, release, reference, settings),
             read_process=None if host.front is None else lambda: read_unit_process(host, release, systemd),
             is_plain_healthy=host.front is not None,
             is_ended=is_ended,
@@ -69,6 +80,23 @@ def run_gate(
         if verdict.verdict != "error" or not remaining or is_ended():
             break
     return verdict, path
+
+
+def _front_traffic(host: Host, release: str, reference: str | None, settings: GateSettings) -> FrontTraffic | None:
+    """What the front counts of both releases; None without a front or signals of it."""
+    if not settings.front_signals:
+        return None
+    slots = {name: slot.number for name in (release, reference) if name and (slot := find_slot(host, name))}
+    reference = reference if reference in slots else None
+    front = Front(host)
+    return FrontTraffic(
+        FrontFigures(front.runtime, front.traffic_page, slots),
+        release,
+        reference,
+        probe_requests(host, release),
+        None if reference is None else probe_requests(host, reference),
+        settings.front_signals,
+    )
 
 
 def read_unit_process(host: Host, release: str, systemd: Systemd) -> dict[str, Any]:

@@ -29,8 +29,12 @@ def take_sample(
     clock: Callable[[], float],
     read_process: ReadProcess | None = None,
     is_plain_healthy: bool = False,
+    request_probe: Request | None = None,
 ) -> None:
     """Take one sample. The deadline of the gate does not cut it short, since that would look like a missing response.
+
+    Args:
+        request_probe: sends probes; by default as `request` does.
 
     Raises:
         GateFailedError: the instance proved itself bad.
@@ -47,7 +51,7 @@ def take_sample(
             return
         probe = next(probes, None)
         if probe is not None:
-            measured.send(request, probe)
+            measured.send(request_probe or request, probe)
     except NO_RESPONSE_ERRORS as error:
         if isinstance(error, NO_PROCESS_ERRORS) and measured.statuses:
             raise GateFailedError(f"The process of {release} is gone: it accepts no connection ({error}).") from None

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..comparison import MetricSignal
 from ..errors import MobiusError
+from ..front_signals import parse_front_signal
 from .probes import Probe
 
 
@@ -19,6 +20,9 @@ class GateSettings:
 
     Within `healthy_seconds` there must be at least half of the samples that `interval` would give: a window with few
     samples proves nothing. After an `error`, the gate runs again, up to `attempts` times.
+
+    `front_signals` are those of a service behind a front, beside the `signals` that it counts itself. The new release
+    must have had `user_samples` requests of users, or as many as come until the deadline; 0 waits for none.
     """
 
     healthy_seconds: float
@@ -28,12 +32,16 @@ class GateSettings:
     metrics_path: str = "/metrics"
     signals: Sequence[MetricSignal] = ()
     attempts: int = 1
+    front_signals: Sequence[MetricSignal] = ()
+    user_samples: int = 0
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
             raise MobiusError("invalid_input", "A gate must run at least once: attempts is below 1.")
         if self.healthy_seconds <= 0 or self.interval <= 0:
             raise MobiusError("invalid_input", "A gate's healthy_seconds and interval must be above zero.")
+        if self.user_samples < 0:
+            raise MobiusError("invalid_input", "A gate cannot wait for fewer than no requests of users.")
         if self.deadline <= self.healthy_seconds:
             raise MobiusError("invalid_input", "A gate's deadline must be longer than its healthy_seconds.")
 
@@ -52,6 +60,8 @@ class GateSettings:
             metrics_path=value["metrics_path"],
             signals=[MetricSignal.parse(signal) for signal in value["signals"]],
             attempts=value["attempts"],
+            front_signals=[parse_front_signal(signal) for signal in value["front_signals"]],
+            user_samples=value["user_samples"],
         )
 
     @property

@@ -9,7 +9,7 @@ import http.client
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..errors import MobiusError
@@ -61,22 +61,34 @@ def admin_request(
     Raises:
         OSError: there is no response, not in time, or one that is not HTTP or longer than RESPONSE_MAX_BYTES.
     """
-    connection = _InstanceConnection(_address(host, release), timeout)
+    return send_request(_address(host, release), method, path, body, {"Content-Type": content_type}, timeout)
+
+
+def send_request(
+    address: Path | int,
+    method: str,
+    path: str,
+    body: bytes | None,
+    headers: Mapping[str, str | None],
+    timeout: float,
+) -> tuple[int, dict[str, str], bytes]:
+    """As `admin_request`, to a Unix socket or a port of this host; a header that is None is left out."""
+    connection = _InstanceConnection(address, timeout)
     timer = threading.Timer(timeout, connection.shut_down)
     timer.daemon = True
     try:
         connection.connect()
         timer.start()
-        connection.request(method, path, body=body, headers={"Content-Type": content_type} if content_type else {})
+        connection.request(method, path, body=body, headers={name: value for name, value in headers.items() if value})
         response = connection.getresponse()
         content = response.read(RESPONSE_MAX_BYTES + 1)
         if len(content) > RESPONSE_MAX_BYTES:
-            raise ConnectionError(f"the instance of {release} responded with more than {RESPONSE_MAX_BYTES} bytes")
+            raise ConnectionError(f"the instance responded with more than {RESPONSE_MAX_BYTES} bytes")
         if connection.timed_out:
-            raise TimeoutError(f"the instance of {release} had not responded after {timeout:g} s")
+            raise TimeoutError(f"the instance had not responded after {timeout:g} s")
         return response.status, {name.lower(): value for name, value in response.getheaders()}, content
     except http.client.HTTPException as error:
-        raise ConnectionError(f"the instance of {release} gave no HTTP response ({error!r})") from error
+        raise ConnectionError(f"the instance gave no HTTP response ({error!r})") from error
     finally:
         timer.cancel()
         connection.close()

@@ -9,6 +9,8 @@ next.
 Nor is noise: over that time the signal must be proven worse, by the tests of `significance`. It is tested over
 `lasting` seconds, twice, four times as many and so on, each once a quarter of them, so that a service with little
 traffic has its samples too. All tests of a monitoring window together may err with the probability `FALSE_ROLLBACKS`.
+
+The signals of a front are of users' requests only; what a service counts itself, is of everybody's.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from typing import Any
 
 from .. import comparison
 from ..errors import MobiusError
+from ..front_signals import of_source, parse_front_signal
 from ..prometheus_text import UnreadableError, parse_page
 
 HOUR_SECONDS = 3600.0
@@ -44,6 +47,7 @@ class WatchSettings:
     """The monitoring window (`seconds`; 0: no watch), the sampling interval, and the triggers. Times in seconds.
 
     `restarts`: so many restarts of the instance's process by systemd are too many; 0 for any number.
+    `front_signals` are of users' requests, as the front of the service counts them.
     """
 
     seconds: float = 0.0
@@ -54,6 +58,7 @@ class WatchSettings:
     signals: tuple[comparison.MetricSignal, ...] = ()
     lasting: Mapping[str, float] = field(default_factory=dict)  # by the signal's name
     memory: MemoryTrigger | None = None
+    front_signals: tuple[comparison.MetricSignal, ...] = ()
 
     @classmethod
     def parse(cls, value: Mapping[str, Any]) -> WatchSettings:
@@ -62,16 +67,12 @@ class WatchSettings:
         Raises:
             MobiusError: `invalid_input` for a missing or invalid setting.
         """
-        signals, lasting = [], {}
-        for item in value.get("signals", ()):
-            try:
-                signal = comparison.MetricSignal.parse(
-                    {**_SIGNAL_DEFAULTS, **{name: _selectors(entry) for name, entry in item.items()}}
-                )
-                lasting[signal.name] = float(item["lasting"])
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise MobiusError("invalid_input", f"A signal of the watch is invalid: {item!r}.") from error
-            signals.append(signal)
+        lasting: dict[str, float] = {}
+        signals = [_parse_signal(item, lasting) for item in value.get("signals", ())]
+        described = value.get("front_signals", [])  # a description that an earlier version wrote has none
+        if not isinstance(described, list):
+            raise MobiusError("invalid_input", f"The watch is invalid: its front_signals are {described!r}.")
+        front_signals = [_parse_front_signal(item, lasting) for item in described]
         try:
             memory = value.get("memory") or None
             settings = cls(
@@ -81,6 +82,7 @@ class WatchSettings:
                 restarts=int(value.get("restarts", 0)),  # a description that an earlier version wrote has none
                 metrics_path=str(value["metrics_path"]),
                 signals=tuple(signals),
+                front_signals=tuple(front_signals),
                 lasting=lasting,
                 memory=memory
                 and MemoryTrigger(
@@ -101,6 +103,30 @@ class WatchSettings:
 
 
 _SIGNAL_DEFAULTS = {"quantile": 0.95, "times": 1.0, "floor": 0.0, "limit": None, "limit_alone": None, "samples": 20}
+_FRONT_SIGNAL_DEFAULTS = {**_SIGNAL_DEFAULTS, "quantile": None}
+
+
+def _parse_signal(item: Any, lasting: dict[str, float]) -> comparison.MetricSignal:
+    """A signal of the description; its `lasting` seconds go to `lasting`, by its name."""
+    try:
+        signal = comparison.MetricSignal.parse(
+            {**_SIGNAL_DEFAULTS, **{name: _selectors(entry) for name, entry in item.items()}}
+        )
+        lasting[signal.name] = float(item["lasting"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise MobiusError("invalid_input", f"A signal of the watch is invalid: {item!r}.") from error
+    return signal
+
+
+def _parse_front_signal(item: Any, lasting: dict[str, float]) -> comparison.MetricSignal:
+    """As `_parse_signal`, of users' requests at the front."""
+    try:
+        described = {name: value for name, value in item.items() if name != "lasting"}
+        signal = of_source(parse_front_signal({**_FRONT_SIGNAL_DEFAULTS, **described}), "users")
+        lasting[signal.name] = float(item["lasting"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise MobiusError("invalid_input", f"A signal of the watch is invalid: {item!r}.") from error
+    return signal
 
 
 def _selectors(entry: Any) -> Any:
@@ -108,14 +134,49 @@ def _selectors(entry: Any) -> Any:
     return [{"where": {}, **item} for item in entry] if isinstance(entry, list) else entry
 
 
+Counts = Mapping[str, comparison.Counted | None]
+"""What the front has counted of users' requests, by the name of a signal; None while that is not known."""
+
+
 @dataclass(frozen=True)
 class _Sample:
     at: float
     counted: tuple[comparison.Counted, ...]
-    memory: float | None
+    memory: float | None = None
 
 
 @dataclass
+class _Track:
+    """The samples of signals that are read together, and when each of them was tested.
+
+    Attributes:
+        longest: for how many seconds samples are kept.
+    """
+
+    signals: tuple[comparison.MetricSignal, ...]
+    longest: float
+    samples: list[_Sample] = field(default_factory=list)
+    tested: dict[tuple[str, float], float] = field(default_factory=dict)  # when, by signal and seconds
+
+    def add(self, sample: _Sample) -> None:
+        self.samples.append(sample)
+        while len(self.samples) > 1 and self.samples[1].at <= sample.at - self.longest:
+            self.samples.pop(0)
+
+    def parts(self, seconds: float) -> list[list[_Sample]] | None:
+        """The samples of the last `seconds` in quarters, each beginning with the last sample of the quarter before.
+
+        None when the samples do not reach back so far, or a quarter has no further sample.
+        """
+        now = self.samples[-1].at
+        if self.samples[0].at > now - seconds:
+            return None
+        edges = [now - seconds + seconds * part / PARTS for part in range(PARTS + 1)]
+        first = [max(index for index, sample in enumerate(self.samples) if sample.at <= edge) for edge in edges]
+        parts = [self.samples[start : end + 1] for start, end in itertools.pairwise(first)]
+        return parts if all(len(part) > 1 for part in parts) else None
+
+
 class Watcher:
     """Decides, sample by sample, whether a release must be rolled back.
 
@@ -123,21 +184,34 @@ class Watcher:
         baseline: what the gate counted of each signal at the promotion, by name; without one only its limits count.
     """
 
-    settings: WatchSettings
-    baseline: Mapping[str, comparison.Tally] = field(default_factory=dict)
-    _samples: list[_Sample] = field(default_factory=list)
-    _began: float | None = None
-    _unhealthy_since: float | None = None
-    _restarts_before: int | None = None
-    _tested: dict[tuple[str, float], float] = field(default_factory=dict)  # when, by signal and seconds
+    def __init__(self, settings: WatchSettings, baseline: Mapping[str, comparison.Tally] | None = None) -> None:
+        self.settings, self.baseline = settings, baseline or {}
+        memory = settings.memory
+        self._service = self._track(settings.signals, memory.seconds if memory else 0.0)
+        # each by itself: of one the figures may be known while those of another are not
+        self._front = [self._track((signal,)) for signal in settings.front_signals]
+        self._began: float | None = None
+        self._unhealthy_since: float | None = None
+        self._restarts_before: int | None = None
 
-    def add_sample(self, at: float, problem: str | None, page: str | None, restarts: int | None = None) -> str | None:
+    def _track(self, signals: tuple[comparison.MetricSignal, ...], at_least: float = 0.0) -> _Track:
+        return _Track(signals, max([at_least, *(max(self._spans(signal.name)) for signal in signals)]))
+
+    def add_sample(
+        self,
+        at: float,
+        problem: str | None,
+        page: str | None,
+        restarts: int | None = None,
+        front: Counts | None = None,
+    ) -> str | None:
         """Add a sample, taken at `at` seconds of a monotonic clock.
 
         Args:
             problem: why it is not healthy; None when it is.
             page: its metrics; None when they are not available.
             restarts: how often systemd has restarted its process so far; None when that is not known.
+            front: what the front has counted; None when it was not read.
 
         Returns:
             The reason for a rollback, as the end of a sentence that begins with the release id; None without one.
@@ -154,37 +228,37 @@ class Watcher:
             self._restarts_before = before
             if 0 < self.settings.restarts <= restarts - before:
                 return f"was restarted {restarts - before} times, since its process ended"
+        if front is not None and (reason := self._add_front(at, front)):
+            return reason
         if page is None:
             return None
         try:
-            self._count(at, page)
-            return self._find_signal_over() or self._find_leak()
+            self._service.add(self._count(at, page))
+            return self._find_signal_over(self._service) or self._find_leak()
         except UnreadableError:
-            self._samples.clear()  # the process was restarted and counts from zero, or the page is damaged
+            self._service.samples.clear()  # the process was restarted and counts from zero, or the page is damaged
             return None
 
-    def _count(self, at: float, page: str) -> None:
+    def _add_front(self, at: float, front: Counts) -> str | None:
+        for track in self._front:
+            counted = front.get(track.signals[0].name)
+            if counted is None:
+                track.samples.clear()
+                continue
+            track.add(_Sample(at, (counted,)))
+            try:
+                if reason := self._find_signal_over(track):
+                    return reason
+            except UnreadableError:
+                track.samples.clear()  # counted from zero again
+        return None
+
+    def _count(self, at: float, page: str) -> _Sample:
         series = parse_page(page)
         counted = tuple(comparison.count(signal, series) for signal in self.settings.signals)
         memory = self.settings.memory
         sizes = [value for name, labels, value in series if memory and memory.selector.matches(name, labels)]
-        self._samples.append(_Sample(at, counted, sizes[0] if sizes else None))
-        longest = max([*map(max, map(self._spans, self.settings.lasting)), memory.seconds if memory else 0.0])
-        while len(self._samples) > 1 and self._samples[1].at <= at - longest:
-            self._samples.pop(0)
-
-    def _parts(self, seconds: float) -> list[list[_Sample]] | None:
-        """The samples of the last `seconds` in quarters, each beginning with the last sample of the quarter before.
-
-        None when the samples do not reach back so far, or a quarter has no further sample.
-        """
-        now = self._samples[-1].at
-        if self._samples[0].at > now - seconds:
-            return None
-        edges = [now - seconds + seconds * part / PARTS for part in range(PARTS + 1)]
-        first = [max(index for index, sample in enumerate(self._samples) if sample.at <= edge) for edge in edges]
-        parts = [self._samples[start : end + 1] for start, end in itertools.pairwise(first)]
-        return parts if all(len(part) > 1 for part in parts) else None
+        return _Sample(at, counted, sizes[0] if sizes else None)
 
     def _spans(self, name: str) -> list[float]:
         """The seconds over which a signal is tested: `lasting`, and its doubles within the monitoring window."""
@@ -196,18 +270,18 @@ class Watcher:
     def _alpha(self, name: str) -> float:
         """What one test of a signal may use."""
         tests = sum(PARTS * max(1.0, self.settings.seconds / span) for span in self._spans(name))
-        return FALSE_ROLLBACKS / len(self.settings.signals) / tests
+        return FALSE_ROLLBACKS / (len(self.settings.signals) + len(self.settings.front_signals)) / tests
 
-    def _find_signal_over(self) -> str | None:
-        now = self._samples[-1].at
-        for number, signal in enumerate(self.settings.signals):
+    def _find_signal_over(self, track: _Track) -> str | None:
+        now = track.samples[-1].at
+        for number, signal in enumerate(track.signals):
             for span in self._spans(signal.name):
-                if now < self._tested.get((signal.name, span), -math.inf) + span / PARTS:
+                if now < track.tested.get((signal.name, span), -math.inf) + span / PARTS:
                     continue
-                parts = self._parts(span)
+                parts = track.parts(span)
                 if parts is None:
                     continue
-                self._tested[signal.name, span] = now
+                track.tested[signal.name, span] = now
                 if reason := self._test_signal(number, signal, span, parts):
                     return reason
         return None
@@ -236,7 +310,7 @@ class Watcher:
         memory = self.settings.memory
         if memory is None or self._began is None:
             return None
-        parts = self._parts(memory.seconds)
+        parts = self._service.parts(memory.seconds)
         if parts is None or parts[0][0].at < self._began + memory.warm_up:
             return None
         sizes: list[Sequence[float]] = [

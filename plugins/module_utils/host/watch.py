@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from dataclasses import dataclass
 
 from ..comparison import Tally
 from ..errors import MobiusError
@@ -13,7 +14,8 @@ from . import triggers
 from .config import Host, read_state_file
 from .executor import Executor
 from .failures import to_failure
-from .instance import STATE_TIMEOUT_SECONDS, admin_request
+from .front.figures import USERS, FrontFigures
+from .instance import STATE_TIMEOUT_SECONDS, admin_request, find_slot
 from .plan import Actor
 from .state import MonitoringWindow, read_activation, read_lease
 from .transitions.rollback import plan_watched_rollback
@@ -35,6 +37,7 @@ def watch_window(
     """
     host, release = executor.host, window.release
     watcher = triggers.Watcher(settings, _read_baseline(host, release))
+    users = _UserCounts(executor, release)
     reported: str | None = None
     # one that is not healthy while it stands by says nothing about the other
     is_comparable = window.previous is not None and _is_healthy(_request_health(host, window.previous)[0])
@@ -43,6 +46,7 @@ def watch_window(
         if remaining <= 0 and not (is_persistent and _is_leased(executor)):
             return
         problem, page = _poll_instance(host, release, settings)
+        counts = users.read(settings)
         if problem is not None and is_comparable and _are_both_unhealthy(host, window):
             shared = (
                 f"{release} and {window.previous} are unhealthy, so the cause is no release; not rolled back: {problem}"
@@ -50,9 +54,9 @@ def watch_window(
             if shared != reported:
                 reported = shared
                 print(shared, file=sys.stderr, flush=True)
-            problem = page = None
+            problem = page = counts = None
         restarts = _count_restarts(executor, release) if settings.restarts else None
-        reason = watcher.add_sample(executor.clock(), problem, page, restarts)
+        reason = watcher.add_sample(executor.clock(), problem, page, restarts, counts)
         if reason is not None:
             # without a run: a repeated rollback by that run must not count this one as its own
             executor.actor = Actor("watch", None, f"{release} {reason}")
@@ -110,6 +114,34 @@ def _poll_instance(host: Host, release: str, settings: triggers.WatchSettings) -
     except OSError as error:
         return problem or f"it does not answer ({type(error).__name__})", None
     return problem, body.decode(errors="replace") if code == 200 else None
+
+
+@dataclass
+class _UserCounts:
+    """What the front counts of users' requests to a release."""
+
+    executor: Executor
+    release: str
+    _slot: int | None = None
+    _figures: FrontFigures | None = None
+
+    def read(self, settings: triggers.WatchSettings) -> triggers.Counts | None:
+        """The counts of each signal by now; None without a front, or while it does not answer."""
+        front = self.executor.front
+        slot = None if front is None else find_slot(self.executor.host, self.release)
+        if front is None or slot is None or not settings.front_signals:
+            return None
+        if self._figures is None or slot.number != self._slot:
+            self._slot = slot.number
+            self._figures = FrontFigures(front.runtime, front.traffic_page, {self.release: slot.number})
+        try:
+            self._figures.read()
+        except (OSError, MobiusError):
+            return None
+        outcomes = self._figures.outcomes(self.release)
+        latency = None if self._figures.latency_problem is not None else self._figures.latency(self.release, USERS)
+        rate = {"part": float(outcomes.failed), "whole": float(outcomes.requests)}
+        return {signal.name: latency if signal.may_recover else rate for signal in settings.front_signals}
 
 
 def _count_restarts(executor: Executor, release: str) -> int | None:

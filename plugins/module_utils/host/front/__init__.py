@@ -7,4 +7,5 @@
 - `configuration`: HAProxy's configuration, rendered and checked
 - `runtime`: what a running HAProxy is instructed to do, and reports
 - `traffic`: counts requests and their latency per release, from HAProxy's log
+- `figures`: what both have counted of a release since a gate or a watch began
 """
