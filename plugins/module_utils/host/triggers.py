@@ -326,7 +326,7 @@ class Watcher:
 
 
 def _article(name: str) -> str:
-    return "an" if name[:1] in "aeiou" else "a"
+    return "an" if name[:1] in "aeiou" and not name.startswith("users") else "a"
 
 
 def baseline_of(evidence: Mapping[str, Any]) -> dict[str, comparison.Tally]:

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils import durable  # noq
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host  # noqa: E402
 from ansible_collections.mobius.dhash.plugins.module_utils.host.console import main  # noqa: E402
 from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Executor  # noqa: E402
+from ansible_collections.mobius.dhash.plugins.module_utils.host.front import traffic  # noqa: E402
 from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Action, Actor, HostPlan  # noqa: E402
 from ansible_collections.mobius.dhash.plugins.module_utils.host.systemd import Systemd, Unit  # noqa: E402
 from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.confirmation import Promotion  # noqa: E402
@@ -83,7 +85,8 @@ class ProcessSystemd(Systemd):
         folder.mkdir(exist_ok=True)
         assert self.machine.command("role", release, "--env-file", str(folder / "role.env")) == 0
         role = dict(line.split("=", 1) for line in (folder / "role.env").read_text().splitlines())
-        self.processes[unit] = subprocess.Popen([sys.executable, str(PLAIN_SERVER), role["PORT"], release])
+        program, *more = self.machine.programs.get(release, (PLAIN_SERVER,))
+        self.processes[unit] = subprocess.Popen([sys.executable, str(program), role["PORT"], release, *map(str, more)])
         return self.machine.command("ready", release) == 0
 
     def _start_front(self) -> bool:
@@ -166,6 +169,9 @@ class FrontedMachine:
         durable.write_json(self.config_dir / f"{SERVICE}.json", config)
         self.host = Host.load(SERVICE, self.config_dir)
         self.systemd = ProcessSystemd(self)
+        self.programs: dict[str, tuple[object, ...]] = {}  # by release: another server than the plain one, and its mode
+        self.receiver: threading.Thread | None = None
+        self.receiver_stopped = threading.Event()
         for release in RELEASES:
             (self.host.release_dir(release) / "tree").mkdir(parents=True)
 
@@ -217,7 +223,25 @@ class FrontedMachine:
             found.add(str(response.headers["X-Release-Id"]))
         return found
 
+    def start_receiver(self) -> None:
+        """Run the traffic receiver, which systemd has started with the front's first line."""
+        assert self.host.front is not None
+        channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        channel.bind(str(self.host.front.traffic_socket))
+        page = self.host.run_dir / "traffic" / "traffic.prom"
+        page.parent.mkdir()
+
+        def work() -> None:
+            with channel:
+                traffic.receive(channel, page, self.receiver_stopped.is_set)
+
+        self.receiver = threading.Thread(target=work)
+        self.receiver.start()
+
     def close(self) -> None:
+        self.receiver_stopped.set()
+        if self.receiver is not None:
+            self.receiver.join()
         for unit in list(self.systemd.processes):
             self.systemd.end(unit, signal.SIGTERM if "front" in unit else signal.SIGKILL)
         self.listener.close()

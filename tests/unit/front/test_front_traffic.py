@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import random
 import socket
 import threading
@@ -48,6 +50,25 @@ def read(page: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
 
 def series(page: str, name: str, **labels: str) -> float:
     return read(page)[name, frozenset(labels.items())]
+
+
+def test_each_bound_is_less_than_half_above_the_one_before_or_the_next_millisecond() -> None:
+    bounds = traffic.BOUNDS_MS
+    assert (bounds[0], bounds[-1]) == (1, 60_000)
+    too_wide = [(low, high) for low, high in itertools.pairwise(bounds) if high >= 1.5 * low and high != low + 1]
+    assert too_wide == []
+
+
+def test_a_page_without_news_is_kept_young(running: Running) -> None:
+    running.sender.send(SERVED)
+    wait_for_lines(running, 1)
+    os.utime(running.path, (1, 1))
+    waited = threading.Event()
+    for _ in range(500):
+        if running.path.stat().st_mtime > 1:
+            return
+        waited.wait(0.02)
+    raise AssertionError("whoever reads the page believes that the receiver has ended")
 
 
 def test_a_request_is_counted_for_its_release() -> None:

@@ -122,7 +122,7 @@ class FrontFigures:
         dropped = info.dropped_logs - (0 if is_new_process else self._dropped)
         is_first = self._pid is None
         self._pid, self._dropped = info.pid, info.dropped_logs
-        loss = None if is_first or dropped <= 0 else f"HAProxy lost {dropped} lines of its log"
+        loss = None if is_first or dropped <= 0 else f"HAProxy lost lines of its log ({dropped})"
         self._read_latency(loss)
 
     def _read_latency(self, loss: str | None) -> None:
