@@ -60,6 +60,7 @@ RECORDED: Final = CHECKOUT / "tests/unit/plugins/releases/recorded/same_build_du
 UNIT_SECONDS: Final = 1e-5  # of a recorded duration
 BLOCK: Final = 50  # pairs
 STEP: Final = 75  # pairs
+FRONT_STEP: Final = 150  # probes that could have been sent
 DEADLINE: Final = 4  # times the required samples
 _SIGNAL_DEFAULTS: Final = {"quantile": 0.95, "times": 1.0, "floor": 0.0}
 _FRONT_SIGNAL_DEFAULTS: Final = {"times": 1.0, "floor": 0.0}
@@ -67,6 +68,7 @@ _BOUNDS: Final = {
     "mobius_hash_duration_seconds_bucket": numpy.array(metrics.HASH_BOUNDS_SECONDS),
     "mobius_http_request_duration_seconds_bucket": numpy.array(metrics.REQUEST_BOUNDS_SECONDS),
 }
+_BOUNDS_OF_FRONT: Final = (*(bound / 1000 for bound in BOUNDS_MS), float("inf"))
 
 
 @dataclass(frozen=True)
@@ -111,16 +113,15 @@ class FrontCase:
 
 CANARY_EACH: Final = 10  # of so many users' requests, one is the new release's
 FRONT_CASES: Final = (
-    *(FrontCase(f"same build, {users} users", users) for users in (0, 64, 128, 1600)),
-    *(FrontCase(f"same build, 0.1 % fail, {users} users", users, errors=0.001) for users in (64, 128, 1600)),
-    *(FrontCase(f"same build, 0.5 % fail, {users} users", users, errors=0.005) for users in (64, 128, 1600)),
-    *(FrontCase(f"one in twenty users', {users} users", users, 0.05) for users in (16, 64, 128, 256, 1600)),
+    *(FrontCase(f"same build, {users} users", users) for users in (0, 64, 160, 1600)),
+    *(FrontCase(f"same build, 0.1 % fail, {users} users", users, errors=0.001) for users in (64, 160, 1600)),
+    *(FrontCase(f"same build, 0.5 % fail, {users} users", users, errors=0.005) for users in (64, 160, 1600)),
+    *(FrontCase(f"one in twenty users' fails, {users} users", users, 0.05) for users in (16, 64, 160, 240, 1600)),
     *(FrontCase(f"users 1 s later, {users} users", users, user_later=1.0) for users in (16, 64, 1600)),
     FrontCase("all 1.5 times as slow, 64 users", 64, slower=1.5),
     FrontCase("all 1.5 times as slow, 1600 users", 1600, slower=1.5),
     FrontCase("first install, 64 users", 64, alone=True),
-    FrontCase("first install, one in twenty users', 64 users", 64, 0.05, alone=True),
-    FrontCase("first install, one in twenty users', 1600 users", 1600, 0.05, alone=True),
+    FrontCase("first install, one in twenty users' fails, 1600 users", 1600, 0.05, alone=True),
     FrontCase("first install, users 1 s later, 64 users", 64, user_later=1.0, alone=True),
 )
 
@@ -223,9 +224,11 @@ class FrontSimulation:
         self.required = int(defaults["promote_samples"])
         signals = [{**item, "samples": self.required} for item in defaults["promote_front_signals"]]
         self.signals = [parse_front_signal({**_FRONT_SIGNAL_DEFAULTS, **item}) for item in signals]
+        nothing = Stratum(Tally(), Tally())
+        self.uncounted = [compare_strata(signal, nothing, nothing) for signal in self.signals]
         # a time of the gate is one pair of probes that could have been sent
         self.settings = GateSettings(
-            self.required, self.required * DEADLINE, STEP, user_samples=int(defaults["promote_user_samples"])
+            self.required, self.required * DEADLINE, FRONT_STEP, user_samples=int(defaults["promote_user_samples"])
         )
         new, old = durations.T
         self.pairs = len(durations)
@@ -252,19 +255,20 @@ class FrontSimulation:
         }
         probes = 0
         checked: list[Any] = []
-        for at in range(STEP, deadline + 1, STEP):
+        for at in range(FRONT_STEP, deadline + 1, FRONT_STEP):
             users = case.users * at // deadline
             # the probes that the samples lack by now, or more while they may be worse
             is_probed_on = any(one.is_over and one.source == "probes" for one in checked)
             lacking = max(0, min(at, self.required) - users - probes)
-            probes += STEP if is_probed_on and not lacking else lacking
+            probes += FRONT_STEP if is_probed_on and not lacking else lacking
             counts = {
                 ("users", "new"): users,
                 ("users", "old"): users * (CANARY_EACH - 1),
                 ("probes", "new"): probes,
                 ("probes", "old"): probes,
             }
-            checked = checks.check(self._compare(drawn, counts))
+            # before the required samples, latency can neither fail nor pass
+            checked = checks.check(self._compare(drawn, counts, has_latency=at >= self.required))
             if any(one.is_proven for one in checked):
                 return "fail", users
             is_good = not any(one.missing_samples or one.is_over for one in checked)
@@ -285,23 +289,26 @@ class FrontSimulation:
         """The buckets of requests, and which of them fail."""
         return numpy.searchsorted(BOUNDS_MS, self.milliseconds[key][drawn]), self.random.random(len(drawn)) < errors
 
-    def _compare(self, drawn: Mapping[Any, Any], counts: Mapping[Any, int]) -> list[Any]:
-        tallies = {key: self._tallies(*drawn[key], count) for key, count in counts.items()}
-        compared = []
-        for number in range(len(self.signals)):
+    def _compare(self, drawn: Mapping[Any, Any], counts: Mapping[Any, int], *, has_latency: bool) -> list[Any]:
+        compared: list[Any] = []
+        for signal, uncounted in zip(self.signals, self.uncounted, strict=True):
+            if signal.may_recover and not has_latency:
+                compared += uncounted
+                continue
+            tallies = {key: _tally_front(signal, *drawn[key], count) for key, count in counts.items()}
             strata = [
-                Stratum(tallies[source, "new"][number], None if self.case.alone else tallies[source, "old"][number])
+                Stratum(tallies[source, "new"], None if self.case.alone else tallies[source, "old"])
                 for source in ("users", "probes")
             ]
-            compared += compare_strata(self.signals[number], *strata)
+            compared += compare_strata(signal, *strata)
         return compared
 
-    def _tallies(self, buckets: numpy.ndarray, failed: numpy.ndarray, count: int) -> list[Tally]:
-        cumulated = numpy.bincount(buckets[:count], minlength=len(BOUNDS_MS) + 1).cumsum().tolist()
-        bounds = (*(bound / 1000 for bound in BOUNDS_MS), float("inf"))
-        histogram = dict(zip(bounds, cumulated, strict=True))
-        rate = {"part": int(failed[:count].sum()), "whole": count}
-        return [tally(signal, histogram if signal.may_recover else rate) for signal in self.signals]
+
+def _tally_front(signal: MetricSignal, buckets: numpy.ndarray, failed: numpy.ndarray, count: int) -> Tally:
+    if not signal.may_recover:
+        return tally(signal, {"part": int(failed[:count].sum()), "whole": count})
+    cumulated = numpy.bincount(buckets[:count], minlength=len(BOUNDS_MS) + 1).cumsum().tolist()
+    return tally(signal, dict(zip(_BOUNDS_OF_FRONT, cumulated, strict=True)))
 
 
 def simulate_front(case: FrontCase, gates: int, seed: int, durations: numpy.ndarray) -> dict[str, Any]:
@@ -428,7 +435,7 @@ def main(gates: int, seed: int, names: Sequence[str], is_front: bool, pairs: int
     rows = []
     if form == "text":
         what = "users" if is_front else "samples"
-        click.echo(f"{'build':<50}{'pass':>8}{'inconclusive':>14}{'fail':>8}{what:>9}")
+        click.echo(f"{'build':<56}{'pass':>8}{'inconclusive':>14}{'fail':>8}{what:>9}")
     for case in cases:
         if names and case.name not in names:
             continue
@@ -436,7 +443,7 @@ def main(gates: int, seed: int, names: Sequence[str], is_front: bool, pairs: int
         row = simulate_front(case, gates, seed, durations) if is_of_front else simulate(case, gates, seed, durations)
         rows.append(row)
         if form == "text":
-            click.echo(f"{case.name:<50}{row['pass']:8}{row['inconclusive']:14}{row['fail']:8}{row['samples']:9}")
+            click.echo(f"{case.name:<56}{row['pass']:8}{row['inconclusive']:14}{row['fail']:8}{row['samples']:9}")
     if form == "json":
         click.echo(json.dumps(rows))
 
