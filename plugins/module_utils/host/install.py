@@ -16,10 +16,12 @@ from .config import CONFIG_DIR, Host
 PACKAGE = "ansible_collections.mobius.dhash.plugins.module_utils"
 # What the installed command consists of, by module name below PACKAGE; the digest over them identifies its version.
 TOOL_MODULES = (
-    *("comparison", "durable", "errors", "manifest", "prometheus_text", "significance", "staged_tree", "tar_members"),
-    *("tree_paths", "host", "host.clock", "host.config", "host.console", "host.executor", "host.failures"),
-    *("host.front", "host.front.configuration", "host.front.runtime", "host.front.settings", "host.front.slots"),
-    *("host.front.traffic", "host.fronted", "host.install", "host.instance", "host.journal", "host.lock", "host.plan"),
+    *("comparison", "durable", "errors", "front_signals", "manifest", "prometheus_text", "significance"),
+    *("staged_tree", "tar_members", "tree_paths"),
+    *("host", "host.clock", "host.config", "host.console", "host.executor", "host.failures"),
+    *("host.front", "host.front.configuration", "host.front.figures", "host.front.runtime", "host.front.settings"),
+    *("host.front.slots", "host.front.traffic"),
+    *("host.fronted", "host.install", "host.instance", "host.journal", "host.lock", "host.plan"),
     *("host.problems", "host.rebuild", "host.recovery", "host.state", "host.status", "host.systemd"),
     *("host.transitions", "host.transitions.canary", "host.transitions.confirmation", "host.transitions.marks"),
     *("host.transitions.repair", "host.transitions.rollback", "host.transitions.upkeep", "host.triggers"),
@@ -29,7 +31,8 @@ TOOL_MODULES = (
 
 def _send_with_modules() -> None:
     """Never called: Ansible sends with a module what it imports anywhere, and no module has to load all of this."""
-    from .. import comparison, durable, errors, manifest, prometheus_text, significance, staged_tree  # noqa: F401
+    from .. import comparison, durable, errors, front_signals, manifest  # noqa: F401
+    from .. import prometheus_text, significance, staged_tree  # noqa: F401
     from . import (  # noqa: F401  # noqa: F401
         clock,
         config,
@@ -52,7 +55,7 @@ def _send_with_modules() -> None:
         unavailable,
         watch,
     )
-    from .front import configuration, runtime, settings, slots, traffic  # noqa: F401
+    from .front import configuration, figures, runtime, settings, slots, traffic  # noqa: F401
     from .transitions import canary, confirmation, marks, repair, rollback, upkeep  # noqa: F401
 
 
