@@ -128,6 +128,7 @@ class FrontFigures:
     def _read_latency(self, loss: str | None) -> None:
         try:
             start_time, page = self._read_page()
+            age = self._now() - self._path.stat().st_mtime
         except (OSError, UnreadableError) as error:
             self.latency_problem = f"the traffic receiver's {self._path} cannot be read ({error})"
             if isinstance(error, FileNotFoundError):
@@ -143,7 +144,6 @@ class FrontFigures:
         if loss is not None:
             self._begin_again(page, loss)
         self._start_time, self._last_page = start_time, page
-        age = self._now() - self._path.stat().st_mtime
         self.latency_problem = loss
         if abs(age) > PAGE_MAX_AGE_SECONDS:
             self.latency_problem = f"the traffic receiver has not written {self._path} for {age:.0f} s"
