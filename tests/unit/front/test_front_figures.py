@@ -59,6 +59,14 @@ def test_a_request_fails_by_its_status_or_without_a_whole_response(
     assert figures.outcomes(NEW) == Outcomes(requests, 3)
 
 
+def test_a_response_that_did_not_begin_is_counted_once_though_haproxy_counts_it_twice(
+    counting_front: Any, figures: FrontFigures
+) -> None:
+    counting_front.add(1, hrsp_2xx=10, eresp=3, srv_abrt=3)
+    figures.read()
+    assert figures.outcomes(NEW) == Outcomes(13, 3)
+
+
 def test_probes_are_no_requests_of_users(counting_front: Any, figures: FrontFigures) -> None:
     counting_front.log(NEW, 5, 7, "probes")
     figures.read()

@@ -44,9 +44,10 @@ class Outcomes:
     @classmethod
     def of(cls, figures: Figures) -> Outcomes:
         """From what HAProxy has counted for a slot."""
-        unanswered = figures.connection_errors + figures.response_errors
-        requests = figures.total + unanswered
-        return cls(requests, min(requests, figures.responses["5xx"] + unanswered + figures.aborted))
+        requests = figures.total + figures.connection_errors + figures.response_errors
+        # HAProxy 3.0 counts a response that did not begin as both; to count it twice would double the noise
+        incomplete = max(figures.response_errors, figures.aborted)
+        return cls(requests, min(requests, figures.responses["5xx"] + figures.connection_errors + incomplete))
 
     def __add__(self, other: Outcomes) -> Outcomes:
         return Outcomes(self.requests + other.requests, self.failed + other.failed)
