@@ -47,16 +47,26 @@ def test_all_looks_of_all_signals_share_one_probability_to_err() -> None:
     assert left > FALSE_FAILURES / 2
 
 
+def simulate(*options: str, gates: int = 300) -> dict[str, dict[str, Any]]:
+    """The results of bench/gate.py by the name of the case."""
+    command = [sys.executable, CHECKOUT / "bench/gate.py", "--gates", str(gates), "--format", "json", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return {row["name"]: row for row in json.loads(done.stdout)}
+
+
 @pytest.mark.slow
 def test_simulated_gates_refuse_what_is_bad_and_nothing_else() -> None:
     cases = ("same build, 0.5 % fail", "one in twenty fails", "first install, one in twenty fails")
-    options = [option for name in cases for option in ("--case", name)]
-    done = subprocess.run(
-        [sys.executable, CHECKOUT / "bench/gate.py", "--gates", "300", "--format", "json", *options],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    rows: dict[str, dict[str, Any]] = {row["name"]: row for row in json.loads(done.stdout)}
+    rows = simulate(*(option for name in cases for option in ("--case", name)))
     assert rows["same build, 0.5 % fail"]["fail"] == 0
     assert rows["same build, 0.5 % fail"]["pass"] >= 298
     for name in cases[1:]:
         assert rows[name]["pass"] <= 2, rows[name]
+
+
+@pytest.mark.slow
+def test_simulated_gates_behind_a_front_refuse_what_is_bad_for_few_users_among_many_probes() -> None:
+    good, bad = "same build, 64 users", "one in twenty users' fails, 240 users"
+    rows = simulate("--front", "--case", good, "--case", bad)
+    assert (rows[good]["fail"] <= 1, rows[good]["pass"] >= 290) == (True, True), rows[good]
+    assert rows[bad]["pass"] <= 3, rows[bad]
