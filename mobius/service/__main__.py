@@ -97,12 +97,14 @@ def _run(settings: ServiceSettings, listener: socket.socket | None, ready: Calla
 
 
 def _listener(settings: ServiceSettings) -> socket.socket | None:
-    """The public socket, or None when `listen` is `none`.
+    """The socket of the address that was given, or the public one; None when `listen` is `none`.
 
     Raises:
         MobiusError: the socket is missing or cannot be bound; the instance must not start without it.
     """
     inherited = inherited_socket(os.environ)
+    if settings.address is not None:
+        return _bind(*settings.address)
     if settings.listen == "none":
         return None
     if settings.listen != "systemd":
@@ -183,7 +185,9 @@ async def _live(
         # what is loaded by now stays loaded, so later garbage collections, which stop every request, can skip it
         gc.collect()
         gc.freeze()
-        if settings.start == "serving" and instance.public is not None:
+        if settings.address is not None:
+            instance.accept()
+        elif settings.start == "serving" and instance.public is not None:
             instance.serve()
         logger.info("Ready: {} starts {}", settings.release_id, instance.state)
         notifier.send(f"READY=1\nSTATUS={instance.state}")
@@ -212,7 +216,7 @@ async def _live(
 
 
 async def _tick(instance: Instance, endpoints: list[Endpoint], notifier: SystemdNotifier) -> None:
-    """At least once a second: set the Date header, measure the loop's lag and ping the watchdog.
+    """At least once a second: set the Date header, read the state file, measure the loop's lag and ping the watchdog.
 
     The ping stops when the event loop hangs (it comes from there), and when all threads hang.
     """
@@ -227,6 +231,7 @@ async def _tick(instance: Instance, endpoints: list[Endpoint], notifier: Systemd
         stuck_since = (stuck_since or loop.time()) if instance.stuck else None
         if notifier.watchdog_seconds and (stuck_since is None or loop.time() - stuck_since < STUCK_SECONDS):
             notifier.send("WATCHDOG=1")
+        instance.follow_state()
         if instance.state != state:
             state = instance.state
             notifier.send(f"STATUS={state}")

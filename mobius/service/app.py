@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
+import ipaddress
 import re
 import time
 import uuid
@@ -216,7 +218,7 @@ class _RequestMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
-                if self.public and self.instance.state != "serving":
+                if self.public and not self.instance.takes_requests:
                     # Closing while the client still sends would reset the connection and lose the answer.
                     if not body_is_complete:
                         await self._discard_body(receive_and_track)
@@ -235,6 +237,13 @@ class _RequestMiddleware:
                         scope, receive, send_with_headers
                     )
             self._record(scope, status, time.monotonic() - started, seconds_for_body)
+
+    def _client_address(self, scope: Scope) -> str:
+        if self.instance.settings.client_address == "forwarded":
+            forwarded = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
+            with contextlib.suppress(IndexError, ValueError):
+                return str(ipaddress.ip_address(forwarded[-1].decode("latin-1").rpartition(",")[2].strip()))
+        return str(scope["client"][0]) if scope.get("client") else ""
 
     async def _discard_body(self, receive: Receive) -> None:
         remaining = self.instance.settings.max_body_bytes
@@ -257,7 +266,7 @@ class _RequestMiddleware:
             "url.path": path,
             "http.response.status_code": status,
             "http.server.request.duration": round(seconds, 6),
-            "client.address": scope["client"][0] if scope.get("client") else "",
+            "client.address": self._client_address(scope),
             "enduser.id": scope.get("mobius.by", ""),
         }
         level = (

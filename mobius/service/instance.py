@@ -38,10 +38,10 @@ from mobius.service.listening import PublicSocket
 from mobius.service.metrics import Metrics, memory_bytes
 from mobius.service.problems import ProblemError
 from mobius.service.settings import ServiceSettings
+from mobius.service.state_file import State, read_state
 from mobius.service.tokens import Tokens
 
 _T = TypeVar("_T")
-State = Literal["standby", "serving", "draining"]
 Status = Literal["pass", "warn", "fail"]
 
 STUCK_SECONDS: Final = 30.0
@@ -85,6 +85,7 @@ class Instance:
         self.stopping = False
         self.loop_lag = 0.0
         self._state: State = "standby"
+        self._state_problem = ""
         self._drain: asyncio.Task[None] | None = None
         self._pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="hash")
         self._in_flight = 0
@@ -96,6 +97,11 @@ class Instance:
     @property
     def state(self) -> State:
         return self._state
+
+    @property
+    def takes_requests(self) -> bool:
+        """Whether clients' requests come here: behind a front, those that it sends, in every state."""
+        return not self.stopping if self.settings.address is not None else self._state == "serving"
 
     def describe(self) -> dict[str, Any]:
         """The body of `/admin/state`."""
@@ -123,6 +129,25 @@ class Instance:
         self.public.watch()
         self._enter("serving")
 
+    def accept(self) -> None:
+        """Accept on an address of its own, for good: who listens in front of it decides who gets requests."""
+        assert self.public is not None
+        self.public.watch()
+        self.follow_state()
+
+    def follow_state(self) -> None:
+        """Enter the state that the state file has; without one, serve. Nothing changes without an address of its own.
+
+        While the file cannot be read, the instance is in standby: it answers, and verifies no pairs.
+        """
+        if self.settings.address is None or self.stopping or self.public is None:
+            return
+        state, problem = read_state(self.settings.state_file)
+        if problem and problem != self._state_problem:
+            logger.warning("{}", problem)
+        self._state_problem = problem
+        self._enter(state)
+
     def stand_by(self) -> None:
         """Stop accepting and drain; in standby once every connection is closed, or at the deadline."""
         if self._state != "serving" or self.public is None:
@@ -138,7 +163,7 @@ class Instance:
             self._drain.cancel()
             self._drain = None
         if self.public is not None:
-            self.public.leave()
+            self.public.leave() if self.settings.address is None else self.public.close()
         self._enter("draining")
         await self._wait_until_drained()
 
@@ -153,6 +178,8 @@ class Instance:
             return
         deadline = time.monotonic() + self.settings.drain_deadline
         while (remaining := self.public.open_connections) and time.monotonic() < deadline:
+            if self.settings.address is not None:
+                self.public.endpoint.close_kept_alive()
             await asyncio.sleep(_POLL_SECONDS)
         if remaining:
             logger.warning("{} connections were still open at the drain deadline", remaining)
@@ -316,6 +343,9 @@ class Instance:
             "logs:lost": ("warn" if lately else "pass", losses.count, "lines", "Lines of the log are lost."),
             "tokens:file": ("warn" if self.tokens.error else "pass", len(self.tokens), "tokens", self.tokens.error),
         }  # fmt: skip
+        if self.settings.state_file is not None:
+            checks["state:file"] = ("warn" if self._state_problem else "pass", self._state, "state",
+                                    self._state_problem)  # fmt: skip
         if self.index.path is not None:
             checks.update(await asyncio.to_thread(self._index_checks))
         found = [status for status, *_ in checks.values()]

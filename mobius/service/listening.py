@@ -2,8 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The public socket, shared by every release on the host, and the connections taken from it.
 
-Nothing here ever closes the listening socket: it belongs to systemd, its accept queue outlives every process. Serving
-is watching it and accepting; standby is no longer watching it.
+The listening socket belongs to systemd, its accept queue outlives every process: it is never closed here. Serving is
+watching it and accepting; standby is no longer watching it. Only an instance with an address of its own closes the
+socket, when it stops: it has made it.
 """
 
 from __future__ import annotations
@@ -172,6 +173,12 @@ class Endpoint:
         """The Date header of the answers to come."""
         self.state.default_headers = [*([(b"date", date)] if date else []), *self.config.encoded_headers]
 
+    def close_kept_alive(self) -> None:
+        """Close the connections that wait for another request; one that waits for its first still gets its answer."""
+        for connection in list(self.connections):
+            if connection.idle and connection.cycle is not None:
+                connection.transport.close()
+
     def close_all(self, *, busy_too: bool) -> None:
         """Close idle connections; with `busy_too`, abort the others."""
         for connection in list(self.connections):
@@ -211,6 +218,19 @@ class PublicSocket:
         self._watching = False
         self._loop.remove_reader(self.listener.fileno())
 
+    def close(self) -> None:
+        """Stop accepting for good: what waits in the queue is accepted, then the socket is closed."""
+        self.leave()
+        while not self.endpoint.full:
+            try:
+                client, _ = self.listener.accept()
+            except (InterruptedError, ConnectionAbortedError):
+                continue
+            except OSError:
+                break
+            self._begin(client)
+        self.listener.close()
+
     def _accept(self) -> None:
         if self.endpoint.full:
             self._pause_for(FULL_PAUSE_SECONDS)
@@ -225,6 +245,9 @@ class PublicSocket:
             logger.error("Accepting pauses: {}", error.strerror)
             self._pause_for(NO_DESCRIPTOR_PAUSE_SECONDS)
             return
+        self._begin(client)
+
+    def _begin(self, client: socket.socket) -> None:
         client.setblocking(False)  # asyncio sets TCP_NODELAY, since the listener's own protocol is known
         task = self._loop.create_task(self._connect(client))
         self._accepting.add(task)

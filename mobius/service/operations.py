@@ -31,7 +31,7 @@ class Operations:
         return Json({"alive": True})
 
     async def readyz(self, request: Request) -> Response:  # noqa: ARG002
-        ready = self.instance.state == "serving" and (await self.instance.health()).status != "fail"
+        ready = self.instance.takes_requests and (await self.instance.health()).status != "fail"
         return Json({"ready": ready, "state": self.instance.state}, 200 if ready else 503)
 
     async def host_readyz(self, request: Request) -> Response:
@@ -59,7 +59,10 @@ class Operations:
         return Json(await self.instance.figures())
 
     async def host_figures(self, request: Request) -> Response:  # noqa: ARG002
-        entries = [await self.instance.figures()]
+        own = await self.instance.figures()
+        if self.settings.address is not None:
+            return Json({**own, "instances": [own]})
+        entries = [own]
         for release, reply in (await self._neighbours("/metrics/dhash")).items():
             entries.append(_figures_of(release, reply))
         return Json({"instances": sorted(entries, key=lambda entry: str(entry["release"]))})

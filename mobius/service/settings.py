@@ -20,6 +20,7 @@ PREFIX: Final = "MOBIUS_"
 FILE: Final = "settings_file"
 """The path of the file with the settings; only the environment can name it."""
 
+_LOOPBACK: Final = "127.0.0.1"
 _RELEASE: Final = re.compile(r"([0-9a-z.]+)-[0-9a-f]{12}")
 _T = TypeVar("_T")
 
@@ -38,6 +39,11 @@ class ServiceSettings:
         run_dir: the folder that holds one folder for each running release.
         admin_socket: path of the Unix socket; `run_dir/release_id/admin.sock` when only `run_dir` is given.
         listen: `systemd` (socket activation), `none` (admin socket only), or HOST:PORT for development.
+        address: HOST:PORT behind a front, which decides who gets requests; by default that of `HOST` and `PORT`, unless
+            `listen` is set. The instance then has no admin socket, no neighbours, and accepts in every state.
+        state_file: file with the state in which the front has this instance: `standby`, `serving` or `draining`.
+        client_address: where logs take a client's address from: its connection, or `X-Forwarded-For`, which every
+            front replaces; `forwarded` is for an address that clients cannot reach.
         log_file, log_level: the log file in production, and the lowest level that is logged.
         index: SQLite index of the host's library; without it only `/v1/hash` works.
         tokens: file with the hashes of the bearer tokens (`mobius dhash token` makes them).
@@ -67,6 +73,9 @@ class ServiceSettings:
     run_dir: Path | None = None
     admin_socket: Path | None = None
     listen: Literal["systemd", "none"] | tuple[str, int] = "systemd"
+    address: tuple[str, int] | None = None
+    state_file: Path | None = None
+    client_address: Literal["connection", "forwarded"] = "connection"
     log_file: Path | None = None
     log_level: str = "INFO"
     index: Path | None = None
@@ -105,6 +114,10 @@ class ServiceSettings:
                 if name not in variables:
                     texts[name] = value
                     origins[name] = f"{name} in {file}"
+        # a shell may have them for other reasons, so that what is set for this service counts first
+        if environment.get("PORT") and not {"listen", "address"} & texts.keys():
+            texts["address"] = f"{environment.get('HOST') or _LOOPBACK}:{environment['PORT']}"
+            origins["address"] = "HOST:PORT"
         unknown = sorted(texts.keys() - cls.__dataclass_fields__.keys())
         if unknown:
             raise _invalid(origins[unknown[0]], "is not a setting of the service")
@@ -128,11 +141,16 @@ class ServiceSettings:
 
         production = read("environment", _choice("production", "development"), "production or development",
                           "development") == "production"  # fmt: skip
+        has_address = "address" in texts
         for required in ("release_id", "admin_socket", "log_file") if production else ():
-            if required not in texts and not (required == "admin_socket" and "run_dir" in texts):
+            if required not in texts and not (required == "admin_socket" and ("run_dir" in texts or has_address)):
                 raise _invalid(origins[required], "must be set in production")
+        if has_address and "admin_socket" in texts:
+            raise _invalid(origins["admin_socket"], f"cannot be set together with {origins['address']}")
+        if "state_file" in texts and not has_address:
+            raise _invalid(origins["state_file"], "needs an address: set MOBIUS_ADDRESS, or HOST and PORT")
         release = read("release_id", _release, "<version>-<12 hexadecimal digits>", cls.release_id)
-        run_dir = path("run_dir")
+        run_dir = None if has_address else path("run_dir")
         settings = cls(
             environment="production" if production else "development",
             service=read("service", _name, "a name of a-z, 0-9 and -", cls.service),
@@ -143,6 +161,10 @@ class ServiceSettings:
             run_dir=run_dir,
             admin_socket=path("admin_socket", None if run_dir is None else run_dir / release / "admin.sock"),
             listen=read("listen", _listen, "systemd, none or HOST:PORT", cls.listen),
+            address=read("address", _address, "HOST:PORT", None),
+            state_file=path("state_file"),
+            client_address=read("client_address", _one_of("connection", "forwarded"), "connection or forwarded",
+                                cls.client_address),
             log_file=path("log_file"),
             log_level=read("log_level", _choice(*LEVELS), f"one of {', '.join(LEVELS)}", cls.log_level),
             index=path("index"),
@@ -250,6 +272,10 @@ def _listen(text: str) -> Literal["systemd", "none"] | tuple[str, int] | None:
         return "systemd"
     if text == "none":
         return "none"
+    return _address(text)
+
+
+def _address(text: str) -> tuple[str, int] | None:
     host, _, port = text.rpartition(":")
     if not host or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
         return None

@@ -95,9 +95,9 @@ def test_the_statuses_are_those_of_the_document_and_of_the_connection(
 
 def test_the_health_checks_and_their_units_are_those_of_the_page(service: RunningInstance) -> None:
     checks = service.admin.get("/health").json()["checks"]
-    assert {name: cells[0] for name, cells in table("check").items()} == {
-        name: check["observedUnit"] for name, (check,) in checks.items()
-    }
+    documented = {name: cells[0] for name, cells in table("check").items()}
+    assert documented.pop("state:file") == "state", "of an instance behind a front, in test_own_address.py"
+    assert documented == {name: check["observedUnit"] for name, (check,) in checks.items()}
 
 
 def test_the_metrics_and_their_labels_are_those_of_the_page(host: ServiceHost, service: RunningInstance) -> None:

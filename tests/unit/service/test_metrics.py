@@ -100,7 +100,9 @@ def test_the_wait_for_a_body_is_no_time_of_the_service(monkeypatch: pytest.Monke
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
     counted = metrics()
-    middleware = app._RequestMiddleware(service, SimpleNamespace(state="serving", metrics=counted), public=True)
+    middleware = app._RequestMiddleware(
+        service, SimpleNamespace(takes_requests=True, settings=ServiceSettings(), metrics=counted), public=True
+    )
     scope = {"type": "http", "method": "POST", "path": "/v1/hash", "headers": []}
     asyncio.run(middleware(scope, receive, send))
     assert [message["status"] for message in sent] == [200]

@@ -97,3 +97,53 @@ def test_production_requires_release_folder_and_log_file(missing: str) -> None:
     del environment[f"MOBIUS_{missing}"]
     with pytest.raises(MobiusError, match="must be set in production"):
         ServiceSettings.from_environment(environment)
+
+
+@pytest.mark.parametrize(
+    ("environment", "address"),
+    [
+        ({"MOBIUS_ADDRESS": "127.0.0.1:18080"}, ("127.0.0.1", 18080)),
+        ({"HOST": "::1", "PORT": "18080"}, ("::1", 18080)),
+        ({"PORT": "18080"}, ("127.0.0.1", 18080)),
+        ({"MOBIUS_ADDRESS": "127.0.0.1:1", "MOBIUS_LISTEN": "none", "HOST": "h", "PORT": "2"}, ("127.0.0.1", 1)),
+        ({"MOBIUS_LISTEN": "127.0.0.1:8080", "HOST": "127.0.0.1", "PORT": "2"}, None),
+        ({"HOST": "laptop"}, None),
+    ],
+)
+def test_the_address_is_the_one_that_the_front_looks_at(
+    environment: dict[str, str], address: tuple[str, int] | None
+) -> None:
+    assert ServiceSettings.from_environment(environment).address == address
+
+
+def test_an_instance_behind_a_front_has_neither_admin_socket_nor_neighbours() -> None:
+    environment = {
+        "MOBIUS_ENVIRONMENT": "production",
+        "MOBIUS_RELEASE_ID": RELEASE,
+        "MOBIUS_RUN_DIR": "/run/x",
+        "MOBIUS_LOG_FILE": "/var/log/x",
+        "MOBIUS_ADDRESS": "127.0.0.1:18080",
+        "MOBIUS_STATE_FILE": f"/run/x/states/{RELEASE}",
+        "MOBIUS_CLIENT_ADDRESS": "forwarded",
+    }
+    settings = ServiceSettings.from_environment(environment)
+    assert (settings.run_dir, settings.admin_socket) == (None, None)
+    assert settings.state_file == Path(f"/run/x/states/{RELEASE}")
+    assert settings.client_address == "forwarded"
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"HOST": "127.0.0.1", "PORT": "http"}, "HOST:PORT must be HOST:PORT, not '127.0.0.1:http'"),
+        ({"MOBIUS_ADDRESS": "8080"}, "MOBIUS_ADDRESS must be HOST:PORT"),
+        ({"PORT": "1", "MOBIUS_ADMIN_SOCKET": "/x"}, "MOBIUS_ADMIN_SOCKET cannot be set together with HOST:PORT"),
+        ({"MOBIUS_STATE_FILE": "/x"}, "MOBIUS_STATE_FILE needs an address"),
+        ({"PORT": "1", "MOBIUS_STATE_FILE": "x"}, "MOBIUS_STATE_FILE must be an absolute path"),
+        ({"MOBIUS_CLIENT_ADDRESS": "any"}, "MOBIUS_CLIENT_ADDRESS must be connection or forwarded"),
+    ],
+)
+def test_a_bad_address_or_state_file_is_refused(environment: dict[str, str], words: str) -> None:
+    with pytest.raises(MobiusError) as caught:
+        ServiceSettings.from_environment(environment)
+    assert caught.value.reason.startswith(words)

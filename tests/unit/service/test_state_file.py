@@ -1,0 +1,35 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What an instance makes of the file with its state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mobius.service.state_file import read_state
+
+
+@pytest.mark.parametrize("state", ["standby", "serving", "draining"])
+def test_a_state_is_read(state: str, tmp_path: Path) -> None:
+    (tmp_path / "state").write_text(f"{state}\n")
+    assert read_state(tmp_path / "state") == (state, "")
+
+
+def test_an_instance_without_a_state_file_serves() -> None:
+    assert read_state(None) == ("serving", "")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"Serving", b"serving standby", b"\xff", "folder"])
+def test_an_instance_that_cannot_read_its_state_stands_by_and_says_why(
+    content: bytes | str | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "state"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content == "folder":
+        path.mkdir()
+    state, problem = read_state(path)
+    assert state == "standby"
+    assert problem.startswith(f"The state file {path} ") and problem.endswith(".")
