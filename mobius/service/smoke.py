@@ -79,25 +79,35 @@ class _UnixHttpConnection(http.client.HTTPConnection):
 
 
 class Installation:
-    """A running instance: its admin socket, its public address (None to use the admin socket only) and the
-    environment of its process.
+    """A running instance: itself, its public address (None to use only itself) and the environment of its process.
+
+    Args:
+        instance: its admin socket; behind a front, the process id, of an instance with an address of its own.
 
     Raises:
-        MobiusError: no instance answers at the admin socket, or the environment of its process cannot be read.
+        MobiusError: no instance answers there, or the environment of its process cannot be read.
     """
 
-    def __init__(self, admin_socket: Path, public: tuple[str, int] | None) -> None:
-        self.admin_socket = admin_socket
+    def __init__(self, instance: Path | int, public: tuple[str, int] | None) -> None:
         self.address = public
         try:
-            state = self.request("GET", "/admin/state", admin=True).json()
-            self.release, self.state, self.pid = str(state["release"]), str(state["state"]), int(state["pid"])
-            variables = Path(f"/proc/{self.pid}/environ").read_bytes().split(b"\0")
+            if isinstance(instance, int):
+                self.pid, self.environment = instance, _read_environment(instance)
+                self._own: Path | tuple[str, int] = _address(self.environment["MOBIUS_ADDRESS"])
+                self.release = str(self.request("GET", "/health", direct=True).json()["releaseId"])
+            else:
+                self._own = instance
+                state = self.request("GET", "/admin/state", direct=True).json()
+                self.release, self.pid = str(state["release"]), int(state["pid"])
+                self.environment = _read_environment(self.pid)
         except (OSError, ValueError, LookupError, http.client.HTTPException) as error:
-            raise MobiusError("environment_failed", f"No instance answers at {admin_socket}: {error}.") from error
-        self.environment = dict(
-            entry.decode(errors="replace").partition("=")[::2] for entry in variables if b"=" in entry
-        )
+            where = f"process {instance}" if isinstance(instance, int) else f"{instance}"
+            raise MobiusError("environment_failed", f"No instance answers at {where}: {error}.") from error
+
+    @property
+    def is_fronted(self) -> bool:
+        """Whether a front is between it and its clients."""
+        return not isinstance(self._own, Path)
 
     def request(
         self,
@@ -106,12 +116,13 @@ class Installation:
         body: bytes = b"",
         headers: Mapping[str, str] | None = None,
         *,
-        admin: bool = False,
+        direct: bool = False,
     ) -> HttpReply:
-        """Send one request on a new connection."""
+        """Send one request on a new connection; a `direct` one to the instance itself."""
+        target = self._own if direct or self.address is None else self.address
         connection = (
-            _UnixHttpConnection(str(self.admin_socket)) if admin or self.address is None
-            else http.client.HTTPConnection(*self.address, timeout=_TIMEOUT_SECONDS)
+            _UnixHttpConnection(str(target)) if isinstance(target, Path)
+            else http.client.HTTPConnection(*target, timeout=_TIMEOUT_SECONDS)
         )  # fmt: skip
         try:
             connection.request(method, path, body, dict(headers or {}))
@@ -120,6 +131,11 @@ class Installation:
             return HttpReply(response.status, headers_in, response.read())
         finally:
             connection.close()
+
+
+def _read_environment(pid: int) -> dict[str, str]:
+    variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return dict(entry.decode(errors="replace").partition("=")[::2] for entry in variables if b"=" in entry)
 
 
 Results = Iterator[tuple[str, bool, object]]
@@ -149,7 +165,7 @@ def run_checks(topics: Sequence[str], instance: Installation) -> list[Check]:
 def _operations(instance: Installation) -> Results:
     mode = instance.environment.get("MOBIUS_ENVIRONMENT", "development")
     yield "it runs in production mode", mode == "production", mode
-    health = instance.request("GET", "/health", admin=True)
+    health = instance.request("GET", "/health", direct=True)
     report = health.json()
     summary = "; ".join([report["status"], *report["warnings"]])
     yield "health is pass or warn", health.status == 200 and report["status"] in ("pass", "warn"), summary
@@ -165,13 +181,15 @@ def _operations(instance: Installation) -> Results:
     if instance.address is not None:
         release = instance.request("GET", "/livez").headers.get("x-release-id", "")
         yield "the public address answers with a release", release != "", release
-    page = instance.request("GET", "/metrics").body.decode()
+    # a front sends a request to any instance that serves, and each has its own figures only
+    page = instance.request("GET", "/metrics", direct=instance.is_fronted).body.decode()
     up = {
         sample.labels["release"]: sample.value
         for family in text_string_to_metric_families(page) for sample in family.samples if sample.name == "mobius_up"
     }  # fmt: skip
     yield "/metrics can be read and counts the release as up", up.get(instance.release) == 1.0, up
-    releases = [entry["release"] for entry in instance.request("GET", "/metrics/dhash").json().get("instances", [])]
+    figures = instance.request("GET", "/metrics/dhash", direct=instance.is_fronted).json()
+    releases = [entry["release"] for entry in figures.get("instances", [])]
     if instance.address is not None:
         yield "/metrics/dhash has the release", instance.release in releases, releases
 
@@ -179,7 +197,7 @@ def _operations(instance: Installation) -> Results:
 def _answers(instance: Installation) -> Results:
     for mode in ("fast", "exact"):
         answer = instance.request(
-            "POST", f"/v1/hash?mode={mode}", golden.PICTURE, {"Content-Type": "image/jpeg"}, admin=True
+            "POST", f"/v1/hash?mode={mode}", golden.PICTURE, {"Content-Type": "image/jpeg"}, direct=True
         )
         document = answer.json()
         bits = f"{document.get('dhash')}{document.get('dhash_vertical')}"
@@ -187,13 +205,13 @@ def _answers(instance: Installation) -> Results:
     name = f"smoke-{secrets.token_hex(8)}"
     answer = instance.request("GET", "/livez", headers={"X-Request-Id": name})
     yield "a request id comes back", answer.headers.get("x-request-id") == name, answer.headers.get("x-request-id")
-    served = instance.request("GET", "/openapi.json", admin=True).json()
+    served = instance.request("GET", "/openapi.json", direct=True).json()
     yield "the OpenAPI document is this release's", served == openapi.document(), f"version {served['info']['version']}"
-    page = instance.request("GET", "/", admin=True)
+    page = instance.request("GET", "/", direct=True)
     yield "the web page is there", page.status == 200 and b"<title>" in page.body, f"{len(page.body)} bytes"
     if instance.environment.get("MOBIUS_INDEX"):
         answer = instance.request(
-            "POST", "/v1/search?limit=1", golden.PICTURE, {"Content-Type": "image/jpeg"}, admin=True
+            "POST", "/v1/search?limit=1", golden.PICTURE, {"Content-Type": "image/jpeg"}, direct=True
         )
         yield "the index is searched", answer.status == 200, answer.status
 
@@ -201,7 +219,7 @@ def _answers(instance: Installation) -> Results:
 def _refusals(instance: Installation) -> Results:
     cases = [("a text is no picture", "POST", "/v1/hash", b"hello", 415), ("an unknown path", "GET", "/none", b"", 404)]
     for name, method, path, body, expected in cases:
-        answer = instance.request(method, path, body, admin=True)
+        answer = instance.request(method, path, body, direct=True)
         ok = answer.status == expected and answer.headers.get("content-type") == "application/problem+json"
         yield name, ok, answer.status
     if instance.address is not None:
@@ -227,7 +245,7 @@ def _log(instance: Installation) -> Results:
 
     name, secret = f"smoke-{secrets.token_hex(8)}", new_token()
     headers = {"X-Request-Id": name, "Authorization": f"Bearer {secret}"}
-    instance.request("GET", f"/v1/images/{secret}", headers=headers, admin=True)
+    instance.request("GET", f"/v1/images/{secret}", headers=headers, direct=True)
     lines = _lines_with(file, name)
     yield "a request is in the log with its request id", len(lines) >= 1, f"{len(lines)} lines"
     text = file.read_bytes()[-_TAIL_BYTES:]
@@ -236,7 +254,7 @@ def _log(instance: Installation) -> Results:
     yield "every line is an object with OpenTelemetry's names", not bad, bad[:1] or f"{len(text.splitlines())} lines"
     release = lines[0]["resource"].get("service.instance.id") if lines else None
     yield "the lines name the release", release == instance.release, release
-    health = instance.request("GET", "/health", admin=True).json()["checks"]["logs:lost"][0]
+    health = instance.request("GET", "/health", direct=True).json()["checks"]["logs:lost"][0]
     yield "no line was lost lately", health["status"] == "pass", f"{health['observedValue']} lost since the start"
     journal = _journal(instance.pid)
     if journal is not None:
@@ -350,16 +368,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m mobius.service.smoke", description=__doc__)
     parser.add_argument("topics", nargs="*", choices=[*TOPICS, []], help="what to check; both by default")
     parser.add_argument("--admin-socket", type=Path, help="the admin socket of the instance")
+    parser.add_argument("--pid", type=int, help="the process of the instance, where a front is before it")
     parser.add_argument("--public", metavar="HOST:PORT", help="the address that clients use")
     parser.add_argument("--rehearse", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.rehearse is not None:
         _rehearse(options.rehearse)
-    if options.admin_socket is None:
-        parser.error("--admin-socket is needed")
+    if (options.admin_socket is None) == (options.pid is None):
+        parser.error("--admin-socket or --pid is needed")
     topics = options.topics or TOPICS
     try:
-        instance = Installation(options.admin_socket, _address(options.public))
+        public = _address(options.public) if options.public else None
+        instance = Installation(options.admin_socket or options.pid, public)
     except MobiusError as error:
         _print(None, [Check(topics[0], "it answers", False, error.reason)])
         return int(error.code)
@@ -373,10 +393,8 @@ def _print(release: str | None, checks: Sequence[Check]) -> None:
     print(json.dumps({"release": release, "failed": failed, "checks": [asdict(check) for check in checks]}))
 
 
-def _address(text: str | None) -> tuple[str, int] | None:
+def _address(text: str) -> tuple[str, int]:
     """HOST:PORT as a client on this host reaches it."""
-    if not text:
-        return None
     host, _, port = text.rpartition(":")
     host = host.strip("[]")
     wildcards = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (a socket that listens on all addresses is reached by this one)

@@ -7,10 +7,12 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +22,7 @@ import httpx
 import pytest
 
 from mobius.dhash import Library
-from tests.integration.service.conftest import wait_until
+from tests.integration.service.conftest import ROOT, wait_until
 from tests.integration.service.samples import PICTURE, again
 
 if TYPE_CHECKING:
@@ -185,3 +187,21 @@ def test_the_log_has_the_address_that_the_front_passes_on(instance: OwnAddress, 
     assert {name: addresses[name] for name in ("front", "forged", "nonsense", "none")} == {
         "front": "192.0.2.7", "forged": "2001:db8::1", "nonsense": "127.0.0.1", "none": "127.0.0.1",
     }  # fmt: skip
+
+
+def test_the_smoke_test_finds_the_instance_by_its_process(instance: OwnAddress) -> None:
+    instance.set_state("serving")
+    command = [sys.executable, "-m", "mobius.service.smoke", "--pid", str(instance.process.pid)]
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, "--public", f"127.0.0.1:{instance.port}"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    report = json.loads(done.stdout)
+    assert [check for check in report["checks"] if not check["ok"]] == []
+    assert (done.returncode, report["release"]) == (0, RELEASE)
+    nobody = subprocess.run([*command[:-1], "1"], env=environment, capture_output=True, text=True, check=False)
+    assert (nobody.returncode, json.loads(nobody.stdout)["failed"]) == (3, 1)
