@@ -31,6 +31,7 @@ from ..gate.requests import Request, instance_requests
 from ..host.config import Host
 from ..host.failures import InstanceError
 from ..host.front.slots import HOST
+from ..host.fronted import STANDBY, Front
 from ..host.instance import is_answering, slot_table
 from ..host.systemd import Systemd
 
@@ -135,7 +136,10 @@ class DrillInstance:
         if aside.front is not None:
             port = aside.front.first_port
             address = {"HOST": HOST, "PORT": str(port), "MOBIUS_ADDRESS": f"{HOST}:{port}"}
-            environment = {**environment, **address}
+            # in the unit, the drill's run folder is in the place of the host's
+            environment = {**environment, **address, "MOBIUS_STATE_FILE": str(host.state_file(release))}
+            aside.states_dir.mkdir(parents=True, exist_ok=True)
+            Front(aside, self.systemd).write_state(release, STANDBY)
         text = unit_text(release_unit, host, folder, self.run_dir, environment)
         try:
             UNITS_DIR.mkdir(parents=True, exist_ok=True)

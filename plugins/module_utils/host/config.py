@@ -204,6 +204,15 @@ class Host:
         cache = self.cache_dir / release
         return [*([cache] if cache.exists() else []), *sorted(self.log_dir.glob(f"{release}.*"))]
 
+    @property
+    def states_dir(self) -> Path:
+        """What instances behind a front are told, a file for each; root's, so that no service can make it a link."""
+        return self.run_dir / "states"
+
+    def state_file(self, release: str) -> Path:
+        """Where the instance of a release reads its state behind a front: `MOBIUS_STATE_FILE`."""
+        return self.states_dir / release
+
     def admin_socket(self, release: str) -> Path:
         """The admin socket of the instance of a release."""
         return self.run_dir / release / "admin.sock"

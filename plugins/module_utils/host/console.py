@@ -220,10 +220,13 @@ def _role(executor: Executor, options: argparse.Namespace) -> int:
     """Write the role of a starting instance to its environment file; needs no lock, which its starter may hold."""
     activation, pending = read_known_activation(executor.host), read_known_pending(executor.host)
     live = pending if is_live(activation, pending, executor.clock(), executor.boot()) else None
-    text = f"MOBIUS_START={role_of(activation, live, options.release)}\n"
+    role = role_of(activation, live, options.release)
+    text = f"MOBIUS_START={role}\n"
     if executor.front is not None:
         slot = executor.front.assign(options.release)
+        executor.front.write_state(options.release, role)
         text += f"HOST={slots.HOST}\nPORT={slot.port}\nMOBIUS_ADDRESS={slot.address}\n"
+        text += f"MOBIUS_STATE_FILE={executor.host.state_file(options.release)}\n"
     durable.write_bytes(options.env_file, text.encode())
     return 0
 

@@ -197,6 +197,8 @@ class Executor:
             self._keep_unjournaled()
         if any(action.verb == "write_activation" for action in plan.actions):
             self._keep_reserves()
+        if self.front is not None:
+            self.front.write_states()
 
     def _stand_by_unexpected(self) -> None:
         with contextlib.suppress(MobiusError, OSError):

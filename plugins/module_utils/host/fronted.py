@@ -4,7 +4,8 @@
 
 An instance serves while its slot is ready, and stands by while it is not. HAProxy forgets that with each start, so its
 configuration is rendered before each one from the activation record, the pending promotion and the slots. A kill at any
-line therefore leaves what these files say, and the next command finishes or undoes the rest.
+line therefore leaves what these files say, and the next command finishes or undoes the rest. An instance that likes to
+know its state finds it in a file of its own, which each switch writes and each command compares with the records.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ FRONT_START_TIMEOUT_SECONDS = 30.0
 SLOTS_LOCK_TIMEOUT_SECONDS = 20.0
 DRAIN_POLL_SECONDS = 0.05
 RAISE_ATTEMPTS = 10
+SERVING, STANDBY, DRAINING = "serving", "standby", "draining"  # the words of a state file
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,8 @@ class Front:
                 return held_slot
             for ended in self._ended(slots):
                 table.free(ended)
+                with contextlib.suppress(OSError):
+                    self.host.state_file(ended).unlink()
             slot = table.choose(release)
             # no request may come before the instance is healthy; a front that does not run renders the slot so
             with contextlib.suppress(OSError, MobiusError):
@@ -150,6 +154,7 @@ class Front:
             OSError: it does not answer although it was started again.
         """
         self._command(lambda: self._make_ready(release))
+        self.write_state(release, SERVING)
         self._write_configuration()
 
     def stand_by(self, release: str) -> None:
@@ -163,7 +168,36 @@ class Front:
             self._set_weights(self.expected_states())
 
         self._command(drain)
+        self.write_state(release, STANDBY)
         self._write_configuration()
+
+    def write_state(self, release: str, state: str) -> None:
+        """Write the state file of an instance. Most read none, so a failure fails no switch: the next one writes it."""
+        with contextlib.suppress(OSError):
+            folder = self.host.states_dir
+            if not folder.is_dir():
+                folder.mkdir()
+                folder.chmod(0o755)  # whatever the umask: instances run as another user
+            durable.write_bytes(self.host.state_file(release), f"{state}\n".encode())
+
+    def write_states(self) -> None:
+        """Write the state file of each instance that differs from the records, as after a kill.
+
+        An instance that drains is about to end, and its file is written again when it is started.
+        """
+        with contextlib.suppress(OSError, MobiusError):
+            activation, live = self._records()
+            for release in (slot.release for slot in read_slots(self.host) if slot.release is not None):
+                state = SERVING if role_of(activation, live, release) == SERVING else STANDBY
+                if self._written_state(release) not in (state, DRAINING):
+                    self.write_state(release, state)
+
+    def _written_state(self, release: str) -> str | None:
+        """The state in the file of an instance; None when there is nothing to read."""
+        try:
+            return self.host.state_file(release).read_text().strip()
+        except (OSError, ValueError):
+            return None
 
     def _make_ready(self, release: str) -> None:
         slot = find_slot(self.host, release)
@@ -238,6 +272,7 @@ class Front:
                 is_serving = role_of(*before, release) == "serving"
                 if is_serving:
                     self._make_ready(release)
+                self.write_states()
                 if self._records() == before:
                     return
                 if is_serving and role_of(*self._records(), release) != "serving":
@@ -258,6 +293,7 @@ class Front:
         if slot is None:
             return
         until = time.monotonic() + self.host.drain_deadline
+        self.write_state(release, DRAINING)
         with contextlib.suppress(OSError, MobiusError):
             runtime = self.runtime
             ready = {name for name, state in runtime.server_states().items() if state.state == READY}

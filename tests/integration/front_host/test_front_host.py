@@ -17,6 +17,11 @@ def states(machine: Any) -> dict[str, str]:
     return {name: item.word for name, item in machine.executor().observe().instances.items()}
 
 
+def state_files(machine: Any) -> dict[str, str]:
+    """The state in the file of each instance."""
+    return {path.name: path.read_text().strip() for path in machine.host.states_dir.iterdir()}
+
+
 def test_each_stage_of_a_promotion_is_what_clients_see_and_what_is_observed(fronted: Any) -> None:
     fronted.promote(B, "canary", share=50)
     assert states(fronted) == {A: "serving", B: "serving"}
@@ -28,6 +33,38 @@ def test_each_stage_of_a_promotion_is_what_clients_see_and_what_is_observed(fron
     assert not fronted.promote(B).changed
     fronted.executor().run(lambda observed: plan_rollback(observed, None, fronted.executor().actor))
     assert (states(fronted), fronted.answers()) == ({A: "serving", B: "standby"}, {A})
+
+
+def test_each_switch_writes_the_state_file_of_every_instance(fronted: Any) -> None:
+    assert state_files(fronted) == {A: "serving"}
+    fronted.promote(B, "canary")
+    assert state_files(fronted) == {A: "serving", B: "serving"}
+    fronted.promote(B)
+    assert state_files(fronted) == {A: "standby", B: "serving"}
+    fronted.executor().run(lambda observed: plan_rollback(observed, None, fronted.executor().actor))
+    assert state_files(fronted) == {A: "serving", B: "standby"}
+    fronted.systemd.stop(fronted.host.unit(B))
+    assert state_files(fronted) == {A: "serving", B: "draining"}
+    fronted.promote(C)
+    assert state_files(fronted) == {A: "standby", C: "serving"}, "an instance that has ended needs none"
+    role = dict(line.split("=", 1) for line in (fronted.host.run_dir / C / "role.env").read_text().splitlines())
+    assert role["MOBIUS_STATE_FILE"] == str(fronted.host.state_file(C))
+    modes = [path.stat().st_mode & 0o777 for path in (fronted.host.states_dir, fronted.host.state_file(C))]
+    assert modes == [0o755, 0o644], "an instance runs as another user"
+
+
+def test_a_state_that_was_not_written_fails_no_switch_and_is_written_by_the_next_command(fronted: Any) -> None:
+    states_dir = fronted.host.states_dir
+    states_dir.rename(states_dir.with_name("aside"))
+    states_dir.write_text("no folder")
+    fronted.promote(B)
+    assert fronted.answers() == {B}
+    states_dir.unlink()
+    assert not fronted.promote(B).changed
+    assert state_files(fronted) == {A: "standby", B: "serving"}
+    fronted.host.state_file(A).write_text("serving\n")  # as a kill between two actions leaves it
+    assert not fronted.promote(B).changed
+    assert state_files(fronted) == {A: "standby", B: "serving"}
 
 
 def test_a_front_that_is_started_again_is_as_it_was(fronted: Any) -> None:
@@ -60,6 +97,7 @@ def test_a_kill_before_any_action_leaves_an_instance_that_serves_and_the_next_co
         confirmed = fronted.executor().observe().activation.confirmed
         assert fronted.answers() == {confirmed}, number
         assert [name for name, word in states(fronted).items() if word == "serving"] == [confirmed], number
+        assert [name for name, word in state_files(fronted).items() if word == "serving"] == [confirmed], number
         if not is_killed:
             assert confirmed == target
             assert number > 8
