@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import http.server
 import json
+import re
 import socketserver
 import threading
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils.backup.drill_instance
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.store import find_backup
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
+from ansible_collections.mobius.dhash.plugins.module_utils.host.front.settings import FrontSettings
 from ansible_collections.mobius.dhash.plugins.module_utils.host.state import Activation, ActivationEntry
 from ansible_collections.mobius.dhash.plugins.module_utils.host.systemd import Systemd, Unit
 
@@ -72,6 +74,7 @@ class Stage(Systemd):
         self.answers = answers
         self.started: list[str] = []
         self.bound_files: dict[str, Any] = {}
+        self.state = ""  # in the file that the instance reads it from
         self.server: socketserver.BaseServer | None = None
 
     def run_checked(self, *arguments: str, timeout: float = 30.0) -> str:
@@ -101,13 +104,19 @@ class Stage(Systemd):
         self.bound_files = {name: everything(Path(source)) for name, source in bound.items() if Path(source).exists()}
         if self.answers is None:
             return False
-        aside = instance_of(self.host).run_dir / RELEASE
-        aside.mkdir(parents=True)
-        self.server = serve(aside / "admin.sock", self.answers)
+        run_dir = instance_of(self.host).run_dir
+        (run_dir / RELEASE).mkdir(parents=True)
+        if self.host.front is None:
+            self.server = serve(run_dir / RELEASE / "admin.sock", self.answers)
+            return True
+        environment = dict(re.findall(r'^Environment="(\w+)=(.*)"$', template, re.MULTILINE))
+        assert environment["MOBIUS_STATE_FILE"] == str(self.host.state_file(RELEASE)), "bound over the drill's"
+        self.state = (run_dir / "states" / RELEASE).read_text()
+        self.server = serve((environment["HOST"], int(environment["PORT"])), self.answers)
         return True
 
 
-def serve(path: Path, answers: dict[str, Any]) -> socketserver.BaseServer:
+def serve(address: Path | tuple[str, int], answers: dict[str, Any]) -> socketserver.BaseServer:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             status, body = answers.get(self.path, (404, {}))
@@ -123,7 +132,11 @@ def serve(path: Path, answers: dict[str, Any]) -> socketserver.BaseServer:
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = socketserver.ThreadingUnixStreamServer(str(path), Handler)
+    server: socketserver.BaseServer
+    if isinstance(address, Path):
+        server = socketserver.ThreadingUnixStreamServer(str(address), Handler)
+    else:
+        server = http.server.ThreadingHTTPServer(address, Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
 
@@ -189,6 +202,17 @@ def test_a_drill_runs_the_release_on_the_restored_folders_records_it_and_leaves_
     records = read_records(host)
     assert records["success"] == records["last"]
     assert (records["success"]["backup"], records["success"]["outcome"]) == (result.backup.id, "success")
+
+
+def test_an_instance_behind_a_front_is_drilled_on_an_address_of_its_own_and_in_standby(host):
+    shared = {"service": "svc", "run_dir": str(host.run_dir), "health_path": "/health"}
+    front = FrontSettings.parse({"port": 8080, "first_port": 18080, "internal_port": 18084, **shared})
+    fronted = dataclasses.replace(host, kind="http", front=front)
+    back_up(fronted)
+    before = live(fronted)
+    done, stage = drill_with(fronted, healthy_answers())
+    assert (done.release, done.counted, stage.state) == (RELEASE, 1, "standby\n")
+    assert live(fronted) == before
 
 
 def test_the_drills_unit_is_the_releases_own_without_what_ties_it_to_the_live_host(host):
