@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 import time
 import tomllib
@@ -459,3 +460,14 @@ def test_the_locks_cover_everything_that_a_checkout_and_its_benchmarks_need() ->
         assert set(both.findall((LOCKS / lock).read_text())) <= set(
             both.findall((LOCKS / "development.txt").read_text())
         ), lock
+
+
+def test_a_bundle_has_every_module_that_the_hosts_own_command_imports() -> None:
+    script = (
+        "import sys, mobius.cli; code = mobius.cli.run(['dhash', 'scan', '--help']); assert code == 0, code; "
+        "print(*(getattr(m, '__file__', None) for n, m in sys.modules.items() if n.split('.')[0] == 'mobius'))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=CHECKOUT)
+    imported = [Path(name).relative_to(CHECKOUT).as_posix() for name in done.stdout.splitlines()[-1].split()]
+    assert "mobius/cli/dhash.py" in imported
+    assert [name for name in imported if not bundles._SOURCES.fullmatch(name)] == []
