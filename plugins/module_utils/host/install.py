@@ -31,9 +31,8 @@ TOOL_MODULES = (
 
 def _send_with_modules() -> None:
     """Never called: Ansible sends with a module what it imports anywhere, and no module has to load all of this."""
-    from .. import comparison, durable, errors, front_signals, manifest  # noqa: F401
-    from .. import prometheus_text, significance, staged_tree  # noqa: F401
-    from . import (  # noqa: F401  # noqa: F401
+    from .. import comparison, durable, errors, front_signals, manifest, prometheus_text, significance, staged_tree  # noqa: F401
+    from . import (  # noqa: F401
         clock,
         config,
         console,
