@@ -9,7 +9,7 @@ DOCUMENTATION = r"""
 module: gate
 short_description: Decides by an instance's answers whether its release is good
 description:
-  - Reads the health and the process of the instance on its admin socket and sends it probes, until all were good for long enough in a row.
+  - Reads the health and the process of the instance and sends it probes, until all were good for long enough in a row.
   - Never fails for a bad verdict; the play decides, for all hosts together. It fails when it could not start (a wrong argument,
     a host that is not provisioned).
   - With O(signals), compares its metrics with those of the confirmed release over the same time, and sends both as many more probes as
@@ -68,7 +68,7 @@ options:
         description: What the JSON object of the response must hold; other keys do not matter.
         type: dict
   metrics_path:
-    description: The path of the metrics on each instance's admin socket, in the text format of Prometheus.
+    description: The path of the metrics on each instance's admin socket, or behind a front at its address, in the text format of Prometheus.
     type: str
     default: /metrics
   signals:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from ..comparison import Comparison, MetricSignal, Tally, tally
 from ..front_signals import Stratum, compare_strata
 from ..host.front.figures import PAGE_LAG_SECONDS, PROBES, USERS, FrontFigures, Outcomes
-from .requests import Request
+from .requests import RESPONSE_TIMEOUT_SECONDS, Request
 
 
 class FrontTraffic:
@@ -19,7 +19,10 @@ class FrontTraffic:
 
     Args:
         figures: of both releases.
+        release, reference: the new release, and the old one to compare with; None without one.
         request, request_old: send probes through the front; None without an old release to compare with.
+        signals: each with a quantile of the latency, or else the share of failed requests.
+        health_path: where an instance answers for itself.
         clock: monotonic seconds.
     """
 
@@ -31,12 +34,13 @@ class FrontTraffic:
         request: Request,
         request_old: Request | None,
         signals: Sequence[MetricSignal],
+        health_path: str,
         clock: Callable[[], float] | None = None,
     ) -> None:
         self.figures, self.release, self.reference, self.signals = figures, release, reference, signals
-        self._clock = clock or time.monotonic
+        self._health_path, self._clock = health_path, clock or time.monotonic
         self._probes: dict[str, Outcomes] = {}
-        self._sent: deque[float] = deque()  # when the last probes were sent to the new release
+        self._sent: deque[float] = deque()  # when the last probes were sent to both
         self.request = self._count(request, release)
         self.request_old = None
         if request_old is not None and reference is not None:
@@ -48,7 +52,8 @@ class FrontTraffic:
         def counting(
             method: str, path: str, body: bytes | None, content_type: str | None, timeout: float
         ) -> tuple[int, Mapping[str, str], bytes]:
-            if release == self.release:
+            # to the old one go fewer: each sample is a probe of the new one as well
+            if release == (self.reference or self.release):
                 self._sent.append(self._clock())
             is_failed = True
             try:
@@ -71,6 +76,14 @@ class FrontTraffic:
         while self._sent and self._sent[0] < self._clock() - PAGE_LAG_SECONDS:
             self._sent.popleft()
         return len(self._sent)
+
+    def require_answer(self, request: Request) -> None:
+        """Ask an instance itself: for one that does not answer, the front does, with 503.
+
+        Raises:
+            OSError, http.client.HTTPException: it does not answer.
+        """
+        request("GET", self._health_path, None, None, RESPONSE_TIMEOUT_SECONDS)
 
     def drop_reference(self) -> None:
         """Compare with the old release no longer."""

@@ -96,6 +96,7 @@ def _front_traffic(host: Host, release: str, reference: str | None, settings: Ga
         probe_requests(host, release),
         None if reference is None else probe_requests(host, reference),
         settings.front_signals,
+        host.health_path,
     )
 
 

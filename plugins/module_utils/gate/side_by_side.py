@@ -7,6 +7,7 @@ They are what a service counts itself (its metrics), and behind a front what the
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -40,7 +41,7 @@ class SideBySide:
     ) -> None:
         self.settings, self.clock, self.front = settings, clock, front
         self.request = request if front is None else front.request
-        self.request_old = request_old if front is None else front.request_old
+        self.request_old = request_old
         self.checks = SignalChecks(
             settings.signals, () if front is None else front.signals, settings.user_samples if front else 0
         )
@@ -73,6 +74,7 @@ class SideBySide:
             except (*NO_RESPONSE_ERRORS, UnreadableError) as error:
                 measured.metrics_problem = f"its metrics could not be read ({error})"
         if self.front is not None:
+            self._with_old(self.front.require_answer, measured)
             try:
                 comparisons += self._read_front(self.front, measured)
             except (OSError, MobiusError) as error:
@@ -93,7 +95,15 @@ class SideBySide:
             except NO_RESPONSE_ERRORS as error:
                 measured.add_silence(error)
                 return
+            self._probe_old(probe, measured)
+
+    def _probe_old(self, probe: Probe, measured: Measurements) -> None:
+        if self.front is None:
             self._with_old(partial(send_probe, probe=probe, timeout=RESPONSE_TIMEOUT_SECONDS), measured)
+        elif self.front.request_old is not None:
+            # a front that is being started again says nothing about the old instance, which is asked itself
+            with contextlib.suppress(*NO_RESPONSE_ERRORS):
+                send_probe(self.front.request_old, probe, RESPONSE_TIMEOUT_SECONDS)
 
     def _read_front(self, front: FrontTraffic, measured: Measurements) -> list[Comparison]:
         front.figures.read()
@@ -119,7 +129,7 @@ class SideBySide:
             is_logged = one.source != "service" and one.signal.may_recover
             expected = one.missing_samples - int(one.signal.samples * (1 - share))
             missing.append(expected - (unlogged if is_logged else 0))
-        return max(0, *missing)
+        return max([0, *missing])
 
     def _read_old(self, _: Request) -> None:
         if self.old is not None:

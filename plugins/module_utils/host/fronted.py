@@ -175,9 +175,8 @@ class Front:
         """Write the state file of an instance. Most read none, so a failure fails no switch: the next one writes it."""
         with contextlib.suppress(OSError):
             folder = self.host.states_dir
-            if not folder.is_dir():
-                folder.mkdir()
-                folder.chmod(0o755)  # whatever the umask: instances run as another user
+            folder.mkdir(exist_ok=True)
+            folder.chmod(0o755)  # whatever the umask: instances run as another user
             durable.write_bytes(self.host.state_file(release), f"{state}\n".encode())
 
     def write_states(self) -> None:

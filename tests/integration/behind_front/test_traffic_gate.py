@@ -24,7 +24,7 @@ def test_a_canary_is_judged_by_users_requests_and_by_probes_each_by_themselves(m
             "gate",
             release=machine.releases["1.1.0"],
             healthy_seconds=3,
-            deadline=40,
+            deadline=120,
             front_signals=signals(),
             user_samples=30,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -150,7 +151,7 @@ class Gate:
 
         return request
 
-    def run(self, **changes: Any) -> GateVerdict:
+    def run(self, request_old: Any = None, probe_old: Any = None, **changes: Any) -> GateVerdict:
         values = {"healthy_seconds": 5.0, "deadline": 30.0, "interval": 0.5, "user_samples": 60, **changes}
         settings = GateSettings(probes=[health_probe("/healthz")], front_signals=signals(100), **values)
         front = FrontTraffic(
@@ -158,8 +159,9 @@ class Gate:
             NEW,
             OLD,
             self.probe_of(NEW),
-            self.probe_of(OLD),
+            probe_old or self.probe_of(OLD),
             settings.front_signals,
+            "/healthz",
             lambda: self.now,
         )
         return reach_verdict(
@@ -167,7 +169,7 @@ class Gate:
             NEW,
             "/healthz",
             settings,
-            request_old=self.request,
+            request_old=request_old or self.request,
             front=front,
             read_process=lambda: {"pid": 1},
             is_plain_healthy=True,
@@ -267,6 +269,31 @@ def test_a_front_that_does_not_answer_is_an_error(gate: Gate) -> None:
     verdict = gate.run(deadline=6.0)
     assert (verdict.verdict, "front's figures could not be read" in verdict.reason) == ("error", True), verdict.reason
     gate.front.__init__(gate.front.page_path.parent, 1.0)
+
+
+@pytest.mark.parametrize("error", [ConnectionRefusedError, TimeoutError, http.client.BadStatusLine, FileNotFoundError])
+def test_a_release_before_that_does_not_answer_cannot_keep_its_own_mend_out(gate: Gate, error: type[Exception]) -> None:
+    """The front answers 503 for it, and logs no time of a response."""
+
+    def refuse(*_: Any) -> Any:
+        raise error("refused")
+
+    verdict = gate.run(request_old=refuse, probe_old=lambda *_: (503, {}, b"no server"))
+    assert verdict.verdict == "pass", verdict.reason
+    assert error.__name__ in verdict.evidence["values"]["reference_lost"]
+
+
+def test_a_front_that_is_started_again_loses_no_release_to_compare_with(gate: Gate) -> None:
+    probe_old, sent = gate.probe_of(OLD), iter(range(10_000))
+
+    def interrupted(*arguments: Any) -> Any:
+        if next(sent) == 5:
+            raise ConnectionError("the front accepts no probe")
+        return probe_old(*arguments)
+
+    verdict = gate.run(probe_old=interrupted)
+    assert verdict.verdict == "pass", verdict.reason
+    assert verdict.evidence["values"]["reference_lost"] is None
 
 
 def test_probes_that_fail_are_the_probes_own(gate: Gate) -> None:
