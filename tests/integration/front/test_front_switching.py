@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils.host.front.configuration import (
@@ -282,6 +283,8 @@ def test_a_front_that_is_killed_in_a_pause_is_still_paused(serving: Front) -> No
 def test_a_front_that_hangs_is_an_os_error_in_time(serving: Front) -> None:
     worker = serving.worker()
     os.kill(worker, signal.SIGSTOP)
+    threads = Path(f"/proc/{worker}/task")
+    wait_until(lambda: all("State:\tT" in path.read_text() for path in threads.glob("*/status")), "each thread stops")
     try:
         with pytest.raises(TimeoutError):
             Runtime(serving.settings.runtime_socket, timeout=0.5).server_states()
