@@ -86,6 +86,7 @@ class Instance:
         self.loop_lag = 0.0
         self._state: State = "standby"
         self._state_problem = ""
+        self._is_accepting = False  # on an address of its own
         self._drain: asyncio.Task[None] | None = None
         self._pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="hash")
         self._in_flight = 0
@@ -133,14 +134,15 @@ class Instance:
         """Accept on an address of its own, for good: who listens in front of it decides who gets requests."""
         assert self.public is not None
         self.public.watch()
+        self._is_accepting = True
         self.follow_state()
 
     def follow_state(self) -> None:
-        """Enter the state that the state file has; without one, serve. Nothing changes without an address of its own.
+        """Enter the state that the state file has; without one, serve. Nothing changes before `accept`.
 
         While the file cannot be read, the instance is in standby: it answers, and verifies no pairs.
         """
-        if self.settings.address is None or self.stopping or self.public is None:
+        if not self._is_accepting or self.stopping:
             return
         state, problem = read_state(self.settings.state_file)
         if problem and problem != self._state_problem:

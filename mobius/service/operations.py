@@ -59,10 +59,10 @@ class Operations:
         return Json(await self.instance.figures())
 
     async def host_figures(self, request: Request) -> Response:  # noqa: ARG002
-        own = await self.instance.figures()
+        figures = await self.instance.figures()
         if self.settings.address is not None:
-            return Json({**own, "instances": [own]})
-        entries = [own]
+            return Json({**figures, "instances": [figures]})
+        entries = [figures]
         for release, reply in (await self._neighbours("/metrics/dhash")).items():
             entries.append(_figures_of(release, reply))
         return Json({"instances": sorted(entries, key=lambda entry: str(entry["release"]))})

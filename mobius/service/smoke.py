@@ -93,10 +93,10 @@ class Installation:
         try:
             if isinstance(instance, int):
                 self.pid, self.environment = instance, _read_environment(instance)
-                self._own: Path | tuple[str, int] = _address(self.environment["MOBIUS_ADDRESS"])
+                self._instance_address: Path | tuple[str, int] = _address(self.environment["MOBIUS_ADDRESS"])
                 self.release = str(self.request("GET", "/health", direct=True).json()["releaseId"])
             else:
-                self._own = instance
+                self._instance_address = instance
                 state = self.request("GET", "/admin/state", direct=True).json()
                 self.release, self.pid = str(state["release"]), int(state["pid"])
                 self.environment = _read_environment(self.pid)
@@ -107,7 +107,7 @@ class Installation:
     @property
     def is_fronted(self) -> bool:
         """Whether a front is between it and its clients."""
-        return not isinstance(self._own, Path)
+        return not isinstance(self._instance_address, Path)
 
     def request(
         self,
@@ -119,7 +119,7 @@ class Installation:
         direct: bool = False,
     ) -> HttpReply:
         """Send one request on a new connection; a `direct` one to the instance itself."""
-        target = self._own if direct or self.address is None else self.address
+        target = self._instance_address if direct or self.address is None else self.address
         connection = (
             _UnixHttpConnection(str(target)) if isinstance(target, Path)
             else http.client.HTTPConnection(*target, timeout=_TIMEOUT_SECONDS)

@@ -90,11 +90,11 @@ options:
       whole: *selectors
       histogram: *selectors
       quantile: {description: "Which quantile of the histogram.", type: float, default: 0.95}
-      times: {description: "How many times the confirmed release's figure is allowed.", type: float, default: 1.0}
-      floor: {description: "A figure up to this one is always allowed, so that three times nothing is still nothing.", type: float, default: 0.0}
-      limit: {description: "A figure over this one is never allowed, whatever the confirmed release has.", type: float}
-      limit_alone: {description: "A figure over this one is not allowed without a confirmed release to compare with.", type: float}
-      samples: {description: "How many samples both need before the signal may pass.", type: int, default: 600}
+      times: &times {description: "How many times the confirmed release's figure is allowed.", type: float, default: 1.0}
+      floor: &floor {description: "A figure up to this one is always allowed, so that three times nothing is still nothing.", type: float, default: 0.0}
+      limit: &limit {description: "A figure over this one is never allowed, whatever the confirmed release has.", type: float}
+      limit_alone: &limit_alone {description: "A figure over this one is not allowed without a confirmed release to compare with.", type: float}
+      samples: &samples {description: "How many samples both need before the signal may pass.", type: int, default: 600}
   front_signals:
     description:
       - What is compared of a service behind a front (C(host_kind=http)), as HAProxy and the traffic receiver count it for each release.
@@ -109,11 +109,11 @@ options:
       quantile:
         description: Which quantile of the seconds until a response begins. Without it, the signal is the share of requests that failed.
         type: float
-      times: {description: "How many times the confirmed release's figure is allowed.", type: float, default: 1.0}
-      floor: {description: "A figure up to this one is always allowed.", type: float, default: 0.0}
-      limit: {description: "A figure over this one is never allowed, whatever the confirmed release has.", type: float}
-      limit_alone: {description: "A figure over this one is not allowed without a confirmed release to compare with.", type: float}
-      samples: {description: "How many samples both need before the signal may pass.", type: int, default: 600}
+      times: *times
+      floor: *floor
+      limit: *limit
+      limit_alone: *limit_alone
+      samples: *samples
   user_samples:
     description:
       - How many requests of users a release behind a front must have got before it passes, where users are there. It waits for them up to

@@ -17,6 +17,7 @@ from typing import Any
 CHECKOUT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 # The checkout's own lab is Molecule's, which runs at the same time.
+GOLDEN = CHECKOUT / "playbooks/files/golden"
 ROOT = CHECKOUT / ".cache" / "end_to_end"
 INVENTORY = ROOT / "inventories" / "local"
 _HAVE_NO_INVENTORY = ("apply", "bundle")

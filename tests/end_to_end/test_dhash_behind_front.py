@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.by_hand import INVENTORY, ROOT, Bundle, Host, lab, mobius
-from tests.end_to_end.test_release import GOLDEN
+from tests.end_to_end.by_hand import GOLDEN, INVENTORY, ROOT, Bundle, Host, lab, mobius
 from tools.steady_client import RequestPicture, SteadyClient, serving_release
 
 SERVICE = "mobius-dhash"
@@ -34,18 +33,6 @@ def host() -> Iterator[Host]:
     finally:
         variables.unlink()
         lab("down")
-
-
-@pytest.fixture(scope="module")
-def pictures() -> list[RequestPicture]:
-    """The golden pictures, with the hash that every release must give."""
-    return [
-        RequestPicture(
-            item["name"], (GOLDEN / item["body_file"]).read_bytes(), item["content_type"], item["json"]["dhash"]
-        )
-        for item in json.loads((GOLDEN / "golden.json").read_text(encoding="utf-8"))
-        if item["json"]["algorithm"] == "fast-2"
-    ]
 
 
 def state_files(host: Host) -> dict[str, str]:

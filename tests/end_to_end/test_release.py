@@ -14,21 +14,7 @@ from tests.end_to_end.by_hand import Bundle, Host, answered, build, mobius
 from tools import demo
 from tools.steady_client import RequestPicture, SteadyClient, serving_release
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-GOLDEN = CHECKOUT / "playbooks/files/golden"
 pytestmark = pytest.mark.lab
-
-
-@pytest.fixture(scope="module")
-def pictures() -> list[RequestPicture]:
-    """The golden pictures, with the answer that every release must give."""
-    return [
-        RequestPicture(
-            item["name"], (GOLDEN / item["body_file"]).read_bytes(), item["content_type"], item["json"]["dhash"]
-        )
-        for item in json.loads((GOLDEN / "golden.json").read_text(encoding="utf-8"))
-        if item["json"]["algorithm"] == "fast-2"
-    ]
 
 
 def names(hosts: Sequence[Host]) -> set[str]:

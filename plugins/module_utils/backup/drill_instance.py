@@ -138,7 +138,7 @@ class DrillInstance:
             address = {"HOST": HOST, "PORT": str(port), "MOBIUS_ADDRESS": f"{HOST}:{port}"}
             # in the unit, the drill's run folder is in the place of the host's
             environment = {**environment, **address, "MOBIUS_STATE_FILE": str(host.state_file(release))}
-            aside.states_dir.mkdir(parents=True, exist_ok=True)
+            aside.run_dir.mkdir(parents=True, exist_ok=True)
             Front(aside, self.systemd).write_state(release, STANDBY)
         text = unit_text(release_unit, host, folder, self.run_dir, environment)
         try:

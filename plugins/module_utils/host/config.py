@@ -206,7 +206,7 @@ class Host:
 
     @property
     def states_dir(self) -> Path:
-        """What instances behind a front are told, a file for each; root's, so that no service can make it a link."""
+        """The states of instances behind a front, a file for each; root's, so that no service can make it a link."""
         return self.run_dir / "states"
 
     def state_file(self, release: str) -> Path:

@@ -6,7 +6,7 @@ import contextlib
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class CountingFront:
 
     def __init__(self, folder: Path, started: float) -> None:
         self.pid, self.dropped = 100, 0
+        self.after_table: Callable[[], None] = lambda: None
         self.slots: dict[int, dict[str, int]] = {1: {}, 2: {}}
         self.page_path = folder / "traffic.prom"
         self.counters = TrafficCounters(started)
@@ -59,7 +60,10 @@ class CountingFront:
                 channel, _ = self.listener.accept()
                 with channel:
                     command = channel.recv(1000).decode()
-                    channel.sendall((self._info() if command.startswith("show info") else self._table()).encode())
+                    is_info = command.startswith("show info")
+                    channel.sendall((self._info() if is_info else self._table()).encode())
+                if not is_info:
+                    self.after_table()
 
     def _info(self) -> str:
         return f"Version: 2.6\nPid: {self.pid}\nUptime_sec: 1\nCurrConns: 1\nDroppedLogs: {self.dropped}\n"

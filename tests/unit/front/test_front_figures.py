@@ -82,6 +82,23 @@ def test_a_proxy_that_was_started_again_loses_no_count(counting_front: Any, figu
     assert figures.latency_problem is None
 
 
+def test_a_proxy_that_is_started_again_while_it_is_read_counts_nothing_twice(
+    counting_front: Any, figures: FrontFigures
+) -> None:
+    counting_front.add(1, hrsp_2xx=20)
+    figures.read()
+
+    def start_again() -> None:
+        counting_front.pid, counting_front.slots = 101, {1: {"hrsp_2xx": 7, "hrsp_5xx": 1}, 2: {}}
+
+    counting_front.after_table = start_again
+    with pytest.raises(OSError, match="started again"):
+        figures.read()
+    counting_front.after_table = lambda: None
+    figures.read()
+    assert figures.outcomes(NEW) == Outcomes(28, 1)
+
+
 def test_lost_lines_make_latency_unknown_and_count_it_from_zero(counting_front: Any, figures: FrontFigures) -> None:
     counting_front.log(NEW, 5, 30)
     figures.read()
@@ -134,3 +151,18 @@ def test_without_a_page_latency_is_unknown_until_the_receiver_has_started(counti
     counting_front.log(NEW, 5, 12)
     figures.read()
     assert (figures.latency_problem, count(figures), figures.latency_losses) == (None, 12, 0)
+
+
+def test_lines_that_are_lost_before_the_first_page_are_not_forgotten(counting_front: Any) -> None:
+    counting_front.page_path.unlink()
+    figures = figures_of(counting_front)
+    figures.read()
+    counting_front.dropped = 400
+    figures.read()
+    counting_front.counters = TrafficCounters(time.time())
+    counting_front.log(NEW, 5, 12)
+    figures.read()
+    assert ("lost lines of its log (400)" in str(figures.latency_problem), count(figures)) == (True, 0)
+    counting_front.log(NEW, 5, 3)
+    figures.read()
+    assert (figures.latency_problem, count(figures), figures.latency_losses) == (None, 3, 1)

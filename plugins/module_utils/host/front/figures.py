@@ -97,6 +97,7 @@ class FrontFigures:
         self._began = now()
         self._pid: int | None = None
         self._dropped = 0
+        self._loss: str | None = None  # of log lines, until the latency is counted again from zero for it
         self._counted: dict[str, _Counting] = {}
         self._first_page: _Page | None = None
         self._last_page: _Page = {}
@@ -109,11 +110,13 @@ class FrontFigures:
         """Read what HAProxy and the receiver have counted by now.
 
         Raises:
-            OSError: HAProxy does not answer.
+            OSError: HAProxy does not answer, or was started again meanwhile; nothing was counted then.
             MobiusError: `environment_failed` when it answers that it cannot.
         """
         info = self._runtime.info()
         outcomes = {release: Outcomes.of(self._runtime.figures(slot)) for release, slot in self._slots.items()}
+        if self._runtime.info().pid != info.pid:
+            raise OSError("HAProxy was started again while its counters were read")
         is_new_process = self._pid is not None and info.pid != self._pid
         for release, one in outcomes.items():
             if release in self._counted:
@@ -123,10 +126,11 @@ class FrontFigures:
         dropped = info.dropped_logs - (0 if is_new_process else self._dropped)
         is_first = self._pid is None
         self._pid, self._dropped = info.pid, info.dropped_logs
-        loss = None if is_first or dropped <= 0 else f"HAProxy lost lines of its log ({dropped})"
-        self._read_latency(loss)
+        if not is_first and dropped > 0:
+            self._loss = f"HAProxy lost lines of its log ({dropped})"
+        self._read_latency()
 
-    def _read_latency(self, loss: str | None) -> None:
+    def _read_latency(self) -> None:
         try:
             start_time, page = self._read_page()
             age = self._now() - self._path.stat().st_mtime
@@ -142,10 +146,10 @@ class FrontFigures:
             self._begin_again({}, "the traffic receiver was started again")
         elif _has_decreased(self._last_page, page):
             self._begin_again(page, "the traffic receiver forgot a release")
-        if loss is not None:
-            self._begin_again(page, loss)
+        if self._loss is not None:
+            self._begin_again(page, self._loss)
         self._start_time, self._last_page = start_time, page
-        self.latency_problem = loss
+        self.latency_problem, self._loss = self._loss, None
         if abs(age) > PAGE_MAX_AGE_SECONDS:
             self.latency_problem = f"the traffic receiver has not written {self._path} for {age:.0f} s"
 
