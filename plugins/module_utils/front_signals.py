@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The signals of a service behind a front: its error share and its latency, as HAProxy and the receiver count them.
+"""The signals of the front: a service's error share and its latency, as HAProxy and the receiver count them.
 
 Users' requests and probes are two strata of each signal. They are not added up: a release to which a few users and
 many probes were sent would have the probes' figures. Each stratum is tested for itself, with half of the signal's

@@ -13,7 +13,7 @@ from . import durable, staged_tree
 from .disk_space import require_space
 from .errors import MobiusError
 from .host.config import Host
-from .host.instance import admin_request
+from .host.instance import request_instance
 from .host.lock import hold_lock
 from .host.plan import Actor
 from .host.recovery import require_release_id
@@ -21,7 +21,7 @@ from .host.state import read_activation, read_pending
 from .manifest import ManifestError
 from .staging import require_python, require_signer, tree_need
 
-_ADMIN_TIMEOUT_SECONDS = 2.0
+_ANSWER_TIMEOUT_SECONDS = 2.0
 _ACTOR = Actor("ansible")  # so that no release comes into use while one is replaced or removed
 
 
@@ -120,9 +120,8 @@ def _reason_to_keep(host: Host, release: str) -> str | None:
     if release == activation.previous(path.name for path in host.releases_dir.iterdir()):
         return "it is the release that a rollback would go to"
     try:
-        path = "/admin/state" if host.front is None else host.health_path
-        admin_request(host, release, "GET", path, timeout=_ADMIN_TIMEOUT_SECONDS)
-    except (FileNotFoundError, ConnectionRefusedError):
+        request_instance(host, release, "GET", host.health_path, timeout=_ANSWER_TIMEOUT_SECONDS)
+    except ConnectionRefusedError:
         return None
     except OSError:
         return "its instance is running, though it does not answer"

@@ -68,7 +68,7 @@ options:
         description: What the JSON object of the response must hold; other keys do not matter.
         type: dict
   metrics_path:
-    description: The path of the metrics on each instance's admin socket, or behind a front at its address, in the text format of Prometheus.
+    description: The path of the metrics of each instance, in the text format of Prometheus.
     type: str
     default: /metrics
   signals:
@@ -97,7 +97,7 @@ options:
       samples: &samples {description: "How many samples both need before the signal may pass.", type: int, default: 600}
   front_signals:
     description:
-      - What is compared of a service behind a front (C(host_kind=http)), as HAProxy and the traffic receiver count it for each release.
+      - What is compared of any service, as HAProxy and the traffic receiver count it for each release.
         Ignored for another service.
       - Users' requests and probes are tested each by themselves, and share the signal's part of the errors; only O(front_signals[].samples)
         are counted of both together. Without O(probes), the health path is the probe.
@@ -116,7 +116,7 @@ options:
       samples: *samples
   user_samples:
     description:
-      - How many requests of users a release behind a front must have got before it passes, where users are there. It waits for them up to
+      - How many requests of users a release must have got before it passes, where users are there. It waits for them up to
         the O(deadline), unless less than a tenth would come by then; a pass with fewer says so. V(0) waits for none.
     type: int
     default: 0

@@ -9,7 +9,7 @@ DOCUMENTATION = r"""
 module: instance
 short_description: Starts the instance of a release in standby, or stops it
 description:
-  - An instance in standby is warm and answers on its admin socket only; the release that serves is not affected.
+  - An instance in standby is warm and gets no request from clients; the release that serves is not affected.
   - An instance reads its role from the activation record when it starts, so the instance of the confirmed release serves.
 version_added: "0.1.0"
 author: MOBIUS contributors (@mobius)

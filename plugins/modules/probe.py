@@ -1,7 +1,7 @@
 #!/usr/bin/python
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Module: sends probes to one instance, on its admin socket, and compares the responses."""
+"""Module: sends probes to one instance, at its address, and compares the responses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ DOCUMENTATION = r"""
 module: probe
 short_description: Sends probes to the instance of a release, and compares the responses
 description:
-  - Sends requests to the admin socket of one instance, where no other instance can answer, and compares the responses.
+  - Sends requests to the address of one instance, where no other instance can answer, and compares the responses.
   - Never changes anything. In check mode, where the instance may not be running yet, it predicts nothing.
 version_added: "0.1.0"
 author: MOBIUS contributors (@mobius)

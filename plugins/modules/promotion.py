@@ -46,7 +46,7 @@ options:
     type: float
     default: 300
   share:
-    description: With O(state=canary), percent of the requests that the release gets, for a service behind a front.
+    description: With O(state=canary), percent of the requests that the release gets.
     type: int
     default: 10
   run:

@@ -72,7 +72,6 @@ EXAMPLES = r"""
 - name: Verify that the release can serve from the newest backup
   mobius.dhash.restore_drill:
     service: mobius-dhash
-    environment: {MOBIUS_LISTEN: none, MOBIUS_START: standby}
     probes:
       - {name: the index, path: "/v1/duplicates?limit=1"}
     count:

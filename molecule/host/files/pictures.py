@@ -1,12 +1,12 @@
-"""Stands in for a service: records its environment and what it may write, notifies systemd, and waits to be stopped."""
+"""Stands in for a service: records its environment and what it may write, and answers its health path."""
 
+import http.server
 import json
 import os
 import signal
-import socket
+import sys
+import threading
 from pathlib import Path
-
-FIRST_DESCRIPTOR = 3
 
 
 def may_write(folder: Path) -> bool:
@@ -20,22 +20,23 @@ def may_write(folder: Path) -> bool:
     return True
 
 
-def notify(message: str) -> None:
-    """Send a message to systemd."""
-    address = os.environ["NOTIFY_SOCKET"]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as to:
-        to.connect("\0" + address[1:] if address.startswith("@") else address)
-        to.send(message.encode())
+class Health(http.server.BaseHTTPRequestHandler):
+    """Answers 204 on the health path alone."""
+
+    def do_GET(self) -> None:
+        """Answer a request."""
+        self.send_response(204 if self.path == "/healthy" else 404)
+        self.end_headers()
 
 
 def main() -> None:
     """Write `instance.json` into the index folder, to which the service may write, and wait."""
     index = Path(os.environ["MOBIUS_INDEX"]).parent
     state = index.parent
-    public = socket.socket(fileno=FIRST_DESCRIPTOR)
+    host, _, port = sys.argv[1].rpartition(":")
     record = {
         "environment": dict(os.environ),
-        "public": list(public.getsockname()),
+        "state": Path(os.environ["MOBIUS_STATE_FILE"]).read_text(),
         "uid": os.getuid(),
         "cwd": str(Path.cwd()),
         "writable": {
@@ -45,7 +46,8 @@ def main() -> None:
     }
     (index / "instance.json").write_text(json.dumps(record))
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-    notify("READY=1")
+    server = http.server.HTTPServer((host, int(port)), Health)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
     signal.sigwait([signal.SIGTERM])
 
 

@@ -383,8 +383,7 @@ def _stop_instances(executor: Executor, releases: list[str]) -> None:
     unavailable = executor.host.unavailable_unit
     if executor.observe().is_listening and not executor.systemd.start(unavailable, _UNAVAILABLE_TIMEOUT_SECONDS):
         raise MobiusError("environment_failed", f"{unavailable} did not start. {UNCHANGED}")
-    if executor.front is not None:
-        executor.front.pause()
+    executor.front.pause()
     executor.systemd.stop(*(executor.host.unit(release) for release in releases))
     for release in releases:
         executor.wait_until_stopped(release)
@@ -402,9 +401,6 @@ def _start_again(executor: Executor, releases: list[str]) -> str | None:
 def _start_instances(executor: Executor, releases: list[str]) -> None:
     if not releases:
         return
-    if executor.front is None and executor.observe().is_listening:
-        # new clients wait in the socket's queue from here on
-        executor.systemd.kill(executor.host.unavailable_unit, "USR1")
     for release in releases:
         executor.systemd.start(executor.host.unit(release), executor.host.start_timeout)
     confirmed = read_activation(executor.host).confirmed

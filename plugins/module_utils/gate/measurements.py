@@ -47,7 +47,7 @@ class Measurements:
     latency_problem: str | None = None  # why the front's latency is not known at the last reading
     latency_losses: int = 0  # how often the front's latency was counted again from zero
     last_loss: str | None = None  # and why it last was
-    user_requests: int | None = None  # that the new release has got from the front; None without a front
+    user_requests: int | None = None  # that the new release has got from the front; None without signals of it
     reference_lost: str | None = None  # why the old release is no longer compared with
     series: list[dict[str, Any]] = field(default_factory=list)
 

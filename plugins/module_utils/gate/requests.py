@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from ..errors import MobiusError
 from ..host.config import Host
 from ..host.front.configuration import SLOT_HEADER
-from ..host.instance import admin_request, find_slot, send_request
+from ..host.instance import find_slot, request_instance, send_request
 
-# (method, path, body, content type, time-out in seconds) -> (status, headers, body), as host.instance.admin_request
+# (method, path, body, content type, time-out in seconds) -> (status, headers, body), as host.instance.request_instance
 Request = Callable[[str, str, "bytes | None", "str | None", float], "tuple[int, Mapping[str, str], bytes]"]
 
 NO_RESPONSE_ERRORS = (OSError, http.client.HTTPException)  # raised by a request without a whole response
@@ -36,17 +36,14 @@ def instance_requests(host: Host, release: str) -> Request:
         method: str, path: str, body: bytes | None, content_type: str | None, timeout: float
     ) -> tuple[int, Mapping[str, str], bytes]:
         with _time_limit(timeout):
-            return admin_request(host, release, method, path, body, content_type, timeout)
+            return request_instance(host, release, method, path, body, content_type, timeout)
 
     return request
 
 
 def probe_requests(host: Host, release: str) -> Request:
     """The function that sends probes to the instance of a release: through the front's entrance for probes, where they
-    are counted apart from users' requests; without a front as `instance_requests` does."""
-    front = host.front
-    if front is None:
-        return instance_requests(host, release)
+    are counted apart from users' requests."""
 
     def request(
         method: str, path: str, body: bytes | None, content_type: str | None, timeout: float
@@ -57,7 +54,7 @@ def probe_requests(host: Host, release: str) -> Request:
         with _time_limit(timeout):
             try:
                 return send_request(
-                    front.probes_socket,
+                    host.front.probes_socket,
                     method,
                     path,
                     body,

@@ -58,9 +58,7 @@ def run_gate(
     def is_ended() -> bool:
         return promotion is not None and is_reverted(host, promotion, time.monotonic())
 
-    if host.front is None:
-        settings = dataclasses.replace(settings, front_signals=())
-    elif settings.front_signals and not settings.probes:
+    if settings.front_signals and not settings.probes:
         settings = dataclasses.replace(settings, probes=[health_probe(host.health_path)])
     for remaining in reversed(range(settings.attempts)):
         verdict = reach_verdict(
@@ -68,11 +66,10 @@ def run_gate(
             release,
             host.health_path,
             settings,
+            read_process=lambda: read_unit_process(host, release, systemd),
             read_reference=lambda: None if reference is None else _read_reference(host, reference),
             request_old=None if reference is None else instance_requests(host, reference),
             front=_front_traffic(host, release, reference, settings),
-            read_process=None if host.front is None else lambda: read_unit_process(host, release, systemd),
-            is_plain_healthy=host.front is not None,
             is_ended=is_ended,
             report_progress=lambda figures: _write_progress(progress_file, figures),
         )
@@ -83,7 +80,7 @@ def run_gate(
 
 
 def _front_traffic(host: Host, release: str, reference: str | None, settings: GateSettings) -> FrontTraffic | None:
-    """What the front counts of both releases; None without a front or signals of it."""
+    """What the front counts of both releases; None without signals of it."""
     if not settings.front_signals:
         return None
     slots = {name: slot.number for name in (release, reference) if name and (slot := find_slot(host, name))}
@@ -101,7 +98,7 @@ def _front_traffic(host: Host, release: str, reference: str | None, settings: Ga
 
 
 def read_unit_process(host: Host, release: str, systemd: Systemd) -> dict[str, Any]:
-    """The process of an instance that reports nothing of itself, as systemd has it: each restart gives another one."""
+    """The process of an instance, as systemd has it: each restart gives another one."""
     unit = host.unit(release)
     shown = systemd.units(unit).get(unit)
     return {"pid": None if shown is None else shown.main_pid, "state": None if shown is None else shown.active}
@@ -131,7 +128,7 @@ def _read_reference(host: Host, release: str) -> dict[str, Any]:
     try:
         request = instance_requests(host, release)
         status, _, body = request("GET", host.health_path, None, None, REFERENCE_TIMEOUT_SECONDS)
-        health = None if host.front is not None and not body.startswith(b"{") else json.loads(body)
+        health = json.loads(body) if body.startswith(b"{") else None
     except (*NO_RESPONSE_ERRORS, ValueError) as error:
         return {"release": release, "status": None, "error": f"{type(error).__name__}: {error}"}
     return {"release": release, "http": status, "status": health.get("status") if isinstance(health, dict) else None}

@@ -6,15 +6,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import Any
 
 from .measurements import GateFailedError, Measurements
 from .probes import Probe, excerpt, format_json
 from .requests import NO_PROCESS_ERRORS, NO_RESPONSE_ERRORS, RESPONSE_TIMEOUT_SECONDS, Request
 
-# of draft-inadarei-api-health-check, with its aliases
-_HEALTHY_STATUSES = ("pass", "warn", "ok", "up")
+# of draft-inadarei-api-health-check, with its aliases; with any other word, the status code counts
 _FAILED_STATUSES = ("fail", "error", "down")
 
 ReadProcess = Callable[[], "Mapping[str, Any] | None"]  # the `pid` of an instance, and its `state`; None: not known
@@ -27,13 +25,13 @@ def take_sample(
     probes: Iterator[Probe],
     measured: Measurements,
     clock: Callable[[], float],
-    read_process: ReadProcess | None = None,
-    is_plain_healthy: bool = False,
+    read_process: ReadProcess,
     request_probe: Request | None = None,
 ) -> None:
     """Take one sample. The deadline of the gate does not cut it short, since that would look like a missing response.
 
     Args:
+        read_process: reads which process the instance is.
         request_probe: sends probes; by default as `request` does.
 
     Raises:
@@ -44,8 +42,8 @@ def take_sample(
     try:
         status, _, body = request("GET", health_path, None, None, RESPONSE_TIMEOUT_SECONDS)
         measured.response_ms.append((clock() - started) * 1000)
-        problem = _read_health(status, body, release, measured, is_plain_healthy)
-        _require_same_process(read_process or partial(_request_process, request), release, measured)
+        problem = _read_health(status, body, release, measured)
+        _require_same_process(read_process, release, measured)
         if problem is not None:
             measured.end_streak(problem)
             return
@@ -60,7 +58,7 @@ def take_sample(
         measured.add_healthy(started, clock())
 
 
-def _read_health(status: int, body: bytes, release: str, measured: Measurements, is_plain_healthy: bool) -> str | None:
+def _read_health(status: int, body: bytes, release: str, measured: Measurements) -> str | None:
     """The problem with a health response that may pass; None for a healthy one.
 
     Raises:
@@ -78,8 +76,7 @@ def _read_health(status: int, body: bytes, release: str, measured: Measurements,
         raise GateFailedError(f"{release} reports that it is not healthy: {_failed_checks(health)}.")
     if isinstance(health, dict) and health.get("releaseId") not in (None, release):
         raise GateFailedError(f"The instance that answers for {release} is {health['releaseId']!r}.")
-    is_well = is_plain_healthy if word is None else word in _HEALTHY_STATUSES
-    if not 200 <= status < 300 or not is_well:
+    if not 200 <= status < 300:
         return f"its health answered {status} with {excerpt(body, 120)!r}"
     return None
 
@@ -91,16 +88,6 @@ def _failed_checks(health: Mapping[str, Any]) -> str:
         if failed:
             return format_json(failed)
     return format_json(health.get("output") or health.get("status"))
-
-
-def _request_process(request: Request) -> Mapping[str, Any] | None:
-    """What an instance reports of itself on its admin socket."""
-    status, _, body = request("GET", "/admin/state", None, None, RESPONSE_TIMEOUT_SECONDS)
-    try:
-        state = json.loads(body) if status == 200 else None
-    except ValueError:
-        state = None
-    return state if isinstance(state, dict) else None
 
 
 def _require_same_process(read_process: ReadProcess, release: str, measured: Measurements) -> None:

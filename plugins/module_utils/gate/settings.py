@@ -21,7 +21,7 @@ class GateSettings:
     Within `healthy_seconds` there must be at least half of the samples that `interval` would give: a window with few
     samples proves nothing. After an `error`, the gate runs again, up to `attempts` times.
 
-    `front_signals` are those of a service behind a front, beside the `signals` that it counts itself. The new release
+    `front_signals` are those of the front, beside the `signals` that it counts itself. The new release
     must have had `user_samples` requests of users, or as many as come until the deadline; 0 waits for none.
     """
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The signals of the new and of the old release, side by side, with probes where the traffic lacks samples.
 
-They are what a service counts itself (its metrics), and behind a front what the front counts.
+They are what a service counts itself (its metrics), and what the front counts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class SideBySide:
 
     Args:
         request, request_old: send requests to an instance itself.
-        front: what the front counts of both; None for a service without one.
+        front: what the front counts of both; None without signals of it.
     """
 
     def __init__(

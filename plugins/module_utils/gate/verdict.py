@@ -37,11 +37,10 @@ def reach_verdict(
     health_path: str,
     settings: GateSettings,
     *,
+    read_process: ReadProcess,
     read_reference: Callable[[], Any] = lambda: None,
     request_old: Request | None = None,
     front: FrontTraffic | None = None,
-    read_process: ReadProcess | None = None,
-    is_plain_healthy: bool = False,
     is_ended: Callable[[], bool] = lambda: False,
     report_progress: Callable[[Mapping[str, Any]], None] = lambda _: None,
     clock: Callable[[], float] | None = None,
@@ -54,7 +53,7 @@ def reach_verdict(
     proven so neither passes nor fails: probes go on, and at the deadline it is inconclusive. What proves it worse, the
     module `checks` says.
 
-    Behind a front, a release that gets users' requests is measured until it has had `user_samples` of them or the
+    A release that gets users' requests is measured until it has had `user_samples` of them or the
     deadline is there, unless hardly any would come by then. A pass with fewer says so.
 
     The sample that is under way at the deadline is completed; that takes a few times `RESPONSE_TIMEOUT_SECONDS`.
@@ -62,12 +61,11 @@ def reach_verdict(
     Args:
         request: sends one request to the instance.
         release: the release that must respond.
+        read_process: reads which process the instance is.
         read_reference: reads the health of the confirmed release, for the evidence.
         request_old: sends one request to the confirmed release; None when there is none to compare with. One that does
             not respond is no longer compared with: it must not block its successor.
-        front: what the front counts of both releases; None for a service without one.
-        read_process: reads which process the instance is; by default, as its admin socket reports it.
-        is_plain_healthy: whether a health that reports no status in JSON counts by its status code.
+        front: what the front counts of both releases; None without signals of it.
         is_ended: whether the promotion was reverted meanwhile: a stopped instance then proves nothing.
         report_progress: receives the figures after each sample; does not affect the verdict.
         clock, sleep: monotonic seconds, and waiting; by default those of the machine.
@@ -91,9 +89,7 @@ def reach_verdict(
     request_probe = None if front is None else front.request
     try:
         while (started := clock()) < deadline:
-            take_sample(
-                request, release, health_path, probes, measured, clock, read_process, is_plain_healthy, request_probe
-            )
+            take_sample(request, release, health_path, probes, measured, clock, read_process, request_probe)
             if side_by_side is not None and not measured.is_silent:
                 # a healthy window must hold at least half of the samples that the interval would give
                 side_by_side.measure(release, measured, probes, min(started + 2 * settings.interval, deadline))
@@ -141,7 +137,7 @@ def are_users_awaited(settings: GateSettings, requests: int | None, elapsed: flo
     """Whether more requests of users are needed and will come.
 
     Args:
-        requests: that the new release has got in `elapsed` seconds; None without a front.
+        requests: that the new release has got in `elapsed` seconds; None without signals of the front.
     """
     if not requests or requests >= settings.user_samples:
         return False

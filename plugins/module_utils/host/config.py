@@ -21,7 +21,7 @@ from . import triggers
 from .front.settings import FrontSettings
 
 SCHEMA = 1
-KINDS = ("activated", "http")
+KINDS = ("http",)
 CONFIG_DIR = "/etc/mobius-host"
 COMMAND = "/usr/local/bin/mobius-host"
 UNITS_DIR = "/etc/systemd/system"
@@ -31,9 +31,8 @@ UNITS_DIR = "/etc/systemd/system"
 class Host:
     """Where one service lives on this host; `start_timeout` and `drain_deadline` in seconds.
 
-    `kind`: how instances get requests. Of kind `activated`, they accept from the public socket themselves, as their
-    admin socket says. Of kind `http` they know nothing of MOBIUS: they listen on the address of a slot behind the
-    `front`.
+    `kind`: what the service speaks. Instances listen on the addresses of slots behind the `front`, and know nothing of
+    MOBIUS.
 
     `bundle_signers` are lines of an `allowed_signers` file: only a bundle that one of them signed is staged. Without
     any, a bundle need not be signed.
@@ -51,12 +50,12 @@ class Host:
     start_timeout: float
     drain_deadline: float
     cache_dir: Path
+    front: FrontSettings
     command: Path = Path(COMMAND)
     units_dir: Path = Path(UNITS_DIR)
     watch_settings: triggers.WatchSettings = field(default_factory=triggers.WatchSettings)
     bundle_signers: tuple[str, ...] = ()
-    kind: str = "activated"
-    front: FrontSettings | None = None
+    kind: str = "http"
 
     @classmethod
     def load(cls, service: str, config_dir: str | Path = CONFIG_DIR) -> Host:
@@ -80,7 +79,9 @@ class Host:
         paths = {name: Path(require_field(path, content, name, str)) for name in folders}
         if relative := [name for name, value in paths.items() if not value.is_absolute()]:
             raise corrupt_state(path, f"{relative[0]} is not an absolute path")
-        kind = content.get("kind", "activated")  # an earlier version wrote none
+        kind = content.get("kind", "activated")  # a version before the front wrote none
+        if kind == "activated":
+            raise MobiusError("not_provisioned", f"{path} is of an earlier version, whose services had no front.")
         if kind not in KINDS:
             raise corrupt_state(path, f"kind is {kind!r}")
         return cls(
@@ -94,7 +95,7 @@ class Host:
             watch_settings=_read_watch_settings(path, content),
             bundle_signers=_read_bundle_signers(path, content),
             kind=kind,
-            front=_read_front(path, content) if kind == "http" else None,
+            front=_read_front(path, content),
             **paths,
         )
 
@@ -158,12 +159,12 @@ class Host:
 
     @property
     def front_unit(self) -> str:
-        """The unit of the front, for the kind `http`."""
+        """The unit of the front."""
         return f"{self.service}-front.service"
 
     @property
     def traffic_unit(self) -> str:
-        """The unit that counts the front's requests, for the kind `http`."""
+        """The unit that counts the front's requests."""
         return f"{self.service}-traffic.service"
 
     @property
@@ -188,7 +189,7 @@ class Host:
 
     @property
     def unavailable_unit(self) -> str:
-        """The unit that answers 503 while the data is exchanged and no instance runs."""
+        """The unit that starts the service again when a restore is killed that had stopped it."""
         return f"{self.service}-unavailable.service"
 
     def unit(self, release: str) -> str:
@@ -206,16 +207,12 @@ class Host:
 
     @property
     def states_dir(self) -> Path:
-        """The states of instances behind a front, a file for each; root's, so that no service can make it a link."""
+        """The states of instances, a file for each; root's, so that no service can make it a link."""
         return self.run_dir / "states"
 
     def state_file(self, release: str) -> Path:
-        """Where the instance of a release reads its state behind a front: `MOBIUS_STATE_FILE`."""
+        """Where the instance of a release reads its state: `MOBIUS_STATE_FILE`."""
         return self.states_dir / release
-
-    def admin_socket(self, release: str) -> Path:
-        """The admin socket of the instance of a release."""
-        return self.run_dir / release / "admin.sock"
 
 
 def configured_services(config_dir: str | Path = CONFIG_DIR) -> list[str]:

@@ -17,19 +17,19 @@ from typing import Any
 
 from .. import durable, errors
 from ..errors import MobiusError
-from . import unavailable
 from .clock import process_age, utc_now
 from .config import CONFIG_DIR, Host, only_service
 from .executor import Executor
 from .failures import to_failure
 from .front import slots, traffic
-from .fronted import Front
 from .instance import STATE_TIMEOUT_SECONDS, is_answering
 from .journal import read_journal
+from .lock import wait_until_unlocked
 from .plan import Actor, HostPlan, Observation
 from .rebuild import read_known_activation, read_known_pending
 from .state import MonitoringWindow, is_live, read_activation, read_window, role_of
 from .status import status, verify
+from .systemd import notify_ready
 from .transitions.confirmation import plan_confirmed
 from .transitions.marks import plan_pin
 from .transitions.repair import plan_repair
@@ -208,25 +208,20 @@ def _guard(executor: Executor, _: argparse.Namespace) -> int:
 
 
 def _unavailable(executor: Executor, _: argparse.Namespace) -> int:
-    """Answer 503 for as long as another command holds the lock of the host; a front lets requests wait."""
-    if executor.front is not None:
-        unavailable.wait_for_lock(executor.host.lock_path)
-        return 0
-    unavailable.serve(executor.host.lock_path, executor.host.user if os.geteuid() == 0 else None)
+    """Run for as long as another command holds the lock of the host: the unit then starts what that one stopped."""
+    wait_until_unlocked(executor.host, notify_ready)
     return 0
 
 
 def _role(executor: Executor, options: argparse.Namespace) -> int:
-    """Write the role of a starting instance to its environment file; needs no lock, which its starter may hold."""
+    """Give a starting instance its address and its state file; needs no lock, which its starter may hold."""
     activation, pending = read_known_activation(executor.host), read_known_pending(executor.host)
     live = pending if is_live(activation, pending, executor.clock(), executor.boot()) else None
     role = role_of(activation, live, options.release)
-    text = f"MOBIUS_START={role}\n"
-    if executor.front is not None:
-        slot = executor.front.assign(options.release)
-        executor.front.write_state(options.release, role)
-        text += f"HOST={slots.HOST}\nPORT={slot.port}\nMOBIUS_ADDRESS={slot.address}\n"
-        text += f"MOBIUS_STATE_FILE={executor.host.state_file(options.release)}\n"
+    slot = executor.front.assign(options.release)
+    executor.front.write_state(options.release, role)
+    text = f"HOST={slots.HOST}\nPORT={slot.port}\nMOBIUS_ADDRESS={slot.address}\n"
+    text += f"MOBIUS_STATE_FILE={executor.host.state_file(options.release)}\n"
     durable.write_bytes(options.env_file, text.encode())
     return 0
 
@@ -242,33 +237,27 @@ def _ready(executor: Executor, options: argparse.Namespace) -> int:
         if process is not None and not os.path.exists(f"/proc/{process}"):
             return int(MobiusError("instance_failed", "").code)
         executor.sleep(READY_POLL_SECONDS)
-    _require_front(executor).raise_by_record(options.release)
+    executor.front.raise_by_record(options.release)
     return 0
 
 
 def _drain(executor: Executor, options: argparse.Namespace) -> int:
     """Drain an instance that is about to be stopped. One that ended by itself has no requests, and is started again."""
     if "MAINPID" in os.environ:
-        _require_front(executor).drain(options.release)
+        executor.front.drain(options.release)
     return 0
 
 
 def _render(executor: Executor, _: argparse.Namespace) -> int:
     """Write the configuration of the front; needs no lock, which its starter may hold."""
-    _require_front(executor).render()
+    executor.front.render()
     return 0
 
 
 def _traffic(executor: Executor, _: argparse.Namespace) -> int:
     """Count the requests that the front logs, until systemd stops it."""
-    traffic.run(_require_front(executor).traffic_page)
+    traffic.run(executor.front.traffic_page)
     return 0
-
-
-def _require_front(executor: Executor) -> Front:
-    if executor.front is None:
-        raise MobiusError("invalid_input", f"{executor.host.service} is of the kind {executor.host.kind}: no front.")
-    return executor.front
 
 
 def _watch(executor: Executor, options: argparse.Namespace) -> int:
@@ -345,10 +334,10 @@ def _parser() -> argparse.ArgumentParser:
     watch.add_argument("--grace", type=float, default=10.0, help="with --seconds, how long it may be unhealthy")
     command("boot", _boot, "start the confirmed release (for systemd)")
     command("guard", _guard, "revert an unconfirmed promotion at its deadline (for systemd)")
-    command("unavailable", _unavailable, "answer 503 while the data is exchanged (for systemd)")
-    role = command("role", _role, "write the role of a starting instance (for systemd)")
+    command("unavailable", _unavailable, "run while a restore exchanges the data (for systemd)")
+    role = command("role", _role, "give a starting instance its address and its state (for systemd)")
     role.add_argument("release", metavar="ID")
-    role.add_argument("--env-file", metavar="FILE", required=True, help="where to write MOBIUS_START and the address")
+    role.add_argument("--env-file", metavar="FILE", required=True, help="where to write its address")
     for name, run, text in (
         ("ready", _ready, "wait until a starting instance is healthy, and let it serve if it has to (for systemd)"),
         ("drain", _drain, "drain an instance before it is stopped (for systemd)"),

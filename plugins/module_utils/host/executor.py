@@ -10,7 +10,6 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -21,7 +20,7 @@ from ..manifest import RELEASE_ID
 from .config import Host, read_state_file, set_aside
 from .failures import InstanceError, to_failure
 from .fronted import Front
-from .instance import STATE_TIMEOUT_SECONDS, admin_request, request_state
+from .instance import STATE_TIMEOUT_SECONDS, request_instance
 from .journal import append_journal, journal_head, missing_lines, read_last_lines
 from .lock import hold_lock
 from .plan import Action, Actor, HostPlan, Observation, ObservedInstance, PlanBuilder
@@ -42,8 +41,7 @@ from .state import (
 )
 from .systemd import Systemd, Unit
 
-SERVE_TIMEOUT_SECONDS = 5.0  # for an instance to begin to serve, before it is killed and started again
-STANDBY_TIMEOUT_SECONDS = 3.0  # for an instance to stand by, before it is killed
+SERVE_TIMEOUT_SECONDS = 5.0  # for an instance to answer before it serves; then it is killed and started again
 STOP_MARGIN_SECONDS = 15.0  # beyond the drain deadline, for a stopping instance to end
 RESERVE_NAME = ".reserve"  # beside the activation record and the journal: removed to write them on a full disk
 RESERVE_BYTES = 256 << 10
@@ -84,7 +82,7 @@ class Executor:
         others = (
             unit for name, unit in units.items() if name.startswith(f"{host.service}@") and not pattern.fullmatch(name)
         )
-        states = self._read_states([release for release, unit in instances.items() if unit.active == "active"])
+        states = self.front.read_states([release for release, unit in instances.items() if unit.active == "active"])
         now, boot = self.clock(), self.boot()
         activation = record.activation
         if lost:
@@ -118,22 +116,13 @@ class Executor:
             is_copied=record.is_copied,
             is_record_lost=lost is not None,
             pending_problem=pending_problem,
-            is_fronted=host.front is not None,
             unknown_units=tuple(sorted(unit.name for unit in others if unit.active not in ("inactive", "failed"))),
         )
 
     @property
-    def front(self) -> Front | None:
-        """The front of the service; None for the kind `activated`."""
-        return None if self.host.front is None else Front(self.host, self.systemd, self.clock, self.boot)
-
-    def _read_states(self, running: list[str]) -> dict[str, str | None]:
-        """The states of the instances that run."""
-        if self.front is not None:
-            return self.front.read_states(running)
-        with ThreadPoolExecutor(max_workers=max(1, len(running))) as pool:
-            states = pool.map(lambda release: request_state(self.host, release), running)
-            return dict(zip(running, states, strict=True))
+    def front(self) -> Front:
+        """The front of the service."""
+        return Front(self.host, self.systemd, self.clock, self.boot)
 
     def _read_state(self, read: Callable[[Host], State], empty: State, may_be_lost: bool) -> tuple[State, str | None]:
         """What a state file holds, or in place of a damaged one that may be lost what is empty, and the problem."""
@@ -197,8 +186,7 @@ class Executor:
             self._keep_unjournaled()
         if any(action.verb == "write_activation" for action in plan.actions):
             self._keep_reserves()
-        if self.front is not None:
-            self.front.write_states()
+        self.front.write_states()
 
     def _stand_by_unexpected(self) -> None:
         with contextlib.suppress(MobiusError, OSError):
@@ -284,7 +272,7 @@ class Executor:
             case "serve":
                 self._serve(release)
             case "stand_by":
-                self._standby(release)
+                self.front.stand_by(release)
             case "stop":
                 self.systemd.stop(host.unit(release))
             case "write_activation" | "heal_activation":
@@ -311,8 +299,7 @@ class Executor:
                     set_aside(host.current_path)
                 durable.replace_symlink(host.current_path, f"releases/{release}")
             case "stop_listening":
-                front = () if host.front is None else (host.front_unit,)
-                self.systemd.stop(host.socket_unit, host.boot_unit, *front)
+                self.systemd.stop(host.socket_unit, host.boot_unit, host.front_unit)
             case "enable_units":
                 self.systemd.enable(host.socket_unit, host.boot_unit)
             case "append_journal":
@@ -324,18 +311,17 @@ class Executor:
         started = time.monotonic()
         until = started + timeout
         reason = f"{release} was not ready after {timeout:g} s."
-        if self.front is not None:
-            self.front.assign(release)
+        self.front.assign(release)
         try:
             is_ready = self.systemd.start(unit, timeout)
         except MobiusError as error:
             if error.outcome != "timeout":
                 raise
             self._fail_start("instance_not_ready", release, reason)
-        if is_ready and self.front is not None:
+        if is_ready:
             # only now: at boot, clients wait in the socket's queue until there is an instance
             self.front.start()
-        while is_ready and self._read_states([release])[release] is None:
+        while is_ready and self.front.read_states([release])[release] is None:
             if time.monotonic() > until:
                 self._fail_start("instance_not_ready", release, reason)
             time.sleep(0.05)
@@ -371,21 +357,16 @@ class Executor:
 
     def _serve(self, release: str) -> None:
         """Let an instance serve. One that hangs in standby has no clients, so it is killed and started again."""
-        self._request_serving(release)
-        if self.front is not None:
-            self.front.serve(release)
+        self._require_answer(release)
+        self.front.serve(release)
 
-    def _request_serving(self, release: str) -> None:
-        """Have an instance accept requests; behind a front, make sure that it answers at all."""
+    def _require_answer(self, release: str) -> None:
         until = time.monotonic() + SERVE_TIMEOUT_SECONDS
         was_restarted = False
         while True:
             left = max(STATE_TIMEOUT_SECONDS, until - time.monotonic())
             try:
-                if self.front is not None:
-                    admin_request(self.host, release, "GET", self.host.health_path, timeout=left)
-                    return
-                status, _, body = admin_request(self.host, release, "POST", "/admin/serve", timeout=left)
+                request_instance(self.host, release, "GET", self.host.health_path, timeout=left)
             except OSError as error:
                 if time.monotonic() > until and not was_restarted and self._is_active(release):
                     self.systemd.kill(self.host.unit(release))
@@ -398,32 +379,8 @@ class Executor:
                         "instance_failed", f"{release} does not answer, so it cannot serve ({error}).", lines
                     ) from None
                 time.sleep(0.05)
-                continue
-            if status != 200:
-                response = body.decode(errors="replace").strip()[:200]
-                raise InstanceError("instance_failed", f"{release} refuses to serve ({status}): {response}", [])
-            return
-
-    def _standby(self, release: str) -> None:
-        """Let an instance stand by. One that does not respond is killed: it would accept clients and never answer."""
-        if self.front is not None:
-            self.front.stand_by(release)
-            return
-        until = time.monotonic() + STANDBY_TIMEOUT_SECONDS
-        while self._is_active(release):
-            try:
-                status, _, _ = admin_request(
-                    self.host, release, "POST", "/admin/standby", timeout=STANDBY_TIMEOUT_SECONDS
-                )
-                if status == 200:
-                    return
-            except OSError:
-                pass
-            if time.monotonic() > until:
-                # systemd starts it again in its present role
-                self.systemd.kill(self.host.unit(release))
+            else:
                 return
-            time.sleep(0.05)
 
     def _start_guard(self) -> None:
         try:

@@ -43,7 +43,7 @@ SERVING, STANDBY, DRAINING = "serving", "standby", "draining"  # the words of a 
 
 @dataclass(frozen=True)
 class Front:
-    """The front of one service of kind `http`."""
+    """The front of one service."""
 
     host: Host
     systemd: Systemd = field(default_factory=Systemd)
@@ -52,9 +52,7 @@ class Front:
 
     @property
     def settings(self) -> FrontSettings:
-        """Its settings, which a host of another kind has none of."""
-        if self.host.front is None:
-            raise MobiusError("invalid_input", f"{self.host.service} has no front: its kind is {self.host.kind}.")
+        """Its settings."""
         return self.host.front
 
     @property
@@ -68,7 +66,7 @@ class Front:
         return self.host.run_dir / "traffic" / "traffic.prom"
 
     def read_states(self, releases: Iterable[str]) -> dict[str, str | None]:
-        """The state of the instances of these releases, as `instance.request_state` has it; None when it is not known.
+        """The state of the instances of these releases, "standby", "serving" or "draining"; None when it is not known.
 
         Raises:
             PermissionError: this user may not ask HAProxy.

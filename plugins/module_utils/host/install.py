@@ -25,7 +25,7 @@ TOOL_MODULES = (
     *("host.problems", "host.rebuild", "host.recovery", "host.state", "host.status", "host.systemd"),
     *("host.transitions", "host.transitions.canary", "host.transitions.confirmation", "host.transitions.marks"),
     *("host.transitions.repair", "host.transitions.rollback", "host.transitions.upkeep", "host.triggers"),
-    *("host.unavailable", "host.watch"),
+    "host.watch",
 )
 
 
@@ -51,7 +51,6 @@ def _send_with_modules() -> None:
         status,
         systemd,
         triggers,
-        unavailable,
         watch,
     )
     from .front import configuration, figures, runtime, settings, slots, traffic  # noqa: F401

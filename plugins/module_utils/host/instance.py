@@ -1,12 +1,11 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Requests to the instances of a service: over their admin sockets, or to their slots' addresses behind a front."""
+"""Requests to the instances of a service, and the slots on whose addresses they listen."""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import socket
 import threading
 from collections.abc import Iterator, Mapping
@@ -44,7 +43,7 @@ class _InstanceConnection(http.client.HTTPConnection):
                 channel.shutdown(socket.SHUT_RDWR)
 
 
-def admin_request(
+def request_instance(
     host: Host,
     release: str,
     method: str,
@@ -61,7 +60,10 @@ def admin_request(
     Raises:
         OSError: there is no response, not in time, or one that is not HTTP or longer than RESPONSE_MAX_BYTES.
     """
-    return send_request(_address(host, release), method, path, body, {"Content-Type": content_type}, timeout)
+    slot = find_slot(host, release)
+    if slot is None:
+        raise ConnectionRefusedError(f"{release} holds no slot, so it does not run")
+    return send_request(slot.port, method, path, body, {"Content-Type": content_type}, timeout)
 
 
 def send_request(
@@ -72,7 +74,7 @@ def send_request(
     headers: Mapping[str, str | None],
     timeout: float,
 ) -> tuple[int, dict[str, str], bytes]:
-    """As `admin_request`, to a Unix socket or a port of this host; a header that is None is left out."""
+    """As `request_instance`, to a Unix socket or a port of this host; a header that is None is left out."""
     connection = _InstanceConnection(address, timeout)
     timer = threading.Timer(timeout, connection.shut_down)
     timer.daemon = True
@@ -94,19 +96,8 @@ def send_request(
         connection.close()
 
 
-def _address(host: Host, release: str) -> Path | int:
-    if host.front is None:
-        return host.admin_socket(release)
-    slot = find_slot(host, release)
-    if slot is None:
-        raise ConnectionRefusedError(f"{release} holds no slot, so it does not run")
-    return slot.port
-
-
 def slot_table(host: Host) -> Slots:
-    """The file of the slots of a service behind a front."""
-    if host.front is None:
-        raise ValueError(f"{host.service} has no front")
+    """The file of the slots of a service."""
     return Slots(host.front.slots_path, host.front.slot_ports)
 
 
@@ -139,19 +130,7 @@ def started_with(host: Host) -> Iterator[tuple[int, str]]:
 def is_answering(host: Host, release: str, timeout: float) -> bool:
     """Whether the health path of an instance answers with 2xx."""
     try:
-        status, _, _ = admin_request(host, release, "GET", host.health_path, timeout=timeout)
+        status, _, _ = request_instance(host, release, "GET", host.health_path, timeout=timeout)
     except OSError:
         return False
     return 200 <= status < 300
-
-
-def request_state(host: Host, release: str) -> str | None:
-    """The state that an instance reports: "standby", "serving" or "draining"; None when it reports none."""
-    try:
-        status, _, body = admin_request(host, release, "GET", "/admin/state", timeout=STATE_TIMEOUT_SECONDS)
-        state = json.loads(body)["state"] if status == 200 else None
-    except PermissionError:
-        raise  # this user may not use the socket, which says nothing about the instance
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return state if state in ("standby", "serving", "draining") else None

@@ -8,7 +8,8 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .. import durable
@@ -17,6 +18,7 @@ from .clock import utc_now
 from .config import Host
 from .plan import Actor
 
+LOCK_POLL_SECONDS = 0.1
 LOCK_TIMEOUT_SECONDS = 30.0  # for another command to finish; the lock is never held while a release starts
 
 
@@ -44,6 +46,30 @@ def hold_lock(host: Host, actor: Actor, timeout: float | None = None) -> Iterato
         finally:
             with contextlib.suppress(OSError):
                 os.truncate(host.lock_path, 0)
+
+
+def wait_until_unlocked(host: Host, report_begin: Callable[[], None]) -> None:
+    """Wait until no command holds the lock, without holding any up; `report_begin` is called when that can be known.
+
+    Raises:
+        OSError: the file of the lock cannot be opened.
+    """
+    descriptor = os.open(host.lock_path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        report_begin()
+        while not _is_free(descriptor):
+            time.sleep(LOCK_POLL_SECONDS)
+    finally:
+        os.close(descriptor)
+
+
+def _is_free(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    return True
 
 
 def work_stamp(host: Host) -> int | None:

@@ -45,7 +45,6 @@ class Observation:
     `record_problem`: why `activation` was not read from `activation.json`, and `is_copied`: whether the copy of that
     file holds the same. `is_record_lost`: there is neither, and `activation` is what is known without them.
     `pending_problem`: why `pending.json` counts as none. `unknown_units`: instances that run and are of no release.
-    `is_fronted`: the service is behind a front.
     """
 
     activation: Activation
@@ -70,7 +69,6 @@ class Observation:
     is_record_lost: bool = False
     pending_problem: str | None = None
     unknown_units: tuple[str, ...] = ()
-    is_fronted: bool = False
 
     @property
     def is_held_open(self) -> bool:

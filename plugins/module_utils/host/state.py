@@ -27,7 +27,7 @@ from .config import (
 )
 from .journal import read_tail
 
-CANARY_SHARE_PERCENT = 10  # of the requests, for the kind `http`
+CANARY_SHARE_PERCENT = 10  # of the requests
 REPAIR = "What serves goes on serving. Run `mobius-host repair` on the host: it shows what it does and waits for a yes."
 
 
@@ -127,7 +127,7 @@ class Activation:
 class Pending:
     """A promotion that is not confirmed: `deadline` in seconds of CLOCK_MONOTONIC of the boot `boot_id`.
 
-    `share`: percent of the requests that a canary behind a front gets; None for `CANARY_SHARE_PERCENT`.
+    `share`: percent of the requests that a canary gets; None for `CANARY_SHARE_PERCENT`.
     """
 
     release: str
@@ -382,7 +382,7 @@ def _parse_pending(path: Path, content: Mapping[str, Any]) -> Pending:
 
 
 def _share(path: Path, content: Mapping[str, Any]) -> int | None:
-    share = content.get("share")  # only of a canary behind a front
+    share = content.get("share")
     if share is not None and (type(share) is not int or not 1 <= share <= 99):
         raise corrupt_state(path, f"share is {share!r}")
     return share

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 from dataclasses import dataclass
 
@@ -41,6 +42,13 @@ class Unit:
     start_timeout: float | None = None  # seconds; None when it is not known, or infinite
     main_pid: int | None = None  # None while it has no process
     restarts: int = 0  # how often systemd has started it again by itself
+
+
+def notify_ready() -> None:
+    """Notify systemd that this process, the one of a unit of the type `notify`, is ready (sd_notify(3))."""
+    if address := os.environ.get("NOTIFY_SOCKET"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+            channel.sendto(b"READY=1", "\0" + address[1:] if address.startswith("@") else address)
 
 
 class Systemd:

@@ -15,7 +15,7 @@ from .config import Host, read_state_file
 from .executor import Executor
 from .failures import to_failure
 from .front.figures import USERS, FrontFigures
-from .instance import STATE_TIMEOUT_SECONDS, admin_request, find_slot
+from .instance import STATE_TIMEOUT_SECONDS, find_slot, request_instance
 from .plan import Actor
 from .state import MonitoringWindow, read_activation, read_lease
 from .transitions.rollback import plan_watched_rollback
@@ -85,7 +85,7 @@ def _is_leased(executor: Executor) -> bool:
 def _request_health(host: Host, release: str) -> tuple[int | None, str]:
     """The status code of an instance's health and the begin of its body, or None and why there is no response."""
     try:
-        code, _, body = admin_request(host, release, "GET", host.health_path, timeout=STATE_TIMEOUT_SECONDS)
+        code, _, body = request_instance(host, release, "GET", host.health_path, timeout=STATE_TIMEOUT_SECONDS)
     except OSError as error:
         return None, type(error).__name__
     return code, body[:120].decode(errors="replace")
@@ -110,7 +110,7 @@ def _poll_instance(host: Host, release: str, settings: triggers.WatchSettings) -
     if not settings.signals and settings.memory is None:
         return problem, None
     try:
-        code, _, body = admin_request(host, release, "GET", settings.metrics_path, timeout=STATE_TIMEOUT_SECONDS)
+        code, _, body = request_instance(host, release, "GET", settings.metrics_path, timeout=STATE_TIMEOUT_SECONDS)
     except OSError as error:
         return problem or f"it does not answer ({type(error).__name__})", None
     return problem, body.decode(errors="replace") if code == 200 else None
@@ -126,10 +126,10 @@ class _UserCounts:
     _figures: FrontFigures | None = None
 
     def read(self, settings: triggers.WatchSettings) -> triggers.Counts | None:
-        """The counts of each signal by now; None without a front, or while it does not answer."""
+        """The counts of each signal by now; None without signals of the front, or while it does not answer."""
         front = self.executor.front
-        slot = None if front is None else find_slot(self.executor.host, self.release)
-        if front is None or slot is None or not settings.front_signals:
+        slot = find_slot(self.executor.host, self.release)
+        if slot is None or not settings.front_signals:
             return None
         if self._figures is None or slot.number != self._slot:
             self._slot = slot.number

@@ -53,7 +53,7 @@ def plan_canary(
 
     Args:
         deadline: in seconds from now.
-        share: percent of the requests that it gets behind a front.
+        share: percent of the requests that it gets; CANARY_SHARE_PERCENT by default.
     """
     require_release_id(release)
     builder = PlanBuilder(observed)
@@ -79,7 +79,7 @@ def plan_canary(
             run=actor.run,
             token=activation.token,
             activated=pending.activated if pending else utc_now(),
-            share=share if observed.is_fronted else None,
+            share=share,
         )
         builder.do(
             "append_journal", value=make_journal_line("canary", activation.confirmed, release, activation.token, actor)

@@ -109,7 +109,7 @@ class Promotion:
     """The arguments of the module `promotion`.
 
     `predicted`: earlier tasks of the same check run have predicted the earlier stages, so these count as done.
-    `deadline` in seconds from now, `share` in percent of the requests, for a canary behind a front.
+    `deadline` in seconds from now, `share` in percent of the requests, for a canary.
     """
 
     release: str
