@@ -172,7 +172,6 @@ class Gate:
             request_old=request_old or self.request,
             front=front,
             read_process=lambda: {"pid": 1},
-            is_plain_healthy=True,
             clock=lambda: self.now,
             sleep=self.sleep,
         )
