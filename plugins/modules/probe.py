@@ -76,6 +76,10 @@ predicted:
   description: V(unknown) when the instance is not running.
   returned: in check mode, when nothing could be probed
   type: str
+note:
+  description: That nothing was probed, since the release is started by its promotion, where two instances cannot run at once.
+  returned: when there is no instance for that reason
+  type: str
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -85,6 +89,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils.gate.probes import PR
 from ansible_collections.mobius.dhash.plugins.module_utils.gate.requests import NotRunningError, instance_requests
 from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import failure_result
 from ansible_collections.mobius.dhash.plugins.module_utils.host.install import require_tool
+from ansible_collections.mobius.dhash.plugins.module_utils.host.instance import find_slot
 
 
 def main() -> None:
@@ -107,7 +112,12 @@ def main() -> None:
     release, passed = module.params["release"], 0
     try:
         probes = [Probe.parse(value) for value in module.params["probes"]]
-        request = instance_requests(require_tool(module.params["service"], module.params["config_dir"]), release)
+        host = require_tool(module.params["service"], module.params["config_dir"])
+        if not host.overlap and find_slot(host, release) is None:
+            module.exit_json(
+                changed=False, probes=0, note=f"{release} does not run beside another: the gate probes it."
+            )
+        request = instance_requests(host, release)
         for probe in probes:
             mismatch = require_response(request, probe, release, module.params["timeout"])
             if mismatch is not None:

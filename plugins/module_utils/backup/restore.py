@@ -47,7 +47,6 @@ _NOT_SAVED_OUTCOMES = ("disk_full", "environment_failed", "state_damaged", "back
 """How a backup of the present state may fail so that the state is kept aside instead."""
 
 _KEEP_ALL = KeepRules(count=1_000_000)
-_UNAVAILABLE_TIMEOUT_SECONDS = 10.0  # until it answers
 
 
 @dataclass(frozen=True)
@@ -380,10 +379,10 @@ def _unfinished(failure: MobiusError, old_folders: Mapping[Path, Path]) -> Mobiu
 def _stop_instances(executor: Executor, releases: list[str]) -> None:
     if not releases:
         return
-    unavailable = executor.host.unavailable_unit
-    if executor.observe().is_listening and not executor.systemd.start(unavailable, _UNAVAILABLE_TIMEOUT_SECONDS):
-        raise MobiusError("environment_failed", f"{unavailable} did not start. {UNCHANGED}")
-    executor.front.pause()
+    try:
+        executor.pause()
+    except MobiusError as error:
+        raise MobiusError(error.outcome, f"{error.reason} {UNCHANGED}", do_next=error.do_next) from None
     executor.systemd.stop(*(executor.host.unit(release) for release in releases))
     for release in releases:
         executor.wait_until_stopped(release)

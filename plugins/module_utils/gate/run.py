@@ -52,7 +52,8 @@ def run_gate(
     systemd = systemd or Systemd()
     confirmed, pending = read_activation(host).confirmed, read_pending(host)
     promotion = pending if pending is not None and pending.release == release else None
-    reference = confirmed if confirmed not in (None, release) else None
+    # without overlap, the release before does not run: the limits that need none apply
+    reference = confirmed if host.overlap and confirmed not in (None, release) else None
     began = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def is_ended() -> bool:

@@ -34,6 +34,9 @@ class Host:
     `kind`: what the service speaks. Instances listen on the addresses of slots behind the `front`, and know nothing of
     MOBIUS.
 
+    `overlap`: whether two instances may run at once. Without, a switch stops one before it starts the other, and
+    requests wait in between.
+
     `bundle_signers` are lines of an `allowed_signers` file: only a bundle that one of them signed is staged. Without
     any, a bundle need not be signed.
     """
@@ -56,6 +59,7 @@ class Host:
     watch_settings: triggers.WatchSettings = field(default_factory=triggers.WatchSettings)
     bundle_signers: tuple[str, ...] = ()
     kind: str = "http"
+    overlap: bool = True
 
     @classmethod
     def load(cls, service: str, config_dir: str | Path = CONFIG_DIR) -> Host:
@@ -95,6 +99,7 @@ class Host:
             watch_settings=_read_watch_settings(path, content),
             bundle_signers=_read_bundle_signers(path, content),
             kind=kind,
+            overlap=require_field(path, {"overlap": True, **content}, "overlap", bool),
             front=_read_front(path, content),
             **paths,
         )
@@ -189,7 +194,7 @@ class Host:
 
     @property
     def unavailable_unit(self) -> str:
-        """The unit that starts the service again when a restore is killed that had stopped it."""
+        """The unit that starts the service again when a command ends or is killed that had stopped it."""
         return f"{self.service}-unavailable.service"
 
     def unit(self, release: str) -> str:

@@ -22,7 +22,7 @@ from .failures import InstanceError, to_failure
 from .fronted import Front
 from .instance import STATE_TIMEOUT_SECONDS, request_instance
 from .journal import append_journal, journal_head, missing_lines, read_last_lines
-from .lock import hold_lock
+from .lock import LOCK_TIMEOUT_SECONDS, hold_lock
 from .plan import Action, Actor, HostPlan, Observation, ObservedInstance, PlanBuilder
 from .rebuild import read_known_activation, rebuild_activation
 from .recovery import recover
@@ -42,6 +42,7 @@ from .state import (
 from .systemd import Systemd, Unit
 
 SERVE_TIMEOUT_SECONDS = 5.0  # for an instance to answer before it serves; then it is killed and started again
+UNAVAILABLE_TIMEOUT_SECONDS = 10.0  # for the unit to start that outlives a command which stops all instances
 STOP_MARGIN_SECONDS = 15.0  # beyond the drain deadline, for a stopping instance to end
 RESERVE_NAME = ".reserve"  # beside the activation record and the journal: removed to write them on a full disk
 RESERVE_BYTES = 256 << 10
@@ -116,6 +117,7 @@ class Executor:
             is_copied=record.is_copied,
             is_record_lost=lost is not None,
             pending_problem=pending_problem,
+            overlaps=host.overlap,
             unknown_units=tuple(sorted(unit.name for unit in others if unit.active not in ("inactive", "failed"))),
         )
 
@@ -144,7 +146,8 @@ class Executor:
             return lines, False
 
     def run(self, make_plan: Callable[[Observation], HostPlan], *, check: bool = False) -> HostPlan:
-        """Make a plan and, unless `check`, perform it. Releases that it starts are started before the lock is acquired.
+        """Make a plan and, unless `check`, perform it. Releases that it starts are started before the lock is acquired,
+        where two instances may run at once.
 
         Raises:
             MobiusError: a refusal, or an action that failed; the actions before it stay done, and the next command
@@ -154,7 +157,7 @@ class Executor:
             return make_plan(self.observe())
         with self.locked():
             plan = make_plan(self.observe())
-            if not plan.starts():
+            if not plan.starts() or not self.host.overlap:
                 self.perform(plan)
                 return replace(plan, journal_problem=self.journal_problem)
         for release in plan.starts():
@@ -166,7 +169,9 @@ class Executor:
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
         """Hold the lock of the host; raises as `hold_lock` does."""
-        return hold_lock(self.host, self.actor)
+        # without overlap, it is held while a release starts
+        seconds = LOCK_TIMEOUT_SECONDS + (0.0 if self.host.overlap else self.host.start_timeout)
+        return hold_lock(self.host, self.actor, seconds)
 
     def perform(self, plan: HostPlan) -> None:
         """Perform a plan's actions in their order, under the lock.
@@ -250,6 +255,23 @@ class Executor:
         with contextlib.suppress(OSError):
             _replace_record(self.host.activation_copy_path, activation)
 
+    def pause(self) -> None:
+        """Let requests wait, since no instance will run; needs the lock.
+
+        A unit outlives this command: when the lock is free again, because the command has ended or was killed, it
+        starts what has to run.
+
+        Raises:
+            MobiusError: `environment_failed`, before anything was changed.
+        """
+        unit = self.host.unavailable_unit
+        shown = self.systemd.units(unit).get(unit)
+        # one that is ending waits for this lock, and then does the same
+        is_ending = shown is not None and shown.active == "deactivating"
+        if not is_ending and not self.systemd.start(unit, UNAVAILABLE_TIMEOUT_SECONDS):
+            raise MobiusError("environment_failed", f"{unit} did not start.")
+        self.front.pause()
+
     def wait_until_stopped(self, release: str) -> None:
         """Wait until an instance that is stopping has drained and ended.
 
@@ -267,6 +289,8 @@ class Executor:
     def _perform(self, action: Action) -> None:
         host, release = self.host, str(action.release)
         match action.verb:
+            case "pause":
+                self.pause()
             case "start":
                 self._start(release)
             case "serve":
@@ -275,6 +299,8 @@ class Executor:
                 self.front.stand_by(release)
             case "stop":
                 self.systemd.stop(host.unit(release))
+                if not host.overlap:
+                    self.wait_until_stopped(release)
             case "write_activation" | "heal_activation":
                 self._write_activation(action.value)
             case "write_copy":

@@ -29,6 +29,11 @@ class ObservedInstance:
         return self.unit in ("active", "activating", "reloading")
 
     @property
+    def runs(self) -> bool:
+        """Whether it may still have a process."""
+        return self.exists or self.unit == "deactivating"
+
+    @property
     def word(self) -> str:
         """One word for people: standby, serving, draining, starting, silent, stopping, failed, stopped."""
         if self.unit == "active":
@@ -44,6 +49,7 @@ class Observation:
     all of them when it cannot be read (`is_journal_readable`).
     `record_problem`: why `activation` was not read from `activation.json`, and `is_copied`: whether the copy of that
     file holds the same. `is_record_lost`: there is neither, and `activation` is what is known without them.
+    `overlaps`: two instances may run at once.
     `pending_problem`: why `pending.json` counts as none. `unknown_units`: instances that run and are of no release.
     """
 
@@ -69,6 +75,7 @@ class Observation:
     is_record_lost: bool = False
     pending_problem: str | None = None
     unknown_units: tuple[str, ...] = ()
+    overlaps: bool = True
 
     @property
     def is_held_open(self) -> bool:
@@ -133,6 +140,7 @@ class Action:
 
 
 _SENTENCES = {
+    "pause": "let requests wait",
     "start": "start {release}",
     "serve": "let {release} serve",
     "stand_by": "let {release} stand by",
@@ -265,11 +273,20 @@ class PlanBuilder:
         self.model = apply_to_model(self.model, action)
 
     def serve(self, release: str) -> None:
-        """Let a release serve; start it first when it does not run."""
+        """Let a release serve; start it first when it does not run. Where two cannot run, the other one is stopped."""
+        if not self.model.overlaps:
+            self._stop_others(release)
         if self.model.instance(release).unit != "active":
             self.do("start", release)
         if self.model.instance(release).state != "serving":
             self.do("serve", release)
+
+    def _stop_others(self, release: str) -> None:
+        others = [name for name, item in self.model.instances.items() if name != release and item.runs]
+        if others and self.model.instance(release).unit != "active":
+            self.do("pause")
+        for other in others:
+            self.do("stop", other)
 
     def stand_by(self, release: str) -> None:
         """Let a release stand by; one that systemd keeps restarting is stopped."""

@@ -22,11 +22,16 @@ from ..state import Pending
 
 
 def plan_instance(observed: Observation, release: str, state: str, *, assume_staged: bool = False) -> HostPlan:
-    """The release runs beside what serves (`standby`), or does not run (`stopped`)."""
+    """The release runs beside what serves (`standby`), or does not run (`stopped`).
+
+    Where two instances cannot run at once, it is only started by its promotion.
+    """
     builder = PlanBuilder(observed)
     require_release_id(release)
     if state == "standby":
         require_staged(observed, release, assume_staged)
+        if not observed.overlaps and release != observed.activation.confirmed:
+            return builder.plan(f"{release} starts when it is promoted: two instances cannot run at once")
         if observed.instance(release).unit != "active":
             builder.do("start", release)
         return builder.plan(f"{release} runs")
@@ -49,7 +54,7 @@ def plan_canary(
     assume_staged: bool = False,
     share: int | None = None,
 ) -> HostPlan:
-    """The release serves beside the confirmed one, as a pending promotion.
+    """The release serves beside the confirmed one, as a pending promotion; alone where two cannot run at once.
 
     Args:
         deadline: in seconds from now.
@@ -67,13 +72,13 @@ def plan_canary(
     if activation.is_bad(release) and not retry_bad:
         raise make_bad_refusal(activation, release)
     require_staged(builder.model, release, assume_staged)
-    if builder.model.instance(release).unit != "active":
+    if builder.model.overlaps and builder.model.instance(release).unit != "active":
         builder.do("start", release)
     if pending is None or pending.run != actor.run:
         promotion = Pending(
             release=release,
             previous=activation.confirmed,
-            stage=pending.stage if pending else "canary",
+            stage=pending.stage if pending else "canary" if observed.overlaps else "serving",
             deadline=builder.model.at + deadline,
             boot_id=builder.model.boot,
             run=actor.run,
@@ -89,7 +94,8 @@ def plan_canary(
     elif not builder.model.is_guarded:
         builder.do("start_guard")
     builder.serve(release)
-    return builder.plan(f"{release} serves beside {activation.confirmed or 'nothing'}, until confirmed or reverted")
+    where = f"beside {activation.confirmed or 'nothing'}" if observed.overlaps else "alone"
+    return builder.plan(f"{release} serves {where}, until confirmed or reverted")
 
 
 def plan_provisional(observed: Observation, release: str, actor: Actor, *, deadline: float) -> HostPlan:

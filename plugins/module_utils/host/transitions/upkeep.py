@@ -5,14 +5,22 @@
 from __future__ import annotations
 
 from ..plan import Actor, HostPlan, Observation, PlanBuilder
-from ..recovery import recover
+from ..recovery import recover, revert
 
 
 def plan_boot(observed: Observation, actor: Actor) -> HostPlan:
-    """The confirmed release runs."""
+    """The confirmed release runs.
+
+    Where two instances cannot run at once, a live promotion has stopped it: that one goes on if its release runs, and is
+    reverted if not, as after a kill before its start.
+    """
     builder = PlanBuilder(observed)
-    confirmed = observed.activation.confirmed
-    if confirmed is not None and observed.instance(confirmed).unit != "active":
+    confirmed, promotion = observed.activation.confirmed, observed.live_promotion
+    if promotion is not None and not observed.overlaps:
+        if not observed.instance(promotion.release).exists:
+            failed = Actor(actor.name, promotion.run, "it did not start")
+            revert(builder, promotion.release, failed, mark_bad=False)
+    elif confirmed is not None and observed.instance(confirmed).unit != "active":
         builder.do("start", confirmed)
     recover(builder, actor)
     return builder.plan(f"{builder.model.activation.confirmed or 'nothing'} serves")
