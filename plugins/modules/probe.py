@@ -89,7 +89,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils.gate.probes import PR
 from ansible_collections.mobius.dhash.plugins.module_utils.gate.requests import NotRunningError, instance_requests
 from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import failure_result
 from ansible_collections.mobius.dhash.plugins.module_utils.host.install import require_tool
-from ansible_collections.mobius.dhash.plugins.module_utils.host.instance import find_slot
+from ansible_collections.mobius.dhash.plugins.module_utils.host.state import read_activation
 
 
 def main() -> None:
@@ -113,10 +113,6 @@ def main() -> None:
     try:
         probes = [Probe.parse(value) for value in module.params["probes"]]
         host = require_tool(module.params["service"], module.params["config_dir"])
-        if not host.overlap and find_slot(host, release) is None:
-            module.exit_json(
-                changed=False, probes=0, note=f"{release} does not run beside another: the gate probes it."
-            )
         request = instance_requests(host, release)
         for probe in probes:
             mismatch = require_response(request, probe, release, module.params["timeout"])
@@ -125,8 +121,12 @@ def main() -> None:
                 module.fail_json(**failure, probes=passed, mismatch=mismatch.as_dict(), changed=False)
             passed += 1
     except (MobiusError, OSError) as error:
-        if isinstance(error, NotRunningError) and module.check_mode:
-            module.exit_json(changed=False, probes=passed, predicted="unknown")
+        if isinstance(error, NotRunningError):
+            if not host.overlap and release != read_activation(host).confirmed:
+                note = f"{release} does not run beside another: the gate probes it."
+                module.exit_json(changed=False, probes=passed, note=note)
+            if module.check_mode:
+                module.exit_json(changed=False, probes=passed, predicted="unknown")
         module.fail_json(**failure_result(error), probes=passed, changed=False)
     module.exit_json(changed=False, probes=passed)
 

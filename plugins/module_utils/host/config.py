@@ -173,6 +173,11 @@ class Host:
         return f"{self.service}-traffic.service"
 
     @property
+    def traffic_socket_unit(self) -> str:
+        """The unit of the socket that the front logs to."""
+        return f"{self.service}-traffic.socket"
+
+    @property
     def socket_unit(self) -> str:
         """The unit that owns the public listening socket."""
         return f"{self.service}.socket"

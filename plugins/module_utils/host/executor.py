@@ -325,7 +325,8 @@ class Executor:
                     set_aside(host.current_path)
                 durable.replace_symlink(host.current_path, f"releases/{release}")
             case "stop_listening":
-                self.systemd.stop(host.socket_unit, host.boot_unit, host.front_unit)
+                front = (host.front_unit, host.traffic_socket_unit, host.traffic_unit)
+                self.systemd.stop(host.socket_unit, host.boot_unit, *front)
             case "enable_units":
                 self.systemd.enable(host.socket_unit, host.boot_unit)
             case "append_journal":

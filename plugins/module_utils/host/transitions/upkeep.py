@@ -11,8 +11,8 @@ from ..recovery import recover, revert
 def plan_boot(observed: Observation, actor: Actor) -> HostPlan:
     """The confirmed release runs.
 
-    Where two instances cannot run at once, a live promotion has stopped it: that one goes on if its release runs, and is
-    reverted if not, as after a kill before its start.
+    Where two instances cannot run at once, a live promotion has stopped it: that one goes on if its release runs, and
+    is reverted if not, as after a kill before its start.
     """
     builder = PlanBuilder(observed)
     confirmed, promotion = observed.activation.confirmed, observed.live_promotion
