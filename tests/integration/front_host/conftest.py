@@ -54,6 +54,8 @@ class ProcessSystemd(Systemd):
         self.is_listening = False
         self.guards = 0
         self.restarts: dict[str, int] = {}
+        self.failing: set[str] = set()  # the releases whose instances end while they start
+        self.is_unavailable = False  # the unit runs that waits for the end of a command
 
     def units(self, *patterns: str) -> dict[str, Unit]:
         host = self.machine.host
@@ -80,7 +82,14 @@ class ProcessSystemd(Systemd):
         self.is_listening = True
         if unit == self.machine.host.front_unit:
             return self._start_front()
+        if unit == self.machine.host.unavailable_unit:
+            self.is_unavailable = True
+            return True
         release = unit.partition("@")[2].removesuffix(".service")
+        if not self.machine.host.overlap:
+            assert not self.units(self.machine.host.unit("*")), "two instances would run at once"
+        if release in self.failing:
+            return False
         folder = self.machine.host.run_dir / release
         folder.mkdir(exist_ok=True)
         assert self.machine.command("role", release, "--env-file", str(folder / "role.env")) == 0
@@ -124,6 +133,12 @@ class ProcessSystemd(Systemd):
             if unit == self.machine.host.socket_unit:
                 self.is_listening = False
 
+    def end_command(self) -> None:
+        """What systemd does when a command that had paused the service has ended or was killed."""
+        if self.is_unavailable:
+            self.is_unavailable = False
+            assert self.machine.command("boot") == 0
+
     def end(self, unit: str, number: int = signal.SIGTERM) -> None:
         process = self.processes.pop(unit, None)
         if process is not None:
@@ -145,7 +160,7 @@ class ProcessSystemd(Systemd):
 class FrontedMachine:
     """One host with a service of kind `http`."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, **settings: Any) -> None:
         self.root, self.now = root, 1000.0
         self.config_dir = root / "mobius-host"
         names = ("root", "run_dir", "state_dir", "cache_dir", "config_dir", "backup_dir", "log_dir", "units_dir")
@@ -165,6 +180,7 @@ class FrontedMachine:
             "kind": "http",
             "front": {"port": self.port, "first_port": first, "internal_port": first + 4, "pause": 20},
             **{name: str(path) for name, path in folders.items()},
+            **settings,
         }
         durable.write_json(self.config_dir / f"{SERVICE}.json", config)
         self.host = Host.load(SERVICE, self.config_dir)
@@ -263,13 +279,13 @@ class _KilledExecutor(Executor):
 
 
 @pytest.fixture
-def make_fronted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], FrontedMachine]]:
+def make_fronted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., FrontedMachine]]:
     """Makes hosts; the command talks to the newest one."""
     machines: list[FrontedMachine] = []
     initialize = Executor.__init__
 
-    def make() -> FrontedMachine:
-        machine = FrontedMachine(Path(tempfile.mkdtemp(prefix="mobius-", dir="/dev/shm")))
+    def make(**settings: Any) -> FrontedMachine:
+        machine = FrontedMachine(Path(tempfile.mkdtemp(prefix="mobius-", dir="/dev/shm")), **settings)
         machines.append(machine)
 
         def prepared(self: Executor, *arguments: Any, **more: Any) -> None:

@@ -20,6 +20,8 @@ def plan_boot(observed: Observation, actor: Actor) -> HostPlan:
         if not observed.instance(promotion.release).exists:
             failed = Actor(actor.name, promotion.run, "it did not start")
             revert(builder, promotion.release, failed, mark_bad=False)
+    elif confirmed is not None and not observed.overlaps:
+        builder.serve(confirmed)  # of a rollback that was killed, the other one may run
     elif confirmed is not None and observed.instance(confirmed).unit != "active":
         builder.do("start", confirmed)
     recover(builder, actor)
