@@ -30,6 +30,11 @@ options:
     description: The health path of the service.
     type: str
     required: true
+  kind:
+    description: What the service speaks.
+    type: str
+    choices: [http, tcp]
+    default: http
   front:
     description: The settings of the front, as the description of the service has them.
     type: dict
@@ -55,7 +60,7 @@ version:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils.front_preflight import FrontPreflight
-from ansible_collections.mobius.dhash.plugins.module_utils.host.front.settings import FrontSettings
+from ansible_collections.mobius.dhash.plugins.module_utils.host.front.settings import HTTP, KINDS, FrontSettings
 from ansible_collections.mobius.dhash.plugins.module_utils.module import report_failure
 
 
@@ -66,12 +71,13 @@ def main() -> None:
             "service": {"type": "str", "required": True},
             "run_dir": {"type": "path", "required": True},
             "health_path": {"type": "str", "required": True},
+            "kind": {"type": "str", "choices": list(KINDS), "default": HTTP},
             "front": {"type": "dict", "required": True},
         },
         supports_check_mode=True,
     )
     with report_failure(module):
-        shared = {name: module.params[name] for name in ("service", "run_dir", "health_path")}
+        shared = {name: module.params[name] for name in ("service", "run_dir", "health_path", "kind")}
         version, warnings = FrontPreflight(FrontSettings.parse({**module.params["front"], **shared})).require()
     for warning in warnings:
         module.warn(warning)

@@ -17,6 +17,7 @@ from typing import Any
 from .. import durable
 from ..host.config import Host
 from ..host.front.figures import FrontFigures
+from ..host.front.settings import HTTP
 from ..host.fronted import Front
 from ..host.instance import find_slot
 from ..host.state import Pending, read_activation, read_pending
@@ -59,6 +60,8 @@ def run_gate(
     def is_ended() -> bool:
         return promotion is not None and is_reverted(host, promotion, time.monotonic())
 
+    if host.front.kind != HTTP:  # a connection has no status and no time of a response
+        settings = dataclasses.replace(settings, front_signals=())
     if settings.front_signals and not settings.probes:
         settings = dataclasses.replace(settings, probes=[health_probe(host.health_path)])
     for remaining in reversed(range(settings.attempts)):

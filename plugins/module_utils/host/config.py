@@ -21,7 +21,6 @@ from . import triggers
 from .front.settings import FrontSettings
 
 SCHEMA = 1
-KINDS = ("http",)
 CONFIG_DIR = "/etc/mobius-host"
 COMMAND = "/usr/local/bin/mobius-host"
 UNITS_DIR = "/etc/systemd/system"
@@ -31,8 +30,7 @@ UNITS_DIR = "/etc/systemd/system"
 class Host:
     """Where one service lives on this host; `start_timeout` and `drain_deadline` in seconds.
 
-    `kind`: what the service speaks. Instances listen on the addresses of slots behind the `front`, and know nothing of
-    MOBIUS.
+    Instances listen on the addresses of slots behind the `front`, and know nothing of MOBIUS.
 
     `overlap`: whether two instances may run at once. Without, a switch stops one before it starts the other, and
     requests wait in between.
@@ -58,7 +56,6 @@ class Host:
     units_dir: Path = Path(UNITS_DIR)
     watch_settings: triggers.WatchSettings = field(default_factory=triggers.WatchSettings)
     bundle_signers: tuple[str, ...] = ()
-    kind: str = "http"
     overlap: bool = True
 
     @classmethod
@@ -83,11 +80,9 @@ class Host:
         paths = {name: Path(require_field(path, content, name, str)) for name in folders}
         if relative := [name for name, value in paths.items() if not value.is_absolute()]:
             raise corrupt_state(path, f"{relative[0]} is not an absolute path")
-        kind = content.get("kind", "activated")  # a version before the front wrote none
-        if kind == "activated":
+        if "front" not in content:
             raise MobiusError("not_provisioned", f"{path} is of an earlier version, whose services had no front.")
-        if kind not in KINDS:
-            raise corrupt_state(path, f"kind is {kind!r}")
+        require_field(path, content, "kind", str)
         return cls(
             service=service,
             user=require_field(path, content, "user", str),
@@ -98,7 +93,6 @@ class Host:
             units_dir=Path(require_field(path, content, "units_dir", str)),
             watch_settings=_read_watch_settings(path, content),
             bundle_signers=_read_bundle_signers(path, content),
-            kind=kind,
             overlap=require_field(path, {"overlap": True, **content}, "overlap", bool),
             front=_read_front(path, content),
             **paths,
@@ -327,7 +321,7 @@ def _read_watch_settings(path: Path, content: Mapping[str, Any]) -> triggers.Wat
 def _read_front(path: Path, content: Mapping[str, Any]) -> FrontSettings:
     front = require_field(path, content, "front", dict)
     try:
-        shared = {name: content[name] for name in ("service", "run_dir", "health_path")}
+        shared = {name: content[name] for name in ("service", "run_dir", "health_path", "kind")}
         return FrontSettings.parse({**front, **shared})
     except MobiusError as error:
         raise corrupt_state(path, error.reason.rstrip(".")) from None

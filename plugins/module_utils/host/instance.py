@@ -14,6 +14,7 @@ from pathlib import Path
 from ..errors import MobiusError
 from ..manifest import RELEASE_ID
 from .config import Host
+from .front.settings import HTTP
 from .front.slots import HOST, Slot, Slots
 
 STATE_TIMEOUT_SECONDS = 1.0  # for an instance to report its state
@@ -54,6 +55,8 @@ def request_instance(
 ) -> tuple[int, dict[str, str], bytes]:
     """Send a request to the instance of a release; returns `(status, headers with lower-case names, body)`.
 
+    Of a service that speaks no HTTP, a connection that is accepted stands for an empty response of 200.
+
     Args:
         timeout: seconds for the whole response; a release that responds byte by byte must not delay its rollback.
 
@@ -63,6 +66,9 @@ def request_instance(
     slot = find_slot(host, release)
     if slot is None:
         raise ConnectionRefusedError(f"{release} holds no slot, so it does not run")
+    if host.front.kind != HTTP:
+        socket.create_connection((HOST, slot.port), timeout).close()
+        return 200, {}, b""
     return send_request(slot.port, method, path, body, {"Content-Type": content_type}, timeout)
 
 

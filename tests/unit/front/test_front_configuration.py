@@ -54,6 +54,17 @@ def test_each_slot_starts_in_its_state(description: dict[str, Any], slots: Slots
     }
 
 
+def test_tcp_has_the_same_servers_and_nothing_of_http(description: dict[str, Any], slots: Slots) -> None:
+    description = {**description, "kind": "tcp", "send_proxy": True, "allowed": ["10.0.0.0/8"]}
+    assert servers(description, slots, {1: ServerState(READY, 90)})["slot1"] == "send-proxy-v2 weight 90"
+    text = configuration.render(FrontSettings.parse(description), slots.read(), {})
+    assert section(text, "defaults")[0] == "mode tcp"
+    assert "tcp-request connection reject unless { src 10.0.0.0/8 }" in section(text, "frontend public")
+    assert "frontend probes" not in text
+    assert not any(line.startswith(("http", "option http")) for line in section(text, "backend service"))
+    assert configuration.check(FrontSettings.parse(description), text) == ()
+
+
 def test_a_pause_makes_hold_ready(description: dict[str, Any], slots: Slots) -> None:
     assert servers(description, slots, {1: ServerState(DRAIN)}, is_paused=True)["hold"] == "weight 1"
 

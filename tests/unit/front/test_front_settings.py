@@ -57,6 +57,27 @@ def test_each_setting_is_read(description: dict[str, Any]) -> None:
     assert settings.reuse_connections
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("body_limit", 1),
+        ("header_limit", 2048),
+        ("rate_limit", 1),
+        ("redirect_port", 80),
+        ("reuse_connections", True),
+    ],
+)
+def test_what_is_of_http_alone_cannot_be_set_for_tcp(description: dict[str, Any], name: str, value: Any) -> None:
+    assert FrontSettings.parse({**description, "kind": "tcp", name: type(value)()}).kind == "tcp"
+    assert refusal({**description, "kind": "tcp", name: value}) == (
+        f"The front's {name} is of HTTP, and the service speaks TCP."
+    )
+
+
+def test_another_kind_is_refused(description: dict[str, Any]) -> None:
+    assert refusal({**description, "kind": "udp"}) == "The front's kind is 'udp', neither http nor tcp."
+
+
 def test_an_empty_certificate_is_none(description: dict[str, Any]) -> None:
     assert FrontSettings.parse({**description, "certificate": ""}).certificate is None
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from ... import durable
 from ...errors import MobiusError
-from .settings import RATE_SECONDS, SLOT_COUNT, WEIGHT_MAX, FrontSettings
+from .settings import RATE_SECONDS, SLOT_COUNT, TCP, WEIGHT_MAX, FrontSettings
 from .slots import HOST, Slot, server_name
 
 HAPROXY = "haproxy"
@@ -69,6 +69,9 @@ def render(
     by_number = {slot.number: slot for slot in slots}
     if unknown := set(states) - set(by_number):
         raise ValueError(f"There is no slot {sorted(unknown)}.")
+    if settings.kind == TCP:
+        sections = _tcp_sections(settings, by_number, states, is_paused)
+        return _join_sections(settings, sections)
     sections = [
         _global(settings),
         _defaults(settings),
@@ -79,6 +82,10 @@ def render(
         _service(settings, by_number, states, is_paused),
         *(_slot(settings, slot) for slot in by_number.values()),
     ]
+    return _join_sections(settings, sections)
+
+
+def _join_sections(settings: FrontSettings, sections: Sequence[list[str]]) -> str:
     lines = [f"# The front of {settings.service}, rendered by mobius-host: what is changed here is lost."]
     for section in sections:
         head, *body = section
@@ -303,6 +310,43 @@ def _service(
     ]
 
 
+def _tcp_sections(
+    settings: FrontSettings, slots: Mapping[int, Slot], states: Mapping[int, ServerState], is_paused: bool
+) -> list[list[str]]:
+    """The sections for a service that speaks TCP; without probes and pages, which are of HTTP."""
+    timeouts = settings.timeouts
+    defaults = [
+        "defaults",
+        "mode tcp",
+        "option dontlognull",
+        f"timeout connect {_milliseconds(timeouts.connect)}",
+        # either side may be silent for as long, as in a tunnel
+        f"timeout client {_milliseconds(timeouts.tunnel)}",
+        f"timeout server {_milliseconds(timeouts.tunnel)}",
+        f"timeout queue {_milliseconds(settings.pause)}",
+    ]
+    tls = "" if settings.certificate is None else f" ssl crt {settings.certificate}"
+    public = [
+        f"frontend {PUBLIC}",
+        f"bind {LISTENER}{tls}",
+        f"maxconn {settings.max_connections}",
+        "log global",
+        _tcp_log_format(settings),
+        *([f"tcp-request connection reject unless {{ src {' '.join(settings.allowed)} }}"] if settings.allowed else []),
+        *settings.extra.frontend,
+        f"default_backend {SERVICE}",
+    ]
+    internal = [
+        f"frontend {INTERNAL}",
+        "mode http",
+        f"timeout http-request {_milliseconds(timeouts.request)}",
+        f"bind {HOST}:{settings.internal_port}",
+        "http-request use-service prometheus-exporter if { path /metrics }",
+        "http-request return status 404",
+    ]
+    return [_global(settings), defaults, public, internal, _service(settings, slots, states, is_paused)]
+
+
 def _initial(state: ServerState | None) -> str:
     """The state of a server after a start. A server that drains has no request then; without weight it gets none."""
     if state is None or state.state == MAINT:
@@ -388,4 +432,13 @@ def _log_format(settings: FrontSettings, source: str) -> str:
     return (
         f'log-format \'{{"source":"{source}","server":"%s","release":"{release}","status":%ST,'
         '"queue":%Tw,"connect":%Tc,"response":%Tr,"data":%Td,"end":"%ts","retries":"%rc"}\''
+    )
+
+
+def _tcp_log_format(settings: FrontSettings) -> str:
+    """As `_log_format`, of a connection, when it has ended: there is no status, and no time of a response."""
+    release = f"%[srv_name,map({settings.releases_path},{NO_RELEASE})]"
+    return (
+        f'log-format \'{{"source":"{PUBLIC}","server":"%s","release":"{release}","status":0,'
+        '"queue":%Tw,"connect":%Tc,"response":-1,"data":%Tt,"end":"%ts","retries":"%rc"}\''
     )

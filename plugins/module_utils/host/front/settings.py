@@ -19,6 +19,7 @@ from typing import Any
 from ...errors import MobiusError
 from ...manifest import SERVICE_NAME
 
+HTTP, TCP = KINDS = ("http", "tcp")  # what a service speaks
 SLOT_COUNT = 4
 PORT_MAX = 65535
 WEIGHT_MAX = 256  # HAProxy's
@@ -103,6 +104,8 @@ class FrontSettings:
     """One service's front.
 
     Attributes:
+        kind: what the service speaks. Of `tcp`, connections are passed on as they are: an instance is healthy when it
+            accepts one, and what is of HTTP alone cannot be set.
         address, port: the public address; the socket unit listens on it, and HAProxy inherits the socket.
         first_port: the slots' addresses are 127.0.0.1 with this port and the SLOT_COUNT - 1 after it.
         internal_port: of the listener on 127.0.0.1 that has each slot's health and metrics, and HAProxy's.
@@ -130,6 +133,7 @@ class FrontSettings:
     first_port: int
     internal_port: int
     health_path: str
+    kind: str = HTTP
     address: str = "0.0.0.0"  # noqa: S104 - the public address
     metrics_path: str = "/metrics"
     max_connections: int = 4000
@@ -155,6 +159,8 @@ class FrontSettings:
         """
         fields = dataclasses.fields(cls)
         _require_known(value, {item.name for item in fields}, "setting of the front")
+        if value.get("kind") == TCP and (wrong := [name for name in _OF_HTTP_ALONE if value.get(name)]):
+            raise MobiusError("invalid_input", f"The front's {wrong[0]} is of HTTP, and the service speaks TCP.")
         needed = ("service", "run_dir", "port", "first_port", "internal_port", "health_path")
         if missing := [name for name in needed if name not in value]:
             raise MobiusError("invalid_input", f"The front lacks its setting {missing[0]}.")
@@ -222,6 +228,15 @@ class FrontSettings:
     def warnings(self) -> tuple[str, ...]:
         """What a user should know about these settings, a sentence each."""
         return self.extra.warnings()
+
+
+_OF_HTTP_ALONE = ("body_limit", "header_limit", "rate_limit", "redirect_port", "reuse_connections")
+
+
+def _kind(what: str, value: Any) -> str:
+    if value not in KINDS:
+        raise MobiusError("invalid_input", f"{what} is {value!r}, neither {' nor '.join(KINDS)}.")
+    return str(value)
 
 
 def _require_known(value: Any, names: set[str], what: str) -> None:
@@ -323,6 +338,7 @@ def _lines(section: str, value: Any) -> tuple[str, ...]:
 
 _PARSERS: Mapping[str, Any] = {
     "service": _service,
+    "kind": _kind,
     "run_dir": _file_path,
     "port": _whole_number(1, PORT_MAX),
     "first_port": _whole_number(1024, PORT_MAX),
