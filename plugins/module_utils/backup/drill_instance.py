@@ -31,8 +31,8 @@ from ..gate.requests import Request, instance_requests
 from ..host.config import Host
 from ..host.failures import InstanceError
 from ..host.front.slots import HOST
-from ..host.fronted import STANDBY, Front
 from ..host.instance import is_answering, slot_table
+from ..host.state_files import STANDBY, StateFiles
 from ..host.systemd import Systemd
 
 UNITS_DIR = Path("/run/systemd/system")
@@ -138,7 +138,7 @@ class DrillInstance:
         # in the unit, the drill's run folder is in the place of the host's
         environment = {**environment, **address, "MOBIUS_STATE_FILE": str(host.state_file(release))}
         aside.run_dir.mkdir(parents=True, exist_ok=True)
-        Front(aside, self.systemd).write_state(release, STANDBY)
+        StateFiles(aside, self.systemd).write_state(release, STANDBY)
         text = unit_text(release_unit, host, folder, self.run_dir, environment)
         try:
             UNITS_DIR.mkdir(parents=True, exist_ok=True)

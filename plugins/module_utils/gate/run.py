@@ -17,7 +17,7 @@ from typing import Any
 from .. import durable
 from ..host.config import Host
 from ..host.front.figures import FrontFigures
-from ..host.front.settings import HTTP
+from ..host.front.settings import HTTP, WORKER
 from ..host.fronted import Front
 from ..host.instance import find_slot
 from ..host.state import Pending, read_activation, read_pending
@@ -62,6 +62,8 @@ def run_gate(
 
     if host.front.kind != HTTP:  # a connection has no status and no time of a response
         settings = dataclasses.replace(settings, front_signals=())
+    if host.front.kind == WORKER:  # it has no address
+        settings = dataclasses.replace(settings, probes=(), signals=())
     if settings.front_signals and not settings.probes:
         settings = dataclasses.replace(settings, probes=[health_probe(host.health_path)])
     for remaining in reversed(range(settings.attempts)):
@@ -91,7 +93,7 @@ def _front_traffic(host: Host, release: str, reference: str | None, settings: Ga
     reference = reference if reference in slots else None
     front = Front(host)
     return FrontTraffic(
-        FrontFigures(front.runtime, front.traffic_page, slots),
+        FrontFigures(front.runtime, host.traffic_page, slots),
         release,
         reference,
         probe_requests(host, release),

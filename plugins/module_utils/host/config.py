@@ -18,7 +18,7 @@ from typing import Any
 from ..errors import MobiusError
 from ..manifest import RELEASE_ID, SERVICE_NAME
 from . import triggers
-from .front.settings import FrontSettings
+from .front.settings import WORKER, FrontSettings
 
 SCHEMA = 1
 CONFIG_DIR = "/etc/mobius-host"
@@ -33,7 +33,8 @@ class Host:
     Instances listen on the addresses of slots behind the `front`, and know nothing of MOBIUS.
 
     `overlap`: whether two instances may run at once. Without, a switch stops one before it starts the other, and
-    requests wait in between.
+    requests wait in between. A worker never overlaps. `health_command`: of a worker, which is healthy when it ends
+    with 0.
 
     `bundle_signers` are lines of an `allowed_signers` file: only a bundle that one of them signed is staged. Without
     any, a bundle need not be signed.
@@ -57,6 +58,7 @@ class Host:
     watch_settings: triggers.WatchSettings = field(default_factory=triggers.WatchSettings)
     bundle_signers: tuple[str, ...] = ()
     overlap: bool = True
+    health_command: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, service: str, config_dir: str | Path = CONFIG_DIR) -> Host:
@@ -93,7 +95,8 @@ class Host:
             units_dir=Path(require_field(path, content, "units_dir", str)),
             watch_settings=_read_watch_settings(path, content),
             bundle_signers=_read_bundle_signers(path, content),
-            overlap=require_field(path, {"overlap": True, **content}, "overlap", bool),
+            overlap=require_field(path, {"overlap": True, **content}, "overlap", bool) and content["kind"] != WORKER,
+            health_command=_read_health_command(path, content),
             front=_read_front(path, content),
             **paths,
         )
@@ -170,6 +173,16 @@ class Host:
     def traffic_socket_unit(self) -> str:
         """The unit of the socket that the front logs to."""
         return f"{self.service}-traffic.socket"
+
+    @property
+    def traffic_page(self) -> Path:
+        """What the traffic receiver has counted, in Prometheus's text format."""
+        return self.run_dir / "traffic" / "traffic.prom"
+
+    @property
+    def units_at_boot(self) -> tuple[str, ...]:
+        """The units that are enabled: a worker has no public socket."""
+        return (self.boot_unit,) if self.front.kind == WORKER else (self.socket_unit, self.boot_unit)
 
     @property
     def socket_unit(self) -> str:
@@ -334,6 +347,13 @@ def _read_bundle_signers(path: Path, content: Mapping[str, Any]) -> tuple[str, .
     if not all(isinstance(line, str) and line.strip() and line.isprintable() for line in lines):
         raise corrupt_state(path, "bundle_signers is not a list of lines")
     return tuple(lines)
+
+
+def _read_health_command(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
+    words = require_field(path, {"health_command": [], **content}, "health_command", list)
+    if not all(isinstance(word, str) and word.isprintable() for word in words):
+        raise corrupt_state(path, "health_command is not a list of words")
+    return tuple(words)
 
 
 def require_release_field(path: Path, content: Mapping[str, Any], name: str, *types: type | None) -> Any:

@@ -21,7 +21,7 @@ from .clock import process_age, utc_now
 from .config import CONFIG_DIR, Host, only_service
 from .executor import Executor
 from .failures import to_failure
-from .front import slots, traffic
+from .front import traffic
 from .instance import STATE_TIMEOUT_SECONDS, is_answering
 from .journal import read_journal
 from .lock import wait_until_unlocked
@@ -218,10 +218,9 @@ def _role(executor: Executor, options: argparse.Namespace) -> int:
     activation, pending = read_known_activation(executor.host), read_known_pending(executor.host)
     live = pending if is_live(activation, pending, executor.clock(), executor.boot()) else None
     role = role_of(activation, live, options.release)
-    slot = executor.front.assign(options.release)
+    environment = executor.front.environment(options.release)
     executor.front.write_state(options.release, role)
-    text = f"HOST={slots.HOST}\nPORT={slot.port}\nMOBIUS_ADDRESS={slot.address}\n"
-    text += f"MOBIUS_STATE_FILE={executor.host.state_file(options.release)}\n"
+    text = "".join(f"{name}={value}\n" for name, value in environment.items())
     durable.write_bytes(options.env_file, text.encode())
     return 0
 
@@ -256,7 +255,7 @@ def _render(executor: Executor, _: argparse.Namespace) -> int:
 
 def _traffic(executor: Executor, _: argparse.Namespace) -> int:
     """Count the requests that the front logs, until systemd stops it."""
-    traffic.run(executor.front.traffic_page)
+    traffic.run(executor.host.traffic_page)
     return 0
 
 

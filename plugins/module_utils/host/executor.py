@@ -19,6 +19,7 @@ from ..errors import MobiusError
 from ..manifest import RELEASE_ID
 from .config import Host, read_state_file, set_aside
 from .failures import InstanceError, to_failure
+from .front.settings import WORKER
 from .fronted import Front
 from .instance import STATE_TIMEOUT_SECONDS, request_instance
 from .journal import append_journal, journal_head, missing_lines, read_last_lines
@@ -40,6 +41,7 @@ from .state import (
     staged_releases,
 )
 from .systemd import Systemd, Unit
+from .worker import Worker
 
 SERVE_TIMEOUT_SECONDS = 5.0  # for an instance to answer before it serves; then it is killed and started again
 UNAVAILABLE_TIMEOUT_SECONDS = 10.0  # for the unit to start that outlives a command which stops all instances
@@ -102,9 +104,7 @@ class Executor:
                 release: ObservedInstance(unit.active, states.get(release)) for release, unit in instances.items()
             },
             is_listening=units.get(host.socket_unit, inactive).active == "active",
-            is_enabled=all(
-                units.get(name, inactive).file_state == "enabled" for name in (host.socket_unit, host.boot_unit)
-            ),
+            is_enabled=all(units.get(name, inactive).file_state == "enabled" for name in host.units_at_boot),
             is_guarded=units.get(host.guard_unit, inactive).active in ("active", "activating"),
             current=read_current_link(host),
             unjournaled=unjournaled,
@@ -118,12 +118,15 @@ class Executor:
             is_record_lost=lost is not None,
             pending_problem=pending_problem,
             overlaps=host.overlap,
+            has_clients=host.front.kind != WORKER,
             unknown_units=tuple(sorted(unit.name for unit in others if unit.active not in ("inactive", "failed"))),
         )
 
     @property
-    def front(self) -> Front:
-        """The front of the service."""
+    def front(self) -> Front | Worker:
+        """The front of the service, or what is in its place."""
+        if self.host.front.kind == WORKER:
+            return Worker(self.host, self.systemd, self.clock, self.boot)
         return Front(self.host, self.systemd, self.clock, self.boot)
 
     def _read_state(self, read: Callable[[Host], State], empty: State, may_be_lost: bool) -> tuple[State, str | None]:
@@ -328,7 +331,7 @@ class Executor:
                 front = (host.front_unit, host.traffic_socket_unit, host.traffic_unit)
                 self.systemd.stop(host.socket_unit, host.boot_unit, *front)
             case "enable_units":
-                self.systemd.enable(host.socket_unit, host.boot_unit)
+                self.systemd.enable(*host.units_at_boot)
             case "append_journal":
                 self._append_journal(action.value)
 

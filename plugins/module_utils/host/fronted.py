@@ -15,21 +15,19 @@ import grp
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 from .. import durable
 from ..errors import MobiusError
-from .config import Host, set_aside
+from .config import set_aside
 from .front import configuration
 from .front.configuration import DRAIN, MAINT, READY, ServerState
 from .front.runtime import Runtime
 from .front.settings import FrontSettings
-from .front.slots import Slot
+from .front.slots import HOST, Slot
 from .instance import find_slot, read_slots, slot_table, started_with
-from .rebuild import read_known_activation, read_known_pending
-from .state import CANARY_SHARE_PERCENT, Activation, Pending, boot_id, is_live, role_of
-from .systemd import Systemd
+from .state import CANARY_SHARE_PERCENT, Activation, Pending, role_of
+from .state_files import DRAINING, SERVING, STANDBY, StateFiles
 
 FRONT_USER = "haproxy"  # of Debian's package
 FULL_WEIGHT = 100
@@ -38,17 +36,11 @@ FRONT_START_TIMEOUT_SECONDS = 30.0
 SLOTS_LOCK_TIMEOUT_SECONDS = 20.0
 DRAIN_POLL_SECONDS = 0.05
 RAISE_ATTEMPTS = 10
-SERVING, STANDBY, DRAINING = "serving", "standby", "draining"  # the words of a state file
 
 
 @dataclass(frozen=True)
-class Front:
+class Front(StateFiles):
     """The front of one service."""
-
-    host: Host
-    systemd: Systemd = field(default_factory=Systemd)
-    clock: Callable[[], float] = time.monotonic
-    boot: Callable[[], str] = boot_id
 
     @property
     def settings(self) -> FrontSettings:
@@ -59,11 +51,6 @@ class Front:
     def runtime(self) -> Runtime:
         """The commands to the HAProxy that runs."""
         return Runtime(self.settings.runtime_socket, RUNTIME_TIMEOUT_SECONDS)
-
-    @property
-    def traffic_page(self) -> Path:
-        """What the traffic receiver has counted, in Prometheus's text format."""
-        return self.host.run_dir / "traffic" / "traffic.prom"
 
     def read_states(self, releases: Iterable[str]) -> dict[str, str | None]:
         """The state of the instances of these releases, "standby", "serving" or "draining"; None when it is not known.
@@ -88,6 +75,16 @@ class Front:
             return "serving"
         return "draining" if state == DRAIN and self.runtime.active_requests(number) else "standby"
 
+    def releases(self) -> list[str]:
+        """The releases that hold a slot."""
+        return [slot.release for slot in read_slots(self.host) if slot.release is not None]
+
+    def environment(self, release: str) -> dict[str, str]:
+        """The variables that an instance is started with: where it has to listen, and the file with its state."""
+        slot = self.assign(release)
+        address = {"HOST": HOST, "PORT": str(slot.port), "MOBIUS_ADDRESS": slot.address}
+        return {**address, "MOBIUS_STATE_FILE": str(self.host.state_file(release))}
+
     def assign(self, release: str) -> Slot:
         """Let a release hold a slot. That of an instance that has ended is free, unless its release has to serve.
 
@@ -107,8 +104,7 @@ class Front:
                 return held_slot
             for ended in self._ended(slots):
                 table.free(ended)
-                with contextlib.suppress(OSError):
-                    self.host.state_file(ended).unlink()
+                self.remove_state(ended)
             slot = table.choose(release)
             # no request may come before the instance is healthy; a front that does not run renders the slot so
             with contextlib.suppress(OSError, MobiusError):
@@ -120,7 +116,7 @@ class Front:
 
     def _ended(self, slots: Iterable[Slot]) -> list[str]:
         units = self.systemd.units(self.host.unit("*"))
-        activation, live = self._records()
+        activation, live = self.records()
         ended = []
         for release in (slot.release for slot in slots if slot.release is not None):
             unit = units.get(self.host.unit(release))
@@ -169,33 +165,6 @@ class Front:
         self.write_state(release, STANDBY)
         self._write_configuration()
 
-    def write_state(self, release: str, state: str) -> None:
-        """Write the state file of an instance. Most read none, so a failure fails no switch: the next one writes it."""
-        with contextlib.suppress(OSError):
-            folder = self.host.states_dir
-            folder.mkdir(exist_ok=True)
-            folder.chmod(0o755)  # whatever the umask: instances run as another user
-            durable.write_bytes(self.host.state_file(release), f"{state}\n".encode())
-
-    def write_states(self) -> None:
-        """Write the state file of each instance that differs from the records, as after a kill.
-
-        An instance that drains is about to end, and its file is written again when it is started.
-        """
-        with contextlib.suppress(OSError, MobiusError):
-            activation, live = self._records()
-            for release in (slot.release for slot in read_slots(self.host) if slot.release is not None):
-                state = SERVING if role_of(activation, live, release) == SERVING else STANDBY
-                if self._written_state(release) not in (state, DRAINING):
-                    self.write_state(release, state)
-
-    def _written_state(self, release: str) -> str | None:
-        """The state in the file of an instance; None when there is nothing to read."""
-        try:
-            return self.host.state_file(release).read_text().strip()
-        except (OSError, ValueError):
-            return None
-
     def _make_ready(self, release: str) -> None:
         slot = find_slot(self.host, release)
         if slot is None:
@@ -222,14 +191,9 @@ class Front:
             self.systemd.restart(self.host.front_unit)
             command()
 
-    def _records(self) -> tuple[Activation, Pending | None]:
-        """The activation record, and the pending promotion while it is live."""
-        activation, pending = read_known_activation(self.host), read_known_pending(self.host)
-        return activation, pending if is_live(activation, pending, self.clock(), self.boot()) else None
-
     def expected_states(self) -> dict[int, ServerState]:
         """What each slot must be by the activation record and the pending promotion; a free one is in none."""
-        activation, live = self._records()
+        activation, live = self.records()
         return expected_states(read_slots(self.host), activation, live)
 
     def render(self) -> None:
@@ -239,7 +203,7 @@ class Front:
             OSError: what was there before is unchanged.
         """
         slots, states = read_slots(self.host), self.expected_states()
-        activation, live = self._records()
+        activation, live = self.records()
         is_ready = any(state.state == READY for state in states.values())
         configuration.write(
             self.settings,
@@ -265,14 +229,14 @@ class Front:
             return
         with contextlib.suppress(OSError, MobiusError):
             for _ in range(RAISE_ATTEMPTS):
-                before = self._records()
+                before = self.records()
                 is_serving = role_of(*before, release) == "serving"
                 if is_serving:
                     self._make_ready(release)
                 self.write_states()
-                if self._records() == before:
+                if self.records() == before:
                     return
-                if is_serving and role_of(*self._records(), release) != "serving":
+                if is_serving and role_of(*self.records(), release) != "serving":
                     self.runtime.set_state(self._number(release), DRAIN)
 
     def _number(self, release: str) -> int:

@@ -22,10 +22,10 @@ TOOL_MODULES = (
     *("host.front", "host.front.configuration", "host.front.figures", "host.front.runtime", "host.front.settings"),
     *("host.front.slots", "host.front.traffic"),
     *("host.fronted", "host.install", "host.instance", "host.journal", "host.lock", "host.plan"),
-    *("host.problems", "host.rebuild", "host.recovery", "host.state", "host.status", "host.systemd"),
+    *("host.problems", "host.rebuild", "host.recovery", "host.state", "host.state_files", "host.status"),
     *("host.transitions", "host.transitions.canary", "host.transitions.confirmation", "host.transitions.marks"),
     *("host.transitions.repair", "host.transitions.rollback", "host.transitions.upkeep", "host.triggers"),
-    "host.watch",
+    *("host.systemd", "host.watch", "host.worker"),
 )
 
 
@@ -48,10 +48,12 @@ def _send_with_modules() -> None:
         rebuild,
         recovery,
         state,
+        state_files,
         status,
         systemd,
         triggers,
         watch,
+        worker,
     )
     from .front import configuration, figures, runtime, settings, slots, traffic  # noqa: F401
     from .transitions import canary, confirmation, marks, repair, rollback, upkeep  # noqa: F401

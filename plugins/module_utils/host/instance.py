@@ -14,8 +14,9 @@ from pathlib import Path
 from ..errors import MobiusError
 from ..manifest import RELEASE_ID
 from .config import Host
-from .front.settings import HTTP
+from .front.settings import HTTP, WORKER
 from .front.slots import HOST, Slot, Slots
+from .worker import request_health
 
 STATE_TIMEOUT_SECONDS = 1.0  # for an instance to report its state
 RESPONSE_MAX_BYTES = 8 << 20  # no response of an instance is longer
@@ -55,7 +56,8 @@ def request_instance(
 ) -> tuple[int, dict[str, str], bytes]:
     """Send a request to the instance of a release; returns `(status, headers with lower-case names, body)`.
 
-    Of a service that speaks no HTTP, a connection that is accepted stands for an empty response of 200.
+    Of a service that speaks no HTTP, a connection that is accepted stands for an empty response of 200, and of a
+    worker its health does.
 
     Args:
         timeout: seconds for the whole response; a release that responds byte by byte must not delay its rollback.
@@ -63,6 +65,9 @@ def request_instance(
     Raises:
         OSError: there is no response, not in time, or one that is not HTTP or longer than RESPONSE_MAX_BYTES.
     """
+    if host.front.kind == WORKER:
+        code, body = request_health(host, release, timeout)
+        return code, {}, body
     slot = find_slot(host, release)
     if slot is None:
         raise ConnectionRefusedError(f"{release} holds no slot, so it does not run")

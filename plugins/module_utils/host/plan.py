@@ -49,7 +49,7 @@ class Observation:
     all of them when it cannot be read (`is_journal_readable`).
     `record_problem`: why `activation` was not read from `activation.json`, and `is_copied`: whether the copy of that
     file holds the same. `is_record_lost`: there is neither, and `activation` is what is known without them.
-    `overlaps`: two instances may run at once.
+    `overlaps`: two instances may run at once. `has_clients`: it is no worker, and has a public socket.
     `pending_problem`: why `pending.json` counts as none. `unknown_units`: instances that run and are of no release.
     """
 
@@ -76,6 +76,7 @@ class Observation:
     pending_problem: str | None = None
     unknown_units: tuple[str, ...] = ()
     overlaps: bool = True
+    has_clients: bool = True
 
     @property
     def is_held_open(self) -> bool:
@@ -173,7 +174,7 @@ def apply_to_model(observed: Observation, action: Action) -> Observation:
     match action.verb:
         case "start":
             running = ObservedInstance("active", observed.role(str(action.release)))
-            return replace(observed, instances=instances(action.release, running), is_listening=True)
+            return replace(observed, instances=instances(action.release, running), is_listening=observed.has_clients)
         case "serve":
             return replace(observed, instances=instances(action.release, ObservedInstance("active", "serving")))
         case "stand_by":

@@ -15,6 +15,7 @@ from .config import Host, read_state_file
 from .executor import Executor
 from .failures import to_failure
 from .front.figures import USERS, FrontFigures
+from .fronted import Front
 from .instance import STATE_TIMEOUT_SECONDS, find_slot, request_instance
 from .plan import Actor
 from .state import MonitoringWindow, read_activation, read_lease
@@ -128,12 +129,14 @@ class _UserCounts:
     def read(self, settings: triggers.WatchSettings) -> triggers.Counts | None:
         """The counts of each signal by now; None without signals of the front, or while it does not answer."""
         front = self.executor.front
+        if not settings.front_signals or not isinstance(front, Front):
+            return None
         slot = find_slot(self.executor.host, self.release)
-        if slot is None or not settings.front_signals:
+        if slot is None:
             return None
         if self._figures is None or slot.number != self._slot:
             self._slot = slot.number
-            self._figures = FrontFigures(front.runtime, front.traffic_page, {self.release: slot.number})
+            self._figures = FrontFigures(front.runtime, self.executor.host.traffic_page, {self.release: slot.number})
         try:
             self._figures.read()
         except (OSError, MobiusError):

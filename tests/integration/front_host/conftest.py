@@ -79,7 +79,7 @@ class ProcessSystemd(Systemd):
     def start(self, unit: str, timeout: float) -> bool:
         if unit in self.units(unit):
             return True
-        self.is_listening = True
+        self.is_listening = self.machine.host.front.kind != "worker"
         if unit == self.machine.host.front_unit:
             return self._start_front()
         if unit == self.machine.host.unavailable_unit:
@@ -95,7 +95,8 @@ class ProcessSystemd(Systemd):
         assert self.machine.command("role", release, "--env-file", str(folder / "role.env")) == 0
         role = dict(line.split("=", 1) for line in (folder / "role.env").read_text().splitlines())
         program, *more = self.machine.programs.get(release, (PLAIN_SERVER,))
-        self.processes[unit] = subprocess.Popen([sys.executable, str(program), role["PORT"], release, *map(str, more)])
+        arguments = [role.get("PORT", ""), release, *map(str, more)]  # a worker has no port
+        self.processes[unit] = subprocess.Popen([sys.executable, str(program), *arguments])
         return self.machine.command("ready", release) == 0
 
     def _start_front(self) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 from ...errors import MobiusError
 from ...manifest import SERVICE_NAME
 
-HTTP, TCP = KINDS = ("http", "tcp")  # what a service speaks
+HTTP, TCP, WORKER = KINDS = ("http", "tcp", "worker")  # what a service speaks
 SLOT_COUNT = 4
 PORT_MAX = 65535
 WEIGHT_MAX = 256  # HAProxy's
@@ -105,7 +105,7 @@ class FrontSettings:
 
     Attributes:
         kind: what the service speaks. Of `tcp`, connections are passed on as they are: an instance is healthy when it
-            accepts one, and what is of HTTP alone cannot be set.
+            accepts one, and what is of HTTP alone cannot be set. A `worker` has no front, and nothing here counts.
         address, port: the public address; the socket unit listens on it, and HAProxy inherits the socket.
         first_port: the slots' addresses are 127.0.0.1 with this port and the SLOT_COUNT - 1 after it.
         internal_port: of the listener on 127.0.0.1 that has each slot's health and metrics, and HAProxy's.
@@ -235,7 +235,7 @@ _OF_HTTP_ALONE = ("body_limit", "header_limit", "rate_limit", "redirect_port", "
 
 def _kind(what: str, value: Any) -> str:
     if value not in KINDS:
-        raise MobiusError("invalid_input", f"{what} is {value!r}, neither {' nor '.join(KINDS)}.")
+        raise MobiusError("invalid_input", f"{what} is {value!r}, not one of {', '.join(KINDS)}.")
     return str(value)
 
 

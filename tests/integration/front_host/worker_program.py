@@ -1,0 +1,5 @@
+"""Waits to be stopped: a service without clients."""
+
+import signal
+
+signal.sigwait([signal.SIGTERM])
