@@ -39,8 +39,8 @@ class ServiceSettings:
         state_file: file with the state in which the front has this instance: `standby`, `serving` or `draining`.
             Without one it serves.
         client_address: where logs take a client's address from: its connection, or `X-Forwarded-For`, which every
-            front replaces; `forwarded` is for an address that clients cannot reach, so that open writing is not limited to
-            requests to a name of this machine.
+            front replaces; `forwarded` is for an address that clients cannot reach, so that open writing is not
+            limited to requests to a name of this machine.
         log_file, log_level: the log file in production, and the lowest level that is logged.
         index: SQLite index of the host's library; without it only `/v1/hash` works.
         tokens: file with the hashes of the bearer tokens (`mobius dhash token` makes them).
