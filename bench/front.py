@@ -29,7 +29,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-from service import cpu_of, make_index, picture, service
+from dhash_service import run_service
+from service import cpu_of, make_index, picture
 
 CHECKOUT: Final = Path(__file__).resolve().parents[1]
 COLLECTIONS: Final = CHECKOUT / ".ansible" / "collections"
@@ -294,8 +295,7 @@ def main(connections: int, rounds: int, seconds: int, work: tuple[str, ...], for
             body = folder / "picture.jpg"
             body.write_bytes(picture((800, 600)))
             make_index(folder / "index.sqlite", 1000)
-            threads = len(os.sched_getaffinity(0))
-            with service(folder / "index.sqlite", threads) as (port, pid), ways(folder, "dhash", port, pid) as some:
+            with run_service(folder / "index.sqlite") as (port, pid), ways(folder, "dhash", port, pid) as some:
                 rows += measure("dhash, 800x600", some, "/v1/hash", body, script, connections, rounds, seconds)
     if form == "json":
         click.echo(json.dumps(rows))

@@ -46,9 +46,7 @@ _BATCHES: Final[dict[str, list[Any]]] = {ONE_BATCH: ["100%"], THREE_BATCHES: [1,
 _UNIT: Final = """\
 [Service]
 Type=notify
-Environment=PYTHONPATH=/opt/peer/current/tree MOBIUS_LISTEN=127.0.0.1:8081 MOBIUS_INDEX=/var/lib/peer/index.sqlite3
-Environment=MOBIUS_RUN_DIR=/run/peer MOBIUS_ADMIN_SOCKET=/run/peer/admin.sock
-RuntimeDirectory=peer
+Environment=PYTHONPATH=/opt/peer/current/tree MOBIUS_ADDRESS=127.0.0.1:8081 MOBIUS_INDEX=/var/lib/peer/index.sqlite3
 StateDirectory=peer
 ExecStart=/usr/bin/python3 -m mobius.service
 """

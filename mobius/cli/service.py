@@ -52,8 +52,7 @@ def serve(host: str, port: int, index: Path) -> int:
         "MOBIUS_WRITES": "open" if local else "token",
         **os.environ,
         "MOBIUS_ENVIRONMENT": "development",
-        "MOBIUS_START": "serving",
-        "MOBIUS_LISTEN": f"{address}:{port}",
+        "MOBIUS_ADDRESS": f"{address}:{port}",
         "MOBIUS_INDEX": str(index.absolute()),
     }
     if not index.absolute().parent.is_dir():

@@ -10,12 +10,10 @@ import gc
 import os
 import signal
 import socket
-import stat
 import sys
 import warnings
 from collections.abc import Callable, Mapping
 from email.utils import formatdate
-from pathlib import Path
 from typing import Any, TextIO
 
 from loguru import logger
@@ -25,12 +23,10 @@ from mobius import logs
 from mobius.errors import ExitCode, MobiusError
 from mobius.service import app
 from mobius.service.instance import STUCK_SECONDS, Instance
-from mobius.service.listening import ConnectionTimeouts, Endpoint, PublicSocket
+from mobius.service.listening import Acceptor, ConnectionTimeouts, Endpoint
 from mobius.service.metrics import Metrics
 from mobius.service.settings import ServiceSettings
-from mobius.service.systemd import SystemdNotifier, inherited_socket
-
-ADMIN_MODE = 0o660
+from mobius.service.systemd import SystemdNotifier
 
 
 def main() -> int:
@@ -51,7 +47,7 @@ def run(
     Args:
         environment: with the `MOBIUS_` variables.
         log: where the logs go in development; standard output by default.
-        ready: called with address and port once the service accepts from its public TCP socket.
+        ready: called with address and port once the service accepts connections.
 
     Raises:
         MobiusError: it could not start. The error is logged too, once logs are configured.
@@ -69,13 +65,13 @@ def run(
         level=settings.log_level,
     )
     try:
-        return _run(settings, _listener(settings), ready)
+        return _run(settings, _bind(*settings.address), ready)
     except MobiusError as error:
         logger.critical("{}", error.reason)
         raise
 
 
-def _run(settings: ServiceSettings, listener: socket.socket | None, ready: Callable[[str, int], None] | None) -> int:
+def _run(settings: ServiceSettings, listener: socket.socket, ready: Callable[[str, int], None] | None) -> int:
     # A single picture can cause thousands of Pillow warnings, and Python keeps each of them, to show it only once.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -96,68 +92,29 @@ def _run(settings: ServiceSettings, listener: socket.socket | None, ready: Calla
     return int(ExitCode.SUCCESS)
 
 
-def _listener(settings: ServiceSettings) -> socket.socket | None:
-    """The socket of the address that was given, or the public one; None when `listen` is `none`.
+def _bind(host: str, port: int) -> socket.socket:
+    """The socket that listens on the address.
 
     Raises:
-        MobiusError: the socket is missing or cannot be bound; the instance must not start without it.
+        MobiusError: environment_failed; the instance must not start without it.
     """
-    inherited = inherited_socket(os.environ)
-    if settings.address is not None:
-        return _bind(*settings.address)
-    if settings.listen == "none":
-        return None
-    if settings.listen != "systemd":
-        return _bind(*settings.listen)
-    if inherited is None:
-        raise MobiusError(
-            "environment_failed",
-            "systemd passed no listening socket.",
-            do_next="Start the socket unit first; for development set MOBIUS_LISTEN=127.0.0.1:8080.",
-        )
-    return inherited
-
-
-def _bind(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(1024)
+        with contextlib.ExitStack() as on_failure:
+            listener = on_failure.enter_context(socket.socket(family, kind, protocol))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(1024)
+            on_failure.pop_all()
     except OSError as error:
         raise MobiusError("environment_failed", f"Listening on {host}:{port} failed: {error.strerror}.") from error
     listener.setblocking(False)
     return listener
 
 
-def _bind_admin(path: Path) -> socket.socket:
-    """Bind the admin socket. The socket file of a killed instance is replaced, that of a running one is not."""
-    channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-                probe.settimeout(1)
-                try:
-                    probe.connect(os.fspath(path))
-                except ConnectionRefusedError:
-                    path.unlink()
-        channel.bind(os.fspath(path))
-        path.chmod(ADMIN_MODE)
-        channel.listen(128)
-    except OSError as error:
-        channel.close()
-        raise MobiusError(
-            "environment_failed", f"The admin socket {path} cannot be created: {error.strerror}."
-        ) from error
-    channel.setblocking(False)
-    return channel
-
-
 async def _live(
     instance: Instance,
-    listener: socket.socket | None,
+    listener: socket.socket,
     notifier: SystemdNotifier,
     ready: Callable[[str, int], None] | None,
 ) -> None:
@@ -170,28 +127,19 @@ async def _live(
 
     headers = [("X-Release-Id", settings.release_id)]
     timeouts = ConnectionTimeouts(settings.head_timeout, settings.body_timeout, settings.idle_timeout)
-    limit = settings.max_connections
-    public = Endpoint(app.build(instance, admin=False), timeouts=timeouts, max_connections=limit, headers=headers)
-    admin = Endpoint(app.build(instance, admin=True), timeouts=timeouts, max_connections=limit, headers=headers)
-    if listener is not None:
-        instance.public = PublicSocket(listener, public)
-    ticking = loop.create_task(_tick(instance, [public, admin], notifier))
-    admin_server: asyncio.Server | None = None
+    endpoint = Endpoint(
+        app.build(instance), timeouts=timeouts, max_connections=settings.max_connections, headers=headers
+    )
+    ticking = loop.create_task(_tick(instance, endpoint, notifier))
     try:
-        if settings.admin_socket is not None:
-            channel = _bind_admin(settings.admin_socket)
-            admin_server = await loop.create_unix_server(admin.connection, sock=channel)
         await instance.warm_up()
         # what is loaded by now stays loaded, so later garbage collections, which stop every request, can skip it
         gc.collect()
         gc.freeze()
-        if settings.address is not None:
-            instance.accept()
-        elif settings.start == "serving" and instance.public is not None:
-            instance.serve()
+        instance.accept(Acceptor(listener, endpoint))
         logger.info("Ready: {} starts {}", settings.release_id, instance.state)
         notifier.send(f"READY=1\nSTATUS={instance.state}")
-        if ready is not None and listener is not None and listener.family in (socket.AF_INET, socket.AF_INET6):
+        if ready is not None:
             ready(*listener.getsockname()[:2])
 
         stopping = loop.create_task(stop_requested.wait())
@@ -201,21 +149,15 @@ async def _live(
         logger.info("Stop requested")
         notifier.send("STOPPING=1\nSTATUS=draining")
         await instance.stop()
-        public.close_all(busy_too=True)
-        admin.close_all(busy_too=False)
+        endpoint.close_all()
         await asyncio.sleep(0)  # lets the transports close
     finally:
         ticking.cancel()
-        if admin_server is not None and settings.admin_socket is not None:
-            admin_server.close()
-            with contextlib.suppress(FileNotFoundError):
-                settings.admin_socket.unlink()
-        if listener is not None:
-            listener.close()  # this process's copy; the socket lives on in systemd
+        listener.close()
     logger.info("Stopped")
 
 
-async def _tick(instance: Instance, endpoints: list[Endpoint], notifier: SystemdNotifier) -> None:
+async def _tick(instance: Instance, endpoint: Endpoint, notifier: SystemdNotifier) -> None:
     """At least once a second: set the Date header, read the state file, measure the loop's lag and ping the watchdog.
 
     The ping stops when the event loop hangs (it comes from there), and when all threads hang.
@@ -225,9 +167,7 @@ async def _tick(instance: Instance, endpoints: list[Endpoint], notifier: Systemd
     state = instance.state
     stuck_since: float | None = None
     while True:
-        date = formatdate(usegmt=True).encode()
-        for endpoint in endpoints:
-            endpoint.set_date(date)
+        endpoint.set_date(formatdate(usegmt=True).encode())
         stuck_since = (stuck_since or loop.time()) if instance.stuck else None
         if notifier.watchdog_seconds and (stuck_since is None or loop.time() - stuck_since < STUCK_SECONDS):
             notifier.send("WATCHDOG=1")

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The HTTP applications: the public one, and the admin socket's, which has the same routes and a few more."""
+"""The HTTP application: its routes, who may use them, and what every request gets."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ class HttpEndpoint:
     access: Access = "free"
 
 
-def endpoints(instance: Instance, *, admin: bool) -> list[HttpEndpoint]:
-    """Every route of the public socket, or of the admin socket."""
+def endpoints(instance: Instance) -> list[HttpEndpoint]:
+    """Every route."""
     api, operations = Api(instance), Operations(instance)
-    table = [
+    return [
         HttpEndpoint("POST", "/v1/hash", api.hash, "read"),
         HttpEndpoint("POST", "/v1/images", api.add, "write"),
         HttpEndpoint("GET", "/v1/images/{sha256}", api.get, "read"),
@@ -64,28 +64,17 @@ def endpoints(instance: Instance, *, admin: bool) -> list[HttpEndpoint]:
         HttpEndpoint("GET", "/openapi.json", _document),
         HttpEndpoint("GET", "/health", operations.health),
         HttpEndpoint("GET", "/livez", operations.livez),
-        HttpEndpoint("GET", "/readyz", operations.readyz if admin else operations.host_readyz),
-        HttpEndpoint("GET", "/metrics", operations.metrics if admin else operations.host_metrics),
-        HttpEndpoint("GET", "/metrics/dhash", operations.figures if admin else operations.host_figures),
+        HttpEndpoint("GET", "/readyz", operations.readyz),
+        HttpEndpoint("GET", "/metrics", operations.metrics),
+        HttpEndpoint("GET", "/metrics/dhash", operations.figures),
     ]
-    if admin:
-        table += [
-            HttpEndpoint("GET", "/admin/state", operations.state),
-            HttpEndpoint("POST", "/admin/serve", operations.serve),
-            HttpEndpoint("POST", "/admin/standby", operations.standby),
-        ]
-    return table
 
 
-def build(instance: Instance, *, admin: bool) -> ASGIApp:
-    """The application of the public socket, or of the admin socket.
-
-    On the public one, `/readyz` and `/metrics` describe the whole host, for load balancers and scrapers. On the admin
-    one they describe this instance; it can also switch the instance, and needs no token: its file mode controls access.
-    """
-    access_control = _AccessControl(instance, admin=admin)
+def build(instance: Instance) -> ASGIApp:
+    """The application of an instance."""
+    access_control = _AccessControl(instance)
     methods: dict[str, dict[str, HttpEndpoint]] = {}
-    for endpoint in endpoints(instance, admin=admin):
+    for endpoint in endpoints(instance):
         methods.setdefault(endpoint.path, {})[endpoint.method] = endpoint
     app = Starlette(
         routes=[
@@ -94,16 +83,15 @@ def build(instance: Instance, *, admin: bool) -> ASGIApp:
         exception_handlers={ProblemError: _answer_problem, HTTPException: _answer_http_exception},
     )
     app.router.redirect_slashes = False
-    return _RequestMiddleware(app, instance, public=not admin)
+    return _RequestMiddleware(app, instance)
 
 
 class _AccessControl:
     """Authorizes a request and limits the number of requests in flight."""
 
-    def __init__(self, instance: Instance, *, admin: bool) -> None:
+    def __init__(self, instance: Instance) -> None:
         self.instance = instance
         self.settings = instance.settings
-        self.admin = admin
 
     def handler_for(self, methods: dict[str, HttpEndpoint]) -> Handler:
         """The handler of a path: one endpoint for each method."""
@@ -119,7 +107,7 @@ class _AccessControl:
                     "Too many connections are open; try again.",
                     headers={"Retry-After": "1", "Connection": "close"},
                 )
-            request.scope["mobius.by"] = "admin" if self.admin else self._authorize(request, endpoint.access)
+            request.scope["mobius.by"] = self._authorize(request, endpoint.access)
             self.instance.enter_request()
             try:
                 return await endpoint.handler(request)
@@ -157,10 +145,10 @@ class _AccessControl:
         origin, host = request.headers.get("origin"), request.headers.get("host", "")
         if origin is not None and not hmac.compare_digest(urlsplit(origin).netloc.encode(), host.encode()):
             raise ProblemError(403, "A page of another site may not write here.")
-        if self.settings.writes == "open" and isinstance(self.settings.listen, tuple):
+        if self.settings.writes == "open" and self.settings.client_address == "connection":
             # DNS rebinding: a foreign name that resolves to 127.0.0.1
-            local = self.settings.listen[0] in _LOOPBACK
-            if local and urlsplit(f"//{host}").hostname not in _LOOPBACK:
+            is_local = self.settings.address[0] in _LOOPBACK
+            if is_local and urlsplit(f"//{host}").hostname not in _LOOPBACK:
                 raise ProblemError(403, f"Writing is open for this machine only, not for {host[:100]!r}.")
 
 
@@ -185,14 +173,12 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
 class _RequestMiddleware:
     """Gives every request an id, counts and logs it, and turns an unexpected exception into a 500.
 
-    While the instance is not serving, answers carry `Connection: close`, so that a kept-alive client reconnects through
-    the public socket.
+    While the instance stops, answers carry `Connection: close`, so that a kept-alive client connects to another one.
     """
 
-    def __init__(self, app: Starlette, instance: Instance, *, public: bool) -> None:
+    def __init__(self, app: Starlette, instance: Instance) -> None:
         self.app = app
         self.instance = instance
-        self.public = public
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -218,7 +204,7 @@ class _RequestMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
-                if self.public and not self.instance.takes_requests:
+                if self.instance.stopping:
                     # Closing while the client still sends would reset the connection and lose the answer.
                     if not body_is_complete:
                         await self._discard_body(receive_and_track)

@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import os
 import shutil
 import threading
 import time
@@ -34,7 +33,7 @@ from mobius.logs import losses
 from mobius.service import golden
 from mobius.service.index import Index, problem_of
 from mobius.service.limits import Bodies, Decodes
-from mobius.service.listening import PublicSocket
+from mobius.service.listening import Acceptor
 from mobius.service.metrics import Metrics, memory_bytes
 from mobius.service.problems import ProblemError
 from mobius.service.settings import ServiceSettings
@@ -80,14 +79,12 @@ class Instance:
         self.index = Index(
             settings.index, settings.release_id, max_pixels=settings.max_pixels, memory_budget=self._decodes.reserve
         )
-        self.public: PublicSocket | None = None
         self.started = time.monotonic()
         self.stopping = False
         self.loop_lag = 0.0
         self._state: State = "standby"
         self._state_problem = ""
-        self._is_accepting = False  # on an address of its own
-        self._drain: asyncio.Task[None] | None = None
+        self._acceptor: Acceptor | None = None
         self._pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="hash")
         self._in_flight = 0
         self._running: dict[int, float] = {}
@@ -99,42 +96,10 @@ class Instance:
     def state(self) -> State:
         return self._state
 
-    @property
-    def takes_requests(self) -> bool:
-        """Whether clients' requests come here: behind a front, those that it sends, in every state."""
-        return not self.stopping if self.settings.address is not None else self._state == "serving"
-
-    def describe(self) -> dict[str, Any]:
-        """The body of `/admin/state`."""
-        connections = self.public.open_connections if self.public is not None else 0
-        return {
-            "release": self.settings.release_id,
-            "state": self._state,
-            "connections": connections,
-            "pid": os.getpid(),
-        }
-
-    def serve(self) -> None:
-        """Accept from the public socket; nothing changes when it serves already.
-
-        Raises:
-            ProblemError: 409 when it holds no public socket or is about to exit.
-        """
-        if self.public is None:
-            raise ProblemError(409, "This instance holds no public socket, so it cannot serve.")
-        if self.stopping:
-            raise ProblemError(409, "This instance is stopping, so it cannot serve.")
-        if self._drain is not None:
-            self._drain.cancel()
-            self._drain = None
-        self.public.watch()
-        self._enter("serving")
-
-    def accept(self) -> None:
-        """Accept on an address of its own, for good: who listens in front of it decides who gets requests."""
-        assert self.public is not None
-        self.public.watch()
-        self._is_accepting = True
+    def accept(self, acceptor: Acceptor) -> None:
+        """Accept connections, in every state: who listens in front of it decides who gets requests."""
+        self._acceptor = acceptor
+        acceptor.watch()
         self.follow_state()
 
     def follow_state(self) -> None:
@@ -142,7 +107,7 @@ class Instance:
 
         While the file cannot be read, the instance is in standby: it answers, and verifies no pairs.
         """
-        if not self._is_accepting or self.stopping:
+        if self._acceptor is None or self.stopping:
             return
         state, problem = read_state(self.settings.state_file)
         if problem and problem != self._state_problem:
@@ -150,38 +115,16 @@ class Instance:
         self._state_problem = problem
         self._enter(state)
 
-    def stand_by(self) -> None:
-        """Stop accepting and drain; in standby once every connection is closed, or at the deadline."""
-        if self._state != "serving" or self.public is None:
-            return
-        self.public.leave()
-        self._enter("draining")
-        self._drain = asyncio.get_running_loop().create_task(self._drained())
-
     async def stop(self) -> None:
         """Drain before the process ends: returns when every connection is closed, or at the deadline."""
         self.stopping = True
-        if self._drain is not None:
-            self._drain.cancel()
-            self._drain = None
-        if self.public is not None:
-            self.public.leave() if self.settings.address is None else self.public.close()
         self._enter("draining")
-        await self._wait_until_drained()
-
-    async def _drained(self) -> None:
-        await self._wait_until_drained()
-        self._drain = None
-        self._enter("standby")
-
-    async def _wait_until_drained(self) -> None:
-        """Wait until no connection is open, at most until the deadline."""
-        if self.public is None:
+        if self._acceptor is None:
             return
+        self._acceptor.close()
         deadline = time.monotonic() + self.settings.drain_deadline
-        while (remaining := self.public.open_connections) and time.monotonic() < deadline:
-            if self.settings.address is not None:
-                self.public.endpoint.close_kept_alive()
+        while (remaining := self._acceptor.open_connections) and time.monotonic() < deadline:
+            self._acceptor.endpoint.close_kept_alive()
             await asyncio.sleep(_POLL_SECONDS)
         if remaining:
             logger.warning("{} connections were still open at the drain deadline", remaining)
@@ -400,19 +343,18 @@ class Instance:
     def measure(self) -> None:
         """Set the gauges that are not set as things happen."""
         self.index.count()
-        self.metrics.connections.set(self.describe()["connections"])
+        self.metrics.connections.set(0 if self._acceptor is None else self._acceptor.open_connections)
         self.metrics.bodies.set(self.bodies.held)
         self.metrics.lost_lines(losses.count)
         for gauge, name in ((self.metrics.pictures, "pictures"), (self.metrics.doubtful, "review")):
             gauge.set(self.index.figures.get(name, 0))
 
     async def figures(self) -> dict[str, Any]:
-        """The body of `/metrics/dhash` for this instance."""
+        """The body of `/metrics/dhash`."""
         self.index.count()
         totals = self.metrics.totals
         return {
             "release": self.settings.release_id,
-            "up": 1,
             "state": self._state,
             "requests": totals.requests,
             "errors": totals.errors,

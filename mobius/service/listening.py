@@ -1,11 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The public socket, shared by every release on the host, and the connections taken from it.
-
-The listening socket belongs to systemd, its accept queue outlives every process: it is never closed here. Serving is
-watching it and accepting; standby is no longer watching it. Only an instance with an address of its own closes the
-socket, when it stops: it has made it.
-"""
+"""The socket of an instance, and the connections accepted from it."""
 
 from __future__ import annotations
 
@@ -179,27 +174,23 @@ class Endpoint:
             if connection.idle and connection.cycle is not None:
                 connection.transport.close()
 
-    def close_all(self, *, busy_too: bool) -> None:
-        """Close idle connections; with `busy_too`, abort the others."""
+    def close_all(self) -> None:
+        """Close idle connections, and abort the others."""
         for connection in list(self.connections):
             if connection.idle:
                 connection.transport.close()
-            elif busy_too:
+            else:
                 connection.transport.abort()
 
 
-class PublicSocket:
-    """Accepts from a listening socket while watching it.
-
-    It accepts one connection per wake-up, because other processes share the socket and need their part.
-    """
+class Acceptor:
+    """Accepts connections from a listening socket."""
 
     def __init__(self, listener: socket.socket, endpoint: Endpoint) -> None:
         self.listener = listener
         self.endpoint = endpoint
         self._loop = asyncio.get_running_loop()
         self._accepting: set[asyncio.Task[None]] = set()
-        self._watching = False
         self._pause: asyncio.TimerHandle | None = None
 
     @property
@@ -208,19 +199,14 @@ class PublicSocket:
         return len(self.endpoint.connections) + len(self._accepting)
 
     def watch(self) -> None:
-        """Start accepting. Calling it again changes nothing."""
-        self._watching = True
-        if self._pause is None:
-            self._loop.add_reader(self.listener.fileno(), self._accept)
-
-    def leave(self) -> None:
-        """Stop accepting; connections in the queue stay for other processes, or for later."""
-        self._watching = False
-        self._loop.remove_reader(self.listener.fileno())
+        """Start accepting."""
+        self._loop.add_reader(self.listener.fileno(), self._accept)
 
     def close(self) -> None:
         """Stop accepting for good: what waits in the queue is accepted, then the socket is closed."""
-        self.leave()
+        if self._pause is not None:
+            self._pause.cancel()
+        self._loop.remove_reader(self.listener.fileno())
         while not self.endpoint.full:
             try:
                 client, _ = self.listener.accept()
@@ -238,7 +224,7 @@ class PublicSocket:
         try:
             client, _ = self.listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            return  # another process accepted it, or the client has disconnected
+            return  # the client has disconnected
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 raise
@@ -255,12 +241,7 @@ class PublicSocket:
 
     def _pause_for(self, seconds: float) -> None:
         self._loop.remove_reader(self.listener.fileno())
-        self._pause = self._loop.call_later(seconds, self._resume)
-
-    def _resume(self) -> None:
-        self._pause = None
-        if self._watching:
-            self.watch()
+        self._pause = self._loop.call_later(seconds, self.watch)
 
     async def _connect(self, client: socket.socket) -> None:
         try:

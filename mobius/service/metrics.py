@@ -1,19 +1,18 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The metrics of an instance, for Prometheus and for `/metrics/dhash`; and the page that merges those of several."""
+"""The metrics of an instance, for Prometheus and for `/metrics/dhash`."""
 
 from __future__ import annotations
 
 import collections
 import resource
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import numpy
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
-from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.metrics_core import Metric
 
 from mobius.service.settings import ServiceSettings
 
@@ -46,6 +45,7 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry, settings: ServiceSettings) -> None:
         self.registry = registry
+        self._release = settings.release_id
         self.totals = Totals()
         self._recent: collections.deque[float] = collections.deque(maxlen=PERCENTILE_WINDOW_HASHES)
         self._requests = Counter(
@@ -69,8 +69,8 @@ class Metrics:
         self.doubtful = Gauge("mobius_review_queue_pairs", "Doubtful matches waiting for a person.", registry=registry)
         self._lost = Counter("mobius_log_lines_lost", "Lines of the log that could not be written.", registry=registry)
         self._lost_so_far = 0
-        self.connections = Gauge("mobius_connections", "Open connections from the public socket.", registry=registry)
-        self.serving = Gauge("mobius_serving", "1 while accepting from the public socket.", registry=registry)
+        self.connections = Gauge("mobius_connections", "Open connections.", registry=registry)
+        self.serving = Gauge("mobius_serving", "1 while its state is serving.", registry=registry)
         build = Info("mobius_build", "What runs here.", registry=registry)
         build.info({"version": settings.version, "service": settings.service})
         ProcessCollector(registry=registry)
@@ -106,9 +106,9 @@ class Metrics:
         percentiles = dict(zip(("p50", "p95", "p99"), (round(float(value), 6) for value in values), strict=True))
         return {**percentiles, "count": len(self._recent)}
 
-    def page(self) -> str:
-        """This instance's series in Prometheus' text form, without the release."""
-        return generate_latest(self.registry).decode()
+    def page(self) -> bytes:
+        """The series in Prometheus' text form, each with the release as a label."""
+        return generate_latest(_Labelled(self.registry, self._release))
 
 
 def memory_bytes() -> int:
@@ -117,45 +117,16 @@ def memory_bytes() -> int:
         return int(stream.read().split()[1]) * resource.getpagesize()
 
 
-def merged(pages: Mapping[str, str | None]) -> bytes:
-    """Merge the pages of several instances; each series gets its release as a label.
+class _Labelled:
+    """A collector that adds the release to every series of another one."""
 
-    Args:
-        pages: release id to the page of its instance, None when it did not answer. `mobius_up` is 0 for that one, and
-            for a page that cannot be parsed.
-    """
-    up = GaugeMetricFamily("mobius_up", "1 when the release's instance answered.", labels=["release"])
-    families: dict[str, Metric] = {up.name: up}
-    for release, page in sorted(pages.items()):
-        parsed = None if page is None else _parse(page)
-        up.add_metric([release], 0.0 if parsed is None else 1.0)
-        for family in parsed or ():
-            if family.name == up.name:
-                continue  # a neighbour's own `mobius_up` does not count
-            target = families.setdefault(
-                family.name, Metric(family.name, family.documentation, family.type, family.unit)
-            )
-            for sample in family.samples:
-                labels = {**sample.labels, "release": release}
-                target.add_sample(sample.name, labels, sample.value, sample.timestamp, sample.exemplar)
-    registry = CollectorRegistry()
-    registry.register(_Families(families.values()))
-    return generate_latest(registry)
+    def __init__(self, registry: CollectorRegistry, release: str) -> None:
+        self._registry = registry
+        self._release = release
 
-
-def _parse(page: str) -> list[Metric] | None:
-    """The metric families of a page; None when it cannot be parsed, as from a broken neighbour."""
-    try:
-        return list(text_string_to_metric_families(page))
-    except (ValueError, LookupError, AttributeError):
-        return None
-
-
-class _Families:
-    """A collector of given families, so that prometheus-client can write them."""
-
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self._families = list(families)
-
-    def collect(self) -> Iterable[Metric]:
-        return self._families
+    def collect(self) -> Iterator[Metric]:
+        for family in self._registry.collect():
+            family.samples = [
+                sample._replace(labels={**sample.labels, "release": self._release}) for sample in family.samples
+            ]
+            yield family

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The OpenAPI 3.1 document of the public socket, served at `/openapi.json` and kept as `docs/openapi.json`.
+"""The OpenAPI 3.1 document of the service, served at `/openapi.json` and kept as `docs/openapi.json`.
 
 Written by hand, since what a client may rely on is a promise and no by-product. Tests hold it against the routes, and
 schemathesis holds every answer against it.
@@ -161,29 +161,19 @@ _SCHEMAS: Final[dict[str, Any]] = {
     "Ready": _object({"ready": {"type": "boolean"}, "state": {"enum": ["standby", "serving", "draining"]}}),
     "Figures": _object(
         {
-            "instances": _list(
-                _object(
-                    {
-                        "release": _TEXT,
-                        "up": {"enum": [0, 1]},
-                        "state": {"enum": ["standby", "serving", "draining"]},
-                        "requests": _COUNT,
-                        "errors": _COUNT,
-                        "error_rate": {"type": "number"},
-                        "pictures": _COUNT,
-                        "extraction_failures": _COUNT,
-                        "extraction_failure_rate": {"type": "number"},
-                        "hash_seconds": {"type": "object"},
-                        "doubtful_queue": _COUNT,
-                        "images": _COUNT,
-                        "memory_bytes": _COUNT,
-                        "uptime_seconds": {"type": "number"},
-                    },
-                    *("state", "requests", "errors", "error_rate", "pictures", "extraction_failures"),
-                    *("extraction_failure_rate", "hash_seconds", "doubtful_queue", "images", "memory_bytes"),
-                    "uptime_seconds",
-                )
-            )
+            "release": _TEXT,
+            "state": {"enum": ["standby", "serving", "draining"]},
+            "requests": _COUNT,
+            "errors": _COUNT,
+            "error_rate": {"type": "number"},
+            "pictures": _COUNT,
+            "extraction_failures": _COUNT,
+            "extraction_failure_rate": {"type": "number"},
+            "hash_seconds": {"type": "object"},
+            "doubtful_queue": _COUNT,
+            "images": _COUNT,
+            "memory_bytes": _COUNT,
+            "uptime_seconds": {"type": "number"},
         }
     ),
     "Problem": _object({"type": _TEXT, "title": _TEXT, "status": {"type": "integer"}, "detail": _TEXT}),
@@ -380,19 +370,19 @@ _PATHS: Final[dict[str, Any]] = {
     "/livez": {"get": _operation("livez", "Whether the process answers.", {200: _json("Alive", "It answers.")}, ())},
     "/readyz": {
         "get": _operation(
-            "readyz", "Whether any instance of this host takes traffic.",
+            "readyz", "Whether this instance takes traffic.",
             {200: _json("Ready", "Yes."), 503: _json("Ready", "No.")}, (),
         )
     },
     "/metrics": {
         "get": _operation(
-            "metrics", "Metrics of every instance of this host, for Prometheus.",
+            "metrics", "Metrics of this instance, for Prometheus.",
             {200: ("The text format.", {"text/plain": {"schema": _TEXT}})}, (),
         )
     },
     "/metrics/dhash": {
         "get": _operation(
-            "figures", "A summary of the metrics.", {200: _json("Figures", "One entry for each instance.")}, ()
+            "figures", "A summary of the metrics.", {200: _json("Figures", "The figures of this instance.")}, ()
         )
     },
     "/": {

@@ -35,15 +35,12 @@ class ServiceSettings:
         service: the service's name.
         release_id: `<version>-<12 hex>`; required in production.
         version: that of the release id by default.
-        start: the first state of the instance; by default standby in production, serving in development.
-        run_dir: the folder that holds one folder for each running release.
-        admin_socket: path of the Unix socket; `run_dir/release_id/admin.sock` when only `run_dir` is given.
-        listen: `systemd` (socket activation), `none` (admin socket only), or HOST:PORT for development.
-        address: HOST:PORT behind a front, which decides who gets requests; by default that of `HOST` and `PORT`, unless
-            `listen` is set. The instance then has no admin socket, no neighbours, and accepts in every state.
+        address: HOST:PORT to listen on; by default that of `HOST` and `PORT`. Required in production.
         state_file: file with the state in which the front has this instance: `standby`, `serving` or `draining`.
+            Without one it serves.
         client_address: where logs take a client's address from: its connection, or `X-Forwarded-For`, which every
-            front replaces; `forwarded` is for an address that clients cannot reach.
+            front replaces; `forwarded` is for an address that clients cannot reach, so that open writing is not
+            limited to requests to a name of this machine.
         log_file, log_level: the log file in production, and the lowest level that is logged.
         index: SQLite index of the host's library; without it only `/v1/hash` works.
         tokens: file with the hashes of the bearer tokens (`mobius dhash token` makes them).
@@ -69,11 +66,7 @@ class ServiceSettings:
     service: str = "mobius-dhash"
     release_id: str = "0.0.0.dev-000000000000"
     version: str = "0.0.0.dev"
-    start: Literal["serving", "standby"] = "serving"
-    run_dir: Path | None = None
-    admin_socket: Path | None = None
-    listen: Literal["systemd", "none"] | tuple[str, int] = "systemd"
-    address: tuple[str, int] | None = None
+    address: tuple[str, int] = (_LOOPBACK, 8080)
     state_file: Path | None = None
     client_address: Literal["connection", "forwarded"] = "connection"
     log_file: Path | None = None
@@ -115,7 +108,7 @@ class ServiceSettings:
                     texts[name] = value
                     origins[name] = f"{name} in {file}"
         # a shell may have them for other reasons, so that what is set for this service counts first
-        if environment.get("PORT") and not {"listen", "address"} & texts.keys():
+        if environment.get("PORT") and "address" not in texts:
             texts["address"] = f"{environment.get('HOST') or _LOOPBACK}:{environment['PORT']}"
             origins["address"] = "HOST:PORT"
         unknown = sorted(texts.keys() - cls.__dataclass_fields__.keys())
@@ -136,32 +129,21 @@ class ServiceSettings:
         def seconds(name: str, low: float, high: float) -> float:
             return read(name, _seconds(low, high), f"{low:g} to {high:g} seconds", float(getattr(cls, name)))
 
-        def path(name: str, default: Path | None = None) -> Path | None:
-            return read(name, _path, "an absolute path", default)
+        def path(name: str) -> Path | None:
+            return read(name, _path, "an absolute path", None)
 
         production = read("environment", _choice("production", "development"), "production or development",
                           "development") == "production"  # fmt: skip
-        has_address = "address" in texts
-        for required in ("release_id", "admin_socket", "log_file") if production else ():
-            if required not in texts and not (required == "admin_socket" and ("run_dir" in texts or has_address)):
+        for required in ("release_id", "address", "log_file") if production else ():
+            if required not in texts:
                 raise _invalid(origins[required], "must be set in production")
-        if has_address and "admin_socket" in texts:
-            raise _invalid(origins["admin_socket"], f"cannot be set together with {origins['address']}")
-        if "state_file" in texts and not has_address:
-            raise _invalid(origins["state_file"], "needs an address: set MOBIUS_ADDRESS, or HOST and PORT")
         release = read("release_id", _release, "<version>-<12 hexadecimal digits>", cls.release_id)
-        run_dir = None if has_address else path("run_dir")
         settings = cls(
             environment="production" if production else "development",
             service=read("service", _name, "a name of a-z, 0-9 and -", cls.service),
             release_id=release,
             version=read("version", _text, "a version", release.rpartition("-")[0]),
-            start=read("start", _one_of("serving", "standby"), "serving or standby",
-                       "standby" if production else "serving"),
-            run_dir=run_dir,
-            admin_socket=path("admin_socket", None if run_dir is None else run_dir / release / "admin.sock"),
-            listen=read("listen", _listen, "systemd, none or HOST:PORT", cls.listen),
-            address=read("address", _address, "HOST:PORT", None),
+            address=read("address", _address, "HOST:PORT", cls.address),
             state_file=path("state_file"),
             client_address=read("client_address", _one_of("connection", "forwarded"), "connection or forwarded",
                                 cls.client_address),
@@ -265,14 +247,6 @@ def _seconds(low: float, high: float) -> Callable[[str], float | None]:
 
 def _integer(low: int, high: int) -> Callable[[str], int | None]:
     return lambda text: int(text) if re.fullmatch(r"[0-9]{1,15}", text) and low <= int(text) <= high else None
-
-
-def _listen(text: str) -> Literal["systemd", "none"] | tuple[str, int] | None:
-    if text == "systemd":
-        return "systemd"
-    if text == "none":
-        return "none"
-    return _address(text)
 
 
 def _address(text: str) -> tuple[str, int] | None:

@@ -15,7 +15,6 @@ import os
 import resource
 import secrets
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -67,47 +66,24 @@ class HttpReply:
         return json.loads(self.body)
 
 
-class _UnixHttpConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("admin", timeout=_TIMEOUT_SECONDS)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
 class Installation:
     """A running instance: itself, its public address (None to use only itself) and the environment of its process.
 
     Args:
-        instance: its admin socket; behind a front, the process id, of an instance with an address of its own.
+        pid: its process.
 
     Raises:
         MobiusError: no instance answers there, or the environment of its process cannot be read.
     """
 
-    def __init__(self, instance: Path | int, public: tuple[str, int] | None) -> None:
-        self.address = public
+    def __init__(self, pid: int, public: tuple[str, int] | None) -> None:
+        self.pid, self.address = pid, public
         try:
-            if isinstance(instance, int):
-                self.pid, self.environment = instance, _read_environment(instance)
-                self._instance_address: Path | tuple[str, int] = _address(self.environment["MOBIUS_ADDRESS"])
-                self.release = str(self.request("GET", "/health", direct=True).json()["releaseId"])
-            else:
-                self._instance_address = instance
-                state = self.request("GET", "/admin/state", direct=True).json()
-                self.release, self.pid = str(state["release"]), int(state["pid"])
-                self.environment = _read_environment(self.pid)
+            self.environment = _read_environment(pid)
+            self._instance_address = _address(self.environment["MOBIUS_ADDRESS"])
+            self.release = str(self.request("GET", "/health", direct=True).json()["releaseId"])
         except (OSError, ValueError, LookupError, http.client.HTTPException) as error:
-            where = f"process {instance}" if isinstance(instance, int) else f"{instance}"
-            raise MobiusError("environment_failed", f"No instance answers at {where}: {error}.") from error
-
-    @property
-    def is_fronted(self) -> bool:
-        """Whether a front is between it and its clients."""
-        return not isinstance(self._instance_address, Path)
+            raise MobiusError("environment_failed", f"No instance answers at process {pid}: {error}.") from error
 
     def request(
         self,
@@ -120,10 +96,7 @@ class Installation:
     ) -> HttpReply:
         """Send one request on a new connection; a `direct` one to the instance itself."""
         target = self._instance_address if direct or self.address is None else self.address
-        connection = (
-            _UnixHttpConnection(str(target)) if isinstance(target, Path)
-            else http.client.HTTPConnection(*target, timeout=_TIMEOUT_SECONDS)
-        )  # fmt: skip
+        connection = http.client.HTTPConnection(*target, timeout=_TIMEOUT_SECONDS)
         try:
             connection.request(method, path, body, dict(headers or {}))
             response = connection.getresponse()
@@ -181,17 +154,13 @@ def _operations(instance: Installation) -> Results:
     if instance.address is not None:
         release = instance.request("GET", "/livez").headers.get("x-release-id", "")
         yield "the public address answers with a release", release != "", release
-    # a front sends a request to any instance that serves, and each has its own figures only
-    page = instance.request("GET", "/metrics", direct=instance.is_fronted).body.decode()
-    up = {
-        sample.labels["release"]: sample.value
-        for family in text_string_to_metric_families(page) for sample in family.samples if sample.name == "mobius_up"
-    }  # fmt: skip
-    yield "/metrics can be read and counts the release as up", up.get(instance.release) == 1.0, up
-    figures = instance.request("GET", "/metrics/dhash", direct=instance.is_fronted).json()
-    releases = [entry["release"] for entry in figures.get("instances", [])]
-    if instance.address is not None:
-        yield "/metrics/dhash has the release", instance.release in releases, releases
+    page = instance.request("GET", "/metrics", direct=True).body.decode()
+    releases = {
+        sample.labels.get("release") for family in text_string_to_metric_families(page) for sample in family.samples
+    }
+    yield "/metrics can be read and names the release", releases == {instance.release}, releases
+    figures = instance.request("GET", "/metrics/dhash", direct=True).json()
+    yield "/metrics/dhash has the release", figures["release"] == instance.release, figures["release"]
 
 
 def _answers(instance: Installation) -> Results:
@@ -225,8 +194,6 @@ def _refusals(instance: Installation) -> Results:
     if instance.address is not None:
         answer = instance.request("DELETE", f"/v1/images/{'0' * 64}")
         yield "writing without a token is refused", answer.status == 401, answer.status
-        answer = instance.request("POST", "/admin/standby")
-        yield "nobody can switch it from outside", answer.status == 404, answer.status
 
 
 # -- logging -----------------------------------------------------------------------------------------------------------
@@ -367,19 +334,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the report as one JSON object. Returns 0, or 2 when a check failed."""
     parser = argparse.ArgumentParser(prog="python -m mobius.service.smoke", description=__doc__)
     parser.add_argument("topics", nargs="*", choices=[*TOPICS, []], help="what to check; both by default")
-    parser.add_argument("--admin-socket", type=Path, help="the admin socket of the instance")
-    parser.add_argument("--pid", type=int, help="the process of the instance, where a front is before it")
+    parser.add_argument("--pid", type=int, help="the process of the instance")
     parser.add_argument("--public", metavar="HOST:PORT", help="the address that clients use")
     parser.add_argument("--rehearse", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.rehearse is not None:
         _rehearse(options.rehearse)
-    if (options.admin_socket is None) == (options.pid is None):
-        parser.error("--admin-socket or --pid is needed")
+    if options.pid is None:
+        parser.error("--pid is needed")
     topics = options.topics or TOPICS
     try:
         public = _address(options.public) if options.public else None
-        instance = Installation(options.admin_socket or options.pid, public)
+        instance = Installation(options.pid, public)
     except MobiusError as error:
         _print(None, [Check(topics[0], "it answers", False, error.reason)])
         return int(error.code)

@@ -42,9 +42,7 @@ def test_no_request_gets_a_5xx_or_an_undocumented_answer(
 ) -> None:
     token = new_token()
     (tmp_path / "tokens").write_text(f"{line_for('fuzz', token)}\n")
-    instance = host.start(
-        RELEASE, start="serving", index=str(tmp_path / "index.sqlite"), tokens=str(tmp_path / "tokens")
-    )
+    instance = host.start(RELEASE, index=str(tmp_path / "index.sqlite"), tokens=str(tmp_path / "tokens"))
     (tmp_path / "schemathesis.toml").write_text(CONFIGURATION)
     seed = int(os.environ.get("MOBIUS_FUZZ_SEED", random.randrange(1 << 32)))
     done = subprocess.run(

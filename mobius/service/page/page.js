@@ -58,12 +58,10 @@ function exclusive(work) {
 // -- figures ----------------------------------------------------------------------------------------------------------
 
 const refresh = exclusive(async () => {
-  const { instances } = await askJson("/metrics/dhash");
-  const up = instances.filter((one) => one.up);
-  const serving = up.find((one) => one.state === "serving") ?? up[0];
-  at("images").textContent = serving.images.toLocaleString("en");
-  at("waiting").textContent = serving.doubtful_queue.toLocaleString("en");
-  at("release").textContent = serving.release;
+  const figures = await askJson("/metrics/dhash");
+  at("images").textContent = figures.images.toLocaleString("en");
+  at("waiting").textContent = figures.doubtful_queue.toLocaleString("en");
+  at("release").textContent = figures.release;
   const health = await (await fetch("/health")).json();  // also when its status is 503
   at("health").textContent = [health.status, ...health.warnings].join(": ");
 });

@@ -19,6 +19,7 @@ from PIL import Image
 
 from mobius.dhash import Library
 from mobius.service.tokens import line_for, new_token
+from tests.integration.service.conftest import client_of
 from tests.integration.service.samples import GOLDEN, PICTURE, SHA256, again, bearer, encoded, flat, noisy, smaller
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def index(host: ServiceHost, tmp_path: Path, token: str) -> dict[str, str]:
     """The settings of an instance with an index and one token, ada's."""
     tokens = tmp_path / "tokens"
     tokens.write_text(f"# who may write\n{line_for('ada', token)}\n")
-    return {"index": str(tmp_path / "index.sqlite"), "tokens": str(tokens), "start": "serving"}
+    return {"index": str(tmp_path / "index.sqlite"), "tokens": str(tokens)}
 
 
 def is_problem(answer: httpx.Response, status: int, words: str = "") -> bool:
@@ -156,24 +157,24 @@ def test_a_pair_is_doubtful_until_the_serving_release_has_verified_it(
     host: ServiceHost, index: dict[str, str], tmp_path: Path
 ) -> None:
     scanned(tmp_path, PICTURE, again(PICTURE))
-    waiting = host.start(OLD, **{**index, "start": "standby"})
+    waiting = host.start(OLD, state="standby", **index)
     waiting.wait_until(lambda figures: figures["images"] == 2)
     for path in ("/v1/duplicates", "/v1/review"):
-        document = waiting.admin.get(path).json()
+        document = waiting.client.get(path).json()
         assert [len(document[key]) for key in ("groups", "pairs") if key in document] == [path == "/v1/review"]
-    matches = waiting.admin.post("/v1/search", content=again(again(PICTURE))).json()["matches"]
+    matches = waiting.client.post("/v1/search", content=again(again(PICTURE))).json()["matches"]
     assert [match["confidence"] for match in matches] == ["confident"] * 2, (
         "the pixels of the query are verified at once"
     )
     with contextlib.closing(sqlite3.connect(tmp_path / "index.sqlite")) as database:
         assert database.execute("SELECT count(*) FROM proofs").fetchone() == (0,), "the serving release does that"
-        serving = host.start(NEW, **index)
+        serving = host.start(NEW, state="serving", **index)
         serving.wait_until(lambda figures: figures["images"] == 2 and figures["doubtful_queue"] == 0)
         assert database.execute("SELECT proven, release FROM proofs").fetchall() == [(1, NEW)]
     for instance in (waiting, serving):
-        (group,) = instance.admin.get("/v1/duplicates").json()["groups"]
+        (group,) = instance.client.get("/v1/duplicates").json()["groups"]
         assert [other["confidence"] for other in group["others"]] == ["confident"]
-        assert instance.admin.get("/v1/review").json()["pairs"] == []
+        assert instance.client.get("/v1/review").json()["pairs"] == []
 
 
 def test_matches_of_a_posted_image_stay_doubtful(
@@ -206,7 +207,7 @@ def test_a_doubtful_match_is_reviewed_once(host: ServiceHost, index: dict[str, s
         # health and metrics count the queue in the background
         waiting = len(queue["pairs"])
         instance.wait_until(lambda figures: figures["doubtful_queue"] == waiting and figures["images"] == 4)
-        checks = instance.admin.get("/health").json()["checks"]
+        checks = instance.client.get("/health").json()["checks"]
         assert checks["review:queue"][0] == {"status": "pass", "observedValue": waiting, "observedUnit": "pairs"}
         assert f'mobius_review_queue_pairs{{release="{OLD}"}} {waiting}.0' in client.get("/metrics").text
 
@@ -223,7 +224,7 @@ def test_a_doubtful_match_is_reviewed_once(host: ServiceHost, index: dict[str, s
 
 
 def test_several_images_in_one_form_have_a_result_each(host: ServiceHost) -> None:
-    host.start(OLD, start="serving", max_parts="3")
+    host.start(OLD, max_parts="3")
     with host.client() as client:
         single = client.post("/v1/hash", content=PICTURE).json()
         files = [
@@ -265,24 +266,14 @@ def test_writing_needs_a_token_and_reading_does_when_it_is_not_open(
                 assert answer.headers["WWW-Authenticate"] == "Bearer"
         assert client.post("/v1/hash", content=PICTURE).status_code == 200
         assert is_problem(client.get(f"/v1/images/{SHA256}"), 404)
-    closed = host.start(NEW, **{**index, "reads": "token", "start": "standby"})
-    assert closed.admin.get(f"/v1/images/{SHA256}").status_code == 404, "the mode of the admin socket controls access"
-    with client_of(host, closed) as client:
+    host.start(NEW, **{**index, "reads": "token"})
+    with host.client() as client:
         for path in ("/v1/duplicates", f"/v1/images/{SHA256}"):
             assert is_problem(client.get(path), 401)
         assert is_problem(client.post("/v1/hash", content=PICTURE), 401)
         assert client.get("/v1/duplicates", headers=bearer(token)).status_code == 200
         for path in ("/health", "/livez", "/readyz", "/metrics", "/metrics/dhash", "/openapi.json"):
             assert client.get(path).status_code == 200
-
-
-def client_of(host: ServiceHost, instance: RunningInstance) -> httpx.Client:
-    """A client that only this instance answers."""
-    for other in host.instances:
-        other.admin.post("/admin/serve" if other is instance else "/admin/standby")
-    for other in host.instances:
-        other.wait_for("serving" if other is instance else "standby")
-    return host.client()
 
 
 def test_tokens_are_rotated_without_a_restart(host: ServiceHost, index: dict[str, str], token: str) -> None:
@@ -301,17 +292,17 @@ def test_tokens_are_rotated_without_a_restart(host: ServiceHost, index: dict[str
         file.write_text(f"{line_for('ada-2', other)}\nada {token}\n")
         answer = client.delete(f"/v1/images/{SHA256}", headers=bearer(other))
         assert is_problem(answer, 503, "The tokens cannot be read now."), "it is unknown which were revoked"
-        health = instance.admin.get("/health").json()
+        health = instance.client.get("/health").json()
         assert (health["status"], health["checks"]["tokens:file"][0]["status"]) == ("warn", "warn")
         assert token not in json.dumps(health)
         file.write_text(f"{line_for('ada-2', other)}\n")
         assert answers(token, other) == [401, 404]
-        assert instance.admin.get("/health").json()["status"] == "pass"
+        assert instance.client.get("/health").json()["status"] == "pass"
 
 
 def test_a_page_of_another_site_may_not_write(host: ServiceHost, index: dict[str, str]) -> None:
+    host.start(OLD, **{**index, "writes": "open"})
     with host.client() as client:
-        host.start(OLD, **{**index, "writes": "open"})
         same_origin = {"Origin": f"http://127.0.0.1:{host.port}"}
         assert client.post("/v1/images", content=PICTURE, headers=same_origin).status_code == 201
         for origin in ("http://evil.example", "null", f"http://127.0.0.1:{host.port}.evil.example"):
@@ -319,8 +310,19 @@ def test_a_page_of_another_site_may_not_write(host: ServiceHost, index: dict[str
             assert is_problem(answer, 403, "A page of another site may not write here.")
 
 
+def test_open_writing_is_for_names_of_this_machine_unless_a_front_passes_requests_on(
+    host: ServiceHost, index: dict[str, str]
+) -> None:
+    rebound = {"Host": "rebound.example"}
+    direct = host.start(OLD, **{**index, "writes": "open"})
+    answer = direct.client.post("/v1/images", content=PICTURE, headers=rebound)
+    assert is_problem(answer, 403, "Writing is open for this machine only, not for 'rebound.example'.")
+    fronted = host.start(NEW, **{**index, "writes": "open", "client_address": "forwarded"})
+    assert fronted.client.post("/v1/images", content=PICTURE, headers=rebound).status_code == 201
+
+
 def test_without_an_index_only_hashing_works(host: ServiceHost) -> None:
-    host.start(OLD, start="serving", writes="open")
+    host.start(OLD, writes="open")
     with host.client() as client:
         assert client.post("/v1/hash", content=PICTURE).status_code == 200
         for answer in (
@@ -337,25 +339,26 @@ def test_without_an_index_only_hashing_works(host: ServiceHost) -> None:
 def test_two_instances_on_one_index_see_each_others_images(
     host: ServiceHost, index: dict[str, str], token: str
 ) -> None:
-    old, new = host.start(OLD, **index), host.start(NEW, **{**index, "start": "standby"})
+    old, new = host.start(OLD, **index), host.start(NEW, state="standby", **index)
 
     def matches_of(instance: RunningInstance) -> list[str]:
         return [
-            match["image"]["sha256"] for match in instance.admin.post("/v1/search", content=PICTURE).json()["matches"]
+            match["image"]["sha256"] for match in instance.client.post("/v1/search", content=PICTURE).json()["matches"]
         ]
 
     assert (matches_of(old), matches_of(new)) == ([], [])
-    assert old.admin.post("/v1/images", content=PICTURE).status_code == 201
+    assert old.client.post("/v1/images", content=PICTURE, headers=bearer(token)).status_code == 201
     assert (matches_of(old), matches_of(new)) == ([SHA256], [SHA256])
-    assert new.admin.delete(f"/v1/images/{SHA256}").status_code == 204
+    assert new.client.delete(f"/v1/images/{SHA256}", headers=bearer(token)).status_code == 204
     assert (matches_of(old), matches_of(new)) == ([], [])
     # both write at once: they wait for each other, and nothing is lost
     pictures = [noisy(seed) for seed in range(40)]
     statuses: list[int] = []
 
     def post(instance: RunningInstance, batch: list[bytes]) -> None:
-        with httpx.Client(transport=httpx.HTTPTransport(uds=str(instance.admin_socket)), timeout=30) as client:
-            statuses.extend(client.post("http://admin/v1/images", content=one).status_code for one in batch)
+        with client_of(instance.port) as client:
+            client.headers.update(bearer(token))
+            statuses.extend(client.post("/v1/images", content=one, timeout=30).status_code for one in batch)
 
     threads = [
         threading.Thread(target=post, args=(instance, pictures[start::4]))
@@ -371,7 +374,7 @@ def test_two_instances_on_one_index_see_each_others_images(
 
 
 def test_the_document_is_served(host: ServiceHost) -> None:
-    host.start(OLD, start="serving")
+    host.start(OLD)
     with host.client() as client:
         served = client.get("/openapi.json")
     committed = json.loads((Path(__file__).parents[3] / "docs/openapi.json").read_text())

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""One or two instances as seen by a load balancer, a scraper, systemd and misbehaving clients."""
+"""An instance as seen by a load balancer, a scraper, systemd and misbehaving clients."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ import os
 import random
 import signal
 import socket
-import socketserver
 import sqlite3
 import stat
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mobius.dhash import Library
 from mobius.dhash._descriptor import DESCRIPTOR_BYTES
+from tests.integration.service.conftest import free_port
 
 if TYPE_CHECKING:
     from tests.integration.service.conftest import ServiceHost
@@ -43,7 +42,7 @@ def series(page: str) -> dict[tuple[str, str], float]:
 
 
 def test_the_golden_answers_come_over_http(host: ServiceHost) -> None:
-    host.start(OLD, start="serving")
+    host.start(OLD)
     with host.client() as client:
         for entry in json.loads((GOLDEN / "golden.json").read_text()):
             body = (GOLDEN / entry["body_file"]).read_bytes()
@@ -57,7 +56,7 @@ def test_the_golden_answers_come_over_http(host: ServiceHost) -> None:
 
 
 def test_http_answers_with_the_keys_of_the_command(host: ServiceHost) -> None:
-    host.start(OLD, start="serving")
+    host.start(OLD)
     path = GOLDEN / "rocket-orientation-6.jpg"
     call = [sys.executable, "-c", "from mobius.cli.dhash import dhash; dhash()", "hash", "--format", "json", path]
     printed = json.loads(subprocess.run(call, check=True, capture_output=True, cwd=GOLDEN.parents[2]).stdout)
@@ -66,86 +65,54 @@ def test_http_answers_with_the_keys_of_the_command(host: ServiceHost) -> None:
         assert client.post("/v1/hash", content=path.read_bytes()).json() == printed
 
 
-def test_the_public_socket_reports_on_the_host_and_the_admin_socket_on_the_instance(host: ServiceHost) -> None:
-    old, new = host.start(OLD, start="serving"), host.start(NEW)
-    body = (GOLDEN / "camera-grey.png").read_bytes()
-    new.admin.post("/v1/hash", content=body)
-    new.admin.post("/v1/hash", content=b"no picture")
-    with host.client() as client:
-        text = client.get("/metrics").text
+def test_each_instance_reports_on_itself(host: ServiceHost) -> None:
+    old, new = host.start(OLD, state="serving"), host.start(NEW, state="standby")
+    new.client.post("/v1/hash", content=(GOLDEN / "camera-grey.png").read_bytes())
+    new.client.post("/v1/hash", content=b"no picture")
+    for instance, is_serving, failures in ((old, 1, None), (new, 0, 1)):
+        text = instance.client.get("/metrics").text
         lines = [line.rpartition(" ")[0] for line in text.splitlines() if not line.startswith("#")]
         assert len(lines) == len(set(lines)), "a scraper refuses a page with a duplicate series"
+        types = [line for line in text.splitlines() if line.startswith("# TYPE")]
+        assert len(types) == len(set(types)), "a family must be announced once"
         page = series(text)
-        assert (page["mobius_up", OLD], page["mobius_up", NEW]) == (1, 1)
-        assert (page["mobius_serving", OLD], page["mobius_serving", NEW]) == (1, 0)
-        assert page["mobius_extraction_failures_total", NEW] == 1
-        assert all(release for _, release in page)
-        figures = {entry["release"]: entry for entry in client.get("/metrics/dhash").json()["instances"]}
-        assert figures[OLD]["requests"] == 0
-        assert (figures[NEW]["requests"], figures[NEW]["extraction_failure_rate"]) == (2, 0.5)
-        assert figures[NEW]["hash_seconds"]["p95"] > 0
-        figures_of_new = new.admin.get("/metrics/dhash").json()
-        assert (
-            figures_of_new["release"],
-            figures_of_new["requests"],
-            figures_of_new["errors"],
-            figures_of_new["error_rate"],
-        ) == (NEW, 2, 0, 0)
-        assert set(figures_of_new) >= {"memory_bytes", "uptime_seconds", "doubtful_queue", "hash_seconds", "images"}
-        assert {release for _, release in series(new.admin.get("/metrics").text)} == {NEW}
-
-        # a balancer keeps the host while one instance drains and another serves, even on the draining one's connection
-        new.admin.post("/admin/serve")
-        old.admin.post("/admin/standby")
-        answer = client.get("/readyz")
-        assert (answer.headers["X-Release-Id"], answer.status_code) == (OLD, 200)
-        assert old.admin.get("/readyz").status_code == 503
-        assert new.admin.get("/readyz").status_code == 200
+        assert {release for _, release in page} == {instance.release}
+        assert page["mobius_serving", instance.release] == is_serving
+        assert page.get(("mobius_extraction_failures_total", instance.release)) == failures
+        assert instance.client.get("/readyz").json() == {"ready": True, "state": "serving" if is_serving else "standby"}
+    assert old.client.get("/metrics/dhash").json()["requests"] == 0
+    figures = new.client.get("/metrics/dhash").json()
+    assert [figures[name] for name in ("release", "requests", "errors", "error_rate")] == [NEW, 2, 0, 0]
+    assert figures["extraction_failure_rate"] == 0.5
+    assert figures["hash_seconds"]["p95"] > 0
+    assert set(figures) >= {"memory_bytes", "uptime_seconds", "doubtful_queue", "images"}
 
 
-def test_a_dead_and_a_frozen_neighbour_count_as_down_and_do_not_delay_the_page(host: ServiceHost) -> None:
-    dead, frozen = host.start(OLD), host.start(NEW)
-    third = host.start("1.2.0-cccccccccccc", start="serving")
-    dead.process.kill()
-    dead.process.wait(10)
-    frozen.process.send_signal(signal.SIGSTOP)
-    try:
-        with host.client() as client:
+def test_an_address_in_use_is_one_sentence(host: ServiceHost) -> None:
+    running = host.start(OLD)
+    process = host.launch(NEW, running.port)
+    output, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors.count("\n")) == (3, 1)
+    assert f"Listening on 127.0.0.1:{running.port} failed: Address already in use." in errors
+    assert "Traceback" not in output + errors
+    assert running.client.get("/livez").headers["X-Release-Id"] == OLD
+
+
+def test_answers_are_not_delayed_by_nagle(host: ServiceHost) -> None:
+    host.start(OLD)
+    times = []
+    with host.client() as client:
+        for _ in range(30):
             started = time.monotonic()
-            page = series(client.get("/metrics").text)
-            assert time.monotonic() - started < 1.5
-            assert [page["mobius_up", release] for release in (OLD, NEW, third.release)] == [0, 0, 1]
-            entries = {entry["release"]: entry["up"] for entry in client.get("/metrics/dhash").json()["instances"]}
-            assert entries == {OLD: 0, NEW: 0, third.release: 1}
-            assert client.get("/readyz").status_code == 200
-    finally:
-        frozen.process.send_signal(signal.SIGCONT)
-
-
-@pytest.mark.parametrize("body", [b"no metrics {", b"\xff\xfe", b"[1]", b"{}"])
-def test_a_neighbour_with_an_invalid_answer_does_not_break_the_page(host: ServiceHost, body: bytes) -> None:
-    good = host.start(NEW, start="serving")
-    path = host.run_dir / OLD / "admin.sock"
-    path.parent.mkdir()
-
-    class Nonsense(socketserver.StreamRequestHandler):
-        def handle(self) -> None:
-            self.rfile.readline()
-            self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n" + body)
-
-    with socketserver.ThreadingUnixStreamServer(str(path), Nonsense) as bad, host.client() as client:
-        threading.Thread(target=bad.serve_forever, args=(0.01,), daemon=True).start()
-        metrics, figures = client.get("/metrics"), client.get("/metrics/dhash")
-        bad.shutdown()
-    assert (metrics.status_code, figures.status_code) == (200, 200)
-    assert series(metrics.text)["mobius_up", good.release] == 1
-    assert {entry["release"]: entry["up"] for entry in figures.json()["instances"]} == {OLD: 0, good.release: 1}
+            client.post("/v1/hash", content=b"x" * 10_000)
+            times.append(time.monotonic() - started)
+    assert sorted(times)[15] < 0.03
 
 
 def test_health_reports_identity_and_checks(host: ServiceHost, tmp_path: Path) -> None:
     index = tmp_path / "index.sqlite"
-    instance = host.start(OLD, start="serving", index=str(index))
-    answer = instance.admin.get("/health")
+    instance = host.start(OLD, index=str(index))
+    answer = instance.client.get("/health")
     health = answer.json()
     assert answer.headers["content-type"] == "application/health+json"
     assert (answer.status_code, health["status"], health["warnings"]) == (200, "pass", [])
@@ -178,22 +145,22 @@ def test_an_instance_whose_index_cannot_be_used_reports_it_and_still_hashes(
     else:
         with contextlib.closing(sqlite3.connect(index)) as database:
             database.executescript(damage)
-    instance = host.start(OLD, start="serving", index=str(index))
-    answer = instance.admin.get("/health")
+    instance = host.start(OLD, index=str(index))
+    answer = instance.client.get("/health")
     assert (answer.status_code, answer.json()["status"]) == (503, "fail")
     assert words in answer.json()["warnings"][0]
-    assert instance.admin.get("/readyz").status_code == 503
-    assert instance.admin.get("/livez").status_code == 200
-    refused = instance.admin.get("/v1/duplicates")
+    assert instance.client.get("/readyz").status_code == 503
+    assert instance.client.get("/livez").status_code == 200
+    refused = instance.client.get("/v1/duplicates")
     assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
-    assert instance.admin.post("/v1/hash", content=(GOLDEN / "camera-grey.png").read_bytes()).status_code == 200
+    assert instance.client.post("/v1/hash", content=(GOLDEN / "camera-grey.png").read_bytes()).status_code == 200
     index.unlink()
     instance.wait_until(lambda health: health["status"] == "pass", "/health")
-    assert instance.admin.get("/v1/duplicates").status_code == 200
+    assert instance.client.get("/v1/duplicates").status_code == 200
 
 
 def test_systemd_is_notified_of_readiness_watchdog_and_stop(host: ServiceHost) -> None:
-    instance = host.start(OLD, start="serving", WATCHDOG_USEC="600000")
+    instance = host.start(OLD, WATCHDOG_USEC="600000")
     instance.listen_for("STATUS=serving")
     for _ in range(3):
         instance.received.clear()
@@ -215,7 +182,7 @@ def test_an_instance_stops_while_it_pairs_a_large_library(host: ServiceHost, tmp
             ((f"{number:064x}", chance.randbytes(DESCRIPTOR_BYTES)) for number in range(8000)),
         )
     instance = host.start(OLD, index=str(path))
-    assert instance.admin.get("/health").json()["checks"]["index:pictures"][0]["observedValue"] is None
+    assert instance.client.get("/health").json()["checks"]["index:pictures"][0]["observedValue"] is None
     assert instance.stop() == 0
     assert "is abandoned" in "".join(instance.process.communicate())
 
@@ -224,9 +191,7 @@ def test_production_logs_go_to_a_file_and_the_console_is_silent(host: ServiceHos
     log = tmp_path / "service.log"
     old_umask = os.umask(0o077)
     try:
-        instance = host.start(
-            OLD, start="serving", environment="production", log_file=str(log), log_level="INFO", version="1.0.0"
-        )
+        instance = host.start(OLD, environment="production", log_file=str(log), log_level="INFO", version="1.0.0")
     finally:
         os.umask(old_umask)
     with host.client() as client:
@@ -249,7 +214,7 @@ def test_production_logs_go_to_a_file_and_the_console_is_silent(host: ServiceHos
     ("settings", "sentence"),
     [
         ({"colour": "red"}, "MOBIUS_COLOUR is not a setting of the service."),
-        ({"start": "maybe"}, "MOBIUS_START must be serving or standby, not 'maybe'."),
+        ({"start": "standby"}, "MOBIUS_START is not a setting of the service."),
         ({"max_pixels": "-1"}, "MOBIUS_MAX_PIXELS must be 1 to 2147483648, not '-1'."),
         ({"environment": "production"}, "MOBIUS_LOG_FILE must be set in production."),
     ],
@@ -257,7 +222,7 @@ def test_production_logs_go_to_a_file_and_the_console_is_silent(host: ServiceHos
 def test_a_bad_setting_is_one_sentence_and_exit_code_one(
     host: ServiceHost, settings: dict[str, str], sentence: str
 ) -> None:
-    process = host.launch(OLD, **settings)
+    process = host.launch(OLD, free_port(), **settings)
     errors = process.communicate(timeout=20)[1]
     assert process.returncode == 1
     assert sentence in errors
@@ -275,7 +240,7 @@ def raw(port: int, data: bytes) -> bytes:
 
 
 def test_misbehaving_clients_get_a_problem_and_never_a_5xx(host: ServiceHost) -> None:
-    host.start(OLD, start="serving", body_timeout="1", max_body_bytes="50000", max_pixels="100000")
+    host.start(OLD, body_timeout="1", max_body_bytes="50000", max_pixels="100000")
     garbage = raw(host.port, b"\x16\x03\x01 hello\r\n\r\n")
     assert garbage.startswith(b"HTTP/1.1 400 ")
     assert b"application/problem+json" in garbage
@@ -294,8 +259,8 @@ def test_misbehaving_clients_get_a_problem_and_never_a_5xx(host: ServiceHost) ->
             (413, client.post("/v1/hash", content=iter([b"x" * 30_000, b"x" * 30_000]))),
             (413, client.post("/v1/hash", content=(GOLDEN / "astronaut-baseline.jpg").read_bytes())),
             (422, client.post("/v1/hash", content=(GOLDEN / "camera-grey.png").read_bytes()[:5000])),
-            (404, client.get("/admin/state")),
-            (404, client.post("/admin/standby")),
+            (404, client.get("/nothing")),
+            (404, client.post("/nothing")),
             (405, client.get("/v1/hash")),
         ]
         for status, answer in cases:
@@ -305,11 +270,11 @@ def test_misbehaving_clients_get_a_problem_and_never_a_5xx(host: ServiceHost) ->
         # the same connection is still good after every refusal
         good = client.post("/v1/hash", content=(GOLDEN / "camera-grey.png").read_bytes())
         assert good.status_code == 200
-        assert client.get("/metrics/dhash").json()["instances"][0]["errors"] == 0
+        assert client.get("/metrics/dhash").json()["errors"] == 0
 
 
 def test_more_requests_than_allowed_get_503_with_retry_after(host: ServiceHost) -> None:
-    instance = host.start(OLD, start="serving", max_in_flight="1")
+    instance = host.start(OLD, max_in_flight="1")
     body = (GOLDEN / "camera-grey.png").read_bytes()
     with socket.create_connection(("127.0.0.1", host.port), timeout=10) as slow, host.client() as client:
         slow.sendall(b"POST /v1/hash HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % len(body))

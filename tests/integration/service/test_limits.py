@@ -21,6 +21,7 @@ import pytest
 from PIL import Image
 
 from mobius.service.tokens import line_for, new_token
+from tests.integration.service.conftest import wait_until
 
 if TYPE_CHECKING:
     from tests.integration.service.conftest import RunningInstance, ServiceHost
@@ -73,7 +74,7 @@ def answers_of(channels: list[socket.socket], seconds: float) -> list[bytes]:
 
 
 def test_clients_that_never_finish_a_head_or_a_body_are_disconnected_and_delay_nobody(host: ServiceHost) -> None:
-    host.start(RELEASE, start="serving", head_timeout="1", body_timeout="1.5")
+    host.start(RELEASE, head_timeout="1", body_timeout="1.5")
     heads = open_connections(host.port, 60, b"POST /v1/hash HTTP/1.1\r\nHost: h\r\nX-Slow: a")
     bodies = open_connections(host.port, 60, b"POST /v1/hash HTTP/1.1\r\nHost: h\r\nContent-Length: 500\r\n\r\nabc")
     drips = time.monotonic() + 3
@@ -88,11 +89,11 @@ def test_clients_that_never_finish_a_head_or_a_body_are_disconnected_and_delay_n
 
 
 def test_a_thousand_idle_connections_cost_little_and_delay_nobody(host: ServiceHost) -> None:
-    instance = host.start(RELEASE, start="serving", max_connections="1100")
+    instance = host.start(RELEASE, max_connections="1100")
     before = peak_memory(instance)
     idle = open_connections(host.port, 1000, b"")
     with host.client() as client:
-        instance.wait_until(lambda state: state["connections"] >= 1000, "/admin/state")
+        wait_until(lambda: instance.metric("mobius_connections") == 1001)  # the one of this request, too
         for _ in range(20):
             assert client.post("/v1/hash", content=GOOD).status_code == 200
         # connections over the limit get 503, and the earlier ones still work
@@ -139,7 +140,7 @@ def scan_bomb(scans: int) -> bytes:
 def test_bad_pictures_get_a_4xx_and_memory_stays_within_the_limits(host: ServiceHost) -> None:
     limits = {"max_body_bytes": 2_000_000, "bodies_bytes": 16_000_000, "max_connections": 100}
     limits |= {"max_pixels": 10_000_000, "decode_pixels": 10_000_000}
-    instance = host.start(RELEASE, start="serving", **{name: str(value) for name, value in limits.items()})
+    instance = host.start(RELEASE, **{name: str(value) for name, value in limits.items()})
     jpeg = (GOLDEN / "astronaut-baseline.jpg").read_bytes()
     lossless = io.BytesIO()
     Image.effect_noise((300, 200), 80).save(lossless, "TIFF")
@@ -169,7 +170,7 @@ def test_bad_pictures_get_a_4xx_and_memory_stays_within_the_limits(host: Service
             answer = client.post("/v1/hash", content=(b"x" * 500_000 for _ in range(5)))
             assert answer.status_code == 413
             assert client.post("/v1/hash", content=GOOD).status_code == 200
-        assert client.get("/metrics/dhash").json()["instances"][0]["errors"] == 0
+        assert client.get("/metrics/dhash").json()["errors"] == 0
     limit = BASE_BYTES + limits["max_connections"] * CONNECTION_BYTES + limits["bodies_bytes"]
     assert peak_memory(instance) < limit + limits["decode_pixels"] * PIXEL_BYTES
 
@@ -182,7 +183,7 @@ def test_a_picture_with_thousands_of_faults_in_its_metadata_does_not_fill_the_lo
     entries = b"".join(struct.pack("<HHII", tag, 4, 1 if tag < 1000 else 25, value) for tag, value in tags.items())
     picture = b"II*\0" + struct.pack("<I", 8 + 64) + bytes(64) + struct.pack("<H", len(tags)) + entries + bytes(4)
     log = tmp_path / "service.log"
-    host.start(RELEASE, start="serving", environment="production", log_file=str(log), log_level="INFO")
+    host.start(RELEASE, environment="production", log_file=str(log), log_level="INFO")
     with host.client() as client:
         assert client.post("/v1/hash", content=picture).status_code == 200
         assert client.post("/v1/hash", content=GOOD).status_code == 200
@@ -218,7 +219,6 @@ def test_on_a_full_disk_reading_works_writing_gets_507_and_lost_lines_are_counte
     may_write = {"Authorization": f"Bearer {token}"}
     instance = host.start(
         RELEASE,
-        start="serving",
         environment="production",
         log_file=str(small_disk / "service.log"),
         log_level="INFO",
@@ -236,7 +236,7 @@ def test_on_a_full_disk_reading_works_writing_gets_507_and_lost_lines_are_counte
         for _ in range(100):
             assert client.post("/v1/search", content=GOOD).json()["matches"][0]["distance"] == 0
         assert client.post("/v1/hash", content=GOOD).status_code == 200
-        health = instance.admin.get("/health")
+        health = instance.client.get("/health")
         assert (health.status_code, health.json()["status"]) == (200, "warn"), health.text
         assert health.json()["checks"]["disk:free"][0]["status"] == "warn"
         assert health.json()["checks"]["logs:lost"][0]["observedValue"] > 0

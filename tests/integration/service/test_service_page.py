@@ -46,7 +46,7 @@ def service(host: ServiceHost, tmp_path: Path) -> RunningInstance:
     token = new_token()
     (tmp_path / "tokens").write_text(line_for("ada", token) + "\n")
     instance = host.start(
-        OLD, start="serving", environment="production", log_file=str(tmp_path / "service.log"), log_level="DEBUG",
+        OLD, state="serving", environment="production", log_file=str(tmp_path / "service.log"), log_level="DEBUG",
         index=str(tmp_path / "index.sqlite"), tokens=str(tmp_path / "tokens"),
     )  # fmt: skip
     with host.client() as client:
@@ -59,20 +59,18 @@ def service(host: ServiceHost, tmp_path: Path) -> RunningInstance:
 
 def test_the_endpoints_are_those_of_the_page(host: ServiceHost, service: RunningInstance) -> None:
     documented = table("endpoint")
-    assert documented.keys() == {
-        f"{route.method} {route.path}" for route in app.endpoints(instance_with_settings(), admin=True)
-    }
+    assert documented.keys() == {f"{route.method} {route.path}" for route in app.endpoints(instance_with_settings())}
     with host.client() as client:
         paths = client.get("/openapi.json").json()["paths"]
-        public = {f"{method.upper()} {path}" for path, of_path in paths.items() for method in of_path}
-        assert public == {name for name, (who, _) in documented.items() if who != "admin"}
+        assert documented.keys() == {
+            f"{method.upper()} {path}" for path, of_path in paths.items() for method in of_path
+        }
         for name, (who, _) in documented.items():
             method, _, path = name.partition(" ")
             path = path.format(sha256="0" * 64, id=f"{'0' * 16}-{'1' * 16}")
             status = client.request(method, path).status_code
-            expected = {"write": {401}, "admin": {404}, "free": {200}, "read": {200, 404, 415}}[who]
+            expected = {"write": {401}, "free": {200}, "read": {200, 404, 415}}[who]
             assert status in expected, name
-            assert service.admin.request("OPTIONS", path).status_code == 405, "the admin socket knows each of them"
 
 
 def instance_with_settings() -> Any:
@@ -85,7 +83,7 @@ def test_the_statuses_are_those_of_the_document_and_of_the_connection(
 ) -> None:
     documented = {
         status
-        for of_path in service.admin.get("/openapi.json").json()["paths"].values()
+        for of_path in service.client.get("/openapi.json").json()["paths"].values()
         for operation in of_path.values()
         for status in operation["responses"]
         if status >= "400"
@@ -94,16 +92,15 @@ def test_the_statuses_are_those_of_the_document_and_of_the_connection(
 
 
 def test_the_health_checks_and_their_units_are_those_of_the_page(service: RunningInstance) -> None:
-    checks = service.admin.get("/health").json()["checks"]
+    checks = service.client.get("/health").json()["checks"]
     documented = {name: cells[0] for name, cells in table("check").items()}
-    assert documented.pop("state:file") == "state", "of an instance behind a front, in test_own_address.py"
     assert documented == {name: check["observedUnit"] for name, (check,) in checks.items()}
 
 
 def test_the_metrics_and_their_labels_are_those_of_the_page(host: ServiceHost, service: RunningInstance) -> None:
     service.wait_until(lambda figures: figures["images"] == 3)
     with host.client() as client:
-        page, figures = client.get("/metrics").text, client.get("/metrics/dhash").json()["instances"][0]
+        page, figures = client.get("/metrics").text, client.get("/metrics/dhash").json()
     labels_of = {}
     for family in text_string_to_metric_families(page):
         labels = {name for sample in family.samples for name in sample.labels} - {"le", "release"}
@@ -139,15 +136,23 @@ def test_the_settings_and_their_defaults_are_those_of_the_page() -> None:
         default = documented[field.name][0]
         if re.fullmatch(r"`[^`]*`", default):
             value = field.default
-            text = ",".join(value) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else value
+            text = (
+                f"{value[0]}:{value[1]}"
+                if field.name == "address"
+                else ",".join(value)
+                if isinstance(value, tuple)
+                else f"{value:g}"
+                if isinstance(value, float)
+                else value
+            )
             assert default == f"`{text}`", field.name
         else:
-            assert default.startswith(("none", "required", "of the", "CPUs", "`standby`", "`run_dir`")), field.name
+            assert default.startswith(("none", "required", "of the", "CPUs")), field.name
 
 
 def test_the_requests_of_the_page_work(host: ServiceHost, tmp_path: Path) -> None:
     assert shutil.which("curl"), "the page's examples use curl"
-    host.start(OLD, start="serving", index=str(tmp_path / "index.sqlite"), writes="open")
+    host.start(OLD, index=str(tmp_path / "index.sqlite"), writes="open")
     (tmp_path / "holiday.jpg").write_bytes(PICTURE)
     page = (ROOT / "docs/service.md").read_text(encoding="utf-8")
     lines = re.findall(r"^curl .*$", page, re.MULTILINE)

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The smoke test against running instances: correct ones pass, and each kind of damage is found."""
+"""The smoke test against running instances, found by their process: correct ones pass, and each kind of damage is found."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 
 def production(folder: Path) -> dict[str, str]:
     return {
-        "start": "serving", "environment": "production", "log_file": str(folder / "logs" / f"{OLD}.log"),
+        "environment": "production", "log_file": str(folder / "logs" / f"{OLD}.log"),
         "log_level": "INFO", "index": str(folder / "index.sqlite"),
     }  # fmt: skip
 
@@ -30,7 +30,7 @@ def production(folder: Path) -> dict[str, str]:
 def smoke(host: ServiceHost, *topics: str) -> tuple[int, dict[str, Any], dict[str, dict[str, Any]]]:
     """Exit code, report, and its checks by name."""
     command = [sys.executable, "-m", "mobius.service.smoke", *topics, "--public", f"127.0.0.1:{host.port}"]
-    command += ["--admin-socket", str(host.run_dir / OLD / "admin.sock")]
+    command += ["--pid", str(host.instances[-1].process.pid)]
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.stderr == ""
@@ -87,6 +87,9 @@ def test_a_damaged_log_and_index_are_found(host: ServiceHost, tmp_path: Path) ->
     }  # fmt: skip
 
 
-def test_nobody_there_is_a_failed_check_and_exit_code_three(host: ServiceHost) -> None:
+def test_a_process_that_does_not_answer_is_a_failed_check_and_exit_code_three(
+    host: ServiceHost, tmp_path: Path
+) -> None:
+    host.start(OLD, **production(tmp_path)).stop()
     code, report, checks = smoke(host)
     assert (code, report["failed"], checks["it answers"]["ok"]) == (3, 1, False)

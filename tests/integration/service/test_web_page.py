@@ -44,7 +44,7 @@ def token(host: ServiceHost, tmp_path: Path) -> str:
     token = new_token()
     tokens = tmp_path / "tokens"
     tokens.write_text(line_for("ada", token) + "\n")
-    host.start(OLD, index=str(tmp_path / "index.sqlite"), tokens=str(tokens), start="serving")
+    host.start(OLD, index=str(tmp_path / "index.sqlite"), tokens=str(tokens))
     with host.client() as client:
         for picture in (PICTURE, *(flat(seed * 20) for seed in range(4))):
             assert client.post("/v1/images", content=picture, headers=bearer(token)).status_code == 201
@@ -181,12 +181,7 @@ CONTRAST = """selector => {  // https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio
 def test_when_reading_needs_a_token_the_page_works_once_it_has_it(
     browser: Browser, host: ServiceHost, token: str, tmp_path: Path
 ) -> None:
-    old = host.instances[0]
-    host.start(
-        NEW, index=str(tmp_path / "index.sqlite"), tokens=str(tmp_path / "tokens"), reads="token", start="serving"
-    )
-    old.admin.post("/admin/standby")
-    old.wait_for("standby")
+    host.start(NEW, index=str(tmp_path / "index.sqlite"), tokens=str(tmp_path / "tokens"), reads="token")
     page = Visit(browser, host).page
     expect(page.locator("#none")).to_contain_text("needs a valid token")
     page.get_by_label("Token", exact=True).fill(token)
@@ -195,7 +190,7 @@ def test_when_reading_needs_a_token_the_page_works_once_it_has_it(
 
 
 def test_the_page_can_load_nothing_and_cannot_be_framed(host: ServiceHost) -> None:
-    host.start(OLD, start="serving")
+    host.start(OLD)
     with host.client() as client:
         answer = client.get("/")
     assert answer.headers["content-type"].startswith("text/html")

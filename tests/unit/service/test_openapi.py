@@ -30,23 +30,16 @@ def test_the_committed_file_is_the_document() -> None:
 
 def test_every_route_is_documented_and_nothing_else() -> None:
     documented = {(method.upper(), path) for path, of_path in openapi.document()["paths"].items() for method in of_path}
-    assert {(route.method, route.path) for route in app.endpoints(instance(), admin=False)} == documented
+    assert {(route.method, route.path) for route in app.endpoints(instance())} == documented
 
 
 def test_the_document_says_which_routes_need_a_token() -> None:
     security = {"write": [{"token": []}], "read": [{}, {"token": []}], "free": None}
-    for route in app.endpoints(instance(), admin=False):
+    for route in app.endpoints(instance()):
         operation = openapi.document()["paths"][route.path][route.method.lower()]
         assert operation.get("security") == security[route.access], route.path
         assert ("401" in operation["responses"]) == (route.access != "free"), route.path
         assert ("403" in operation["responses"]) == (route.access == "write"), route.path
-
-
-def test_the_admin_socket_has_the_same_routes_and_those_that_switch() -> None:
-    public = {(route.method, route.path) for route in app.endpoints(instance(), admin=False)}
-    admin = {(route.method, route.path) for route in app.endpoints(instance(), admin=True)}
-    assert admin - public == {("GET", "/admin/state"), ("POST", "/admin/serve"), ("POST", "/admin/standby")}
-    assert not public - admin
 
 
 def test_operation_ids_are_unique_and_every_reference_resolves() -> None:

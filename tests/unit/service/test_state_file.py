@@ -13,7 +13,7 @@ import pytest
 
 from mobius.service import app
 from mobius.service.instance import Instance
-from mobius.service.listening import ConnectionTimeouts, Endpoint, PublicSocket
+from mobius.service.listening import Acceptor, ConnectionTimeouts, Endpoint
 from mobius.service.metrics import Metrics
 from mobius.service.settings import ServiceSettings
 from mobius.service.state_file import read_state
@@ -46,18 +46,19 @@ def test_an_instance_that_cannot_read_its_state_stands_by_and_says_why(
 def test_an_instance_serves_only_once_it_accepts_connections(tmp_path: Path) -> None:
     """Its state file may say so from its start: the release serves, and its process is started again."""
     (tmp_path / "state").write_text("serving\n")
-    settings = ServiceSettings(address=("127.0.0.1", 0), state_file=tmp_path / "state")
+    settings = ServiceSettings(state_file=tmp_path / "state")
 
     async def start() -> list[str]:
         instance = Instance(settings, Metrics(prometheus_client.CollectorRegistry(), settings))
         timeouts = ConnectionTimeouts(settings.head_timeout, settings.body_timeout, settings.idle_timeout)
-        endpoint = Endpoint(app.build(instance, admin=False), timeouts=timeouts, max_connections=1, headers=[])
+        endpoint = Endpoint(app.build(instance), timeouts=timeouts, max_connections=1, headers=[])
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            instance.public = PublicSocket(listener, endpoint)
+            listener.setblocking(False)
             instance.follow_state()
             states = [instance.state]
-            instance.accept()
-            instance.public.leave()
+            acceptor = Acceptor(listener, endpoint)
+            instance.accept(acceptor)
+            acceptor.close()
         return [*states, instance.state]
 
     assert asyncio.run(start()) == ["standby", "serving"]

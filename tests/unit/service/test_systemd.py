@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""sd_notify and socket activation, without a service process."""
+"""sd_notify, without a service process."""
 
 from __future__ import annotations
 
@@ -8,20 +8,13 @@ import os
 import socket
 from pathlib import Path
 
-from mobius.service.systemd import SystemdNotifier, inherited_socket
+from mobius.service.systemd import SystemdNotifier
 
 
-def test_without_systemd_nothing_is_sent_and_no_socket_is_inherited() -> None:
+def test_without_systemd_nothing_is_sent() -> None:
     notifier = SystemdNotifier({})
     notifier.send("READY=1")
     assert notifier.watchdog_seconds is None
-    assert inherited_socket({}) is None
-
-
-def test_the_descriptor_of_another_process_is_ignored_and_its_variables_are_removed() -> None:
-    environment = {"LISTEN_PID": str(os.getpid() + 1), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "x", "HOME": "/"}
-    assert inherited_socket(environment) is None
-    assert environment == {"HOME": "/"}
 
 
 def test_messages_reach_the_manager_and_a_missing_manager_does_no_harm(tmp_path: Path) -> None:
