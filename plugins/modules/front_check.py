@@ -33,7 +33,7 @@ options:
   kind:
     description: What the service speaks.
     type: str
-    choices: [http, tcp]
+    choices: [http, tcp, worker]
     default: http
   front:
     description: The settings of the front, as the description of the service has them.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,7 +78,7 @@ def test_a_worker_that_does_not_start_is_reverted(make_worker: Callable[..., Any
     assert running(machine) == {A}
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="a health command runs as the service's user, which needs root")
+@pytest.mark.root("a health command runs as the service's user")
 def test_the_health_command_decides_where_there_is_one(make_worker: Callable[..., Any]) -> None:
     machine = make_worker(health_command=["sh", "-c", 'id -un; test ! -e unwell; test -n "$MOBIUS_STATE_FILE"'])
     machine.root.chmod(0o755)
