@@ -15,6 +15,7 @@ The signals of a front are of users' requests only; what a service counts itself
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import statistics
@@ -29,6 +30,9 @@ from ..prometheus_text import UnreadableError, parse_page
 
 HOUR_SECONDS = 3600.0
 PARTS = 4  # of the time that a trigger has to last; each must confirm it
+# A limit is no reason to go back to a release that exceeds it as well: it is at least so many times the baseline's share
+# of failures, where the baseline has so many failures that it is no chance.
+BASELINE_TIMES, BASELINE_EVENTS = 2.0, 3
 FALSE_ROLLBACKS = 0.001  # the probability with which the signals roll a good build back, in a whole window
 
 
@@ -293,6 +297,7 @@ class Watcher:
             return comparison.tally_between(signal, first.counted[number], last.counted[number])
 
         old = self.baseline.get(signal.name)
+        signal = _with_baseline(signal, old)
         figures = [tally(part[0], part[-1]).figure for part in parts]
         if not all(signal.is_above(figure, None if old is None else old.figure) for figure in figures):
             return None
@@ -323,6 +328,13 @@ class Watcher:
         if growth <= memory.bytes_per_hour or any(b <= a for a, b in itertools.pairwise(middle)):
             return None
         return f"grew by {growth / 1e6:.0f} MB an hour, to {middle[-1] / 1e6:.0f} MB"
+
+
+def _with_baseline(signal: comparison.MetricSignal, old: comparison.Tally | None) -> comparison.MetricSignal:
+    """The signal, with a limit that the release before keeps: a service may always fail a part of its requests."""
+    if signal.limit is None or old is None or old.figure is None or (old.events or 0) < BASELINE_EVENTS:
+        return signal
+    return dataclasses.replace(signal, limit=max(signal.limit, BASELINE_TIMES * old.figure))
 
 
 def _article(name: str) -> str:

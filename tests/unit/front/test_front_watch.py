@@ -41,10 +41,13 @@ Counts = dict[str, Any]
 
 
 def watched(
-    counts_of: Callable[[int], Counts | None], seconds: int = 1800, page: str | None = None
+    counts_of: Callable[[int], Counts | None],
+    seconds: int = 1800,
+    page: str | None = None,
+    baseline: dict[str, Tally] = BASELINE,
 ) -> tuple[int, str] | None:
     """When the watch had enough, and why; None when it never had."""
-    watcher = triggers.Watcher(triggers.WatchSettings.parse(described()), BASELINE)
+    watcher = triggers.Watcher(triggers.WatchSettings.parse(described()), baseline)
     for at in range(0, seconds, 5):
         if why := watcher.add_sample(1000.0 + at, None, page, 0, counts_of(at)):
             return at, why
@@ -85,6 +88,18 @@ def test_users_who_wait_a_second_longer_roll_back(slow: float, name: str, latest
     at, why = watched(alone) or (0, "")
     assert f"had a {name} of 1." in why
     assert at <= latest
+
+
+@pytest.mark.parametrize(
+    ("errors_before", "errors", "rolls_back"),
+    [(6, 0.03, False), (6, 0.08, True), (2, 0.03, True), (0, 0.03, True)],
+    ids=["as before", "much more than before", "two failures are chance", "none before"],
+)
+def test_a_service_that_always_fails_some_requests_is_compared_with_the_release_before(
+    errors_before: int, errors: float, rolls_back: bool
+) -> None:
+    baseline = {**BASELINE, ERRORS: Tally(errors_before / 200, 200, errors_before)}
+    assert (watched(serving(errors=errors), baseline=baseline) is not None) == rolls_back
 
 
 def test_latency_that_is_not_known_rolls_nothing_back_and_errors_still_do() -> None:
