@@ -30,8 +30,8 @@ from ..prometheus_text import UnreadableError, parse_page
 
 HOUR_SECONDS = 3600.0
 PARTS = 4  # of the time that a trigger has to last; each must confirm it
-# A limit is no reason to go back to a release that exceeds it as well: it is at least so many times the share of failures
-# of the baseline, where that has so many failures that it is no chance.
+# A limit is no reason to go back to a release that exceeds it as well: it is at least so many times the
+# baseline's share of failures, where that has so many failures that it is no chance.
 BASELINE_TIMES, BASELINE_EVENTS = 2.0, 3
 FALSE_ROLLBACKS = 0.001  # the probability with which the signals roll a good build back, in a whole window
 
