@@ -393,8 +393,9 @@ def test_memory_does_not_grow_with_the_library(host):
     )
 
     def peak() -> int:
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-        return int(done.stdout)
+        """The smaller of two: how threads meet in the allocator only ever adds to it."""
+        done = [subprocess.run([sys.executable, "-c", program], capture_output=True, check=True) for _ in range(2)]
+        return min(int(one.stdout) for one in done)
 
     (host.state_dir / "library" / "long.jpg").write_bytes(bytes(20_000_000))
     few = peak()
