@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ..comparison import Comparison, MetricSignal, Tally, tally
 from ..front_signals import Stratum, compare_strata
-from ..host.front.figures import PAGE_LAG_SECONDS, PROBES, USERS, FrontFigures, Outcomes
+from ..host.front.figures import PAGE_LAG_SECONDS, PROBES, USERS, FrontFigures, Outcomes, Recorded
 from .requests import RESPONSE_TIMEOUT_SECONDS, Request
 
 
@@ -23,6 +23,7 @@ class FrontTraffic:
         request, request_old: send probes through the front; None without an old release to compare with.
         signals: each with a quantile of the latency, or else the share of failed requests.
         health_path: where an instance answers for itself.
+        recorded: what users' requests are compared with when the old release does not run.
         clock: monotonic seconds.
     """
 
@@ -35,10 +36,12 @@ class FrontTraffic:
         request_old: Request | None,
         signals: Sequence[MetricSignal],
         health_path: str,
+        recorded: Recorded | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
         self.figures, self.release, self.reference, self.signals = figures, release, reference, signals
         self._health_path, self._clock = health_path, clock or time.monotonic
+        self._recorded = recorded
         self._probes: dict[str, Outcomes] = {}
         self._sent: deque[float] = deque()  # when the last probes were sent to both
         self.request = self._count(request, release)
@@ -99,6 +102,8 @@ class FrontTraffic:
 
     def _stratum(self, signal: MetricSignal, source: str) -> Stratum:
         old = None if self.reference is None else self._tally(signal, self.reference, source)
+        if self.reference is None and self._recorded is not None and source == USERS:
+            old = tally_recorded(signal, self._recorded)
         return Stratum(self._tally(signal, self.release, source), old)
 
     def _tally(self, signal: MetricSignal, release: str, source: str) -> Tally:
@@ -106,3 +111,10 @@ class FrontTraffic:
             return tally(signal, self.figures.latency(release, source))
         outcomes = self.figures.outcomes(release) if source == USERS else self._probes.get(release, Outcomes())
         return tally(signal, {"part": outcomes.failed, "whole": outcomes.requests})
+
+
+def tally_recorded(signal: MetricSignal, recorded: Recorded) -> Tally:
+    """What was recorded of one signal."""
+    if signal.may_recover:
+        return tally(signal, recorded.latency)
+    return tally(signal, {"part": recorded.outcomes.failed, "whole": recorded.outcomes.requests})

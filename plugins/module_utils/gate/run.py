@@ -16,7 +16,7 @@ from typing import Any
 
 from .. import durable
 from ..host.config import Host
-from ..host.front.figures import FrontFigures
+from ..host.front.figures import FrontFigures, read_recorded
 from ..host.front.settings import HTTP, WORKER
 from ..host.fronted import Front
 from ..host.instance import find_slot
@@ -30,6 +30,7 @@ from .verdict import GateVerdict, reach_verdict
 
 KEPT_EVIDENCE_FILES = 20  # the newest ones of a service that stay on its host
 REFERENCE_TIMEOUT_SECONDS = 1.0
+SWITCH_SECONDS = 3.0  # after a switch without overlap, until the requests that waited for it are in the log
 
 
 def run_gate(
@@ -53,7 +54,7 @@ def run_gate(
     systemd = systemd or Systemd()
     confirmed, pending = read_activation(host).confirmed, read_pending(host)
     promotion = pending if pending is not None and pending.release == release else None
-    # without overlap, the release before does not run: the limits that need none apply
+    # without overlap, the release before does not run
     reference = confirmed if host.overlap and confirmed not in (None, release) else None
     began = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -92,6 +93,11 @@ def _front_traffic(host: Host, release: str, reference: str | None, settings: Ga
     slots = {name: slot.number for name in (release, reference) if name and (slot := find_slot(host, name))}
     reference = reference if reference in slots else None
     front = Front(host)
+    recorded = None
+    if not host.overlap:
+        time.sleep(SWITCH_SECONDS)
+        before = read_activation(host).confirmed
+        recorded = read_recorded(host.traffic_page, before) if before not in (None, release) else None
     return FrontTraffic(
         FrontFigures(front.runtime, host.traffic_page, slots),
         release,
@@ -100,6 +106,7 @@ def _front_traffic(host: Host, release: str, reference: str | None, settings: Ga
         None if reference is None else probe_requests(host, reference),
         settings.front_signals,
         host.health_path,
+        recorded,
     )
 
 

@@ -14,7 +14,7 @@ from . import triggers
 from .config import Host, read_state_file
 from .executor import Executor
 from .failures import to_failure
-from .front.figures import USERS, FrontFigures
+from .front.figures import USERS, FrontFigures, read_recorded
 from .fronted import Front
 from .instance import STATE_TIMEOUT_SECONDS, find_slot, request_instance
 from .plan import Actor
@@ -37,7 +37,7 @@ def watch_window(
         MobiusError: `rolled_back`.
     """
     host, release = executor.host, window.release
-    watcher = triggers.Watcher(settings, _read_baseline(host, release))
+    watcher = triggers.Watcher(settings, {**_read_baseline(host, release), **_read_recorded(host, window, settings)})
     users = _UserCounts(executor, release)
     reported: str | None = None
     # one that is not healthy while it stands by says nothing about the other
@@ -155,6 +155,19 @@ def _count_restarts(executor: Executor, release: str) -> int | None:
     except (MobiusError, OSError):
         return None
     return None if unit is None else unit.restarts
+
+
+def _read_recorded(host: Host, window: MonitoringWindow, settings: triggers.WatchSettings) -> dict[str, Tally]:
+    """The share of failed requests of the release before, of all that is recorded of it: a gate counts few.
+
+    Latency is not taken from there: it depends on the time of the day.
+    """
+    recorded = None if window.previous is None else read_recorded(host.traffic_page, window.previous)
+    if recorded is None:
+        return {}
+    failed, requests = recorded.outcomes.failed, recorded.outcomes.requests
+    tally = Tally(failed / requests, requests, failed)
+    return {signal.name: tally for signal in settings.front_signals if not signal.may_recover}
 
 
 def _read_baseline(host: Host, release: str) -> dict[str, Tally]:

@@ -13,6 +13,8 @@ from ansible_collections.mobius.dhash.plugins.module_utils.host.front.figures im
     USERS,
     FrontFigures,
     Outcomes,
+    Recorded,
+    read_recorded,
 )
 from ansible_collections.mobius.dhash.plugins.module_utils.host.front.traffic import TrafficCounters
 
@@ -166,3 +168,27 @@ def test_lines_that_are_lost_before_the_first_page_are_not_forgotten(counting_fr
     counting_front.log(NEW, 5, 3)
     figures.read()
     assert (figures.latency_problem, count(figures), figures.latency_losses) == (None, 3, 1)
+
+
+def test_what_is_recorded_of_a_release_is_all_of_its_users_since_the_receiver_began(counting_front: Any) -> None:
+    assert read_recorded(counting_front.page_path, OLD) is None, "nothing is recorded"
+    counting_front.log(OLD, 3, 90)
+    counting_front.log(OLD, 3, 7, "probe")
+    counting_front.log(NEW, 3, 5)
+    times = '"queue":0,"connect":0,"data":0,"retries":"0"'
+    for status, response, end in ((500, 2000, "--"), (200, 2000, "SD"), (-1, -1, "SH"), (200, 2000, "CD")):
+        line = f'{{"source":"public","server":"slot2","release":"{OLD}","status":{status},"response":{response},'
+        counting_front.counters.add_line(f'{line}"end":"{end}",{times}}}'.encode())
+    counting_front.write_page()
+    recorded = read_recorded(counting_front.page_path, OLD)
+    assert recorded is not None
+    assert recorded.outcomes == Outcomes(94, 3), "a client that left is no failure"
+    assert (recorded.latency[1.0], recorded.latency[float("inf")]) == (90, 93)
+    counting_front.page_path.unlink()
+    assert read_recorded(counting_front.page_path, OLD) is None
+
+
+def test_a_page_that_cannot_be_read_records_nothing(counting_front: Any) -> None:
+    counting_front.page_path.write_bytes(b"\xff")
+    assert read_recorded(counting_front.page_path, OLD) is None
+    assert isinstance(Recorded(Outcomes(), {}), Recorded)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +28,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils.gate.verdict import (
     are_users_awaited,
     reach_verdict,
 )
-from ansible_collections.mobius.dhash.plugins.module_utils.host.front.figures import FrontFigures
+from ansible_collections.mobius.dhash.plugins.module_utils.host.front.figures import FrontFigures, Outcomes, Recorded
 
 NEW, OLD = "1.1.0-0123456789ab", "1.0.0-0123456789ab"
 CHECKOUT = Path(__file__).parents[3]
@@ -151,17 +152,21 @@ class Gate:
 
         return request
 
-    def run(self, request_old: Any = None, probe_old: Any = None, **changes: Any) -> GateVerdict:
+    def run(
+        self, request_old: Any = None, probe_old: Any = None, recorded: Recorded | None = None, **changes: Any
+    ) -> GateVerdict:
+        """A gate; with what is `recorded` of it, the old release does not run."""
         values = {"healthy_seconds": 5.0, "deadline": 30.0, "interval": 0.5, "user_samples": 60, **changes}
         settings = GateSettings(probes=[health_probe("/healthz")], front_signals=signals(100), **values)
         front = FrontTraffic(
             FrontFigures(self.front.runtime, self.front.page_path, {NEW: 1, OLD: 2}),
             NEW,
-            OLD,
+            None if recorded else OLD,
             self.probe_of(NEW),
-            probe_old or self.probe_of(OLD),
+            None if recorded else probe_old or self.probe_of(OLD),
             settings.front_signals,
             "/healthz",
+            recorded,
             lambda: self.now,
         )
         return reach_verdict(
@@ -169,7 +174,7 @@ class Gate:
             NEW,
             "/healthz",
             settings,
-            request_old=request_old or self.request,
+            request_old=None if recorded else request_old or self.request,
             front=front,
             read_process=lambda: {"pid": 1},
             clock=lambda: self.now,
@@ -221,6 +226,21 @@ def test_one_in_twenty_failing_users_among_probes_that_succeed_fail_the_gate(gat
     gate.between = lambda wait: gate.serve(10, int(wait % 2 == 0))
     verdict = gate.run(user_samples=400)
     assert (verdict.verdict, "users' error share" in verdict.reason) == ("fail", True), verdict.reason
+
+
+ALWAYS_FAILING = Recorded(Outcomes(10_000, 300), {0.004: 9_000.0, 0.5: 9_900.0, 1.0: 10_000.0, math.inf: 10_000.0})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("failed", "milliseconds", "verdict"), [(0.03, 3, "pass"), (0.15, 3, "fail"), (0.03, 1003, "fail")]
+)
+def test_a_release_that_runs_alone_is_compared_with_what_is_recorded_of_the_one_before(
+    gate: Gate, failed: float, milliseconds: int, verdict: str
+) -> None:
+    gate.between = lambda wait: gate.serve(20, int(wait * 20 * failed) - int((wait - 1) * 20 * failed), milliseconds)
+    result = gate.run(recorded=ALWAYS_FAILING, user_samples=400)
+    assert result.verdict == verdict, result.reason
 
 
 @pytest.mark.slow

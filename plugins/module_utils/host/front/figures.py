@@ -21,6 +21,8 @@ from .runtime import Figures, Runtime
 
 USERS, PROBES = "users", "probes"
 SOURCES = {USERS: "public", PROBES: "probe"}  # in the page of the receiver
+REQUESTS_METRIC = "mobius_front_requests_total"
+ABORTED_METRIC = "mobius_front_aborted_total"
 LATENCY_METRIC = "mobius_front_response_seconds_bucket"
 START_METRIC = "mobius_front_start_time_seconds"
 PAGE_LAG_SECONDS = 1.5  # until what HAProxy has logged is on the page, which is written each second
@@ -55,6 +57,39 @@ class Outcomes:
     def since(self, first: Outcomes) -> Outcomes:
         """What was counted after `first`."""
         return Outcomes(self.requests - first.requests, self.failed - first.failed)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What the receiver has counted of users' requests to a release since it was started: days of them, if all is well.
+
+    Attributes:
+        latency: the seconds until responses began, cumulated, by upper bound.
+    """
+
+    outcomes: Outcomes
+    latency: Buckets
+
+
+def read_recorded(page: Path, release: str) -> Recorded | None:
+    """What the page of the receiver has of a release that may run no more; None when there is nothing to read."""
+    try:
+        series = parse_page(page.read_text(encoding="utf-8"))
+        of_users = [
+            (name, labels, value)
+            for name, labels, value in series
+            if labels.get("release") == release and labels.get("source") == SOURCES[USERS]
+        ]
+        latency = {_bound(labels): value for name, labels, value in of_users if name == LATENCY_METRIC}
+    except (OSError, UnreadableError, UnicodeDecodeError):
+        return None
+
+    def count(metric: str, label: str, *values: str) -> int:
+        return int(sum(value for name, labels, value in of_users if name == metric and labels.get(label) in values))
+
+    requests = count(REQUESTS_METRIC, "code", "1xx", "2xx", "3xx", "4xx", "5xx", "none")
+    failed = count(REQUESTS_METRIC, "code", "5xx") + count(ABORTED_METRIC, "by", "server")
+    return Recorded(Outcomes(requests, min(requests, failed)), latency) if requests else None
 
 
 @dataclass
@@ -134,7 +169,7 @@ class FrontFigures:
         try:
             start_time, page = self._read_page()
             age = self._now() - self._path.stat().st_mtime
-        except (OSError, UnreadableError) as error:
+        except (OSError, UnreadableError, UnicodeDecodeError) as error:
             self.latency_problem = f"the traffic receiver's {self._path} cannot be read ({error})"
             if isinstance(error, FileNotFoundError):
                 self.latency_problem = f"the traffic receiver has written no {self._path}"
