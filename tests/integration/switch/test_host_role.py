@@ -79,7 +79,9 @@ def test_the_service_owns_its_index_and_its_logs_and_nothing_else(bare_machine: 
 def test_systemd_finds_nothing_wrong_with_the_units_and_rates_the_sandboxes(bare_machine: Any) -> None:
     instance = "stand-in@1.0.0-0123456789ab.service"
     others = ("-boot", "-guard", "-watch", "-front", "-traffic")
-    units = " ".join(("stand-in.socket", "stand-in-traffic.socket", instance, *(f"stand-in{n}.service" for n in others)))
+    units = " ".join(
+        ("stand-in.socket", "stand-in-traffic.socket", instance, *(f"stand-in{n}.service" for n in others))
+    )
     verified = bare_machine.shell(f"systemd-analyze verify {units} 2>&1 | grep stand-in || true")
     assert verified.stdout == ""
     for unit in (instance, "stand-in-front.service", "stand-in-traffic.service"):
