@@ -124,6 +124,7 @@ class Fleet:
         given = {
             "promote_healthy_seconds": 0.1,
             "promote_signals": [],
+            "promote_front_signals": [],
             "promote_batches": list(batches),
         }
         run(BIN / "mobius", *arguments, "-i", self.inventory, "-e", json.dumps(given), environment=self._environment)

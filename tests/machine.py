@@ -154,7 +154,8 @@ class Machine:
 
     def forget(self) -> None:
         """Make it a host that has never served anything."""
-        units = f"'{self.service}@*' {self.service}-guard {self.service}-boot {self.service}.socket"
+        names = ("@*", "-guard", "-boot", ".socket", "-front", "-traffic.socket", "-traffic")
+        units = " ".join(f"'{self.service}{name}'" for name in names)
         self.shell(f"systemctl disable --now {self.service}-boot {self.service}.socket; systemctl stop {units}")
         self.shell(f"cd /opt/{self.service} && rm -f activation*.json current /run/{self.service}/*.json")
         self.shell(f"rm -f /var/lib/{self.service}/journal.jsonl")

@@ -335,7 +335,8 @@ def tell(library: Path | None) -> dict[str, Any]:
         )
 
         step("Had nobody kept golden pictures: the same release forced through, then rolled back from the consoles")
-        blind: dict[str, object] = {"deploy_golden": [], "promote_probes": [], "promote_signals": []}
+        checks = ("deploy_golden", "promote_probes", "promote_signals", "promote_front_signals")
+        blind: dict[str, object] = {name: [] for name in checks}
         override = json.dumps({**blind, "mobius_retry_bad": True})
         mobius("release", "--bundle", bad["bundle"], "-e", override)
         rollback_seconds = roll_back(hosts, second["release"])

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
-import time
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils import staged_tree
+from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
+from ansible_collections.mobius.dhash.plugins.module_utils.host.front.settings import SLOT_COUNT
 from ansible_collections.mobius.dhash.plugins.module_utils.host.install import launcher, tool_digest
+from ansible_collections.mobius.dhash.plugins.module_utils.host.instance import slot_table
 
 from mobius import manifest
 from mobius.control.bundle import builder as bundles
@@ -24,7 +30,11 @@ from mobius.control.bundle.builder import pack
 from mobius.control.bundle.packing import pack_folder
 
 CHECKOUT = Path(__file__).resolve().parents[3]
-SERVER = CHECKOUT / "tests/unit/plugins/releases/instance_server.py"
+RELEASE = "1.0.0-0123456789ab"
+# of the systemd that a host has: the instance's unit runs, and its process stays the same
+SYSTEMCTL = """#!/bin/sh
+printf 'Id=mobius-dhash@%s.service\\nActiveState=active\\nMainPID=4711\\n'
+"""
 
 
 class Place:
@@ -33,8 +43,11 @@ class Place:
     def __init__(self, root: Path) -> None:
         self.root = root
         folders = {name: str(root / name) for name in ("run_dir", "state_dir", "backup_dir", "log_dir", "config_dir")}
-        for path in (root / "opt/releases", root / "files", *map(Path, folders.values())):
+        for path in (root / "opt/releases", root / "files", root / "bin", *map(Path, folders.values())):
             path.mkdir(parents=True)
+        (root / "bin/systemctl").write_text(SYSTEMCTL % RELEASE)
+        (root / "bin/systemctl").chmod(0o755)
+        first_port = free_slot_ports()
         config = {
             "schema": 1,
             "service": "mobius-dhash",
@@ -44,6 +57,8 @@ class Place:
             "start_timeout": 5,
             "drain_deadline": 5,
             "command": str(root / "command"),
+            "kind": "http",
+            "front": {"port": 8080, "first_port": first_port, "internal_port": first_port + SLOT_COUNT},
             **folders,
         }
         (root / "config_dir/mobius-dhash.json").write_text(json.dumps(config))
@@ -71,7 +86,9 @@ class Place:
         host = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
         inventory.write_text(json.dumps({"all": {"hosts": {"here": {**host, "ansible_pipelining": pipelining}}}}))
         command = [sys.executable, "-m", "ansible", "playbook", "-i", str(inventory), str(self.root / "playbook.yml")]
-        done = subprocess.run([*command, *options], cwd=CHECKOUT, capture_output=True, text=True, env=_environment())
+        environment = {**os.environ, "ANSIBLE_LOCALHOST_WARNING": "false", "ANSIBLE_NOCOLOR": "1"}
+        environment["PATH"] = f"{self.root / 'bin'}:{environment['PATH']}"
+        done = subprocess.run([*command, *options], cwd=CHECKOUT, capture_output=True, text=True, env=environment)
         assert result.exists(), done.stdout + done.stderr
         values: list[dict[str, Any]] = json.loads(result.read_text())
         return values
@@ -81,8 +98,31 @@ class Place:
         return sorted(path.name for path in (self.root / "opt/releases").iterdir())
 
 
-def _environment() -> dict[str, str]:
-    return {**os.environ, "ANSIBLE_LOCALHOST_WARNING": "false", "ANSIBLE_NOCOLOR": "1"}
+def free_slot_ports() -> int:
+    """The first of as many ports as a front has slots, and one more, that nobody listens on."""
+    while True:
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            first = stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
+            for port in range(first + 1, first + SLOT_COUNT + 1):
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            return int(first)
+
+
+class Hashing(BaseHTTPRequestHandler):
+    """A healthy instance that hashes a body by its length."""
+
+    def do_GET(self) -> None:
+        self.answer({"status": "pass"})
+
+    def do_POST(self) -> None:
+        self.answer({"dhash": f"{len(self.rfile.read(int(self.headers['Content-Length']))):032x}"})
+
+    def answer(self, value: Any) -> None:
+        body = json.dumps(value).encode()
+        self.wfile.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+
+    def log_message(self, *_: object) -> None:
+        return
 
 
 @pytest.fixture
@@ -194,28 +234,23 @@ def test_a_host_with_signers_of_its_own_gets_the_signature_with_the_bundle_throu
 
 
 def test_bodies_of_probes_come_from_files_beside_the_playbook_or_in_a_folder(place: Place) -> None:
-    release = "1.0.0-0123456789ab"
-    socket = place.root / "run_dir" / release / "admin.sock"
-    socket.parent.mkdir()
-    server = subprocess.Popen([sys.executable, "-S", str(SERVER), str(socket), release, "well"])
-    try:
-        while not socket.exists():
-            time.sleep(0.01)
-        (place.root / "files/five").write_bytes(b"\x00\xff\xfe12")
+    host = Host.load("mobius-dhash", place.root / "config_dir")
+    slot = slot_table(host).assign(RELEASE)
+    (place.root / "files/five").write_bytes(b"\x00\xff\xfe12")
+    with ThreadingHTTPServer(("127.0.0.1", slot.port), Hashing) as server:
+        threading.Thread(target=server.serve_forever).start()
         body = {"name": "five bytes", "method": "POST", "path": "/v1/hash", "body_file": "five"}
         right, wrong = {**body, "json": {"dhash": f"{5:032x}"}}, {**body, "json": {"dhash": "0"}}
         gate = {"healthy_seconds": 0.5, "deadline": 5, "interval": 0.1}
         said = place.run(
-            {"probe": {"release": release, "probes": [right]}},
-            {"probe": {"release": release, "probes": [right], "body_dir": str(place.root / "files")}},
-            {"gate": {"release": release, "probes": [right], **gate}},
-            {"gate": {"release": release, "probes": [wrong], **gate}},
-            {"probe": {"release": release, "probes": [{**right, "body_file": "six"}]}},
-            {"probe": {"release": release, "probes": [{**right, "body_base64": "AA=="}]}},
+            {"probe": {"release": RELEASE, "probes": [right]}},
+            {"probe": {"release": RELEASE, "probes": [right], "body_dir": str(place.root / "files")}},
+            {"gate": {"release": RELEASE, "probes": [right], **gate}},
+            {"gate": {"release": RELEASE, "probes": [wrong], **gate}},
+            {"probe": {"release": RELEASE, "probes": [{**right, "body_file": "six"}]}},
+            {"probe": {"release": RELEASE, "probes": [{**right, "body_base64": "AA=="}]}},
         )
-    finally:
-        server.kill()
-        server.wait()
+        server.shutdown()
     assert [each["probes"] for each in said[:2]] == [1, 1]
     assert [each["verdict"] for each in said[2:4]] == ["pass", "fail"]
     assert [each["mobius_failure"]["outcome"] for each in said[4:]] == ["invalid_input"] * 2

@@ -1,4 +1,4 @@
-"""The role host on a bare Debian: check mode predicts it, a second run changes nothing, and invalid variables are refused."""
+"""The role host on a bare Debian: refusals before anything changes, an exact check mode, a second run that changes nothing."""
 
 from __future__ import annotations
 
@@ -12,8 +12,36 @@ import yaml
 from tests.machine import task_states
 
 
+def refusal(machine: Any, **variables: Any) -> dict[str, Any]:
+    """Why a provisioning with these variables fails, before it changes anything."""
+    done = machine.playbook("provision", "-e", json.dumps(variables))
+    assert done.returncode != 0, done.stdout
+    assert "changed=0" in done.stdout, done.stdout
+    begin = done.stdout.index('"mobius_failure": {')
+    return dict(json.JSONDecoder().raw_decode(done.stdout, begin + len('"mobius_failure": '))[0])
+
+
+def test_a_bare_host_is_refused_with_one_sentence_before_anything_changes(bare_machine: Any) -> None:
+    bare_machine.shell("mv /etc/apt/sources.list.d/lab.list /root; mv /var/lib/apt/lists /root")
+    failure = refusal(bare_machine)
+    bare_machine.shell("mv /root/lab.list /etc/apt/sources.list.d; mv /root/lists /var/lib/apt")
+    assert failure["outcome"] == "missing_dependency"
+    assert failure["reason"].startswith("HAProxy is not installed, and this host's apt has no package haproxy")
+
+    bare_machine.shell("systemd-run --unit=squatter python3 -m http.server --bind 127.0.0.1 18082")
+    bare_machine.until(lambda: "18082" in bare_machine.shell("ss -ltn").stdout)
+    failure = refusal(bare_machine)
+    bare_machine.shell("systemctl stop squatter")
+    assert failure["outcome"] == "environment_failed"
+    assert failure["reason"].startswith("The port 18082 (host_front_first_port) is taken by squatter.service")
+
+    failure = refusal(bare_machine, host_front_extra={"frontend": ["backend other"]})
+    assert failure["outcome"] == "invalid_input"
+
+
 def test_check_mode_predicts_a_bare_host_exactly_and_changes_nothing(bare_machine: Any) -> None:
-    files = "find /etc /opt /usr/local /var/lib /var/log /run -xdev | grep -i stand-in || true"
+    folders = "/etc /opt /usr/local /var/lib /var/log /run"
+    files = f"find {folders} -xdev | grep -i 'stand-in\\|haproxy' | grep -v lab-packages || true"
     predicted = bare_machine.playbook("provision", "--check", "--diff")
     assert predicted.returncode == 0, predicted.stdout
     assert bare_machine.shell(files).stdout == ""
@@ -21,7 +49,8 @@ def test_check_mode_predicts_a_bare_host_exactly_and_changes_nothing(bare_machin
     assert done.returncode == 0, done.stdout
     assert task_states(predicted.stdout) == task_states(done.stdout)
     assert "changed" in task_states(done.stdout).values()
-    assert "changed=0" in bare_machine.playbook("provision").stdout
+    again = bare_machine.playbook("provision")
+    assert "changed=0" in again.stdout, again.stdout
 
 
 def test_nothing_runs_and_nothing_is_enabled_before_a_promotion(bare_machine: Any) -> None:
@@ -29,6 +58,14 @@ def test_nothing_runs_and_nothing_is_enabled_before_a_promotion(bare_machine: An
         "systemctl list-units 'stand-in*' --no-legend; systemctl list-unit-files 'stand-in*' --no-legend"
     )
     assert "enabled " not in listed.stdout.replace("disabled ", "") and " running" not in listed.stdout
+    assert bare_machine.shell("systemctl is-active haproxy", check=False).stdout == "inactive\n"
+    assert bare_machine.shell("systemctl is-enabled haproxy", check=False).stdout == "masked\n", "Debian's own"
+
+
+def test_a_line_that_haproxy_refuses_is_named_before_anything_changes(bare_machine: Any) -> None:
+    failure = refusal(bare_machine, host_front_extra={"frontend": ["sing loudly"]})
+    assert failure["outcome"] == "invalid_input"
+    assert "sing" in failure["reason"], failure
 
 
 def test_the_service_owns_its_index_and_its_logs_and_nothing_else(bare_machine: Any) -> None:
@@ -39,19 +76,18 @@ def test_the_service_owns_its_index_and_its_logs_and_nothing_else(bare_machine: 
     assert bare_machine.shell("stat -c '%a %U' /var/backups/stand-in").stdout == "700 root\n"
 
 
-def test_systemd_finds_nothing_wrong_with_the_units_and_rates_the_sandbox(bare_machine: Any) -> None:
-    names = (
-        "stand-in.socket",
-        *(f"stand-in{name}.service" for name in ("-boot", "-guard", "-watch", "@1.0.0-0123456789ab")),
+def test_systemd_finds_nothing_wrong_with_the_units_and_rates_the_sandboxes(bare_machine: Any) -> None:
+    instance = "stand-in@1.0.0-0123456789ab.service"
+    others = ("-boot", "-guard", "-watch", "-front", "-traffic")
+    units = " ".join(
+        ("stand-in.socket", "stand-in-traffic.socket", instance, *(f"stand-in{n}.service" for n in others))
     )
-    units = " ".join(names)
     verified = bare_machine.shell(f"systemd-analyze verify {units} 2>&1 | grep stand-in || true")
     assert verified.stdout == ""
-    rated = bare_machine.shell(
-        "systemd-analyze security --no-pager stand-in@1.0.0-0123456789ab.service | tail -1"
-    ).stdout
-    score = re.search(r"stand-in@\S+: ([0-9.]+)", rated)
-    assert score is not None and float(score[1]) <= 1.5, rated
+    for unit in (instance, "stand-in-front.service", "stand-in-traffic.service"):
+        rated = bare_machine.shell(f"systemd-analyze security --no-pager {unit} | tail -1").stdout
+        score = re.search(r"exposure level.*: ([0-9.]+) ", rated)
+        assert score is not None and float(score[1]) <= 1.5, (unit, rated)
 
 
 def test_a_changed_unit_restarts_nothing_and_reports_that(machine: Any) -> None:

@@ -23,6 +23,11 @@ def sql(machine: Any, statement: str) -> str:
     return str(machine.shell(f"python3 - <<'END'\n{script}\nEND").stdout.strip())
 
 
+def main_process(machine: Any) -> str:
+    """The command that shows the process of the instance."""
+    return f"systemctl show --property=MainPID stand-in@{machine.releases['1.0.0']}"
+
+
 @pytest.fixture
 def noted(machine: Any) -> Iterator[Any]:
     """The host, with a backup that holds two notes, and three later ones."""
@@ -37,14 +42,15 @@ def noted(machine: Any) -> Iterator[Any]:
     machine.shell(f"rm -f {DATABASE}* /var/lib/stand-in/index/large /var/backups/stand-in/stand-in-*")
 
 
-def test_clients_get_503_while_the_data_is_restored_and_none_of_them_fails(noted: Any) -> None:
+def test_clients_wait_while_the_data_is_restored_and_none_of_them_fails(noted: Any) -> None:
     predicted = noted.module("restore", "--check", id=noted.backup, writes=WRITES)
+    before = noted.shell(main_process(noted)).stdout
     with noted.load() as load:
         done = noted.module("restore", id=noted.backup, writes=WRITES)
         noted.until(lambda: noted.answer() == noted.releases["1.0.0"])
     assert load.failures == []
-    # what has no release's name is the 503
-    assert set(load.answers) == {noted.releases["1.0.0"], "None"}
+    assert (set(load.statuses), set(load.answers)) == ({200}, {noted.releases["1.0.0"]}), load.statuses
+    assert noted.shell(main_process(noted)).stdout != before, "no instance ran while the folders were exchanged"
     assert (predicted["changed"], predicted["lost"]) == (done["changed"], done["lost"]) == (True, 3)
     assert sql(noted, "SELECT count(*) FROM notes") == "[(2,)]"
     assert noted.states() == {"1.0.0": "serving"}
@@ -55,15 +61,20 @@ def test_clients_get_503_while_the_data_is_restored_and_none_of_them_fails(noted
     assert sql(noted, "SELECT count(*) FROM notes") == "[(5,)]"
 
 
-def test_a_restore_that_is_killed_leaves_a_service_that_serves(noted: Any) -> None:
+def test_a_restore_that_is_killed_leaves_a_service_that_serves_and_clients_wait_for_it(noted: Any) -> None:
     # so that saving it takes a moment
     noted.shell("head -c 400M /dev/urandom > /var/lib/stand-in/index/large")
-    restoring = threading.Thread(target=lambda: noted.call_module("restore", id=noted.backup))
-    restoring.start()
-    noted.until(lambda: noted.answer() == "None", seconds=60)
-    noted.shell("kill -KILL $(lslocks -n -o PID,PATH | awk '/stand-in.activation.lock/ {print $1}')")
-    restoring.join()
-    noted.until(lambda: noted.answer() == noted.releases["1.0.0"])
+    is_active = f"systemctl is-active stand-in@{noted.releases['1.0.0']}"
+    with noted.load(pause=0.02) as load:
+        restoring = threading.Thread(target=lambda: noted.call_module("restore", id=noted.backup))
+        restoring.start()
+        noted.until(lambda: noted.shell(is_active, check=False).stdout == "inactive\n", seconds=60)
+        noted.shell("kill -KILL $(lslocks -n -o PID,PATH | awk '/stand-in.activation.lock/ {print $1}')")
+        restoring.join()
+        noted.until(lambda: noted.answer() == noted.releases["1.0.0"])
+    assert load.failures == []
+    assert (set(load.statuses), set(load.answers)) == ({200}, {noted.releases["1.0.0"]}), load.statuses
+    assert sql(noted, "SELECT count(*) FROM notes") == "[(5,)]", "it was killed before it exchanged anything"
     assert noted.states() == {"1.0.0": "serving"}
     assert noted.module("restore", id=noted.backup)["changed"]
     assert sql(noted, "SELECT count(*) FROM notes") == "[(2,)]"
@@ -79,6 +90,7 @@ def test_a_damaged_database_is_restored_under_load_and_the_damaged_state_is_kept
         done = noted.module("restore", id=noted.backup, writes=WRITES, accept_damage=True)
         noted.until(lambda: noted.answer() == noted.releases["1.0.0"])
     assert load.failures == []
+    assert (set(load.statuses), set(load.answers)) == ({200}, {noted.releases["1.0.0"]}), load.statuses
     assert (predicted["lost"], predicted["lost_unknown"]) == (done["lost"], done["lost_unknown"])
     assert (done["lost"], done["saved"], done["saved_state"]) == (None, "", "")
     assert sql(noted, "SELECT count(*) FROM notes") == "[(2,)]"
@@ -120,3 +132,16 @@ def test_a_check_run_names_the_loss_that_the_run_would_be_refused_for(noted: Any
     agreed = agree(consent=True)
     assert agreed.returncode == 0, agreed.stdout
     assert reason not in agreed.stdout
+
+
+@pytest.mark.soak
+def test_a_drill_judges_by_the_health_path_and_the_probes_and_disturbs_nothing(noted: Any) -> None:
+    with noted.load(kept=4, single=1, pause=0.02) as load:
+        drilled = noted.module("restore_drill", probes=[{"name": "front page", "path": "/"}])
+        assert drilled.get("release") == noted.releases["1.0.0"], drilled
+        failed = noted.module("restore_drill", probes=[{"name": "none", "path": "/", "status": 404}])
+        assert failed["mobius_failure"]["outcome"] == "drill_failed"
+    assert load.failures == []
+    assert (set(load.statuses), set(load.answers)) == ({200}, {noted.releases["1.0.0"]}), load.statuses
+    assert noted.states() == {"1.0.0": "serving"}
+    assert noted.shell("systemctl list-units --all --no-legend 'stand-in-drill*'").stdout == ""

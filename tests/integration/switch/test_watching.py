@@ -35,6 +35,8 @@ WATCH = {
     "host_watch_unhealthy_seconds": 2,
     "host_metrics_path": "/counts",
     "host_watch_signals": SIGNALS,
+    # what the front counts is a trigger of its own: tests/integration/front_host/test_front_traffic.py
+    "host_watch_front_signals": [],
     "host_watch_memory": {"metric": "memory_bytes", "bytes_per_hour": 100_000_000, "seconds": 4, "warm_up": 1},
 }
 PATIENCE = 60.0  # seconds; on an idle machine a host is back within 15

@@ -13,7 +13,6 @@ from tests.machine import Machine
 from .conftest import GUNICORN_PORT
 
 VARIABLES = {
-    "host_kind": "http",
     "host_exec": "gunicorn --workers 2 --bind {address} books:application",
     "host_health_path": "/",
     "host_port": GUNICORN_PORT,
@@ -39,7 +38,7 @@ def stage(machine: Machine, version: str) -> None:
 
 @pytest.fixture(scope="module")
 def books(provisioned: Machine) -> Iterator[Machine]:
-    """The host of the shop, with gunicorn's package and a second service."""
+    """The host of the stand-in, with gunicorn's package and a second service."""
     machine = Machine(provisioned.root, "books", VARIABLES)
     machine.shell("apt-get install --yes gunicorn")
     done = machine.playbook("provision")
@@ -50,7 +49,7 @@ def books(provisioned: Machine) -> Iterator[Machine]:
     done = machine.playbook("decommission", "-e", "mobius_decommission=books")
     assert done.returncode == 0, done.stdout
     # the other service needs it
-    machine.shell("test -x /usr/sbin/haproxy -a -e /etc/mobius-host/shop.json -a ! -e /etc/mobius-host/books.json")
+    machine.shell("test -x /usr/sbin/haproxy -a -e /etc/mobius-host/stand-in.json -a ! -e /etc/mobius-host/books.json")
 
 
 @pytest.mark.soak
