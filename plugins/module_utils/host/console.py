@@ -22,6 +22,7 @@ from .config import CONFIG_DIR, Host, only_service
 from .executor import Executor
 from .failures import to_failure
 from .front import slots, traffic
+from .front.certificate import read_certificate
 from .instance import STATE_TIMEOUT_SECONDS, is_answering
 from .journal import read_journal
 from .lock import wait_until_unlocked
@@ -254,6 +255,25 @@ def _render(executor: Executor, _: argparse.Namespace) -> int:
     return 0
 
 
+def _renew(executor: Executor, options: argparse.Namespace) -> int:
+    """Check the certificate of the front, and let a front that runs use it for new connections."""
+    host = executor.host
+    path = host.front.certificate
+    if path is None:
+        raise MobiusError(
+            "invalid_input",
+            f"The front of {host.service} has no certificate.",
+            do_next="Set host_front_certificate, and run playbooks/provision.yml (or `mobius provision`).",
+        )
+    certificate = read_certificate(path)
+    did = "can be used"
+    if not options.check:
+        is_used = executor.front.use_certificate(certificate)
+        did = "is used from now on" if is_used else "will be used, once the front runs"
+    print(f"{host.service}: {path} {did}; it expires on {certificate.last_day}.")
+    return 0
+
+
 def _traffic(executor: Executor, _: argparse.Namespace) -> int:
     """Count the requests that the front logs, until systemd stops it."""
     traffic.run(executor.front.traffic_page)
@@ -344,6 +364,8 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command(name, run, text).add_argument("release", metavar="ID")
     command("render", _render, "write the configuration of the front (for systemd)")
+    renew = command("renew", _renew, "use the certificate that its file has now; no connection is dropped")
+    renew.add_argument("--check", action="store_true", help="only check whether it can be used")
     command("traffic", _traffic, "count the requests that the front logs (for systemd)")
     return parser
 

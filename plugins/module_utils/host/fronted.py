@@ -22,8 +22,9 @@ from .. import durable
 from ..errors import MobiusError
 from .config import Host, set_aside
 from .front import configuration
+from .front.certificate import Certificate
 from .front.configuration import DRAIN, MAINT, READY, ServerState
-from .front.runtime import Runtime
+from .front.runtime import PAYLOAD_MAX_BYTES, Runtime
 from .front.settings import FrontSettings
 from .front.slots import Slot
 from .instance import find_slot, read_slots, slot_table, started_with
@@ -31,7 +32,6 @@ from .rebuild import read_known_activation, read_known_pending
 from .state import CANARY_SHARE_PERCENT, Activation, Pending, boot_id, is_live, role_of
 from .systemd import Systemd
 
-FRONT_USER = "haproxy"  # of Debian's package
 FULL_WEIGHT = 100
 RUNTIME_TIMEOUT_SECONDS = 2.0  # for HAProxy to answer, before it is started again
 FRONT_START_TIMEOUT_SECONDS = 30.0
@@ -254,6 +254,26 @@ class Front:
         with contextlib.suppress(OSError, MobiusError):
             self.render()
 
+    def use_certificate(self, certificate: Certificate) -> bool:
+        """Let new connections have another certificate; False when the front does not run, which reads it at its start.
+
+        Raises:
+            MobiusError: `environment_failed` for a file that is too long; HAProxy refuses.
+            OSError: it does not answer.
+        """
+        if len(certificate.pem) > PAYLOAD_MAX_BYTES:
+            raise MobiusError(
+                "environment_failed",
+                f"The certificate {certificate.path} has more than {PAYLOAD_MAX_BYTES} bytes, so HAProxy can only read "
+                "it itself.",
+                do_next=f"Run `systemctl reload {self.host.front_unit}`: requests in flight are finished.",
+            )
+        try:
+            self.runtime.replace_certificate(certificate.path, certificate.pem)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        return True
+
     def pause(self) -> None:
         """Let requests wait, since no instance will be able to serve. Without a front that answers, nothing is done."""
         with contextlib.suppress(OSError, MobiusError):
@@ -325,6 +345,6 @@ def _weight(release: str, activation: Activation, live: Pending | None) -> int:
 def _owner() -> tuple[int, int] | None:
     """Root, with the group of HAProxy's user; None where there is none."""
     try:
-        return (0, grp.getgrnam(FRONT_USER).gr_gid) if os.geteuid() == 0 else None
+        return (0, grp.getgrnam(configuration.HAPROXY_USER).gr_gid) if os.geteuid() == 0 else None
     except KeyError:
         return None

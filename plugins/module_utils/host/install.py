@@ -19,8 +19,8 @@ TOOL_MODULES = (
     *("comparison", "durable", "errors", "front_signals", "manifest", "prometheus_text", "significance"),
     *("staged_tree", "tar_members", "tree_paths"),
     *("host", "host.clock", "host.config", "host.console", "host.executor", "host.failures"),
-    *("host.front", "host.front.configuration", "host.front.figures", "host.front.runtime", "host.front.settings"),
-    *("host.front.slots", "host.front.traffic"),
+    *("host.front", "host.front.certificate", "host.front.configuration", "host.front.figures", "host.front.runtime"),
+    *("host.front.settings", "host.front.slots", "host.front.traffic"),
     *("host.fronted", "host.install", "host.instance", "host.journal", "host.lock", "host.plan"),
     *("host.problems", "host.rebuild", "host.recovery", "host.state", "host.status", "host.systemd"),
     *("host.transitions", "host.transitions.canary", "host.transitions.confirmation", "host.transitions.marks"),
@@ -53,7 +53,7 @@ def _send_with_modules() -> None:
         triggers,
         watch,
     )
-    from .front import configuration, figures, runtime, settings, slots, traffic  # noqa: F401
+    from .front import certificate, configuration, figures, runtime, settings, slots, traffic  # noqa: F401
     from .transitions import canary, confirmation, marks, repair, rollback, upkeep  # noqa: F401
 
 

@@ -126,6 +126,7 @@ class Front:
         self.states: dict[int, ServerState] = {}
         self.is_paused = False
         self.start_count = 0
+        self.listener_count = 2
         self.instances: dict[str, subprocess.Popen[str]] = {}
         self.master: subprocess.Popen[bytes] | None = None
         self.stopped = threading.Event()
@@ -169,6 +170,7 @@ class Front:
         listeners = (self.listener.fileno(), self.redirect_listener.fileno())
         # to the descriptors at which systemd hands them over, whatever numbers they have here
         moves = f"exec 103<&{listeners[0]} 104<&{listeners[1]} 3<&103 4<&104 103<&- 104<&-"
+        moves += " 4<&-" if self.listener_count == 1 else ""
         with (self.settings.run_dir / "haproxy.log").open("ab") as log:
             return subprocess.Popen(
                 [
@@ -179,7 +181,7 @@ class Front:
                     str(self.settings.configuration_path),
                 ],
                 pass_fds=listeners,
-                env={**os.environ, "NOTIFY_SOCKET": str(notify_path), "LISTEN_FDS": "2"},
+                env={**os.environ, "NOTIFY_SOCKET": str(notify_path), "LISTEN_FDS": str(self.listener_count)},
                 stdout=log,
                 stderr=log,
             )

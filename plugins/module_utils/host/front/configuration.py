@@ -4,7 +4,7 @@
 
 It is rendered before each start, so that a proxy that was killed comes back as it was, and after each switch. HAProxy
 is never reloaded for a switch: `runtime` gives it the same states. The public listening socket is inherited from
-systemd as descriptor 3, so its queue outlives the proxy.
+systemd as descriptor 3, so its queue outlives the proxy, and that of the redirect to https as descriptor 4.
 
 - `public` and `service`: the clients' requests
 - `probes`: a Unix socket; a probe names its slot by the header X-Mobius-Slot. Clients cannot reach it, so a
@@ -15,6 +15,7 @@ systemd as descriptor 3, so its queue outlives the proxy.
 from __future__ import annotations
 
 import math
+import os
 import re
 import socket
 import subprocess
@@ -27,9 +28,11 @@ from .settings import RATE_SECONDS, SLOT_COUNT, WEIGHT_MAX, FrontSettings
 from .slots import HOST, Slot, server_name
 
 HAPROXY = "haproxy"
+HAPROXY_USER = "haproxy"  # of Debian's package
 CHECK_TIMEOUT_SECONDS = 20.0
 REASON_MAX_CHARS = 300
 LISTENER, REDIRECT_LISTENER = "fd@3", "fd@4"  # systemd's descriptors
+LISTENER_COUNT = 2
 PUBLIC, REDIRECT, PROBES, INTERNAL, SERVICE = "public", "redirect", "probes", "internal", "service"
 HOLD_SERVER = "hold"
 HOLD_PORT = 1  # nobody but root can listen there, so a connection is refused
@@ -144,6 +147,7 @@ def check(
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 pass_fds=tuple(descriptors.values()),
+                env={**os.environ, "LISTEN_FDS": str(LISTENER_COUNT)},
                 timeout=timeout,
                 check=False,
             )
@@ -325,10 +329,13 @@ def _send_proxy(settings: FrontSettings) -> str:
 def _redirect(settings: FrontSettings) -> list[str]:
     port = "" if settings.port == HTTPS_PORT else f":{settings.port}"
     return [
+        # a socket unit that was opened before it had this port hands over one descriptor, until it is opened again
+        f'.if streq("$LISTEN_FDS",{LISTENER_COUNT})',
         f"frontend {REDIRECT}",
         f"bind {REDIRECT_LISTENER}",
         "http-request deny deny_status 400 unless { req.hdr(host) -m found }",
         f"http-request redirect code 308 location https://%[req.hdr(host),regsub(:[0-9]+$,)]{port}%[pathq]",
+        ".endif",
     ]
 
 
