@@ -32,6 +32,7 @@ from .state import MonitoringWindow, is_live, read_activation, read_window, role
 from .status import status, verify
 from .systemd import notify_ready
 from .transitions.confirmation import plan_confirmed
+from .transitions.maintenance_mode import plan_maintenance
 from .transitions.marks import plan_pin
 from .transitions.repair import plan_repair
 from .transitions.rollback import plan_rollback
@@ -50,6 +51,10 @@ def _print_status(facts: Mapping[str, Any]) -> None:
     print(f"service    {facts['service']}")
     print(f"confirmed  {facts['confirmed'] or 'nothing'}")
     print(f"serving    {', '.join(facts['serving']) or 'nothing'}")
+    if facts["maintenance"]:
+        maintenance = facts["maintenance"]
+        why = f": {maintenance['reason']}" if maintenance["reason"] else ""
+        print(f"maintained since {maintenance['since']}, by {maintenance['actor']}{why}; clients get 503")
     if facts["pending"]:
         pending = facts["pending"]
         print(f"pending    {pending['release']} ({pending['stage']}), reverts in {pending['remaining']:.0f} s")
@@ -255,6 +260,18 @@ def _render(executor: Executor, _: argparse.Namespace) -> int:
     return 0
 
 
+def _maintenance(executor: Executor, options: argparse.Namespace) -> int:
+    """Give clients the page of maintenance, or let them reach the service again."""
+    plan = executor.run(
+        lambda observed: plan_maintenance(observed, options.state == "on", executor.actor), check=options.check
+    )
+    _print_warnings(plan)
+    for action in plan.actions if options.check else ():
+        print(f"  {action}")
+    print(f"{executor.host.service}: {plan.note}{'' if plan.changed else ' already'}.")
+    return 0
+
+
 def _renew(executor: Executor, options: argparse.Namespace) -> int:
     """Check the certificate of the front, and let a front that runs use it for new connections."""
     host = executor.host
@@ -364,6 +381,12 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command(name, run, text).add_argument("release", metavar="ID")
     command("render", _render, "write the configuration of the front (for systemd)")
+    maintenance = command(
+        "maintenance", _maintenance, "give clients 503 and a page, or let them reach the service again"
+    )
+    maintenance.add_argument("state", choices=("on", "off"))
+    maintenance.add_argument("--reason", metavar="TEXT", help="the reason, for the journal and for `status`")
+    maintenance.add_argument("--check", action="store_true", help="only show what it would do")
     renew = command("renew", _renew, "use the certificate that its file has now; no connection is dropped")
     renew.add_argument("--check", action="store_true", help="only check whether it can be used")
     command("traffic", _traffic, "count the requests that the front logs (for systemd)")
@@ -390,9 +413,9 @@ def main(arguments: Sequence[str] | None = None, requested_at: str | None = None
         executor = Executor(
             host,
             actor,
-            may_rebuild=options.command in ("repair", "boot", "guard"),
+            may_rebuild=options.command in ("repair", "boot", "guard", "maintenance"),
             pending_may_be_lost=options.command == "rollback" and bool(options.to or options.leaves),
-            journal_may_wait=options.command in ("repair", "boot", "guard", "rollback", "watch"),
+            journal_may_wait=options.command in ("repair", "boot", "guard", "rollback", "watch", "maintenance"),
         )
         return int(options.run(executor, options))
     except KeyboardInterrupt:

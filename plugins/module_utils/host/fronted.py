@@ -28,6 +28,7 @@ from .front.runtime import PAYLOAD_MAX_BYTES, Runtime
 from .front.settings import FrontSettings
 from .front.slots import Slot
 from .instance import find_slot, read_slots, slot_table, started_with
+from .maintenance import read_maintenance
 from .rebuild import read_known_activation, read_known_pending
 from .state import CANARY_SHARE_PERCENT, Activation, Pending, boot_id, is_live, role_of
 from .systemd import Systemd
@@ -246,6 +247,7 @@ class Front:
             slots,
             states,
             is_paused=not is_ready and (activation.confirmed is not None or live is not None),
+            is_maintenance=read_maintenance(self.host) is not None,
             owner=_owner(),
         )
 
@@ -253,6 +255,27 @@ class Front:
         """Render after a switch. The front renders again before it starts, so a failure here does no harm."""
         with contextlib.suppress(OSError, MobiusError):
             self.render()
+
+    def read_page_served(self) -> bool | None:
+        """Whether clients get the page of maintenance; None when the front does not run or does not say."""
+        try:
+            return self.runtime.is_maintenance(self.settings)
+        except (OSError, MobiusError):
+            return None
+
+    def obey_maintenance(self) -> None:
+        """Give clients the page of maintenance, or no longer, as the host's file says.
+
+        Raises:
+            MobiusError: HAProxy refuses; it obeys once it is started again.
+            OSError: it does not answer although it was started again.
+        """
+        self._write_configuration()
+        is_on = read_maintenance(self.host) is not None
+        unit = self.host.front_unit
+        shown = self.systemd.units(unit).get(unit)
+        if shown is not None and shown.active in ("active", "reloading"):
+            self._command(lambda: self.runtime.set_maintenance(self.settings, is_on))
 
     def use_certificate(self, certificate: Certificate) -> bool:
         """Let new connections have another certificate; False when the front does not run, which reads it at its start.

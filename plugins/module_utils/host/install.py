@@ -21,10 +21,11 @@ TOOL_MODULES = (
     *("host", "host.clock", "host.config", "host.console", "host.executor", "host.failures"),
     *("host.front", "host.front.certificate", "host.front.configuration", "host.front.figures", "host.front.runtime"),
     *("host.front.settings", "host.front.slots", "host.front.traffic"),
-    *("host.fronted", "host.install", "host.instance", "host.journal", "host.lock", "host.plan"),
-    *("host.problems", "host.rebuild", "host.recovery", "host.state", "host.status", "host.systemd"),
-    *("host.transitions", "host.transitions.canary", "host.transitions.confirmation", "host.transitions.marks"),
-    *("host.transitions.repair", "host.transitions.rollback", "host.transitions.upkeep", "host.triggers"),
+    *("host.fronted", "host.install", "host.instance", "host.journal", "host.lock", "host.maintenance"),
+    *("host.plan", "host.problems", "host.rebuild", "host.recovery", "host.state", "host.status", "host.systemd"),
+    *("host.transitions", "host.transitions.canary", "host.transitions.confirmation"),
+    *("host.transitions.maintenance_mode", "host.transitions.marks", "host.transitions.repair"),
+    *("host.transitions.rollback", "host.transitions.upkeep", "host.triggers"),
     "host.watch",
 )
 
@@ -43,6 +44,7 @@ def _send_with_modules() -> None:
         instance,
         journal,
         lock,
+        maintenance,
         plan,
         problems,
         rebuild,
@@ -54,7 +56,7 @@ def _send_with_modules() -> None:
         watch,
     )
     from .front import certificate, configuration, figures, runtime, settings, slots, traffic  # noqa: F401
-    from .transitions import canary, confirmation, marks, repair, rollback, upkeep  # noqa: F401
+    from .transitions import canary, confirmation, maintenance_mode, marks, repair, rollback, upkeep  # noqa: F401
 
 
 def tool_sources(names: Sequence[str] = TOOL_MODULES) -> dict[str, str]:

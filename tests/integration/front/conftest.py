@@ -125,6 +125,7 @@ class Front:
         self.runtime = Runtime(self.settings.runtime_socket)
         self.states: dict[int, ServerState] = {}
         self.is_paused = False
+        self.is_maintenance: Callable[[], bool] = lambda: False
         self.start_count = 0
         self.listener_count = 2
         self.instances: dict[str, subprocess.Popen[str]] = {}
@@ -202,7 +203,13 @@ class Front:
     # -- what mobius-host does --
 
     def write(self) -> None:
-        configuration.write(self.settings, self.slots.read(), self.states, is_paused=self.is_paused)
+        configuration.write(
+            self.settings,
+            self.slots.read(),
+            self.states,
+            is_paused=self.is_paused,
+            is_maintenance=self.is_maintenance(),
+        )
 
     def apply(self, states: Mapping[int, ServerState], *, is_paused: bool = False) -> None:
         """Bring every slot to its state: first those that get requests, then those that get none."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from pathlib import Path
@@ -114,7 +113,7 @@ def test_one_that_has_expired_or_is_of_tomorrow(tmp_path: Path) -> None:
     assert refusal(path, certificate.not_before - 1).startswith("is not valid before 2")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+@pytest.mark.root("only root can act as another user")
 def test_one_that_haproxy_may_not_read(tmp_path: Path) -> None:
     path = make(tmp_path / "tls.pem")
     assert refusal(path, user="nobody") == "cannot be read by nobody, the user of HAProxy."

@@ -39,6 +39,8 @@ HOLD_PORT = 1  # nobody but root can listen there, so a connection is refused
 NO_RELEASE = "none"
 LOG_LINE_MAX_BYTES = 1024
 RETRY_AFTER_SECONDS = 5
+MAINTENANCE_RETRY_AFTER_SECONDS = 60
+CLIENTS, ON, OFF = "clients", "on", "off"  # the key of the map of maintenance, and its values
 HTTPS_PORT = 443
 SLOT_HEADER = "X-Mobius-Slot"
 BUFFER_BYTES, BUFFER_RESERVE_BYTES = 16384, 2048  # HAProxy's; what it may add to a head
@@ -100,20 +102,27 @@ def write(
     states: Mapping[int, ServerState],
     *,
     is_paused: bool = False,
+    is_maintenance: bool = False,
     owner: tuple[int, int] | None = None,
 ) -> None:
-    """Write the configuration and the map of releases, each in one step and durably.
+    """Write the configuration and what HAProxy reads with it, each file in one step and durably.
 
     Args:
+        is_maintenance: whether clients get the page of maintenance.
         owner: `(uid, gid)`; the group is the one that HAProxy runs as, and nobody else may read them then.
 
     Raises:
         OSError: the file that it concerns is unchanged.
     """
     mode = 0o644 if owner is None else 0o640
-    text = render(settings, slots, states, is_paused=is_paused)
-    durable.write_bytes(settings.releases_path, render_releases(slots).encode(), mode=mode, owner=owner)
-    durable.write_bytes(settings.configuration_path, text.encode(), mode=mode, owner=owner)
+    files = {
+        settings.releases_path: render_releases(slots),
+        settings.maintenance_map_path: f"{CLIENTS} {ON if is_maintenance else OFF}\n",
+        settings.maintenance_page_path: settings.maintenance_page,
+        settings.configuration_path: render(settings, slots, states, is_paused=is_paused),
+    }
+    for path, text in files.items():
+        durable.write_bytes(path, text.encode(), mode=mode, owner=owner)
 
 
 def check(
@@ -121,7 +130,7 @@ def check(
 ) -> tuple[str, ...]:
     """Let HAProxy check a configuration, without using it.
 
-    The listening sockets are sockets of this process for the check, and the map of releases an empty one.
+    The listening sockets are sockets of this process for the check, and the maps empty ones.
 
     Args:
         timeout: seconds.
@@ -139,7 +148,9 @@ def check(
             one.bind((HOST, 0))
             descriptors[name] = one.fileno()
         checked = re.sub(r"\bbind (fd@[34])\b", lambda match: f"bind fd@{descriptors[match[1]]}", text)
-        checked = checked.replace(f"map({settings.releases_path},", "map(/dev/null,")
+        for path in (settings.releases_path, settings.maintenance_map_path):
+            checked = checked.replace(f"map({path},", "map(/dev/null,")
+        checked = checked.replace(f" file {settings.maintenance_page_path} ", " file /dev/null ")
         try:
             done = subprocess.run(
                 [haproxy, "-c", "-f", "/dev/stdin"],
@@ -251,6 +262,7 @@ def _public(settings: FrontSettings) -> list[str]:
         "log global",
         _log_format(settings, PUBLIC),
         *_allowed(settings),
+        *_maintenance(settings),
         *_rate_limit(settings),
         *_header_limit(settings),
         *_body_limit(settings),
@@ -343,6 +355,16 @@ def _allowed(settings: FrontSettings) -> list[str]:
     if not settings.allowed:
         return []
     return [f"http-request deny deny_status 403 unless {{ src {' '.join(settings.allowed)} }}"]
+
+
+def _maintenance(settings: FrontSettings) -> list[str]:
+    """The page of maintenance for all but the health of the service, when the map says so."""
+    return [
+        f'http-request return status 503 content-type "text/html; charset=utf-8" '
+        f"file {settings.maintenance_page_path} hdr Retry-After {MAINTENANCE_RETRY_AFTER_SECONDS} "
+        f"hdr Cache-Control no-store if {{ str({CLIENTS}),map({settings.maintenance_map_path},{OFF}) -m str {ON} }} "
+        f"!{{ path -m str {settings.health_path} }}"
+    ]
 
 
 def _rate_limit(settings: FrontSettings) -> list[str]:

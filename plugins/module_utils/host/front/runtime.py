@@ -17,10 +17,13 @@ from pathlib import Path
 
 from ...errors import MobiusError
 from .configuration import (
+    CLIENTS,
     DRAIN,
     HOLD_SERVER,
     MAINT,
     NO_RELEASE,
+    OFF,
+    ON,
     PUBLIC,
     READY,
     SERVICE,
@@ -163,6 +166,18 @@ class Runtime:
     def resume(self) -> None:
         """End a pause, once a slot is ready: requests that wait go there within a second."""
         self._set_server(HOLD_SERVER, MAINT)
+
+    def set_maintenance(self, settings: FrontSettings, is_on: bool) -> None:
+        """Give clients the page of maintenance, or no longer."""
+        self._do(f"set map {settings.maintenance_map_path} {CLIENTS} {ON if is_on else OFF}")
+
+    def is_maintenance(self, settings: FrontSettings) -> bool:
+        """Whether clients get the page of maintenance."""
+        answer = self.send(f"show map {settings.maintenance_map_path}")
+        words = answer.split()  # the address of the entry, its key and its value
+        if len(words) != 3 or words[1] != CLIENTS or words[2] not in (ON, OFF):
+            raise _refusal(answer)
+        return words[2] == ON
 
     def replace_certificate(self, path: Path, pem: bytes) -> None:
         """Use another certificate for new connections; those that there are go on.

@@ -1,0 +1,33 @@
+# Copyright (c) 2026 MOBIUS contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Begin and end a maintenance."""
+
+from __future__ import annotations
+
+from ..maintenance import Maintenance
+from ..plan import Actor, HostPlan, Observation, PlanBuilder
+from ..recovery import catch_up_journal, make_journal_line
+
+
+def plan_maintenance(observed: Observation, is_on: bool, actor: Actor) -> HostPlan:
+    """Clients get the page of maintenance, or no longer.
+
+    What else an interrupted command left is not finished here: a host where something is broken needs its page most.
+    """
+    builder = PlanBuilder(observed)
+    catch_up_journal(builder)
+    activation = observed.activation
+    if (observed.maintenance is not None) != is_on:
+        event = "maintenance_on" if is_on else "maintenance_off"
+        line = make_journal_line(event, activation.confirmed, activation.confirmed, activation.token, actor)
+        # the line comes first: a kill in between leaves a line too many, and never a maintenance without one
+        builder.do("append_journal", value=line)
+        if is_on:
+            builder.do("begin_maintenance", value=Maintenance(line["at"], actor.name, actor.reason, actor.run))
+        else:
+            builder.do("end_maintenance")
+    elif observed.is_page_served not in (None, is_on):
+        builder.do("obey_maintenance", value=is_on)  # a command was killed before the front had obeyed
+    if is_on:
+        return builder.plan("clients get the page of maintenance")
+    return builder.plan("clients are served")
