@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import http.client
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -16,8 +17,9 @@ class ClientLoad:
     `answers` counts by release, and `statuses` by status.
     """
 
-    def __init__(self, *ports: int, pause: float, kept: int, single: int) -> None:
+    def __init__(self, *ports: int, pause: float, kept: int, single: int, tls: ssl.SSLContext | None) -> None:
         self.pause = pause
+        self.tls = tls
         self.statuses: collections.Counter[int] = collections.Counter()
         self.stop = threading.Event()
         self.answers: collections.Counter[str] = collections.Counter()
@@ -30,6 +32,8 @@ class ClientLoad:
 
     def send(self, port: int, keep: bool) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        if self.tls is not None:
+            connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=10, context=self.tls)
         while not self.stop.is_set():
             try:
                 connection.request("GET", "/")
@@ -47,14 +51,17 @@ class ClientLoad:
 
 
 @contextmanager
-def client_load(*ports: int, pause: float = 0.001, kept: int = 2, single: int = 1) -> Iterator[ClientLoad]:
+def client_load(
+    *ports: int, pause: float = 0.001, kept: int = 2, single: int = 1, tls: ssl.SSLContext | None = None
+) -> Iterator[ClientLoad]:
     """Run clients on these ports of 127.0.0.1.
 
     Args:
         pause: the time in seconds between an answer and the next request.
         kept, single: how many clients keep their connection, and do not, for each port.
+        tls: for clients that use TLS.
     """
-    load = ClientLoad(*ports, pause=pause, kept=kept, single=single)
+    load = ClientLoad(*ports, pause=pause, kept=kept, single=single, tls=tls)
     for thread in load.threads:
         thread.start()
     try:

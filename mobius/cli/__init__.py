@@ -28,6 +28,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "dhash": ("mobius.cli.dhash:dhash", "Hash and compare images, and serve them."),
     "history": ("mobius.cli.history:history", "Show who ran what and how it ended, and verify that record."),
     "lab": ("mobius.cli.lab:lab", "Start and stop the lab's hosts."),
+    "maintenance": ("mobius.cli.fleet:maintenance", "Give clients a page of maintenance, or let them in again."),
     "plan": ("mobius.cli.plan:plan", "Keep a check run as a file: what would change, for approval."),
     "pr": ("mobius.cli.pr:pr", "Fill a pull request with what was really run on this commit."),
     "promote": ("mobius.cli.release:promote", "Let a staged release serve, if it passes its gate."),

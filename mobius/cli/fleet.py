@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""`mobius provision`, `status`, `smoke` and `decommission`: what the hosts are and hold."""
+"""`mobius provision`, `status`, `smoke`, `maintenance` and `decommission`: what the hosts are and hold."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 
 from mobius.cli.playbook import PlaybookOptions, finish, new_chain_option, playbook_options, run
 from mobius.cli.render.smoke import smoke_lines
-from mobius.cli.render.status import release_lines
+from mobius.cli.render.status import maintenance_lines, release_lines
 
 
 @click.command()
@@ -57,6 +57,32 @@ def status(options: PlaybookOptions) -> int:
     """
     summary = run(options, "status.yml", {}, watched="mobius.dhash.release_info")
     return finish(options, summary, key="releases", lines=release_lines)
+
+
+@click.command()
+@click.argument("state", metavar="on|off", type=click.Choice(["on", "off"]))
+@click.option("--reason", metavar="TEXT", help="Why; kept on the hosts, and shown by `mobius status`.")
+@new_chain_option
+@playbook_options
+def maintenance(options: PlaybookOptions, state: str, reason: str | None) -> int:
+    """Give clients 503 and a page of maintenance, or let them reach the service again.
+
+    Instances go on, and so do their health path, backups and releases; a reboot does not end it. Without a control
+    node, `mobius-host maintenance on` does the same on a host. It needs no approval and waits for no lock between runs.
+
+    Exit codes: 0 also when the hosts were in that state already; docs/EXIT_CODES.md has the others.
+
+    \b
+    Examples:
+      mobius maintenance on --reason "moving the library"
+      mobius maintenance on -i inventories/staging --limit lab2 --check
+      mobius maintenance off
+    """
+    variables: dict[str, Any] = {"mobius_maintenance": state == "on"}
+    if reason:
+        variables["mobius_reason"] = reason
+    summary = run(options, "maintenance.yml", variables, watched="mobius.dhash.maintenance")
+    return finish(options, summary, key="maintenance", lines=maintenance_lines)
 
 
 @click.command()

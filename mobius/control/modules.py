@@ -70,6 +70,9 @@ MODULES: Mapping[str, ModuleEntry] = MappingProxyType(
         "lab_host": ModuleEntry(),
         "lab_image": ModuleEntry(),
         "lease": ModuleEntry(changes_host="approved", reverts=("state", "free")),
+        "maintenance": ModuleEntry(
+            changes_host="recorded", recorded=("service", "enabled", "confirmed"), shares_state=True
+        ),
         "mark": ModuleEntry(changes_host="approved", recorded=("release", "bad"), shares_state=True),
         "preflight": ModuleEntry(),
         "probe": ModuleEntry(),

@@ -10,6 +10,7 @@ import os
 import re
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathlib import Path
 from .errors import MobiusError
 from .host.config import CONFIG_DIR
 from .host.front import configuration
+from .host.front.certificate import read_certificate
 from .host.front.settings import SLOT_COUNT, FrontSettings
 from .host.front.slots import HOST, Slot
 from .host.systemd import Systemd
@@ -57,7 +59,8 @@ class FrontPreflight:
 
         Raises:
             MobiusError: `missing_dependency` without a HAProxy that is new enough, `environment_failed` when a port is
-                taken, `invalid_input` when another service has it or HAProxy refuses the configuration.
+                taken, `invalid_input` when another service has it, when the certificate cannot be used, or when HAProxy
+                refuses the configuration.
         """
         version = self._installed_version()
         shown = version if version is not None else self._installable_version()
@@ -71,7 +74,7 @@ class FrontPreflight:
                 do_next="Use a host with Debian 12 or newer.",
             )
         self._require_ports()
-        warnings = self.settings.warnings()
+        warnings = (*self.settings.warnings(), *self._require_certificate())
         if version is not None:
             slots = [Slot(number, port) for number, port in enumerate(self.settings.slot_ports, start=1)]
             text = configuration.render(self.settings, slots, {})
@@ -100,9 +103,22 @@ class FrontPreflight:
             )
         return match[1]
 
+    def _require_certificate(self) -> tuple[str, ...]:
+        """Warnings of a certificate that can be used."""
+        path = self.settings.certificate
+        if path is None:
+            return ()
+        now = time.time()
+        try:
+            return read_certificate(path, now).warnings(now)
+        except MobiusError as error:
+            raise MobiusError(error.outcome, f"{error.reason} {_UNCHANGED}", do_next=error.do_next) from None
+
     def _require_ports(self) -> None:
         service, settings = self.settings.service, self.settings
         names = {settings.port: "host_port", settings.internal_port: "host_front_internal_port"}
+        if settings.redirect_port:
+            names[settings.redirect_port] = "host_front_redirect_port"
         names |= dict.fromkeys(settings.slot_ports, "host_front_first_port")
         for other, ports in self._ports_of_others():
             if taken := sorted(ports & set(names)):
@@ -132,11 +148,13 @@ class FrontPreflight:
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 front = json.loads(path.read_bytes())["front"]
                 first = int(front["first_port"])
-                yield path.stem, {int(front["port"]), int(front["internal_port"]), *range(first, first + SLOT_COUNT)}
+                public = {int(front["port"]), int(front.get("redirect_port") or front["port"])}
+                yield path.stem, {*public, int(front["internal_port"]), *range(first, first + SLOT_COUNT)}
 
     def _overlaps(self, listener: Listener) -> bool:
         """Whether the front could not listen because of it."""
-        address = self.settings.address if listener.port == self.settings.port else HOST
+        is_public = listener.port in (self.settings.port, self.settings.redirect_port)
+        address = self.settings.address if is_public else HOST
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         packed = socket.inet_pton(family, address)
         return listener.is_everywhere or not any(packed) or listener.address == packed

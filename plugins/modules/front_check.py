@@ -9,8 +9,9 @@ DOCUMENTATION = r"""
 module: front_check
 short_description: Checks whether a host can run the front of a service
 description:
-  - Refuses a host without a HAProxy that is new enough, installed or in its apt; a port that is taken; and settings that
-    HAProxy does not accept, as far as HAProxy is installed already.
+  - Refuses a host without a HAProxy that is new enough, installed or in its apt; a port that is taken; a certificate that is
+    missing, has no key or another one's, is not valid now, or that HAProxy may not read; and settings that HAProxy does not
+    accept, as far as HAProxy is installed already.
   - Never changes anything.
 version_added: "0.3.0"
 author: MOBIUS contributors (@mobius)

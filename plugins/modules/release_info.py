@@ -63,6 +63,11 @@ lease:
     The lock between runs, with the C(run) and the C(actor) that hold it, C(since), and the seconds C(remaining); null when no run holds the host.
   returned: success
   type: dict
+maintenance:
+  description: >-
+    Who lets clients get the page of maintenance, with C(since), C(actor), C(reason) and C(run); null when the service is open to clients.
+  returned: success
+  type: dict
 token:
   description: The number of confirmations and rollbacks so far.
   returned: success
@@ -113,6 +118,7 @@ EMPTY_FACTS: dict[str, Any] = {
     "serving": [],
     "pending": None,
     "lease": None,
+    "maintenance": None,
     "token": 0,
     "at_work": False,
     "problems": [],

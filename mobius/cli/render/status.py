@@ -11,6 +11,9 @@ from typing import Any
 
 def release_lines(host: str, result: Mapping[str, Any]) -> list[str]:
     lines = [f"{host}  serving {result.get('confirmed') or 'nothing'}"]
+    if maintenance := result.get("maintenance"):
+        why = f": {maintenance['reason']}" if maintenance.get("reason") else ""
+        lines.append(f"  maintenance  clients get 503 since {maintenance['since']}, by {maintenance['actor']}{why}")
     pending = result.get("pending")
     if pending:
         lines.append(f"  {pending['release']}  provisional, stage {pending.get('stage', 'unknown')}")
@@ -19,6 +22,11 @@ def release_lines(host: str, result: Mapping[str, Any]) -> list[str]:
         lines.append(f"  {item['release']:<32}  {item['state']:<8}  {item.get('activated') or '':<25}{why}".rstrip())
     lines += [f"  problem  {item['problem']} {item['heal']}" for item in result.get("problems", [])]
     return lines
+
+
+def maintenance_lines(host: str, result: Mapping[str, Any]) -> list[str]:
+    """What clients of a host get; nothing where it failed, which the end of the run reports."""
+    return [f"{host}  {result['note']}"] if result.get("note") else []
 
 
 def rollback_lines(host: str, result: Mapping[str, Any]) -> list[str]:

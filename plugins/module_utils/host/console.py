@@ -22,6 +22,7 @@ from .config import CONFIG_DIR, Host, only_service
 from .executor import Executor
 from .failures import to_failure
 from .front import traffic
+from .front.certificate import read_certificate
 from .instance import STATE_TIMEOUT_SECONDS, is_answering
 from .journal import read_journal
 from .lock import wait_until_unlocked
@@ -31,6 +32,7 @@ from .state import MonitoringWindow, is_live, read_activation, read_window, role
 from .status import status, verify
 from .systemd import notify_ready
 from .transitions.confirmation import plan_confirmed
+from .transitions.maintenance_mode import plan_maintenance
 from .transitions.marks import plan_pin
 from .transitions.repair import plan_repair
 from .transitions.rollback import plan_rollback
@@ -49,6 +51,10 @@ def _print_status(facts: Mapping[str, Any]) -> None:
     print(f"service    {facts['service']}")
     print(f"confirmed  {facts['confirmed'] or 'nothing'}")
     print(f"serving    {', '.join(facts['serving']) or 'nothing'}")
+    if facts["maintenance"]:
+        maintenance = facts["maintenance"]
+        why = f": {maintenance['reason']}" if maintenance["reason"] else ""
+        print(f"maintained since {maintenance['since']}, by {maintenance['actor']}{why}; clients get 503")
     if facts["pending"]:
         pending = facts["pending"]
         print(f"pending    {pending['release']} ({pending['stage']}), reverts in {pending['remaining']:.0f} s")
@@ -253,6 +259,37 @@ def _render(executor: Executor, _: argparse.Namespace) -> int:
     return 0
 
 
+def _maintenance(executor: Executor, options: argparse.Namespace) -> int:
+    """Give clients the page of maintenance, or let them reach the service again."""
+    plan = executor.run(
+        lambda observed: plan_maintenance(observed, options.state == "on", executor.actor), check=options.check
+    )
+    _print_warnings(plan)
+    for action in plan.actions if options.check else ():
+        print(f"  {action}")
+    print(f"{executor.host.service}: {plan.note}{'' if plan.changed else ' already'}.")
+    return 0
+
+
+def _renew(executor: Executor, options: argparse.Namespace) -> int:
+    """Check the certificate of the front, and let a front that runs use it for new connections."""
+    host = executor.host
+    path = host.front.certificate
+    if path is None:
+        raise MobiusError(
+            "invalid_input",
+            f"The front of {host.service} has no certificate.",
+            do_next="Set host_front_certificate, and run playbooks/provision.yml (or `mobius provision`).",
+        )
+    certificate = read_certificate(path)
+    did = "can be used"
+    if not options.check:
+        is_used = executor.front.use_certificate(certificate)
+        did = "is used from now on" if is_used else "will be used, once the front runs"
+    print(f"{host.service}: {path} {did}; it expires on {certificate.last_day}.")
+    return 0
+
+
 def _traffic(executor: Executor, _: argparse.Namespace) -> int:
     """Count the requests that the front logs, until systemd stops it."""
     traffic.run(executor.host.traffic_page)
@@ -343,6 +380,14 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command(name, run, text).add_argument("release", metavar="ID")
     command("render", _render, "write the configuration of the front (for systemd)")
+    maintenance = command(
+        "maintenance", _maintenance, "give clients 503 and a page, or let them reach the service again"
+    )
+    maintenance.add_argument("state", choices=("on", "off"))
+    maintenance.add_argument("--reason", metavar="TEXT", help="the reason, for the journal and for `status`")
+    maintenance.add_argument("--check", action="store_true", help="only show what it would do")
+    renew = command("renew", _renew, "use the certificate that its file has now; no connection is dropped")
+    renew.add_argument("--check", action="store_true", help="only check whether it can be used")
     command("traffic", _traffic, "count the requests that the front logs (for systemd)")
     return parser
 
@@ -367,9 +412,9 @@ def main(arguments: Sequence[str] | None = None, requested_at: str | None = None
         executor = Executor(
             host,
             actor,
-            may_rebuild=options.command in ("repair", "boot", "guard"),
+            may_rebuild=options.command in ("repair", "boot", "guard", "maintenance"),
             pending_may_be_lost=options.command == "rollback" and bool(options.to or options.leaves),
-            journal_may_wait=options.command in ("repair", "boot", "guard", "rollback", "watch"),
+            journal_may_wait=options.command in ("repair", "boot", "guard", "rollback", "watch", "maintenance"),
         )
         return int(options.run(executor, options))
     except KeyboardInterrupt:

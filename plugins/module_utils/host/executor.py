@@ -24,6 +24,7 @@ from .fronted import Front
 from .instance import STATE_TIMEOUT_SECONDS, request_instance
 from .journal import append_journal, journal_head, missing_lines, read_last_lines
 from .lock import LOCK_TIMEOUT_SECONDS, hold_lock
+from .maintenance import read_maintenance, remove_maintenance, write_maintenance
 from .plan import Action, Actor, HostPlan, Observation, ObservedInstance, PlanBuilder
 from .rebuild import read_known_activation, rebuild_activation
 from .recovery import recover
@@ -118,7 +119,9 @@ class Executor:
             is_record_lost=lost is not None,
             pending_problem=pending_problem,
             overlaps=host.overlap,
-            has_clients=host.front.kind != WORKER,
+            kind=host.front.kind,
+            maintenance=read_maintenance(host),
+            is_page_served=self.front.read_page_served(),
             unknown_units=tuple(sorted(unit.name for unit in others if unit.active not in ("inactive", "failed"))),
         )
 
@@ -332,6 +335,14 @@ class Executor:
                 self.systemd.stop(host.socket_unit, host.boot_unit, *front)
             case "enable_units":
                 self.systemd.enable(*host.units_at_boot)
+            case "begin_maintenance":
+                self._write_with_reserve(host.root, lambda: write_maintenance(host, action.value))
+                self.front.obey_maintenance()
+            case "end_maintenance":
+                remove_maintenance(host)
+                self.front.obey_maintenance()
+            case "obey_maintenance":
+                self.front.obey_maintenance()
             case "append_journal":
                 self._append_journal(action.value)
 

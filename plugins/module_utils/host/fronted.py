@@ -21,15 +21,16 @@ from .. import durable
 from ..errors import MobiusError
 from .config import set_aside
 from .front import configuration
+from .front.certificate import Certificate
 from .front.configuration import DRAIN, MAINT, READY, ServerState
-from .front.runtime import Runtime
+from .front.runtime import PAYLOAD_MAX_BYTES, Runtime
 from .front.settings import FrontSettings
 from .front.slots import HOST, Slot
 from .instance import find_slot, read_slots, slot_table, started_with
+from .maintenance import read_maintenance
 from .state import CANARY_SHARE_PERCENT, Activation, Pending, role_of
 from .state_files import DRAINING, SERVING, STANDBY, StateFiles
 
-FRONT_USER = "haproxy"  # of Debian's package
 FULL_WEIGHT = 100
 RUNTIME_TIMEOUT_SECONDS = 2.0  # for HAProxy to answer, before it is started again
 FRONT_START_TIMEOUT_SECONDS = 30.0
@@ -210,6 +211,7 @@ class Front(StateFiles):
             slots,
             states,
             is_paused=not is_ready and (activation.confirmed is not None or live is not None),
+            is_maintenance=read_maintenance(self.host) is not None,
             owner=_owner(),
         )
 
@@ -217,6 +219,47 @@ class Front(StateFiles):
         """Render after a switch. The front renders again before it starts, so a failure here does no harm."""
         with contextlib.suppress(OSError, MobiusError):
             self.render()
+
+    def read_page_served(self) -> bool | None:
+        """Whether clients get the page of maintenance; None when the front does not run or does not say."""
+        try:
+            return self.runtime.is_maintenance(self.settings)
+        except (OSError, MobiusError):
+            return None
+
+    def obey_maintenance(self) -> None:
+        """Give clients the page of maintenance, or no longer, as the host's file says.
+
+        Raises:
+            MobiusError: HAProxy refuses; it obeys once it is started again.
+            OSError: it does not answer although it was started again.
+        """
+        self._write_configuration()
+        is_on = read_maintenance(self.host) is not None
+        unit = self.host.front_unit
+        shown = self.systemd.units(unit).get(unit)
+        if shown is not None and shown.active in ("active", "reloading"):
+            self._command(lambda: self.runtime.set_maintenance(self.settings, is_on))
+
+    def use_certificate(self, certificate: Certificate) -> bool:
+        """Let new connections have another certificate; False when the front does not run, which reads it at its start.
+
+        Raises:
+            MobiusError: `environment_failed` for a file that is too long; HAProxy refuses.
+            OSError: it does not answer.
+        """
+        if len(certificate.pem) > PAYLOAD_MAX_BYTES:
+            raise MobiusError(
+                "environment_failed",
+                f"The certificate {certificate.path} has more than {PAYLOAD_MAX_BYTES} bytes, so HAProxy can only read "
+                "it itself.",
+                do_next=f"Run `systemctl reload {self.host.front_unit}`: requests in flight are finished.",
+            )
+        try:
+            self.runtime.replace_certificate(certificate.path, certificate.pem)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        return True
 
     def pause(self) -> None:
         """Let requests wait, since no instance will be able to serve. Without a front that answers, nothing is done."""
@@ -289,6 +332,6 @@ def _weight(release: str, activation: Activation, live: Pending | None) -> int:
 def _owner() -> tuple[int, int] | None:
     """Root, with the group of HAProxy's user; None where there is none."""
     try:
-        return (0, grp.getgrnam(FRONT_USER).gr_gid) if os.geteuid() == 0 else None
+        return (0, grp.getgrnam(configuration.HAPROXY_USER).gr_gid) if os.geteuid() == 0 else None
     except KeyError:
         return None

@@ -19,12 +19,13 @@ TOOL_MODULES = (
     *("comparison", "durable", "errors", "front_signals", "manifest", "prometheus_text", "significance"),
     *("staged_tree", "tar_members", "tree_paths"),
     *("host", "host.clock", "host.config", "host.console", "host.executor", "host.failures"),
-    *("host.front", "host.front.configuration", "host.front.figures", "host.front.runtime", "host.front.settings"),
-    *("host.front.slots", "host.front.traffic"),
-    *("host.fronted", "host.install", "host.instance", "host.journal", "host.lock", "host.plan"),
-    *("host.problems", "host.rebuild", "host.recovery", "host.state", "host.state_files", "host.status"),
-    *("host.transitions", "host.transitions.canary", "host.transitions.confirmation", "host.transitions.marks"),
-    *("host.transitions.repair", "host.transitions.rollback", "host.transitions.upkeep", "host.triggers"),
+    *("host.front", "host.front.certificate", "host.front.configuration", "host.front.figures", "host.front.runtime"),
+    *("host.front.settings", "host.front.slots", "host.front.traffic"),
+    *("host.fronted", "host.install", "host.instance", "host.journal", "host.lock", "host.maintenance"),
+    *("host.plan", "host.problems", "host.rebuild", "host.recovery", "host.state", "host.state_files", "host.status"),
+    *("host.transitions", "host.transitions.canary", "host.transitions.confirmation"),
+    *("host.transitions.maintenance_mode", "host.transitions.marks", "host.transitions.repair"),
+    *("host.transitions.rollback", "host.transitions.upkeep", "host.triggers"),
     *("host.systemd", "host.watch", "host.worker"),
 )
 
@@ -43,6 +44,7 @@ def _send_with_modules() -> None:
         instance,
         journal,
         lock,
+        maintenance,
         plan,
         problems,
         rebuild,
@@ -55,8 +57,8 @@ def _send_with_modules() -> None:
         watch,
         worker,
     )
-    from .front import configuration, figures, runtime, settings, slots, traffic  # noqa: F401
-    from .transitions import canary, confirmation, marks, repair, rollback, upkeep  # noqa: F401
+    from .front import certificate, configuration, figures, runtime, settings, slots, traffic  # noqa: F401
+    from .transitions import canary, confirmation, maintenance_mode, marks, repair, rollback, upkeep  # noqa: F401
 
 
 def tool_sources(names: Sequence[str] = TOOL_MODULES) -> dict[str, str]:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .front.settings import HTTP, WORKER
+from .maintenance import Maintenance
 from .state import Activation, Lease, MonitoringWindow, Pending, is_live, is_open, role_of
 
 REASON_MAX_CHARS = 500  # characters of a reason that are kept
@@ -49,7 +51,8 @@ class Observation:
     all of them when it cannot be read (`is_journal_readable`).
     `record_problem`: why `activation` was not read from `activation.json`, and `is_copied`: whether the copy of that
     file holds the same. `is_record_lost`: there is neither, and `activation` is what is known without them.
-    `overlaps`: two instances may run at once. `has_clients`: it is no worker, and has a public socket.
+    `overlaps`: two instances may run at once. `kind`: what the service speaks.
+    `is_page_served`: whether HAProxy gives clients the page of maintenance now; None when it does not say.
     `pending_problem`: why `pending.json` counts as none. `unknown_units`: instances that run and are of no release.
     """
 
@@ -76,7 +79,9 @@ class Observation:
     pending_problem: str | None = None
     unknown_units: tuple[str, ...] = ()
     overlaps: bool = True
-    has_clients: bool = True
+    kind: str = HTTP
+    maintenance: Maintenance | None = None
+    is_page_served: bool | None = None
 
     @property
     def is_held_open(self) -> bool:
@@ -125,6 +130,7 @@ class Observation:
             "enabled": self.is_enabled,
             "token": self.activation.token,
             "watched": self.open_window.release if self.open_window else None,
+            "maintenance": self.maintenance is not None,
         }
 
 
@@ -160,6 +166,9 @@ _SENTENCES = {
     "stop_listening": "stop listening",
     "enable_units": "enable the socket and boot units",
     "append_journal": "write the journal",
+    "begin_maintenance": "give clients the page of maintenance",
+    "end_maintenance": "let clients reach the service again",
+    "obey_maintenance": "let the front obey the state of maintenance",
 }
 
 
@@ -174,7 +183,7 @@ def apply_to_model(observed: Observation, action: Action) -> Observation:
     match action.verb:
         case "start":
             running = ObservedInstance("active", observed.role(str(action.release)))
-            return replace(observed, instances=instances(action.release, running), is_listening=observed.has_clients)
+            return replace(observed, instances=instances(action.release, running), is_listening=observed.kind != WORKER)
         case "serve":
             return replace(observed, instances=instances(action.release, ObservedInstance("active", "serving")))
         case "stand_by":
@@ -217,6 +226,12 @@ def apply_to_model(observed: Observation, action: Action) -> Observation:
             return replace(observed, is_listening=False)
         case "enable_units":
             return replace(observed, is_enabled=True)
+        case "begin_maintenance":
+            return replace(observed, maintenance=action.value, is_page_served=True)
+        case "end_maintenance":
+            return replace(observed, maintenance=None, is_page_served=False)
+        case "obey_maintenance":
+            return replace(observed, is_page_served=action.value)
         case "append_journal":
             return replace(observed, unjournaled=tuple(x for x in observed.unjournaled if x != action.value))
     return observed

@@ -88,6 +88,7 @@ def _describe(host: Host, observed: Observation) -> dict[str, Any]:
         }
         if lease is not None and is_held
         else None,
+        "maintenance": dataclasses.asdict(observed.maintenance) if observed.maintenance else None,
         "serving": sorted(name for name, item in observed.instances.items() if item.state == "serving"),
         "releases": releases,
         "history": [dataclasses.asdict(entry) for entry in observed.activation.history],

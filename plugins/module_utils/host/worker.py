@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .config import Host
+from .front.certificate import Certificate
 from .state_files import DRAINING, SERVING, StateFiles
 from .systemd import Systemd
 
@@ -53,6 +54,17 @@ class Worker(StateFiles):
     def drain(self, release: str) -> None:
         """Let an instance know that it is about to be stopped; its own SIGTERM ends its work."""
         self.write_state(release, DRAINING)
+
+    def read_page_served(self) -> bool | None:
+        """Nobody is given a page."""
+        return None
+
+    def obey_maintenance(self) -> None:
+        """Nobody is given a page."""
+
+    def use_certificate(self, certificate: Certificate) -> bool:  # noqa: ARG002 - as a front has it
+        """Nothing uses one."""
+        return False
 
     def render(self) -> None:
         """There is no front to configure."""

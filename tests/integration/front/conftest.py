@@ -125,7 +125,9 @@ class Front:
         self.runtime = Runtime(self.settings.runtime_socket)
         self.states: dict[int, ServerState] = {}
         self.is_paused = False
+        self.is_maintenance: Callable[[], bool] = lambda: False
         self.start_count = 0
+        self.listener_count = 2
         self.instances: dict[str, subprocess.Popen[str]] = {}
         self.master: subprocess.Popen[bytes] | None = None
         self.stopped = threading.Event()
@@ -169,6 +171,7 @@ class Front:
         listeners = (self.listener.fileno(), self.redirect_listener.fileno())
         # to the descriptors at which systemd hands them over, whatever numbers they have here
         moves = f"exec 103<&{listeners[0]} 104<&{listeners[1]} 3<&103 4<&104 103<&- 104<&-"
+        moves += " 4<&-" if self.listener_count == 1 else ""
         with (self.settings.run_dir / "haproxy.log").open("ab") as log:
             return subprocess.Popen(
                 [
@@ -179,7 +182,7 @@ class Front:
                     str(self.settings.configuration_path),
                 ],
                 pass_fds=listeners,
-                env={**os.environ, "NOTIFY_SOCKET": str(notify_path), "LISTEN_FDS": "2"},
+                env={**os.environ, "NOTIFY_SOCKET": str(notify_path), "LISTEN_FDS": str(self.listener_count)},
                 stdout=log,
                 stderr=log,
             )
@@ -200,7 +203,13 @@ class Front:
     # -- what mobius-host does --
 
     def write(self) -> None:
-        configuration.write(self.settings, self.slots.read(), self.states, is_paused=self.is_paused)
+        configuration.write(
+            self.settings,
+            self.slots.read(),
+            self.states,
+            is_paused=self.is_paused,
+            is_maintenance=self.is_maintenance(),
+        )
 
     def apply(self, states: Mapping[int, ServerState], *, is_paused: bool = False) -> None:
         """Bring every slot to its state: first those that get requests, then those that get none."""

@@ -15,9 +15,11 @@ from pathlib import Path
 import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.front import configuration
+from ansible_collections.mobius.dhash.plugins.module_utils.host.front.certificate import read_certificate
 from ansible_collections.mobius.dhash.plugins.module_utils.host.front.configuration import READY, ServerState
 from ansible_collections.mobius.dhash.plugins.module_utils.host.front.slots import Slot
 
+from tests.clients import client_load
 from tests.integration.front.conftest import COLLECTIONS, WAIT_SECONDS, Front, send, wait_until
 
 A, B = "1.0.0-0123456789ab", "1.1.0-0123456789ab+89abcdef"
@@ -136,7 +138,8 @@ def test_only_allowed_addresses_are_served(make_front: Callable[..., Front], add
 def make_certificate(path: Path, name: str) -> None:
     key = path.with_suffix(".key")
     subject = ["-subj", f"/CN={name}", "-days", "2", "-nodes", "-keyout", str(key), "-out", str(path)]
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", *subject], check=True, capture_output=True)
+    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    subprocess.run(["openssl", "req", "-x509", *kind, *subject], check=True, capture_output=True)
     path.write_bytes(path.read_bytes() + key.read_bytes())
 
 
@@ -173,6 +176,59 @@ def test_tls_offers_http2_and_its_certificate_is_renewed_without_a_dropped_conne
         assert b"new" in (renewed.getpeercert(binary_form=True) or b"")
     assert b"/slow?1" in kept.getresponse().read()
     kept.close()
+
+
+def served_name(port: int) -> bytes:
+    """The bytes of the certificate that a new connection gets."""
+    with connect_tls(port, "http/1.1") as channel:
+        return channel.getpeercert(binary_form=True) or b""
+
+
+@pytest.mark.slow
+def test_no_connection_is_dropped_while_certificates_follow_each_other(
+    make_front: Callable[..., Front], tmp_path: Path
+) -> None:
+    path = tmp_path / "tls.pem"
+    make_certificate(path, "name-0")
+    front = start(make_front(certificate=str(path)))
+    worker = front.worker()
+    with client_load(front.port, pause=0.0, kept=4, single=2, tls=any_certificate()) as load:
+        for number in range(1, 6):
+            make_certificate(path, f"name-{number}")
+            assert f"name-{number - 1}".encode() in served_name(front.port)
+            front.runtime.replace_certificate(path, read_certificate(path, hidden_folders=(), user="root").pem)
+            assert f"name-{number}".encode() in served_name(front.port)
+            count = load.answers[A]
+            wait_until(lambda count=count: load.answers[A] > count + 20, "clients go on")  # type: ignore[misc]
+    assert load.failures == []
+    assert set(load.statuses) == {200}
+    assert front.worker() == worker
+
+
+def test_a_certificate_that_haproxy_cannot_use_leaves_the_one_before(
+    make_front: Callable[..., Front], tmp_path: Path
+) -> None:
+    path = tmp_path / "tls.pem"
+    make_certificate(path, "good")
+    front = start(make_front(certificate=str(path)))
+    pem = path.read_bytes()
+    with pytest.raises(MobiusError, match=r"HAProxy refused a command: .*key"):
+        front.runtime.replace_certificate(path, pem.partition(b"-----BEGIN PRIVATE")[0])
+    with pytest.raises(MobiusError, match=r"HAProxy refused a command: .*not referenced"):
+        front.runtime.replace_certificate(tmp_path / "other.pem", pem)
+    assert b"good" in served_name(front.port)
+    front.runtime.replace_certificate(path, pem)
+
+
+def test_without_a_socket_for_the_redirect_the_front_serves_all_the_same(
+    make_front: Callable[..., Front], tmp_path: Path
+) -> None:
+    """The socket unit was opened before it had the port: systemd opens the other one when it opens it again."""
+    make_certificate(tmp_path / "tls.pem", "shop")
+    front = make_front(certificate=str(tmp_path / "tls.pem"), redirect_port=1080)
+    front.listener_count = 1
+    start(front)
+    assert b"shop" in served_name(front.port)
 
 
 @pytest.mark.parametrize("host", ["shop.example", "shop.example:80", "[2001:db8::1]:80", "[2001:db8::1]"])

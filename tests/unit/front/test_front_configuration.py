@@ -135,7 +135,8 @@ def test_a_configuration_that_cannot_be_written_leaves_the_last_one(description:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert settings.configuration_path.read_bytes() == before
-    assert sorted(path.name for path in settings.run_dir.iterdir()) == ["front-releases.map", "front.cfg", "slots.json"]
+    names = ["front-maintenance.html", "front-maintenance.map", "front-releases.map", "front.cfg", "slots.json"]
+    assert sorted(path.name for path in settings.run_dir.iterdir()) == names
 
 
 def test_without_haproxy_the_reason_is_one_sentence(description: dict[str, Any], slots: Slots) -> None:

@@ -7,7 +7,11 @@ from typing import Any
 
 import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.host.front.settings import FrontSettings, FrontTimeouts
+from ansible_collections.mobius.dhash.plugins.module_utils.host.front.settings import (
+    MAINTENANCE_PAGE,
+    FrontSettings,
+    FrontTimeouts,
+)
 
 
 def refusal(value: Any) -> str:
@@ -75,7 +79,11 @@ def test_what_is_of_http_alone_cannot_be_set_for_tcp(description: dict[str, Any]
 
 
 def test_another_kind_is_refused(description: dict[str, Any]) -> None:
-    assert refusal({**description, "kind": "udp"}) == "The front's kind is 'udp', neither http nor tcp."
+    assert refusal({**description, "kind": "udp"}) == "The front's kind is 'udp', not one of http, tcp, worker."
+
+
+def test_an_empty_page_of_maintenance_is_the_plain_one(description: dict[str, Any]) -> None:
+    assert FrontSettings.parse({**description, "maintenance_page": " \n"}).maintenance_page == MAINTENANCE_PAGE
 
 
 def test_an_empty_certificate_is_none(description: dict[str, Any]) -> None:
@@ -151,6 +159,10 @@ def test_settings_that_are_no_object_are_refused(value: Any) -> None:
         ("http2", "yes"),
         ("reuse_connections", 1),
         ("send_proxy", None),
+        ("maintenance_page", None),
+        ("maintenance_page", "\0"),
+        ("maintenance_page", "\ud800"),
+        ("maintenance_page", "ü" * 4001),
         ("timeouts", {"server": 0}),
         ("timeouts", {"server": "10s"}),
         ("timeouts", {"client": -1}),

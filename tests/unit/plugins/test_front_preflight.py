@@ -84,13 +84,13 @@ def test_one_that_apt_would_install_is_refused_when_it_is_too_old(preflight: Cal
     assert refusal(preflight(None, "haproxy:\n  Candidate: 1:1.8.19")).outcome == "missing_dependency"
 
 
-@pytest.mark.parametrize("name", ["port", "internal_port"])
+@pytest.mark.parametrize("name", ["port", "internal_port", "redirect_port"])
 def test_a_port_on_which_another_process_listens_is_refused(
     preflight: Callable[..., FrontPreflight], taken_port: int, name: str
 ) -> None:
-    failure = refusal(preflight(**{name: taken_port}))
+    failure = refusal(preflight(**{name: taken_port, "certificate": "/etc/shop/tls.pem"}))
     assert failure.outcome == "environment_failed"
-    variable = {"port": "host_port", "internal_port": "host_front_internal_port"}[name]
+    variable = "host_port" if name == "port" else f"host_front_{name}"
     assert failure.reason.startswith(f"The port {taken_port} ({variable}) is taken by ")
 
 
@@ -105,8 +105,23 @@ def test_a_port_of_another_service_is_refused_although_it_does_not_run(
     preflight: Callable[..., FrontPreflight], tmp_path: Path
 ) -> None:
     made = preflight()
-    front = {"port": 8080, "first_port": 18603, "internal_port": 18700}
+    front = {"port": 8080, "first_port": 18603, "internal_port": 18700, "redirect_port": 0}
     (tmp_path / "mobius-host/gallery.json").write_text(json.dumps({"front": front}))
     (tmp_path / "mobius-host/old.json").write_text("{}")
     failure = refusal(made)
     assert failure.reason.startswith("The port 18603 of shop (host_front_first_port) is one of the service gallery")
+
+
+def test_the_port_where_another_service_redirects_is_refused(
+    preflight: Callable[..., FrontPreflight], tmp_path: Path
+) -> None:
+    made = preflight(redirect_port=18703, certificate="/etc/shop/tls.pem")
+    front = {"port": 8080, "first_port": 18710, "internal_port": 18700, "redirect_port": 18703}
+    (tmp_path / "mobius-host/gallery.json").write_text(json.dumps({"front": front}))
+    assert "The port 18703 of shop (host_front_redirect_port)" in refusal(made).reason
+
+
+def test_a_certificate_that_cannot_be_used_is_refused(preflight: Callable[..., FrontPreflight]) -> None:
+    failure = refusal(preflight(certificate="/nowhere/tls.pem"))
+    assert failure.outcome == "invalid_input"
+    assert failure.reason == "The certificate /nowhere/tls.pem does not exist. Nothing was changed."

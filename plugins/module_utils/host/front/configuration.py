@@ -4,7 +4,7 @@
 
 It is rendered before each start, so that a proxy that was killed comes back as it was, and after each switch. HAProxy
 is never reloaded for a switch: `runtime` gives it the same states. The public listening socket is inherited from
-systemd as descriptor 3, so its queue outlives the proxy.
+systemd as descriptor 3, so its queue outlives the proxy, and that of the redirect to https as descriptor 4.
 
 - `public` and `service`: the clients' requests
 - `probes`: a Unix socket; a probe names its slot by the header X-Mobius-Slot. Clients cannot reach it, so a
@@ -15,6 +15,7 @@ systemd as descriptor 3, so its queue outlives the proxy.
 from __future__ import annotations
 
 import math
+import os
 import re
 import socket
 import subprocess
@@ -27,15 +28,19 @@ from .settings import RATE_SECONDS, SLOT_COUNT, TCP, WEIGHT_MAX, FrontSettings
 from .slots import HOST, Slot, server_name
 
 HAPROXY = "haproxy"
+HAPROXY_USER = "haproxy"  # of Debian's package
 CHECK_TIMEOUT_SECONDS = 20.0
 REASON_MAX_CHARS = 300
 LISTENER, REDIRECT_LISTENER = "fd@3", "fd@4"  # systemd's descriptors
+LISTENER_COUNT = 2
 PUBLIC, REDIRECT, PROBES, INTERNAL, SERVICE = "public", "redirect", "probes", "internal", "service"
 HOLD_SERVER = "hold"
 HOLD_PORT = 1  # nobody but root can listen there, so a connection is refused
 NO_RELEASE = "none"
 LOG_LINE_MAX_BYTES = 1024
 RETRY_AFTER_SECONDS = 5
+MAINTENANCE_RETRY_AFTER_SECONDS = 60
+CLIENTS, ON, OFF = "clients", "on", "off"  # the key of the map of maintenance, and its values
 HTTPS_PORT = 443
 SLOT_HEADER = "X-Mobius-Slot"
 BUFFER_BYTES, BUFFER_RESERVE_BYTES = 16384, 2048  # HAProxy's; what it may add to a head
@@ -104,20 +109,27 @@ def write(
     states: Mapping[int, ServerState],
     *,
     is_paused: bool = False,
+    is_maintenance: bool = False,
     owner: tuple[int, int] | None = None,
 ) -> None:
-    """Write the configuration and the map of releases, each in one step and durably.
+    """Write the configuration and what HAProxy reads with it, each file in one step and durably.
 
     Args:
+        is_maintenance: whether clients get the page of maintenance.
         owner: `(uid, gid)`; the group is the one that HAProxy runs as, and nobody else may read them then.
 
     Raises:
         OSError: the file that it concerns is unchanged.
     """
     mode = 0o644 if owner is None else 0o640
-    text = render(settings, slots, states, is_paused=is_paused)
-    durable.write_bytes(settings.releases_path, render_releases(slots).encode(), mode=mode, owner=owner)
-    durable.write_bytes(settings.configuration_path, text.encode(), mode=mode, owner=owner)
+    files = {
+        settings.releases_path: render_releases(slots),
+        settings.maintenance_map_path: f"{CLIENTS} {ON if is_maintenance else OFF}\n",
+        settings.maintenance_page_path: settings.maintenance_page,
+        settings.configuration_path: render(settings, slots, states, is_paused=is_paused),
+    }
+    for path, text in files.items():
+        durable.write_bytes(path, text.encode(), mode=mode, owner=owner)
 
 
 def check(
@@ -125,7 +137,7 @@ def check(
 ) -> tuple[str, ...]:
     """Let HAProxy check a configuration, without using it.
 
-    The listening sockets are sockets of this process for the check, and the map of releases an empty one.
+    The listening sockets are sockets of this process for the check, and the maps empty ones.
 
     Args:
         timeout: seconds.
@@ -143,7 +155,9 @@ def check(
             one.bind((HOST, 0))
             descriptors[name] = one.fileno()
         checked = re.sub(r"\bbind (fd@[34])\b", lambda match: f"bind fd@{descriptors[match[1]]}", text)
-        checked = checked.replace(f"map({settings.releases_path},", "map(/dev/null,")
+        for path in (settings.releases_path, settings.maintenance_map_path):
+            checked = checked.replace(f"map({path},", "map(/dev/null,")
+        checked = checked.replace(f" file {settings.maintenance_page_path} ", " file /dev/null ")
         try:
             done = subprocess.run(
                 [haproxy, "-c", "-f", "/dev/stdin"],
@@ -151,6 +165,7 @@ def check(
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 pass_fds=tuple(descriptors.values()),
+                env={**os.environ, "LISTEN_FDS": str(LISTENER_COUNT)},
                 timeout=timeout,
                 check=False,
             )
@@ -254,6 +269,7 @@ def _public(settings: FrontSettings) -> list[str]:
         "log global",
         _log_format(settings, PUBLIC),
         *_allowed(settings),
+        *_maintenance(settings),
         *_rate_limit(settings),
         *_header_limit(settings),
         *_body_limit(settings),
@@ -369,10 +385,13 @@ def _send_proxy(settings: FrontSettings) -> str:
 def _redirect(settings: FrontSettings) -> list[str]:
     port = "" if settings.port == HTTPS_PORT else f":{settings.port}"
     return [
+        # a socket unit that was opened before it had this port hands over one descriptor, until it is opened again
+        f'.if streq("$LISTEN_FDS",{LISTENER_COUNT})',
         f"frontend {REDIRECT}",
         f"bind {REDIRECT_LISTENER}",
         "http-request deny deny_status 400 unless { req.hdr(host) -m found }",
         f"http-request redirect code 308 location https://%[req.hdr(host),regsub(:[0-9]+$,)]{port}%[pathq]",
+        ".endif",
     ]
 
 
@@ -380,6 +399,16 @@ def _allowed(settings: FrontSettings) -> list[str]:
     if not settings.allowed:
         return []
     return [f"http-request deny deny_status 403 unless {{ src {' '.join(settings.allowed)} }}"]
+
+
+def _maintenance(settings: FrontSettings) -> list[str]:
+    """The page of maintenance for all but the health of the service, when the map says so."""
+    return [
+        f'http-request return status 503 content-type "text/html; charset=utf-8" '
+        f"file {settings.maintenance_page_path} hdr Retry-After {MAINTENANCE_RETRY_AFTER_SECONDS} "
+        f"hdr Cache-Control no-store if {{ str({CLIENTS}),map({settings.maintenance_map_path},{OFF}) -m str {ON} }} "
+        f"!{{ path -m str {settings.health_path} }}"
+    ]
 
 
 def _rate_limit(settings: FrontSettings) -> list[str]:

@@ -17,10 +17,13 @@ from pathlib import Path
 
 from ...errors import MobiusError
 from .configuration import (
+    CLIENTS,
     DRAIN,
     HOLD_SERVER,
     MAINT,
     NO_RELEASE,
+    OFF,
+    ON,
     PUBLIC,
     READY,
     SERVICE,
@@ -31,6 +34,7 @@ from .slots import REVISION, Slot, server_name
 
 COMMAND_TIMEOUT_SECONDS = 5.0
 ANSWER_MAX_BYTES = 4 << 20
+PAYLOAD_MAX_BYTES = 15_000  # of HAProxy's buffer, which holds a command and what follows it
 MESSAGE_MAX_CHARS = 200
 # srv_admin_state: forced, inherited, by address, by name. 0x04 stays on a server that was configured so, ready or not.
 _MAINT_BITS = 0x01 | 0x02 | 0x20 | 0x40
@@ -96,10 +100,14 @@ class Runtime:
         self.path = path
         self.timeout = timeout
 
-    def send(self, command: str) -> str:
-        """Send one command; returns HAProxy's answer."""
+    def send(self, command: str, payload: str = "") -> str:
+        """Send one command, with lines for it as a payload; returns HAProxy's answer."""
         if not command.isprintable() or ";" in command:
             raise ValueError(f"{command!r} is not one command")
+        if payload:
+            if not payload.endswith("\n") or "\n\n" in payload:
+                raise ValueError("a payload ends with its first blank line")
+            command = f"{command} <<\n{payload}"
         deadline = time.monotonic() + self.timeout
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
             channel.settimeout(self.timeout)
@@ -158,6 +166,32 @@ class Runtime:
     def resume(self) -> None:
         """End a pause, once a slot is ready: requests that wait go there within a second."""
         self._set_server(HOLD_SERVER, MAINT)
+
+    def set_maintenance(self, settings: FrontSettings, is_on: bool) -> None:
+        """Give clients the page of maintenance, or no longer."""
+        self._do(f"set map {settings.maintenance_map_path} {CLIENTS} {ON if is_on else OFF}")
+
+    def is_maintenance(self, settings: FrontSettings) -> bool:
+        """Whether clients get the page of maintenance."""
+        answer = self.send(f"show map {settings.maintenance_map_path}")
+        words = answer.split()  # the address of the entry, its key and its value
+        if len(words) != 3 or words[1] != CLIENTS or words[2] not in (ON, OFF):
+            raise _refusal(answer)
+        return words[2] == ON
+
+    def replace_certificate(self, path: Path, pem: bytes) -> None:
+        """Use another certificate for new connections; those that there are go on.
+
+        Args:
+            path: of the certificate that HAProxy was started with.
+            pem: the other one with its chain and its key, without blank lines.
+        """
+        answer = self.send(f"set ssl cert {path}", pem.decode("ascii"))
+        if "Transaction" in answer:  # created, or updated when an earlier one was not committed
+            answer = self.send(f"commit ssl cert {path}")
+        if "Success!" not in answer:
+            self.send(f"abort ssl cert {path}")  # it would keep a certificate of another path out
+            raise _refusal(answer)
 
     def active_requests(self, slot: int) -> int:
         """The requests in progress in a slot."""

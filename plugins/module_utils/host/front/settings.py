@@ -32,6 +32,17 @@ RATE_MAX = 1_000_000
 RATE_SECONDS = 10
 ADDRESSES_MAX = 200
 EXTRA_LINE_MAX_CHARS = 1000
+PAGE_MAX_BYTES = 8000  # it has to fit into HAProxy's buffer, with a head
+MAINTENANCE_PAGE = """\
+<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>Maintenance</title>
+<h1>Maintenance</h1>
+<p>This service is being maintained. Please try again in a few minutes.</p>
+</html>
+"""
 
 _FILE_PATH = re.compile(r"/[A-Za-z0-9._/@+-]*")
 _URL_PATH = re.compile(r"/[A-Za-z0-9._~/%+-]*")
@@ -124,6 +135,7 @@ class FrontSettings:
         reuse_connections: whether a connection to an instance serves several requests. That is quicker, and loses a
             request that arrives while the instance closes an idle connection: only for one that keeps them for longer
             than `timeouts.keep_alive`.
+        maintenance_page: HTML that clients get with 503 during a maintenance.
         send_proxy: whether instances receive the PROXY protocol, version 2.
     """
 
@@ -147,6 +159,7 @@ class FrontSettings:
     http2: bool = True
     reuse_connections: bool = False
     send_proxy: bool = False
+    maintenance_page: str = MAINTENANCE_PAGE
     timeouts: FrontTimeouts = field(default_factory=FrontTimeouts)
     extra: ExtraLines = field(default_factory=ExtraLines)
 
@@ -204,6 +217,16 @@ class FrontSettings:
     def releases_path(self) -> Path:
         """The slots' releases as HAProxy reads them when it starts, to name them in its log."""
         return self.run_dir / "front-releases.map"
+
+    @property
+    def maintenance_map_path(self) -> Path:
+        """Whether clients get the page of maintenance, as HAProxy reads it when it starts."""
+        return self.run_dir / "front-maintenance.map"
+
+    @property
+    def maintenance_page_path(self) -> Path:
+        """The page of maintenance, as HAProxy reads it when it starts."""
+        return self.run_dir / "front-maintenance.html"
 
     @property
     def sockets_dir(self) -> Path:
@@ -318,6 +341,20 @@ def _networks(what: str, value: Any) -> tuple[str, ...]:
         raise MobiusError("invalid_input", f"{what} has an entry that is no address or network: {error}.") from None
 
 
+def _page(what: str, value: Any) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise MobiusError("invalid_input", f"{what} is no text.")
+    if not value.strip():
+        return MAINTENANCE_PAGE
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        raise MobiusError("invalid_input", f"{what} has what is not Unicode.") from None
+    if size > PAGE_MAX_BYTES:
+        raise MobiusError("invalid_input", f"{what} has {size} bytes; {PAGE_MAX_BYTES} is the limit.")
+    return value
+
+
 def _lines(section: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list | tuple):
         raise MobiusError("invalid_input", f"The extra lines of the section {section} are not a list.")
@@ -357,6 +394,7 @@ _PARSERS: Mapping[str, Any] = {
     "http2": _flag,
     "reuse_connections": _flag,
     "send_proxy": _flag,
+    "maintenance_page": _page,
     "timeouts": lambda _, value: FrontTimeouts.parse(value),
     "extra": lambda _, value: ExtraLines.parse(value),
 }
