@@ -47,6 +47,8 @@ def prepare_host(tmp_path: Path, run_dir: Path) -> Host:
         "health_path": "/health",
         "start_timeout": 60,
         "drain_deadline": 30,
+        "kind": "http",
+        "front": {"port": 8080, "first_port": 18080, "internal_port": 18084},
         **{name: str(folder) for name, folder in folders.items()},
     }
     config = tmp_path / "mobius-host"

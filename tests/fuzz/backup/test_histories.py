@@ -65,6 +65,7 @@ class History(RuleBasedStateMachine):
     def prepare(self) -> None:
         about: dict[str, Any] = {"schema": 1, "service": "svc", "user": "svc", "health_path": "/health"}
         about |= {"start_timeout": 60, "drain_deadline": 30, "root": str(self.place / "root")}
+        about |= {"kind": "http", "front": {"port": 8080, "first_port": 18080, "internal_port": 18084}}
         about |= {f"{name}_dir": str(self.place / name) for name in ("run", "state", "config", "backup", "log")}
         for name in ("root", "run", "state", "config", "backup", "log", "conf", "scratch"):
             (self.place / name).mkdir()

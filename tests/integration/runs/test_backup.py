@@ -35,6 +35,8 @@ HOST = """
           health_path: /health
           start_timeout: 60
           drain_deadline: 30
+          kind: http
+          front: {{port: 8080, first_port: 18080, internal_port: 18084}}
       check_mode: false
 """
 

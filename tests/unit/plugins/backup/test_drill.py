@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Drills: which unit is started on what, what counts as an answer, what is records, and that nothing is left behind.
 
-The instance is a real HTTP server on the drill's own admin socket; only systemd is a stand-in.
+The instance is a real HTTP server on the drill's own port; only systemd is a stand-in.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from ansible_collections.mobius.dhash.plugins.module_utils.backup.drill_instance
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.store import find_backup
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
-from ansible_collections.mobius.dhash.plugins.module_utils.host.front.settings import FrontSettings
 from ansible_collections.mobius.dhash.plugins.module_utils.host.state import Activation, ActivationEntry
 from ansible_collections.mobius.dhash.plugins.module_utils.host.systemd import Systemd, Unit
 
@@ -43,8 +42,7 @@ UNIT = """
 [Unit]
 Description=svc %i
 [Service]
-Type=notify
-Sockets=svc.socket
+Type=exec
 RuntimeDirectory=svc/%i
 CacheDirectory=svc/%i
 ExecStartPre=+/usr/local/bin/mobius-host --service svc role %i --env-file {run}/%i/role.env
@@ -52,6 +50,8 @@ EnvironmentFile=-{run}/%i/role.env
 Environment="MOBIUS_INDEX=/somewhere"
 ExecStart=/usr/bin/python3 \\
   -m mobius.service
+ExecStartPost=+/usr/local/bin/mobius-host --service svc ready %i
+ExecStop=+/usr/local/bin/mobius-host --service svc drain %i
 Restart=always
 RestartSec=1
 # /etc/systemd/system/svc@.service.d/local.conf
@@ -67,7 +67,7 @@ COUNT = {
 
 
 class Stage(Systemd):
-    """systemd's part: it knows the release's unit, and starts `answers` behind the drill's admin socket."""
+    """systemd's part: it knows the release's unit, and starts `answers` at the drill's address."""
 
     def __init__(self, host: Host, answers: dict[str, Any] | None) -> None:
         self.host = host
@@ -88,7 +88,7 @@ class Stage(Systemd):
         return ""
 
     def units(self, *patterns: str) -> dict[str, Unit]:
-        return {}
+        return {name: Unit(name, "active", "", "", "") for name in patterns if self.server is not None}
 
     def log(self, unit: str, lines: int = 20) -> list[str]:
         return ["the last words"]
@@ -106,9 +106,6 @@ class Stage(Systemd):
             return False
         run_dir = instance_of(self.host).run_dir
         (run_dir / RELEASE).mkdir(parents=True)
-        if self.host.front is None:
-            self.server = serve(run_dir / RELEASE / "admin.sock", self.answers)
-            return True
         environment = dict(re.findall(r'^Environment="(\w+)=(.*)"$', template, re.MULTILINE))
         assert environment["MOBIUS_STATE_FILE"] == str(self.host.state_file(RELEASE)), "bound over the drill's"
         self.state = (run_dir / "states" / RELEASE).read_text()
@@ -116,7 +113,7 @@ class Stage(Systemd):
         return True
 
 
-def serve(address: Path | tuple[str, int], answers: dict[str, Any]) -> socketserver.BaseServer:
+def serve(address: tuple[str, int], answers: dict[str, Any]) -> socketserver.BaseServer:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             status, body = answers.get(self.path, (404, {}))
@@ -126,17 +123,10 @@ def serve(address: Path | tuple[str, int], answers: dict[str, Any]) -> socketser
             self.end_headers()
             self.wfile.write(content)
 
-        def address_string(self) -> str:
-            return "unix"
-
         def log_message(self, *_: Any) -> None:
             pass
 
-    server: socketserver.BaseServer
-    if isinstance(address, Path):
-        server = socketserver.ThreadingUnixStreamServer(str(address), Handler)
-    else:
-        server = http.server.ThreadingHTTPServer(address, Handler)
+    server = http.server.ThreadingHTTPServer(address, Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
 
@@ -179,7 +169,7 @@ def healthy_answers(images: int = 1) -> dict[str, Any]:
 
 def drill_with(host: Host, answers: dict[str, Any] | None, **options: Any) -> tuple[DrillResult, Stage]:
     stage = Stage(host, answers)
-    questions = DrillChecks.parse({"MOBIUS_START": "standby"}, [{"name": "the index", "path": "/v1/duplicates"}], COUNT)
+    questions = DrillChecks.parse({"SHOP_DRILL": "yes"}, [{"name": "the index", "path": "/v1/duplicates"}], COUNT)
     return run_drill(host, questions, systemd=stage, **options), stage
 
 
@@ -195,6 +185,7 @@ def test_a_drill_runs_the_release_on_the_restored_folders_records_it_and_leaves_
     before = live(host)
     done, stage = drill_with(host, healthy_answers())
     assert (done.backup.id, done.release, done.counted) == (result.backup.id, RELEASE, 1)
+    assert stage.state == "standby\n"
     assert stage.started == [f"svc-drill@{RELEASE}.service"]
     assert any(name.endswith("library/a.jpg") for name in stage.bound_files[str(host.state_dir)])
     assert live(host) == before
@@ -204,24 +195,13 @@ def test_a_drill_runs_the_release_on_the_restored_folders_records_it_and_leaves_
     assert (records["success"]["backup"], records["success"]["outcome"]) == (result.backup.id, "success")
 
 
-def test_an_instance_behind_a_front_is_drilled_on_an_address_of_its_own_and_in_standby(host):
-    shared = {"service": "svc", "run_dir": str(host.run_dir), "health_path": "/health"}
-    front = FrontSettings.parse({"port": 8080, "first_port": 18080, "internal_port": 18084, **shared})
-    fronted = dataclasses.replace(host, kind="http", front=front)
-    back_up(fronted)
-    before = live(fronted)
-    done, stage = drill_with(fronted, healthy_answers())
-    assert (done.release, done.counted, stage.state) == (RELEASE, 1, "standby\n")
-    assert live(fronted) == before
-
-
 def test_the_drills_unit_is_the_releases_own_without_what_ties_it_to_the_live_host(host):
     text = unit_text(
         UNIT.format(run=host.run_dir),
         host,
         Path("/folder"),
         instance_of(host).run_dir,
-        {"MOBIUS_START": "standby", "A": '5%"\\'},
+        {"MOBIUS_STATE_FILE": "/state", "A": '5%"\\'},
     )
     assert not any(word in text for word in ("Sockets", "svc/%i", "role.env", "mobius-host", "always", "Cache"))
     lines = text.splitlines()
@@ -229,32 +209,36 @@ def test_the_drills_unit_is_the_releases_own_without_what_ties_it_to_the_live_ho
     assert "ExecStart=/usr/bin/python3    -m mobius.service" in lines
     assert f"BindPaths=/folder/data/state:{host.state_dir}" in lines
     assert f"RuntimeDirectory={host.run_dir.name}-drill/%i" in lines
-    assert lines.index('Environment="MOBIUS_START=standby"') > lines.index('Environment="MOBIUS_INDEX=/somewhere"')
+    assert lines.index('Environment="MOBIUS_STATE_FILE=/state"') > lines.index('Environment="MOBIUS_INDEX=/somewhere"')
     assert 'Environment="A=5%%\\"\\\\"' in lines
 
 
 @pytest.mark.parametrize(
-    ("change", "word"),
+    ("change", "outcome", "word"),
     [
-        ({"/health": (503, {"status": "fail"})}, "its health answered 503"),
-        ({"/health": (200, {"status": "pass", "releaseId": "2.0.0-0123456789ab"})}, "its health answered 200"),
-        ({"/v1/duplicates": (500, {})}, "'the index' expected"),
-        ({"/figures": (200, {"images": 0})}, "holds 1, and the instance reports 0"),
-        ({"/figures": (500, {})}, "holds 1, and the instance reports none"),
+        ({"/health": (503, {"status": "fail"})}, "instance_not_ready", "was not ready after 0.3 s"),
+        (
+            {"/health": (200, {"status": "pass", "releaseId": "2.0.0-0123456789ab"})},
+            "drill_failed",
+            "its health is that of '2.0.0-0123456789ab'",
+        ),
+        ({"/v1/duplicates": (500, {})}, "drill_failed", "'the index' expected"),
+        ({"/figures": (200, {"images": 0})}, "drill_failed", "holds 1, and the instance reports 0"),
+        ({"/figures": (500, {})}, "drill_failed", "holds 1, and the instance reports none"),
     ],
 )
-def test_an_instance_that_does_not_answer_from_the_backup_fails_the_drill(host, monkeypatch, change, word):
+def test_an_instance_that_does_not_answer_from_the_backup_fails_the_drill(host, change, outcome, word):
     back_up(host)
     before = live(host)
     object.__setattr__(host, "start_timeout", 0.3)
     with pytest.raises(MobiusError) as caught:
         drill_with(host, {**healthy_answers(), **change})
-    assert caught.value.outcome == "drill_failed"
+    assert caught.value.outcome == outcome
     assert word in caught.value.reason.lower()
     assert live(host) == before
     records = read_records(host)
     assert "success" not in records
-    assert records["last"]["outcome"] == "drill_failed"
+    assert records["last"]["outcome"] == outcome
 
 
 def test_a_release_that_does_not_start_fails_the_drill_with_its_last_line_and_keeps_the_last_success(host):
