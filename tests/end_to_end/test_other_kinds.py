@@ -18,7 +18,7 @@ from tests.fleet import BIN, Fleet
 # three services with three releases each take some minutes
 pytestmark = [pytest.mark.lab, pytest.mark.soak]
 PROGRAMS = CHECKOUT / "tests/integration/front_host"
-TCP_PORT, ALONE_PORT = 8091, 8092
+TCP_PORT, ALONE_PORT = 8091, 8191
 OF_DHASH: dict[str, Any] = {"host_watch_signals": [], "host_watch_memory": {}, "backup_drill_probes": []}
 
 
@@ -31,7 +31,7 @@ class Service(Fleet):
         folder.mkdir(parents=True)
         for name, content in files.items():
             (folder / name).write_text(content if isinstance(content, str) else content.read_text())
-        named = ("--service", self.service, "--version", version, "--out", self.root / "dist", "--format", "json")
+        named = ("--service", self.service, "--version", version, "--output", self.root / "dist", "--format", "json")
         done = json.loads(self._call(BIN / "mobius", "bundle", "pack", folder, *named).stdout)
         return str(done["bundle"]), str(done["release"])
 
