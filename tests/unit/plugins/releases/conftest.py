@@ -23,16 +23,20 @@ from ansible.module_utils.testing import patch_module_args
 from ansible_collections.mobius.dhash.plugins.module_utils.gate import run as gate_run
 from ansible_collections.mobius.dhash.plugins.module_utils.gate import verdict as gate_verdict
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
+from ansible_collections.mobius.dhash.plugins.module_utils.host.front.settings import SLOT_COUNT
 from ansible_collections.mobius.dhash.plugins.module_utils.host.install import launcher, tool_digest
+from ansible_collections.mobius.dhash.plugins.module_utils.host.instance import find_slot, slot_table
 from ansible_collections.mobius.dhash.plugins.module_utils.host.state import (
     Activation,
     ActivationEntry,
     Pending,
     boot_id,
 )
+from ansible_collections.mobius.dhash.plugins.module_utils.host.systemd import Systemd, Unit
 
 from mobius import manifest
 from mobius.control.bundle.builder import pack
+from tests.fake_front import PORTS
 from tests.opened import opened_for
 
 SERVER = Path(__file__).with_name("instance_server.py")
@@ -46,6 +50,7 @@ class HostFolder:
 
     root: Path
     capsys: pytest.CaptureFixture[str]
+    first_port: int  # of a block of ports
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
@@ -73,6 +78,12 @@ class HostFolder:
             "start_timeout": 5,
             "drain_deadline": 5,
             "command": str(self.root / "command"),
+            "kind": "http",
+            "front": {
+                "port": self.first_port + SLOT_COUNT + 1,
+                "first_port": self.first_port + 1,
+                "internal_port": self.first_port,
+            },
             **folders,
         }
         (self.config_dir / "mobius-dhash.json").write_text(json.dumps(content))
@@ -101,15 +112,22 @@ class HostFolder:
 
     def start(self, release: str, behaviour: str = "well", *, wait: bool = True) -> subprocess.Popen[bytes]:
         """Start an instance; with `wait`, until it listens."""
-        place = self.host.admin_socket(release)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        process = subprocess.Popen([sys.executable, "-S", str(SERVER), str(place), release, behaviour])
+        slots = slot_table(self.host)
+        slot = next((one for one in slots.read() if one.release == release), None) or slots.assign(release)
+        pid_file = self.pid_file(release)
+        pid_file.unlink(missing_ok=True)
+        process = subprocess.Popen([sys.executable, "-S", str(SERVER), str(pid_file), release, behaviour])
         self.processes.append(process)
         deadline = time.monotonic() + 10
-        while wait and not _listens(place):
+        while wait and not (pid_file.exists() and _listens(slot.port)):
             assert time.monotonic() < deadline and process.poll() is None
             time.sleep(0.01)
         return process
+
+    def pid_file(self, release: str) -> Path:
+        """Where the instance of a release keeps its process id."""
+        slot = find_slot(self.host, release)
+        return self.host.run_dir / f"{slot.port if slot else 0}.pid"
 
     def kill(self, process: subprocess.Popen[bytes]) -> None:
         """Kill an instance, and wait until it is gone."""
@@ -204,23 +222,41 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[GateClock]:
     signal.signal(signal.SIGALRM, before)
 
 
-def _listens(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as client:
-        return client.connect_ex(str(path)) == 0
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+class ProcessFiles(Systemd):
+    """systemd, which knows the processes of the instances."""
+
+    def __init__(self, host: HostFolder) -> None:
+        self.host = host
+
+    def units(self, *patterns: str) -> dict[str, Unit]:
+        units = {}
+        for name in patterns:
+            pid_file = self.host.pid_file(name.partition("@")[2].removesuffix(".service"))
+            pid = int(pid_file.read_text()) if pid_file.exists() else None
+            units[name] = Unit(name, "active" if pid else "inactive", "", "", "", main_pid=pid)
+        return units
 
 
 @pytest.fixture
-def host(capsys: pytest.CaptureFixture[str]) -> Iterator[HostFolder]:
+def host(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[HostFolder]:
     """A provisioned host; its folder has a short name, because a Unix socket's path may have 107 bytes only."""
     root = Path(tempfile.mkdtemp(prefix="mobius-"))
-    made = HostFolder(root, capsys)
+    first_port = PORTS.take()
+    made = HostFolder(root, capsys, first_port)
     made.provision()
+    monkeypatch.setattr(gate_run, "Systemd", lambda: ProcessFiles(made))
     yield made
     for process in made.processes:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGKILL)
         process.wait()
     shutil.rmtree(root)
+    PORTS.give_back(first_port)
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
-"""A small instance of a service: a process that answers HTTP on a Unix socket, well or badly.
+"""A small instance of a service: a process that answers HTTP on a port of 127.0.0.1, well or badly.
 
-    python instance_server.py SOCKET RELEASE BEHAVIOUR
+    python instance_server.py FOLDER/PORT.pid RELEASE BEHAVIOUR
+
+Its process id is in that file, as systemd would know it.
 
 The behaviours are functions below: each answers one request, given how many health requests there were, this one included.
 None of them takes time: an answer says in `X-Seconds` how long it is to have taken, and a request that is never answered
@@ -65,8 +67,6 @@ def well(request: Request, count: int, *, status: str = "pass", release: str | N
         checks = {"index:writable": [{"status": status, "observedValue": "database is locked"}]}
         health = {"status": status, "releaseId": release or RELEASE, "checks": checks}
         request.answer(503 if status == "fail" else 200, health)
-    elif request.path == "/admin/state":
-        request.answer(200, {"release": RELEASE, "state": "serving", "connections": 0, "pid": os.getpid()})
     elif request.path.startswith("/v1/hash"):
         request.answer(
             200, {"dhash": f"{len(request.body):032x}", "width": 4, "exact": True, "more": {"a": [1], "b": 2}}
@@ -273,16 +273,15 @@ def serve(connection: socket.socket, behaviour: Callable[[Request, int], None]) 
 
 
 def main() -> None:
-    """Serve until killed, or until the parent process or the socket is gone."""
+    """Serve until killed, or until the parent process or the file of the process id is gone."""
     global RELEASE
     path, RELEASE, behaviour = sys.argv[1:4]
     if sys.argv[4:] == ["forked"] and os.fork():
         os._exit(1)  # so that the one that goes on has another process id
-    if os.path.exists(path):
-        os.unlink(path)
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(path)
-    listener.listen(64)
+    listener = socket.create_server(("127.0.0.1", int(os.path.basename(path)[: -len(".pid")])), backlog=64)
+    with open(path + ".new", "w", encoding="ascii") as file:
+        file.write(str(os.getpid()))
+    os.replace(path + ".new", path)
     parent = os.getppid()
     threading.Thread(target=_exit_with, args=(parent, path), daemon=True).start()
     while True:

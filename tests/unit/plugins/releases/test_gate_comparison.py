@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.mobius.dhash.plugins.module_utils import comparison
-from ansible_collections.mobius.dhash.plugins.module_utils.host.instance import admin_request
+from ansible_collections.mobius.dhash.plugins.module_utils.host.instance import request_instance
 from ansible_collections.mobius.dhash.plugins.module_utils.prometheus_text import UnreadableError
 
 CHECKOUT = Path(__file__).parents[4]
@@ -62,7 +62,7 @@ def traffic(host: Any, clock: Any, *releases: str) -> Iterator[None]:
     def post() -> None:
         for release in releases:
             for _ in range(15):
-                admin_request(host.host, release, "POST", "/v1/hash", b"abcd", None, 60.0)
+                request_instance(host.host, release, "POST", "/v1/hash", b"abcd", None, 60.0)
 
     clock.between.append(post)
     yield

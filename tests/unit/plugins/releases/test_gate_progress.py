@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,16 @@ PLAYBOOK = """
 
 
 @pytest.mark.slow
-def test_the_figures_of_a_gate_are_shown_while_it_runs(host: Any, tmp_path: Path) -> None:
-    host.start(RELEASE)
+def test_the_figures_of_a_gate_are_shown_while_it_runs(
+    host: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = host.start(RELEASE)
+    # the tests' machine may have no systemd
+    systemctl = tmp_path / "bin" / "systemctl"
+    systemctl.parent.mkdir()
+    systemctl.write_text(f"#!/bin/sh\nprintf 'Id=mobius-dhash@{RELEASE}.service\\nMainPID={process.pid}\\n'\n")
+    systemctl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{systemctl.parent}:{os.environ['PATH']}")
     playbook = tmp_path / "playbook.yml"
     playbook.write_text(PLAYBOOK.format(release=RELEASE, config_dir=host.config_dir))
     lines: list[str] = []
