@@ -1,33 +1,27 @@
-"""A host in a folder: real state files, real admin sockets, the real code; only systemd is a fake.
-
-The fake systemd starts an instance as the real unit does: it has `mobius-host role` write the role of the instance.
-"""
+"""A host in a folder: real state files, instances that answer HTTP, the real code; systemd and HAProxy are stand-ins."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib
 import json
+import os
 import shutil
-import socketserver
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.mobius.dhash.plugins.module_utils import durable
-from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.host import executor, instance, watch
+from ansible_collections.mobius.dhash.plugins.module_utils.host import executor, fronted, instance, lock
 from ansible_collections.mobius.dhash.plugins.module_utils.host.clock import utc_now
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
 from ansible_collections.mobius.dhash.plugins.module_utils.host.console import main
 from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Executor
+from ansible_collections.mobius.dhash.plugins.module_utils.host.instance import find_slot, read_slots
 from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Actor, HostPlan, Observation
 from ansible_collections.mobius.dhash.plugins.module_utils.host.state import (
     Activation,
@@ -35,7 +29,6 @@ from ansible_collections.mobius.dhash.plugins.module_utils.host.state import (
     read_activation,
     read_pending,
 )
-from ansible_collections.mobius.dhash.plugins.module_utils.host.systemd import Systemd, Unit
 from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.canary import (
     plan_canary,
     plan_instance,
@@ -43,170 +36,12 @@ from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.cana
 )
 from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.confirmation import plan_confirmed
 
+from tests.fake_front import HOLD, PORTS, read_servers
 from tests.opened import opened_for
+from tests.unit.plugins.switch.fake_systemd import FakeSystemd
 
 SERVICE = "any-service"
 A, B, C, D = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0", "1.3.0"))
-
-
-class _Admin(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Any
-
-    def do_GET(self) -> None:
-        instance: FakeInstance = self.server.instance
-        if instance.behaviour == "silent":
-            instance.released.wait(30)
-            return
-        if instance.behaviour == "dribbling":
-            self.wfile.write(b"HTTP/1.1 200 X\r\nContent-Length: 1000000\r\n\r\n")
-            try:
-                while not instance.released.wait(0.1):
-                    self.wfile.write(b" ")
-            except OSError:
-                instance.was_cut_off.set()
-            return
-        status = 503 if instance.behaviour == "unwell" and self.path == "/health" else 200
-        if self.command == "POST":
-            if instance.behaviour == "without socket" and self.path == "/admin/serve":
-                status = 409
-            else:
-                instance.state = "serving" if self.path == "/admin/serve" else "standby"
-        body = json.dumps({"release": instance.release, "state": instance.state}).encode()
-        with contextlib.suppress(OSError):  # the client may be gone
-            self.wfile.write(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body))
-
-    def do_POST(self) -> None:
-        self.do_GET()
-
-    def address_string(self) -> str:
-        return "host"
-
-    def log_message(self, *_: object) -> None:
-        return
-
-
-class _AdminServer(socketserver.ThreadingUnixStreamServer):
-    daemon_threads = True
-    instance: FakeInstance
-
-
-class FakeInstance:
-    """An instance with a real admin socket."""
-
-    def __init__(self, path: Path, release: str, state: str, behaviour: str) -> None:
-        self.release, self.state, self.behaviour = release, state, behaviour
-        self.released = threading.Event()
-        self.was_cut_off = threading.Event()
-        self.server = _AdminServer(str(path), _Admin)
-        self.server.instance = self
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.005,), daemon=True)
-        self.thread.start()
-
-    def end(self) -> None:
-        self.released.set()
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
-
-
-class FakeSystemd(Systemd):
-    """Keeps unit states and starts instances that answer for real."""
-
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
-        self.instances: dict[str, FakeInstance] = {}
-        self.active: dict[str, str] = {}
-        self.enabled = False
-        self.guards = 0
-        self.watches = 0
-        self.behaviours: dict[str, str] = {}
-        self.start_timeouts: dict[str, float] = {}
-        self.restarts: dict[str, int] = {}
-
-    def units(self, *patterns: str) -> dict[str, Unit]:
-        host = self.machine.host
-        names = {host.socket_unit, host.boot_unit, host.watch_unit, *self.active, *map(host.unit, self.instances)}
-        found = {}
-        for name in names:
-            if any(
-                name == pattern or ("*" in pattern and name.startswith(pattern.split("*")[0])) for pattern in patterns
-            ):
-                release = name.partition("@")[2].removesuffix(".service")
-                active = "active" if release in self.instances else self.active.get(name, "inactive")
-                result = "timeout" if self.behaviours.get(release) == "cut off" else ""
-                state = "enabled" if self.enabled else "disabled"
-                found[name] = Unit(
-                    name,
-                    active,
-                    "",
-                    state,
-                    result,
-                    self.start_timeouts.get(release),
-                    restarts=self.restarts.get(release, 0),
-                )
-        return found
-
-    def start(self, unit: str, timeout: float) -> bool:
-        host = self.machine.host
-        if unit == host.unavailable_unit:
-            self.active[unit] = "active"
-            return True
-        release = unit.partition("@")[2].removesuffix(".service")
-        self.active[host.socket_unit] = "active"
-        if release in self.instances:
-            return True
-        behaviour = self.behaviours.get(release, "")
-        if behaviour == "slow":
-            self.active[unit] = "activating"
-            raise MobiusError("timeout", "too slow")
-        if behaviour == "cut off and started again":
-            time.sleep(self.start_timeouts[release])
-        if behaviour in ("crashing", "cut off", "cut off and started again"):
-            self.active[unit] = "activating"  # systemd is about to start it again
-            return False
-        folder = host.run_dir / release
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        assert self.machine.command("role", release, "--env-file", str(folder / "role.env")) == 0
-        state = (folder / "role.env").read_text().strip().removeprefix("MOBIUS_START=")
-        self.instances[release] = FakeInstance(host.admin_socket(release), release, state, behaviour)
-        self.active.pop(unit, None)
-        return True
-
-    def restart(self, unit: str) -> None:
-        if unit == self.machine.host.watch_unit:
-            self.watches += 1
-            self.active[unit] = "active"
-            return
-        assert unit == self.machine.host.guard_unit
-        if self.behaviours.get("guard") == "broken":
-            raise MobiusError("environment_failed", "the guard does not start")
-        self.guards += 1
-        self.active[unit] = "active"
-
-    def stop(self, *units: str) -> None:
-        for unit in units:
-            self.active.pop(unit, None)
-            release = unit.partition("@")[2].removesuffix(".service")
-            if release in self.instances:
-                self.instances.pop(release).end()
-
-    def kill(self, unit: str, name: str = "KILL") -> None:
-        if (unit, name) == (self.machine.host.unavailable_unit, "USR1"):  # it ends
-            self.active.pop(unit, None)
-            return
-        release = unit.partition("@")[2].removesuffix(".service")
-        self.instances.pop(release).end()
-        self.behaviours.pop(release, None)
-        self.start(unit, 1.0)
-
-    def enable(self, *units: str) -> None:
-        assert set(units) == {self.machine.host.socket_unit, self.machine.host.boot_unit}
-        self.enabled = True
-
-    def log(self, unit: str, lines: int = 20) -> list[str]:
-        return [f"{unit} says goodbye"]
 
 
 class Machine:
@@ -217,6 +52,8 @@ class Machine:
         self.now = 1000.0
         self.boot_id = "first boot"
         self.sleep: Callable[[float], None] = time.sleep
+        self.first_port = PORTS.take()
+        self.kept: list[Path] = []
         self.config_dir = root / "mobius-host"
         folders = {
             name: root / name
@@ -241,6 +78,8 @@ class Machine:
             "start_timeout": 2,
             "drain_deadline": 1,
             "command": str(root / "bin/mobius-host"),
+            "kind": "http",
+            "front": {"internal_port": self.first_port, "first_port": self.first_port + 1, "port": self.first_port + 5},
             **{name: str(path) for name, path in folders.items()},
         }
         self.config_path = self.config_dir / f"{SERVICE}.json"
@@ -297,8 +136,48 @@ class Machine:
         return self.executor().observe()
 
     @property
+    def shares(self) -> dict[str, int]:
+        """The releases that clients reach, with the weights by which the front shares their requests out.
+
+        Clients reach none while the public socket or the front is down, and none whose process is gone.
+        """
+        front = self.systemd.front
+        if front is None or self.systemd.active.get(self.host.socket_unit) != "active":
+            return {}
+        by_port = {item.port: item.release for item in self.systemd.instances.values()}
+        return {by_port[server.port]: server.weight for server in front.receiving if server.port in by_port}
+
+    @property
     def serving(self) -> list[str]:
-        return sorted(name for name, item in self.systemd.instances.items() if item.state == "serving")
+        return sorted(self.shares)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the front lets requests wait."""
+        front = self.systemd.front
+        return front is not None and front.servers[HOLD].receives
+
+    def named(self) -> dict[str, str]:
+        """The slots that are held, with the release that the front's log names for each."""
+        assert self.systemd.front is not None
+        held = [slot.server for slot in read_slots(self.host) if slot.release is not None]
+        return {server: self.systemd.front.releases[server] for server in held}
+
+    def configured_shares(self) -> dict[str, int]:
+        """What the configuration on disk would let clients reach, were HAProxy started from it as it is."""
+        servers = read_servers(self.host.front.configuration_path.read_text())
+        by_port = {item.port: item.release for item in self.systemd.instances.values()}
+        return {by_port[server.port]: server.weight for server in servers if server.receives and server.port in by_port}
+
+    def set_slot(self, release: str, state: str) -> None:
+        """Somebody sets the slot of a release by hand, in HAProxy."""
+        slot = find_slot(self.host, release)
+        assert slot is not None and self.systemd.front is not None
+        assert self.systemd.front.execute(f"set server service/{slot.server} state {state}") == ""
+
+    def state_word(self, release: str) -> str:
+        """What an instance reads in its state file."""
+        return self.host.state_file(release).read_text().strip()
 
     @property
     def running(self) -> list[str]:
@@ -321,9 +200,7 @@ class Machine:
 
     def reboot(self) -> None:
         """The machine stops and starts: memory is gone, and systemd starts the boot unit."""
-        for running in self.systemd.instances.values():
-            running.end()
-        self.systemd.instances.clear()
+        self.end_processes()
         self.systemd.active.clear()
         for path in self.host.run_dir.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -333,10 +210,45 @@ class Machine:
             self.systemd.active[self.host.socket_unit] = "active"
             assert self.command("boot") == 0
 
-    def close(self) -> None:
+    def keep(self) -> Callable[[], None]:
+        """Keep the host as it is now.
+
+        Returns:
+            What makes it so again, as often as it is called: much quicker than to prepare another host.
+        """
+        kept = Path(tempfile.mkdtemp(prefix="mobius-", dir="/dev/shm"))
+        self.kept.append(kept)
+        shutil.copytree(self.root, kept, symlinks=True, ignore=shutil.ignore_patterns("*.sock"), dirs_exist_ok=True)
+        restore_systemd = self.systemd.keep()
+        facts = {name: getattr(self, name) for name in ("now", "boot_id", "sleep", "host")}
+
+        def restore() -> None:
+            for folder, folders, files in os.walk(self.root, topdown=False):
+                for name in (*files, *folders):
+                    path = os.path.join(folder, name)
+                    if os.path.islink(path) or not os.path.isdir(path):
+                        if not name.endswith(".sock"):
+                            os.unlink(path)
+                    elif not os.listdir(path):
+                        os.rmdir(path)
+            shutil.copytree(kept, self.root, symlinks=True, dirs_exist_ok=True)
+            for name, value in facts.items():
+                setattr(self, name, value)
+            restore_systemd()
+
+        return restore
+
+    def end_processes(self) -> None:
         for running in self.systemd.instances.values():
             running.end()
-        shutil.rmtree(self.root)
+        self.systemd.instances.clear()
+        self.systemd.kill_front()
+
+    def close(self) -> None:
+        self.end_processes()
+        PORTS.give_back(self.first_port)
+        for folder in (self.root, *self.kept):
+            shutil.rmtree(folder)
 
 
 class Machines:
@@ -373,25 +285,18 @@ def make_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machines]:
     """Makes hosts, each replacing the one before; modules and the command talk to it."""
     machines = Machines(monkeypatch)
 
-    def request(
-        host: Host,
-        release: str,
-        method: str,
-        path: str,
-        body: bytes | None = None,
-        content_type: str | None = None,
-        timeout: float = 5.0,
-    ) -> tuple[int, dict[str, str], bytes]:
+    def send(address: Path | int, *arguments: Any) -> tuple[int, dict[str, str], bytes]:
         """Wait briefly for what hangs on purpose, and long for all else: the machine may be busy."""
-        running = machines.made[-1].systemd.instances.get(release)
-        hangs = running is not None and running.behaviour in ("silent", "dribbling")
-        return request_for_real(host, release, method, path, body, content_type, 0.3 if hangs else 60.0)
+        running = machines.made[-1].systemd.instances.values()
+        hangs = any(item.port == address and item.behaviour in ("silent", "dribbling") for item in running)
+        *most, _ = arguments
+        return send_for_real(address, *most, 0.3 if hangs else 60.0)
 
-    request_for_real = instance.admin_request
-    for module in (instance, executor, watch):
-        monkeypatch.setattr(module, "admin_request", request)
-    for name in ("SERVE_TIMEOUT_SECONDS", "STANDBY_TIMEOUT_SECONDS"):
-        monkeypatch.setattr(executor, name, 0.25)  # shorter than one of these requests, so one that hangs is enough
+    send_for_real = instance.send_request
+    monkeypatch.setattr(instance, "send_request", send)
+    monkeypatch.setattr(fronted, "RUNTIME_TIMEOUT_SECONDS", 60.0)
+    # shorter than one of these requests, so one that hangs is enough
+    monkeypatch.setattr(executor, "SERVE_TIMEOUT_SECONDS", 0.25)
     yield machines
     for machine in machines.made:
         machine.close()
@@ -401,6 +306,17 @@ def make_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machines]:
 def machine(make_machine: Machines) -> Machine:
     """A prepared host with four staged releases and nothing promoted."""
     return make_machine()
+
+
+@pytest.fixture
+def set_lock_timeout(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Limits, in seconds, how long a command waits for the lock of the host."""
+
+    def set_timeout(seconds: float) -> None:
+        monkeypatch.setattr(lock, "LOCK_TIMEOUT_SECONDS", seconds)
+        monkeypatch.setattr(executor, "LOCK_TIMEOUT_SECONDS", seconds, raising=False)
+
+    return set_timeout
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ def test_a_run_that_goes_on_after_another_one_has_the_host_stops_nothing_of_it(l
 
 
 def test_a_command_that_stands_still_is_named_and_the_next_one_goes_on_after_its_end(
-    machine: Any, monkeypatch: pytest.MonkeyPatch
+    machine: Any, set_lock_timeout: Callable[[float], None]
 ) -> None:
     machine.promote(A)
     machine.promote(B)
@@ -91,7 +91,7 @@ def test_a_command_that_stands_still_is_named_and_the_next_one_goes_on_after_its
         os._exit(0)
     try:
         os.waitpid(child, os.WUNTRACED)
-        monkeypatch.setattr(lock, "LOCK_TIMEOUT_SECONDS", 0.3)
+        set_lock_timeout(0.3)
         with pytest.raises(MobiusError) as caught:
             machine.run(plan_rollback, None)
         assert caught.value.outcome == "locked"

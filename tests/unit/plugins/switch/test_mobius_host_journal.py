@@ -242,27 +242,26 @@ def test_a_line_of_a_promotion_that_was_reverted_is_written_later(machine: Any) 
 
 
 @pytest.mark.slow
-def test_a_kill_while_lines_wait_loses_none_of_them(
-    make_machine: Callable[[], Any], call_module: Callable[..., dict[str, Any]]
-) -> None:
+def test_a_kill_while_lines_wait_loses_none_of_them(machine: Any, call_module: Callable[..., dict[str, Any]]) -> None:
     """The second rollback beside a broken journal, and what writes the lines later, are killed after each write."""
+    for release in (A, B, C):
+        machine.promote(release)
+    restore = machine.keep()
     for work in ("rollback", "repair"):
         number, was_killed = 0, True
         while was_killed:
             number += 1
-            machine = make_machine()
-            for release in (A, B, C):
-                machine.promote(release)
+            restore()
             put_back = lose_folder(machine.host.state_dir)
             assert machine.command("rollback", "--from", C) == 0
             if work == "rollback":
-                was_killed = killed_after_writing(number, lambda m=machine: m.command("rollback", "--from", B))
+                was_killed = killed_after_writing(number, lambda: machine.command("rollback", "--from", B))
                 assert machine.command("rollback", "--from", B) == 0
             else:
                 assert machine.command("rollback", "--from", B) == 0
             put_back()
             if work == "repair":
-                was_killed = killed_after_writing(number, lambda m=machine: m.command("repair", "--yes"))
+                was_killed = killed_after_writing(number, lambda: machine.command("repair", "--yes"))
             assert machine.command("repair", "--yes") == 0
             where = f"{work} killed after write {number}"
             assert machine.serving == [A] and machine.activation.confirmed == A, where

@@ -1,7 +1,7 @@
 """A kill between any two steps of a command: something serves all the time, and the next command sets the host right.
 
-Every effect on the world (a state file, a word to an instance, a word to systemd) is a step; the kill comes right before
-each of them, in turn, and after the last. Right after one and right before the next leave the same.
+Every effect on the world (a file, a command to HAProxy or to systemd) is a step; the kill comes right before each of them,
+in turn, and after the last. Right after one and right before the next leave the same.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils import durable
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.host import executor, instance
+from ansible_collections.mobius.dhash.plugins.module_utils.host.front.runtime import Runtime
 from ansible_collections.mobius.dhash.plugins.module_utils.host.journal import journal_problems
 from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.canary import (
     plan_canary,
@@ -36,46 +36,58 @@ class Killed(BaseException):
     """The process ends here, as with SIGKILL: nothing may catch it."""
 
 
+def die() -> None:
+    raise Killed
+
+
 class Steps:
-    """Counts the effects, and ends the process before (`after` false) or after the one whose turn it is."""
+    """Counts the effects. Before (`after` false) or after the one whose turn it is, the process ends, or something else
+    happens."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.armed = False
-        self.count = 0
+        self.names: list[str] = []
         self.fatal: int | None = None
         self.after = False
+        self.happen: Callable[[], object] = die
         for place, name in [
+            (durable, "write_bytes"),
             (durable, "write_json"),
             (durable, "append_line"),
             (durable, "replace_symlink"),
             (Path, "unlink"),
-            (executor, "admin_request"),
-            (instance, "admin_request"),
+            (Runtime, "send"),
         ]:
             monkeypatch.setattr(place, name, self.step(getattr(place, name)))
 
+    @property
+    def count(self) -> int:
+        return len(self.names)
+
     def step(self, effect: Callable[..., Any]) -> Callable[..., Any]:
         def stepped(*arguments: Any, **more: Any) -> Any:
-            if not self.armed or "GET" in arguments:
+            if not self.armed or (effect.__name__ == "send" and arguments[1].startswith("show ")):
                 return effect(*arguments, **more)
             number = self.count
-            self.count += 1
-            if number == self.fatal and not self.after:
-                raise Killed
+            self.names.append(" ".join(str(argument)[:200] for argument in (effect.__name__, *arguments)))
             self.armed = False  # an effect that consists of others is one step
             try:
+                if number == self.fatal and not self.after:
+                    self.happen()
                 result = effect(*arguments, **more)
+                if number == self.fatal and self.after:
+                    self.happen()
             finally:
                 self.armed = True
-            if number == self.fatal:
-                raise Killed
             return result
 
         return stepped
 
     @contextmanager
-    def counting(self, fatal: int | None = None, after: bool = False) -> Iterator[None]:
-        self.armed, self.count, self.fatal, self.after = True, 0, fatal, after
+    def counting(
+        self, fatal: int | None = None, after: bool = False, happen: Callable[[], object] | None = None
+    ) -> Iterator[None]:
+        self.armed, self.names, self.fatal, self.after, self.happen = True, [], fatal, after, happen or die
         try:
             yield
         finally:
@@ -209,6 +221,8 @@ def state(machine: Any) -> dict[str, Any]:
         "copied": observed.is_copied and observed.record_problem is None,
         "guarded": observed.is_guarded or observed.pending is None,
         "watching": observed.is_watched or observed.open_window is None,
+        "paused": machine.is_paused,
+        "words": {release: machine.state_word(release) for release in machine.running},
     }
 
 
@@ -221,6 +235,7 @@ def test_the_same_command_completes_what_a_kill_left(
     steps = Steps(monkeypatch)
     machine = make_machine()
     prepare(machine)
+    restore = machine.keep()
     watch_systemd(machine, steps)
     with steps.counting():
         command(machine)
@@ -228,13 +243,11 @@ def test_the_same_command_completes_what_a_kill_left(
     assert total >= 1
 
     for fatal, after in [*((step, False) for step in range(total)), (total - 1, True)]:
-        machine = make_machine()
-        prepare(machine)
+        restore()
         serving = machine.serving
-        watch_systemd(machine, steps)
         with steps.counting(fatal, after), pytest.raises(Killed):
             command(machine)
-        where = f"killed {'after' if after else 'before'} step {fatal}"
+        where = f"killed {'after' if after else 'before'} step {fatal}: {steps.names[fatal]}"
         assert machine.serving or not serving or "first" in name, where
         if state(machine) != wanted:  # it was not done: a rollback that was done would be another step now
             command(machine)
@@ -281,14 +294,13 @@ def test_any_next_command_makes_what_serves_agree_with_the_activation_record(
     steps = Steps(monkeypatch)
     machine = make_machine()
     prepare(machine)
+    restore = machine.keep()
     watch_systemd(machine, steps)
     with steps.counting():
         command(machine)
 
     for fatal in range(steps.count):
-        machine = make_machine()
-        prepare(machine)
-        watch_systemd(machine, steps)
+        restore()
         with steps.counting(fatal), pytest.raises(Killed):
             command(machine)
         assert machine.serving
@@ -305,14 +317,50 @@ def test_any_next_command_makes_what_serves_agree_with_the_activation_record(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("comes_back", [True, False], ids=["at once", "later"])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_front_that_is_killed_at_any_step_changes_no_outcome(
+    name: str, comes_back: bool, make_machine: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """systemd starts it again at once, or when the command has come to its end or wants it."""
+    prepare, command = COMMANDS[name]
+    steps = Steps(monkeypatch)
+    machine = make_machine()
+    prepare(machine)
+    restore = machine.keep()
+    watch_systemd(machine, steps)
+    with steps.counting():
+        command(machine)
+    expected, shares, total = state(machine), machine.shares, steps.count
+
+    def kill_front() -> None:
+        was_serving = machine.serving
+        machine.systemd.kill_front()
+        if comes_back and machine.host.front_unit in machine.systemd.active:
+            machine.systemd.start(machine.host.front_unit, 1.0)
+            assert machine.serving or not was_serving or "first" in name
+
+    for fatal in range(total):
+        restore()
+        with steps.counting(fatal, happen=kill_front):
+            command(machine)
+        where = f"HAProxy was killed before step {fatal}: {steps.names[fatal]}"
+        if machine.host.front_unit in machine.systemd.active:
+            machine.systemd.start(machine.host.front_unit, 1.0)
+        assert (state(machine), machine.shares) == (expected, shares), where
+
+
+@pytest.mark.slow
 def test_an_interrupted_rollback_is_completed_and_not_counted_as_a_step(
     make_machine: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = Steps(monkeypatch)
-    for fatal in range(20):
-        machine = make_machine()
-        three_confirmed(machine)
-        watch_systemd(machine, steps)
+    machine = make_machine()
+    three_confirmed(machine)
+    restore = machine.keep()
+    watch_systemd(machine, steps)
+    for fatal in range(100):
+        restore()
         try:
             with steps.counting(fatal):
                 machine.run(plan_rollback, None)
@@ -346,8 +394,14 @@ def test_no_instance_stands_by_while_the_expected_one_does_not_serve(
     steps = Steps(monkeypatch)
     machine = make_machine()
     three_confirmed(machine)
+    restore = machine.keep()
     watch_systemd(machine, steps)
-    with steps.counting(0, True), pytest.raises(Killed):
+    with steps.counting():
+        machine.run(plan_rollback, None)
+    begins_to_serve = next(number for number, name in enumerate(steps.names) if name.endswith("state ready"))
+
+    restore()
+    with steps.counting(begins_to_serve, True), pytest.raises(Killed):
         machine.run(plan_rollback, None)
     assert machine.serving == [B, C]
     machine.systemd.instances.pop(C).end()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -332,10 +333,17 @@ def test_a_starting_instance_gets_its_role(machine: Any, stage: str, expected: d
         machine.host.pending_path.write_text(
             json.dumps({**machine.pending.as_dict(), "token": machine.activation.token - 1})
         )
+    ports = {}
     for release, role in {**expected, C: "standby"}.items():
         env = machine.root / "role.env"
         assert machine.command("role", release, "--env-file", str(env)) == 0
-        assert env.read_text() == f"MOBIUS_START={role}\n"
+        lines = dict(line.split("=", 1) for line in env.read_text().splitlines())
+        assert (lines["HOST"], lines["MOBIUS_ADDRESS"]) == ("127.0.0.1", f"127.0.0.1:{lines['PORT']}")
+        assert lines["MOBIUS_STATE_FILE"] == str(machine.host.state_file(release))
+        assert machine.host.state_file(release).read_text() == f"{role}\n"
+        ports[release] = int(lines["PORT"])
+    assert set(ports.values()) <= set(machine.host.front.slot_ports)
+    assert len({ports[release] for release in (*machine.running, C)}) == len(machine.running) + 1
 
 
 def test_the_role_is_written_while_another_command_holds_the_lock(machine: Any) -> None:
@@ -344,10 +352,10 @@ def test_the_role_is_written_while_another_command_holds_the_lock(machine: Any) 
         assert machine.command("role", A, "--env-file", str(machine.root / "role.env")) == 0
 
 
-def test_a_switch_waits_for_the_lock_and_then_gives_up(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_switch_waits_for_the_lock_and_then_gives_up(machine: Any, set_lock_timeout: Callable[[float], None]) -> None:
     machine.promote(A)
     machine.promote(B)
-    monkeypatch.setattr(lock, "LOCK_TIMEOUT_SECONDS", 0.1)
+    set_lock_timeout(0.1)
     with lock.hold_lock(machine.host, Actor("ansible", "r1")), pytest.raises(MobiusError) as caught:
         machine.run(plan_rollback, None)
     assert caught.value.outcome == "locked" and machine.serving == [B]

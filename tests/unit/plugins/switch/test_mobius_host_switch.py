@@ -13,6 +13,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils import durable, lease
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host import executor
 from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import InstanceError
+from ansible_collections.mobius.dhash.plugins.module_utils.host.instance import find_slot, read_slots
 from ansible_collections.mobius.dhash.plugins.module_utils.host.journal import journal_problems
 from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import REASON_MAX_CHARS
 from ansible_collections.mobius.dhash.plugins.module_utils.host.status import status
@@ -75,6 +76,74 @@ def test_a_canary_serves_beside_the_confirmed_release_and_then_alone(machine: An
     assert machine.activation.confirmed == A, "the activation record changes only with the confirmation"
     machine.run(plan_confirmed, B)
     assert (machine.serving, machine.running) == ([B], [A, B])
+
+
+def test_a_canary_gets_its_share_of_the_requests_and_all_of_them_afterwards(machine: Any) -> None:
+    machine.promote(A)
+    assert machine.shares == {A: 100}
+    machine.run(plan_instance, B, "standby")
+    machine.run(plan_canary, B, share=25)
+    assert machine.shares == {A: 75, B: 25}
+    machine.run(plan_provisional, B)
+    assert machine.shares == {B: 100}
+    machine.run(plan_reverted, B)
+    assert machine.shares == {A: 100}
+
+
+def test_the_configuration_on_disk_says_after_each_switch_what_serves(machine: Any) -> None:
+    """HAProxy that is reloaded by hand, not by its unit, changes nothing."""
+    machine.promote(A)
+    assert machine.configured_shares() == machine.shares == {A: 100}
+    machine.run(plan_instance, B, "standby")
+    machine.run(plan_canary, B)
+    assert machine.configured_shares() == machine.shares == {A: 90, B: 10}
+    machine.run(plan_provisional, B)
+    assert machine.configured_shares() == machine.shares == {B: 100}
+    machine.run(plan_confirmed, B)
+    machine.run(plan_rollback, None)
+    assert machine.configured_shares() == machine.shares == {A: 100}
+
+
+def test_the_log_of_the_front_names_the_release_that_holds_each_slot(machine: Any) -> None:
+    """Also once a slot has gone from one release to another."""
+    for release in (A, B, C, D):
+        machine.promote(release)
+        slots = {slot.server: slot.release for slot in read_slots(machine.host) if slot.release is not None}
+        assert machine.named() == slots and release in slots.values()
+
+
+def test_an_instance_in_standby_gets_no_client_in_the_slot_of_one_that_served(machine: Any) -> None:
+    machine.promote(A)
+    machine.promote(B, "canary")
+    before = find_slot(machine.host, B)
+    machine.systemd.instances.pop(B).end()  # nobody has drained its slot
+    machine.run(plan_reverted, B)
+    machine.run(plan_instance, C, "standby")
+    assert find_slot(machine.host, C).number == before.number
+    assert (machine.serving, machine.running) == ([A], [A, C])
+
+
+def test_clients_wait_while_what_serves_is_restarted_by_hand_and_reach_it_then(machine: Any) -> None:
+    machine.promote(A)
+    machine.promote(B)
+    unit = machine.host.unit(B)
+    machine.systemd.stop(unit)
+    assert machine.serving == [] and machine.is_paused
+    machine.systemd.start(unit, 1.0)
+    assert machine.shares == {B: 100} and not machine.is_paused
+    assert machine.state_word(B) == "serving"
+
+
+def test_an_instance_reads_its_state_in_its_file(machine: Any) -> None:
+    machine.promote(A)
+    machine.run(plan_instance, B, "standby")
+    assert (machine.state_word(A), machine.state_word(B)) == ("serving", "standby")
+    machine.run(plan_canary, B)
+    assert (machine.state_word(A), machine.state_word(B)) == ("serving", "serving")
+    machine.run(plan_provisional, B)
+    assert (machine.state_word(A), machine.state_word(B)) == ("standby", "serving")
+    machine.run(plan_rollback, None)
+    assert (machine.state_word(A), machine.state_word(B)) == ("serving", "standby")
 
 
 @pytest.mark.parametrize("stage", ["canary", "provisional", "confirmed"])
@@ -232,16 +301,6 @@ def test_a_time_span_of_systemd_is_read(text: str, seconds: float | None) -> Non
     assert parse_time_span(text) == seconds
 
 
-def test_an_instance_without_its_public_socket_is_not_promoted(machine: Any) -> None:
-    machine.promote(A)
-    machine.systemd.behaviours[B] = "without socket"
-    machine.run(plan_instance, B, "standby")
-    with pytest.raises(InstanceError, match="refuses to serve"):
-        machine.run(plan_canary, B)
-    machine.run(plan_reverted, B)
-    assert (machine.serving, machine.running, machine.pending) == ([A], [A], None)
-
-
 def test_without_a_guard_there_is_no_promotion(machine: Any) -> None:
     machine.promote(A)
     machine.systemd.behaviours["guard"] = "broken"
@@ -251,13 +310,16 @@ def test_without_a_guard_there_is_no_promotion(machine: Any) -> None:
     assert machine.pending is None and machine.serving == [A]
 
 
-def test_an_old_release_that_hangs_is_killed_and_restarts_in_standby(machine: Any) -> None:
+@pytest.mark.parametrize("behaviour", ["silent", "dribbling"])
+def test_an_old_release_that_hangs_gets_no_client_any_more_and_delays_nothing(machine: Any, behaviour: str) -> None:
     machine.promote(A)
     machine.promote(B, "canary")
-    machine.systemd.instances[A].behaviour = "silent"
+    machine.systemd.instances[A].behaviour = behaviour
+    asked = len(machine.systemd.instances[A].requests)
     machine.run(plan_provisional, B)
-    assert machine.systemd.instances[A].state == "standby"
     assert machine.serving == [B]
+    assert (machine.observed().instance(A).state, machine.state_word(A)) == ("standby", "standby")
+    assert len(machine.systemd.instances[A].requests) == asked, "it is not even asked"
 
 
 @pytest.mark.parametrize("stage", ["canary", "provisional"])
@@ -399,14 +461,26 @@ def test_a_promotion_whose_guard_was_never_started_gets_one_from_the_next_comman
         assert machine.systemd.guards == guards + 1
 
 
-def test_an_instance_that_responds_byte_by_byte_delays_no_rollback(machine: Any) -> None:
+def test_a_bad_release_that_responds_byte_by_byte_delays_no_rollback(machine: Any) -> None:
     machine.promote(A)
     machine.promote(B)
-    machine.systemd.instances[B].behaviour = "dribbling"
     dribbling = machine.systemd.instances[B]
+    dribbling.behaviour = "dribbling"
+    asked = len(dribbling.requests)
+    machine.run(plan_rollback, None, run=None)
+    assert machine.serving == [A]
+    assert len(dribbling.requests) == asked, "its answer would have taken a day"
+
+
+def test_a_warm_release_that_responds_byte_by_byte_is_restarted_by_the_rollback_to_it(machine: Any) -> None:
+    machine.promote(A)
+    machine.promote(B)
+    dribbling = machine.systemd.instances[A]
+    dribbling.behaviour = "dribbling"
     machine.run(plan_rollback, None, run=None)
     assert machine.serving == [A]
     assert dribbling.was_cut_off.wait(60), "its answer would have taken a day"
+    assert machine.systemd.instances[A] is not dribbling
 
 
 def test_a_reason_that_is_no_text_or_endless_is_written_as_one_line(machine: Any) -> None:
@@ -511,12 +585,12 @@ def test_a_release_marked_bad_is_a_rollback_target_only_by_name(machine: Any) ->
     assert machine.serving == [B] and not machine.activation.is_bad(B) and machine.activation.is_bad(A)
 
 
-def test_a_bad_release_that_hangs_or_loops_is_stopped_by_the_rollback(machine: Any) -> None:
+def test_a_bad_release_that_hangs_gets_no_client_after_the_rollback_and_one_that_loops_is_stopped(machine: Any) -> None:
     machine.promote(A)
     machine.promote(B)
     machine.systemd.instances[B].behaviour = "silent"
     machine.run(plan_rollback, None)
-    assert machine.running == [A]
+    assert machine.serving == [A] and machine.observed().instance(B).state == "standby"
     machine.promote(C)
     machine.systemd.instances.pop(C).end()
     machine.systemd.active[machine.host.unit(C)] = "activating"
@@ -628,6 +702,18 @@ def test_a_release_that_is_marked_bad_while_it_is_promoted_is_reverted(machine: 
     assert machine.activation.is_bad(B) and machine.activation.confirmed == A
     refuses(machine, "nothing_pending", plan_confirmed, B)
     refuses(machine, "release_bad", plan_canary, B)
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_a_rollback_while_the_front_is_down_serves_the_release_before(machine: Any, comes_back: bool) -> None:
+    machine.promote(A)
+    machine.promote(B)
+    machine.systemd.kill_front()
+    if comes_back:
+        machine.systemd.restart(machine.host.front_unit)
+        assert machine.shares == {B: 100}
+    machine.run(plan_rollback, None)
+    assert machine.shares == {A: 100} and machine.activation.confirmed == A
 
 
 # --- when the host itself is in trouble -------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ RELEASE = "1.0.0-0123456789ab"
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "instance": {"release": RELEASE},
     "lease": {"run": "r1"},
+    "maintenance": {"enabled": True},
     "mark": {"release": RELEASE},
     "promotion": {"release": RELEASE, "state": "canary"},
     "release": {"state": "absent", "release": RELEASE},

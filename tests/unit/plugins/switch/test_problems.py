@@ -77,11 +77,12 @@ def put_a_folder_for_current(machine: Any) -> None:
 
 
 def let_two_serve(machine: Any) -> None:
-    machine.systemd.instances[A].state = "serving"
+    machine.set_slot(A, "ready")
 
 
 def let_another_one_serve(machine: Any) -> None:
-    machine.systemd.instances[A].state, machine.systemd.instances[B].state = "serving", "standby"
+    machine.set_slot(A, "ready")
+    machine.set_slot(B, "drain")
 
 
 def let_none_serve(machine: Any) -> None:
@@ -142,7 +143,7 @@ def test_each_problem_is_one_line_and_a_repair_heals_it(
     for line, text in zip(lines, expected, strict=True):
         assert text in line and "`mobius-host repair`" in line
     assert served.command("repair", "--yes") == 0
-    assert found(served, capsys) == [] and served.serving == [B]
+    assert found(served, capsys) == [] and served.serving == [B] and not served.is_paused
 
 
 def test_the_folder_of_what_serves_is_gone(served: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -260,10 +261,10 @@ def test_a_host_that_was_provisioned_before_has_no_digests(served: Any, capsys: 
 
 
 def test_a_command_at_work_is_no_problem_for_status_and_verify_waits_for_it(
-    served: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    served: Any, capsys: pytest.CaptureFixture[str], set_lock_timeout: Callable[[float], None]
 ) -> None:
     let_two_serve(served)
-    monkeypatch.setattr(lock, "LOCK_TIMEOUT_SECONDS", 0.2)
+    set_lock_timeout(0.2)
     with lock.hold_lock(served.host, Actor("ansible", "r1")):
         assert served.command("status") == 0
         assert "at work    another command" in capsys.readouterr().out
@@ -272,7 +273,9 @@ def test_a_command_at_work_is_no_problem_for_status_and_verify_waits_for_it(
     assert served.command("status") == 2
 
 
-def test_a_status_that_stands_still_holds_no_rollback_up(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_status_that_stands_still_holds_no_rollback_up(
+    served: Any, monkeypatch: pytest.MonkeyPatch, set_lock_timeout: Callable[[float], None]
+) -> None:
     observe, rolled_back = Executor.observe, []
 
     def observe_for_long(executor: Executor) -> Any:
@@ -280,7 +283,7 @@ def test_a_status_that_stands_still_holds_no_rollback_up(served: Any, monkeypatc
         rolled_back.append(served.command("rollback"))
         return observe(executor)
 
-    monkeypatch.setattr(lock, "LOCK_TIMEOUT_SECONDS", 0.5)
+    set_lock_timeout(0.5)
     monkeypatch.setattr(Executor, "observe", observe_for_long)
     assert served.command("status") == 0
     assert rolled_back == [0] and served.serving == [A]

@@ -40,9 +40,9 @@ def files(machine: Any) -> dict[str, bytes]:
 
 
 def role(machine: Any, release: str) -> str:
-    env = machine.root / "role.env"
-    assert machine.command("role", release, "--env-file", str(env)) == 0
-    return str(env.read_text().strip())
+    """The state in which the instance of a release is started."""
+    assert machine.command("role", release, "--env-file", str(machine.root / "role.env")) == 0
+    return str(machine.state_word(release))
 
 
 def test_what_restarts_with_a_lost_record_serves_what_was_confirmed_last(machine: Any) -> None:
@@ -50,7 +50,7 @@ def test_what_restarts_with_a_lost_record_serves_what_was_confirmed_last(machine
     machine.promote(B)
     lose_record(machine)
     assert machine.serving == [B]
-    assert (role(machine, A), role(machine, B)) == ("MOBIUS_START=standby", "MOBIUS_START=serving")
+    assert (role(machine, A), role(machine, B)) == ("standby", "serving")
     machine.systemd.kill(machine.host.unit(B))
     assert machine.serving == [B]
     machine.reboot()
@@ -62,7 +62,7 @@ def test_the_guard_reverts_an_overdue_promotion_although_the_record_is_lost(mach
     machine.promote(A)
     machine.promote(B, stage)
     lose_record(machine)
-    assert role(machine, B) == "MOBIUS_START=serving", "its promotion is not over"
+    assert role(machine, B) == "serving", "its promotion is not over"
     machine.now += 61
     assert machine.command("guard") == 0
     assert machine.serving == [A] and machine.pending is None
@@ -73,7 +73,7 @@ def test_without_a_journal_the_current_release_is_the_last_one_known(machine: An
     machine.promote(B)
     lose_record(machine)
     machine.host.journal_path.unlink()
-    assert (role(machine, A), role(machine, B)) == ("MOBIUS_START=standby", "MOBIUS_START=serving")
+    assert (role(machine, A), role(machine, B)) == ("standby", "serving")
 
 
 @pytest.mark.parametrize("command", [("guard",), ("boot",), ("repair", "--yes")], ids=" ".join)
@@ -100,7 +100,7 @@ def test_a_pipe_in_place_of_the_journal_makes_no_instance_wait(machine: Any) -> 
     lose_record(machine)
     machine.host.journal_path.unlink()
     os.mkfifo(machine.host.journal_path)
-    assert role(machine, A) == "MOBIUS_START=serving"
+    assert role(machine, A) == "serving"
 
 
 @pytest.mark.parametrize("command", [("guard",), ("boot",), ("repair", "--yes")])
@@ -114,7 +114,7 @@ def test_a_promotion_whose_file_is_damaged_is_over(machine: Any, command: tuple[
     with pytest.raises(MobiusError) as caught:
         machine.run(plan_rollback, None)
     assert "mobius-host repair" in caught.value.do_next and machine.serving == [B]
-    assert (role(machine, A), role(machine, B)) == ("MOBIUS_START=serving", "MOBIUS_START=standby")
+    assert (role(machine, A), role(machine, B)) == ("serving", "standby")
     assert machine.command(*command) == 0
     assert machine.serving == [A] and machine.pending is None
     assert len(list(path.parent.glob("pending.json.damaged-*"))) == 1

@@ -263,7 +263,8 @@ def test_the_installed_command_runs_with_nothing_but_its_own_sources(machine: An
         text=True,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert (machine.root / "e").read_text() == "MOBIUS_START=standby\n", "the promotion is of the played boot"
+    assert (machine.root / "e").read_text() == (machine.host.run_dir / A / "role.env").read_text()
+    assert machine.state_word(A) == "standby", "the promotion is of the played boot"
     assert machine.host.command.stat().st_mode & 0o777 == 0o755
     assert installed_digest(machine.host.command) == tool_digest()
 
