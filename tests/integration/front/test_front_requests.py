@@ -384,9 +384,14 @@ def test_haproxys_refusal_is_one_sentence(serving: Front) -> None:
 # -- the check --
 
 
-def test_a_configuration_with_every_setting_passes_the_check(make_front: Callable[..., Front], tmp_path: Path) -> None:
+@pytest.mark.parametrize("affinity", ["none", "cookie", "source"])
+def test_a_configuration_with_every_setting_passes_the_check(
+    make_front: Callable[..., Front], tmp_path: Path, affinity: str
+) -> None:
     make_certificate(tmp_path / "tls.pem", "shop")
     front = make_front(
+        affinity=affinity,
+        maintenance_page="<p>Later</p>",
         certificate=str(tmp_path / "tls.pem"),
         body_limit=1,
         header_limit=1024,

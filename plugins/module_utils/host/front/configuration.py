@@ -19,6 +19,7 @@ import os
 import re
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -43,6 +44,7 @@ MAINTENANCE_RETRY_AFTER_SECONDS = 60
 CLIENTS, ON, OFF = "clients", "on", "off"  # the key of the map of maintenance, and its values
 HTTPS_PORT = 443
 SLOT_HEADER = "X-Mobius-Slot"
+CLIENT_HEADER, CLIENT_COOKIE, CLIENT_MAX_BYTES = "X-Mobius-Client", "mobius_client", 64
 BUFFER_BYTES, BUFFER_RESERVE_BYTES = 16384, 2048  # HAProxy's; what it may add to a head
 RATE_CLIENTS_MAX = 100_000  # whose requests are counted; some 10 MB
 
@@ -130,7 +132,7 @@ def check(
 ) -> tuple[str, ...]:
     """Let HAProxy check a configuration, without using it.
 
-    The listening sockets are sockets of this process for the check, and the maps empty ones.
+    For the check, the listening sockets are those of this process, the maps are empty, and the page is another file.
 
     Args:
         timeout: seconds.
@@ -142,7 +144,7 @@ def check(
         MobiusError: `invalid_input` with HAProxy's first message; `missing_dependency` without HAProxy;
             `environment_failed` when HAProxy cannot be run or was killed; `timeout`.
     """
-    with socket.socket() as listener, socket.socket() as redirect_listener:
+    with socket.socket() as listener, socket.socket() as redirect_listener, tempfile.NamedTemporaryFile() as page:
         descriptors = {}
         for name, one in ((LISTENER, listener), (REDIRECT_LISTENER, redirect_listener)):
             one.bind((HOST, 0))
@@ -150,7 +152,9 @@ def check(
         checked = re.sub(r"\bbind (fd@[34])\b", lambda match: f"bind fd@{descriptors[match[1]]}", text)
         for path in (settings.releases_path, settings.maintenance_map_path):
             checked = checked.replace(f"map({path},", "map(/dev/null,")
-        checked = checked.replace(f" file {settings.maintenance_page_path} ", " file /dev/null ")
+        page.write(settings.maintenance_page.encode())
+        page.flush()
+        checked = checked.replace(f" file {settings.maintenance_page_path} ", f" file {page.name} ")
         try:
             done = subprocess.run(
                 [haproxy, "-c", "-f", "/dev/stdin"],
@@ -267,6 +271,7 @@ def _public(settings: FrontSettings) -> list[str]:
         *_header_limit(settings),
         *_body_limit(settings),
         *_forwarded(_client(settings)),
+        *_affinity(settings),
         *settings.extra.frontend,
         f"default_backend {SERVICE}",
     ]
@@ -306,7 +311,7 @@ def _service(
 ) -> list[str]:
     return [
         f"backend {SERVICE}",
-        "balance roundrobin",
+        *_BALANCE[settings.affinity],
         # A refused connection was no request yet: it is tried again after a second at the latest, on any ready server.
         "option redispatch 1",
         f"retries {math.ceil(settings.pause)}",
@@ -316,6 +321,34 @@ def _service(
             for number, slot in slots.items()
         ),
         f"server {HOLD_SERVER} {HOST}:{HOLD_PORT} weight 1{'' if is_paused else ' disabled'}",
+    ]
+
+
+# Not HAProxy's persistence: a server that drains goes on to get the requests of those who have its cookie. With a
+# consistent hash, weights and states count for all, and one server that is ready alone gets every client.
+_BALANCE = {
+    "none": ("balance roundrobin",),
+    "cookie": (f"balance hdr({CLIENT_HEADER})", "hash-type consistent"),
+    "source": ("balance source", "hash-type consistent"),
+}
+
+
+def _affinity(settings: FrontSettings) -> list[str]:
+    """What a client is known by while two releases serve: a cookie of the front, in a header that is balanced by.
+
+    A client without the cookie gets it with its first response, from the release that its value leads to.
+    """
+    if settings.affinity != "cookie":
+        return []
+    are_two = f"{{ nbsrv({SERVICE}) gt 1 }}"
+    return [
+        f"http-request del-header {CLIENT_HEADER}",
+        f"http-request set-var(txn.client) req.cook({CLIENT_COOKIE}),bytes(0,{CLIENT_MAX_BYTES}) if {are_two}",
+        f"http-request set-var(txn.new_client) uuid() if {are_two} !{{ var(txn.client) -m len ge 1 }}",
+        "http-request set-var(txn.client) var(txn.new_client) if { var(txn.new_client) -m found }",
+        f"http-request set-header {CLIENT_HEADER} %[var(txn.client)] if {{ var(txn.client) -m found }}",
+        f'http-response add-header Set-Cookie "{CLIENT_COOKIE}=%[var(txn.new_client)]; Path=/; HttpOnly; SameSite=Lax" '
+        "if { var(txn.new_client) -m found }",
     ]
 
 

@@ -31,6 +31,7 @@ RATE_MAX = 1_000_000
 RATE_SECONDS = 10
 ADDRESSES_MAX = 200
 EXTRA_LINE_MAX_CHARS = 1000
+AFFINITIES = ("none", "cookie", "source")
 PAGE_MAX_BYTES = 8000  # it has to fit into HAProxy's buffer, with a head
 MAINTENANCE_PAGE = """\
 <!doctype html>
@@ -132,6 +133,8 @@ class FrontSettings:
         reuse_connections: whether a connection to an instance serves several requests. That is quicker, and loses a
             request that arrives while the instance closes an idle connection: only for one that keeps them for longer
             than `timeouts.keep_alive`.
+        affinity: how a client stays with its release while a canary has a share of the requests: "none", by a "cookie"
+            of the front, or by its "source" address.
         maintenance_page: HTML that clients get with 503 during a maintenance.
         send_proxy: whether instances receive the PROXY protocol, version 2.
     """
@@ -155,6 +158,7 @@ class FrontSettings:
     http2: bool = True
     reuse_connections: bool = False
     send_proxy: bool = False
+    affinity: str = "none"
     maintenance_page: str = MAINTENANCE_PAGE
     timeouts: FrontTimeouts = field(default_factory=FrontTimeouts)
     extra: ExtraLines = field(default_factory=ExtraLines)
@@ -284,6 +288,15 @@ def _flag(what: str, value: Any) -> bool:
     return value
 
 
+def _one_of(*words: str) -> Any:
+    def parse(what: str, value: Any) -> str:
+        if value not in words:
+            raise MobiusError("invalid_input", f"{what} is {value!r}, which is none of {', '.join(words)}.")
+        return str(value)
+
+    return parse
+
+
 def _file_path(what: str, value: Any) -> Path:
     if not isinstance(value, str | Path) or not _FILE_PATH.fullmatch(str(value)):
         raise MobiusError(
@@ -378,6 +391,7 @@ _PARSERS: Mapping[str, Any] = {
     "http2": _flag,
     "reuse_connections": _flag,
     "send_proxy": _flag,
+    "affinity": _one_of(*AFFINITIES),
     "maintenance_page": _page,
     "timeouts": lambda _, value: FrontTimeouts.parse(value),
     "extra": lambda _, value: ExtraLines.parse(value),
