@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+from ansible_collections.mobius.dhash.plugins.module_utils.haproxy_check import check_configuration
 from ansible_collections.mobius.dhash.plugins.module_utils.host.front import configuration
 from ansible_collections.mobius.dhash.plugins.module_utils.host.front.certificate import read_certificate
 from ansible_collections.mobius.dhash.plugins.module_utils.host.front.configuration import READY, ServerState
@@ -406,7 +407,7 @@ def test_a_configuration_with_every_setting_passes_the_check(
         extra={"global": ["nbthread 1"], "frontend": ["http-request deny if FALSE"], "backend": ["fullconn 10"]},
     )
     text = configuration.render(front.settings, front.slots.read(), {}, is_paused=True)
-    assert configuration.check(front.settings, text) == ()
+    assert check_configuration(front.settings, text) == ()
 
 
 @pytest.mark.parametrize(
@@ -429,7 +430,7 @@ def test_a_configuration_that_haproxy_refuses_is_invalid_input_with_its_first_me
 ) -> None:
     front = make_front(**changes)
     with pytest.raises(MobiusError) as raised:
-        configuration.check(front.settings, configuration.render(front.settings, front.slots.read(), {}))
+        check_configuration(front.settings, configuration.render(front.settings, front.slots.read(), {}))
     assert raised.value.outcome == "invalid_input"
     assert raised.value.reason.startswith("HAProxy refuses the configuration of shop: ")
     assert reason in raised.value.reason
@@ -438,6 +439,6 @@ def test_a_configuration_that_haproxy_refuses_is_invalid_input_with_its_first_me
 
 def test_a_warning_of_haproxy_is_returned(make_front: Callable[..., Front]) -> None:
     front = make_front(extra={"frontend": ["use_backend slot1 if FALSE", "http-request deny if FALSE"]})
-    warnings = configuration.check(front.settings, configuration.render(front.settings, front.slots.read(), {}))
+    warnings = check_configuration(front.settings, configuration.render(front.settings, front.slots.read(), {}))
     assert len(warnings) == 1
     assert "in the line 'http-request deny if FALSE'" in warnings[0]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+from ansible_collections.mobius.dhash.plugins.module_utils.haproxy_check import check_configuration
 from ansible_collections.mobius.dhash.plugins.module_utils.host.front import configuration
 from ansible_collections.mobius.dhash.plugins.module_utils.host.front.configuration import (
     DRAIN,
@@ -132,7 +133,7 @@ def test_without_haproxy_the_reason_is_one_sentence(description: dict[str, Any],
     settings = FrontSettings.parse(description)
     text = configuration.render(settings, slots.read(), {})
     with pytest.raises(MobiusError) as raised:
-        configuration.check(settings, text, haproxy="/nowhere/haproxy")
+        check_configuration(settings, text, haproxy="/nowhere/haproxy")
     assert raised.value.outcome == "missing_dependency"
     assert raised.value.reason == "HAProxy is not installed: there is no command /nowhere/haproxy."
 
@@ -160,7 +161,7 @@ def test_a_check_that_fails_has_a_reason(
     settings = FrontSettings.parse(description)
     text = configuration.render(settings, slots.read(), {})
     with pytest.raises(MobiusError) as raised:
-        configuration.check(settings, text, haproxy=program(tmp_path, script), timeout=0.5)
+        check_configuration(settings, text, haproxy=program(tmp_path, script), timeout=0.5)
     assert raised.value.outcome == outcome
     assert reason in raised.value.reason
 
@@ -170,5 +171,5 @@ def test_a_program_that_cannot_be_run_is_the_environment(
 ) -> None:
     settings = FrontSettings.parse(description)
     with pytest.raises(MobiusError) as raised:
-        configuration.check(settings, configuration.render(settings, slots.read(), {}), haproxy=str(tmp_path))
+        check_configuration(settings, configuration.render(settings, slots.read(), {}), haproxy=str(tmp_path))
     assert raised.value.outcome == "environment_failed"
