@@ -293,7 +293,7 @@ def _renew(executor: Executor, options: argparse.Namespace) -> int:
 
 def _traffic(executor: Executor, _: argparse.Namespace) -> int:
     """Count the requests that the front logs, until systemd stops it."""
-    traffic.run(executor.front.traffic_page)
+    traffic.run(executor.front.traffic_page, executor.front.settings)
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import re
 import signal
 import socket
@@ -341,29 +342,39 @@ def test_the_log_outlives_its_receiver(serving: Front) -> None:
 
 
 RECEIVER = """
+import json
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from ansible_collections.mobius.dhash.plugins.module_utils.host.front import traffic
-traffic.run(Path(sys.argv[2]))
+from ansible_collections.mobius.dhash.plugins.module_utils.host.front import settings, traffic
+traffic.run(Path(sys.argv[2]), settings.FrontSettings.parse(json.loads(sys.argv[3])))
 """
 
 
-def test_the_receiver_is_a_process_that_inherits_its_socket(serving: Front) -> None:
+@pytest.mark.parametrize("access_log", ["none", "journal"])
+def test_the_receiver_is_a_process_that_inherits_its_socket(make_front: Callable[..., Front], access_log: str) -> None:
+    serving = start(make_front(access_log=access_log))
     serving.settings.traffic_socket.unlink()
     page = serving.settings.run_dir / "process.prom"
+    names = ("service", "port", "first_port", "internal_port", "health_path", "access_log")
+    settings = {name: getattr(serving.settings, name) for name in names} | {"run_dir": str(serving.settings.run_dir)}
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
         channel.bind(str(serving.settings.traffic_socket))
         start_it = f'LISTEN_FDS=1 LISTEN_PID=$$ exec "$@" 3<&{channel.fileno()}'
         command = ["bash", "-c", start_it, "bash", sys.executable, "-c", RECEIVER, COLLECTIONS, str(page)]
-        process = subprocess.Popen(command, pass_fds=(channel.fileno(),))
+        process = subprocess.Popen(
+            [*command, json.dumps(settings)], pass_fds=(channel.fileno(),), stdout=subprocess.PIPE
+        )
     wait_until(page.exists, "the receiver is ready")
-    serving.get()
-    serving.get()
+    serving.get("/one?secret")
+    serving.get("/two")
     expected = f'mobius_front_requests_total{{release="{A}",source="public",code="2xx"}} 2'
     wait_until(lambda: expected in page.read_text(), "both requests are counted")
     process.terminate()
-    assert process.wait(WAIT_SECONDS) == 0
+    output, _ = process.communicate(timeout=WAIT_SECONDS)
+    assert process.returncode == 0
+    paths = [json.loads(line)["path"] for line in output.splitlines()]
+    assert paths == (["/one", "/two"] if access_log == "journal" else [])
 
 
 # -- commands that HAProxy refuses --
@@ -392,6 +403,7 @@ def test_a_configuration_with_every_setting_passes_the_check(
     make_certificate(tmp_path / "tls.pem", "shop")
     front = make_front(
         affinity=affinity,
+        access_log="none" if affinity == "none" else "file",
         maintenance_page="<p>Later</p>",
         certificate=str(tmp_path / "tls.pem"),
         body_limit=1,

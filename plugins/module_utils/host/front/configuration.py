@@ -29,7 +29,8 @@ PUBLIC, REDIRECT, PROBES, INTERNAL, SERVICE = "public", "redirect", "probes", "i
 HOLD_SERVER = "hold"
 HOLD_PORT = 1  # nobody but root can listen there, so a connection is refused
 NO_RELEASE = "none"
-LOG_LINE_MAX_BYTES = 1024
+LOG_LINE_MAX_BYTES, ACCESS_LINE_MAX_BYTES = 1024, 4096
+PATH_MAX_BYTES = 500  # of a path in a log; as JSON it is six times as long at the longest
 RETRY_AFTER_SECONDS = 5
 MAINTENANCE_RETRY_AFTER_SECONDS = 60
 CLIENTS, ON, OFF = "clients", "on", "off"  # the key of the map of maintenance, and its values
@@ -135,7 +136,7 @@ def _global(settings: FrontSettings) -> list[str]:
         f"hard-stop-after {_milliseconds(settings.timeouts.tunnel)}",
         f"stats socket unix@{settings.runtime_socket} mode 600 level admin",
         "stats timeout 10s",
-        f"log {settings.traffic_socket} len {LOG_LINE_MAX_BYTES} format raw local0 info",
+        f"log {settings.traffic_socket} len {_line_max_bytes(settings)} format raw local0 info",
         f"tune.bufsize {max(BUFFER_BYTES, settings.header_limit + BUFFER_RESERVE_BYTES)}",
         "ssl-default-bind-options ssl-min-ver TLSv1.2",
         *settings.extra.globally,
@@ -173,6 +174,7 @@ def _public(settings: FrontSettings) -> list[str]:
         f"maxconn {settings.max_connections}",
         "log global",
         _log_format(settings, PUBLIC),
+        *_logged_variables(settings),
         *_allowed(settings),
         *_maintenance(settings),
         *_rate_limit(settings),
@@ -352,10 +354,37 @@ def _forwarded(client: str) -> list[str]:
     ]
 
 
+def _is_access_logged(settings: FrontSettings) -> bool:
+    return settings.access_log != "none"
+
+
+def _line_max_bytes(settings: FrontSettings) -> int:
+    return ACCESS_LINE_MAX_BYTES if _is_access_logged(settings) else LOG_LINE_MAX_BYTES
+
+
+def _logged_variables(settings: FrontSettings) -> list[str]:
+    """What the log needs of a request, which is gone when its line is written."""
+    if not _is_access_logged(settings):
+        return []
+    return [
+        "http-request set-var(txn.method) method,bytes(0,32)",
+        f"http-request set-var(txn.path) path,bytes(0,{PATH_MAX_BYTES})",
+    ]
+
+
 def _log_format(settings: FrontSettings, source: str) -> str:
-    """One JSON object a request, of nothing that a client can choose: times in milliseconds, -1 for none."""
+    """One JSON object a request: times in milliseconds, -1 for none.
+
+    It has nothing that a client can choose, unless there is an access log: that has the method and the path, as JSON.
+    """
     release = f"%[srv_name,map({settings.releases_path},{NO_RELEASE})]"
+    access = ""
+    if source == PUBLIC and _is_access_logged(settings):
+        access = (
+            ',"at":%Ts.%ms,"client":"%ci","method":"%[var(txn.method),json(utf8ps)]",'
+            '"path":"%[var(txn.path),json(utf8ps)]","bytes":%B'
+        )
     return (
         f'log-format \'{{"source":"{source}","server":"%s","release":"{release}","status":%ST,'
-        '"queue":%Tw,"connect":%Tc,"response":%Tr,"data":%Td,"end":"%ts","retries":"%rc"}\''
+        f'"queue":%Tw,"connect":%Tc,"response":%Tr,"data":%Td,"end":"%ts","retries":"%rc"{access}}}\''
     )

@@ -31,7 +31,6 @@ RATE_MAX = 1_000_000
 RATE_SECONDS = 10
 ADDRESSES_MAX = 200
 EXTRA_LINE_MAX_CHARS = 1000
-AFFINITIES = ("none", "cookie", "source")
 PAGE_MAX_BYTES = 8000  # it has to fit into HAProxy's buffer, with a head
 MAINTENANCE_PAGE = """\
 <!doctype html>
@@ -135,6 +134,8 @@ class FrontSettings:
             than `timeouts.keep_alive`.
         affinity: how a client stays with its release while a canary has a share of the requests: "none", by a "cookie"
             of the front, or by its "source" address.
+        access_log: where each request of a client is logged: "none", systemd's "journal", or a "file".
+        access_log_bytes, access_log_files: the size at which that file is rotated, and how many older ones are kept.
         maintenance_page: HTML that clients get with 503 during a maintenance.
         send_proxy: whether instances receive the PROXY protocol, version 2.
     """
@@ -159,6 +160,9 @@ class FrontSettings:
     reuse_connections: bool = False
     send_proxy: bool = False
     affinity: str = "none"
+    access_log: str = "none"
+    access_log_bytes: int = 50_000_000
+    access_log_files: int = 5
     maintenance_page: str = MAINTENANCE_PAGE
     timeouts: FrontTimeouts = field(default_factory=FrontTimeouts)
     extra: ExtraLines = field(default_factory=ExtraLines)
@@ -391,7 +395,10 @@ _PARSERS: Mapping[str, Any] = {
     "http2": _flag,
     "reuse_connections": _flag,
     "send_proxy": _flag,
-    "affinity": _one_of(*AFFINITIES),
+    "affinity": _one_of("none", "cookie", "source"),
+    "access_log": _one_of("none", "journal", "file"),
+    "access_log_bytes": _whole_number(1_000_000, 1 << 40),
+    "access_log_files": _whole_number(1, 1000),
     "maintenance_page": _page,
     "timeouts": lambda _, value: FrontTimeouts.parse(value),
     "extra": lambda _, value: ExtraLines.parse(value),
