@@ -411,6 +411,7 @@ def test_a_configuration_with_every_setting_passes_the_check(
         rate_limit=1,
         allowed=["10.0.0.0/8", "2001:db8::/32"],
         redirect_port=1080,
+        accept_proxy=affinity == "source",
         send_proxy=True,
         address="::",
         reuse_connections=True,

@@ -138,6 +138,7 @@ def test_settings_that_are_no_object_are_refused(value: Any) -> None:
         ("http2", "yes"),
         ("reuse_connections", 1),
         ("send_proxy", None),
+        ("accept_proxy", "no"),
         ("affinity", "address"),
         ("affinity", True),
         ("affinity", ["cookie"]),

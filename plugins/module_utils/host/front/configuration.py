@@ -170,7 +170,7 @@ def _public(settings: FrontSettings) -> list[str]:
         tls = f" ssl crt {settings.certificate} alpn {'h2,http/1.1' if settings.http2 else 'http/1.1'}"
     return [
         f"frontend {PUBLIC}",
-        f"bind {LISTENER}{tls}",
+        f"bind {LISTENER}{_accept_proxy(settings)}{tls}",
         f"maxconn {settings.max_connections}",
         "log global",
         _log_format(settings, PUBLIC),
@@ -277,6 +277,10 @@ def _slot(settings: FrontSettings, slot: Slot) -> list[str]:
     ]
 
 
+def _accept_proxy(settings: FrontSettings) -> str:
+    return " accept-proxy" if settings.accept_proxy else ""
+
+
 def _send_proxy(settings: FrontSettings) -> str:
     return " send-proxy-v2" if settings.send_proxy else ""
 
@@ -287,7 +291,7 @@ def _redirect(settings: FrontSettings) -> list[str]:
         # a socket unit that was opened before it had this port hands over one descriptor, until it is opened again
         f'.if streq("$LISTEN_FDS",{LISTENER_COUNT})',
         f"frontend {REDIRECT}",
-        f"bind {REDIRECT_LISTENER}",
+        f"bind {REDIRECT_LISTENER}{_accept_proxy(settings)}",
         "http-request deny deny_status 400 unless { req.hdr(host) -m found }",
         f"http-request redirect code 308 location https://%[req.hdr(host),regsub(:[0-9]+$,)]{port}%[pathq]",
         ".endif",
@@ -340,8 +344,9 @@ def _body_limit(settings: FrontSettings) -> list[str]:
 
 
 def _client(settings: FrontSettings) -> str:
-    """The client's address; on a socket for both IPv6 and IPv4, without the prefix that marks an IPv4 address."""
-    return "%[src,regsub(^::ffff:,)]" if ":" in settings.address else "%[src]"
+    """The client's address; where it may be one of IPv6, without the prefix that marks an IPv4 address."""
+    is_ipv6 = ":" in settings.address or settings.accept_proxy
+    return "%[src,regsub(^::ffff:,)]" if is_ipv6 else "%[src]"
 
 
 def _forwarded(client: str) -> list[str]:

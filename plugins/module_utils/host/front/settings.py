@@ -137,6 +137,8 @@ class FrontSettings:
         access_log: where each request of a client is logged: "none", systemd's "journal", or a "file".
         access_log_bytes, access_log_files: the size at which that file is rotated, and how many older ones are kept.
         maintenance_page: HTML that clients get with 503 during a maintenance.
+        accept_proxy: whether clients' connections begin with the PROXY protocol, as those of a load balancer do; others
+            are closed then.
         send_proxy: whether instances receive the PROXY protocol, version 2.
     """
 
@@ -158,6 +160,7 @@ class FrontSettings:
     certificate: Path | None = None
     http2: bool = True
     reuse_connections: bool = False
+    accept_proxy: bool = False
     send_proxy: bool = False
     affinity: str = "none"
     access_log: str = "none"
@@ -394,6 +397,7 @@ _PARSERS: Mapping[str, Any] = {
     "certificate": _optional_file_path,
     "http2": _flag,
     "reuse_connections": _flag,
+    "accept_proxy": _flag,
     "send_proxy": _flag,
     "affinity": _one_of("none", "cookie", "source"),
     "access_log": _one_of("none", "journal", "file"),
