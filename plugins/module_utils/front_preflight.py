@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .errors import MobiusError
+from .haproxy_check import HAPROXY, check_configuration
 from .host.config import CONFIG_DIR
 from .host.front import configuration
 from .host.front.certificate import read_certificate
@@ -51,7 +52,7 @@ class FrontPreflight:
     settings: FrontSettings
     config_dir: Path = Path(CONFIG_DIR)
     proc: Path = Path("/proc")
-    haproxy: str = configuration.HAPROXY
+    haproxy: str = HAPROXY
     systemd: Systemd = field(default_factory=Systemd)
 
     def require(self) -> tuple[str | None, tuple[str, ...]]:
@@ -78,7 +79,7 @@ class FrontPreflight:
         if version is not None:
             slots = [Slot(number, port) for number, port in enumerate(self.settings.slot_ports, start=1)]
             text = configuration.render(self.settings, slots, {})
-            warnings = (*warnings, *configuration.check(self.settings, text, haproxy=self.haproxy))
+            warnings = (*warnings, *check_configuration(self.settings, text, haproxy=self.haproxy))
         return version, warnings
 
     def _installed_version(self) -> str | None:

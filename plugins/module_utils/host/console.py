@@ -292,7 +292,7 @@ def _renew(executor: Executor, options: argparse.Namespace) -> int:
 
 def _traffic(executor: Executor, _: argparse.Namespace) -> int:
     """Count the requests that the front logs, until systemd stops it."""
-    traffic.run(executor.host.traffic_page)
+    traffic.run(executor.host.traffic_page, executor.host.front)
     return 0
 
 

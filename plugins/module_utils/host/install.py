@@ -19,8 +19,8 @@ TOOL_MODULES = (
     *("comparison", "durable", "errors", "front_signals", "manifest", "prometheus_text", "significance"),
     *("staged_tree", "tar_members", "tree_paths"),
     *("host", "host.clock", "host.config", "host.console", "host.executor", "host.failures"),
-    *("host.front", "host.front.certificate", "host.front.configuration", "host.front.figures", "host.front.runtime"),
-    *("host.front.settings", "host.front.slots", "host.front.traffic"),
+    *("host.front", "host.front.access_log", "host.front.certificate", "host.front.configuration"),
+    *("host.front.figures", "host.front.runtime", "host.front.settings", "host.front.slots", "host.front.traffic"),
     *("host.fronted", "host.install", "host.instance", "host.journal", "host.lock", "host.maintenance"),
     *("host.plan", "host.problems", "host.rebuild", "host.recovery", "host.state", "host.state_files", "host.status"),
     *("host.transitions", "host.transitions.canary", "host.transitions.confirmation"),
@@ -57,7 +57,7 @@ def _send_with_modules() -> None:
         watch,
         worker,
     )
-    from .front import certificate, configuration, figures, runtime, settings, slots, traffic  # noqa: F401
+    from .front import access_log, certificate, configuration, figures, runtime, settings, slots, traffic  # noqa: F401
     from .transitions import canary, confirmation, maintenance_mode, marks, repair, rollback, upkeep  # noqa: F401
 
 

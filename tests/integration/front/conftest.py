@@ -25,7 +25,7 @@ if COLLECTIONS not in sys.path:
     sys.path.insert(0, COLLECTIONS)
 
 from ansible_collections.mobius.dhash.plugins.module_utils import prometheus_text  # noqa: E402
-from ansible_collections.mobius.dhash.plugins.module_utils.host.front import configuration, traffic  # noqa: E402
+from ansible_collections.mobius.dhash.plugins.module_utils.host.front import access_log, configuration, traffic  # noqa: E402
 from ansible_collections.mobius.dhash.plugins.module_utils.host.front.configuration import (  # noqa: E402
     MAINT,
     READY,
@@ -137,10 +137,13 @@ class Front:
             threading.Thread(
                 target=traffic.receive,
                 args=(self.channel, self.page_path, self.stopped.is_set),
-                kwargs={"interval": 0.05},
+                kwargs={"interval": 0.05, "access_log": self.open_access_log()},
             )
         ]
         self.threads[0].start()
+
+    def open_access_log(self) -> access_log.AccessLog | None:
+        return access_log.open_access_log(self.settings, {"LOGS_DIRECTORY": str(self.settings.run_dir)}, print)
 
     # -- what systemd does --
 

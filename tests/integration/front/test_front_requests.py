@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import re
 import signal
 import socket
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+from ansible_collections.mobius.dhash.plugins.module_utils.haproxy_check import check_configuration
 from ansible_collections.mobius.dhash.plugins.module_utils.host.front import configuration
 from ansible_collections.mobius.dhash.plugins.module_utils.host.front.certificate import read_certificate
 from ansible_collections.mobius.dhash.plugins.module_utils.host.front.configuration import READY, ServerState
@@ -340,29 +342,39 @@ def test_the_log_outlives_its_receiver(serving: Front) -> None:
 
 
 RECEIVER = """
+import json
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from ansible_collections.mobius.dhash.plugins.module_utils.host.front import traffic
-traffic.run(Path(sys.argv[2]))
+from ansible_collections.mobius.dhash.plugins.module_utils.host.front import settings, traffic
+traffic.run(Path(sys.argv[2]), settings.FrontSettings.parse(json.loads(sys.argv[3])))
 """
 
 
-def test_the_receiver_is_a_process_that_inherits_its_socket(serving: Front) -> None:
+@pytest.mark.parametrize("access_log", ["none", "journal"])
+def test_the_receiver_is_a_process_that_inherits_its_socket(make_front: Callable[..., Front], access_log: str) -> None:
+    serving = start(make_front(access_log=access_log))
     serving.settings.traffic_socket.unlink()
     page = serving.settings.run_dir / "process.prom"
+    names = ("service", "port", "first_port", "internal_port", "health_path", "access_log")
+    settings = {name: getattr(serving.settings, name) for name in names} | {"run_dir": str(serving.settings.run_dir)}
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
         channel.bind(str(serving.settings.traffic_socket))
         start_it = f'LISTEN_FDS=1 LISTEN_PID=$$ exec "$@" 3<&{channel.fileno()}'
         command = ["bash", "-c", start_it, "bash", sys.executable, "-c", RECEIVER, COLLECTIONS, str(page)]
-        process = subprocess.Popen(command, pass_fds=(channel.fileno(),))
+        process = subprocess.Popen(
+            [*command, json.dumps(settings)], pass_fds=(channel.fileno(),), stdout=subprocess.PIPE
+        )
     wait_until(page.exists, "the receiver is ready")
-    serving.get()
-    serving.get()
+    serving.get("/one?secret")
+    serving.get("/two")
     expected = f'mobius_front_requests_total{{release="{A}",source="public",code="2xx"}} 2'
     wait_until(lambda: expected in page.read_text(), "both requests are counted")
     process.terminate()
-    assert process.wait(WAIT_SECONDS) == 0
+    output, _ = process.communicate(timeout=WAIT_SECONDS)
+    assert process.returncode == 0
+    paths = [json.loads(line)["path"] for line in output.splitlines()]
+    assert paths == (["/one", "/two"] if access_log == "journal" else [])
 
 
 # -- commands that HAProxy refuses --
@@ -384,15 +396,22 @@ def test_haproxys_refusal_is_one_sentence(serving: Front) -> None:
 # -- the check --
 
 
-def test_a_configuration_with_every_setting_passes_the_check(make_front: Callable[..., Front], tmp_path: Path) -> None:
+@pytest.mark.parametrize("affinity", ["none", "cookie", "source"])
+def test_a_configuration_with_every_setting_passes_the_check(
+    make_front: Callable[..., Front], tmp_path: Path, affinity: str
+) -> None:
     make_certificate(tmp_path / "tls.pem", "shop")
     front = make_front(
+        affinity=affinity,
+        access_log="none" if affinity == "none" else "file",
+        maintenance_page="<p>Later</p>",
         certificate=str(tmp_path / "tls.pem"),
         body_limit=1,
         header_limit=1024,
         rate_limit=1,
         allowed=["10.0.0.0/8", "2001:db8::/32"],
         redirect_port=1080,
+        accept_proxy=affinity == "source",
         send_proxy=True,
         address="::",
         reuse_connections=True,
@@ -401,7 +420,7 @@ def test_a_configuration_with_every_setting_passes_the_check(make_front: Callabl
         extra={"global": ["nbthread 1"], "frontend": ["http-request deny if FALSE"], "backend": ["fullconn 10"]},
     )
     text = configuration.render(front.settings, front.slots.read(), {}, is_paused=True)
-    assert configuration.check(front.settings, text) == ()
+    assert check_configuration(front.settings, text) == ()
 
 
 @pytest.mark.parametrize(
@@ -424,7 +443,7 @@ def test_a_configuration_that_haproxy_refuses_is_invalid_input_with_its_first_me
 ) -> None:
     front = make_front(**changes)
     with pytest.raises(MobiusError) as raised:
-        configuration.check(front.settings, configuration.render(front.settings, front.slots.read(), {}))
+        check_configuration(front.settings, configuration.render(front.settings, front.slots.read(), {}))
     assert raised.value.outcome == "invalid_input"
     assert raised.value.reason.startswith("HAProxy refuses the configuration of shop: ")
     assert reason in raised.value.reason
@@ -433,6 +452,6 @@ def test_a_configuration_that_haproxy_refuses_is_invalid_input_with_its_first_me
 
 def test_a_warning_of_haproxy_is_returned(make_front: Callable[..., Front]) -> None:
     front = make_front(extra={"frontend": ["use_backend slot1 if FALSE", "http-request deny if FALSE"]})
-    warnings = configuration.check(front.settings, configuration.render(front.settings, front.slots.read(), {}))
+    warnings = check_configuration(front.settings, configuration.render(front.settings, front.slots.read(), {}))
     assert len(warnings) == 1
     assert "in the line 'http-request deny if FALSE'" in warnings[0]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+from ansible_collections.mobius.dhash.plugins.module_utils.haproxy_check import check_configuration
 from ansible_collections.mobius.dhash.plugins.module_utils.host.front import configuration
 from ansible_collections.mobius.dhash.plugins.module_utils.host.front.configuration import (
     DRAIN,
@@ -55,14 +56,21 @@ def test_each_slot_starts_in_its_state(description: dict[str, Any], slots: Slots
 
 
 def test_tcp_has_the_same_servers_and_nothing_of_http(description: dict[str, Any], slots: Slots) -> None:
-    description = {**description, "kind": "tcp", "send_proxy": True, "allowed": ["10.0.0.0/8"]}
+    description = {
+        **description,
+        "kind": "tcp",
+        "send_proxy": True,
+        "accept_proxy": True,
+        "affinity": "source",
+        "allowed": ["10.0.0.0/8"],
+    }
     assert servers(description, slots, {1: ServerState(READY, 90)})["slot1"] == "send-proxy-v2 weight 90"
     text = configuration.render(FrontSettings.parse(description), slots.read(), {})
     assert section(text, "defaults")[0] == "mode tcp"
     assert "tcp-request connection reject unless { src 10.0.0.0/8 }" in section(text, "frontend public")
     assert "frontend probes" not in text
     assert not any(line.startswith(("http", "option http")) for line in section(text, "backend service"))
-    assert configuration.check(FrontSettings.parse(description), text) == ()
+    assert check_configuration(FrontSettings.parse(description), text) == ()
 
 
 def test_a_pause_makes_hold_ready(description: dict[str, Any], slots: Slots) -> None:
@@ -143,7 +151,7 @@ def test_without_haproxy_the_reason_is_one_sentence(description: dict[str, Any],
     settings = FrontSettings.parse(description)
     text = configuration.render(settings, slots.read(), {})
     with pytest.raises(MobiusError) as raised:
-        configuration.check(settings, text, haproxy="/nowhere/haproxy")
+        check_configuration(settings, text, haproxy="/nowhere/haproxy")
     assert raised.value.outcome == "missing_dependency"
     assert raised.value.reason == "HAProxy is not installed: there is no command /nowhere/haproxy."
 
@@ -171,7 +179,7 @@ def test_a_check_that_fails_has_a_reason(
     settings = FrontSettings.parse(description)
     text = configuration.render(settings, slots.read(), {})
     with pytest.raises(MobiusError) as raised:
-        configuration.check(settings, text, haproxy=program(tmp_path, script), timeout=0.5)
+        check_configuration(settings, text, haproxy=program(tmp_path, script), timeout=0.5)
     assert raised.value.outcome == outcome
     assert reason in raised.value.reason
 
@@ -181,5 +189,5 @@ def test_a_program_that_cannot_be_run_is_the_environment(
 ) -> None:
     settings = FrontSettings.parse(description)
     with pytest.raises(MobiusError) as raised:
-        configuration.check(settings, configuration.render(settings, slots.read(), {}), haproxy=str(tmp_path))
+        check_configuration(settings, configuration.render(settings, slots.read(), {}), haproxy=str(tmp_path))
     assert raised.value.outcome == "environment_failed"

@@ -69,13 +69,20 @@ def test_each_setting_is_read(description: dict[str, Any]) -> None:
         ("rate_limit", 1),
         ("redirect_port", 80),
         ("reuse_connections", True),
+        ("access_log", "journal"),
     ],
 )
 def test_what_is_of_http_alone_cannot_be_set_for_tcp(description: dict[str, Any], name: str, value: Any) -> None:
-    assert FrontSettings.parse({**description, "kind": "tcp", name: type(value)()}).kind == "tcp"
+    default = getattr(FrontSettings.parse(description), name)
+    assert FrontSettings.parse({**description, "kind": "tcp", name: default}).kind == "tcp"
     assert refusal({**description, "kind": "tcp", name: value}) == (
         f"The front's {name} is of HTTP, and the service speaks TCP."
     )
+
+
+def test_tcp_has_no_cookies(description: dict[str, Any]) -> None:
+    assert FrontSettings.parse({**description, "kind": "tcp", "affinity": "source"}).affinity == "source"
+    assert "affinity by a cookie" in refusal({**description, "kind": "tcp", "affinity": "cookie"})
 
 
 def test_another_kind_is_refused(description: dict[str, Any]) -> None:
@@ -159,6 +166,14 @@ def test_settings_that_are_no_object_are_refused(value: Any) -> None:
         ("http2", "yes"),
         ("reuse_connections", 1),
         ("send_proxy", None),
+        ("accept_proxy", "no"),
+        ("affinity", "address"),
+        ("affinity", True),
+        ("affinity", ["cookie"]),
+        ("access_log", "syslog"),
+        ("access_log", False),
+        ("access_log_bytes", 999_999),
+        ("access_log_files", 0),
         ("maintenance_page", None),
         ("maintenance_page", "\0"),
         ("maintenance_page", "\ud800"),

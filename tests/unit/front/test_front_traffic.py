@@ -201,7 +201,7 @@ def test_random_changes_to_a_line_never_raise() -> None:
 
 def test_a_huge_line_is_counted_as_oversized() -> None:
     counters = TrafficCounters(0.0)
-    counters.add_line(b" " * 2048 + SERVED)
+    counters.add_line(b" " * 4096 + SERVED)
     assert series(counters.page(), "mobius_front_log_lines_total", result="oversized") == 1
 
 

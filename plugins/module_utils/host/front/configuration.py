@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""HAProxy's configuration: rendered from the settings, the slots and what each of them may do, and checked.
+"""HAProxy's configuration: rendered from the settings, the slots and what each of them may do.
 
 It is rendered before each start, so that a proxy that was killed comes back as it was, and after each switch. HAProxy
 is never reloaded for a switch: `runtime` gives it the same states. The public listening socket is inherited from
@@ -15,34 +15,28 @@ systemd as descriptor 3, so its queue outlives the proxy, and that of the redire
 from __future__ import annotations
 
 import math
-import os
-import re
-import socket
-import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ... import durable
-from ...errors import MobiusError
 from .settings import RATE_SECONDS, SLOT_COUNT, TCP, WEIGHT_MAX, FrontSettings
 from .slots import HOST, Slot, server_name
 
-HAPROXY = "haproxy"
 HAPROXY_USER = "haproxy"  # of Debian's package
-CHECK_TIMEOUT_SECONDS = 20.0
-REASON_MAX_CHARS = 300
 LISTENER, REDIRECT_LISTENER = "fd@3", "fd@4"  # systemd's descriptors
 LISTENER_COUNT = 2
 PUBLIC, REDIRECT, PROBES, INTERNAL, SERVICE = "public", "redirect", "probes", "internal", "service"
 HOLD_SERVER = "hold"
 HOLD_PORT = 1  # nobody but root can listen there, so a connection is refused
 NO_RELEASE = "none"
-LOG_LINE_MAX_BYTES = 1024
+LOG_LINE_MAX_BYTES, ACCESS_LINE_MAX_BYTES = 1024, 4096
+PATH_MAX_BYTES = 500  # of a path in a log; as JSON it is six times as long at the longest
 RETRY_AFTER_SECONDS = 5
 MAINTENANCE_RETRY_AFTER_SECONDS = 60
 CLIENTS, ON, OFF = "clients", "on", "off"  # the key of the map of maintenance, and its values
 HTTPS_PORT = 443
 SLOT_HEADER = "X-Mobius-Slot"
+CLIENT_HEADER, CLIENT_COOKIE, CLIENT_MAX_BYTES = "X-Mobius-Client", "mobius_client", 64
 BUFFER_BYTES, BUFFER_RESERVE_BYTES = 16384, 2048  # HAProxy's; what it may add to a head
 RATE_CLIENTS_MAX = 100_000  # whose requests are counted; some 10 MB
 
@@ -132,87 +126,6 @@ def write(
         durable.write_bytes(path, text.encode(), mode=mode, owner=owner)
 
 
-def check(
-    settings: FrontSettings, text: str, *, haproxy: str = HAPROXY, timeout: float = CHECK_TIMEOUT_SECONDS
-) -> tuple[str, ...]:
-    """Let HAProxy check a configuration, without using it.
-
-    The listening sockets are sockets of this process for the check, and the maps empty ones.
-
-    Args:
-        timeout: seconds.
-
-    Returns:
-        HAProxy's warnings.
-
-    Raises:
-        MobiusError: `invalid_input` with HAProxy's first message; `missing_dependency` without HAProxy;
-            `environment_failed` when HAProxy cannot be run or was killed; `timeout`.
-    """
-    with socket.socket() as listener, socket.socket() as redirect_listener:
-        descriptors = {}
-        for name, one in ((LISTENER, listener), (REDIRECT_LISTENER, redirect_listener)):
-            one.bind((HOST, 0))
-            descriptors[name] = one.fileno()
-        checked = re.sub(r"\bbind (fd@[34])\b", lambda match: f"bind fd@{descriptors[match[1]]}", text)
-        for path in (settings.releases_path, settings.maintenance_map_path):
-            checked = checked.replace(f"map({path},", "map(/dev/null,")
-        checked = checked.replace(f" file {settings.maintenance_page_path} ", " file /dev/null ")
-        try:
-            done = subprocess.run(
-                [haproxy, "-c", "-f", "/dev/stdin"],
-                input=checked.encode(),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                pass_fds=tuple(descriptors.values()),
-                env={**os.environ, "LISTEN_FDS": str(LISTENER_COUNT)},
-                timeout=timeout,
-                check=False,
-            )
-        except FileNotFoundError:
-            raise MobiusError(
-                "missing_dependency",
-                f"HAProxy is not installed: there is no command {haproxy}.",
-                do_next="Run playbooks/provision.yml (or `mobius provision`) for the host, which installs it.",
-            ) from None
-        except OSError as error:
-            raise MobiusError("environment_failed", f"{haproxy} cannot be run: {error.strerror or error}.") from None
-        except subprocess.TimeoutExpired:
-            raise MobiusError(
-                "timeout", f"{haproxy} had not checked the configuration of {settings.service} after {timeout:g} s."
-            ) from None
-    output = done.stdout.decode("utf-8", "replace")
-    for name, descriptor in descriptors.items():
-        output = output.replace(f"'bind fd@{descriptor}'", f"'bind {name}'")
-    if done.returncode < 0:
-        raise MobiusError(
-            "environment_failed", f"{haproxy} was killed by signal {-done.returncode} while it checked a configuration."
-        )
-    if done.returncode:
-        message = next(_messages(output, "ALERT", text), f"it ended with {done.returncode} and no message")
-        raise MobiusError("invalid_input", f"HAProxy refuses the configuration of {settings.service}: {message}.")
-    return tuple(_messages(output, "WARNING", text))
-
-
-_MESSAGE = re.compile(r"\[(?P<level>[A-Z]+)\]\s+\(\d+\) : (?:config : )?(?P<text>.*)")
-_PARSING = re.compile(r"parsing \[/dev/stdin:(?P<line>\d+)\] ?:? ?")
-
-
-def _messages(output: str, level: str, text: str) -> Iterator[str]:
-    """HAProxy's messages of a level, with the text of the line that each is about."""
-    lines = text.splitlines()
-    for line in output.splitlines():
-        match = _MESSAGE.match(line)
-        if match is None or match["level"] != level:
-            continue
-        message = match["text"].strip().rstrip(".")
-        if parsing := _PARSING.match(message):
-            number = int(parsing["line"])
-            shown = lines[number - 1].strip() if 0 < number <= len(lines) else ""
-            message = f"{message[parsing.end() :]}, in the line {shown!r}"
-        yield "".join(char if char.isprintable() else "?" for char in message)[:REASON_MAX_CHARS]
-
-
 def _milliseconds(seconds: float) -> str:
     return f"{max(1, round(seconds * 1000))}ms"
 
@@ -230,7 +143,7 @@ def _global(settings: FrontSettings) -> list[str]:
         f"hard-stop-after {_milliseconds(settings.timeouts.tunnel)}",
         f"stats socket unix@{settings.runtime_socket} mode 600 level admin",
         "stats timeout 10s",
-        f"log {settings.traffic_socket} len {LOG_LINE_MAX_BYTES} format raw local0 info",
+        f"log {settings.traffic_socket} len {_line_max_bytes(settings)} format raw local0 info",
         f"tune.bufsize {max(BUFFER_BYTES, settings.header_limit + BUFFER_RESERVE_BYTES)}",
         "ssl-default-bind-options ssl-min-ver TLSv1.2",
         *settings.extra.globally,
@@ -264,16 +177,18 @@ def _public(settings: FrontSettings) -> list[str]:
         tls = f" ssl crt {settings.certificate} alpn {'h2,http/1.1' if settings.http2 else 'http/1.1'}"
     return [
         f"frontend {PUBLIC}",
-        f"bind {LISTENER}{tls}",
+        f"bind {LISTENER}{_accept_proxy(settings)}{tls}",
         f"maxconn {settings.max_connections}",
         "log global",
         _log_format(settings, PUBLIC),
+        *_logged_variables(settings),
         *_allowed(settings),
         *_maintenance(settings),
         *_rate_limit(settings),
         *_header_limit(settings),
         *_body_limit(settings),
         *_forwarded(_client(settings)),
+        *_affinity(settings),
         *settings.extra.frontend,
         f"default_backend {SERVICE}",
     ]
@@ -313,7 +228,7 @@ def _service(
 ) -> list[str]:
     return [
         f"backend {SERVICE}",
-        "balance roundrobin",
+        *_BALANCE[settings.affinity],
         # A refused connection was no request yet: it is tried again after a second at the latest, on any ready server.
         "option redispatch 1",
         f"retries {math.ceil(settings.pause)}",
@@ -344,7 +259,7 @@ def _tcp_sections(
     tls = "" if settings.certificate is None else f" ssl crt {settings.certificate}"
     public = [
         f"frontend {PUBLIC}",
-        f"bind {LISTENER}{tls}",
+        f"bind {LISTENER}{_accept_proxy(settings)}{tls}",
         f"maxconn {settings.max_connections}",
         "log global",
         _tcp_log_format(settings),
@@ -363,6 +278,34 @@ def _tcp_sections(
     return [_global(settings), defaults, public, internal, _service(settings, slots, states, is_paused)]
 
 
+# Not HAProxy's persistence: a server that drains goes on to get the requests of those who have its cookie. With a
+# consistent hash, weights and states count for all, and one server that is ready alone gets every client.
+_BALANCE = {
+    "none": ("balance roundrobin",),
+    "cookie": (f"balance hdr({CLIENT_HEADER})", "hash-type consistent"),
+    "source": ("balance source", "hash-type consistent"),
+}
+
+
+def _affinity(settings: FrontSettings) -> list[str]:
+    """What a client is known by while two releases serve: a cookie of the front, in a header that is balanced by.
+
+    A client without the cookie gets it with its first response, from the release that its value leads to.
+    """
+    if settings.affinity != "cookie":
+        return []
+    are_two = f"{{ nbsrv({SERVICE}) gt 1 }}"
+    return [
+        f"http-request del-header {CLIENT_HEADER}",
+        f"http-request set-var(txn.client) req.cook({CLIENT_COOKIE}),bytes(0,{CLIENT_MAX_BYTES}) if {are_two}",
+        f"http-request set-var(txn.new_client) uuid() if {are_two} !{{ var(txn.client) -m len ge 1 }}",
+        "http-request set-var(txn.client) var(txn.new_client) if { var(txn.new_client) -m found }",
+        f"http-request set-header {CLIENT_HEADER} %[var(txn.client)] if {{ var(txn.client) -m found }}",
+        f'http-response add-header Set-Cookie "{CLIENT_COOKIE}=%[var(txn.new_client)]; Path=/; HttpOnly; SameSite=Lax" '
+        "if { var(txn.new_client) -m found }",
+    ]
+
+
 def _initial(state: ServerState | None) -> str:
     """The state of a server after a start. A server that drains has no request then; without weight it gets none."""
     if state is None or state.state == MAINT:
@@ -378,6 +321,10 @@ def _slot(settings: FrontSettings, slot: Slot) -> list[str]:
     ]
 
 
+def _accept_proxy(settings: FrontSettings) -> str:
+    return " accept-proxy" if settings.accept_proxy else ""
+
+
 def _send_proxy(settings: FrontSettings) -> str:
     return " send-proxy-v2" if settings.send_proxy else ""
 
@@ -388,7 +335,7 @@ def _redirect(settings: FrontSettings) -> list[str]:
         # a socket unit that was opened before it had this port hands over one descriptor, until it is opened again
         f'.if streq("$LISTEN_FDS",{LISTENER_COUNT})',
         f"frontend {REDIRECT}",
-        f"bind {REDIRECT_LISTENER}",
+        f"bind {REDIRECT_LISTENER}{_accept_proxy(settings)}",
         "http-request deny deny_status 400 unless { req.hdr(host) -m found }",
         f"http-request redirect code 308 location https://%[req.hdr(host),regsub(:[0-9]+$,)]{port}%[pathq]",
         ".endif",
@@ -441,8 +388,9 @@ def _body_limit(settings: FrontSettings) -> list[str]:
 
 
 def _client(settings: FrontSettings) -> str:
-    """The client's address; on a socket for both IPv6 and IPv4, without the prefix that marks an IPv4 address."""
-    return "%[src,regsub(^::ffff:,)]" if ":" in settings.address else "%[src]"
+    """The client's address; where it may be one of IPv6, without the prefix that marks an IPv4 address."""
+    is_ipv6 = ":" in settings.address or settings.accept_proxy
+    return "%[src,regsub(^::ffff:,)]" if is_ipv6 else "%[src]"
 
 
 def _forwarded(client: str) -> list[str]:
@@ -455,12 +403,39 @@ def _forwarded(client: str) -> list[str]:
     ]
 
 
+def _is_access_logged(settings: FrontSettings) -> bool:
+    return settings.access_log != "none"
+
+
+def _line_max_bytes(settings: FrontSettings) -> int:
+    return ACCESS_LINE_MAX_BYTES if _is_access_logged(settings) else LOG_LINE_MAX_BYTES
+
+
+def _logged_variables(settings: FrontSettings) -> list[str]:
+    """What the log needs of a request, which is gone when its line is written."""
+    if not _is_access_logged(settings):
+        return []
+    return [
+        "http-request set-var(txn.method) method,bytes(0,32)",
+        f"http-request set-var(txn.path) path,bytes(0,{PATH_MAX_BYTES})",
+    ]
+
+
 def _log_format(settings: FrontSettings, source: str) -> str:
-    """One JSON object a request, of nothing that a client can choose: times in milliseconds, -1 for none."""
+    """One JSON object a request: times in milliseconds, -1 for none.
+
+    It has nothing that a client can choose, unless there is an access log: that has the method and the path, as JSON.
+    """
     release = f"%[srv_name,map({settings.releases_path},{NO_RELEASE})]"
+    access = ""
+    if source == PUBLIC and _is_access_logged(settings):
+        access = (
+            ',"at":%Ts.%ms,"client":"%ci","method":"%[var(txn.method),json(utf8ps)]",'
+            '"path":"%[var(txn.path),json(utf8ps)]","bytes":%B'
+        )
     return (
         f'log-format \'{{"source":"{source}","server":"%s","release":"{release}","status":%ST,'
-        '"queue":%Tw,"connect":%Tc,"response":%Tr,"data":%Td,"end":"%ts","retries":"%rc"}\''
+        f'"queue":%Tw,"connect":%Tc,"response":%Tr,"data":%Td,"end":"%ts","retries":"%rc"{access}}}\''
     )
 
 

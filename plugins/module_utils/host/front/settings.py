@@ -135,7 +135,13 @@ class FrontSettings:
         reuse_connections: whether a connection to an instance serves several requests. That is quicker, and loses a
             request that arrives while the instance closes an idle connection: only for one that keeps them for longer
             than `timeouts.keep_alive`.
+        affinity: how a client stays with its release while a canary has a share of the requests: "none", by a "cookie"
+            of the front, or by its "source" address.
+        access_log: where each request of a client is logged: "none", systemd's "journal", or a "file".
+        access_log_bytes, access_log_files: the size at which that file is rotated, and how many older ones are kept.
         maintenance_page: HTML that clients get with 503 during a maintenance.
+        accept_proxy: whether clients' connections begin with the PROXY protocol, as those of a load balancer do; others
+            are closed then.
         send_proxy: whether instances receive the PROXY protocol, version 2.
     """
 
@@ -158,7 +164,12 @@ class FrontSettings:
     certificate: Path | None = None
     http2: bool = True
     reuse_connections: bool = False
+    accept_proxy: bool = False
     send_proxy: bool = False
+    affinity: str = "none"
+    access_log: str = "none"
+    access_log_bytes: int = 50_000_000
+    access_log_files: int = 5
     maintenance_page: str = MAINTENANCE_PAGE
     timeouts: FrontTimeouts = field(default_factory=FrontTimeouts)
     extra: ExtraLines = field(default_factory=ExtraLines)
@@ -172,7 +183,10 @@ class FrontSettings:
         """
         fields = dataclasses.fields(cls)
         _require_known(value, {item.name for item in fields}, "setting of the front")
-        if value.get("kind") == TCP and (wrong := [name for name in _OF_HTTP_ALONE if value.get(name)]):
+        wrong = [name for name, default in _OF_HTTP_ALONE.items() if value.get(name, default) != default]
+        if value.get("affinity") == "cookie":
+            wrong.append("affinity by a cookie")
+        if value.get("kind") == TCP and wrong:
             raise MobiusError("invalid_input", f"The front's {wrong[0]} is of HTTP, and the service speaks TCP.")
         needed = ("service", "run_dir", "port", "first_port", "internal_port", "health_path")
         if missing := [name for name in needed if name not in value]:
@@ -253,7 +267,11 @@ class FrontSettings:
         return self.extra.warnings()
 
 
-_OF_HTTP_ALONE = ("body_limit", "header_limit", "rate_limit", "redirect_port", "reuse_connections")
+_OF_HTTP_ALONE: Mapping[str, Any] = {
+    **dict.fromkeys(("body_limit", "header_limit", "rate_limit", "redirect_port"), 0),
+    "reuse_connections": False,
+    "access_log": "none",
+}
 
 
 def _kind(what: str, value: Any) -> str:
@@ -297,6 +315,15 @@ def _flag(what: str, value: Any) -> bool:
     if type(value) is not bool:
         raise MobiusError("invalid_input", f"{what} is {value!r}, neither true nor false.")
     return value
+
+
+def _one_of(*words: str) -> Any:
+    def parse(what: str, value: Any) -> str:
+        if value not in words:
+            raise MobiusError("invalid_input", f"{what} is {value!r}, which is none of {', '.join(words)}.")
+        return str(value)
+
+    return parse
 
 
 def _file_path(what: str, value: Any) -> Path:
@@ -393,7 +420,12 @@ _PARSERS: Mapping[str, Any] = {
     "certificate": _optional_file_path,
     "http2": _flag,
     "reuse_connections": _flag,
+    "accept_proxy": _flag,
     "send_proxy": _flag,
+    "affinity": _one_of("none", "cookie", "source"),
+    "access_log": _one_of("none", "journal", "file"),
+    "access_log_bytes": _whole_number(1_000_000, 1 << 40),
+    "access_log_files": _whole_number(1, 1000),
     "maintenance_page": _page,
     "timeouts": lambda _, value: FrontTimeouts.parse(value),
     "extra": lambda _, value: ExtraLines.parse(value),

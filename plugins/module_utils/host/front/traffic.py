@@ -31,14 +31,16 @@ from typing import Any
 
 from ... import durable
 from ...errors import MobiusError
-from .configuration import HOLD_SERVER, NO_RELEASE, PROBES, PUBLIC
-from .settings import SLOT_COUNT
+from .access_log import AccessLog, make_entry, open_access_log
+from .configuration import ACCESS_LINE_MAX_BYTES, HOLD_SERVER, NO_RELEASE, PROBES, PUBLIC
+from .settings import SLOT_COUNT, FrontSettings
 from .slots import REVISION, server_name
 
-LINE_MAX_BYTES = 2048
+LINE_MAX_BYTES = ACCESS_LINE_MAX_BYTES
 SERIES_MAX = 24  # pairs of release and source; the one that got no line for the longest time makes way
 MILLISECONDS_MAX = 30 * 24 * 3600 * 1000
 WRITE_INTERVAL_SECONDS = 1.0
+ACCESS_LOG_END_SECONDS = 2.0  # to write what waits; the unit is given 5 s to end
 LISTEN_FDS_START = 3  # systemd's first descriptor
 SWITCH_INTERVAL_SECONDS = 0.0005  # how long the writing thread may keep the receiving one waiting
 
@@ -88,12 +90,11 @@ class LoggedRequest:
     @classmethod
     def parse(cls, line: bytes) -> LoggedRequest:
         """Raises `ValueError` for what is not a line of HAProxy's."""
-        try:
-            content = json.loads(line.decode("ascii"))
-        except RecursionError:
-            raise _LineError from None
-        if not isinstance(content, dict):
-            raise _LineError
+        return cls.of(_read_line(line))
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> LoggedRequest:
+        """The request that the object of a line is about; raises `ValueError`, too."""
         source = _SOURCES.get(_text(content, "source"))
         release = _text(content, "release")
         if source is None or _text(content, "server") not in _SERVERS:
@@ -115,6 +116,16 @@ class LoggedRequest:
             aborted_by=ENDS.get(_text(content, "end")[:1]),
             retries=int(retries),
         )
+
+
+def _read_line(line: bytes) -> Mapping[str, Any]:
+    try:
+        content = json.loads(line.decode("ascii"))
+    except RecursionError:
+        raise _LineError from None
+    if not isinstance(content, dict):
+        raise _LineError
+    return content
 
 
 def _text(content: Mapping[str, Any], name: str) -> str:
@@ -194,10 +205,12 @@ class TrafficCounters:
 
     Args:
         start_time: seconds since the epoch; another one on the page means that the counters began from zero.
+        access_log: gets each request of a client.
     """
 
-    def __init__(self, start_time: float) -> None:
+    def __init__(self, start_time: float, access_log: AccessLog | None = None) -> None:
         self._start_time = start_time
+        self._access_log = access_log
         self._lock = threading.Lock()
         self._series: OrderedDict[tuple[str, str], _Series] = OrderedDict()
         self._results = dict.fromkeys(RESULTS, 0)
@@ -209,7 +222,8 @@ class TrafficCounters:
             self._add_result("oversized")
             return
         try:
-            request = LoggedRequest.parse(bytes(line))
+            content = _read_line(bytes(line))
+            request = LoggedRequest.of(content)
         except ValueError:
             self._add_result("malformed")
             return
@@ -224,6 +238,10 @@ class TrafficCounters:
                     self._forgotten += 1
             self._series.move_to_end(key)
             series.add(request)
+        if self._access_log is not None and request.source == _SOURCES[PUBLIC]:
+            release = None if request.release == NO_RELEASE else request.release
+            if (entry := make_entry(content, release, request.whole_ms)) is not None:
+                self._access_log.add(entry)
 
     def _add_result(self, result: str) -> None:
         with self._lock:
@@ -253,6 +271,10 @@ class TrafficCounters:
         name = "mobius_front_forgotten_releases_total"
         lines += [f"# HELP {name} Releases whose counters made way for others.", f"# TYPE {name} counter"]
         lines += [f"{name} {forgotten}"]
+        if self._access_log is not None:
+            name = "mobius_front_access_log_lines_total"
+            lines += [f"# HELP {name} Lines of the access log, by what became of them.", f"# TYPE {name} counter"]
+            lines += [f'{name}{{result="{result}"}} {count}' for result, count in self._access_log.counts().items()]
         name = "mobius_front_start_time_seconds"
         lines += [f"# HELP {name} When these counters were zero.", f"# TYPE {name} gauge"]
         lines += [f"{name} {self._start_time:.3f}"]
@@ -310,6 +332,10 @@ class _PageWriter(threading.Thread):
             self._written_count = count
 
 
+def _report(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
 def receive(
     channel: socket.socket,
     path: Path,
@@ -317,7 +343,8 @@ def receive(
     *,
     interval: float = WRITE_INTERVAL_SECONDS,
     clock: Callable[[], float] = time.time,
-    report: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True),
+    report: Callable[[str], None] = _report,
+    access_log: AccessLog | None = None,
 ) -> None:
     """Count what arrives on a datagram socket until `is_stopped`, and keep the page at `path` up to date.
 
@@ -325,19 +352,24 @@ def receive(
         interval: seconds between two writes, and the longest time until `is_stopped` is noticed.
         clock: seconds since the epoch.
         report: receives a sentence for people when the page cannot be written; the counters go on.
+        access_log: gets each request of a client; it is started and ended here.
     """
-    counters = TrafficCounters(clock())
+    counters = TrafficCounters(clock(), access_log)
     writer = _PageWriter(counters, path, interval, report)
     channel.settimeout(interval)
     buffer = bytearray(LINE_MAX_BYTES + 1)  # a longer datagram is cut there, and so is too long
     view = memoryview(buffer)
     writer.start()
+    if access_log is not None:
+        access_log.start()
     try:
         while not is_stopped():
             with contextlib.suppress(TimeoutError):
                 size = channel.recv_into(buffer)
                 counters.add_line(view[:size])
     finally:
+        if access_log is not None:
+            access_log.finish(ACCESS_LOG_END_SECONDS)
         writer.finish()
 
 
@@ -360,12 +392,16 @@ def inherited_socket(environment: Mapping[str, str], descriptor: int = LISTEN_FD
     )
 
 
-def run(path: Path, environment: Mapping[str, str] = os.environ) -> None:
-    """The traffic receiver as a process: until SIGTERM or SIGINT. Raises as `inherited_socket` does."""
+def run(path: Path, settings: FrontSettings, environment: Mapping[str, str] = os.environ) -> None:
+    """The traffic receiver as a process: until SIGTERM or SIGINT.
+
+    Raises as `inherited_socket` and `open_access_log` do.
+    """
     channel = inherited_socket(environment)
+    access_log = open_access_log(settings, environment, _report)
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     with channel:
-        receive(channel, path, stopped.is_set)
+        receive(channel, path, stopped.is_set, access_log=access_log)
