@@ -32,6 +32,7 @@ class ModuleEntry:
         before_field: the field that names what a host served before the run.
         after_field: the field that names what a host serves after it.
         unpredictable: why check mode cannot know what it will change; empty when it can.
+        is_installed: whether it is installed on hosts, and run there without being sent (`run/installed_modules.py`).
     """
 
     changes_host: str = ""
@@ -43,6 +44,7 @@ class ModuleEntry:
     before_field: str = ""
     after_field: str = ""
     unpredictable: str = ""
+    is_installed: bool = False
 
 
 MODULES: Mapping[str, ModuleEntry] = MappingProxyType(
@@ -51,6 +53,7 @@ MODULES: Mapping[str, ModuleEntry] = MappingProxyType(
             changes_host="recorded",
             recorded=("id", "sha256", "bytes", "verified", "read", "removed"),
             unpredictable="what there is to save is known only then",
+            is_installed=True,
         ),
         "batches": ModuleEntry(),
         "bundle_info": ModuleEntry(
@@ -59,23 +62,27 @@ MODULES: Mapping[str, ModuleEntry] = MappingProxyType(
         "decide": ModuleEntry(recorded=("decision", "verdict", "mark_bad")),
         "failure": ModuleEntry(),
         "front_check": ModuleEntry(),
-        "gate": ModuleEntry(recorded=("verdict", "reason", "evidence")),
+        "gate": ModuleEntry(recorded=("verdict", "reason", "evidence"), is_installed=True),
         "hold_back": ModuleEntry(),
         "hook_failed": ModuleEntry(),
         "hooks_info": ModuleEntry(),
         "host_tool": ModuleEntry(changes_host="approved"),
         "instance": ModuleEntry(
-            changes_host="approved", recorded=("release", "state"), shares_state=True, brings_release=True
+            changes_host="approved",
+            recorded=("release", "state"),
+            shares_state=True,
+            brings_release=True,
+            is_installed=True,
         ),
         "lab_host": ModuleEntry(),
         "lab_image": ModuleEntry(),
-        "lease": ModuleEntry(changes_host="approved", reverts=("state", "free")),
+        "lease": ModuleEntry(changes_host="approved", reverts=("state", "free"), is_installed=True),
         "maintenance": ModuleEntry(
-            changes_host="recorded", recorded=("service", "enabled", "confirmed"), shares_state=True
+            changes_host="recorded", recorded=("service", "enabled", "confirmed"), shares_state=True, is_installed=True
         ),
-        "mark": ModuleEntry(changes_host="approved", recorded=("release", "bad"), shares_state=True),
-        "preflight": ModuleEntry(),
-        "probe": ModuleEntry(),
+        "mark": ModuleEntry(changes_host="approved", recorded=("release", "bad"), shares_state=True, is_installed=True),
+        "preflight": ModuleEntry(is_installed=True),
+        "probe": ModuleEntry(is_installed=True),
         "promotion": ModuleEntry(
             changes_host="approved",
             reverts=("state", "reverted"),
@@ -84,12 +91,17 @@ MODULES: Mapping[str, ModuleEntry] = MappingProxyType(
             brings_release=True,
             release_field="release",
             after_field="confirmed",
+            is_installed=True,
         ),
-        "release": ModuleEntry(changes_host="approved", recorded=("release", "signer"), brings_release=True),
-        "release_info": ModuleEntry(),
-        "restore": ModuleEntry(changes_host="unrecorded", recorded=("id", "saved", "kept_aside")),
-        "restore_drill": ModuleEntry(changes_host="recorded", recorded=("backup", "release", "files")),
-        "retention": ModuleEntry(changes_host="approved", recorded=("removed",)),
+        "release": ModuleEntry(
+            changes_host="approved", recorded=("release", "signer"), brings_release=True, is_installed=True
+        ),
+        "release_info": ModuleEntry(is_installed=True),
+        "restore": ModuleEntry(changes_host="unrecorded", recorded=("id", "saved", "kept_aside"), is_installed=True),
+        "restore_drill": ModuleEntry(
+            changes_host="recorded", recorded=("backup", "release", "files"), is_installed=True
+        ),
+        "retention": ModuleEntry(changes_host="approved", recorded=("removed",), is_installed=True),
         "rollback": ModuleEntry(
             recorded=("service", "left", "confirmed", "token", "seconds", "witnessed", "other_chains"),
             shares_state=True,
@@ -97,12 +109,13 @@ MODULES: Mapping[str, ModuleEntry] = MappingProxyType(
             # a rollback's hosts are not asked when the run is opened
             before_field="left",
             after_field="confirmed",
+            is_installed=True,
         ),
         "run": ModuleEntry(recorded=("release", "witnessed", "other_chains"), before_field="release"),
         "verdict": ModuleEntry(),
         "window": ModuleEntry(recorded=("window",)),
-        "witness": ModuleEntry(),
-        "witness_info": ModuleEntry(),
+        "witness": ModuleEntry(is_installed=True),
+        "witness_info": ModuleEntry(is_installed=True),
     }
 )
 """Every module of `plugins/modules`, by its name without the collection's."""

@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleError
-from ansible.plugins.action import ActionBase
 from ansible_collections.mobius.dhash.plugins.plugin_utils import require_mobius  # noqa: F401 - before mobius
 
 from mobius.control.run.gate_samples import forward_samples
+from mobius.control.run.installed_modules import InstalledModules
 from mobius.control.run.workspace import RunWorkspace
 from mobius.errors import MobiusError
 
 _PROGRESS_LIMIT_BYTES = 65_536  # of a gate's progress file; it writes about a thousand
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]
+class ActionModule(InstalledModules):
     """Turns `body_file` into `body_base64` and runs the module of its own name (`probe`, and `gate` by a link)."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -14,10 +14,15 @@ from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible_collections.mobius.dhash.plugins.module_utils.host.clock import process_age
 
+try:
+    from mobius.control.run.installed_modules import InstalledModules
+except ImportError:  # without the package, the module is sent
+    InstalledModules = ActionBase
+
 _RUN_ID = re.compile(r"([0-9]{8}T[0-9]{6}Z)-[0-9a-f]{8}")
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]
+class ActionModule(InstalledModules):  # type: ignore[misc]
     """Adds `requested_at`, by the clock of the host: when ansible-playbook started, or `mobius` made the run's id."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ansible import constants, context
-from ansible.plugins.action import ActionBase
 from ansible.release import __version__ as ansible_version
 from ansible.template import Templar
 from ansible.utils.vars import load_extra_vars
@@ -36,6 +35,7 @@ from mobius.control.plan.planned_run import PLANNING
 from mobius.control.plan.rule import ChangeRequest, RuleVerdict, examine, host_refusal
 from mobius.control.run.action import current_workspace, refusal_of_the_run, warning
 from mobius.control.run.ansible_settings import require_no_own_results, require_settings
+from mobius.control.run.installed_modules import InstalledModules
 from mobius.control.run.project import PROJECT_VARIABLE
 from mobius.control.run.run_id import ENVIRONMENT_NAME, current_run_id, find_actor, new_run_id
 from mobius.control.run.workspace import RunWorkspace
@@ -48,7 +48,7 @@ _FROM_WITNESS = ("release", "witnessed", "other_chains", "warnings")
 _RELEASES = "mobius.dhash.release_info"
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]
+class ActionModule(InstalledModules):
     """Records the run's intent or fails; refuses what the inventory's rule does not allow; then the host keeps the
     history's head, and every host knows id and actor."""
 

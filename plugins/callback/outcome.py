@@ -22,6 +22,7 @@ requirements:
   - enabled as V(mobius.dhash.outcome) in C(callbacks_enabled)
 """
 
+import contextlib
 import os
 from collections.abc import Set
 from pathlib import Path
@@ -42,6 +43,7 @@ from mobius.control.notify.notifier import Notifier
 from mobius.control.plan.changes import Collector
 from mobius.control.plan.planned_run import compare_with_plan, not_compared
 from mobius.control.run.action import current_workspace
+from mobius.control.run.installed_modules import installed_digest
 from mobius.control.run.outcome import Observer
 from mobius.errors import ExitCode, MobiusError
 
@@ -69,6 +71,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         )
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
+        with contextlib.suppress(OSError):
+            installed_digest(Path(__file__).resolve().parents[1])  # once, and not by each worker
         self._notifier = Notifier(Path(str(playbook._file_name)).stem, self._display.warning)
 
     def set_play_context(self, play_context: Any) -> None:

@@ -11,6 +11,8 @@ short_description: Installs the command mobius-host or mobius-backup, and descri
 description:
   - Writes the code that the modules of this collection use to the host, and a launcher that starts it.
   - The launcher is written last and in one step, so the command is always one whole version, the old or the new one.
+  - With mobius-host, also installs the modules of this collection in C(/usr/local/lib/mobius-modules), from where a run
+    starts them. A run that finds no modules of its version there sends them, as Ansible does with any module.
   - With O(config), also writes the description of a service that the command and the modules read, and the copy of its
     activation record on a host where an earlier version has kept only one.
 version_added: "0.1.0"
@@ -40,6 +42,16 @@ options:
   config:
     description: The description of the service, as C(<config_dir>/<service>.json) has it.
     type: dict
+  modules:
+    description: The digest of the modules to install; the action plugin gives it.
+    type: str
+  modules_archive:
+    description: The archive of the modules on the host, once the action plugin has sent it.
+    type: path
+  modules_dir:
+    description: The folder of the modules, with one folder per version.
+    type: path
+    default: /usr/local/lib/mobius-modules
 """
 
 EXAMPLES = r"""
@@ -71,6 +83,10 @@ previous:
   description: The version that was installed before; empty when there was none.
   returned: success
   type: str
+transfer:
+  description: Whether the modules have to be sent, and nothing was changed. The action plugin sends them.
+  returned: when they have to be
+  type: bool
 """
 
 import re
@@ -78,7 +94,7 @@ import shutil
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import arguments, durable
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, durable, installed_modules
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.console import BACKUP_TOOL_MODULES
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import SCHEMA, Host
@@ -159,9 +175,12 @@ def _old_versions(lib_dir: Path, digest: str, before: str | None) -> list[Path]:
     return sorted(path for path in versions if path.name not in (digest, before))
 
 
-def _summary(name: str, files: dict[Path, str | None], digest: str | None, old: list[Path]) -> dict[str, object]:
+def _summary(
+    name: str, files: dict[Path, str | None], digest: str | None, old: list[Path], modules: list[str]
+) -> dict[str, object]:
     services = {str(path): (text or "").splitlines() for path, text in files.items() if path.suffix == ".json"}
-    return {name: digest, "services": services, "old versions": [path.name for path in old]}
+    versions = [version[:12] for version in modules]
+    return {name: digest, "services": services, "old versions": [path.name for path in old], "modules": versions}
 
 
 def main() -> None:
@@ -175,6 +194,9 @@ def main() -> None:
             "config_dir": {"type": "path"},
             "service": {"type": "str"},
             "config": {"type": "dict"},
+            "modules": {"type": "str"},
+            "modules_archive": {"type": "path"},
+            "modules_dir": {"type": "path", "default": installed_modules.LIB_DIR},
         },
         required_by={"config": ["service"]},
         supports_check_mode=True,
@@ -190,18 +212,26 @@ def main() -> None:
         present = {path: _text(path) for path in expected}
         changes = [path for path, (text, mode) in expected.items() if present[path] != text or _mode(path) != mode]
         old = _old_versions(Path(module.params["lib_dir"]), digest, before)
+        modules, modules_dir = module.params["modules"], module.params["modules_dir"]
+        versions = installed_modules.installed_versions(modules_dir)
+        are_missing = modules is not None and not installed_modules.is_installed(modules, modules_dir)
         if not module.check_mode:
+            if are_missing and module.params["modules_archive"] is None:
+                module.exit_json(changed=False, transfer=True)
+            if are_missing:
+                installed_modules.install(module.params["modules_archive"], modules, modules_dir)
             for path in changes:
                 _install(path, *expected[path])
             for path in old:
                 shutil.rmtree(path)
+    after = versions if modules is None else [modules]
     module.exit_json(
-        changed=bool(changes or old),
+        changed=bool(changes or old or are_missing),
         digest=digest,
         previous=before or "",
         diff={
-            "before": _summary(name, {path: present[path] for path in expected}, before, old),
-            "after": _summary(name, {path: text for path, (text, _) in expected.items()}, digest, []),
+            "before": _summary(name, {path: present[path] for path in expected}, before, old, versions),
+            "after": _summary(name, {path: text for path, (text, _) in expected.items()}, digest, [], after),
         },
     )
 

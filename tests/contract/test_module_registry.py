@@ -63,6 +63,14 @@ def test_a_module_that_says_it_changes_something_needs_an_opened_run(module: str
     assert not reports_change or MODULES[module].changes_host
 
 
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_an_installed_module_is_run_by_a_plugin_that_looks_for_it_on_the_host(module: str) -> None:
+    action = ACTIONS / f"{module}.py"
+    text = action.read_text(encoding="utf-8") if action.exists() else ""
+    is_looked_for = "(InstalledModules" in text or ("(ChangingAction)" in text and module != "host_tool")
+    assert MODULES[module].is_installed == (is_looked_for and module != "run")  # which runs other modules
+
+
 def test_a_module_of_another_collection_has_an_empty_entry() -> None:
     assert module_entry("ansible.builtin.copy") == module_entry("mobius.dhash") == module_entry("other.dhash.gate")
     assert module_entry("ansible.builtin.copy").recorded is None

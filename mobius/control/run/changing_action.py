@@ -13,12 +13,13 @@ from ansible.plugins.action.normal import ActionModule as NormalAction
 from mobius.control.history.opened_run import OpeningLevel, require_opened
 from mobius.control.modules import COLLECTION, module_entry
 from mobius.control.run.action import current_workspace
+from mobius.control.run.installed_modules import InstalledModules
 from mobius.errors import MobiusError
 
 _WITNESS = f"{COLLECTION}witness"
 
 
-class ChangingAction(NormalAction):  # type: ignore[misc]
+class ChangingAction(InstalledModules, NormalAction):  # type: ignore[misc]
     """Refuses with `run_not_opened`, in check mode too; then runs the module of its name, which gets the run's id.
 
     The host itself refuses a run that the control node has not told it of (`module_utils/opened_runs.py`).
