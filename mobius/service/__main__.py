@@ -172,6 +172,7 @@ async def _tick(instance: Instance, endpoint: Endpoint, notifier: SystemdNotifie
         if notifier.watchdog_seconds and (stuck_since is None or loop.time() - stuck_since < STUCK_SECONDS):
             notifier.send("WATCHDOG=1")
         instance.follow_state()
+        instance.decoders.expire_waiting()
         if instance.state != state:
             state = instance.state
             notifier.send(f"STATUS={state}")

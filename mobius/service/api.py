@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final, get_args
 
 from starlette.requests import Request
@@ -19,12 +19,15 @@ from starlette.responses import Response
 from mobius.dhash import (
     CONTENT_TYPES,
     BrokenPictureError,
+    DecoderCrashedError,
+    DecodingLimitError,
     Dhash,
     Fingerprint,
     MislabelledError,
     Mode,
     NotAPictureError,
     TooManyPixelsError,
+    UnopenedPictureError,
     VerificationImage,
 )
 from mobius.errors import MobiusError
@@ -46,6 +49,9 @@ _STATUS: Final[dict[type[MobiusError], int]] = {
     NotAPictureError: 415,
     MislabelledError: 415,
     TooManyPixelsError: 413,
+    UnopenedPictureError: 422,
+    DecodingLimitError: 413,
+    DecoderCrashedError: 422,
 }
 _ANY_PICTURE: Final = ("", "application/octet-stream")
 _FORM: Final = "multipart/form-data"
@@ -211,7 +217,8 @@ class Api:
                 raise ProblemError(
                     408, f"The body did not arrive within {seconds:g} seconds.", headers={"Connection": "close"}
                 ) from None
-            yield data.getvalue()
+            with _cancelled_when_gone(request):
+                yield data.getvalue()
 
     async def _hash(self, data: bytes | memoryview, mode: Any, kind: str, *, descriptor: bool = False) -> Fingerprint:
         declared = _declared(kind)
@@ -236,14 +243,37 @@ class Api:
         if not files:
             raise ProblemError(400, "The form holds no image.")
 
+        # one form must not fill the queue of the decoders
+        turns = asyncio.Semaphore(self.settings.threads)
+
         async def hash_part(part: multipart.Part) -> dict[str, Any]:
             name = part.name if part.filename is None else part.filename
             try:
-                return {"name": name, **(await self._hash(part.data, mode, part.media_type)).as_dict()}
+                async with turns:
+                    return {"name": name, **(await self._hash(part.data, mode, part.media_type)).as_dict()}
             except ProblemError as error:
                 return {"name": name, "error": error.detail, "status": error.status}
 
         return list(await asyncio.gather(*(hash_part(part) for part in files)))
+
+
+@contextlib.contextmanager
+def _cancelled_when_gone(request: Request) -> Iterator[None]:
+    """Cancel the task of the block when its client disconnects: nobody waits for the answer."""
+    task = asyncio.current_task()
+    assert task is not None
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        request.scope["mobius.gone"] = True
+        task.cancel()
+
+    watching = asyncio.ensure_future(watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
 
 
 def _match_document(match: Any) -> dict[str, Any]:

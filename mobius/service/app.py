@@ -216,6 +216,10 @@ class _RequestMiddleware:
                 await self.app(scope, receive_and_track, send_with_headers)
             except ClientDisconnect:
                 status = 499
+            except asyncio.CancelledError:
+                if not scope.get("mobius.gone"):
+                    raise
+                status = 499
             except Exception:  # noqa: BLE001 (logged with its trace; the client gets a clean answer)
                 logger.exception("Unexpected exception while answering a request")
                 if status == 0:

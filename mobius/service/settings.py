@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
-from mobius.dhash import FORMATS
+from mobius.dhash import FORMATS, usable_cpus
 from mobius.errors import MobiusError
 from mobius.logs import LEVELS
 
@@ -47,14 +46,16 @@ class ServiceSettings:
         writes: `token`, or `open` for everybody who can reach the service; `open` is for a laptop.
         reads: `open`, or `token`. Health and metrics stay open.
         formats: accepted picture formats; others get 415.
-        threads: pictures hashed at the same time; the number of CPUs by default.
+        threads: processes that hash common pictures at the same time; by default the number of CPUs, 2 to 4.
         max_connections: open at the same time; further ones get 503.
         max_in_flight: requests under /v1 worked on at the same time; further ones get 503.
         max_body_bytes: size of a request body; a longer one gets 413.
         max_parts: pictures in one multipart request; more get 413.
         max_pixels: size of a picture; a larger one gets 413.
         bodies_bytes: size of all bodies held at the same time; a request that does not fit gets 503.
-        decode_pixels: size of all pictures decoded at the same time; a picture that does not fit waits.
+        decode_pixels: size of all pictures compared at the same time; a picture that does not fit waits.
+        decode_bytes: memory that decoding a picture may take, and a quarter of it for a common one; what needs more
+            gets 413.
         head_timeout: seconds in which a request's head must arrive, once it has begun.
         body_timeout: seconds in which a request's body must arrive, and in which a client must read its answer.
         idle_timeout: seconds that an idle keep-alive connection stays open.
@@ -84,6 +85,7 @@ class ServiceSettings:
     max_pixels: int = 50_000_000
     bodies_bytes: int = 96_000_000
     decode_pixels: int = 50_000_000
+    decode_bytes: int = 268_435_456
     head_timeout: float = 10.0
     body_timeout: float = 60.0
     idle_timeout: float = 75.0
@@ -154,7 +156,7 @@ class ServiceSettings:
             writes=read("writes", _one_of("token", "open"), "token or open", cls.writes),
             reads=read("reads", _one_of("token", "open"), "token or open", cls.reads),
             formats=read("formats", _formats, f"some of {','.join(FORMATS)}", cls.formats),
-            threads=read("threads", _integer(1, 256), "1 to 256", max(2, len(os.sched_getaffinity(0)))),
+            threads=read("threads", _integer(1, 256), "1 to 256", min(4, max(2, usable_cpus()))),
             max_connections=integer("max_connections", 1, 1 << 20),
             max_in_flight=integer("max_in_flight", 1, 65536),
             max_body_bytes=integer("max_body_bytes", 1, 1 << 31),
@@ -162,6 +164,7 @@ class ServiceSettings:
             max_pixels=integer("max_pixels", 1, 1 << 31),
             bodies_bytes=integer("bodies_bytes", 1, 1 << 40),
             decode_pixels=integer("decode_pixels", 1, 1 << 40),
+            decode_bytes=integer("decode_bytes", 1 << 25, 1 << 40),
             head_timeout=seconds("head_timeout", 0.1, 3600),
             body_timeout=seconds("body_timeout", 1, 3600),
             idle_timeout=seconds("idle_timeout", 1, 3600),
