@@ -53,6 +53,8 @@ _STATUS: Final[dict[type[MobiusError], int]] = {
     DecodingLimitError: 413,
     DecoderCrashedError: 422,
 }
+JSON_MAX_BYTES: Final = 4096
+"""Limit of a JSON body: the largest that is needed has a hundred bytes."""
 _ANY_PICTURE: Final = ("", "application/octet-stream")
 _FORM: Final = "multipart/form-data"
 
@@ -124,13 +126,12 @@ class Api:
         limit = _integer(request, "limit", 1, PAGE_MAX_ENTRIES, 20)
         transforms = _choice(request, "transforms", ("true", "false"), "false") == "true"
         kind = _kind(request)
-        if kind != "application/json":
+        is_json = kind == "application/json"
+        if not is_json:
             _declared(kind)
-        async with self._body(request) as data:
+        async with self._body(request, JSON_MAX_BYTES if is_json else None) as data:
             query: Fingerprint | Dhash
-            query = (
-                _hash_of(data) if kind == "application/json" else await self._hash(data, "fast", kind, descriptor=True)
-            )
+            query = _hash_of(data) if is_json else await self._hash(data, "fast", kind, descriptor=True)
             index = self.instance.index
 
             def load_query(side: int) -> VerificationImage | None:
@@ -184,7 +185,7 @@ class Api:
         _refuse_unknown(request)
         if _kind(request) != "application/json":
             raise ProblemError(415, "A decision is sent as application/json.", headers={"Accept": "application/json"})
-        async with self._body(request) as data:
+        async with self._body(request, JSON_MAX_BYTES) as data:
             body = _parse_object(data, {"decision"})
         decision = body.get("decision")
         if decision not in ("same", "different"):
@@ -196,9 +197,9 @@ class Api:
     # -- bodies ----------------------------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
-    async def _body(self, request: Request) -> AsyncIterator[bytes]:
+    async def _body(self, request: Request, limit: int | None = None) -> AsyncIterator[bytes]:
         """The whole body, within the limits of size, time and memory; its memory is reserved until the block ends."""
-        limit, seconds = self.settings.max_body_bytes, self.settings.body_timeout
+        limit, seconds = min(limit or 1 << 40, self.settings.max_body_bytes), self.settings.body_timeout
         too_long = ProblemError(413, f"The body is longer than {limit} bytes.")
         length = request.headers.get("content-length", "0")
         if length.isdigit() and int(length) > limit:
@@ -331,6 +332,8 @@ def _sha256(request: Request) -> str:
 
 
 def _kind(request: Request) -> str:
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise ProblemError(415, "A body with a Content-Encoding is not read.", headers={"Accept-Encoding": "identity"})
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 

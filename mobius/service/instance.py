@@ -242,8 +242,13 @@ class Instance:
 
     # -- health ----------------------------------------------------------------------------------------------------
 
-    async def health(self) -> Health:
-        """Run every health check."""
+    async def health(self, *, shows_paths: bool = True) -> Health:
+        """Run every health check.
+
+        Args:
+            shows_paths: whether warnings have the paths of files; else only their names.
+        """
+        token_problem = self.tokens.error or self.tokens.warning
         oldest = self.decoders.oldest_seconds
         busy = self._in_flight / self.settings.max_in_flight
         lately = losses.last is not None and time.monotonic() - losses.last < LOSS_SECONDS
@@ -259,7 +264,7 @@ class Instance:
             "memory:resident": ("pass", self._memory_bytes(), "bytes", ""),
             "bodies:held": ("pass", self.bodies.held, "bytes", ""),
             "logs:lost": ("warn" if lately else "pass", losses.count, "lines", "Lines of the log are lost."),
-            "tokens:file": ("warn" if self.tokens.error else "pass", len(self.tokens), "tokens", self.tokens.error),
+            "tokens:file": ("warn" if token_problem else "pass", len(self.tokens), "tokens", token_problem),
         }  # fmt: skip
         if self.settings.state_file is not None:
             checks["state:file"] = ("warn" if self._state_problem else "pass", self._state, "state",
@@ -277,13 +282,22 @@ class Instance:
                 "serviceId": self.settings.service,
                 "state": self._state,
                 "uptime": round(time.monotonic() - self.started, 3),
-                "warnings": [words for value, _, _, words in checks.values() if value != "pass"],
+                "warnings": [
+                    words if shows_paths else self._without_paths(words)
+                    for value, _, _, words in checks.values()
+                    if value != "pass"
+                ],
                 "checks": {
                     name: [{"status": value, "observedValue": seen, "observedUnit": unit}]
                     for name, (value, seen, unit, _) in checks.items()
                 },
             },
         )
+
+    def _without_paths(self, words: str) -> str:
+        for path in (self.settings.tokens, self.settings.state_file, self.settings.index, self.settings.log_file):
+            words = words if path is None else words.replace(str(path), path.name)
+        return words
 
     def _golden(self) -> tuple[int | None, str]:
         """Wrong bits of the built-in picture and a message about them; cached for `GOLDEN_SECONDS`."""

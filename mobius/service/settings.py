@@ -38,13 +38,15 @@ class ServiceSettings:
         state_file: file with the state in which the front has this instance: `standby`, `serving` or `draining`.
             Without one it serves.
         client_address: where logs take a client's address from: its connection, or `X-Forwarded-For`, which every
-            front replaces; `forwarded` is for an address that clients cannot reach, so that open writing is not
-            limited to requests to a name of this machine.
+            front replaces; `forwarded` is for an address that clients cannot reach.
         log_file, log_level: the log file in production, and the lowest level that is logged.
         index: SQLite index of the host's library; without it only `/v1/hash` works.
         tokens: file with the hashes of the bearer tokens (`mobius dhash token` makes them).
         writes: `token`, or `open` for everybody who can reach the service; `open` is for a laptop.
         reads: `open`, or `token`. Health and metrics stay open.
+        hosts: `any`, or `local` for requests to a name of this machine only, and from no page of another site: without
+            that, a web page can make a browser on this machine read (DNS rebinding). `local` by default where `writes`
+            is `open` and `client_address` is `connection`.
         formats: accepted picture formats; others get 415.
         threads: processes that hash common pictures at the same time; by default the number of CPUs, 2 to 4.
         max_connections: open at the same time; further ones get 503.
@@ -76,6 +78,7 @@ class ServiceSettings:
     tokens: Path | None = None
     writes: Literal["token", "open"] = "token"
     reads: Literal["token", "open"] = "open"
+    hosts: Literal["any", "local"] = "any"
     formats: tuple[str, ...] = FORMATS
     threads: int = 2
     max_connections: int = 2048
@@ -140,6 +143,10 @@ class ServiceSettings:
             if required not in texts:
                 raise _invalid(origins[required], "must be set in production")
         release = read("release_id", _release, "<version>-<12 hexadecimal digits>", cls.release_id)
+        writes = read("writes", _one_of("token", "open"), "token or open", cls.writes)
+        client_address = read("client_address", _one_of("connection", "forwarded"), "connection or forwarded",
+                              cls.client_address)  # fmt: skip
+        is_open = writes == "open" and client_address == "connection"
         settings = cls(
             environment="production" if production else "development",
             service=read("service", _name, "a name of a-z, 0-9 and -", cls.service),
@@ -147,14 +154,14 @@ class ServiceSettings:
             version=read("version", _text, "a version", release.rpartition("-")[0]),
             address=read("address", _address, "HOST:PORT", cls.address),
             state_file=path("state_file"),
-            client_address=read("client_address", _one_of("connection", "forwarded"), "connection or forwarded",
-                                cls.client_address),
+            client_address=client_address,
             log_file=path("log_file"),
             log_level=read("log_level", _choice(*LEVELS), f"one of {', '.join(LEVELS)}", cls.log_level),
             index=path("index"),
             tokens=path("tokens"),
-            writes=read("writes", _one_of("token", "open"), "token or open", cls.writes),
+            writes=writes,
             reads=read("reads", _one_of("token", "open"), "token or open", cls.reads),
+            hosts=read("hosts", _one_of("any", "local"), "any or local", "local" if is_open else "any"),
             formats=read("formats", _formats, f"some of {','.join(FORMATS)}", cls.formats),
             threads=read("threads", _integer(1, 256), "1 to 256", min(4, max(2, usable_cpus()))),
             max_connections=integer("max_connections", 1, 1 << 20),
