@@ -167,15 +167,25 @@ def load(work: Work, port: int, pid: int, connections: int, seconds: float, rate
     return Load(said["rate"], (cpu_of(pid) - before) / said["count"], said["failed"], *said["percentiles"])
 
 
+def with_children(pid: int) -> list[int]:
+    """A process and those that it started, which decode pictures for it."""
+    of_threads = Path(f"/proc/{pid}/task").glob("*/children")
+    return [pid, *(int(child) for children in of_threads for child in children.read_text(encoding="ascii").split())]
+
+
 def cpu_of(pid: int) -> float:
-    """Processor seconds that a process has taken."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
+    """Processor seconds that a process and its children have taken."""
+    ticks = 0
+    for one in with_children(pid):
+        fields = Path(f"/proc/{one}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        ticks += sum(map(int, fields[11:15] if one == pid else fields[11:13]))
+    return ticks / _TICKS
 
 
 def memory_of(pid: int) -> int:
-    """Resident bytes of a process."""
-    return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
+    """Resident bytes of a process and its children; what they share counts for each."""
+    pages = [int(Path(f"/proc/{one}/statm").read_text(encoding="ascii").split()[1]) for one in with_children(pid)]
+    return sum(pages) * resource.getpagesize()
 
 
 def client(asked: dict[str, Any]) -> None:

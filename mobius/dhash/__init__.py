@@ -4,7 +4,9 @@
 
 from mobius.dhash._cpus import usable_cpus
 from mobius.dhash._decisions import Decision, DecisionKind
+from mobius.dhash._decoder import Decoder
 from mobius.dhash._decoding import MAX_PIXELS
+from mobius.dhash._decoding_pool import Decoding, DecodingPool, PoolLimits, QueueFullError
 from mobius.dhash._duplicates import Group, Member, ReviewPair
 from mobius.dhash._exchange import ExportFormat, ImportReport
 from mobius.dhash._fingerprint import ALGORITHMS, Dhash, Fingerprint, Mode, Transform
@@ -19,7 +21,16 @@ from mobius.dhash._thumbnail import thumbnail_of
 from mobius.dhash._verification import MemoryBudget
 from mobius.dhash._verification_image import VerificationImage, load_for_verification
 from mobius.dhash._verifier import VERIFIED_FILE_MAX_BYTES
-from mobius.dhash.errors import BrokenPictureError, MislabelledError, NotAPictureError, PictureError, TooManyPixelsError
+from mobius.dhash.errors import (
+    BrokenPictureError,
+    DecoderCrashedError,
+    DecodingLimitError,
+    MislabelledError,
+    NotAPictureError,
+    PictureError,
+    TooManyPixelsError,
+    UnopenedPictureError,
+)
 
 __all__ = [
     "ALGORITHMS",
@@ -32,6 +43,11 @@ __all__ = [
     "Confidence",
     "Decision",
     "DecisionKind",
+    "Decoder",
+    "DecoderCrashedError",
+    "Decoding",
+    "DecodingLimitError",
+    "DecodingPool",
     "Dhash",
     "ExportFormat",
     "Fingerprint",
@@ -48,11 +64,14 @@ __all__ = [
     "Pairs",
     "Picture",
     "PictureError",
+    "PoolLimits",
+    "QueueFullError",
     "ReviewPair",
     "ScanReport",
     "SearchMatch",
     "TooManyPixelsError",
     "Transform",
+    "UnopenedPictureError",
     "Unreadable",
     "VerificationImage",
     "hash_bytes",

@@ -17,11 +17,18 @@ from PIL import ExifTags, Image, JpegImagePlugin, TiffImagePlugin
 from mobius.dhash._fingerprint import Mode
 from mobius.dhash._grids import Grids, bands, grids
 from mobius.dhash._jpeg import MAX_SCANS, decode_small, has_too_many_scans
-from mobius.dhash.errors import BrokenPictureError, TooManyPixelsError
+from mobius.dhash.errors import BrokenPictureError, DecodingLimitError, TooManyPixelsError
 from mobius.errors import MobiusError
 
 MAX_PIXELS: Final = 80_000_000
 """Pictures of more pixels are refused (Pillow itself only warns at 89 million and refuses at 179)."""
+
+_PILLOW_BYTES: Final = 5
+"""Memory of a pixel that Pillow holds: four bytes, and its luma."""
+_COEFFICIENT_BYTES: Final = 2
+"""Memory of a sample of a progressive JPEG while libjpeg collects its scans."""
+_DECODER_BYTES: Final = {"WEBP": 18, "AVIF": 12, "HEIF": 12}
+"""Memory of a pixel where a decoder hands over the whole picture, which Pillow then copies."""
 
 
 class _Turn(NamedTuple):
@@ -68,14 +75,15 @@ class DecodedLuma:
         return grids(self.luma, (left, top, left + self.span[0], top + self.span[1]))
 
 
-def decode_luma(image: Image.Image, mode: Mode, max_pixels: int) -> DecodedLuma:
+def decode_luma(image: Image.Image, mode: Mode, max_pixels: int, *, memory_bytes: int | None = None) -> DecodedLuma:
     """Decode a picture.
 
     Raises:
         TooManyPixelsError: it has more than `max_pixels`.
+        DecodingLimitError: it needs more than `memory_bytes`.
         BrokenPictureError: the data is cut short or damaged.
     """
-    refuse_bombs(image, max_pixels)
+    refuse_bombs(image, max_pixels, memory_bytes=memory_bytes, decodes_small=mode == "fast")
     width, height = image.size
     try:
         small = decode_small(image) if mode == "fast" else None
@@ -92,16 +100,27 @@ def decode_luma(image: Image.Image, mode: Mode, max_pixels: int) -> DecodedLuma:
         raise broken_picture(error) from error
 
 
-def refuse_bombs(image: Image.Image, max_pixels: int) -> None:
-    """Refuse a picture, before it is decoded, that would take more memory or time than one of `max_pixels`.
+def refuse_bombs(
+    image: Image.Image, max_pixels: int, *, memory_bytes: int | None = None, decodes_small: bool = False
+) -> None:
+    """Refuse a picture, before it is decoded, that says itself that it takes more memory or time than allowed.
+
+    What a picture says may be wrong. A process with limits of its own (`_worker`) does not depend on it.
+
+    Args:
+        memory_bytes: what decoding may take; None for no limit.
+        decodes_small: whether a JPEG is decoded at a part of its size.
 
     Raises:
-        TooManyPixelsError: the picture, or a tile of it, has more.
+        TooManyPixelsError: the picture, or a tile of it, has more than `max_pixels`.
+        DecodingLimitError: it needs more than `memory_bytes`.
         BrokenPictureError: a JPEG has too many scans.
     """
     width, height = image.size
     if width * height > max_pixels:
         raise TooManyPixelsError(f"The picture has {width} x {height} pixels; at most {max_pixels} are allowed.")
+    if memory_bytes is not None and width * height * _bytes_per_pixel(image, decodes_small) > memory_bytes:
+        raise too_much_memory(memory_bytes)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         # a tile is decoded whole, however little of it the picture shows
         try:
@@ -110,10 +129,25 @@ def refuse_bombs(image: Image.Image, max_pixels: int) -> None:
             raise broken_picture(error) from error
         if tile > max_pixels:
             raise TooManyPixelsError(f"The picture has tiles of {tile} pixels; at most {max_pixels} are allowed.")
-    if isinstance(image, JpegImagePlugin.JpegImageFile) and "progressive" in image.info and image.tile and image.fp:
+    if isinstance(image, JpegImagePlugin.JpegImageFile) and image.tile and image.fp:
         image.fp.seek(0)
         if has_too_many_scans(image.fp.read()):
             raise BrokenPictureError(f"The JPEG has more than the {MAX_SCANS} scans allowed.")
+
+
+def _bytes_per_pixel(image: Image.Image, decodes_small: bool) -> float:
+    """The memory that decoding takes for each pixel: what the decoder and Pillow hold at the same time (measured)."""
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        return _samples_per_pixel(image) * _COEFFICIENT_BYTES + (0 if decodes_small else _PILLOW_BYTES)
+    return _DECODER_BYTES.get(image.format or "", _PILLOW_BYTES)
+
+
+def _samples_per_pixel(image: JpegImagePlugin.JpegImageFile) -> float:
+    """Samples that libjpeg keeps of each pixel: none of a baseline JPEG, 1.5 with colours at half the size."""
+    if "progressive" not in image.info:
+        return 0.0
+    factors = [across * down for _, across, down, _ in image.layer]
+    return sum(factors) / max(factors, default=1)
 
 
 def _upright(luma: Image.Image, across: float, down: float, turn: _Turn | None, width: int, height: int) -> DecodedLuma:
@@ -191,6 +225,10 @@ def eight_bits(image: Image.Image) -> Image.Image:
 def broken_picture(error: Exception) -> BrokenPictureError:
     words = " ".join(str(error).split()).rstrip(".")  # the decoder's message, on one line
     return BrokenPictureError(f"The picture is cut short or damaged: {words or type(error).__name__}.")
+
+
+def too_much_memory(memory_bytes: int) -> DecodingLimitError:
+    return DecodingLimitError(f"Decoding the picture needs more than the {memory_bytes >> 20} MB of memory allowed.")
 
 
 def out_of_memory() -> MobiusError:

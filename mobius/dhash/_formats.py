@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from typing import BinaryIO, Final
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from mobius.dhash.errors import MislabelledError, NotAPictureError
+from mobius.dhash.errors import MislabelledError, NotAPictureError, UnopenedPictureError
 
 FORMATS: Final = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "HEIF")
 """The formats read, as Pillow names them. Its fifty other decoders would only add attack surface.
@@ -41,14 +42,30 @@ def _supported(formats: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in formats if name in Image.OPEN and name != "HEIF")
 
 
-def open_picture(stream: BinaryIO, formats: tuple[str, ...] = FORMATS) -> Image.Image:
-    """The picture, not yet decoded. Raises what Pillow raises, and NotAPictureError for HEIC without its decoder."""
+def open_picture(
+    stream: BinaryIO, formats: tuple[str, ...] = FORMATS, *, memory_bytes: int | None = None
+) -> Image.Image:
+    """The picture, not yet decoded. Raises what Pillow raises, and NotAPictureError for HEIC without its decoder.
+
+    Args:
+        memory_bytes: what this process may allocate; with it, UnopenedPictureError is raised for a WebP that cannot be
+            opened, since its decoder allocates the whole picture before it tells the size.
+    """
     head = stream.read(64)
     stream.seek(0)
     if "HEIF" in formats and _is_heif(head):
         _register_heif()
         return Image.open(stream, formats=("HEIF",))
-    return Image.open(stream, formats=_supported(formats))
+    try:
+        return Image.open(stream, formats=_supported(formats))
+    except UnidentifiedImageError:
+        raise
+    except Exception as error:
+        if memory_bytes is None or not (head.startswith(b"RIFF") and head[8:12] == b"WEBP"):
+            raise
+        raise UnopenedPictureError(
+            f"The WebP is damaged, or needs more than the {memory_bytes >> 20} MB of memory allowed."
+        ) from error
 
 
 def _is_heif(head: bytes) -> bool:
@@ -69,6 +86,13 @@ def _register_heif() -> None:
             do_next="Install mobius-dhash[heic].",
         ) from error
     pillow_heif.register_heif_opener(thumbnails=False)
+
+
+def load_decoders() -> None:
+    """Load every decoder now, for a process that can load none later."""
+    _supported(FORMATS)
+    with contextlib.suppress(NotAPictureError):
+        _register_heif()
 
 
 def check_declared_format(declared: str | None, actual: str) -> None:

@@ -3,32 +3,25 @@
 """Hash files in processes of their own, for a scan of many.
 
 Threads share one interpreter, and small pictures take much of its time: a second thread adds little to a scan of them,
-a second process nearly doubles its speed (`bench/dhash.py`). And a picture that crashes its decoder ends one process,
-not the scan.
+a second process nearly doubles its speed (`bench/dhash.py`). And a picture that crashes its decoder, or takes more
+memory or time than any picture should, ends one process, not the scan.
 
-A process runs this module of the same installation. It reads requests from a socket that it inherits, and ends after
-the current file when the other end is closed for whatever reason. The decoders' standard error is discarded: a process
-in the background that writes to a terminal could be stopped for it.
+The processes are those of `_worker_process`, and open the files themselves.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import queue
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import Final, NamedTuple, Self
-
-from PIL import Image
+from typing import Any, Final, NamedTuple, Self
 
 from mobius.dhash._fingerprint import Fingerprint, Mode
 from mobius.dhash._hashing import hash_file
+from mobius.dhash._wire import parse_error, parse_fingerprint
+from mobius.dhash._worker_limits import WorkerLimits
+from mobius.dhash._worker_process import WorkerEndedError, WorkerProcess
 from mobius.errors import MobiusError
 
 MIN_FILES_FOR_PROCESSES: Final = 1000
@@ -36,6 +29,13 @@ MIN_FILES_FOR_PROCESSES: Final = 1000
 
 _FILES_PER_REQUEST: Final = 8
 """Files of one request, so that a process need not wait for the scan after each."""
+
+BYTES_PER_PIXEL: Final = 20
+"""Memory that decoding may take for each pixel of the largest picture allowed: the most that a decoder needs."""
+_MIN_MEMORY_BYTES: Final = 128 << 20
+_CPU_SECONDS: Final = 120.0
+_WALL_SECONDS: Final = 600.0
+"""A scan reads files of its user, from disks that may be slow: these limits are for what never ends."""
 
 _RESTART_PAUSES_SECONDS: Final = (0.0, 0.2, 2.0)
 """Pauses before each attempt to replace a process that ended."""
@@ -69,7 +69,10 @@ class HashingPool:
         self._max_pixels = max_pixels
         self._stopped = False
         self._idle: queue.SimpleQueue[_Process] = queue.SimpleQueue()
-        self._all = _start_processes(threads) if threads > 1 and files >= MIN_FILES_FOR_PROCESSES else []
+        limits = WorkerLimits(
+            max_pixels * BYTES_PER_PIXEL + _MIN_MEMORY_BYTES, _CPU_SECONDS, _WALL_SECONDS, open_files=True
+        )
+        self._all = _start_processes(threads, limits) if threads > 1 and files >= MIN_FILES_FOR_PROCESSES else []
         for process in self._all:
             self._idle.put(process)
         self.batch_size = _FILES_PER_REQUEST if self._all else 1
@@ -106,32 +109,34 @@ class HashingPool:
             raise
         finally:
             self._idle.put(process)
-        if results is not None:
+        if isinstance(results, list):
             return results
         if len(paths) == 1:
-            return [Unhashed("It brought down the process that read it.", retry=True)]
+            return [results]
         return [one for path in paths for one in self.hash([path])]
 
-    def _request(self, process: _Process, paths: Sequence[str]) -> list[HashResult] | None:
-        """The process's response; None when it ended over it, and was replaced."""
+    def _request(self, process: _Process, paths: Sequence[str]) -> list[HashResult] | Unhashed:
+        """The process's response; why there is none when it ended over it, and was replaced."""
         # a single file is tried once more: something else may have ended the process
         for _ in range(2 if len(paths) == 1 else 1):
             if self._stopped:
                 raise MobiusError("interrupted", "The scan was stopped.")
             try:
                 return process.hash(paths, self._mode, self._max_pixels)
-            except (EOFError, OSError):
+            except WorkerEndedError as ended:
                 if not self._stopped:
                     process.restart()
-        return None
+                if ended.out_of_time:
+                    return Unhashed(f"Decoding it takes more than {_CPU_SECONDS:g} seconds.", retry=True)
+        return Unhashed("It brought down the process that read it.", retry=True)
 
 
-def _start_processes(count: int) -> list[_Process]:
+def _start_processes(count: int, limits: WorkerLimits) -> list[_Process]:
     """Start processes; none where that is not possible."""
     processes: list[_Process] = []
     try:
         for _ in range(count):
-            processes.append(_Process())
+            processes.append(_Process(limits))
         for process in processes:
             process.wait_until_ready()
     except (EOFError, OSError):
@@ -142,40 +147,28 @@ def _start_processes(count: int) -> list[_Process]:
 
 
 class _Process:
-    def __init__(self) -> None:
-        self._start()
+    """A process, and those that replace it."""
 
-    def _start(self) -> None:
-        if not sys.executable:
-            raise OSError("The path of this Python is not known.")
-        if os.name != "posix":
-            raise OSError("A process inherits no socket on this platform.")
-        self._connection, remote = Pipe()
-        with remote:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", f"{_bootstrap_code()}\n{_PROGRAM}", str(remote.fileno())],
-                pass_fds=[remote.fileno()],
-                stdin=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # or it starts a thread for each processor
-                process_group=0,  # Ctrl-C goes to the scan, which ends this process
-            )
+    def __init__(self, limits: WorkerLimits) -> None:
+        self._limits = limits
+        self._worker = WorkerProcess(limits)
 
     def wait_until_ready(self) -> None:
-        self._connection.recv()
+        self._worker.wait_until_ready()
 
     def hash(self, paths: Sequence[str], mode: Mode, max_pixels: int) -> list[HashResult]:
-        self._connection.send(([os.fsencode(path) for path in paths], mode, max_pixels))
-        results: list[HashResult] = self._connection.recv()
+        request = {"job": "hash_files", "paths": list(paths), "mode": mode, "max_pixels": max_pixels}
+        answer, _ = self._worker.request(request, pictures=len(paths))
+        results = [_parse_result(result) for result in answer["results"]]
+        if answer["retire"]:
+            self.restart()
         return results
 
     def kill(self) -> None:
-        self._process.kill()
+        self._worker.kill()
 
     def end(self) -> None:
-        self._connection.close()
-        self._process.kill()
-        self._process.wait()
+        self._worker.end()
 
     def restart(self) -> None:
         reason = ""
@@ -183,7 +176,7 @@ class _Process:
             time.sleep(pause)
             self.end()
             try:
-                self._start()
+                self._worker = WorkerProcess(self._limits)
                 self.wait_until_ready()
                 return
             except (EOFError, OSError) as error:
@@ -195,36 +188,23 @@ class _Process:
         )
 
 
-def _bootstrap_code() -> str:
-    """Code that gives a new interpreter the module path and the pixel limit of this one."""
-    return (
-        f"import sys; sys.path[:] = {sys.path!r}; "
-        f"from PIL import Image; Image.MAX_IMAGE_PIXELS = {Image.MAX_IMAGE_PIXELS!r}"
-    )
+def _parse_result(document: dict[str, Any]) -> HashResult:
+    if "fingerprint" in document:
+        return parse_fingerprint(document["fingerprint"])
+    if "errno" in document:
+        return OSError(document["errno"], document["strerror"])
+    return _unhashed(parse_error(document["error"]))
 
 
-_PROGRAM: Final = f"import sys; from {__name__} import serve; serve(int(sys.argv[1]))"
-
-
-def serve(descriptor: int) -> None:
-    """Answer requests from a socket until its other end is closed."""
-    with contextlib.suppress(EOFError, ConnectionError), Connection(descriptor) as connection:
-        connection.send("ready")
-        while True:
-            paths, mode, max_pixels = connection.recv()
-            results = []
-            for path in paths:
-                results.append(_hash_or_reason(os.fsdecode(path), mode, max_pixels))
-                if connection.poll():
-                    return  # no request comes before the response, so the other end is closed
-            connection.send(results)
+def _unhashed(error: MobiusError) -> Unhashed:
+    return Unhashed(error.reason, retry=error.outcome != "invalid_input")
 
 
 def _hash_or_reason(path: str, mode: Mode, max_pixels: int) -> HashResult:
     try:
         return hash_file(path, mode, max_pixels=max_pixels, descriptor=True)
     except MobiusError as error:
-        return Unhashed(error.reason, retry=error.outcome != "invalid_input")
+        return _unhashed(error)
     except OSError as error:
         return error
     except MemoryError:

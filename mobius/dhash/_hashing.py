@@ -56,6 +56,7 @@ def hash_bytes(
     declared: str | None = None,
     descriptor: bool = False,
     formats: tuple[str, ...] = FORMATS,
+    memory_bytes: int | None = None,
 ) -> Fingerprint:
     """Hash an encoded picture.
 
@@ -69,7 +70,7 @@ def hash_bytes(
     """
     if not data:
         raise NotAPictureError("The picture is empty: 0 bytes.")
-    options = _Options(mode, max_pixels, declared, descriptor, formats)
+    options = _Options(mode, max_pixels, declared, descriptor, formats, memory_bytes)
     return _hash_stream(io.BytesIO(data), hashlib.sha256(data).hexdigest(), len(data), options)
 
 
@@ -89,7 +90,7 @@ def hash_file(
     del data
     with open(path, "rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        options = _Options(mode, max_pixels, None, descriptor, FORMATS)
+        options = _Options(mode, max_pixels, None, descriptor, FORMATS, None)
         return _hash_stream(stream, digest, stream.tell(), options)
 
 
@@ -101,6 +102,7 @@ class _Options(NamedTuple):
     declared: str | None
     descriptor: bool
     formats: tuple[str, ...]
+    memory_bytes: int | None
 
 
 def _hash_stream(stream: BinaryIO, digest: str, size: int, options: _Options) -> Fingerprint:
@@ -135,11 +137,12 @@ def _hash_stream(stream: BinaryIO, digest: str, size: int, options: _Options) ->
 
 def _read(stream: BinaryIO, options: _Options) -> tuple[DecodedLuma, str, tuple[str, ...]]:
     """The picture, its format, and a warning for each fault that was repaired."""
-    with open_picture(stream, options.formats) as image:
+    with open_picture(stream, options.formats, memory_bytes=options.memory_bytes) as image:
         actual_format = image.format or "unknown"
         check_declared_format(options.declared, actual_format)
         try:
-            return decode_luma(image, options.mode, options.max_pixels), actual_format, ()
+            decoded = decode_luma(image, options.mode, options.max_pixels, memory_bytes=options.memory_bytes)
+            return decoded, actual_format, ()
         except BrokenPictureError:
             if not isinstance(image, JpegImagePlugin.JpegImageFile):
                 raise

@@ -171,7 +171,7 @@ def decode_small(image: Image.Image) -> tuple[Image.Image, float, float] | None:
 
 
 def has_too_many_scans(data: bytes) -> bool:
-    """Whether a progressive JPEG has more than `MAX_SCANS` scans, as one made to cost time has: each scan is a pass
+    """Whether a JPEG has more than `MAX_SCANS` scans, as one made to cost time has: each scan is a pass
     over every block of the picture, and takes a few bytes for each 32,767 blocks."""
     if data.count(b"\xff\xda") <= MAX_SCANS:  # those in its metadata counted as well
         return False

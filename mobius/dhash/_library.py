@@ -14,6 +14,7 @@ from mobius.dhash._candidates import CandidateIndex
 from mobius.dhash._cpus import usable_cpus
 from mobius.dhash._database import Database
 from mobius.dhash._decisions import Decision, DecisionKind, decide, decisions
+from mobius.dhash._decoder import Decoder, InProcessDecoder
 from mobius.dhash._decoding import MAX_PIXELS
 from mobius.dhash._duplicates import Duplicates, Group, ReviewPair
 from mobius.dhash._exchange import ExportFormat, ImportReport, read, write
@@ -29,7 +30,7 @@ from mobius.dhash._picture import (
 from mobius.dhash._picture_search import PictureSearch, SearchMatch
 from mobius.dhash._scan import Progress, Scan, ScanReport
 from mobius.dhash._schema import SCHEMA
-from mobius.dhash._thumbnail import THUMBNAIL_SIDE_PX, thumbnail_of
+from mobius.dhash._thumbnail import THUMBNAIL_SIDE_PX
 from mobius.dhash._verification import MemoryBudget
 from mobius.dhash._verification_image import VerificationImage
 from mobius.dhash._verifier import CandidateVerifier
@@ -43,18 +44,20 @@ class Library:
     Args:
         index: the SQLite file; created when missing, migrated to this release's schema when older.
         release: stored with every row written.
+        decoder: what decodes pictures for thumbnails and verification; by default this process.
 
     Raises:
         MobiusError: the file is no index, or of a newer schema than this release knows. Every method raises it when the
             disk is full (`disk_full`), another process writes for too long (`timeout`) or the index is damaged.
     """
 
-    def __init__(self, index: Path | str, *, release: str = "none") -> None:
+    def __init__(self, index: Path | str, *, release: str = "none", decoder: Decoder | None = None) -> None:
         self.index = Path(index)
         self.release = release
         self._database = Database(self.index)
         self._candidates = CandidateIndex(self._database)
-        self._verifier = CandidateVerifier(self._database, self._candidates)
+        self._decoder = decoder or InProcessDecoder()
+        self._verifier = CandidateVerifier(self._database, self._candidates, self._decoder)
         self._duplicates = Duplicates(self._database, self._candidates)
 
     def close(self) -> None:
@@ -116,11 +119,11 @@ class Library:
             pictures = [picture for _, picture in iterate_pictures(connection, "sha256=?", (sha256,))]
         with contextlib.suppress(PictureError):
             if row is not None:
-                return bytes(row[0]) if side >= THUMBNAIL_SIDE_PX else thumbnail_of(row[0], side)
+                return bytes(row[0]) if side >= THUMBNAIL_SIDE_PX else self._decoder.thumbnail_of(row[0], side)
             for picture in sorted(pictures, key=lambda picture: picture.keeper_rank):
                 if (path := unchanged_file(picture)) is not None:
                     with contextlib.suppress(OSError):
-                        return thumbnail_of(path, side)
+                        return self._decoder.thumbnail_of(path.read_bytes(), side)
         return None
 
     # -- changes ------------------------------------------------------------------------------------------------

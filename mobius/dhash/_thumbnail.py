@@ -14,20 +14,29 @@ from PIL import Image
 
 from mobius.dhash._decoding import MAX_PIXELS, eight_bits, refuse_bombs, upright
 from mobius.dhash._formats import open_picture
-from mobius.dhash.errors import BrokenPictureError, NotAPictureError
+from mobius.dhash.errors import BrokenPictureError, NotAPictureError, UnopenedPictureError
 
 THUMBNAIL_SIDE_PX: Final = 256
 """Longer side of a thumbnail by default."""
+_SMALL_SIDE_PX: Final = 512
+"""A JPEG of which no more than this is needed is decoded at a part of its size, if it is large."""
 Box = tuple[float, float, float, float]
 _T = TypeVar("_T")
 
 
-def thumbnail_of(picture: bytes | Path, side: int = THUMBNAIL_SIDE_PX, *, max_pixels: int = MAX_PIXELS) -> bytes:
+def thumbnail_of(
+    picture: bytes | Path,
+    side: int = THUMBNAIL_SIDE_PX,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    memory_bytes: int | None = None,
+) -> bytes:
     """A WebP of the picture, upright, on white, at most `side` pixels wide and high, without any of its metadata.
 
     Raises:
         OSError: the file cannot be read.
         NotAPictureError, BrokenPictureError, TooManyPixelsError: as their names say.
+        DecodingLimitError: it needs more than `memory_bytes`.
     """
 
     def encode(image: Image.Image, _: object, box: Box | None) -> bytes:
@@ -35,21 +44,27 @@ def thumbnail_of(picture: bytes | Path, side: int = THUMBNAIL_SIDE_PX, *, max_pi
         on_white(upright(image, small_copy(image, side, box))).save(buffer, "WEBP", quality=75)
         return buffer.getvalue()
 
-    return decode_at_side(picture if isinstance(picture, bytes) else picture.read_bytes(), side, max_pixels, encode)
+    data = picture if isinstance(picture, bytes) else picture.read_bytes()
+    return decode_at_side(data, side, max_pixels, encode, memory_bytes=memory_bytes)
 
 
 def decode_at_side(
-    data: bytes, side: int, max_pixels: int, work: Callable[[Image.Image, tuple[int, int], Box | None], _T]
+    data: bytes,
+    side: int,
+    max_pixels: int,
+    work: Callable[[Image.Image, tuple[int, int], Box | None], _T],
+    *,
+    memory_bytes: int | None = None,
 ) -> _T:
     """Decode a picture no smaller than `side`; returns `work` of it, its whole size, and the box that it covers."""
     try:
-        image = open_picture(io.BytesIO(data))
-    except NotAPictureError:
+        image = open_picture(io.BytesIO(data), memory_bytes=memory_bytes)
+    except (NotAPictureError, UnopenedPictureError):
         raise
     except Exception as error:
         raise NotAPictureError("This is not a picture in a format that is read here.") from error
     with image:
-        refuse_bombs(image, max_pixels)
+        refuse_bombs(image, max_pixels, memory_bytes=memory_bytes, decodes_small=side <= _SMALL_SIDE_PX)
         try:
             size = image.size
             drafted = image.draft("RGB", (side, side))

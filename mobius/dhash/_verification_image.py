@@ -71,12 +71,13 @@ class VerificationImage:
 
 
 def load_for_verification(
-    data: bytes, side: int = OVERVIEW_SIDE_PX, *, max_pixels: int = MAX_PIXELS
+    data: bytes, side: int = OVERVIEW_SIDE_PX, *, max_pixels: int = MAX_PIXELS, memory_bytes: int | None = None
 ) -> VerificationImage:
     """Load an encoded picture, with a small copy at most `side` pixels wide and high, never enlarged.
 
     Raises:
         NotAPictureError, BrokenPictureError, TooManyPixelsError: as their names say.
+        DecodingLimitError: it needs more than `memory_bytes`.
     """
 
     def make(image: Image.Image, size: tuple[int, int], box: Box | None) -> VerificationImage:
@@ -88,7 +89,7 @@ def load_for_verification(
             not getattr(image, "is_animated", False),
         )  # fmt: skip
 
-    return decode_at_side(data, side, max_pixels, make)
+    return decode_at_side(data, side, max_pixels, make, memory_bytes=memory_bytes)
 
 
 def _digest_pixels(image: Image.Image) -> str:

@@ -26,11 +26,12 @@ from numpy.typing import NDArray
 
 from mobius.dhash._candidates import CandidateIndex
 from mobius.dhash._database import Database
+from mobius.dhash._decoder import Decoder
 from mobius.dhash._picture import pictures_by_id, unchanged_file
 from mobius.dhash._reranking import CANDIDATE
 from mobius.dhash._scan import Progress
 from mobius.dhash._verification import DETAIL_MAX_SIDE_PX, VERIFICATION_RULE, MemoryBudget, verify
-from mobius.dhash._verification_image import OVERVIEW_SIDE_PX, VerificationImage, load_for_verification
+from mobius.dhash._verification_image import OVERVIEW_SIDE_PX, VerificationImage
 from mobius.dhash.errors import PictureError
 from mobius.errors import MobiusError
 
@@ -52,9 +53,10 @@ _Verdict = tuple[int, int, bool | None]
 class CandidateVerifier:
     """The verdicts on the pairs of an index. Thread-safe."""
 
-    def __init__(self, database: Database, candidates: CandidateIndex) -> None:
+    def __init__(self, database: Database, candidates: CandidateIndex, decoder: Decoder) -> None:
         self._database = database
         self._candidates = candidates
+        self._decoder = decoder
         self._unverifiable: dict[tuple[int, int], float] = {}
 
     def run(
@@ -150,7 +152,7 @@ class CandidateVerifier:
             ):
                 data = file.read(picture.size)
                 if hashlib.sha256(data).hexdigest() == picture.sha256:
-                    return load_for_verification(data, side, max_pixels=max_pixels)
+                    return self._decoder.load_for_verification(data, side, max_pixels=max_pixels)
         return None
 
     def retry(self) -> None:

@@ -28,3 +28,15 @@ class BrokenPictureError(PictureError):
 
 class TooManyPixelsError(PictureError):
     """The picture would need more pixels decoded than allowed."""
+
+
+class DecodingLimitError(PictureError):
+    """Decoding the picture needs more memory or time than allowed."""
+
+
+class UnopenedPictureError(BrokenPictureError):
+    """The picture is damaged, or its decoder did not get the memory to say its size."""
+
+
+class DecoderCrashedError(PictureError):
+    """The process that decoded the picture ended over it."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import signal
 import socket
@@ -74,6 +75,8 @@ def run(
 def _run(settings: ServiceSettings, listener: socket.socket, ready: Callable[[str, int], None] | None) -> int:
     # A single picture can cause thousands of Pillow warnings, and Python keeps each of them, to show it only once.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    # it warns of what clients send; each such request has a line of ours
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     disable_created_metrics()  # type: ignore[no-untyped-call]
     notifier = SystemdNotifier(os.environ)
     instance = Instance(settings, Metrics(CollectorRegistry(auto_describe=True), settings))
@@ -125,7 +128,7 @@ async def _live(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop_requested.set)
 
-    headers = [("X-Release-Id", settings.release_id)]
+    headers = [("X-Release-Id", settings.release_id), ("X-Content-Type-Options", "nosniff")]
     timeouts = ConnectionTimeouts(settings.head_timeout, settings.body_timeout, settings.idle_timeout)
     endpoint = Endpoint(
         app.build(instance), timeouts=timeouts, max_connections=settings.max_connections, headers=headers
@@ -172,6 +175,7 @@ async def _tick(instance: Instance, endpoint: Endpoint, notifier: SystemdNotifie
         if notifier.watchdog_seconds and (stuck_since is None or loop.time() - stuck_since < STUCK_SECONDS):
             notifier.send("WATCHDOG=1")
         instance.follow_state()
+        instance.decoders.expire_waiting()
         if instance.state != state:
             state = instance.state
             notifier.send(f"STATUS={state}")

@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final, get_args
 
 from starlette.requests import Request
@@ -19,12 +19,15 @@ from starlette.responses import Response
 from mobius.dhash import (
     CONTENT_TYPES,
     BrokenPictureError,
+    DecoderCrashedError,
+    DecodingLimitError,
     Dhash,
     Fingerprint,
     MislabelledError,
     Mode,
     NotAPictureError,
     TooManyPixelsError,
+    UnopenedPictureError,
     VerificationImage,
 )
 from mobius.errors import MobiusError
@@ -46,7 +49,12 @@ _STATUS: Final[dict[type[MobiusError], int]] = {
     NotAPictureError: 415,
     MislabelledError: 415,
     TooManyPixelsError: 413,
+    UnopenedPictureError: 422,
+    DecodingLimitError: 413,
+    DecoderCrashedError: 422,
 }
+JSON_MAX_BYTES: Final = 4096
+"""Limit of a JSON body: the largest that is needed has a hundred bytes."""
 _ANY_PICTURE: Final = ("", "application/octet-stream")
 _FORM: Final = "multipart/form-data"
 
@@ -118,13 +126,12 @@ class Api:
         limit = _integer(request, "limit", 1, PAGE_MAX_ENTRIES, 20)
         transforms = _choice(request, "transforms", ("true", "false"), "false") == "true"
         kind = _kind(request)
-        if kind != "application/json":
+        is_json = kind == "application/json"
+        if not is_json:
             _declared(kind)
-        async with self._body(request) as data:
+        async with self._body(request, JSON_MAX_BYTES if is_json else None) as data:
             query: Fingerprint | Dhash
-            query = (
-                _hash_of(data) if kind == "application/json" else await self._hash(data, "fast", kind, descriptor=True)
-            )
+            query = _hash_of(data) if is_json else await self._hash(data, "fast", kind, descriptor=True)
             index = self.instance.index
 
             def load_query(side: int) -> VerificationImage | None:
@@ -178,7 +185,7 @@ class Api:
         _refuse_unknown(request)
         if _kind(request) != "application/json":
             raise ProblemError(415, "A decision is sent as application/json.", headers={"Accept": "application/json"})
-        async with self._body(request) as data:
+        async with self._body(request, JSON_MAX_BYTES) as data:
             body = _parse_object(data, {"decision"})
         decision = body.get("decision")
         if decision not in ("same", "different"):
@@ -190,9 +197,9 @@ class Api:
     # -- bodies ----------------------------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
-    async def _body(self, request: Request) -> AsyncIterator[bytes]:
+    async def _body(self, request: Request, limit: int | None = None) -> AsyncIterator[bytes]:
         """The whole body, within the limits of size, time and memory; its memory is reserved until the block ends."""
-        limit, seconds = self.settings.max_body_bytes, self.settings.body_timeout
+        limit, seconds = min(limit or 1 << 40, self.settings.max_body_bytes), self.settings.body_timeout
         too_long = ProblemError(413, f"The body is longer than {limit} bytes.")
         length = request.headers.get("content-length", "0")
         if length.isdigit() and int(length) > limit:
@@ -211,7 +218,8 @@ class Api:
                 raise ProblemError(
                     408, f"The body did not arrive within {seconds:g} seconds.", headers={"Connection": "close"}
                 ) from None
-            yield data.getvalue()
+            with _cancelled_when_gone(request):
+                yield data.getvalue()
 
     async def _hash(self, data: bytes | memoryview, mode: Any, kind: str, *, descriptor: bool = False) -> Fingerprint:
         declared = _declared(kind)
@@ -236,14 +244,37 @@ class Api:
         if not files:
             raise ProblemError(400, "The form holds no image.")
 
+        # one form must not fill the queue of the decoders
+        turns = asyncio.Semaphore(self.settings.threads)
+
         async def hash_part(part: multipart.Part) -> dict[str, Any]:
             name = part.name if part.filename is None else part.filename
             try:
-                return {"name": name, **(await self._hash(part.data, mode, part.media_type)).as_dict()}
+                async with turns:
+                    return {"name": name, **(await self._hash(part.data, mode, part.media_type)).as_dict()}
             except ProblemError as error:
                 return {"name": name, "error": error.detail, "status": error.status}
 
         return list(await asyncio.gather(*(hash_part(part) for part in files)))
+
+
+@contextlib.contextmanager
+def _cancelled_when_gone(request: Request) -> Iterator[None]:
+    """Cancel the task of the block when its client disconnects: nobody waits for the answer."""
+    task = asyncio.current_task()
+    assert task is not None
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        request.scope["mobius.gone"] = True
+        task.cancel()
+
+    watching = asyncio.ensure_future(watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
 
 
 def _match_document(match: Any) -> dict[str, Any]:
@@ -301,6 +332,8 @@ def _sha256(request: Request) -> str:
 
 
 def _kind(request: Request) -> str:
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise ProblemError(415, "A body with a Content-Encoding is not read.", headers={"Accept-Encoding": "identity"})
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 

@@ -123,8 +123,7 @@ class _AccessControl:
             ProblemError: 401 when it needs a token, 403 when it comes from another site, 503 when the tokens cannot be
                 read.
         """
-        if access == "write":
-            self._reject_cross_site(request)
+        self._reject_cross_site(request, access)
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             try:
@@ -140,16 +139,30 @@ class _AccessControl:
             401, "This needs a valid token: send `Authorization: Bearer TOKEN`.", headers={"WWW-Authenticate": "Bearer"}
         )
 
-    def _reject_cross_site(self, request: Request) -> None:
-        """Reject a write that a page of another site makes from the browser of a user who can reach this service."""
+    def _reject_cross_site(self, request: Request, access: Access) -> None:
+        """Reject what a page of another site sends from the browser of a user who can reach this service."""
         origin, host = request.headers.get("origin"), request.headers.get("host", "")
-        if origin is not None and not hmac.compare_digest(urlsplit(origin).netloc.encode(), host.encode()):
-            raise ProblemError(403, "A page of another site may not write here.")
-        if self.settings.writes == "open" and self.settings.client_address == "connection":
-            # DNS rebinding: a foreign name that resolves to 127.0.0.1
-            is_local = self.settings.address[0] in _LOOPBACK
-            if is_local and urlsplit(f"//{host}").hostname not in _LOOPBACK:
-                raise ProblemError(403, f"Writing is open for this machine only, not for {host[:100]!r}.")
+        is_limited = self.settings.hosts == "local"
+        is_checked = origin is not None and (is_limited or access == "write")
+        if is_checked and not hmac.compare_digest(_netloc_of(origin or "").encode(), host.encode()):
+            raise ProblemError(403, "A page of another site may not use this.")
+        # DNS rebinding: a foreign name that resolves to 127.0.0.1
+        if is_limited and _hostname_of(host) not in _LOOPBACK:
+            raise ProblemError(403, f"This service answers requests to this machine only, not to {host[:100]!r}.")
+
+
+def _netloc_of(url: str) -> str:
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return ""
+
+
+def _hostname_of(host: str) -> str | None:
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
 
 
 async def _document(request: Request) -> Response:  # noqa: ARG001
@@ -215,6 +228,10 @@ class _RequestMiddleware:
             try:
                 await self.app(scope, receive_and_track, send_with_headers)
             except ClientDisconnect:
+                status = 499
+            except asyncio.CancelledError:
+                if not scope.get("mobius.gone"):
+                    raise
                 status = 499
             except Exception:  # noqa: BLE001 (logged with its trace; the client gets a clean answer)
                 logger.exception("Unexpected exception while answering a request")

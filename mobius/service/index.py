@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 
 from loguru import logger
 
-from mobius.dhash import Library, MemoryBudget
+from mobius.dhash import Decoder, Library, MemoryBudget
 from mobius.errors import MobiusError
 from mobius.service.problems import ProblemError
 
@@ -38,15 +38,23 @@ class Index:
         path: the SQLite file, created when it is missing; None for an instance without an index.
         release: recorded with every row written.
         max_pixels, memory_budget: as in `Library.verify_pairs`.
+        decoder: as in `Library`.
     """
 
     def __init__(
-        self, path: Path | None, release: str, *, max_pixels: int, memory_budget: MemoryBudget | None = None
+        self,
+        path: Path | None,
+        release: str,
+        *,
+        max_pixels: int,
+        memory_budget: MemoryBudget | None = None,
+        decoder: Decoder | None = None,
     ) -> None:
         self.path = path
         self.release = release
         self.max_pixels = max_pixels
         self.memory_budget = memory_budget
+        self._decoder = decoder
         self.verifies_pairs = False
         """Whether `count` verifies pairs, too. A release in standby leaves that to the serving one."""
         self.figures: dict[str, int] = {}
@@ -93,7 +101,7 @@ class Index:
                 if self._failure is not None and time.monotonic() - self._failure[0] < RETRY_SECONDS:
                     raise self._failure[1]
                 try:
-                    self._library = Library(self.path, release=self.release)
+                    self._library = Library(self.path, release=self.release, decoder=self._decoder)
                 except MobiusError as error:
                     logger.error("{}", error.reason)
                     self._failure = (time.monotonic(), ProblemError(503, error.reason, headers={"Retry-After": "5"}))

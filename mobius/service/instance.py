@@ -6,11 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import shutil
-import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
@@ -18,21 +15,21 @@ from typing import Any, Final, Literal, TypeVar
 from loguru import logger
 
 from mobius.dhash import (
+    VERIFIED_FILE_MAX_BYTES,
+    Decoding,
+    DecodingPool,
     Dhash,
     Fingerprint,
     Mode,
     PictureError,
-    TooManyPixelsError,
+    PoolLimits,
     VerificationImage,
-    hash_bytes,
-    load_for_verification,
-    thumbnail_of,
 )
 from mobius.errors import MobiusError
 from mobius.logs import losses
 from mobius.service import golden
 from mobius.service.index import Index, problem_of
-from mobius.service.limits import Bodies, Decodes
+from mobius.service.limits import Bodies, PixelBudget
 from mobius.service.listening import Acceptor
 from mobius.service.metrics import Metrics, memory_bytes
 from mobius.service.problems import ProblemError
@@ -43,8 +40,13 @@ from mobius.service.tokens import Tokens
 _T = TypeVar("_T")
 Status = Literal["pass", "warn", "fail"]
 
-STUCK_SECONDS: Final = 30.0
-"""Longest time that a picture should take; the instance is stuck when every thread is busy for longer."""
+STUCK_SECONDS: Final = 35.0
+"""Longer than a picture may take: the process that decodes it should have been ended."""
+QUICK_SHARE: Final = 4
+"""A common picture may take this part of the memory of a large one."""
+THUMBNAIL_SIDE_PX: Final = 256
+"""Longer side of the thumbnail of a posted picture."""
+THUMBNAIL_THREADS: Final = 2
 LAG_SECONDS: Final = 0.5
 """Longest lag of the event loop that health accepts."""
 LOSS_SECONDS: Final = 600.0
@@ -68,26 +70,28 @@ class Health:
 
 
 class Instance:
-    """The one instance of this process. It runs in the event loop; only hashing and the index run in threads."""
+    """The one instance of this process. It runs in the event loop, the index in threads, decoders in processes."""
 
     def __init__(self, settings: ServiceSettings, metrics: Metrics) -> None:
         self.settings = settings
         self.metrics = metrics
         self.tokens = Tokens(settings.tokens)
         self.bodies = Bodies(settings.bodies_bytes)
-        self._decodes = Decodes(settings.decode_pixels, settings.threads)
+        limits = PoolLimits(settings.threads, settings.decode_bytes // QUICK_SHARE, settings.decode_bytes)
+        self.decoders = DecodingPool(limits, max_pixels=settings.max_pixels, formats=settings.formats)
+        self._compared = PixelBudget(settings.decode_pixels, settings.threads)
         self.index = Index(
-            settings.index, settings.release_id, max_pixels=settings.max_pixels, memory_budget=self._decodes.reserve
-        )
+            settings.index, settings.release_id, max_pixels=settings.max_pixels, memory_budget=self._compared.reserve,
+            decoder=self.decoders,
+        )  # fmt: skip
         self.started = time.monotonic()
         self.stopping = False
         self.loop_lag = 0.0
         self._state: State = "standby"
         self._state_problem = ""
         self._acceptor: Acceptor | None = None
-        self._pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="hash")
+        self._thumbnails = ThreadPoolExecutor(THUMBNAIL_THREADS, thread_name_prefix="thumbnail")
         self._in_flight = 0
-        self._running: dict[int, float] = {}
         self._tested: tuple[float, int | None, str] = (float("-inf"), None, "")
 
     # -- state -----------------------------------------------------------------------------------------------------
@@ -137,9 +141,11 @@ class Instance:
         self.index.verifies_pairs = state == "serving"
 
     def close(self) -> bool:
-        """Stop the threads. Returns whether one of them is still working."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        return self.index.close() or bool(self._running)
+        """Stop the processes and the threads. Returns whether one of them was still working."""
+        busy = self.decoders.oldest_seconds > 0
+        self.decoders.close()
+        self._thumbnails.shutdown(wait=False, cancel_futures=True)
+        return self.index.close() or busy
 
     # -- work ------------------------------------------------------------------------------------------------------
 
@@ -161,18 +167,18 @@ class Instance:
     async def hash(
         self, data: bytes | memoryview, mode: Mode, declared: str | None, *, descriptor: bool = False
     ) -> Fingerprint:
-        """Hash in a thread.
+        """Hash in a process.
 
         Args:
             declared: the format that the client declared.
             descriptor: whether to compute the descriptor as well.
 
         Raises:
-            PictureError, MobiusError: as `mobius.dhash.hash_bytes`.
+            PictureError, MobiusError: as `DecodingPool.hash`.
         """
         try:
-            fingerprint, seconds = await asyncio.get_running_loop().run_in_executor(
-                self._pool, contextvars.copy_context().run, self._hash, data, mode, declared, descriptor
+            fingerprint, seconds = await _result_of(
+                self.decoders.hash(data, mode, declared=declared, descriptor=descriptor)
             )
         except PictureError as error:
             self.metrics.failed(type(error).__name__.removesuffix("Error"))
@@ -184,94 +190,66 @@ class Instance:
         return fingerprint
 
     async def warm_up(self) -> None:
-        """Make Pillow load its readers and the library its hashes, so that the first client does not wait for them."""
+        """Wait for the decoders, and make the library load its hashes, so that the first client does not wait for them.
+
+        Raises:
+            MobiusError: no process can be started to decode pictures.
+        """
         await asyncio.to_thread(self._golden)
+        await asyncio.to_thread(self.decoders.start)
         with contextlib.suppress(ProblemError):  # logged; health reports it too, and the next call tries again
             await self.index.run(lambda library: library.search(Dhash(0, 0), limit=1))
         self.index.count()
 
-    def _hash(
-        self, data: bytes | memoryview, mode: Mode, declared: str | None, descriptor: bool
-    ) -> tuple[Fingerprint, float]:
-        encoded, limit, share = bytes(data), self.settings.max_pixels, self._decodes.share
-        try:
-            with self._decodes.reserve(share):
-                return self._timed(encoded, mode, declared, descriptor, min(share, limit))
-        except TooManyPixelsError:
-            if share >= limit:
-                raise
-        with self._decodes.reserve(limit):
-            return self._timed(encoded, mode, declared, descriptor, limit)
-
-    def _timed(
-        self, data: bytes, mode: Mode, declared: str | None, descriptor: bool, max_pixels: int
-    ) -> tuple[Fingerprint, float]:
-        thread, started = threading.get_ident(), time.monotonic()
-        self._running[thread] = started
-        try:
-            fingerprint = hash_bytes(
-                data,
-                mode,
-                max_pixels=max_pixels,
-                declared=declared,
-                formats=self.settings.formats,
-                descriptor=descriptor,
-            )
-            return fingerprint, time.monotonic() - started
-        finally:
-            del self._running[thread]
-
     async def thumbnail(self, data: bytes) -> bytes:
         """A thumbnail of a picture that was hashed already."""
-        limit = self.settings.max_pixels
         try:
-            return await self._decode(limit, lambda: thumbnail_of(data, max_pixels=limit))
+            return await _result_of(self.decoders.thumbnail(data, THUMBNAIL_SIDE_PX))
         except PictureError as error:
             raise ProblemError(422, error.reason) from error
+        except MobiusError as error:
+            raise problem_of(error, 422) from error
 
     def load_for_verification(self, data: bytes, found: Fingerprint | Dhash, side: int) -> VerificationImage | None:
         """A picture as `Library.search` looks at it; None of a mere hash, and of what is damaged and could be hashed in
         spite of it. Blocks: for threads."""
         if isinstance(found, Fingerprint) and not found.warnings:
-            with self._decodes.reserve(found.width * found.height), contextlib.suppress(PictureError):
-                return load_for_verification(data, side, max_pixels=self.settings.max_pixels)
+            with self._compared.reserve(side * side), contextlib.suppress(PictureError):
+                return self.decoders.verification_image(data, side).result.result()
         return None
 
     async def stored_thumbnail(self, sha256: str, side: int) -> bytes | None:
-        """A thumbnail of a picture in the index; None when there is none, or it has more pixels than allowed."""
+        """A thumbnail of a picture in the index; None when there is none, or it is larger than allowed."""
         picture = await self.index.run(lambda library: library.get(sha256))
         if picture is None:
             return None
-        pixels = 0 if picture.path is None else picture.width * picture.height
-        if pixels > self.settings.max_pixels:
+        if picture.path is not None and (
+            picture.width * picture.height > self.settings.max_pixels or picture.size > VERIFIED_FILE_MAX_BYTES
+        ):
             return None
         try:
-            return await self._decode(pixels, lambda: self.index.library().thumbnail(sha256, side))
+            # not in the threads of the index: this waits for a decoder
+            return await asyncio.get_running_loop().run_in_executor(
+                self._thumbnails, lambda: self.index.library().thumbnail(sha256, side)
+            )
         except MobiusError as error:
             raise problem_of(error, 422) from error
 
-    async def _decode(self, pixels: int, work: Callable[[], _T]) -> _T:
-        """Decode a picture of at most `pixels` pixels in a thread of the pool."""
-
-        def within_limits() -> _T:
-            with self._decodes.reserve(pixels):
-                return work()
-
-        return await asyncio.get_running_loop().run_in_executor(
-            self._pool, contextvars.copy_context().run, within_limits
-        )
-
     @property
     def stuck(self) -> bool:
-        """Whether every thread works on one picture for too long."""
-        since = time.monotonic() - STUCK_SECONDS
-        return sum(begun < since for begun in list(self._running.values())) >= self.settings.threads
+        """Whether a picture has been worked on for longer than its deadline: nothing ends it."""
+        return self.decoders.oldest_seconds > STUCK_SECONDS
 
     # -- health ----------------------------------------------------------------------------------------------------
 
-    async def health(self) -> Health:
-        """Run every health check."""
-        oldest = max((time.monotonic() - begun for begun in list(self._running.values())), default=0.0)
+    async def health(self, *, shows_paths: bool = True) -> Health:
+        """Run every health check.
+
+        Args:
+            shows_paths: whether warnings have the paths of files; else only their names.
+        """
+        token_problem = self.tokens.error or self.tokens.warning
+        oldest = self.decoders.oldest_seconds
         busy = self._in_flight / self.settings.max_in_flight
         lately = losses.last is not None and time.monotonic() - losses.last < LOSS_SECONDS
         wrong, golden_words = await asyncio.to_thread(self._golden)
@@ -279,14 +257,14 @@ class Instance:
             "hash:golden": ("fail" if golden_words else "pass", wrong, "bits", golden_words),
             "requests:inFlight": ("warn" if busy > 0.8 else "pass", self._in_flight, "requests",
                               "Nearly as many requests are worked on as allowed."),
-            "hash:oldest": ("fail" if self.stuck else "warn" if oldest > STUCK_SECONDS else "pass",
-                            round(oldest, 3), "s", "Pictures take too long."),
+            "hash:oldest": ("fail" if self.stuck else "pass", round(oldest, 3), "s", "Pictures take too long."),
+            "hash:waiting": ("pass", self.decoders.waiting, "pictures", ""),
             "loop:lag": ("warn" if self.loop_lag > LAG_SECONDS else "pass", round(self.loop_lag, 3), "s",
                          "The event loop is late."),
-            "memory:resident": ("pass", memory_bytes(), "bytes", ""),
+            "memory:resident": ("pass", self._memory_bytes(), "bytes", ""),
             "bodies:held": ("pass", self.bodies.held, "bytes", ""),
             "logs:lost": ("warn" if lately else "pass", losses.count, "lines", "Lines of the log are lost."),
-            "tokens:file": ("warn" if self.tokens.error else "pass", len(self.tokens), "tokens", self.tokens.error),
+            "tokens:file": ("warn" if token_problem else "pass", len(self.tokens), "tokens", token_problem),
         }  # fmt: skip
         if self.settings.state_file is not None:
             checks["state:file"] = ("warn" if self._state_problem else "pass", self._state, "state",
@@ -304,13 +282,22 @@ class Instance:
                 "serviceId": self.settings.service,
                 "state": self._state,
                 "uptime": round(time.monotonic() - self.started, 3),
-                "warnings": [words for value, _, _, words in checks.values() if value != "pass"],
+                "warnings": [
+                    words if shows_paths else self._without_paths(words)
+                    for value, _, _, words in checks.values()
+                    if value != "pass"
+                ],
                 "checks": {
                     name: [{"status": value, "observedValue": seen, "observedUnit": unit}]
                     for name, (value, seen, unit, _) in checks.items()
                 },
             },
         )
+
+    def _without_paths(self, words: str) -> str:
+        for path in (self.settings.tokens, self.settings.state_file, self.settings.index, self.settings.log_file):
+            words = words if path is None else words.replace(str(path), path.name)
+        return words
 
     def _golden(self) -> tuple[int | None, str]:
         """Wrong bits of the built-in picture and a message about them; cached for `GOLDEN_SECONDS`."""
@@ -340,6 +327,10 @@ class Instance:
                           f"Only {free} bytes are free beside the index."),
         }  # fmt: skip
 
+    def _memory_bytes(self) -> int:
+        """Resident memory of this process and of those that decode for it. Pages that they share count for each."""
+        return memory_bytes() + sum(memory_bytes(pid) for pid in self.decoders.pids)
+
     def measure(self) -> None:
         """Set the gauges that are not set as things happen."""
         self.index.count()
@@ -365,6 +356,22 @@ class Instance:
             "hash_seconds": self.metrics.percentiles(),
             "doubtful_queue": self.index.figures.get("review", 0),
             "images": self.index.figures.get("pictures", 0),
-            "memory_bytes": memory_bytes(),
+            "memory_bytes": self._memory_bytes(),
             "uptime_seconds": round(time.monotonic() - self.started, 3),
         }
+
+
+async def _result_of(decoding: Decoding[_T]) -> _T:
+    """What came of it. When the task is cancelled, since its client has gone, nobody waits for it any more.
+
+    Raises:
+        MobiusError: the pool was closed, and as `Decoding.result`.
+    """
+    try:
+        return await asyncio.wrap_future(decoding.result)
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and not task.cancelling():
+            raise MobiusError("interrupted", "The service is stopping.") from None
+        decoding.abandon()
+        raise

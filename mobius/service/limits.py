@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Limits of memory: bytes of request bodies held, and pixels decoded, at the same time."""
+"""Limits of memory: bytes of request bodies held, and pixels compared, at the same time."""
 
 from __future__ import annotations
 
@@ -60,15 +60,15 @@ class BodyReservation:
         self._held = 0
 
 
-class Decodes:
-    """Limits the pixels that several threads decode at the same time.
+class PixelBudget:
+    """Limits the pixels that several threads hold to compare pictures at the same time.
 
     The limit is divided into equal shares, one for each thread that works on requests. Pictures that fit into a share
-    are decoded side by side, up to one per share; a larger picture is decoded alone. So a common picture does not wait,
-    and the sum never exceeds the limit. A thread must not call `reserve` while it holds a reservation.
+    are held side by side, up to one per share; a larger picture is held alone. So a common picture does not wait, and
+    the sum never exceeds the limit. A thread must not call `reserve` while it holds a reservation.
 
     Args:
-        limit_pixels: of all pictures that are being decoded.
+        limit_pixels: of all pictures that are being compared.
         threads: number of threads that work on requests.
     """
 

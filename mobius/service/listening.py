@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import re
 import socket
 import uuid
 from dataclasses import dataclass
@@ -20,8 +21,11 @@ from mobius.service import problems
 
 HEAD_BYTES: Final = 32_768
 """Limit of a request line and its headers; the parser itself has none."""
+URL_BYTES: Final = 8192
+"""Limit of a request's path and parameters."""
 RESERVE_CONNECTIONS: Final = 256
 """Connections accepted above the limit, only to be answered 503; above these, accepting pauses."""
+_HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 NO_DESCRIPTOR_PAUSE_SECONDS: Final = 1.0
 """How long accepting pauses when the process has no descriptor left."""
 FULL_PAUSE_SECONDS: Final = 0.05
@@ -55,6 +59,8 @@ class Connection(HttpToolsProtocol):
         self._idle_deadline = 0.0  # of the loop's clock, like all deadlines here
         self._in_head = False
         self._head_bytes = 0
+        self._head_size = 0  # of the parsed parts of a head, which may have come in one piece
+        self._refused = False
         self._head_deadline = 0.0
         self._unread: asyncio.TimerHandle | None = None
 
@@ -69,8 +75,10 @@ class Connection(HttpToolsProtocol):
         self.resume_writing()
 
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
         super().data_received(data)
-        if self.transport.is_closing():
+        if self._refused or self.transport.is_closing():
             return
         self._head_bytes = self._head_bytes + len(data) if self._in_head else 0
         if self._head_bytes > HEAD_BYTES:
@@ -88,12 +96,38 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._in_head = True
+        self._head_size = 0
         self._head_deadline = self.loop.time() + self._timeouts.head
         super().on_message_begin()
 
+    def on_url(self, url: bytes) -> None:
+        self._head_size += len(url)
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_size += len(name) + len(value) + len(": \r\n")
+        super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         self._in_head = False
-        super().on_headers_complete()
+        if self._refused:
+            return
+        if len(self.url) > URL_BYTES:
+            self._refuse(414, f"The request's path and parameters are longer than {URL_BYTES} bytes.")
+        elif self._head_size > HEAD_BYTES:
+            self._refuse(431, f"The request's head is longer than {HEAD_BYTES} bytes.")
+        elif problem := _problem_of_head(self.headers, self.parser.get_http_version()):
+            self._refuse(400, problem)
+        else:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if not self._refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self._refused:
+            super().on_message_complete()
 
     def on_response_complete(self) -> None:
         self._idle_deadline = self.loop.time() + self._idle_seconds
@@ -115,10 +149,12 @@ class Connection(HttpToolsProtocol):
         super().timeout_keep_alive_handler()
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse(400, f"{msg.rstrip('.')}.")
+        if not self._refused:  # what follows a refused head is no request
+            self._refuse(400, f"{msg.rstrip('.')}.")
 
     def _refuse(self, status: int, detail: str) -> None:
         """Answer and close a connection whose data never became a request."""
+        self._refused = True
         body, request_id = problems.document(status, detail), uuid.uuid4().hex
         head = [(b"content-type", problems.MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode()),
                 (b"connection", b"close"), (b"x-request-id", request_id.encode()),
@@ -133,6 +169,19 @@ class Connection(HttpToolsProtocol):
     def _close_at(self, deadline: float) -> None:
         self._unset_keepalive_if_required()
         self.timeout_keep_alive_task = self.loop.call_at(deadline, self.timeout_keep_alive_handler)
+
+
+def _problem_of_head(headers: list[tuple[bytes, bytes]], version: str) -> str:
+    """Why a head is refused that the parser accepts (RFC 9112, 3.2 and 6.1); "" when it is not."""
+    hosts = [value for name, value in headers if name == b"host"]
+    if len(hosts) > 1 or (not hosts and version != "1.0"):
+        return "A request needs one Host header."
+    if any(not _HOST.fullmatch(host) for host in hosts):
+        return "The Host header is not a name or an address."
+    encodings = [value.strip().lower() for name, value in headers if name == b"transfer-encoding"]
+    if encodings not in ([], [b"chunked"]):
+        return "Of the transfer encodings, only chunked alone is read."
+    return ""
 
 
 class Endpoint:

@@ -8,7 +8,7 @@ import collections
 import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import numpy
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
@@ -111,10 +111,13 @@ class Metrics:
         return generate_latest(_Labelled(self.registry, self._release))
 
 
-def memory_bytes() -> int:
-    """Resident memory of this process."""
-    with open("/proc/self/statm", encoding="ascii") as stream:
-        return int(stream.read().split()[1]) * resource.getpagesize()
+def memory_bytes(pid: int | Literal["self"] = "self") -> int:
+    """Resident memory of a process, by default this one; 0 when it has ended."""
+    try:
+        with open(f"/proc/{pid}/statm", encoding="ascii") as stream:
+            return int(stream.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return 0
 
 
 class _Labelled:

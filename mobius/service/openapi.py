@@ -182,11 +182,11 @@ _SCHEMAS: Final[dict[str, Any]] = {
 _WHY: Final = {
     400: "The request is malformed; `detail` says where.",
     401: "A valid bearer token is needed.",
-    403: "A page of another site may not write.",
+    403: "A page of another site may not use this, or the request is not to a name of this machine.",
     404: "It does not exist, or the service has no index.",
     408: "The body did not arrive in time.",
     409: "The current state does not allow it.",
-    413: "Too many bytes, pixels or images.",
+    413: "Too many bytes, pixels or images, or decoding needs too much memory or time.",
     415: "The format is not supported, or is not the declared one.",
     422: "The content is corrupt or not valid.",
     503: "Not possible now: Retry-After says when to try again.",
@@ -261,7 +261,7 @@ def _json(name: str, words: str) -> tuple[str, dict[str, Any]]:
     return words, {"application/json": {"schema": _ref(name)}}
 
 
-_READ: Final = (400, 401, 404, 503)
+_READ: Final = (400, 401, 403, 404, 503)
 _BODY: Final = (408, 413, 415, 422)
 
 _PATHS: Final[dict[str, Any]] = {
@@ -275,7 +275,7 @@ _PATHS: Final[dict[str, Any]] = {
                     {"application/json": {"schema": {"anyOf": [_ref("Fingerprint"), _ref("Fingerprints")]}}},
                 )
             },
-            (400, 401, *_BODY, 503),
+            (400, 401, 403, *_BODY, 503),
             parameters=(
                 _query("mode", {**_choices(Mode), "default": "fast"}, "exact is bit-identical to imagehash."),
             ),
@@ -323,7 +323,7 @@ _PATHS: Final[dict[str, Any]] = {
             "has their verification. An image that was only posted has no file, and is doubtful unless its bytes are "
             "the same.",
             {200: _json("Matches", "The matches: confident ones first, then by distance.")},
-            (400, 401, 404, *_BODY, 503),
+            (400, 401, 403, 404, *_BODY, 503),
             parameters=(
                 _query("max_distance", {"type": "integer", "minimum": 0, "maximum": SEARCH_MAX_BITS},
                        "Return everything within this distance, in bits of 128; without it, the matches only."),

@@ -4,9 +4,12 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from starlette.requests import Request
 from starlette.responses import Response
 
+from mobius.errors import MobiusError
 from mobius.service.instance import Instance
 from mobius.service.metrics import CONTENT_TYPE
 from mobius.service.problems import Json
@@ -18,9 +21,17 @@ class Operations:
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
 
-    async def health(self, request: Request) -> Response:  # noqa: ARG002
-        health = await self.instance.health()
+    async def health(self, request: Request) -> Response:
+        health = await self.instance.health(shows_paths=self._has_token(request))
         return Json(health.body, health.code, {"Cache-Control": "no-store"}, "application/health+json")
+
+    def _has_token(self, request: Request) -> bool:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            return False
+        with contextlib.suppress(MobiusError):
+            return self.instance.tokens.name_of(token.strip()) is not None
+        return False
 
     async def livez(self, request: Request) -> Response:  # noqa: ARG002
         return Json({"alive": True})

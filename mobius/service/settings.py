@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
-from mobius.dhash import FORMATS
+from mobius.dhash import FORMATS, usable_cpus
 from mobius.errors import MobiusError
 from mobius.logs import LEVELS
 
@@ -39,22 +38,26 @@ class ServiceSettings:
         state_file: file with the state in which the front has this instance: `standby`, `serving` or `draining`.
             Without one it serves.
         client_address: where logs take a client's address from: its connection, or `X-Forwarded-For`, which every
-            front replaces; `forwarded` is for an address that clients cannot reach, so that open writing is not
-            limited to requests to a name of this machine.
+            front replaces; `forwarded` is for an address that clients cannot reach.
         log_file, log_level: the log file in production, and the lowest level that is logged.
         index: SQLite index of the host's library; without it only `/v1/hash` works.
         tokens: file with the hashes of the bearer tokens (`mobius dhash token` makes them).
         writes: `token`, or `open` for everybody who can reach the service; `open` is for a laptop.
         reads: `open`, or `token`. Health and metrics stay open.
+        hosts: `any`, or `local` for requests to a name of this machine only, and from no page of another site: without
+            that, a web page can make a browser on this machine read (DNS rebinding). `local` by default where `writes`
+            is `open` and `client_address` is `connection`.
         formats: accepted picture formats; others get 415.
-        threads: pictures hashed at the same time; the number of CPUs by default.
+        threads: processes that hash common pictures at the same time; by default the number of CPUs, 2 to 4.
         max_connections: open at the same time; further ones get 503.
         max_in_flight: requests under /v1 worked on at the same time; further ones get 503.
         max_body_bytes: size of a request body; a longer one gets 413.
         max_parts: pictures in one multipart request; more get 413.
         max_pixels: size of a picture; a larger one gets 413.
         bodies_bytes: size of all bodies held at the same time; a request that does not fit gets 503.
-        decode_pixels: size of all pictures decoded at the same time; a picture that does not fit waits.
+        decode_pixels: size of all pictures compared at the same time; a picture that does not fit waits.
+        decode_bytes: memory that decoding a picture may take, and a quarter of it for a common one; what needs more
+            gets 413.
         head_timeout: seconds in which a request's head must arrive, once it has begun.
         body_timeout: seconds in which a request's body must arrive, and in which a client must read its answer.
         idle_timeout: seconds that an idle keep-alive connection stays open.
@@ -75,6 +78,7 @@ class ServiceSettings:
     tokens: Path | None = None
     writes: Literal["token", "open"] = "token"
     reads: Literal["token", "open"] = "open"
+    hosts: Literal["any", "local"] = "any"
     formats: tuple[str, ...] = FORMATS
     threads: int = 2
     max_connections: int = 2048
@@ -84,6 +88,7 @@ class ServiceSettings:
     max_pixels: int = 50_000_000
     bodies_bytes: int = 96_000_000
     decode_pixels: int = 50_000_000
+    decode_bytes: int = 268_435_456
     head_timeout: float = 10.0
     body_timeout: float = 60.0
     idle_timeout: float = 75.0
@@ -138,6 +143,10 @@ class ServiceSettings:
             if required not in texts:
                 raise _invalid(origins[required], "must be set in production")
         release = read("release_id", _release, "<version>-<12 hexadecimal digits>", cls.release_id)
+        writes = read("writes", _one_of("token", "open"), "token or open", cls.writes)
+        client_address = read("client_address", _one_of("connection", "forwarded"), "connection or forwarded",
+                              cls.client_address)  # fmt: skip
+        is_open = writes == "open" and client_address == "connection"
         settings = cls(
             environment="production" if production else "development",
             service=read("service", _name, "a name of a-z, 0-9 and -", cls.service),
@@ -145,16 +154,16 @@ class ServiceSettings:
             version=read("version", _text, "a version", release.rpartition("-")[0]),
             address=read("address", _address, "HOST:PORT", cls.address),
             state_file=path("state_file"),
-            client_address=read("client_address", _one_of("connection", "forwarded"), "connection or forwarded",
-                                cls.client_address),
+            client_address=client_address,
             log_file=path("log_file"),
             log_level=read("log_level", _choice(*LEVELS), f"one of {', '.join(LEVELS)}", cls.log_level),
             index=path("index"),
             tokens=path("tokens"),
-            writes=read("writes", _one_of("token", "open"), "token or open", cls.writes),
+            writes=writes,
             reads=read("reads", _one_of("token", "open"), "token or open", cls.reads),
+            hosts=read("hosts", _one_of("any", "local"), "any or local", "local" if is_open else "any"),
             formats=read("formats", _formats, f"some of {','.join(FORMATS)}", cls.formats),
-            threads=read("threads", _integer(1, 256), "1 to 256", max(2, len(os.sched_getaffinity(0)))),
+            threads=read("threads", _integer(1, 256), "1 to 256", min(4, max(2, usable_cpus()))),
             max_connections=integer("max_connections", 1, 1 << 20),
             max_in_flight=integer("max_in_flight", 1, 65536),
             max_body_bytes=integer("max_body_bytes", 1, 1 << 31),
@@ -162,6 +171,7 @@ class ServiceSettings:
             max_pixels=integer("max_pixels", 1, 1 << 31),
             bodies_bytes=integer("bodies_bytes", 1, 1 << 40),
             decode_pixels=integer("decode_pixels", 1, 1 << 40),
+            decode_bytes=integer("decode_bytes", 1 << 25, 1 << 40),
             head_timeout=seconds("head_timeout", 0.1, 3600),
             body_timeout=seconds("body_timeout", 1, 3600),
             idle_timeout=seconds("idle_timeout", 1, 3600),

@@ -13,6 +13,7 @@ import hmac
 import os
 import re
 import secrets
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -55,8 +56,9 @@ class Tokens:
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self.error = ""
+        self.warning = ""
         self._read_stamp = self._stamp() if path is not None else None
-        self._names = _read(path) if path is not None else {}
+        self._names = self._read(path) if path is not None else {}
 
     def __len__(self) -> int:
         """The number of valid tokens."""
@@ -81,7 +83,7 @@ class Tokens:
             return
         if (stamp := self._stamp()) != self._read_stamp or self.error:
             try:
-                names = _read(self.path)
+                names = self._read(self.path)
             except MobiusError as error:
                 if error.reason != self.error:
                     logger.error("{}", error.reason)
@@ -90,6 +92,13 @@ class Tokens:
             logger.info("The tokens were read again: {}{}", len(names), " (after an error)" if self.error else "")
             self._names, self._read_stamp, self.error = names, stamp, ""
 
+    def _read(self, path: Path) -> dict[str, str]:
+        names = _read(path)
+        self.warning = _warning(path)
+        if self.warning:
+            logger.warning("{}", self.warning)
+        return names
+
     def _stamp(self) -> tuple[int, int, int] | None:
         assert self.path is not None
         try:
@@ -97,6 +106,17 @@ class Tokens:
         except OSError:
             return None
         return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _warning(path: Path) -> str:
+    """What is wrong with the file's mode; "" when nothing is."""
+    try:
+        mode = stat.S_IMODE(os.stat(path).st_mode)
+    except OSError:
+        return ""
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return f"The tokens file {path} has mode {mode:04o}: others than its owner can add tokens to it."
+    return ""
 
 
 def _read(path: Path) -> dict[str, str]:

@@ -23,7 +23,6 @@ async def answer(request: Request) -> Response:  # noqa: ARG001
         "Cache-Control": "no-cache",
         "Content-Security-Policy": policy,
         "Referrer-Policy": "no-referrer",
-        "X-Content-Type-Options": "nosniff",
     }
     return Response(body, headers=headers, media_type="text/html")
 

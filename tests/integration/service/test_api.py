@@ -109,7 +109,8 @@ def test_search_finds_copies_by_image_by_hash_and_turned(host: ServiceHost, inde
             assert is_problem(client.post(path, content=body), status, words)
         for body, status, words in (
             (b"{", 400, "not JSON"),
-            (b"[" * 100_000, 400, "not JSON"),
+            (b"[" * 4000, 400, "not JSON"),
+            (b"[" * 100_000, 413, "longer than 4096 bytes"),
             (b"[]", 422, "a JSON object"),
             (b"{}", 422, "16 hexadecimal digits"),
             (b'{"dhash": "0123456789abcdeg", "dhash_vertical": "0123456789abcdef"}', 422, "16 hexadecimal digits"),
@@ -305,9 +306,9 @@ def test_a_page_of_another_site_may_not_write(host: ServiceHost, index: dict[str
     with host.client() as client:
         same_origin = {"Origin": f"http://127.0.0.1:{host.port}"}
         assert client.post("/v1/images", content=PICTURE, headers=same_origin).status_code == 201
-        for origin in ("http://evil.example", "null", f"http://127.0.0.1:{host.port}.evil.example"):
+        for origin in ("http://evil.example", "null", "http://[", f"http://127.0.0.1:{host.port}.evil.example"):
             answer = client.post("/v1/images", content=PICTURE, headers={"Origin": origin})
-            assert is_problem(answer, 403, "A page of another site may not write here.")
+            assert is_problem(answer, 403, "A page of another site may not use this.")
 
 
 def test_open_writing_is_for_names_of_this_machine_unless_a_front_passes_requests_on(
@@ -316,7 +317,10 @@ def test_open_writing_is_for_names_of_this_machine_unless_a_front_passes_request
     rebound = {"Host": "rebound.example"}
     direct = host.start(OLD, **{**index, "writes": "open"})
     answer = direct.client.post("/v1/images", content=PICTURE, headers=rebound)
-    assert is_problem(answer, 403, "Writing is open for this machine only, not for 'rebound.example'.")
+    refusal = "This service answers requests to this machine only, not to 'rebound.example'."
+    assert is_problem(answer, 403, refusal)
+    assert is_problem(direct.client.get("/v1/duplicates", headers=rebound), 403, refusal), "nor may it be read"
+    assert direct.client.get("/livez", headers=rebound).status_code == 200
     fronted = host.start(NEW, **{**index, "writes": "open", "client_address": "forwarded"})
     assert fronted.client.post("/v1/images", content=PICTURE, headers=rebound).status_code == 201
 

@@ -23,6 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mobius.dhash import Library
 from mobius.dhash._descriptor import DESCRIPTOR_BYTES
+from mobius.service.tokens import line_for, new_token
 from tests.integration.service.conftest import free_port
 
 if TYPE_CHECKING:
@@ -271,6 +272,47 @@ def test_misbehaving_clients_get_a_problem_and_never_a_5xx(host: ServiceHost) ->
         good = client.post("/v1/hash", content=(GOLDEN / "camera-grey.png").read_bytes())
         assert good.status_code == 200
         assert client.get("/metrics/dhash").json()["errors"] == 0
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "status"),
+    [
+        ("GET /livez HTTP/1.1", "", 400),
+        ("GET /livez HTTP/1.1\r\nHost: h\r\nHost: h", "", 400),
+        ("GET /livez HTTP/1.1\r\nHost: [", "", 400),
+        ("GET /livez HTTP/1.1\r\nHost: [::1]:80", "", 200),
+        ("GET /livez HTTP/1.0", "", 200),
+        ("POST /v1/images HTTP/1.1\r\nHost: h\r\nOrigin: http://[\r\nContent-Length: 0", "", 403),
+        ("POST /v1/hash HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked", "0\r\n\r\n", 400),
+        ("POST /v1/hash HTTP/1.1\r\nHost: h\r\nContent-Encoding: gzip\r\nContent-Length: 1", "x", 415),
+        (f"GET /{'a' * 9000} HTTP/1.1\r\nHost: h", "", 414),
+        (f"GET /livez HTTP/1.1\r\nHost: h\r\nX: {'a' * 66_000}", "", 431),
+        (f"GET /livez?{'a' * 70_000} HTTP/1.1\r\nHost: h", "", 414),
+        ("POST /v1/search HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 5000", "[" * 5000, 413),
+        ("POST /v1/search HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 4000", "[" * 4000, 400),
+        ("POST /v1/hash HTTP/1.1\r\nHost: h\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: 79",
+         "--b\r\nContent-Disposition: form-data; name=a; filename*=undefined''x\r\n\r\nx\r\n--b--", 200),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_head_is_said(host: ServiceHost, head: str, body: str, status: int) -> None:
+    host.start(OLD)
+    answer = raw(host.port, f"{head}\r\nConnection: close\r\n\r\n{body}".encode())
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode()), answer[:300]
+    assert b"x-content-type-options: nosniff" in answer
+    assert (b"application/problem+json" in answer) == (status != 200)
+
+
+def test_only_holders_of_a_token_see_paths_and_a_tokens_file_that_others_can_write_is_a_warning(
+    host: ServiceHost, tmp_path: Path
+) -> None:
+    token, file = new_token(), tmp_path / "tokens"
+    file.write_text(f"{line_for('ada', token)}\n")
+    file.chmod(0o666)
+    instance = host.start(OLD, tokens=str(file))
+    words = "The tokens file {} has mode 0666: others than its owner can add tokens to it."
+    assert instance.health["warnings"] == [words.format("tokens")]
+    shown = instance.client.get("/health", headers={"Authorization": f"Bearer {token}"}).json()
+    assert (shown["status"], shown["warnings"]) == ("warn", [words.format(file)])
 
 
 def test_more_requests_than_allowed_get_503_with_retry_after(host: ServiceHost) -> None:

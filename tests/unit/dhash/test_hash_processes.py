@@ -15,25 +15,25 @@ from typing import Any
 
 import pytest
 
-from mobius.dhash import Fingerprint, Library, Unreadable, _hash_processes
+from mobius.dhash import Fingerprint, Library, Unreadable, _hash_processes, _worker_process
 from mobius.errors import OUTCOMES
 from tests.unit.dhash.library_tools import exported, linux_only, make_folder
 
 SLOW_SCAN = """
-import signal
+import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which whoever runs the tests may have ignored
-from mobius.dhash import _hash_processes
+from mobius.dhash import _hash_processes, _worker_process
 _hash_processes.MIN_FILES_FOR_PROCESSES, _hash_processes._FILES_PER_REQUEST = 0, 50
-_hash_processes._PROGRAM = '''
-import time
-from mobius.dhash import _hash_processes
-hash_file = _hash_processes.hash_file
+_worker_process.PROGRAM = '''
+import os, time
+from mobius.dhash import _worker
+hash_file, dots = _worker.hash_file, os.open(FIFO, os.O_WRONLY)  # its standard output is discarded
 def slowly(*arguments, **options):
-    print(end=".", flush=True)
+    os.write(dots, b".")
     time.sleep(0.1)
     return hash_file(*arguments, **options)
-_hash_processes.hash_file = slowly
-''' + _hash_processes._PROGRAM
+_worker.hash_file = slowly
+'''.replace("FIFO", repr(sys.argv.pop())) + _worker_process.PROGRAM
 from mobius.cli import main
 main()
 """
@@ -41,7 +41,7 @@ main()
 
 pytestmark = linux_only
 in_processes = pytest.mark.skipif(
-    _hash_processes.os.name != "posix", reason="where a process inherits no socket, a scan hashes in threads"
+    os.name != "posix", reason="where a process inherits no socket, a scan hashes in threads"
 )
 
 
@@ -58,7 +58,7 @@ def children_of(process: int) -> list[int]:
 
 def hashes(process: str) -> bool:
     try:
-        return b"import serve; serve(" in Path(f"/proc/{process}/cmdline").read_bytes()
+        return b"_worker import serve;" in Path(f"/proc/{process}/cmdline").read_bytes()
     except OSError:
         return False
 
@@ -133,11 +133,11 @@ def test_a_picture_that_crashes_its_decoder_is_reported_and_tried_again(
 ) -> None:
     folder = make_folder(tmp_path / "library", 30)
     (folder / "broken.png").unlink()
-    crash = "import os; from mobius.dhash import _hash_processes as h; f = h.hash_file\n" \
-        "h.hash_file = lambda path, *a, **k: os._exit(139) if path.endswith('0001.jpg') else f(path, *a, **k)\n"  # fmt: skip
+    crash = "import os; from mobius.dhash import _worker as w; f = w.hash_file\n" \
+        "w.hash_file = lambda path, *a, **k: os._exit(139) if path.name == '0001.jpg' else f(path, *a, **k)\n"  # fmt: skip
     with Library(tmp_path / "index") as library:
         with monkeypatch.context() as patch:
-            patch.setattr(_hash_processes, "_PROGRAM", crash + _hash_processes._PROGRAM)
+            patch.setattr(_worker_process, "PROGRAM", crash + _worker_process.PROGRAM)
             report = library.scan(folder, threads=2)
         assert report.unreadable == (Unreadable("1/0001.jpg", "It brought down the process that read it."),)
         assert report.hashed == 29
@@ -150,7 +150,7 @@ def test_where_no_process_can_be_had_threads_do_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], executable: str | None
 ) -> None:
     folder = make_folder(tmp_path / "library", 20)
-    monkeypatch.setattr(_hash_processes, "_PROGRAM", "import a_module_that_is_not_there")
+    monkeypatch.setattr(_worker_process, "PROGRAM", "import a_module_that_is_not_there")
     monkeypatch.setattr(sys, "executable", executable)
     with Library(tmp_path / "index") as library:
         assert library.scan(folder, threads=2).hashed == 20
@@ -161,7 +161,7 @@ def test_where_no_process_can_be_had_threads_do_it(
 @pytest.mark.slow
 def test_processes_find_the_modules_that_the_scan_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "only_found_by_this_path.py").touch()
-    monkeypatch.setattr(_hash_processes, "_PROGRAM", f"import only_found_by_this_path\n{_hash_processes._PROGRAM}")
+    monkeypatch.setattr(_worker_process, "PROGRAM", f"import only_found_by_this_path\n{_worker_process.PROGRAM}")
     with _hash_processes.HashingPool("fast", 10_000, threads=2, files=9) as hashers:
         assert not children_of(os.getpid())
         assert hashers.batch_size == 1
@@ -180,10 +180,10 @@ def test_an_answer_that_was_not_heard_is_not_taken_for_the_next(
 
     def deaf(process: _hash_processes._Process, *arguments: Any) -> object:
         if next(asked) == 3:
-            monkeypatch.setattr(process._connection, "recv", fail)
+            monkeypatch.setattr(_worker_process, "receive_message", fail)
         return ask(process, *arguments)
 
-    def fail() -> None:
+    def fail(*_: object) -> None:
         monkeypatch.undo()
         raise MemoryError
 
@@ -222,18 +222,36 @@ def test_a_scan_that_is_ended_leaves_no_process_behind(tmp_path: Path, name: str
     number = signal.Signals[name]
     folder = make_folder(tmp_path / "library", 600)
     (folder / "broken.png").unlink()  # which would end with the same code
-    command = [sys.executable, "-c", SLOW_SCAN, "dhash", "scan", folder, "--index", tmp_path / "i", "--threads", "2"]
+    fifo = tmp_path / "dots"
+    os.mkfifo(fifo)
+    command = [
+        sys.executable,
+        "-c",
+        SLOW_SCAN,
+        "dhash",
+        "scan",
+        folder,
+        "--index",
+        tmp_path / "i",
+        "--threads",
+        "2",
+        fifo,
+    ]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.read(2) == "..", "both have begun"
-        children = children_of(process.pid)
-        os.killpg(process.pid, number)  # as the terminal does it
-        told, said = process.communicate()  # which the children end, too
+        with fifo.open("rb", buffering=0) as dots:
+            told = dots.read(1)
+            while len(told) < 2:
+                told += dots.read(1)
+            children = children_of(process.pid)
+            os.killpg(process.pid, number)  # as the terminal does it
+            while more := dots.read(100):  # until the children have ended, too
+                told += more
+        said = process.communicate()[1]
     assert len(children) == 2
     assert process.returncode == {signal.SIGKILL: -9, signal.SIGINT: OUTCOMES["interrupted"].code}[number]
     assert "Traceback" not in said
-    assert told.count(".") < 50, "none went on with what it had been given"
+    assert len(told) < 50, "none went on with what it had been given"
     until_none_is_left(children)
     with Library(tmp_path / "i") as library:
         assert library.scan(folder, threads=1).images == 600

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Pixels decoded at the same time: with many threads the sum stays within the limit, and every thread gets its turn."""
+"""Pixels compared at the same time: with many threads the sum stays within the limit, and every thread gets its turn."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import random
 import threading
 import time
 
-from mobius.service.limits import Decodes
+from mobius.service.limits import PixelBudget
 
 
 def test_more_threads_than_shares_stay_within_the_limit_and_all_finish() -> None:
-    decodes, lock = Decodes(100, 2), threading.Lock()
+    decodes, lock = PixelBudget(100, 2), threading.Lock()
     held, peak, done = 0, 0, 0
 
     def work(seed: int) -> None:
