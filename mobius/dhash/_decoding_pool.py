@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Processes that decode pictures of strangers for a service, in two lanes.
+"""Processes that decode pictures that clients send to a service, in two lanes.
 
 Nearly every picture needs little. So the *quick* lane has a process for each processor, with little memory and a second
 of processor time; a picture that says that it needs more, or that breaks these limits, goes to the *large* lane: one

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Pictures of strangers are decoded in processes that cannot do much, and that cost nobody else anything."""
+"""Pictures that clients send are decoded in processes that cannot do much, and that cost nobody else anything."""
 
 from __future__ import annotations
 
