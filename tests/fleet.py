@@ -40,7 +40,7 @@ class Fleet:
         self.state = root / "state"
         self.variables: dict[str, Any] = {
             "mobius_service": service,
-            "host_exec": "/usr/bin/python3 -m stand_in",
+            "host_exec": "/usr/bin/python3 stand_in.py",
             "host_health_path": "/well",
             "host_start_timeout": 30,
             "host_drain_deadline": 3,
@@ -48,6 +48,7 @@ class Fleet:
             "deploy_golden": [],
             "promote_probes": [],
             "promote_signals": [],
+            "promote_front_signals": [],
             "promote_healthy_seconds": 0.5,
             "promote_gate_deadline": 8,
             "promote_confirm_deadline": 40,
@@ -211,7 +212,8 @@ class Fleet:
         name = self.service
         script = (
             f"systemctl disable --now {name}-boot {name}.socket; "
-            f"systemctl stop '{name}@*' {name}-guard {name}-boot {name}.socket; "
+            f"systemctl stop '{name}@*' {name}-guard {name}-boot {name}.socket {name}-front {name}-traffic.socket "
+            f"{name}-traffic; "
             f"cd /opt/{name} && rm -rf activation*.json current releases/* /run/{name}/*.json; "
             f"rm -rf /var/lib/{name}/journal.jsonl /var/backups/{name}/* /var/backups/{name}/.[a-z]*"
         )

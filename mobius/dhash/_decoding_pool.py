@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Processes that decode pictures of strangers for a service, in two lanes.
+"""Processes that decode pictures that clients send to a service, in two lanes.
 
 Nearly every picture needs little. So the *quick* lane has a process for each processor, with little memory and a second
 of processor time; a picture that says that it needs more, or that breaks these limits, goes to the *large* lane: one
@@ -37,6 +37,9 @@ from mobius.errors import MobiusError
 
 QUICK_CPU_SECONDS: Final = 1.0
 QUICK_WALL_SECONDS: Final = 4.0
+LEASH_CPU_SECONDS: Final = 0.25
+LEASH_SECONDS: Final = 30.0
+"""After a picture has broken the limit of time of the quick lane, others have less of it there for so long."""
 QUICK_BODY_SHARE: Final = 8
 """A picture whose bytes are more than this part of the quick lane's memory goes to the large lane at once."""
 LARGE_CPU_SECONDS: Final = 15.0
@@ -46,8 +49,15 @@ QUEUE_SECONDS: Final = 10.0
 ABANDONED_SECONDS: Final = 0.5
 """How long a process may go on with a picture that nobody waits for: ending it costs more than most pictures."""
 
+_COMMON: Final = (b"\xff\xd8\xff", b"\x89PNG")
+_MAX_SUSPECTS: Final = 64
+
 _T = TypeVar("_T")
 _Parse = Callable[[dict[str, Any], bytearray], _T]
+
+
+class _TooSlowError(DecodingLimitError):
+    """Decoding takes more time than allowed."""
 
 
 class QueueFullError(MobiusError):
@@ -132,6 +142,8 @@ class DecodingPool:
             "quick", limits.processes, WorkerLimits(limits.quick_bytes, QUICK_CPU_SECONDS, QUICK_WALL_SECONDS)
         )
         self._large = _Lane("large", 1, WorkerLimits(limits.large_bytes, LARGE_CPU_SECONDS, LARGE_WALL_SECONDS))
+        self._suspects: dict[bytes, float] = {}
+        self._leash_until = 0.0
         self._waiting: set[Decoding[Any]] = set()
 
     def start(self) -> None:
@@ -203,9 +215,20 @@ class DecodingPool:
         decoding = Decoding({**header, "max_pixels": self._max_pixels}, data, parse)
         self._waiting.add(decoding)
         decoding.result.add_done_callback(lambda _: self._waiting.discard(decoding))
-        is_large = len(data) > self.limits.quick_bytes // QUICK_BODY_SHARE
+        is_large = len(data) > self.limits.quick_bytes // QUICK_BODY_SHARE or self._is_suspect(_kind_of(data))
         self._enqueue(self._large if is_large else self._quick, decoding)
         return decoding
+
+    def _is_suspect(self, kind: bytes) -> bool:
+        """Whether a picture of this kind has just taken too long. JPEG and PNG are too common to make them all wait."""
+        return kind not in _COMMON and time.monotonic() < self._suspects.get(kind, 0.0)
+
+    def _note_slow(self, data: Payload) -> None:
+        """A picture has taken too long in the quick lane."""
+        until = time.monotonic() + LEASH_SECONDS
+        self._leash_until = until
+        if len(self._suspects) < _MAX_SUSPECTS or _kind_of(data) in self._suspects:
+            self._suspects[_kind_of(data)] = until
 
     def _enqueue(self, lane: _Lane, decoding: Decoding[Any]) -> None:
         decoding.queued_at, decoding.started_at = time.monotonic(), None
@@ -216,21 +239,36 @@ class DecodingPool:
 
     def _work(self, lane: _Lane, decoding: Decoding[Any]) -> None:
         decoding.started_at = time.monotonic()
+        if lane is self._quick and self._is_suspect(_kind_of(decoding.payload)) and not decoding.abandoned:
+            self._enqueue(self._large, decoding)
+            return
+        leashed = lane is self._quick and decoding.started_at < self._leash_until
+        decoding.header["cpu_seconds"] = LEASH_CPU_SECONDS if leashed else lane.cpu_seconds
         if decoding.abandoned:
             decoding.result.cancel()
             return
         try:
             result = decoding.context.copy().run(lane.run, decoding)
         except (DecodingLimitError, UnopenedPictureError) as error:
+            if lane is self._quick and isinstance(error, _TooSlowError):
+                self._note_slow(decoding.payload)
             if lane is self._quick and not decoding.abandoned:
                 self._enqueue(self._large, decoding)
             else:
-                _set(decoding.result, error)
+                _set(decoding.result, DecodingLimitError(error.reason) if isinstance(error, _TooSlowError) else error)
         except BaseException as error:  # noqa: BLE001 (whoever waits gets it)
             _set(decoding.result, error)
         else:
             with contextlib.suppress(InvalidStateError):
                 decoding.result.set_result(result)
+
+
+def _kind_of(data: Payload) -> bytes:
+    """What the first bytes say that a picture is; that of a container (ISO 14496-12) stands after its length."""
+    head = bytes(memoryview(data)[:12])
+    if head.startswith(_COMMON[0]):
+        return _COMMON[0]
+    return head[4:12] if head[4:8] == b"ftyp" else head[:4]
 
 
 def _set(future: Future[Any], error: BaseException) -> None:
@@ -243,6 +281,7 @@ class _Lane:
 
     def __init__(self, name: str, processes: int, limits: WorkerLimits) -> None:
         self._limits = limits
+        self.cpu_seconds = limits.cpu_seconds
         self.slots = [WorkerSlot(limits) for _ in range(processes)]
         self._idle: queue.SimpleQueue[WorkerSlot] = queue.SimpleQueue()
         for slot in self.slots:
@@ -311,7 +350,7 @@ class _Lane:
         if decoding.abandoned:
             return MobiusError("interrupted", "Nobody waits for the picture any more.")
         if ended.out_of_time:
-            return DecodingLimitError(
+            return _TooSlowError(
                 f"Decoding the picture takes more than the {self._limits.cpu_seconds:g} seconds allowed."
             )
         logger.warning("A picture of {} bytes ended the process that decoded it", len(decoding.payload))

@@ -104,7 +104,7 @@ def _answer(request: dict[str, Any], payload: bytearray, limits: WorkerLimits, c
     if request["job"] == "hash_files":
         return _hash_files(request, limits, channel)
     try:
-        allow_cpu(limits.cpu_seconds)
+        allow_cpu(min(limits.cpu_seconds, request["cpu_seconds"]))
         try:
             return _JOBS[request["job"]](request, bytes(payload), limits)
         finally:

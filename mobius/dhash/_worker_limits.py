@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The limits that a process sets itself before it decodes pictures of strangers.
+"""The limits that a process sets itself before it decodes pictures that others sent.
 
 The kernel holds them against whatever a decoder does: memory above what the process has after its imports, processor
 time for each request, no written file, no further descriptor (so no socket either), no new privileges. Linux has all of

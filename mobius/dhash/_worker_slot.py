@@ -59,7 +59,7 @@ class WorkerSlot:
                     self._current.end()
                 self._current = started
         if self._current is not None and self._current.ended:
-            # something else than a picture has ended it
+            # something other than a picture has ended it
             self.replace()
             return self.process()
         assert self._current is not None

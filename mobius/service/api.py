@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import re
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final, get_args
 
@@ -55,6 +56,8 @@ _STATUS: Final[dict[type[MobiusError], int]] = {
 }
 JSON_MAX_BYTES: Final = 4096
 """Limit of a JSON body: the largest that is needed has a hundred bytes."""
+FORM_SECONDS: Final = 60.0
+"""Pictures of a form that are not begun after this time are not hashed."""
 _ANY_PICTURE: Final = ("", "application/octet-stream")
 _FORM: Final = "multipart/form-data"
 
@@ -245,12 +248,14 @@ class Api:
             raise ProblemError(400, "The form holds no image.")
 
         # one form must not fill the queue of the decoders
-        turns = asyncio.Semaphore(self.settings.threads)
+        turns, last_start = asyncio.Semaphore(self.settings.threads), time.monotonic() + FORM_SECONDS
 
         async def hash_part(part: multipart.Part) -> dict[str, Any]:
             name = part.name if part.filename is None else part.filename
             try:
                 async with turns:
+                    if time.monotonic() > last_start:
+                        return {"name": name, "error": "The pictures before it took too long.", "status": 503}
                     return {"name": name, **(await self._hash(part.data, mode, part.media_type)).as_dict()}
             except ProblemError as error:
                 return {"name": name, "error": error.detail, "status": error.status}

@@ -125,7 +125,7 @@ fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     with client_load(port, kept=4, single=2, pause=0.05) as load:
         service.checked("release", "--bundle", second[0])
         refused = service.release(broken[0])
-        assert (refused.code, refused.outcome) == (2, "rolled_back"), refused.stderr
+        assert (refused.code, refused.outcome) == (2, "instance_failed"), refused.stderr
         assert service.answer("lab1") == second[1]
         service.checked("rollback", "--reason", "a test")
     assert load.failures == []
@@ -157,9 +157,9 @@ def test_a_worker(root: Path) -> None:
     )
     service.checked("release", "--bundle", first[0])
     service.checked("release", "--bundle", second[0])
-    for refused in (unwell, broken):
+    for refused, outcome in ((unwell, "instance_not_ready"), (broken, "instance_failed")):
         answer = service.release(refused[0])
-        assert (answer.code, answer.outcome) == (2, "rolled_back"), answer.stderr
+        assert answer.outcome == outcome, answer.stderr
         assert service.confirmed() == {"lab1": second[1]}
     states = {item["release"]: item["state"] for item in service.status("lab1")["releases"]}
     assert [release for release, state in states.items() if state == "serving"] == [second[1]]

@@ -26,7 +26,7 @@ VARIABLES: dict[str, Any] = {
     "host_state_dir": "/srv/stand-in-state",
     "host_config_dir": "/etc/stand-in-config",
     "host_log_dir": "/var/log/stand-in-log",
-    "host_exec": "/usr/bin/python3 -m stand_in",
+    "host_exec": "/usr/bin/python3 stand_in.py",
     "host_health_path": "/well",
     "host_port": PORT,
     "host_start_timeout": 10,
@@ -37,6 +37,9 @@ VARIABLES: dict[str, Any] = {
     "deploy_golden": [{"name": "its health", "path": "/well", "json": {"status": "pass"}}],
     "promote_probes": [{"name": "its health", "path": "/well", "json": {"status": "pass"}}],
     "promote_metrics_path": "/counts",
+    # the one client of each host has to give both releases their samples, and its own metrics are what is tested
+    "promote_canary_share": 50,
+    "promote_front_signals": [],
     "promote_signals": [
         {
             "name": "failed answers",

@@ -10,9 +10,6 @@ from dataclasses import dataclass
 from typing import Final
 
 OPERATIONS: Final = ("release", "rollback", "rollback with data", "restore", "provision")
-WITH_DATA: Final = ("rollback with data", "restore")
-"""Clients may get 503 while these exchange the data."""
-
 PHASES: Final = (
     "Back up the service's state",
     "Stage the release",

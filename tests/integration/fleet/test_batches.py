@@ -56,8 +56,8 @@ def hooked(fleet: Any, host: str) -> dict[str, str]:
 
 
 def failing_gate(host: str) -> str:
-    """Probes: that of one host passes in standby and fails once the release serves, so that its gate refuses."""
-    probe = {"name": "standby only", "path": "/admin/state", "json": {"state": "standby"}}
+    """Probes: that of one host passes once, before the release serves, and then fails, so that its gate refuses."""
+    probe = {"name": "only once", "path": "/once", "json": {"is_first": True}}
     return f"{{{{ [{probe}] if inventory_hostname == '{host}' else [] }}}}"
 
 

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Pictures of strangers are decoded in processes that cannot do much, and that cost nobody else anything."""
+"""Pictures that clients send are decoded in processes that cannot do much, and that cost nobody else anything."""
 
 from __future__ import annotations
 
@@ -148,10 +148,25 @@ def test_a_picture_that_takes_too_long_is_refused_and_others_are_served(
     patient = DecodingPool(LIMITS, max_pixels=50_000_000)
     spinning = patient.hash(b"spin")
     is_served(patient)
-    with pytest.raises(DecodingLimitError, match="takes more than the 1 seconds allowed"):
+    with pytest.raises(DecodingLimitError, match="takes more than the 1 seconds allowed") as refused:
         spinning.result.result(60)
+    assert refused.type is DecodingLimitError
     is_served(patient)
     patient.close()
+
+
+def test_after_a_slow_picture_its_format_leaves_the_quick_lane_and_others_have_less_time_there(traps: None) -> None:
+    pool = DecodingPool(PoolLimits(1, 48 << 20, 96 << 20), max_pixels=50_000_000)
+    spinning = [pool.hash(b"spin" + bytes([number])) for number in range(5)]
+    deadline = time.monotonic() + 60
+    while spinning[0].header.get("cpu_seconds") != _decoding_pool.LARGE_CPU_SECONDS:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    good = pool.hash(GOOD)
+    assert good.result.result(10)[0] == hash_bytes(GOOD)
+    assert good.header["cpu_seconds"] == _decoding_pool.LEASH_CPU_SECONDS
+    assert not any("cpu_seconds" in one.header for one in spinning[1:]), "none of them was begun before it"
+    pool.close()
 
 
 def test_a_picture_that_only_waits_is_refused_by_the_clock(traps: None, monkeypatch: pytest.MonkeyPatch) -> None:

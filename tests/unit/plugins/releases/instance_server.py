@@ -41,7 +41,8 @@ class Request:
         self.connection = connection
         self.seconds = 0.001
         stream = connection.makefile("rb")
-        self.path = stream.readline().split()[1].decode()
+        words = stream.readline().split()
+        self.path = words[1].decode() if words else ""  # a client that only looks whether it listens
         length = 0
         while (line := stream.readline()) not in (b"\r\n", b""):
             name, _, value = line.partition(b":")
@@ -267,6 +268,8 @@ def serve(connection: socket.socket, behaviour: Callable[[Request, int], None]) 
     global COUNT
     with connection:
         request = Request(connection)
+        if not request.path:
+            return
         COUNT += request.path == "/health"
         with contextlib.suppress(OSError):  # the client may be gone
             behaviour(request, COUNT)

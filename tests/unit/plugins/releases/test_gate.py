@@ -157,6 +157,19 @@ def test_a_killed_instance_fails_though_the_old_one_is_healthy(host: Any, clock:
     assert gate(host, clock)["verdict"] == "fail"
 
 
+def test_a_process_that_was_started_again_between_two_samples_fails(host: Any, clock: Any) -> None:
+    process = host.start(RELEASE)
+
+    def start_again() -> None:
+        host.kill(process)
+        host.start(RELEASE)
+
+    clock.after(0.3, start_again)
+    result = gate(host, clock)
+    assert result["verdict"] == "fail", result
+    assert result["reason"].startswith(f"The process of {RELEASE} died: ")
+
+
 @pytest.mark.parametrize(
     "revert_promotion",
     [
