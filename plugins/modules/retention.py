@@ -104,7 +104,7 @@ def main() -> None:
         host = executor.host
         if not module.check_mode:
             # what the promotion has just stopped may still run, and no check run knows for how long
-            for release in executor.observe().instances:
+            for release in surplus_releases(executor.observe(), keep, required=_required_releases(host)):
                 executor.wait_until_stopped(release)
         with contextlib.nullcontext() if module.check_mode else executor.locked():
             observation = executor.observe()

@@ -235,7 +235,7 @@ def run_playbook(request: RunRequest, show: Show) -> RunSummary:
 
 
 def _read_bundle_ahead(request: RunRequest, workspace: RunWorkspace) -> None:
-    """Read the bundle of a release while Ansible starts; the task that needs it finds what was read, or fails itself."""
+    """Read the bundle of a release while Ansible starts: the task that needs it finds what was read, or fails."""
     bundle = str(request.variables.get("mobius_bundle") or "")
     sha256 = str(request.variables.get("mobius_bundle_sha256") or "")
 

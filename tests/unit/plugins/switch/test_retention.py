@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils import durable
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.retention import surplus_releases
+from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Executor
 from ansible_collections.mobius.dhash.plugins.module_utils.host.state import Pending, read_lease, staged_releases
 
 A, B, C, D = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0", "1.3.0"))
@@ -125,3 +126,12 @@ def test_a_removal_that_fails_keeps_the_lock(served: Any, run_module: Module, mo
     run_module("lease", run="r1")
     assert run_module("retention", keep=2, run="r1", unlock=True)["failed"]
     assert read_lease(served.host) is not None
+
+
+def test_only_what_is_removed_is_waited_for(served: Any, run_module: Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[str] = []
+    monkeypatch.setattr(Executor, "wait_until_stopped", lambda _self, release: waited.append(release))
+    run_module("retention", keep=3)
+    assert waited == []
+    run_module("retention", keep=2)
+    assert waited == [A]
