@@ -144,7 +144,9 @@ def main() -> None:
         # no version check of the installed command may block a rollback: the state files carry their schema
         host = Host.load(service, module.params["config_dir"])
         to, leaves = module.params["to"] or None, module.params["from"] or None
-        executor = Executor(host, actor, pending_may_be_lost=bool(to or leaves), journal_may_wait=True)
+        executor = Executor(
+            host, actor, finds_silent=True, pending_may_be_lost=bool(to or leaves), journal_may_wait=True
+        )
         plan = executor.run(
             lambda observed: plan_rollback(observed, to, actor, leaves=leaves, since=since), check=module.check_mode
         )

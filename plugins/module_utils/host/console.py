@@ -413,6 +413,7 @@ def main(arguments: Sequence[str] | None = None, requested_at: str | None = None
             host,
             actor,
             may_rebuild=options.command in ("repair", "boot", "guard", "maintenance"),
+            finds_silent=options.command == "rollback",
             pending_may_be_lost=options.command == "rollback" and bool(options.to or options.leaves),
             journal_may_wait=options.command in ("repair", "boot", "guard", "rollback", "watch", "maintenance"),
         )

@@ -10,6 +10,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -21,7 +22,7 @@ from .config import Host, read_state_file, set_aside
 from .failures import InstanceError, to_failure
 from .front.settings import WORKER
 from .fronted import Front
-from .instance import STATE_TIMEOUT_SECONDS, request_instance
+from .instance import STATE_TIMEOUT_SECONDS, is_silent, request_instance
 from .journal import append_journal, journal_head, missing_lines, read_last_lines
 from .lock import LOCK_TIMEOUT_SECONDS, hold_lock
 from .maintenance import read_maintenance, remove_maintenance, write_maintenance
@@ -66,6 +67,7 @@ class Executor:
     start_timeout: float | None = None  # seconds, instead of the host's
     may_rebuild: bool = False  # whether damaged state files are rebuilt in memory, in place of a failure
     pending_may_be_lost: bool = False  # whether a damaged pending.json is set aside, in place of a failure
+    finds_silent: bool = False  # whether instances are asked for a response: a rollback stops the one that hangs
     journal_may_wait: bool = False  # whether a broken journal fails no plan: nothing blocks a rollback
     journal_problem: str | None = None  # why a line of the journal waits for the next command
     _unjournaled: list[Mapping[str, Any]] = field(default_factory=list, init=False)  # the lines that wait, oldest first
@@ -86,7 +88,8 @@ class Executor:
         others = (
             unit for name, unit in units.items() if name.startswith(f"{host.service}@") and not pattern.fullmatch(name)
         )
-        states = self.front.read_states([release for release, unit in instances.items() if unit.active == "active"])
+        active = [release for release, unit in instances.items() if unit.active == "active"]
+        states, silent = self.front.read_states(active), self._find_silent(active) if self.finds_silent else set()
         now, boot = self.clock(), self.boot()
         activation = record.activation
         if lost:
@@ -102,7 +105,8 @@ class Executor:
             boot=boot,
             staged=frozenset(staged_releases(host)),
             instances={
-                release: ObservedInstance(unit.active, states.get(release)) for release, unit in instances.items()
+                release: ObservedInstance(unit.active, states.get(release), release in silent)
+                for release, unit in instances.items()
             },
             is_listening=units.get(host.socket_unit, inactive).active == "active",
             is_enabled=all(units.get(name, inactive).file_state == "enabled" for name in host.units_at_boot),
@@ -131,6 +135,12 @@ class Executor:
         if self.host.front.kind == WORKER:
             return Worker(self.host, self.systemd, self.clock, self.boot)
         return Front(self.host, self.systemd, self.clock, self.boot)
+
+    def _find_silent(self, running: list[str]) -> set[str]:
+        """The instances that give no response: the front knows where it sends requests, not what becomes of them."""
+        with ThreadPoolExecutor(max_workers=max(1, len(running))) as pool:
+            silent = pool.map(lambda release: is_silent(self.host, release, STATE_TIMEOUT_SECONDS), running)
+            return {release for release, gives_none in zip(running, silent, strict=True) if gives_none}
 
     def _read_state(self, read: Callable[[Host], State], empty: State, may_be_lost: bool) -> tuple[State, str | None]:
         """What a state file holds, or in place of a damaged one that may be lost what is empty, and the problem."""

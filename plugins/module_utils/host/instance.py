@@ -138,6 +138,17 @@ def started_with(host: Host) -> Iterator[tuple[int, str]]:
             yield ports.index(int(values.get("PORT", ""))) + 1, path.parent.name
 
 
+def is_silent(host: Host, release: str, timeout: float) -> bool:
+    """Whether an instance gives no response at all on its health path, as one that hangs. A worker never does."""
+    if host.front.kind == WORKER:
+        return False
+    try:
+        request_instance(host, release, "GET", host.health_path, timeout=timeout)
+    except OSError:
+        return True
+    return False
+
+
 def is_answering(host: Host, release: str, timeout: float) -> bool:
     """Whether the health path of an instance answers with 2xx."""
     try:

@@ -20,10 +20,11 @@ REASON_MAX_CHARS = 500  # characters of a reason that are kept
 
 @dataclass(frozen=True)
 class ObservedInstance:
-    """An instance: the state of its unit, and the state that it reports (None: it does not answer)."""
+    """An instance: the state of its unit, its state in the front (None: not known), and whether it is known to hang."""
 
     unit: str
     state: str | None = None
+    is_silent: bool = False
 
     @property
     def exists(self) -> bool:
@@ -39,7 +40,7 @@ class ObservedInstance:
     def word(self) -> str:
         """One word for people: standby, serving, draining, starting, silent, stopping, failed, stopped."""
         if self.unit == "active":
-            return self.state or "silent"
+            return "silent" if self.is_silent or self.state is None else self.state
         return {"activating": "starting", "deactivating": "stopping", "failed": "failed"}.get(self.unit, "stopped")
 
 

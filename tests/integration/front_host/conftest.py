@@ -144,6 +144,7 @@ class ProcessSystemd(Systemd):
         process = self.processes.pop(unit, None)
         if process is not None:
             process.send_signal(number)
+            process.send_signal(signal.SIGCONT)  # as systemd does
             process.wait()
 
     def kill(self, unit: str, name: str = "KILL") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -139,7 +140,14 @@ def test_a_damaged_slots_file_is_read_from_what_the_instances_were_started_with(
 def test_an_instance_that_hangs_in_standby_is_started_again_before_it_serves(fronted: Any) -> None:
     fronted.promote(B)
     process = fronted.systemd.processes[fronted.host.unit(A)]
-    process.send_signal(19)
+    process.send_signal(signal.SIGSTOP)
     fronted.executor().run(lambda observed: plan_rollback(observed, None, fronted.executor().actor))
     assert fronted.answers() == {A}
     assert fronted.systemd.processes[fronted.host.unit(A)].pid != process.pid
+
+
+def test_an_instance_that_hangs_is_stopped_when_it_is_rolled_back_from(fronted: Any) -> None:
+    fronted.promote(B)
+    fronted.systemd.processes[fronted.host.unit(B)].send_signal(signal.SIGSTOP)
+    assert fronted.command("rollback", "--reason", "it hangs") == 0
+    assert (states(fronted), fronted.answers()) == ({A: "serving"}, {A})

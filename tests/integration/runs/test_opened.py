@@ -24,6 +24,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "host_tool": {"lib_dir": "{root}/lib", "command": "{root}/command", "service": None},
     "instance": {"release": "1.0.0-0123456789ab"},
     "lease": {"run": "r1"},
+    "maintenance": {"enabled": True},
     "mark": {"release": "1.0.0-0123456789ab"},
     "promotion": {"release": "1.0.0-0123456789ab", "state": "canary"},
     "release": {"bundle": "{root}/none.tar.gz"},

@@ -585,12 +585,12 @@ def test_a_release_marked_bad_is_a_rollback_target_only_by_name(machine: Any) ->
     assert machine.serving == [B] and not machine.activation.is_bad(B) and machine.activation.is_bad(A)
 
 
-def test_a_bad_release_that_hangs_gets_no_client_after_the_rollback_and_one_that_loops_is_stopped(machine: Any) -> None:
+def test_a_bad_release_that_hangs_or_loops_is_stopped_by_the_rollback(machine: Any) -> None:
     machine.promote(A)
     machine.promote(B)
     machine.systemd.instances[B].behaviour = "silent"
-    machine.run(plan_rollback, None)
-    assert machine.serving == [A] and machine.observed().instance(B).state == "standby"
+    assert machine.command("rollback") == 0
+    assert machine.serving == machine.running == [A]
     machine.promote(C)
     machine.systemd.instances.pop(C).end()
     machine.systemd.active[machine.host.unit(C)] = "activating"
