@@ -254,7 +254,7 @@ class TrafficCounters:
 
     @property
     def change_count(self) -> int:
-        """A number that rises with each change of the page: the access log's lines are written after they are counted."""
+        """Rises with each change of the page: lines of the access log are written after they are counted."""
         return self.line_count + (0 if self._access_log is None else sum(self._access_log.counts().values()))
 
     def page(self) -> str:
