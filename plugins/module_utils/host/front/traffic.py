@@ -252,6 +252,11 @@ class TrafficCounters:
         """The datagrams so far, of every kind."""
         return sum(self._results.values())
 
+    @property
+    def change_count(self) -> int:
+        """Rises with each change of the page: lines of the access log are written after they are counted."""
+        return self.line_count + (0 if self._access_log is None else sum(self._access_log.counts().values()))
+
     def page(self) -> str:
         """The counters in Prometheus's text format."""
         with self._lock:  # only to copy: the receiving thread waits for it
@@ -315,7 +320,7 @@ class _PageWriter(threading.Thread):
         self.join()
 
     def _write(self) -> None:
-        count = self._counters.line_count
+        count = self._counters.change_count
         try:
             if count == self._written_count:
                 os.utime(self._path)  # so that a receiver without requests and one that has ended are told apart
