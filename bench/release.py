@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Wall time to deploy, promote and take back a release on the lab's hosts, beside ansistrano.deploy and .rollback.
+"""Wall time to release and to take back a release on the lab's hosts, beside ansistrano.deploy and .rollback.
+
+A release is one command of both; ours is measured as its two halves besides, `mobius deploy` and `mobius promote`.
 
 Both carry the same bundle of dhash to the same hosts over the same SSH. Ansistrano unpacks it, exchanges a link,
 restarts a unit and waits until it answers; its service is away meanwhile. Ours does that and what MOBIUS is for
@@ -26,7 +28,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -272,6 +274,9 @@ def measure(hosts: int, rounds: int, work: Path, roles: Path, *, peer: bool, hos
                     fleet.mobius("deploy", "--bundle", bundle)
                 with timed("promote", way):
                     fleet.mobius("promote", "--release", release, batches=batches)
+                bundle, _ = bundles.next()
+                with timed("release", way):
+                    fleet.mobius("release", "--bundle", bundle, batches=batches)
                 if way == ONE_BATCH:
                     with timed("rollback", way):
                         fleet.mobius("rollback")
@@ -280,13 +285,10 @@ def measure(hosts: int, rounds: int, work: Path, roles: Path, *, peer: bool, hos
                         fleet.console_rollback()
             if peer:
                 bundle, _ = bundles.next()
-                with timed("deploy and promote", PEER):
+                with timed("release", PEER):
                     fleet.peer_deploy(bundle)
                 with timed("rollback", PEER):
                     fleet.peer_rollback()
-    for way in _BATCHES:
-        parts = [astuple(best[step, way])[3:] for step in ("deploy", "promote")]
-        best["deploy and promote", way] = Row(hosts, "deploy and promote", way, *map(sum, zip(*parts, strict=True)))
     return list(best.values())
 
 

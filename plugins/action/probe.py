@@ -1,15 +1,13 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Reads the bodies of probes on the control node, so that a picture can lie beside the role that sends it."""
+"""Sends probes with the bodies that are read on the control node, and shows what a gate observes."""
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import copy
 import os
 import shlex
-from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleError
@@ -17,6 +15,7 @@ from ansible_collections.mobius.dhash.plugins.plugin_utils import require_mobius
 
 from mobius.control.run.gate_samples import forward_samples
 from mobius.control.run.installed_modules import InstalledModules
+from mobius.control.run.probe_bodies import read_bodies
 from mobius.control.run.workspace import RunWorkspace
 from mobius.errors import MobiusError
 
@@ -28,12 +27,8 @@ class ActionModule(InstalledModules):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
-        arguments = dict(self._task.args)
-        folder = arguments.pop("body_dir", None)
         try:
-            probes = arguments.get("probes")
-            if isinstance(probes, list):
-                arguments["probes"] = [self._with_body(probe, folder) for probe in probes]
+            arguments = read_bodies(self._task.args, self._find_body)
         except MobiusError as e:
             return {**result, "failed": True, "msg": e.reason, "mobius_failure": e.as_dict()}
         with self._forwarding(str((task_vars or {}).get("inventory_hostname")), arguments):
@@ -63,17 +58,9 @@ class ActionModule(InstalledModules):
 
         return forward_samples(workspace, host, read)
 
-    def _with_body(self, probe: Any, folder: str | None) -> Any:
-        if not isinstance(probe, dict) or not probe.get("body_file"):
-            return probe
-        others = {key: value for key, value in probe.items() if key != "body_file"}
-        name = str(probe["body_file"])
-        if probe.get("body_base64") is not None:
-            raise MobiusError("invalid_input", f"The probe {probe.get('name')!r} has both body_file and body_base64.")
+    def _find_body(self, name: str) -> str:
         try:
-            path = Path(folder, name) if folder else Path(self._find_needle("files", name))
-            body = path.read_bytes()
-        except (OSError, AnsibleError) as e:
-            why = e.strerror if isinstance(e, OSError) else "it is not in the search path"
-            raise MobiusError("invalid_input", f"The probe's body {name} cannot be read: {why}.") from None
-        return {**others, "body_base64": base64.b64encode(body).decode()}
+            path: str = self._find_needle("files", name)
+        except AnsibleError:
+            raise FileNotFoundError(None, "it is not in the search path") from None
+        return path

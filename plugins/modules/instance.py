@@ -10,6 +10,8 @@ module: instance
 short_description: Starts the instance of a release in standby, or stops it
 description:
   - An instance in standby is warm and gets no request from clients; the release that serves is not affected.
+  - With O(probes), also sends requests to it and compares the responses, as M(mobius.dhash.probe) does. A wrong response fails
+    the module; the instance stays.
   - An instance reads its role from the activation record when it starts, so the instance of the confirmed release serves.
 version_added: "0.1.0"
 author: MOBIUS contributors (@mobius)
@@ -36,6 +38,31 @@ options:
     description: In check mode, assume that the release is staged, because an earlier task of the same run has predicted so.
     type: bool
     default: false
+  probes:
+    description: With O(state=standby), requests to the instance once it answers, as M(mobius.dhash.probe) has them.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name: {description: "The name, for messages.", type: str, required: true}
+      method: {description: "The HTTP method.", type: str, choices: [GET, POST], default: GET}
+      path: {description: "The path, with its query.", type: str, required: true}
+      content_type: {description: "The type of the body.", type: str}
+      body_base64: {description: "The body.", type: str}
+      body_file:
+        description: A file on the control node with the body, beside the playbook, in the role's C(files) or under O(body_dir).
+        type: path
+      status: {description: "The expected status.", type: int, default: 200}
+      json:
+        description: What the JSON object of the response must hold; other keys do not matter.
+        type: dict
+  body_dir:
+    description: The folder on the control node that C(body_file) is relative to.
+    type: path
+  probe_timeout:
+    description: Seconds that one response to a probe may take.
+    type: float
+    default: 10
 """
 
 EXAMPLES = r"""
@@ -77,10 +104,24 @@ journal:
   returned: when the instance failed or was not ready in time
   type: list
   elements: str
+probes:
+  description: How many responses were as expected.
+  returned: when there are probes
+  type: int
+mismatch:
+  description: The first probe whose response differs, with C(name), C(wanted) and C(got).
+  returned: when there is one
+  type: dict
+predicted:
+  description: V(unknown) when nothing could be probed, since the instance is not running.
+  returned: in check mode, with probes
+  type: str
 """
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import arguments, lease
+from ansible_collections.mobius.dhash.plugins.module_utils.gate.probes import Probe
+from ansible_collections.mobius.dhash.plugins.module_utils.gate.probing import PROBES, probe_instance
 from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.canary import plan_instance
 from ansible_collections.mobius.dhash.plugins.module_utils.module import lease_holder, open_executor, report_failure
 
@@ -97,12 +138,16 @@ def main() -> None:
             "state": {"type": "str", "choices": ["standby", "stopped"], "default": "standby"},
             "timeout": {"type": "float"},
             "assume_staged": {"type": "bool", "default": False},
+            "probes": {**PROBES, "default": []},
+            "body_dir": {"type": "path"},
+            "probe_timeout": {"type": "float", "default": 10.0},
         },
         supports_check_mode=True,
     )
     release, state = module.params["release"], module.params["state"]
     assume_staged = module.check_mode and module.params["assume_staged"]
     with report_failure(module):
+        probes = [Probe.parse(value) for value in module.params["probes"]] if state == "standby" else []
         executor = open_executor(module, start_timeout=module.params["timeout"])
         make_plan = lease.fenced(
             executor,
@@ -112,7 +157,13 @@ def main() -> None:
         plan = executor.run(make_plan, check=module.check_mode)
         if state == "stopped" and not module.check_mode:
             executor.wait_until_stopped(release)
-    module.exit_json(release=release, state=state, **plan.result())
+    result = plan.result()
+    if probes:
+        timeout = module.params["probe_timeout"]
+        # the plan's own note comes last: it says as well that there is no instance to be probed yet
+        result = probe_instance(executor.host, release, probes, timeout, check=module.check_mode) | result
+    end = module.fail_json if "mobius_failure" in result else module.exit_json
+    end(release=release, state=state, **result)
 
 
 if __name__ == "__main__":

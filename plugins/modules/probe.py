@@ -84,12 +84,10 @@ note:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import arguments
-from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.gate.probes import PROBE_SPEC, Probe, require_response
-from ansible_collections.mobius.dhash.plugins.module_utils.gate.requests import NotRunningError, instance_requests
-from ansible_collections.mobius.dhash.plugins.module_utils.host.failures import failure_result
+from ansible_collections.mobius.dhash.plugins.module_utils.gate.probes import Probe
+from ansible_collections.mobius.dhash.plugins.module_utils.gate.probing import PROBES, probe_instance
 from ansible_collections.mobius.dhash.plugins.module_utils.host.install import require_tool
-from ansible_collections.mobius.dhash.plugins.module_utils.host.state import read_activation
+from ansible_collections.mobius.dhash.plugins.module_utils.module import report_failure
 
 
 def main() -> None:
@@ -98,37 +96,19 @@ def main() -> None:
         argument_spec={
             **arguments.SERVICE,
             "release": {"type": "str", "required": True},
-            "probes": {
-                "type": "list",
-                "elements": "dict",
-                "required": True,
-                "options": {**PROBE_SPEC, "body_file": {"type": "path"}},
-            },
+            "probes": {**PROBES, "required": True},
             "body_dir": {"type": "path"},
             "timeout": {"type": "float", "default": 10.0},
         },
         supports_check_mode=True,
     )
-    release, passed = module.params["release"], 0
-    try:
-        probes = [Probe.parse(value) for value in module.params["probes"]]
-        host = require_tool(module.params["service"], module.params["config_dir"])
-        request = instance_requests(host, release)
-        for probe in probes:
-            mismatch = require_response(request, probe, release, module.params["timeout"])
-            if mismatch is not None:
-                failure = failure_result(MobiusError("golden_mismatch", f"{release}: {mismatch.sentence()}"))
-                module.fail_json(**failure, probes=passed, mismatch=mismatch.as_dict(), changed=False)
-            passed += 1
-    except (MobiusError, OSError) as error:
-        if isinstance(error, NotRunningError):
-            if not host.overlap and release != read_activation(host).confirmed:
-                note = f"{release} does not run beside another: the gate probes it."
-                module.exit_json(changed=False, probes=passed, note=note)
-            if module.check_mode:
-                module.exit_json(changed=False, probes=passed, predicted="unknown")
-        module.fail_json(**failure_result(error), probes=passed, changed=False)
-    module.exit_json(changed=False, probes=passed)
+    params = module.params
+    with report_failure(module, probes=0, changed=False):
+        probes = [Probe.parse(value) for value in params["probes"]]
+        host = require_tool(params["service"], params["config_dir"])
+    result = probe_instance(host, params["release"], probes, params["timeout"], check=module.check_mode)
+    end = module.fail_json if "mobius_failure" in result else module.exit_json
+    end(changed=False, **result)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ short_description: Reports the releases that a host keeps of a service, and whic
 description:
   - Reads the activation record, the pending promotion, the staged releases and their instances. A host that is not
     prepared is reported with RV(provisioned=false).
+  - With O(lease), is refused unless the run holds the lock of the host, which is renewed.
 version_added: "0.1.0"
 author: MOBIUS contributors (@mobius)
-extends_documentation_fragment: [mobius.dhash.mobius_host]
+extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.run, mobius.dhash.mobius_host.lease]
 attributes:
   check_mode: {support: full, description: "Never changes anything."}
   diff_mode: {support: full, description: "Never changes anything, so there is no difference to show."}
@@ -103,14 +104,14 @@ history:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import arguments
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, lease
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
 from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Executor
 from ansible_collections.mobius.dhash.plugins.module_utils.host.install import installed_digest, tool_digest
 from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Actor
 from ansible_collections.mobius.dhash.plugins.module_utils.host.status import status
-from ansible_collections.mobius.dhash.plugins.module_utils.module import report_failure
+from ansible_collections.mobius.dhash.plugins.module_utils.module import lease_holder, report_failure
 
 EMPTY_FACTS: dict[str, Any] = {
     "confirmed": None,
@@ -132,6 +133,8 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **arguments.SERVICE,
+            **arguments.RUN,
+            **arguments.LEASE,
         },
         supports_check_mode=True,
     )
@@ -144,7 +147,10 @@ def main() -> None:
                 raise
             module.exit_json(changed=False, service=service, provisioned=False, tool_digest_ok=False, **EMPTY_FACTS)
         is_same_version = installed_digest(host.command) == tool_digest()
-        facts = status(Executor(host, Actor("ansible")))
+        executor = Executor(host, Actor("ansible"))
+        if holder := lease_holder(module):
+            lease.require(executor, holder)
+        facts = status(executor)
     module.exit_json(changed=False, provisioned=True, tool_digest_ok=is_same_version, **facts)
 
 

@@ -14,7 +14,7 @@ description:
     backup was made under, nor a release that was never tried on this host.
 version_added: "0.2.0"
 author: MOBIUS contributors (@mobius)
-extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.opened]
+extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.run, mobius.dhash.mobius_host.opened]
 attributes:
   check_mode: {support: full, description: "Predicts from the same comparison that the real run acts on."}
   diff_mode: {support: full, description: "Shows the staged releases before and after."}
@@ -28,6 +28,10 @@ options:
     type: str
   assume_staged:
     description: In check mode, that earlier tasks have predicted that the host is backed up and O(confirmed) staged.
+    type: bool
+    default: false
+  unlock:
+    description: Release the lock of the host in the end, if O(run) holds it, as M(mobius.dhash.lease) does.
     type: bool
     default: false
 """
@@ -45,13 +49,17 @@ removed:
   returned: success
   type: list
   elements: str
+unlocked:
+  description: Whether the run no longer holds the lock of the host, as O(unlock) requests.
+  returned: success
+  type: bool
 """
 
 import contextlib
 import dataclasses
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import arguments, staged_tree
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, lease, staged_tree
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.retention import surplus_releases
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.store import list_backups
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
@@ -83,6 +91,8 @@ def main() -> None:
             "keep": {"type": "int", "default": 5},
             "confirmed": {"type": "str"},
             "assume_staged": {"type": "bool", "default": False},
+            **arguments.RUN,
+            "unlock": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
@@ -94,7 +104,7 @@ def main() -> None:
         host = executor.host
         if not module.check_mode:
             # what the promotion has just stopped may still run, and no check run knows for how long
-            for release in executor.observe().instances:
+            for release in surplus_releases(executor.observe(), keep, required=_required_releases(host)):
                 executor.wait_until_stopped(release)
         with contextlib.nullcontext() if module.check_mode else executor.locked():
             observation = executor.observe()
@@ -107,10 +117,14 @@ def main() -> None:
             removed = surplus_releases(observation, keep, required=required)
             for release in removed if not module.check_mode else ():
                 staged_tree.unstage(release, host.releases_dir)
+        is_unlocked = bool(module.params["unlock"] and module.params["run"])
+        if is_unlocked:
+            lease.release(executor, module.params["run"], check=module.check_mode)
     before, after = sorted(observation.staged), sorted(observation.staged - set(removed))
     module.exit_json(
         changed=bool(removed),
         removed=removed,
+        unlocked=is_unlocked,
         diff={"before": {"staged": before}, "after": {"staged": after}},
     )
 

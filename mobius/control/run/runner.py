@@ -8,7 +8,9 @@ nothing better is known.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -16,12 +18,14 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mobius.control.bundle.reading import read_once
 from mobius.control.history.opened_run import OpenedRun, close_left_open
 from mobius.control.plan.changes import check_fidelity
 from mobius.control.plan.planned_run import PLANNING
@@ -191,7 +195,11 @@ def run_playbook(request: RunRequest, show: Show) -> RunSummary:
             )
             samples = SampleEvents(workspace)
 
+            # only now: Ansible's process is there, and a fork would have copied the thread's locks
+            read_ahead = functools.cache(lambda: _read_bundle_ahead(request, workspace))
+
             def due() -> bool:
+                read_ahead()
                 for event in samples.new():
                     listener.take(event)
                 show.now(listener.progress)
@@ -224,6 +232,19 @@ def run_playbook(request: RunRequest, show: Show) -> RunSummary:
         results=listener.results,
         collected=collected,
     )
+
+
+def _read_bundle_ahead(request: RunRequest, workspace: RunWorkspace) -> None:
+    """Read the bundle of a release while Ansible starts: the task that needs it finds what was read, or fails."""
+    bundle = str(request.variables.get("mobius_bundle") or "")
+    sha256 = str(request.variables.get("mobius_bundle_sha256") or "")
+
+    def read() -> None:
+        with contextlib.suppress(MobiusError, OSError):
+            read_once(bundle, sha256, workspace)
+
+    if Path(bundle).is_absolute():
+        threading.Thread(target=read, daemon=True).start()
 
 
 def _leave_head(request: RunRequest, closed: OpenedRun, show: Show) -> None:

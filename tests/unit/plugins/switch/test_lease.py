@@ -180,3 +180,13 @@ def test_of_a_hundred_races_each_has_one_winner(machine: Any) -> None:
         assert held is not None and won == [held.run]
         assert lease.release(machine.executor(), held.run)
     assert isinstance(read_activation(machine.host), Activation)
+
+
+def test_what_a_host_serves_is_read_under_the_lock_of_the_run_only(machine: Any, run_module: Module) -> None:
+    assert outcome(run_module("release_info", run="r1", lease=True)) == "fenced"
+    run_module("lease", run="r1", seconds=30)
+    machine.now += 29
+    assert run_module("release_info", run="r1", lease=True)["lease"]["remaining"] == 30, "it is renewed"
+    assert outcome(run_module("release_info", run="r2", lease=True)) == "fenced"
+    assert run_module("release_info", run="r2", lease=True, check=True)["provisioned"]
+    assert run_module("release_info")["provisioned"], "anybody may look"

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils import durable
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.retention import surplus_releases
-from ansible_collections.mobius.dhash.plugins.module_utils.host.state import Pending, staged_releases
+from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Executor
+from ansible_collections.mobius.dhash.plugins.module_utils.host.state import Pending, read_lease, staged_releases
 
 A, B, C, D = (f"{version}-0123456789ab" for version in ("1.0.0", "1.1.0", "1.2.0", "1.3.0"))
 E = "1.4.0-0123456789ab"
@@ -105,3 +106,32 @@ def test_the_newest_backups_release_stays(served: Any, run_module: Module, monke
 
 def test_none_at_all_is_refused(served: Any, run_module: Module) -> None:
     assert run_module("retention", keep=0)["mobius_failure"]["outcome"] == "invalid_input"
+
+
+def test_the_lock_is_released_in_the_end_by_the_run_that_holds_it(served: Any, run_module: Module) -> None:
+    run_module("lease", run="r1")
+    assert run_module("retention", keep=2, run="r1")["unlocked"] is False
+    assert run_module("retention", keep=2, run="r1", unlock=True, check=True)["unlocked"] is True
+    run_module("retention", keep=2, run="r2", unlock=True)
+    assert read_lease(served.host) is not None
+    assert run_module("retention", keep=2, run="r1", unlock=True)["unlocked"] is True
+    assert read_lease(served.host) is None
+
+
+def test_a_removal_that_fails_keeps_the_lock(served: Any, run_module: Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("ansible_collections.mobius.dhash.plugins.module_utils.staged_tree.unstage", refuse)
+    run_module("lease", run="r1")
+    assert run_module("retention", keep=2, run="r1", unlock=True)["failed"]
+    assert read_lease(served.host) is not None
+
+
+def test_only_what_is_removed_is_waited_for(served: Any, run_module: Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[str] = []
+    monkeypatch.setattr(Executor, "wait_until_stopped", lambda _self, release: waited.append(release))
+    run_module("retention", keep=3)
+    assert waited == []
+    run_module("retention", keep=2)
+    assert waited == [A]

@@ -346,3 +346,31 @@ def test_the_description_of_a_service_is_written_and_read_again(machine: Any, ru
         run_bare_module("host_tool", config=config, **{**where, "service": "../x"})["mobius_failure"]["outcome"]
         == "invalid_input"
     )
+
+
+HEALTHY = {"name": "health", "path": "/health"}
+
+
+def test_an_instance_is_probed_once_it_answers(machine: Any, run_module: Module) -> None:
+    machine.promote(A)
+    predicted = run_module("instance", release=B, probes=[HEALTHY], check=True)
+    assert (predicted["changed"], predicted["predicted"], predicted["probes"]) == (True, "unknown", 0)
+    done = run_module("instance", release=B, probes=[HEALTHY])
+    assert (done["changed"], done["probes"]) == (True, 1)
+    again = run_module("instance", release=B, probes=[HEALTHY], check=True)
+    assert (again["changed"], again["probes"]) == (False, 1)
+
+
+def test_a_wrong_response_is_a_failure_that_says_what_was_changed(machine: Any, run_module: Module) -> None:
+    machine.promote(A)
+    wrong = {"name": "nothing", "path": "/nothing", "json": {"a": 1}}
+    failed = run_module("instance", release=B, probes=[HEALTHY, wrong])
+    assert failed["failed"] and failed["changed"] and failed["mobius_failure"]["outcome"] == "golden_mismatch"
+    assert (failed["release"], failed["probes"], failed["mismatch"]["name"]) == (B, 1, "nothing")
+
+
+def test_no_instance_starts_for_a_probe_that_cannot_be_sent(machine: Any, run_module: Module) -> None:
+    machine.promote(A)
+    refused = run_module("instance", release=B, probes=[{"name": "x", "path": "nowhere"}])
+    assert refused["mobius_failure"]["outcome"] == "invalid_input"
+    assert run_module("instance", release=B, check=True)["changed"], "it does not run"
