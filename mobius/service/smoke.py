@@ -15,6 +15,7 @@ import os
 import resource
 import secrets
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -67,17 +68,19 @@ class HttpReply:
 
 
 class Installation:
-    """A running instance: itself, its public address (None to use only itself) and the environment of its process.
+    """A running instance: itself, where its clients' requests come in, and the environment of its process.
 
     Args:
         pid: its process.
+        public: the address that clients use, or a front's Unix socket for probes; None to use only the instance.
+        slot: the slot that a request to such a socket names.
 
     Raises:
         MobiusError: no instance answers there, or the environment of its process cannot be read.
     """
 
-    def __init__(self, pid: int, public: tuple[str, int] | None) -> None:
-        self.pid, self.address = pid, public
+    def __init__(self, pid: int, public: tuple[str, int] | Path | None, slot: int = 0) -> None:
+        self.pid, self.address, self._slot = pid, public, slot
         try:
             self.environment = _read_environment(pid)
             self._instance_address = _address(self.environment["MOBIUS_ADDRESS"])
@@ -96,14 +99,32 @@ class Installation:
     ) -> HttpReply:
         """Send one request on a new connection; a `direct` one to the instance itself."""
         target = self._instance_address if direct or self.address is None else self.address
-        connection = http.client.HTTPConnection(*target, timeout=_TIMEOUT_SECONDS)
+        sent = dict(headers or {})
+        if isinstance(target, Path):
+            connection: http.client.HTTPConnection = _FrontConnection(target)
+            sent["X-Mobius-Slot"] = str(self._slot)
+        else:
+            connection = http.client.HTTPConnection(*target, timeout=_TIMEOUT_SECONDS)
         try:
-            connection.request(method, path, body, dict(headers or {}))
+            connection.request(method, path, body, sent)
             response = connection.getresponse()
             headers_in = {name.lower(): value for name, value in response.getheaders()}
             return HttpReply(response.status, headers_in, response.read())
         finally:
             connection.close()
+
+
+class _FrontConnection(http.client.HTTPConnection):
+    """HTTP through a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=_TIMEOUT_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
 
 
 def _read_environment(pid: int) -> dict[str, str]:
@@ -336,6 +357,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("topics", nargs="*", choices=[*TOPICS, []], help="what to check; both by default")
     parser.add_argument("--pid", type=int, help="the process of the instance")
     parser.add_argument("--public", metavar="HOST:PORT", help="the address that clients use")
+    parser.add_argument("--front", type=Path, metavar="SOCKET", help="in its place: the front's entrance for probes")
+    parser.add_argument("--slot", type=int, default=0, help="with --front: the number of the instance's slot")
     parser.add_argument("--rehearse", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.rehearse is not None:
@@ -344,8 +367,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--pid is needed")
     topics = options.topics or TOPICS
     try:
-        public = _address(options.public) if options.public else None
-        instance = Installation(options.pid, public)
+        public = options.front or (_address(options.public) if options.public else None)
+        instance = Installation(options.pid, public, options.slot)
     except MobiusError as error:
         _print(None, [Check(topics[0], "it answers", False, error.reason)])
         return int(error.code)

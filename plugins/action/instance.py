@@ -6,11 +6,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible.errors import AnsibleError
 from ansible_collections.mobius.dhash.plugins.plugin_utils import require_mobius  # noqa: F401 - before mobius
 
 from mobius.control.run.changing_action import ChangingAction
-from mobius.control.run.probe_bodies import read_bodies
+from mobius.control.run.probe_bodies import find_body, read_bodies
 from mobius.errors import MobiusError
 
 
@@ -20,13 +19,6 @@ class ActionModule(ChangingAction):
     def change(self, tmp: str | None, task_vars: dict[str, Any] | None) -> dict[str, Any]:  # noqa: ARG002
         """Start the instance and probe it, or stop it."""
         try:
-            return self.execute(read_bodies(self._task.args, self._find_body), task_vars)
+            return self.execute(read_bodies(self._task.args, find_body(self)), task_vars)
         except MobiusError as error:
             return {"changed": False, "failed": True, "msg": error.reason, "mobius_failure": error.as_dict()}
-
-    def _find_body(self, name: str) -> str:
-        try:
-            path: str = self._find_needle("files", name)
-        except AnsibleError:
-            raise FileNotFoundError(None, "it is not in the search path") from None
-        return path

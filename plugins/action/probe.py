@@ -15,7 +15,7 @@ from ansible_collections.mobius.dhash.plugins.plugin_utils import require_mobius
 
 from mobius.control.run.gate_samples import forward_samples
 from mobius.control.run.installed_modules import InstalledModules
-from mobius.control.run.probe_bodies import read_bodies
+from mobius.control.run.probe_bodies import find_body, read_bodies
 from mobius.control.run.workspace import RunWorkspace
 from mobius.errors import MobiusError
 
@@ -28,7 +28,7 @@ class ActionModule(InstalledModules):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
         try:
-            arguments = read_bodies(self._task.args, self._find_body)
+            arguments = read_bodies(self._task.args, find_body(self))
         except MobiusError as e:
             return {**result, "failed": True, "msg": e.reason, "mobius_failure": e.as_dict()}
         with self._forwarding(str((task_vars or {}).get("inventory_hostname")), arguments):
@@ -57,10 +57,3 @@ class ActionModule(InstalledModules):
             return out.decode("utf-8", "replace") if code == 0 else None
 
         return forward_samples(workspace, host, read)
-
-    def _find_body(self, name: str) -> str:
-        try:
-            path: str = self._find_needle("files", name)
-        except AnsibleError:
-            raise FileNotFoundError(None, "it is not in the search path") from None
-        return path

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ansible.errors import AnsibleError
+
 from mobius.errors import MobiusError
 
 
@@ -26,6 +28,19 @@ def read_bodies(arguments: Mapping[str, Any], find: Callable[[str], str]) -> dic
     if isinstance(probes, list):
         others["probes"] = [_read_body(probe, folder, find) for probe in probes]
     return others
+
+
+def find_body(action: Any) -> Callable[[str], str]:
+    """The function that gives the path of a body in the search path of an action plugin's task."""
+
+    def find(name: str) -> str:
+        try:
+            path: str = action._find_needle("files", name)
+        except AnsibleError:
+            raise FileNotFoundError(None, "it is not in the search path") from None
+        return path
+
+    return find
 
 
 def _read_body(probe: Any, folder: str | None, find: Callable[[str], str]) -> Any:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +162,7 @@ class ProcessSystemd(Systemd):
 class FrontedMachine:
     """One host with a service of kind `http`."""
 
-    def __init__(self, root: Path, **settings: Any) -> None:
+    def __init__(self, root: Path, front: Mapping[str, Any] | None = None, **settings: Any) -> None:
         self.root, self.now = root, 1000.0
         self.config_dir = root / "mobius-host"
         names = ("root", "run_dir", "state_dir", "cache_dir", "config_dir", "backup_dir", "log_dir", "units_dir")
@@ -180,7 +180,7 @@ class FrontedMachine:
             "start_timeout": 10,
             "drain_deadline": 5,
             "kind": "http",
-            "front": {"port": self.port, "first_port": first, "internal_port": first + 4, "pause": 20},
+            "front": {"port": self.port, "first_port": first, "internal_port": first + 4, "pause": 20, **(front or {})},
             **{name: str(path) for name, path in folders.items()},
             **settings,
         }
