@@ -12,7 +12,7 @@ from typing import TextIO
 
 from mobius.dhash._candidates import CandidateIndex
 from mobius.dhash._cpus import usable_cpus
-from mobius.dhash._database import Database
+from mobius.dhash._database import BUSY_TIMEOUT_SECONDS, Database
 from mobius.dhash._decisions import Decision, DecisionKind, decide, decisions
 from mobius.dhash._decoder import Decoder, InProcessDecoder
 from mobius.dhash._decoding import MAX_PIXELS
@@ -45,16 +45,25 @@ class Library:
         index: the SQLite file; created when missing, migrated to this release's schema when older.
         release: stored with every row written.
         decoder: what decodes pictures for thumbnails and verification; by default this process.
+        busy_seconds: how long a write waits for another process that writes.
 
     Raises:
         MobiusError: the file is no index, or of a newer schema than this release knows. Every method raises it when the
-            disk is full (`disk_full`), another process writes for too long (`timeout`) or the index is damaged.
+            disk is full (`disk_full`), another process writes for too long (`timeout`), the index is damaged, or its
+            file is not the one that was opened any more (`environment_failed`).
     """
 
-    def __init__(self, index: Path | str, *, release: str = "none", decoder: Decoder | None = None) -> None:
+    def __init__(
+        self,
+        index: Path | str,
+        *,
+        release: str = "none",
+        decoder: Decoder | None = None,
+        busy_seconds: float = BUSY_TIMEOUT_SECONDS,
+    ) -> None:
         self.index = Path(index)
         self.release = release
-        self._database = Database(self.index)
+        self._database = Database(self.index, busy_seconds=busy_seconds)
         self._candidates = CandidateIndex(self._database)
         self._decoder = decoder or InProcessDecoder()
         self._verifier = CandidateVerifier(self._database, self._candidates, self._decoder)
@@ -70,6 +79,10 @@ class Library:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def check_file(self) -> None:
+        """Raises MobiusError when the index file was removed, renamed, exchanged or truncated since it was opened."""
+        self._database.check_file()
 
     # -- contents -------------------------------------------------------------------------------------------------
 

@@ -90,7 +90,9 @@ class Api:
             if known is None or not known.posted:
                 fingerprint = await self._hash(data, "fast", kind, descriptor=True)
                 picture = await self.instance.thumbnail(data)
-                new = await self.instance.index.run(lambda library: library.add(fingerprint, thumbnail=picture))
+                new = await self.instance.index.run(
+                    lambda library: library.add(fingerprint, thumbnail=picture), lane="write"
+                )
                 known = await self.instance.index.run(lambda library: library.get(sha256))
             else:
                 new = False
@@ -109,7 +111,7 @@ class Api:
     async def remove(self, request: Request) -> Response:
         _refuse_unknown(request)
         sha256 = _sha256(request)
-        if not await self.instance.index.run(lambda library: library.remove(sha256), invalid_status=409):
+        if not await self.instance.index.run(lambda library: library.remove(sha256), lane="write", invalid_status=409):
             raise _no_image(sha256)
         return Response(status_code=204)
 
@@ -194,7 +196,9 @@ class Api:
         if decision not in ("same", "different"):
             raise ProblemError(422, 'A decision is {"decision": "same"} or {"decision": "different"}.')
         pair, by = request.path_params["id"], request.scope["mobius.by"]
-        stored = await self.instance.index.run(lambda library: library.decide(pair, decision, by), invalid_status=404)
+        stored = await self.instance.index.run(
+            lambda library: library.decide(pair, decision, by), lane="write", invalid_status=404
+        )
         return Json({"id": pair, "decision": stored.decision, "by": stored.by, "at": stored.at})
 
     # -- bodies ----------------------------------------------------------------------------------------------------

@@ -312,15 +312,16 @@ class Instance:
 
     def _index_checks(self) -> dict[str, tuple[Status, Any, str, str]]:
         assert self.index.path is not None
-        schema, unreadable = self.index.read_schema()
-        unreadable = unreadable or self.index.error
-        unwritable = "" if unreadable else self.index.check_writable()
-        free = shutil.disk_usage(self.index.path.parent).free
+        schema, unusable = self.index.find_problem()
+        unwritable = "" if unusable else self.index.find_write_problem()
+        free = 0
+        with contextlib.suppress(OSError):  # the folder is gone, as the index is
+            free = shutil.disk_usage(self.index.path.parent).free
         low = free < self.settings.disk_free_bytes
         self.index.count()
         return {
-            "index:schema": ("fail" if unreadable else "pass", schema, "version", unreadable),
-            "index:writable": ("warn" if unwritable else "pass", not (unreadable or unwritable), "boolean", unwritable),
+            "index:schema": ("fail" if unusable else "pass", schema, "version", unusable),
+            "index:writable": ("warn" if unwritable else "pass", not (unusable or unwritable), "boolean", unwritable),
             "index:pictures": ("pass", self.index.figures.get("pictures"), "pictures", ""),
             "review:queue": ("pass", self.index.figures.get("review"), "pairs", ""),
             "disk:free": ("warn" if low else "pass", free, "bytes",
