@@ -276,6 +276,7 @@ class Library:
         load_query: Callable[[int], VerificationImage | None] | None = None,
         max_pixels: int = MAX_PIXELS,
         memory_budget: MemoryBudget | None = None,
+        verify_seconds: float | None = None,
     ) -> list[SearchMatch]:
         """Find pictures like one; confident matches first, then the nearest.
 
@@ -288,15 +289,36 @@ class Library:
                 loaded. It is called when there are candidates, the nearest `VERIFIED_PER_SEARCH` of which are then
                 verified. Without it, only what the index knows verified is confident.
             max_pixels, memory_budget: as in `verify_pairs`.
+            verify_seconds: begin to verify no candidate after this time.
 
         Raises:
             MobiusError: `transforms` with only a hash.
         """
+        return self.begin_search(
+            query, max_distance=max_distance, limit=limit, transforms=transforms, load_query=load_query,
+            max_pixels=max_pixels, memory_budget=memory_budget, verify_seconds=verify_seconds,
+        ).finish()  # fmt: skip
+
+    def begin_search(
+        self,
+        query: Fingerprint | Dhash,
+        *,
+        max_distance: int | None = None,
+        limit: int = 20,
+        transforms: bool = False,
+        load_query: Callable[[int], VerificationImage | None] | None = None,
+        max_pixels: int = MAX_PIXELS,
+        memory_budget: MemoryBudget | None = None,
+        verify_seconds: float | None = None,
+    ) -> PictureSearch:
+        """The first step of `search`, which opens no picture; its `finish` does, where `needs_pixels` says so."""
         search = PictureSearch(
             self._database, self._candidates, self._verifier, query,
             transforms=transforms, load_query=load_query, max_pixels=max_pixels, memory_budget=memory_budget,
+            verify_seconds=verify_seconds,
         )  # fmt: skip
-        return search.run(max_distance, limit)
+        search.nominate(max_distance, limit)
+        return search
 
     def duplicates(self) -> list[Group]:
         """Every group of duplicates: the same on every run, and every member matches the keeper itself.
