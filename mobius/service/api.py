@@ -34,6 +34,7 @@ from mobius.dhash import (
 from mobius.errors import MobiusError
 from mobius.service import multipart
 from mobius.service.instance import Instance
+from mobius.service.lanes import LaneName
 from mobius.service.problems import Json, ProblemError
 
 PAGE_DEFAULT_ENTRIES: Final = 50
@@ -42,6 +43,11 @@ PAGE_MAX_ENTRIES: Final = 500
 """Limit of entries of a page."""
 SEARCH_MAX_BITS: Final = 64
 """Largest distance of a search, in bits of 128: unrelated pictures differ by as many."""
+CHEAP_DISTANCE_BITS: Final = 32
+CHEAP_LIMIT: Final = 100
+"""A search for more, or within more bits, or for transforms, waits in a lane of its own."""
+VERIFY_SECONDS: Final = 5.0
+"""A search that has compared pixels for so long opens no further picture."""
 SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _PAIR: Final = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}")
 _HASH: Final = re.compile(r"[0-9a-f]{16}")
@@ -56,6 +62,9 @@ _STATUS: Final[dict[type[MobiusError], int]] = {
 }
 JSON_MAX_BYTES: Final = 4096
 """Limit of a JSON body: the largest that is needed has a hundred bytes."""
+BODY_WINDOW_SECONDS: Final = 10.0
+BODY_WINDOW_BYTES: Final = 10_000
+"""So many bytes of a body must arrive in each window, or its end."""
 FORM_SECONDS: Final = 60.0
 """Pictures of a form that are not begun after this time are not hashed."""
 _ANY_PICTURE: Final = ("", "application/octet-stream")
@@ -142,13 +151,17 @@ class Api:
             def load_query(side: int) -> VerificationImage | None:
                 return self.instance.load_for_verification(data, query, side)
 
-            matches = await index.run(
-                lambda library: library.search(
+            is_wide = transforms or limit > CHEAP_LIMIT or (distance or 0) > CHEAP_DISTANCE_BITS
+            begun = await index.run(
+                lambda library: library.begin_search(
                     query, max_distance=distance, limit=limit, transforms=transforms,
-                    load_query=load_query,
-                    max_pixels=index.max_pixels, memory_budget=index.memory_budget,
-                )
+                    load_query=load_query, max_pixels=index.max_pixels, memory_budget=index.memory_budget,
+                    verify_seconds=VERIFY_SECONDS,
+                ),
+                lane="compare" if is_wide else "read",
             )  # fmt: skip
+            last: LaneName = "verify" if begun.needs_pixels else "compare" if is_wide else "read"
+            matches = await index.run(lambda _: begun.finish(), lane=last)
         dhash = query.dhash if isinstance(query, Fingerprint) else query
         query_hash = {"dhash": dhash.hex[:16], "dhash_vertical": dhash.hex[16:], "algorithm": dhash.algorithm}
         return Json({"query": query_hash, "matches": [_match_document(match) for match in matches]})
@@ -191,14 +204,13 @@ class Api:
         if _kind(request) != "application/json":
             raise ProblemError(415, "A decision is sent as application/json.", headers={"Accept": "application/json"})
         async with self._body(request, JSON_MAX_BYTES) as data:
-            body = _parse_object(data, {"decision"})
-        decision = body.get("decision")
-        if decision not in ("same", "different"):
-            raise ProblemError(422, 'A decision is {"decision": "same"} or {"decision": "different"}.')
-        pair, by = request.path_params["id"], request.scope["mobius.by"]
-        stored = await self.instance.index.run(
-            lambda library: library.decide(pair, decision, by), lane="write", invalid_status=404
-        )
+            decision = _parse_object(data, {"decision"}).get("decision")
+            if decision not in ("same", "different"):
+                raise ProblemError(422, 'A decision is {"decision": "same"} or {"decision": "different"}.')
+            pair, by = request.path_params["id"], request.scope["mobius.by"]
+            stored = await self.instance.index.run(
+                lambda library: library.decide(pair, decision, by), lane="write", invalid_status=404
+            )
         return Json({"id": pair, "decision": stored.decision, "by": stored.by, "at": stored.at})
 
     # -- bodies ----------------------------------------------------------------------------------------------------
@@ -214,18 +226,21 @@ class Api:
         data = io.BytesIO()  # its value is returned without a copy
         with self.instance.bodies.open() as reservation:
             reservation.check(int(length) if length.isdigit() else 0)
+            now = asyncio.get_running_loop().time
+            end, expected = now() + seconds, BODY_WINDOW_BYTES
             try:
-                async with asyncio.timeout(seconds):
+                async with asyncio.timeout_at(min(end, now() + BODY_WINDOW_SECONDS)) as timer:
                     async for part in request.stream():
                         if data.tell() + len(part) > limit:
                             raise too_long
                         reservation.reserve(len(part))
                         data.write(part)
+                        if data.tell() >= expected:
+                            expected = data.tell() + BODY_WINDOW_BYTES
+                            timer.reschedule(min(end, now() + BODY_WINDOW_SECONDS))
             except TimeoutError:
-                raise ProblemError(
-                    408, f"The body did not arrive within {seconds:g} seconds.", headers={"Connection": "close"}
-                ) from None
-            with _cancelled_when_gone(request):
+                raise ProblemError(408, _slow_body(seconds), headers={"Connection": "close"}) from None
+            with self.instance.in_flight(), cancelled_when_gone(request):
                 yield data.getvalue()
 
     async def _hash(self, data: bytes | memoryview, mode: Any, kind: str, *, descriptor: bool = False) -> Fingerprint:
@@ -267,8 +282,17 @@ class Api:
         return list(await asyncio.gather(*(hash_part(part) for part in files)))
 
 
+def _slow_body(seconds: float) -> str:
+    if seconds <= BODY_WINDOW_SECONDS:
+        return f"The body did not arrive within {seconds:g} seconds."
+    return (
+        f"The body did not arrive within {seconds:g} seconds, or fewer than {BODY_WINDOW_BYTES} bytes of it within"
+        f" {BODY_WINDOW_SECONDS:g}."
+    )
+
+
 @contextlib.contextmanager
-def _cancelled_when_gone(request: Request) -> Iterator[None]:
+def cancelled_when_gone(request: Request) -> Iterator[None]:
     """Cancel the task of the block when its client disconnects: nobody waits for the answer."""
     task = asyncio.current_task()
     assert task is not None

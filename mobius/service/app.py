@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mobius.errors import MobiusError
 from mobius.service import openapi, web_page
-from mobius.service.api import Api
+from mobius.service.api import Api, cancelled_when_gone
 from mobius.service.instance import Instance
 from mobius.service.operations import Operations
 from mobius.service.problems import Json, ProblemError, problem
@@ -39,7 +39,8 @@ Access = Literal["free", "read", "write"]
 
 @dataclass(frozen=True)
 class HttpEndpoint:
-    """A route. A `free` one answers everybody at any time; the others need access and count as in flight."""
+    """A route. A `free` one answers everybody at any time; the others need access and count as in flight,
+    one with a body from when that is here."""
 
     method: str
     path: str
@@ -108,11 +109,10 @@ class _AccessControl:
                     headers={"Retry-After": "1", "Connection": "close"},
                 )
             request.scope["mobius.by"] = self._authorize(request, endpoint.access)
-            self.instance.enter_request()
-            try:
+            if endpoint.method == "POST":
+                return await endpoint.handler(request)  # in flight once its body is here
+            with self.instance.in_flight(), cancelled_when_gone(request):
                 return await endpoint.handler(request)
-            finally:
-                self.instance.leave_request()
 
         return handle
 

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import shutil
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
@@ -149,8 +150,9 @@ class Instance:
 
     # -- work ------------------------------------------------------------------------------------------------------
 
-    def enter_request(self) -> None:
-        """Count one more request in flight; `leave_request` ends it.
+    @contextlib.contextmanager
+    def in_flight(self) -> Iterator[None]:
+        """One more request is being worked on until the block ends. One whose body is still arriving is not.
 
         Raises:
             ProblemError: 503 when there are as many as allowed.
@@ -159,10 +161,11 @@ class Instance:
             raise ProblemError(503, "Too many requests are being worked on; try again.", headers={"Retry-After": "1"})
         self._in_flight += 1
         self.metrics.in_flight.set(self._in_flight)
-
-    def leave_request(self) -> None:
-        self._in_flight -= 1
-        self.metrics.in_flight.set(self._in_flight)
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+            self.metrics.in_flight.set(self._in_flight)
 
     async def hash(
         self, data: bytes | memoryview, mode: Mode, declared: str | None, *, descriptor: bool = False

@@ -23,6 +23,8 @@ HEAD_BYTES: Final = 32_768
 """Limit of a request line and its headers; the parser itself has none."""
 URL_BYTES: Final = 8192
 """Limit of a request's path and parameters."""
+ARRIVING_MIN_SECONDS: Final = 5.0
+"""A connection whose request has been arriving for so long gives way to a new one, if no idle one can."""
 RESERVE_CONNECTIONS: Final = 256
 """Connections accepted above the limit, only to be answered 503; above these, accepting pauses."""
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
@@ -52,6 +54,7 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, endpoint: Endpoint, *, surplus: bool) -> None:
         super().__init__(config=endpoint.config, server_state=endpoint.state, app_state={"surplus": surplus})
+        self._endpoint = endpoint
         self._timeouts = endpoint.timeouts
         # a surplus connection gets an answer, but may not stay idle
         self._idle_seconds = self._timeouts.head if surplus else self._timeouts.idle
@@ -66,11 +69,13 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._endpoint.note_idle(self)
         self._idle_deadline = self.loop.time() + self._idle_seconds
         self._close_at(self._idle_deadline)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._endpoint.forget(self)
         self._unset_keepalive_if_required()
         self.resume_writing()
 
@@ -98,6 +103,8 @@ class Connection(HttpToolsProtocol):
         self._in_head = True
         self._head_size = 0
         self._head_deadline = self.loop.time() + self._timeouts.head
+        if self.idle:
+            self._endpoint.note_arriving(self, self.loop.time())
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -126,12 +133,15 @@ class Connection(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._endpoint.forget(self)
         if not self._refused:
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
         self._idle_deadline = self.loop.time() + self._idle_seconds
         super().on_response_complete()
+        if self.idle and not self.transport.is_closing():
+            self._endpoint.note_idle(self)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -198,11 +208,43 @@ class Endpoint:
         )  # fmt: skip
         self.config.load()
         self.state = ServerState()
+        # both in the order in which they became so
+        self._idle: dict[Connection, None] = {}
+        self._arriving: dict[Connection, float] = {}
         self.set_date(b"")
 
     def connection(self) -> Connection:
-        """The protocol of a new connection."""
-        return Connection(self, surplus=len(self.connections) >= self.max_connections)
+        """The protocol of a new connection. At the limit, one on which nothing is being answered gives way to it."""
+        return Connection(self, surplus=len(self.connections) >= self.max_connections and not self._make_room())
+
+    def note_idle(self, connection: Connection) -> None:
+        """It waits for a request."""
+        self.forget(connection)
+        self._idle[connection] = None
+
+    def note_arriving(self, connection: Connection, now: float) -> None:
+        """A request has begun to arrive on it."""
+        self.forget(connection)
+        self._arriving[connection] = now
+
+    def forget(self, connection: Connection) -> None:
+        """A request of it is being answered, or it is closed."""
+        self._idle.pop(connection, None)
+        self._arriving.pop(connection, None)
+
+    def _make_room(self) -> bool:
+        """Close the connection that has been idle longest; else the one whose request has been arriving longest."""
+        victim = next(iter(self._idle), None)
+        if victim is not None:
+            self.forget(victim)
+            victim.transport.close()
+            return True
+        victim, since = next(iter(self._arriving.items()), (None, 0.0))
+        if victim is None or victim.loop.time() - since < ARRIVING_MIN_SECONDS:
+            return False
+        self.forget(victim)
+        victim.transport.abort()
+        return True
 
     @property
     def full(self) -> bool:
