@@ -327,6 +327,15 @@ class Library:
         """
         return self._duplicates.groups()
 
+    def duplicates_page(self, *, after: str | None = None, limit: int = 50) -> list[Group]:
+        """Some groups of duplicates, in the order of their keepers' SHA-256, so that a page continues the one before
+        even when the library has changed in between.
+
+        Args:
+            after: the SHA-256 of the last keeper of the page before.
+        """
+        return self._duplicates.page(after or "", limit)
+
     def review(self, *, after: str | None = None, limit: int = 50) -> list[ReviewPair]:
         """What a person should decide, the nearest pairs first.
 

@@ -170,10 +170,8 @@ class Api:
         _refuse_unknown(request, "after", "limit")
         after, limit = _cursor(request, SHA256), _integer(request, "limit", 1, PAGE_MAX_ENTRIES, PAGE_DEFAULT_ENTRIES)
         self.instance.index.count()
-        groups = await self.instance.index.run(lambda library: library.duplicates())
-        # ordered by name, so that a page continues the one before even when the library changed in between
-        groups = sorted(
-            (group for group in groups if group.keeper.sha256 > (after or "")), key=lambda g: g.keeper.sha256
+        groups = await self.instance.index.run(
+            lambda library: library.duplicates_page(after=after, limit=limit + 1), lane="page"
         )
         documents = [
             {"kept": group.keeper.as_dict(), "others": [
@@ -190,7 +188,7 @@ class Api:
         after, limit = _cursor(request, _PAIR), _integer(request, "limit", 1, PAGE_MAX_ENTRIES, PAGE_DEFAULT_ENTRIES)
         self.instance.index.count()
         entries = await self.instance.index.run(
-            lambda library: library.review(after=after, limit=limit + 1), invalid_status=400
+            lambda library: library.review(after=after, limit=limit + 1), lane="page", invalid_status=400
         )
         pairs = [
             {"id": pair.id, "first": pair.first.as_dict(), "second": pair.second.as_dict(),

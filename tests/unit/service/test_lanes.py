@@ -37,14 +37,14 @@ def blocked(lanes: Lanes) -> Iterator[threading.Event]:
     event.set()
 
 
-def test_a_full_lane_delays_no_other(lanes: Lanes, blocked: threading.Event) -> None:  # noqa: ARG001
+def test_a_full_lane_delays_no_other(lanes: Lanes, blocked: threading.Event) -> None:
     assert asyncio.run(lanes.run("read", lambda: 1)) == 1
     assert asyncio.run(lanes.run("verify", lambda: 2)) == 2
 
 
 def test_more_work_than_a_lane_holds_is_refused_at_once(lanes: Lanes, blocked: threading.Event) -> None:
     waiting = []
-    with pytest.raises(ProblemError) as refused:  # noqa: PT012
+    with pytest.raises(ProblemError) as refused:
         for number in range(100):
             waiting.append(lanes.submit("compare", lambda number=number: number))
     assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "5"})
