@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final, get_args
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from mobius.dhash import (
@@ -35,6 +35,7 @@ from mobius.errors import MobiusError
 from mobius.service import multipart
 from mobius.service.instance import Instance
 from mobius.service.lanes import LaneName
+from mobius.service.listening import GONE, ON_DISCONNECT
 from mobius.service.problems import Json, ProblemError
 
 PAGE_DEFAULT_ENTRIES: Final = 50
@@ -294,18 +295,13 @@ def cancelled_when_gone(request: Request) -> Iterator[None]:
     """Cancel the task of the block when its client disconnects: nobody waits for the answer."""
     task = asyncio.current_task()
     assert task is not None
-
-    async def watch() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        request.scope["mobius.gone"] = True
-        task.cancel()
-
-    watching = asyncio.ensure_future(watch())
+    if request.scope.get(GONE):
+        raise ClientDisconnect
+    request.scope[ON_DISCONNECT] = task.cancel
     try:
         yield
     finally:
-        watching.cancel()
+        del request.scope[ON_DISCONNECT]
 
 
 def _match_document(match: Any) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import hmac
 import ipaddress
 import re
 import time
-import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -28,6 +27,7 @@ from mobius.errors import MobiusError
 from mobius.service import openapi, web_page
 from mobius.service.api import Api, cancelled_when_gone
 from mobius.service.instance import Instance
+from mobius.service.listening import GONE, new_request_id
 from mobius.service.operations import Operations
 from mobius.service.problems import Json, ProblemError, problem
 
@@ -198,7 +198,7 @@ class _RequestMiddleware:
             return
         started = time.monotonic()
         client_id = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
-        request_id = client_id if _REQUEST_ID.fullmatch(client_id) else uuid.uuid4().hex
+        request_id = client_id if _REQUEST_ID.fullmatch(client_id) else new_request_id()
         status = 0
         body_is_complete = False
         seconds_for_body = 0.0  # a slow client is not a slow service
@@ -230,7 +230,7 @@ class _RequestMiddleware:
             except ClientDisconnect:
                 status = 499
             except asyncio.CancelledError:
-                if not scope.get("mobius.gone"):
+                if not scope.get(GONE):
                     raise
                 status = 499
             except Exception:  # noqa: BLE001 (logged with its trace; the client gets a clean answer)
