@@ -210,7 +210,11 @@ class Api:
             stored = await self.instance.index.run(
                 lambda library: library.decide(pair, decision, by), lane="write", invalid_status=404
             )
-        return Json({"id": pair, "decision": stored.decision, "by": stored.by, "at": stored.at})
+        # so that of two people who decide at once, the second learns it
+        earlier = stored.replaced and {
+            "decision": stored.replaced.decision, "by": stored.replaced.by, "at": stored.replaced.at
+        }  # fmt: skip
+        return Json({"id": pair, "decision": stored.decision, "by": stored.by, "at": stored.at, "replaced": earlier})
 
     # -- bodies ----------------------------------------------------------------------------------------------------
 

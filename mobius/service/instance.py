@@ -251,6 +251,7 @@ class Instance:
         Args:
             shows_paths: whether warnings have the paths of files; else only their names.
         """
+        self.tokens.refresh()
         token_problem = self.tokens.error or self.tokens.warning
         oldest = self.decoders.oldest_seconds
         busy = self._in_flight / self.settings.max_in_flight

@@ -307,8 +307,9 @@ def test_only_holders_of_a_token_see_paths_and_a_tokens_file_that_others_can_wri
 ) -> None:
     token, file = new_token(), tmp_path / "tokens"
     file.write_text(f"{line_for('ada', token)}\n")
-    file.chmod(0o666)
     instance = host.start(OLD, tokens=str(file))
+    assert instance.health["warnings"] == []
+    file.chmod(0o666)
     words = "The tokens file {} has mode 0666: others than its owner can add tokens to it."
     assert instance.health["warnings"] == [words.format("tokens")]
     shown = instance.client.get("/health", headers={"Authorization": f"Bearer {token}"}).json()
