@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mobius.dhash._database import Database
 from mobius.dhash._descriptor import DESCRIPTOR_BYTES, upgrade_descriptor
+from mobius.dhash._pair_store import MIN_PICTURES, PairArrays, PairStore, PictureMarks
 from mobius.dhash._reranking import DEFAULT_THRESHOLDS, NEEDS_REVIEW, NO_MATCH, classify_pairs
 from mobius.dhash._search import HammingIndex
 
@@ -24,6 +25,9 @@ BLIND_MAX_DISTANCE: Final = 10
 
 _PAIRS_PER_BLOCK: Final = 1 << 14
 """Pairs whose descriptors are read at once: about 20 MB, where those of a million pictures take 700 MB."""
+
+_UNSAVED_PICTURES: Final = 1000
+"""The pairs are written again when so many pictures have changed since."""
 
 Keys = NDArray[numpy.int64]
 Small = NDArray[numpy.uint8]
@@ -48,6 +52,10 @@ class CandidatePairs:
             numpy.concatenate([empty[1], *(part.distance for part in parts)]),
             numpy.concatenate([empty[1], *(part.verdict for part in parts)]),
         )
+
+    @property
+    def arrays(self) -> PairArrays:
+        return self.first, self.second, self.distance, self.verdict
 
     def select(self, chosen: NDArray[Any]) -> CandidatePairs:
         return CandidatePairs(self.first[chosen], self.second[chosen], self.distance[chosen], self.verdict[chosen])
@@ -101,6 +109,8 @@ class CandidateIndex:
         self._pairs: CandidatePairs | None = None
         # ids whose pairs are out of date; None for all
         self._stale: set[int] | None = None
+        self._store = PairStore(database.path)
+        self._unsaved = 0
 
     def hashes(self) -> HammingIndex:
         """The hash of each picture by id, as of now."""
@@ -131,32 +141,42 @@ class CandidateIndex:
         self._last_change = newest
 
     def pairs(self) -> CandidatePairs:
-        """Every pair that is not NO_MATCH, as of now. The first call compares all pictures, later ones what changed."""
+        """Every pair that is not NO_MATCH, as of now. The first call compares all pictures, or those that have changed
+        since another process kept its pairs; later ones what changed."""
         with self._pairs_lock:
             try:
-                self._pairs = self._updated_pairs()
+                self._pairs, marks = self._updated_pairs()
+                if marks is not None:
+                    self._store.save(marks, self._pairs.arrays)
+                    self._unsaved = 0
             except BaseException:
                 with self._hashes_lock:
                     self._stale = None
                 raise
             return self._pairs
 
-    def _updated_pairs(self) -> CandidatePairs:
+    def _updated_pairs(self) -> tuple[CandidatePairs, PictureMarks | None]:
+        """The pairs as of now, and the marks of their pictures if they are to be kept."""
         with self._hashes_lock, self._database.reading() as connection:
             self._apply_changes(connection)
             hashes, pairs, stale = self._hashes, self._pairs, self._stale
             self._stale = set()
-            if pairs is None or stale is None or len(stale) > max(1000, len(hashes) // 10):
+            if pairs is None and (kept := self._store.load()) is not None:
+                pairs, stale = CandidatePairs(*kept[1]), PictureMarks.read(connection).changed_since(kept[0])
+            if stale is not None and len(stale) > max(1000, len(hashes) // 10):
                 stale = None
-            elif stale:
+            self._unsaved += len(stale or ())
+            is_saved = len(hashes) >= MIN_PICTURES and (stale is None or self._unsaved >= _UNSAVED_PICTURES)
+            marks = PictureMarks.read(connection) if is_saved else None
+            if pairs is not None and stale is not None:
+                if not stale:
+                    return pairs, marks
                 changed, words = _read_hashes(connection, stale)
                 neighbours = hashes.search(words, DEFAULT_THRESHOLDS.radius)
-            else:
-                return pairs
         if pairs is None or stale is None:
             blocks = hashes.pairs(DEFAULT_THRESHOLDS.radius)
             classified = self._classified((block.first, block.second, block.distance) for block in blocks)
-            return CandidatePairs.concatenate(classified)
+            return CandidatePairs.concatenate(classified), marks
         first, second = changed[neighbours.query], neighbours.key
         # a pair of two changed pictures comes from both sides
         once = (first < second) | ((first != second) & ~numpy.isin(second, changed))
@@ -164,7 +184,7 @@ class CandidateIndex:
         new = self._classified([(numpy.minimum(first, second), numpy.maximum(first, second), distance)])
         outdated = numpy.fromiter(stale, numpy.int64)
         current = pairs.select(~numpy.isin(pairs.first, outdated) & ~numpy.isin(pairs.second, outdated))
-        return CandidatePairs.concatenate([current, *new])
+        return CandidatePairs.concatenate([current, *new]), marks
 
     def _classified(self, pairs: Iterable[tuple[Keys, Keys, Small]]) -> Iterator[CandidatePairs]:
         """Classify pairs of near hashes. A pair of a picture that was removed meanwhile is dropped; one that changed

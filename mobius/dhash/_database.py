@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import shutil
 import sqlite3
 import threading
@@ -13,30 +14,45 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from mobius.dhash._index_file import IndexFile
 from mobius.dhash._schema import prepare
 from mobius.errors import MobiusError
 
 BUSY_TIMEOUT_SECONDS: Final = 30.0
 """How long to wait for another process that writes."""
 
+_READERS: Final = 4
+"""Connections that read at the same time."""
+
 
 class Database:
     """An index that many threads and many processes use.
 
-    One connection reads and another writes, so that a reader never waits for a writer, in whatever process.
+    Some connections read and another writes, so that a reader never waits for a writer, in whatever process, nor for a
+    long read of another thread. Every transaction begins with a look at the files, and a commit has another before it:
+    nothing is written into a file that has lost its name.
+
+    Args:
+        busy_seconds: how long to wait for another process that writes.
 
     Raises:
         MobiusError: the file is no index, or of a newer schema than this release knows.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, busy_seconds: float = BUSY_TIMEOUT_SECONDS) -> None:
         self.path = path
-        self._locks = (threading.RLock(), threading.RLock())
+        self._busy_seconds = busy_seconds
+        self._writer_lock, self._version_lock = threading.RLock(), threading.Lock()
+        self._idle_readers: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
         try:
             with contextlib.ExitStack() as opened:
                 self._writer = self._connect(opened)
                 prepare(self._writer, str(path))
-                self._reader = self._connect(opened)
+                # its count of commits is one of this connection alone
+                self._version_reader = self._connect(opened)
+                for _ in range(_READERS):
+                    self._idle_readers.put(self._connect(opened))
+                self._file = IndexFile(path)
                 opened.pop_all()
         except sqlite3.OperationalError as error:
             raise to_mobius_error(
@@ -47,7 +63,7 @@ class Database:
 
     def _connect(self, opened: contextlib.ExitStack) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self.path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
+            self.path, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False
         )
         opened.callback(connection.close)
         # FULL: what was committed outlives a power cut
@@ -55,21 +71,36 @@ class Database:
         return connection
 
     def close(self) -> None:
-        for lock, connection in zip(self._locks, (self._reader, self._writer), strict=True):
+        for _ in range(_READERS):
+            reader = self._idle_readers.get()
+            reader.close()
+            self._idle_readers.put(reader)  # whoever reads now gets SQLite's error
+        for lock, connection in ((self._version_lock, self._version_reader), (self._writer_lock, self._writer)):
             with lock:
                 connection.close()
 
+    def check_file(self) -> None:
+        """Raises MobiusError when the file is not the one that was opened any more."""
+        self._file.check()
+
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """A consistent view of the index."""
-        with self._locks[0], self._transaction(self._reader, "BEGIN") as connection:
-            yield connection
+        """A consistent view of the index. A thread has one at a time."""
+        self._file.check()
+        reader = self._idle_readers.get()
+        try:
+            with self._transaction(reader, "BEGIN") as connection:
+                yield connection
+        finally:
+            self._idle_readers.put(reader)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """A transaction that writes."""
-        with self._locks[1], self._transaction(self._writer, "BEGIN IMMEDIATE") as connection:
+        self._file.check()
+        with self._writer_lock, self._transaction(self._writer, "BEGIN IMMEDIATE") as connection:
             yield connection
+            self._file.check()
 
     @contextlib.contextmanager
     def _transaction(self, connection: sqlite3.Connection, begin: str) -> Iterator[sqlite3.Connection]:
@@ -83,29 +114,32 @@ class Database:
                     connection.execute("ROLLBACK")
                 raise
         except sqlite3.Error as error:
-            raise to_mobius_error(error, self.path, error) from error
+            raise to_mobius_error(error, self.path, error, self._busy_seconds) from error
 
     def version(self) -> int:
         """A number that changes with every commit of any process. It is read from shared memory."""
-        with self._locks[0]:
-            return int(self._reader.execute("PRAGMA data_version").fetchone()[0])
+        with self._version_lock:
+            return int(self._version_reader.execute("PRAGMA data_version").fetchone()[0])
 
 
-def to_mobius_error(error: sqlite3.Error, path: Path, otherwise: Exception) -> Exception:
+def to_mobius_error(
+    error: sqlite3.Error, path: Path, otherwise: Exception, busy_seconds: float = BUSY_TIMEOUT_SECONDS
+) -> Exception:
     """A failure of the index as one sentence; `otherwise` when it is none that is expected."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_full(path)):
         return MobiusError("disk_full", f"There is no space left for the index {path}.")
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return MobiusError(
-            "timeout", f"Another process has been writing to the index {path} for {BUSY_TIMEOUT_SECONDS:.0f} seconds."
+            "timeout", f"Another process has been writing to the index {path} for {busy_seconds:.0f} seconds."
         )
-    if code == sqlite3.SQLITE_CORRUPT:
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return MobiusError(
             "state_damaged", f"The index {path} is damaged.",
             do_next="Restore it from a backup; or remove it and scan again, which loses the decisions.",
         )  # fmt: skip
-    if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
+    is_unusable = code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
+    if is_unusable or (code == sqlite3.SQLITE_CANTOPEN and otherwise is error):
         return MobiusError("environment_failed", f"The index {path} cannot be used: {error}.")
     return otherwise
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, get_args
 
 from mobius.dhash._database import Database
@@ -14,18 +14,24 @@ from mobius.errors import MobiusError
 
 DecisionKind = Literal["same", "different"]
 
+_SELECT: Final = "SELECT first, second, decision, decided_by, decided_at FROM decisions"
 _PAIR: Final = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})")
 
 
 @dataclass(frozen=True)
 class Decision:
-    """A person's decision about two pictures, by SHA-256 (`first` < `second`); `at` is a time in UTC, ISO 8601."""
+    """A person's decision about two pictures, by SHA-256 (`first` < `second`); `at` is a time in UTC, ISO 8601.
+
+    Attributes:
+        replaced: what stood there before; only in the result of `decide`.
+    """
 
     first: str
     second: str
     decision: DecisionKind
     by: str
     at: str
+    replaced: Decision | None = None
 
 
 def pair_id(first: str, second: str) -> str:
@@ -49,20 +55,18 @@ def decide(database: Database, identity: str, decision: DecisionKind, by: str) -
     at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     recorded = Decision(first, second, decision, by.strip(), at)
     with database.writing() as connection:
+        row = connection.execute(f"{_SELECT} WHERE first=? AND second=?", (first, second)).fetchone()
         connection.execute(
             "INSERT OR REPLACE INTO decisions (first, second, decision, decided_by, decided_at) VALUES (?, ?, ?, ?, ?)",
             (recorded.first, recorded.second, recorded.decision, recorded.by, recorded.at),
         )
-    return recorded
+    return recorded if row is None else replace(recorded, replaced=Decision(*row))
 
 
 def decisions(database: Database) -> list[Decision]:
     """Every decision, by SHA-256."""
     with database.reading() as connection:
-        rows = connection.execute(
-            "SELECT first, second, decision, decided_by, decided_at FROM decisions ORDER BY first, second"
-        )
-        return [Decision(*row) for row in rows]
+        return [Decision(*row) for row in connection.execute(f"{_SELECT} ORDER BY first, second")]
 
 
 def pair_of(database: Database, identity: str) -> tuple[str, str]:

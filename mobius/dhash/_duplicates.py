@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import bisect
 import json
 import sqlite3
 import threading
@@ -70,6 +71,8 @@ class _Grouping:
     groups: list[list[int]]
     questions: list[tuple[int, str, int, int]]
     """Distance and id of the pair, by which they are sorted, then the two pictures."""
+    by_digest: list[tuple[str, int]]
+    """The SHA-256 of each group's keeper, by which they are sorted, and the index of its group."""
 
 
 class Duplicates:
@@ -83,11 +86,19 @@ class Duplicates:
 
     def groups(self) -> list[Group]:
         """Every group of at least two, the same on every run."""
+        return self._load(self._grouping().groups)
+
+    def page(self, after: str, limit: int) -> list[Group]:
+        """Up to `limit` groups by the SHA-256 of their keepers, those above `after`."""
         grouping = self._grouping()
+        start = bisect.bisect_right(grouping.by_digest, (after, len(grouping.groups)))
+        return self._load([grouping.groups[index] for _, index in grouping.by_digest[start : start + limit]])
+
+    def _load(self, chosen: list[list[int]]) -> list[Group]:
         with self._database.reading() as connection:
-            pictures = pictures_by_id(connection, (number for group in grouping.groups for number in group))
+            pictures = pictures_by_id(connection, (number for group in chosen for number in group))
         groups = []
-        for numbers in grouping.groups:
+        for numbers in chosen:
             # another process may have removed a picture a moment ago
             group = [picture for number in numbers for picture in pictures.get(number, ())]
             if len(group) > 1:
@@ -159,7 +170,8 @@ class Duplicates:
             questions.append((match.distance, pair_id(ranks[first][-1], ranks[second][-1]), first, second))
         groups = ([ordered[index] for index in group] for group in members_by_keeper(keeper_of).values())
         several = [group for group in groups if len(group) > 1 or group[0] in with_copies]
-        return _Grouping(version, several, sorted(questions))
+        by_digest = sorted((ranks[group[0]][-1], index) for index, group in enumerate(several))
+        return _Grouping(version, several, sorted(questions), by_digest)
 
 
 def _decided_pairs(

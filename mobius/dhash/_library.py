@@ -12,7 +12,7 @@ from typing import TextIO
 
 from mobius.dhash._candidates import CandidateIndex
 from mobius.dhash._cpus import usable_cpus
-from mobius.dhash._database import Database
+from mobius.dhash._database import BUSY_TIMEOUT_SECONDS, Database
 from mobius.dhash._decisions import Decision, DecisionKind, decide, decisions
 from mobius.dhash._decoder import Decoder, InProcessDecoder
 from mobius.dhash._decoding import MAX_PIXELS
@@ -45,16 +45,25 @@ class Library:
         index: the SQLite file; created when missing, migrated to this release's schema when older.
         release: stored with every row written.
         decoder: what decodes pictures for thumbnails and verification; by default this process.
+        busy_seconds: how long a write waits for another process that writes.
 
     Raises:
         MobiusError: the file is no index, or of a newer schema than this release knows. Every method raises it when the
-            disk is full (`disk_full`), another process writes for too long (`timeout`) or the index is damaged.
+            disk is full (`disk_full`), another process writes for too long (`timeout`), the index is damaged, or its
+            file is not the one that was opened any more (`environment_failed`).
     """
 
-    def __init__(self, index: Path | str, *, release: str = "none", decoder: Decoder | None = None) -> None:
+    def __init__(
+        self,
+        index: Path | str,
+        *,
+        release: str = "none",
+        decoder: Decoder | None = None,
+        busy_seconds: float = BUSY_TIMEOUT_SECONDS,
+    ) -> None:
         self.index = Path(index)
         self.release = release
-        self._database = Database(self.index)
+        self._database = Database(self.index, busy_seconds=busy_seconds)
         self._candidates = CandidateIndex(self._database)
         self._decoder = decoder or InProcessDecoder()
         self._verifier = CandidateVerifier(self._database, self._candidates, self._decoder)
@@ -70,6 +79,10 @@ class Library:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def check_file(self) -> None:
+        """Raises MobiusError when the index file was removed, renamed, exchanged or truncated since it was opened."""
+        self._database.check_file()
 
     # -- contents -------------------------------------------------------------------------------------------------
 
@@ -263,6 +276,7 @@ class Library:
         load_query: Callable[[int], VerificationImage | None] | None = None,
         max_pixels: int = MAX_PIXELS,
         memory_budget: MemoryBudget | None = None,
+        verify_seconds: float | None = None,
     ) -> list[SearchMatch]:
         """Find pictures like one; confident matches first, then the nearest.
 
@@ -275,15 +289,36 @@ class Library:
                 loaded. It is called when there are candidates, the nearest `VERIFIED_PER_SEARCH` of which are then
                 verified. Without it, only what the index knows verified is confident.
             max_pixels, memory_budget: as in `verify_pairs`.
+            verify_seconds: begin to verify no candidate after this time.
 
         Raises:
             MobiusError: `transforms` with only a hash.
         """
+        return self.begin_search(
+            query, max_distance=max_distance, limit=limit, transforms=transforms, load_query=load_query,
+            max_pixels=max_pixels, memory_budget=memory_budget, verify_seconds=verify_seconds,
+        ).finish()  # fmt: skip
+
+    def begin_search(
+        self,
+        query: Fingerprint | Dhash,
+        *,
+        max_distance: int | None = None,
+        limit: int = 20,
+        transforms: bool = False,
+        load_query: Callable[[int], VerificationImage | None] | None = None,
+        max_pixels: int = MAX_PIXELS,
+        memory_budget: MemoryBudget | None = None,
+        verify_seconds: float | None = None,
+    ) -> PictureSearch:
+        """The first step of `search`, which opens no picture; its `finish` does, where `needs_pixels` says so."""
         search = PictureSearch(
             self._database, self._candidates, self._verifier, query,
             transforms=transforms, load_query=load_query, max_pixels=max_pixels, memory_budget=memory_budget,
+            verify_seconds=verify_seconds,
         )  # fmt: skip
-        return search.run(max_distance, limit)
+        search.nominate(max_distance, limit)
+        return search
 
     def duplicates(self) -> list[Group]:
         """Every group of duplicates: the same on every run, and every member matches the keeper itself.
@@ -291,6 +326,15 @@ class Library:
         The first call compares all pictures with all, later ones only what changed.
         """
         return self._duplicates.groups()
+
+    def duplicates_page(self, *, after: str | None = None, limit: int = 50) -> list[Group]:
+        """Some groups of duplicates, in the order of their keepers' SHA-256, so that a page continues the one before
+        even when the library has changed in between.
+
+        Args:
+            after: the SHA-256 of the last keeper of the page before.
+        """
+        return self._duplicates.page(after or "", limit)
 
     def review(self, *, after: str | None = None, limit: int = 50) -> list[ReviewPair]:
         """What a person should decide, the nearest pairs first.

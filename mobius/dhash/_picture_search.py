@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import functools
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -25,7 +27,10 @@ from mobius.dhash._verifier import CandidateVerifier, verdicts_for, verify_or_no
 from mobius.errors import MobiusError
 
 _MIN_NEIGHBOURS: Final = 1000
-"""Near hashes that a search re-ranks, at least."""
+"""Near hashes of each transform of the query that a search re-ranks, at least, if there are so many."""
+
+_MAX_NEIGHBOURS: Final = 10_000
+"""Near hashes that a search re-ranks at most, the nearest of all transforms."""
 
 VERIFIED_PER_SEARCH: Final = 8
 """Of the candidates of a search, the nearest so many are verified while it waits."""
@@ -57,7 +62,7 @@ class _BestHit(NamedTuple):
 
 
 class PictureSearch:
-    """One search; the arguments are those of `Library.search`.
+    """One search, in two steps: `nominate`, then `finish`. The arguments are those of `Library.search`.
 
     Raises:
         MobiusError: mirrored copies of a mere hash were requested.
@@ -74,6 +79,7 @@ class PictureSearch:
         load_query: Callable[[int], VerificationImage | None] | None,
         max_pixels: int,
         memory_budget: MemoryBudget | None,
+        verify_seconds: float | None = None,
     ) -> None:
         if transforms and isinstance(query, Dhash):
             raise MobiusError("invalid_input", "Mirrored and rotated copies are found by a picture, not by a hash.")
@@ -83,6 +89,7 @@ class PictureSearch:
         self._load_query = load_query and functools.cache(load_query)
         self._max_pixels = max_pixels
         self._memory_budget = memory_budget
+        self._verify_seconds = verify_seconds
         self._sha256 = None if isinstance(query, Dhash) else query.sha256
         self._descriptor = None if isinstance(query, Dhash) else query.descriptor
         self._hashes: dict[Transform, Dhash] = {"none": query if isinstance(query, Dhash) else query.dhash}
@@ -90,18 +97,32 @@ class PictureSearch:
             self._hashes = query.transforms()
         self._transforms: list[Transform] = [*self._hashes]
 
-    def run(self, max_distance: int | None, limit: int) -> list[SearchMatch]:
-        """The matches, confident ones first, then the nearest."""
+    def nominate(self, max_distance: int | None, limit: int) -> None:
+        """Compare hashes and descriptors: the first step, which opens no picture."""
         radius = DEFAULT_THRESHOLDS.radius if max_distance is None else max_distance
-        near = self._near_hashes(radius, max(_MIN_NEIGHBOURS, 20 * limit))
-        hits, known = self._rerank(near)
+        # re-ranking drops none of those that were asked for by their distance
+        wanted = 20 * limit if max_distance is None else limit
+        hits, self._known = self._rerank(self._near_hashes(radius, max(_MIN_NEIGHBOURS, wanted)))
         if max_distance is not None or self._descriptor is None:
             hits = hits._replace(verdict=numpy.maximum(hits.verdict, NEEDS_REVIEW))
-        return self._matches(self._best(hits, self._confirm(hits, known), limit))
+        self._hits, self._limit = hits, limit
+
+    @property
+    def needs_pixels(self) -> bool:
+        """Whether `finish` opens pictures: there are candidates without a verdict."""
+        return self._load_query is not None and any(
+            not self._has_verdict(index) for index in numpy.flatnonzero(self._hits.verdict == CANDIDATE).tolist()
+        )
+
+    def finish(self) -> list[SearchMatch]:
+        """Verify the nearest candidates, and return the matches: confident ones first, then the nearest."""
+        return self._matches(self._best(self._hits, self._confirm(self._hits), self._limit))
 
     def _near_hashes(self, radius: int, limit: int) -> Neighbours:
         words = numpy.array([(dhash.rows, dhash.columns) for dhash in self._hashes.values()], numpy.uint64)
-        return self._candidates.hashes().search(words, radius, limit=limit)
+        near = self._candidates.hashes().search(words, radius, limit=min(limit, _MAX_NEIGHBOURS))
+        nearest = numpy.argsort(near.distance, kind="stable")[:_MAX_NEIGHBOURS]
+        return Neighbours(near.query[nearest], near.key[nearest], near.distance[nearest])
 
     def _rerank(self, near: Neighbours) -> tuple[_Hits, dict[int, bool]]:
         """Near hashes with their verdicts, and what the index knows of the query's pixels by picture id."""
@@ -124,17 +145,21 @@ class PictureSearch:
         turned = [transform_descriptor(self._descriptor, name) for name in self._transforms]
         return numpy.frombuffer(b"".join(turned), numpy.uint8).reshape(-1, DESCRIPTOR_BYTES)
 
-    def _confirm(self, hits: _Hits, known: dict[int, bool]) -> NDArray[numpy.bool_]:
+    def _has_verdict(self, index: int) -> bool:
+        is_upright = self._transforms[self._hits.transform[index]] == "none"
+        return is_upright and int(self._hits.picture[index]) in self._known
+
+    def _confirm(self, hits: _Hits) -> NDArray[numpy.bool_]:
         """Which hits are verified to be the query: by stored verdicts, else by comparing the nearest, shape (n,)."""
         confirmed = numpy.zeros(len(hits.picture), numpy.bool_)
         left = 0 if self._load_query is None else VERIFIED_PER_SEARCH
-        for index in numpy.lexsort((hits.transform, hits.distance)):
-            if hits.verdict[index] != CANDIDATE:
-                continue
+        deadline = math.inf if self._verify_seconds is None else time.monotonic() + self._verify_seconds
+        nearest = numpy.lexsort((hits.transform, hits.distance))
+        for index in nearest[hits.verdict[nearest] == CANDIDATE].tolist():
             picture, transform = int(hits.picture[index]), self._transforms[hits.transform[index]]
-            if transform == "none" and picture in known:
-                confirmed[index] = known[picture]
-            elif left:
+            if self._has_verdict(index):
+                confirmed[index] = self._known[picture]
+            elif left and time.monotonic() < deadline:
                 left -= 1
                 confirmed[index] = bool(verify_or_none(functools.partial(self._verify, picture, transform), picture))
         return confirmed
@@ -155,7 +180,9 @@ class PictureSearch:
         """Picture id to its best hit: a confirmed one, else the nearest; of at most `limit` pictures."""
         best: dict[int, _BestHit] = {}
         for index in numpy.lexsort((hits.transform, hits.distance, ~confirmed)):
-            if hits.verdict[index] != NO_MATCH and len(best) < limit:
+            if len(best) == limit:
+                break
+            if hits.verdict[index] != NO_MATCH:
                 transform = self._transforms[hits.transform[index]]
                 hit = _BestHit(bool(confirmed[index]), int(hits.distance[index]), transform)
                 best.setdefault(int(hits.picture[index]), hit)

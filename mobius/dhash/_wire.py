@@ -30,6 +30,8 @@ from mobius.errors import OUTCOMES, MobiusError
 
 Payload = bytes | bytearray | memoryview
 _LENGTHS: Final = struct.Struct(">II")
+_FIRST_READ_BYTES: Final = 1 << 16
+"""What the first call asks for: most messages are one. Only one side speaks at a time, so nothing follows a message."""
 _HEADER_MAX_BYTES: Final = 1 << 24
 PAYLOAD_MAX_BYTES: Final = (1 << 31) - 1
 _ERRORS: Final[dict[str, type[PictureError]]] = {
@@ -48,12 +50,16 @@ _ERRORS: Final[dict[str, type[PictureError]]] = {
 def send_message(channel: socket.socket, header: dict[str, Any], payload: Payload = b"") -> None:
     """Send a message. Raises OSError when the other end is closed, or does not read within the socket's timeout."""
     text = json.dumps(header, separators=(",", ":")).encode()
-    lengths = _LENGTHS.pack(len(text), len(payload))
-    if len(payload) < 1 << 14:
-        channel.sendall(b"".join((lengths, text, payload)))
+    head = _LENGTHS.pack(len(text), len(payload)) + text
+    if len(payload) < 1 << 14 or not hasattr(channel, "sendmsg"):
+        channel.sendall(b"".join((head, payload)))
         return
-    channel.sendall(lengths + text)
-    channel.sendall(payload)
+    # one call in most cases: each lets another thread have the interpreter
+    sent = channel.sendmsg((head, payload))
+    if sent < len(head):
+        channel.sendall(head[sent:])
+    if sent < len(head) + len(payload):
+        channel.sendall(memoryview(payload)[max(0, sent - len(head)) :])
 
 
 def receive_message(channel: socket.socket, deadline: float | None = None) -> tuple[dict[str, Any], bytearray]:
@@ -67,26 +73,43 @@ def receive_message(channel: socket.socket, deadline: float | None = None) -> tu
         TimeoutError: it has not arrived by the deadline.
         ValueError: it is not one of these messages.
     """
-    header_length, payload_length = _LENGTHS.unpack(_receive(channel, _LENGTHS.size, deadline))
+    buffer = bytearray(_FIRST_READ_BYTES)
+    count = _fill(channel, memoryview(buffer), _LENGTHS.size, deadline)
+    header_length, payload_length = _LENGTHS.unpack_from(buffer)
     if header_length > _HEADER_MAX_BYTES or payload_length > PAYLOAD_MAX_BYTES:
         raise ValueError("The message is too long.")
-    header = json.loads(_receive(channel, header_length, deadline))
+    if count > _LENGTHS.size + header_length + payload_length:
+        raise ValueError("The message is longer than it says.")
+    start = _LENGTHS.size + header_length
+    text = _complete(channel, buffer[_LENGTHS.size : min(start, count)], header_length, deadline)
+    header = json.loads(text)
     if not isinstance(header, dict):
         raise ValueError("The message has no header.")  # noqa: TRY004 (wrong data, not a wrong argument)
-    return header, _receive(channel, payload_length, deadline)
+    return header, _complete(channel, buffer[start : max(start, count)], payload_length, deadline)
 
 
-def _receive(channel: socket.socket, length: int, deadline: float | None) -> bytearray:
+def _complete(channel: socket.socket, begun: bytearray, length: int, deadline: float | None) -> bytearray:
+    """So many bytes, of which the first have arrived already."""
+    if len(begun) == length:
+        return begun
     data = bytearray(length)
-    view, filled = memoryview(data), 0
-    while filled < length:
+    data[: len(begun)] = begun
+    view = memoryview(data)[len(begun) :]
+    _fill(channel, view, len(view), deadline)
+    return data
+
+
+def _fill(channel: socket.socket, view: memoryview, minimum: int, deadline: float | None) -> int:
+    """Receive into the view until it has the minimum of bytes; returns how many it has."""
+    filled = 0
+    while filled < minimum:
         if deadline is not None:
             channel.settimeout(max(0.001, deadline - time.monotonic()))
         count = channel.recv_into(view[filled:])
         if count == 0:
             raise EOFError
         filled += count
-    return data
+    return filled
 
 
 def fingerprint_document(fingerprint: Fingerprint) -> dict[str, Any]:

@@ -176,6 +176,7 @@ async def _tick(instance: Instance, endpoint: Endpoint, notifier: SystemdNotifie
             notifier.send("WATCHDOG=1")
         instance.follow_state()
         instance.decoders.expire_waiting()
+        instance.index.lanes.expire_waiting()
         if instance.state != state:
             state = instance.state
             notifier.send(f"STATUS={state}")

@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final, get_args
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from mobius.dhash import (
@@ -34,6 +34,8 @@ from mobius.dhash import (
 from mobius.errors import MobiusError
 from mobius.service import multipart
 from mobius.service.instance import Instance
+from mobius.service.lanes import LaneName
+from mobius.service.listening import GONE, ON_DISCONNECT
 from mobius.service.problems import Json, ProblemError
 
 PAGE_DEFAULT_ENTRIES: Final = 50
@@ -42,6 +44,11 @@ PAGE_MAX_ENTRIES: Final = 500
 """Limit of entries of a page."""
 SEARCH_MAX_BITS: Final = 64
 """Largest distance of a search, in bits of 128: unrelated pictures differ by as many."""
+CHEAP_DISTANCE_BITS: Final = 32
+CHEAP_LIMIT: Final = 100
+"""A search for more, or within more bits, or for transforms, waits in a lane of its own."""
+VERIFY_SECONDS: Final = 5.0
+"""A search that has compared pixels for so long opens no further picture."""
 SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _PAIR: Final = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}")
 _HASH: Final = re.compile(r"[0-9a-f]{16}")
@@ -56,6 +63,9 @@ _STATUS: Final[dict[type[MobiusError], int]] = {
 }
 JSON_MAX_BYTES: Final = 4096
 """Limit of a JSON body: the largest that is needed has a hundred bytes."""
+BODY_WINDOW_SECONDS: Final = 10.0
+BODY_WINDOW_BYTES: Final = 10_000
+"""So many bytes of a body must arrive in each window, or its end."""
 FORM_SECONDS: Final = 60.0
 """Pictures of a form that are not begun after this time are not hashed."""
 _ANY_PICTURE: Final = ("", "application/octet-stream")
@@ -90,7 +100,9 @@ class Api:
             if known is None or not known.posted:
                 fingerprint = await self._hash(data, "fast", kind, descriptor=True)
                 picture = await self.instance.thumbnail(data)
-                new = await self.instance.index.run(lambda library: library.add(fingerprint, thumbnail=picture))
+                new = await self.instance.index.run(
+                    lambda library: library.add(fingerprint, thumbnail=picture), lane="write"
+                )
                 known = await self.instance.index.run(lambda library: library.get(sha256))
             else:
                 new = False
@@ -109,7 +121,7 @@ class Api:
     async def remove(self, request: Request) -> Response:
         _refuse_unknown(request)
         sha256 = _sha256(request)
-        if not await self.instance.index.run(lambda library: library.remove(sha256), invalid_status=409):
+        if not await self.instance.index.run(lambda library: library.remove(sha256), lane="write", invalid_status=409):
             raise _no_image(sha256)
         return Response(status_code=204)
 
@@ -140,13 +152,17 @@ class Api:
             def load_query(side: int) -> VerificationImage | None:
                 return self.instance.load_for_verification(data, query, side)
 
-            matches = await index.run(
-                lambda library: library.search(
+            is_wide = transforms or limit > CHEAP_LIMIT or (distance or 0) > CHEAP_DISTANCE_BITS
+            begun = await index.run(
+                lambda library: library.begin_search(
                     query, max_distance=distance, limit=limit, transforms=transforms,
-                    load_query=load_query,
-                    max_pixels=index.max_pixels, memory_budget=index.memory_budget,
-                )
+                    load_query=load_query, max_pixels=index.max_pixels, memory_budget=index.memory_budget,
+                    verify_seconds=VERIFY_SECONDS,
+                ),
+                lane="compare" if is_wide else "read",
             )  # fmt: skip
+            last: LaneName = "verify" if begun.needs_pixels else "compare" if is_wide else "read"
+            matches = await index.run(lambda _: begun.finish(), lane=last)
         dhash = query.dhash if isinstance(query, Fingerprint) else query
         query_hash = {"dhash": dhash.hex[:16], "dhash_vertical": dhash.hex[16:], "algorithm": dhash.algorithm}
         return Json({"query": query_hash, "matches": [_match_document(match) for match in matches]})
@@ -155,10 +171,8 @@ class Api:
         _refuse_unknown(request, "after", "limit")
         after, limit = _cursor(request, SHA256), _integer(request, "limit", 1, PAGE_MAX_ENTRIES, PAGE_DEFAULT_ENTRIES)
         self.instance.index.count()
-        groups = await self.instance.index.run(lambda library: library.duplicates())
-        # ordered by name, so that a page continues the one before even when the library changed in between
-        groups = sorted(
-            (group for group in groups if group.keeper.sha256 > (after or "")), key=lambda g: g.keeper.sha256
+        groups = await self.instance.index.run(
+            lambda library: library.duplicates_page(after=after, limit=limit + 1), lane="page"
         )
         documents = [
             {"kept": group.keeper.as_dict(), "others": [
@@ -175,7 +189,7 @@ class Api:
         after, limit = _cursor(request, _PAIR), _integer(request, "limit", 1, PAGE_MAX_ENTRIES, PAGE_DEFAULT_ENTRIES)
         self.instance.index.count()
         entries = await self.instance.index.run(
-            lambda library: library.review(after=after, limit=limit + 1), invalid_status=400
+            lambda library: library.review(after=after, limit=limit + 1), lane="page", invalid_status=400
         )
         pairs = [
             {"id": pair.id, "first": pair.first.as_dict(), "second": pair.second.as_dict(),
@@ -189,13 +203,18 @@ class Api:
         if _kind(request) != "application/json":
             raise ProblemError(415, "A decision is sent as application/json.", headers={"Accept": "application/json"})
         async with self._body(request, JSON_MAX_BYTES) as data:
-            body = _parse_object(data, {"decision"})
-        decision = body.get("decision")
-        if decision not in ("same", "different"):
-            raise ProblemError(422, 'A decision is {"decision": "same"} or {"decision": "different"}.')
-        pair, by = request.path_params["id"], request.scope["mobius.by"]
-        stored = await self.instance.index.run(lambda library: library.decide(pair, decision, by), invalid_status=404)
-        return Json({"id": pair, "decision": stored.decision, "by": stored.by, "at": stored.at})
+            decision = _parse_object(data, {"decision"}).get("decision")
+            if decision not in ("same", "different"):
+                raise ProblemError(422, 'A decision is {"decision": "same"} or {"decision": "different"}.')
+            pair, by = request.path_params["id"], request.scope["mobius.by"]
+            stored = await self.instance.index.run(
+                lambda library: library.decide(pair, decision, by), lane="write", invalid_status=404
+            )
+        # so that of two people who decide at once, the second learns it
+        earlier = stored.replaced and {
+            "decision": stored.replaced.decision, "by": stored.replaced.by, "at": stored.replaced.at
+        }  # fmt: skip
+        return Json({"id": pair, "decision": stored.decision, "by": stored.by, "at": stored.at, "replaced": earlier})
 
     # -- bodies ----------------------------------------------------------------------------------------------------
 
@@ -210,18 +229,21 @@ class Api:
         data = io.BytesIO()  # its value is returned without a copy
         with self.instance.bodies.open() as reservation:
             reservation.check(int(length) if length.isdigit() else 0)
+            now = asyncio.get_running_loop().time
+            end, expected = now() + seconds, BODY_WINDOW_BYTES
             try:
-                async with asyncio.timeout(seconds):
+                async with asyncio.timeout_at(min(end, now() + BODY_WINDOW_SECONDS)) as timer:
                     async for part in request.stream():
                         if data.tell() + len(part) > limit:
                             raise too_long
                         reservation.reserve(len(part))
                         data.write(part)
+                        if data.tell() >= expected:
+                            expected = data.tell() + BODY_WINDOW_BYTES
+                            timer.reschedule(min(end, now() + BODY_WINDOW_SECONDS))
             except TimeoutError:
-                raise ProblemError(
-                    408, f"The body did not arrive within {seconds:g} seconds.", headers={"Connection": "close"}
-                ) from None
-            with _cancelled_when_gone(request):
+                raise ProblemError(408, _slow_body(seconds), headers={"Connection": "close"}) from None
+            with self.instance.in_flight(), cancelled_when_gone(request):
                 yield data.getvalue()
 
     async def _hash(self, data: bytes | memoryview, mode: Any, kind: str, *, descriptor: bool = False) -> Fingerprint:
@@ -263,23 +285,27 @@ class Api:
         return list(await asyncio.gather(*(hash_part(part) for part in files)))
 
 
+def _slow_body(seconds: float) -> str:
+    if seconds <= BODY_WINDOW_SECONDS:
+        return f"The body did not arrive within {seconds:g} seconds."
+    return (
+        f"The body did not arrive within {seconds:g} seconds, or fewer than {BODY_WINDOW_BYTES} bytes of it within"
+        f" {BODY_WINDOW_SECONDS:g}."
+    )
+
+
 @contextlib.contextmanager
-def _cancelled_when_gone(request: Request) -> Iterator[None]:
+def cancelled_when_gone(request: Request) -> Iterator[None]:
     """Cancel the task of the block when its client disconnects: nobody waits for the answer."""
     task = asyncio.current_task()
     assert task is not None
-
-    async def watch() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        request.scope["mobius.gone"] = True
-        task.cancel()
-
-    watching = asyncio.ensure_future(watch())
+    if request.scope.get(GONE):
+        raise ClientDisconnect
+    request.scope[ON_DISCONNECT] = task.cancel
     try:
         yield
     finally:
-        watching.cancel()
+        del request.scope[ON_DISCONNECT]
 
 
 def _match_document(match: Any) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import hmac
 import ipaddress
 import re
 import time
-import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -26,8 +25,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mobius.errors import MobiusError
 from mobius.service import openapi, web_page
-from mobius.service.api import Api
+from mobius.service.api import Api, cancelled_when_gone
 from mobius.service.instance import Instance
+from mobius.service.listening import GONE, new_request_id
 from mobius.service.operations import Operations
 from mobius.service.problems import Json, ProblemError, problem
 
@@ -39,7 +39,8 @@ Access = Literal["free", "read", "write"]
 
 @dataclass(frozen=True)
 class HttpEndpoint:
-    """A route. A `free` one answers everybody at any time; the others need access and count as in flight."""
+    """A route. A `free` one answers everybody at any time; the others need access and count as in flight,
+    one with a body from when that is here."""
 
     method: str
     path: str
@@ -108,11 +109,10 @@ class _AccessControl:
                     headers={"Retry-After": "1", "Connection": "close"},
                 )
             request.scope["mobius.by"] = self._authorize(request, endpoint.access)
-            self.instance.enter_request()
-            try:
+            if endpoint.method == "POST":
+                return await endpoint.handler(request)  # in flight once its body is here
+            with self.instance.in_flight(), cancelled_when_gone(request):
                 return await endpoint.handler(request)
-            finally:
-                self.instance.leave_request()
 
         return handle
 
@@ -198,7 +198,7 @@ class _RequestMiddleware:
             return
         started = time.monotonic()
         client_id = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
-        request_id = client_id if _REQUEST_ID.fullmatch(client_id) else uuid.uuid4().hex
+        request_id = client_id if _REQUEST_ID.fullmatch(client_id) else new_request_id()
         status = 0
         body_is_complete = False
         seconds_for_body = 0.0  # a slow client is not a slow service
@@ -230,7 +230,7 @@ class _RequestMiddleware:
             except ClientDisconnect:
                 status = 499
             except asyncio.CancelledError:
-                if not scope.get("mobius.gone"):
+                if not scope.get(GONE):
                     raise
                 status = 499
             except Exception:  # noqa: BLE001 (logged with its trace; the client gets a clean answer)

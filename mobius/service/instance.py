@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import shutil
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
@@ -149,8 +150,9 @@ class Instance:
 
     # -- work ------------------------------------------------------------------------------------------------------
 
-    def enter_request(self) -> None:
-        """Count one more request in flight; `leave_request` ends it.
+    @contextlib.contextmanager
+    def in_flight(self) -> Iterator[None]:
+        """One more request is being worked on until the block ends. One whose body is still arriving is not.
 
         Raises:
             ProblemError: 503 when there are as many as allowed.
@@ -159,10 +161,11 @@ class Instance:
             raise ProblemError(503, "Too many requests are being worked on; try again.", headers={"Retry-After": "1"})
         self._in_flight += 1
         self.metrics.in_flight.set(self._in_flight)
-
-    def leave_request(self) -> None:
-        self._in_flight -= 1
-        self.metrics.in_flight.set(self._in_flight)
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+            self.metrics.in_flight.set(self._in_flight)
 
     async def hash(
         self, data: bytes | memoryview, mode: Mode, declared: str | None, *, descriptor: bool = False
@@ -248,6 +251,7 @@ class Instance:
         Args:
             shows_paths: whether warnings have the paths of files; else only their names.
         """
+        self.tokens.refresh()
         token_problem = self.tokens.error or self.tokens.warning
         oldest = self.decoders.oldest_seconds
         busy = self._in_flight / self.settings.max_in_flight
@@ -312,15 +316,16 @@ class Instance:
 
     def _index_checks(self) -> dict[str, tuple[Status, Any, str, str]]:
         assert self.index.path is not None
-        schema, unreadable = self.index.read_schema()
-        unreadable = unreadable or self.index.error
-        unwritable = "" if unreadable else self.index.check_writable()
-        free = shutil.disk_usage(self.index.path.parent).free
+        schema, unusable = self.index.find_problem()
+        unwritable = "" if unusable else self.index.find_write_problem()
+        free = 0
+        with contextlib.suppress(OSError):  # the folder is gone, as the index is
+            free = shutil.disk_usage(self.index.path.parent).free
         low = free < self.settings.disk_free_bytes
         self.index.count()
         return {
-            "index:schema": ("fail" if unreadable else "pass", schema, "version", unreadable),
-            "index:writable": ("warn" if unwritable else "pass", not (unreadable or unwritable), "boolean", unwritable),
+            "index:schema": ("fail" if unusable else "pass", schema, "version", unusable),
+            "index:writable": ("warn" if unwritable else "pass", not (unusable or unwritable), "boolean", unwritable),
             "index:pictures": ("pass", self.index.figures.get("pictures"), "pictures", ""),
             "review:queue": ("pass", self.index.figures.get("review"), "pairs", ""),
             "disk:free": ("warn" if low else "pass", free, "bytes",

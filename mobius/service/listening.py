@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import random
 import re
 import socket
-import uuid
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,11 +18,20 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from mobius.service import problems
+from mobius.service.transport import CoalescingTransport
 
 HEAD_BYTES: Final = 32_768
 """Limit of a request line and its headers; the parser itself has none."""
 URL_BYTES: Final = 8192
 """Limit of a request's path and parameters."""
+ARRIVING_MIN_SECONDS: Final = 5.0
+"""A connection whose request has been arriving for so long gives way to a new one, if no idle one can."""
+BODY_HIGH_WATER_BYTES: Final = 262_144
+"""Bytes of a body that wait for the application before reading pauses: as much as one read of the loop returns."""
+ON_DISCONNECT: Final = "mobius.on_disconnect"
+"""Key of a request's scope: called when its client disconnects before the response is complete."""
+GONE: Final = "mobius.gone"
+"""Key of a request's scope: whether its client has disconnected before the response was complete."""
 RESERVE_CONNECTIONS: Final = 256
 """Connections accepted above the limit, only to be answered 503; above these, accepting pauses."""
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
@@ -52,6 +61,7 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, endpoint: Endpoint, *, surplus: bool) -> None:
         super().__init__(config=endpoint.config, server_state=endpoint.state, app_state={"surplus": surplus})
+        self._endpoint = endpoint
         self._timeouts = endpoint.timeouts
         # a surplus connection gets an answer, but may not stay idle
         self._idle_seconds = self._timeouts.head if surplus else self._timeouts.idle
@@ -65,12 +75,18 @@ class Connection(HttpToolsProtocol):
         self._unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(CoalescingTransport(transport, self.loop))  # type: ignore[arg-type]
+        self._endpoint.note_idle(self)
         self._idle_deadline = self.loop.time() + self._idle_seconds
         self._close_at(self._idle_deadline)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if not self.idle:
+            scope: Any = self.cycle.scope
+            scope[GONE] = True
+            scope.get(ON_DISCONNECT, lambda: None)()
         super().connection_lost(exc)
+        self._endpoint.forget(self)
         self._unset_keepalive_if_required()
         self.resume_writing()
 
@@ -98,6 +114,8 @@ class Connection(HttpToolsProtocol):
         self._in_head = True
         self._head_size = 0
         self._head_deadline = self.loop.time() + self._timeouts.head
+        if self.idle:
+            self._endpoint.note_arriving(self, self.loop.time())
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -122,16 +140,25 @@ class Connection(HttpToolsProtocol):
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        if not self._refused:
-            super().on_body(body)
+        if self._refused or self.cycle.response_complete:
+            return
+        self.cycle.body += body
+        if len(self.cycle.body) > BODY_HIGH_WATER_BYTES:
+            self.flow.pause_reading()
+        self.cycle.message_event.set()
 
     def on_message_complete(self) -> None:
+        self._endpoint.forget(self)
         if not self._refused:
             super().on_message_complete()
+            if not self.pipeline:
+                self.flow.resume_reading()  # or the end of the connection would not be noticed
 
     def on_response_complete(self) -> None:
         self._idle_deadline = self.loop.time() + self._idle_seconds
         super().on_response_complete()
+        if self.idle and not self.transport.is_closing():
+            self._endpoint.note_idle(self)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -155,7 +182,7 @@ class Connection(HttpToolsProtocol):
     def _refuse(self, status: int, detail: str) -> None:
         """Answer and close a connection whose data never became a request."""
         self._refused = True
-        body, request_id = problems.document(status, detail), uuid.uuid4().hex
+        body, request_id = problems.document(status, detail), new_request_id()
         head = [(b"content-type", problems.MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode()),
                 (b"connection", b"close"), (b"x-request-id", request_id.encode()),
                 *self.server_state.default_headers]  # fmt: skip
@@ -169,6 +196,11 @@ class Connection(HttpToolsProtocol):
     def _close_at(self, deadline: float) -> None:
         self._unset_keepalive_if_required()
         self.timeout_keep_alive_task = self.loop.call_at(deadline, self.timeout_keep_alive_handler)
+
+
+def new_request_id() -> str:
+    """32 hexadecimal digits, no secret: the system's generator costs a call."""
+    return f"{random.getrandbits(128):032x}"
 
 
 def _problem_of_head(headers: list[tuple[bytes, bytes]], version: str) -> str:
@@ -198,11 +230,43 @@ class Endpoint:
         )  # fmt: skip
         self.config.load()
         self.state = ServerState()
+        # both in the order in which they became so
+        self._idle: dict[Connection, None] = {}
+        self._arriving: dict[Connection, float] = {}
         self.set_date(b"")
 
     def connection(self) -> Connection:
-        """The protocol of a new connection."""
-        return Connection(self, surplus=len(self.connections) >= self.max_connections)
+        """The protocol of a new connection. At the limit, one on which nothing is being answered gives way to it."""
+        return Connection(self, surplus=len(self.connections) >= self.max_connections and not self._make_room())
+
+    def note_idle(self, connection: Connection) -> None:
+        """It waits for a request."""
+        self.forget(connection)
+        self._idle[connection] = None
+
+    def note_arriving(self, connection: Connection, now: float) -> None:
+        """A request has begun to arrive on it."""
+        self.forget(connection)
+        self._arriving[connection] = now
+
+    def forget(self, connection: Connection) -> None:
+        """A request of it is being answered, or it is closed."""
+        self._idle.pop(connection, None)
+        self._arriving.pop(connection, None)
+
+    def _make_room(self) -> bool:
+        """Close the connection that has been idle longest; else the one whose request has been arriving longest."""
+        victim = next(iter(self._idle), None)
+        if victim is not None:
+            self.forget(victim)
+            victim.transport.close()
+            return True
+        victim, since = next(iter(self._arriving.items()), (None, 0.0))
+        if victim is None or victim.loop.time() - since < ARRIVING_MIN_SECONDS:
+            return False
+        self.forget(victim)
+        victim.transport.abort()
+        return True
 
     @property
     def full(self) -> bool:

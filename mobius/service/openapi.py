@@ -139,7 +139,15 @@ _SCHEMAS: Final[dict[str, Any]] = {
         }
     ),
     "Decision": _object({"decision": {"enum": ["same", "different"]}}, more=False),
-    "Decided": _object({"id": _PAIR, "decision": {"enum": ["same", "different"]}, "by": _TEXT, "at": _TEXT}),
+    "Decided": _object(
+        {
+            "id": _PAIR,
+            "decision": {"enum": ["same", "different"]},
+            "by": _TEXT,
+            "at": _TEXT,
+            "replaced": _or_null(_object({"decision": {"enum": ["same", "different"]}, "by": _TEXT, "at": _TEXT})),
+        }
+    ),
     "Health": _object(
         {
             "status": {"enum": ["pass", "warn", "fail"]},
@@ -354,7 +362,7 @@ _PATHS: Final[dict[str, Any]] = {
     },
     "/v1/review/{id}": {
         "post": _operation(
-            "decide", "Decide whether two images are the same. A later decision replaces an earlier one.",
+            "decide", "Decide whether two images are the same. It replaces an earlier decision, which the answer has.",
             {200: _json("Decided", "The decision was stored.")}, (400, 401, 403, 404, 408, 413, 415, 422, 503, 507),
             parameters=(_in_path("id", _PAIR, "Id of the pair of images."),),
             body={"application/json": {"schema": _ref("Decision")}}, token=True,

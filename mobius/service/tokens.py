@@ -8,6 +8,7 @@ plain SHA-256 is enough: it cannot be guessed, so it does not need a slow hash.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import os
@@ -78,6 +79,11 @@ class Tokens:
                 match = name
         return match
 
+    def refresh(self) -> None:
+        """Read the file again if it has changed, its mode included; what is wrong is in `error` and `warning`."""
+        with contextlib.suppress(MobiusError):
+            self._reload_if_changed()
+
     def _reload_if_changed(self) -> None:
         if self.path is None:
             return
@@ -99,13 +105,13 @@ class Tokens:
             logger.warning("{}", self.warning)
         return names
 
-    def _stamp(self) -> tuple[int, int, int] | None:
+    def _stamp(self) -> tuple[int, int, int, int] | None:
         assert self.path is not None
         try:
             status = os.stat(self.path)
         except OSError:
             return None
-        return status.st_mtime_ns, status.st_size, status.st_ino
+        return status.st_mtime_ns, status.st_size, status.st_ino, status.st_mode
 
 
 def _warning(path: Path) -> str:

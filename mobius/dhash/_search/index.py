@@ -33,6 +33,10 @@ _TAIL_SHARE: Final = 64
 """The tail is merged when it has more hashes than the first, and than one in the second of all."""
 
 
+_LIMITED_MAX_QUERIES: Final = 16
+"""So few queries are scanned one by one, keeping the nearest only: a wide radius costs no more than a narrow one."""
+
+
 @dataclass(frozen=True)
 class Neighbours:
     """The results of queries, sorted by (query, distance, key).
@@ -128,7 +132,13 @@ class HammingIndex:
         radius = self._checked_radius(radius)
         limit = None if limit is None else _positive(limit, "limit")
         snapshot = self._snapshot
-        return _neighbours(snapshot, hashes, lambda words: snapshot.near(words, radius), limit)
+
+        def find(words: Words) -> Iterator[Hits]:
+            if limit is None or words.shape[1] > _LIMITED_MAX_QUERIES:
+                return snapshot.near(words, radius)
+            return snapshot.nearest_within(words, radius, limit)
+
+        return _neighbours(snapshot, hashes, find, limit)
 
     def nearest(self, hashes: Words, k: int) -> Neighbours:
         """Find the `k` nearest hashes of each query (fewer if the index has fewer); equal distances by key.

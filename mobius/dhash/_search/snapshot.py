@@ -152,6 +152,23 @@ class IndexSnapshot:
             alive = self.alive(index)
             yield query[alive], index[alive], distance[alive]
 
+    def nearest_within(self, words: Words, radius: int, k: int) -> Iterator[Hits]:
+        """Indices that include the `k` nearest within the radius of each query, in blocks. Few hits are held at once,
+        however many are within the radius."""
+        tables = self.main.tables
+        by_table = (
+            numpy.zeros(words.shape[1], bool)
+            if tables is None
+            else (tables.plan(words, radius)[1] < self.main.scan_cost)
+        )
+        cheap = numpy.flatnonzero(by_table)
+        if len(cheap):
+            for query, index, distance in self.near(words[:, cheap], radius):
+                yield cheap[query], index, distance
+        for far in numpy.flatnonzero(~by_table).tolist():
+            index, distance = self._nearest_by_scan(words[:, far], k, radius)
+            yield numpy.full(len(index), far), index, distance
+
     def nearest(self, words: Words, k: int) -> Iterator[Hits]:
         """Indices that include the `k` nearest of each query, in blocks."""
         remaining = numpy.arange(words.shape[1])
@@ -168,12 +185,12 @@ class IndexSnapshot:
             yield cheap[query[kept]], index[kept], distance[kept]
             remaining = numpy.setdiff1d(remaining, cheap[enough], assume_unique=True)
         for far in remaining.tolist():
-            index, distance = self._nearest_by_scan(words[:, far], k)
+            index, distance = self._nearest_by_scan(words[:, far], k, 64 * len(words))
             yield numpy.full(len(index), far), index, distance
 
-    def _nearest_by_scan(self, word: Words, k: int) -> tuple[Indices, Distances]:
+    def _nearest_by_scan(self, word: Words, k: int, bound: int) -> tuple[Indices, Distances]:
+        """Those within the bound; of more than `k`, the nearest and all at the distance of the last of these."""
         indices, distances = numpy.empty(0, numpy.int64), numpy.empty(0, numpy.uint8)
-        bound = 64 * len(word)
         for in_tail, stored in enumerate((self.main.words, tuple(self.words))):
             for start in range(0, len(stored[0]), BLOCK):
                 distance = distances_to(stored, start, start + BLOCK, word[:, None])[0]

@@ -135,7 +135,9 @@ class ServiceHost:
         command = [sys.executable, "-W", "error", "-m", "mobius.service"]
         return subprocess.Popen(command, env=environment, text=True, stdout=-1, stderr=-1)
 
-    def start(self, release: str, *, state: str | None = None, **settings: str) -> RunningInstance:
+    def start(
+        self, release: str, *, state: str | None = None, port: int | None = None, **settings: str
+    ) -> RunningInstance:
         """Start an instance and wait until it is ready; with a state, it has a state file."""
         notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         address = self.run_dir / f"{release}.notify"
@@ -146,7 +148,7 @@ class ServiceHost:
         if state is not None:
             state_file.write_text(f"{state}\n")
             settings["state_file"] = str(state_file)
-        port = free_port()
+        port = free_port() if port is None else port
         process = self.launch(release, port, **{"log_level": "WARNING", **settings})
         running = RunningInstance(release, process, port, client_of(port), state_file, notices)
         self.instances.append(running)

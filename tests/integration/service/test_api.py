@@ -215,6 +215,10 @@ def test_a_doubtful_match_is_reviewed_once(host: ServiceHost, index: dict[str, s
         pair = queue["pairs"][0]["id"]
         answer = client.post(f"/v1/review/{pair}", json={"decision": "different"}, headers=bearer(token))
         assert (answer.status_code, answer.json()["by"], answer.json()["decision"]) == (200, "ada", "different")
+        assert answer.json()["replaced"] is None
+        opposite = client.post(f"/v1/review/{pair}", json={"decision": "same"}, headers=bearer(token))
+        replaced = {name: answer.json()[name] for name in ("decision", "by", "at")}
+        assert (opposite.status_code, opposite.json()["replaced"]) == (200, replaced)
         assert pair not in [entry["id"] for entry in client.get("/v1/review").json()["pairs"]]
 
         nowhere = f"/v1/review/{'0' * 16}-{'1' * 16}"

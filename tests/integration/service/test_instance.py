@@ -307,22 +307,27 @@ def test_only_holders_of_a_token_see_paths_and_a_tokens_file_that_others_can_wri
 ) -> None:
     token, file = new_token(), tmp_path / "tokens"
     file.write_text(f"{line_for('ada', token)}\n")
-    file.chmod(0o666)
     instance = host.start(OLD, tokens=str(file))
+    assert instance.health["warnings"] == []
+    file.chmod(0o666)
     words = "The tokens file {} has mode 0666: others than its owner can add tokens to it."
     assert instance.health["warnings"] == [words.format("tokens")]
     shown = instance.client.get("/health", headers={"Authorization": f"Bearer {token}"}).json()
     assert (shown["status"], shown["warnings"]) == ("warn", [words.format(file)])
 
 
-def test_more_requests_than_allowed_get_503_with_retry_after(host: ServiceHost) -> None:
-    instance = host.start(OLD, max_in_flight="1")
+def test_more_requests_than_allowed_get_503_with_retry_after(host: ServiceHost, tmp_path: Path) -> None:
+    index = tmp_path / "index.sqlite"
+    instance = host.start(OLD, max_in_flight="1", index=str(index), writes="open")
     body = (GOLDEN / "camera-grey.png").read_bytes()
-    with socket.create_connection(("127.0.0.1", host.port), timeout=10) as slow, host.client() as client:
-        slow.sendall(b"POST /v1/hash HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % len(body))
+    with contextlib.closing(sqlite3.connect(index, isolation_level=None)) as database, host.client() as client:
+        database.execute("BEGIN IMMEDIATE")
+        waiting = instance.raw(
+            b"POST /v1/images HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        )
         instance.wait_until(lambda health: health["checks"]["requests:inFlight"][0]["observedValue"] == 1, "/health")
         refused = client.post("/v1/hash", content=body)
         assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
-        slow.sendall(body)
-        assert slow.recv(4096).startswith(b"HTTP/1.1 200 OK")
+        database.execute("ROLLBACK")
+        assert waiting.recv(4096).startswith(b"HTTP/1.1 201 Created")
         assert client.post("/v1/hash", content=body).status_code == 200

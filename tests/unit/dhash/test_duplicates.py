@@ -278,6 +278,37 @@ def test_search_finds_matches_confident_ones_first(library: Library) -> None:
         library.search(Dhash(0, 0), transforms=True)
 
 
+def test_a_search_opens_pictures_in_its_second_step_only_and_for_so_long(library: Library) -> None:
+    fill(library, [entry(f"copy{number}", number, seed=1) for number in range(3)])
+    opened = []
+
+    def load(side: int) -> None:
+        opened.append(side)
+
+    query = fingerprint("query", 0, seed=1)
+    search = library.begin_search(query, load_query=load)
+    assert (search.needs_pixels, opened) == (True, [])
+    assert {match.confidence for match in search.finish()} == {"doubtful"}
+    assert opened
+    opened.clear()
+    assert len(library.search(query, load_query=load, verify_seconds=0)) == 3
+    assert opened == []
+    assert not library.begin_search(query).needs_pixels, "nobody could open the query"
+    library.add(query)
+    mark_verified(library)
+    assert not library.begin_search(query, load_query=load).needs_pixels, "all are verified"
+
+
+def test_a_wide_search_finds_the_nearest_of_all_transforms(library: Library) -> None:
+    chance = random.Random(1)
+    fill(library, [entry(f"{number}", chance.getrandbits(64), seed=number % 5) for number in range(3000)])
+    found = library.search(fingerprint("query", 0, seed=1), max_distance=64, limit=5, transforms=True)
+    hashes = {Path(str(picture.path)).stem: picture.dhash for picture in library.pictures()}
+    turned = fingerprint("query", 0, seed=1).transforms().values()
+    nearest = sorted(min(one.distance(other) for one in turned) for other in hashes.values())
+    assert [match.distance for match in found] == nearest[:5]
+
+
 def jpeg_of(path: Path) -> bytes:
     buffer = io.BytesIO()
     with Image.open(path) as image:

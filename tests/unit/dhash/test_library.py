@@ -183,4 +183,4 @@ def test_what_cannot_be_an_index_is_refused(folder: Path, tmp_path: Path) -> Non
     with Library(tmp_path / "index.sqlite") as library:
         with pytest.raises(MobiusError, match="is not a folder"):
             library.scan(tmp_path / "missing")
-        assert library._database._reader.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert library._database._version_reader.execute("PRAGMA journal_mode").fetchone() == ("wal",)
