@@ -27,6 +27,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "deploy": ("mobius.cli.release:deploy", "Stage a bundle and prove it in standby; nothing public changes."),
     "dhash": ("mobius.cli.dhash:dhash", "Hash and compare images, and serve them."),
     "history": ("mobius.cli.history:history", "Show who ran what and how it ended, and verify that record."),
+    "init": ("mobius.cli.init:init", "Begin a project: write mobius.yml, which describes your service."),
     "lab": ("mobius.cli.lab:lab", "Start and stop the lab's hosts."),
     "maintenance": ("mobius.cli.fleet:maintenance", "Give clients a page of maintenance, or let them in again."),
     "plan": ("mobius.cli.plan:plan", "Keep a check run as a file: what would change, for approval."),
@@ -93,6 +94,7 @@ def cli() -> None:
 
     \b
     Examples:
+      mobius init shop
       mobius bundle build
       mobius release --bundle dist/mobius-dhash-1.0.0.tar.gz --check --diff
       mobius release --bundle dist/mobius-dhash-1.0.0.tar.gz

@@ -22,6 +22,7 @@ from mobius.cli.render.progress import showing
 from mobius.control.run.outcome import ending
 from mobius.control.run.project import DEFAULT_INVENTORY, find_inventory, find_project
 from mobius.control.run.runner import DEFAULT_TIMEOUT, RunRequest, RunSummary, extra_argument, run_playbook
+from mobius.control.service_file.parse import read_service_file
 from mobius.errors import ExitCode, MobiusError
 
 
@@ -37,6 +38,7 @@ class PlaybookOptions:
     timeout: float
     verbosity: int
     form: str
+    project: Path | None = None
 
 
 timeout_option = click.option(
@@ -48,6 +50,14 @@ timeout_option = click.option(
     help="Stop the run after this time (exit code 4).",
 )
 verbose_option = click.option("-v", "--verbose", "verbosity", count=True, help="Show more of Ansible; up to -vvvv.")
+
+
+project_option = click.option(
+    "--project",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="The folder with mobius.yml.  [default: the current one]",
+)
 
 
 def playbook_options(command: Callable[..., int]) -> Callable[..., int]:
@@ -66,6 +76,7 @@ def playbook_options(command: Callable[..., int]) -> Callable[..., int]:
         click.option("--diff", is_flag=True, help="Show each change, before and after."),
         timeout_option,
         verbose_option,
+        project_option,
         format_option,
     )
 
@@ -78,10 +89,11 @@ def playbook_options(command: Callable[..., int]) -> Callable[..., int]:
         diff: bool,
         timeout: float,
         verbosity: int,
+        project: Path | None,
         form: str,
         **others: Any,
     ) -> int:
-        options = PlaybookOptions(inventory, limit, extra, check, diff, timeout, verbosity, form)
+        options = PlaybookOptions(inventory, limit, extra, check, diff, timeout, verbosity, form, project)
         return command(options, **others)
 
     decorated: Callable[..., int] = with_options
@@ -151,7 +163,9 @@ def run(
 ) -> RunSummary:
     """Run one playbook. What is refused before Ansible starts ends as a summary too: programs get their JSON."""
     try:
-        project = find_project()
+        project = find_project(named=options.project)
+        if project.service_file is not None:
+            read_service_file(project.service_file)
         request = RunRequest(
             playbook=project.playbooks / playbook,
             inventory=find_inventory(options.inventory, project),

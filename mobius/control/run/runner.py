@@ -170,7 +170,7 @@ def run_playbook(request: RunRequest, show: Show) -> RunSummary:
             private_data_dir=str(workspace.folder),
             project_dir=str(request.project.folder),
             playbook=str(request.playbook),
-            inventory=request.inventory,
+            inventory=_inventories(request),
             limit=request.limit,
             tags=",".join(request.tags) or None,
             verbosity=request.verbosity or None,
@@ -282,6 +282,12 @@ def _command_line(request: RunRequest, workspace: RunWorkspace) -> str:
     return shlex.join([*flags, *extra])
 
 
+def _inventories(request: RunRequest) -> list[str]:
+    """The inventories that Ansible reads; the project's `mobius.yml` first, since later ones win."""
+    service_file = request.project.service_file
+    return [*([str(service_file)] if service_file else []), request.inventory]
+
+
 def _ending(
     request: RunRequest, listener: EventListener, cancellation: Cancellation, code: int, environment: Mapping[str, str]
 ) -> Ending:
@@ -303,7 +309,8 @@ def _ending(
 def _hosts(request: RunRequest, environment: Mapping[str, str]) -> list[str]:
     """All hosts that the inventory has within the limit, asked only after Ansible refused to start."""
     limit = ["--limit", request.limit] if request.limit else []
-    command = ["ansible-inventory", "-i", request.inventory, "--list", *limit]
+    inventories = [part for inventory in _inventories(request) for part in ("-i", inventory)]
+    command = ["ansible-inventory", *inventories, "--list", *limit]
     try:
         answer = subprocess.run(
             command,
