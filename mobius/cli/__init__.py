@@ -37,6 +37,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "release": ("mobius.cli.release:release", "Backup, deploy and promote in one run."),
     "rollback": ("mobius.cli.release:rollback", "Roll back to an earlier release, or list the kept ones."),
     "smoke": ("mobius.cli.fleet:smoke", "Check that the serving releases do what they promise."),
+    "try": ("mobius.cli.try_service:try_command", "Run a bundle on this machine as a host would, and report."),
     "status": ("mobius.cli.fleet:status", "Show what every host keeps and serves."),
 }
 # Commands of a group that another module has: group, name, where.

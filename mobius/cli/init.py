@@ -36,5 +36,5 @@ def init(name: str, project: Path) -> int:
         click.echo(f"wrote    {path}")
     for path in kept:
         click.echo(f"kept     {path}")
-    click.echo("next     set exec, listen and health in mobius.yml, and your hosts in inventories/staging/hosts.yml")
+    click.echo("next     set exec, listen and health in mobius.yml; `mobius try DIR` then runs your folder here")
     return int(ExitCode.SUCCESS)
