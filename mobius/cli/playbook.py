@@ -22,7 +22,6 @@ from mobius.cli.render.progress import showing
 from mobius.control.run.outcome import ending
 from mobius.control.run.project import DEFAULT_INVENTORY, find_inventory, find_project
 from mobius.control.run.runner import DEFAULT_TIMEOUT, RunRequest, RunSummary, extra_argument, run_playbook
-from mobius.control.service_file.parse import read_service_file
 from mobius.errors import ExitCode, MobiusError
 
 
@@ -164,8 +163,6 @@ def run(
     """Run one playbook. What is refused before Ansible starts ends as a summary too: programs get their JSON."""
     try:
         project = find_project(named=options.project)
-        if project.service_file is not None:
-            read_service_file(project.service_file)
         request = RunRequest(
             playbook=project.playbooks / playbook,
             inventory=find_inventory(options.inventory, project),

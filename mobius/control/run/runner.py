@@ -33,6 +33,7 @@ from mobius.control.run.progress import Show
 from mobius.control.run.project import Project
 from mobius.control.run.run_id import ENVIRONMENT_NAME, current_run_id
 from mobius.control.run.workspace import FOLDER_VARIABLE, RunWorkspace
+from mobius.control.service_file.parse import read_service_file
 from mobius.errors import MobiusError
 
 DEFAULT_TIMEOUT = 3600.0
@@ -149,8 +150,11 @@ def run_playbook(request: RunRequest, show: Show) -> RunSummary:
         show: gets what happens, and the progress.
 
     Raises:
-        MobiusError: missing_dependency, when ansible-runner or ansible-playbook is not installed.
+        MobiusError: missing_dependency, when ansible-runner or ansible-playbook is not installed; invalid_input, for
+            what is wrong in the project's `mobius.yml`.
     """
+    if request.project.service_file is not None:
+        read_service_file(request.project.service_file)
     try:
         from ansible_runner import Runner, RunnerConfig
     except ModuleNotFoundError as error:

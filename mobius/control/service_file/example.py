@@ -1,12 +1,13 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What `mobius init` writes: `mobius.yml` with every key, an example inventory, and a folder for hooks."""
+"""What `mobius init` writes: `mobius.yml` with every key, an ignore file, an example inventory, a folder for hooks."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+from mobius.control.bundle.folder import IGNORE_FILE
 from mobius.control.service_file.keys import FILE_NAME, KEYS, SERVICE_PATTERN, Key
 from mobius.control.service_file.schema import SCHEMA_URL
 from mobius.errors import MobiusError
@@ -31,6 +32,17 @@ ansible_user: deploy
 ansible_become: true
 # Secrets, when you encrypt this file with ansible-vault; it replaces `environment` of mobius.yml as a whole.
 # host_environment: {SHOP_SECRET: change me}
+"""
+_IGNORED = """\
+# What `mobius bundle pack .` and `mobius try .` leave out, in the syntax of .gitignore.
+/mobius.yml
+/inventories/
+/hooks/
+/collections/
+/dist/
+/.lab/
+.env
+.venv/
 """
 _HOOKS = """\
 Task files of yours that run around the phases of a release. `hooks` in mobius.yml names them, for example
@@ -62,6 +74,7 @@ def example_files(service: str) -> dict[str, str]:
     """Each file that `mobius init` writes, by its path in the user's folder."""
     return {
         FILE_NAME: example_text(service),
+        IGNORE_FILE: _IGNORED,
         "inventories/staging/hosts.yml": _HOSTS.format(service=service),
         "inventories/staging/group_vars/mobius.yml": _GROUP_VARS,
         "hooks/README.md": _HOOKS,
