@@ -123,7 +123,6 @@ def processes_of(folder: Path) -> list[str]:
 # -- services that nobody here wrote --
 
 
-@pytest.mark.skipif(shutil.which("haproxy", path="/usr/sbin:/usr/bin") is None, reason="HAProxy is not installed")
 def test_pythons_own_server_keeps_everything(project: Project) -> None:
     project.describe("python3 -m http.server {port} --bind {host}", health="/")
     report = project.try_it()
