@@ -222,6 +222,20 @@ def test_what_would_not_be_packed_is_not_there(project: Project) -> None:
     assert report.check("program")["detail"] == "there is no file ./serve.py in the release"
 
 
+def test_one_that_answers_slowly_loses_no_request_when_it_is_replaced(project: Project) -> None:
+    project.script("""
+    real = Handler.do_GET
+    def do_GET(self):
+        time.sleep(0.3)
+        real(self)
+    Handler.do_GET = do_GET
+    serve()
+    """)
+    project.describe("./serve.py")
+    report = project.try_it()
+    assert (report.code, report.broken) == (0, set()), report.content
+
+
 # -- what beginners get wrong --
 
 
