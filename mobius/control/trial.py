@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -84,9 +85,24 @@ def _settings(file: ServiceFile) -> dict[str, Any]:
     return {
         **{name: values[name] for name in (*named, "shared") if name in values},
         "environment": to_variables(file).get("host_environment", {}),
+        "probes": [_with_body(probe, file.path.parent) for probe in values.get("probes", [])],
         "jit": values.get("sandbox", {}).get("jit", False),
         "front": {name: value for name, value in values.get("front", {}).items() if name in _IN_THE_FRONT},
     }
+
+
+def _with_body(probe: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """A probe with the content of its `body_file`."""
+    given = dict(probe)
+    name = given.pop("body_file", None)
+    if name is None:
+        return given
+    try:
+        return {**given, "body_base64": base64.b64encode((folder / name).read_bytes()).decode()}
+    except OSError as error:
+        raise MobiusError(
+            "invalid_input", f"The probe's body {name} cannot be read: {error.strerror or error}."
+        ) from None
 
 
 def _run(settings: Mapping[str, Any], project: Project) -> dict[str, Any]:

@@ -28,6 +28,7 @@ class TrialSettings:
         folder: the trial's own, short enough for sockets: everything that it writes is in there.
         tree: the release's files, below `folder`.
         shared: folders that the service may write.
+        probes: requests in the form of the module probe, and what each has to be answered with.
         front: `reuse_connections` and `timeouts` of the front.
     """
 
@@ -40,6 +41,7 @@ class TrialSettings:
     health_command: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     shared: tuple[str, ...] = ()
+    probes: tuple[Mapping[str, Any], ...] = ()
     overlap: bool = True
     jit: bool = False
     start_timeout: float = 60.0
@@ -50,7 +52,7 @@ class TrialSettings:
     def parse(cls, value: Mapping[str, Any]) -> TrialSettings:
         """From the object that the control node sends."""
         paths = {name: Path(value[name]) for name in ("folder", "tree")}
-        lists = {name: tuple(value[name]) for name in ("health_command", "shared") if name in value}
+        lists = {name: tuple(value[name]) for name in ("health_command", "shared", "probes") if name in value}
         return cls(**{**value, **paths, **lists})
 
     @property

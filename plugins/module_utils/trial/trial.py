@@ -8,13 +8,15 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..errors import MobiusError
+from ..gate.probes import Probe, require_response
 from ..host.front.settings import HTTP, SLOT_COUNT, WORKER
 from ..host.front.slots import Slot
+from ..host.instance import send_request
 from . import machine
 from .clients import Clients
 from .front import TrialFront, find_haproxy, free_ports
@@ -26,6 +28,7 @@ START_SECONDS = 10.0  # for one start, when start_timeout is longer
 LOAD_SECONDS = 0.5  # before a switch, and after it
 DRAIN_SECONDS = 5.0
 STOP_SECONDS = 8.0
+PROBE_SECONDS = 5.0
 SAMPLE_SECONDS = 0.2  # between two looks at the files that it writes
 FIRST, SECOND = "0-000000000001", "0-000000000002"
 
@@ -74,11 +77,11 @@ class Report:
         }
 
 
-PROGRAM, START, HEALTH, ADDRESS, FOREGROUND, FRONT, TWICE, DRAIN, STOP, WRITES, SANDBOX = (
+PROGRAM, START, HEALTH, ADDRESS, FOREGROUND, FRONT, TWICE, DRAIN, STOP, WRITES, SANDBOX, PROBES = (
     *("program", "start", "health", "address", "foreground", "front", "second instance", "drain", "stop"),
-    *("writes", "sandbox"),
+    *("writes", "sandbox", "probes"),
 )
-_ORDER = (PROGRAM, START, HEALTH, ADDRESS, FOREGROUND, SANDBOX, FRONT, TWICE, DRAIN, STOP, WRITES)
+_ORDER = (PROGRAM, START, HEALTH, PROBES, ADDRESS, FOREGROUND, SANDBOX, FRONT, TWICE, DRAIN, STOP, WRITES)
 
 
 class Trial:
@@ -140,6 +143,7 @@ class Trial:
             return
         self.report.add(START, "", kept=f"healthy after {start.seconds:.1f} s")
         self.report.add(HEALTH, "", kept=self._health_text)
+        self._report_probes()
         if self.settings.kind != WORKER:
             self._report_address(self.first)
         self.report.add(FOREGROUND, "", kept="the process that was started goes on")
@@ -206,6 +210,28 @@ class Trial:
         if "in use" in detail.lower() or "eaddrinuse" in detail.lower():
             return "Its port is taken: let exec have {address}, or {port}, which is free, and not a port of its own."
         return "Read its last lines; it starts with an empty environment but for `environment` of mobius.yml."
+
+    def _report_probes(self) -> None:
+        if not self.settings.probes:
+            return
+
+        def request(
+            method: str, path: str, body: bytes | None, content_type: str | None, timeout: float
+        ) -> tuple[int, Mapping[str, str], bytes]:
+            return send_request(self.slots[0].port, method, path, body, {"Content-Type": content_type}, timeout)
+
+        problem = ""
+        try:
+            for value in self.settings.probes:
+                probe = Probe.parse({"method": "GET", "status": 200, **value})
+                mismatch = require_response(request, probe, self.settings.service, PROBE_SECONDS)
+                if mismatch is not None:
+                    problem = mismatch.sentence().rstrip(".")
+                    break
+        except MobiusError as error:
+            problem = error.reason.rstrip(".")
+        advice = "Correct the service, or what the probe expects in mobius.yml: a release that fails one is refused."
+        self.report.add(PROBES, problem, kept=f"{len(self.settings.probes)} as expected", advice=advice)
 
     def _report_address(self, instance: Instance) -> None:
         if not machine.is_known():

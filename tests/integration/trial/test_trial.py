@@ -236,6 +236,27 @@ def test_one_that_answers_slowly_loses_no_request_when_it_is_replaced(project: P
     assert (report.code, report.broken) == (0, set()), report.content
 
 
+def test_probes_are_sent_and_a_wrong_answer_is_shown(project: Project) -> None:
+    project.script("""
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(201); self.send_header("Content-Length", str(len(body))); self.end_headers()
+        self.wfile.write(body)
+    Handler.do_POST = do_POST
+    serve()
+    """)
+    (project.folder / "order.json").write_text('{"order": 1}')
+    probe = {"name": "an order", "method": "POST", "path": "/orders", "body_file": "order.json", "status": 201}
+    project.describe("./serve.py", probes=[probe, {"name": "nothing", "path": "/x", "status": 404}])
+    report = project.try_it()
+    assert (report.code, report.broken) == (0, set()), report.content
+    assert report.check("probes")["detail"] == "2 as expected"
+    project.describe("./serve.py", probes=[{**probe, "json": {"order": 2}}])
+    report = project.try_it()
+    assert (report.code, report.broken) == (2, {"probes"})
+    assert report.check("probes")["detail"] == 'The probe \'an order\' expected {"order": 2} and got {"order": 1}'
+
+
 # -- what beginners get wrong --
 
 
