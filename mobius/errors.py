@@ -222,6 +222,12 @@ OUTCOMES: dict[str, Outcome] = _table(
         "Read the checks that failed in the report; roll back when clients are affected.",
     ),
     (
+        "trial_failed",
+        ExitCode.PROCESSING,
+        "The service does not keep what a release on hosts needs.",
+        "Do what each broken check of the report names, and try again.",
+    ),
+    (
         "instance_failed",
         ExitCode.PROCESSING,
         "The release's instance stopped by itself.",

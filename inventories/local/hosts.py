@@ -3,8 +3,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The lab as an Ansible inventory, read from `.lab/lab.json` of the project folder.
 
-That is the folder which holds `inventories/local`. Where this file is a part of an installed collection, it is the
-folder in MOBIUS_PROJECT, which `mobius` sets, else the current one.
+That is the folder in MOBIUS_PROJECT, which `mobius` sets, else the current one, when it has a `mobius.yml`. Else it is
+the folder which holds `inventories/local`; where this file is a part of an installed collection, that in MOBIUS_PROJECT
+or the current one in any case.
 
 Prints the hosts whether the lab is up or not, so that playbooks can be checked without it; while it is down the hosts
 have port 9, where nothing answers. Standard library only: it also runs where the virtual environment is not active.
@@ -24,8 +25,11 @@ DISCARD_PORT = 9
 
 def project_folder(script: Path) -> Path:
     """The folder whose lab it is, for this script's path."""
+    project = Path(os.environ.get("MOBIUS_PROJECT") or Path.cwd()).resolve()
+    if (project / "mobius.yml").is_file():
+        return project
     if [folder.name for folder in script.parents][4:5] == ["ansible_collections"]:
-        return Path(os.environ.get("MOBIUS_PROJECT") or Path.cwd()).resolve()
+        return project
     return script.parents[2]
 
 

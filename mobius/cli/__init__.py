@@ -27,6 +27,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "deploy": ("mobius.cli.release:deploy", "Stage a bundle and prove it in standby; nothing public changes."),
     "dhash": ("mobius.cli.dhash:dhash", "Hash and compare images, and serve them."),
     "history": ("mobius.cli.history:history", "Show who ran what and how it ended, and verify that record."),
+    "init": ("mobius.cli.init:init", "Begin a project: write mobius.yml, which describes your service."),
     "lab": ("mobius.cli.lab:lab", "Start and stop the lab's hosts."),
     "maintenance": ("mobius.cli.fleet:maintenance", "Give clients a page of maintenance, or let them in again."),
     "plan": ("mobius.cli.plan:plan", "Keep a check run as a file: what would change, for approval."),
@@ -36,6 +37,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "release": ("mobius.cli.release:release", "Backup, deploy and promote in one run."),
     "rollback": ("mobius.cli.release:rollback", "Roll back to an earlier release, or list the kept ones."),
     "smoke": ("mobius.cli.fleet:smoke", "Check that the serving releases do what they promise."),
+    "try": ("mobius.cli.try_service:try_command", "Run a bundle on this machine as a host would, and report."),
     "status": ("mobius.cli.fleet:status", "Show what every host keeps and serves."),
 }
 # Commands of a group that another module has: group, name, where.
@@ -93,6 +95,7 @@ def cli() -> None:
 
     \b
     Examples:
+      mobius init shop
       mobius bundle build
       mobius release --bundle dist/mobius-dhash-1.0.0.tar.gz --check --diff
       mobius release --bundle dist/mobius-dhash-1.0.0.tar.gz

@@ -14,6 +14,8 @@ from mobius.cli.options import format_option, key_option
 from mobius.cli.render.bundle import bundle_lines, excluded_line
 from mobius.control.bundle import builder as bundles
 from mobius.control.bundle.packing import PLATFORM, pack_folder
+from mobius.control.service_file.parse import find_service_file, read_service_file
+from mobius.errors import MobiusError
 from mobius.manifest import Bundle, signature_path
 
 _sha256 = click.option("--sha256", help="The bundle's SHA-256 from elsewhere; its .sha256 file need not be there then.")
@@ -59,7 +61,11 @@ def build(version: str | None, out: Path, python: str, platform: str, source: Pa
 
 @bundle.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--service", required=True, metavar="NAME", help="The service that the bundle is a release of.")
+@click.option(
+    "--service",
+    metavar="NAME",
+    help="The service that the bundle is a release of.  [default: that of mobius.yml in the current folder]",
+)
 @click.option("--version", required=True, metavar="X.Y.Z", help="The release's version.")
 @click.option(
     "--output",
@@ -80,7 +86,7 @@ def build(version: str | None, out: Path, python: str, platform: str, source: Pa
 @format_option
 def pack(
     folder: Path,
-    service: str,
+    service: str | None,
     version: str,
     output: Path,
     requirements: Path | None,
@@ -96,6 +102,7 @@ def pack(
 
     \b
     Examples:
+      mobius bundle pack build/ --version 1.4.0
       mobius bundle pack build/ --service shop --version 1.4.0
       mobius bundle pack . --service shop --version 1.4.0 --requirements requirements.txt --python 3.13
       mobius bundle pack site/ --service docs --version 2026.12.1 --output /srv/bundles --format json
@@ -103,7 +110,7 @@ def pack(
     packed = pack_folder(
         folder,
         output,
-        service=service,
+        service=service or _service_of_project(),
         version=version,
         requirements=requirements,
         python=python,
@@ -159,6 +166,18 @@ def sign(file: Path, key: Path, sha256: str | None, form: str) -> None:
         _show(made, form)
     else:
         click.echo(f"signed   {made.release_id} with {key}; the signature is {signature_path(made.path)}")
+
+
+def _service_of_project() -> str:
+    """The service of the `mobius.yml` in the current folder.
+
+    Raises:
+        MobiusError: invalid_input, when there is none, or it is wrong.
+    """
+    path = find_service_file(Path.cwd())
+    if path is None:
+        raise MobiusError("invalid_input", "There is no mobius.yml here that names the service; give --service NAME.")
+    return read_service_file(path).service
 
 
 def _show(made: Bundle, form: str, signed_by: str | None = None) -> None:

@@ -19,6 +19,7 @@ from mobius.cli.playbook import (
     finish,
     new_chain_option,
     playbook_options,
+    project_option,
     release_id_of,
     run,
     timeout_option,
@@ -162,6 +163,7 @@ def approve(file: Path, role: str, key: Path, signers: Path | None, form: str) -
 @bundle_option
 @timeout_option
 @verbose_option
+@project_option
 @format_option
 def apply(
     file: Path,
@@ -170,6 +172,7 @@ def apply(
     bundle: str | None,
     timeout: float,
     verbosity: int,
+    project: Path | None,
     form: str,
 ) -> int:
     """Run PLAN, and compare what happened with what was predicted: missing and extra must both be 0 (else exit code 2).
@@ -191,7 +194,7 @@ def apply(
     limit = planned.made_from["limit"]
     extra_again = (*(name for name in planned.files if name not in _absolute(extra)), *extra)
     options = PlaybookOptions(
-        _inventory_of(planned),
+        _inventory_of(planned, find_project(named=project)),
         limit,
         extra_again,
         check=False,
@@ -199,6 +202,7 @@ def apply(
         timeout=timeout,
         verbosity=verbosity,
         form=form,
+        project=project,
     )
     summary = run(options, Path(planned.made_from["playbook"]).name, variables, tags=tuple(planned.made_from["tags"]))
     fidelity = summary.collected.get("fidelity")
@@ -211,10 +215,10 @@ def apply(
     return finish(options, summary)
 
 
-def _inventory_of(made: plans.ChangePlan) -> str:
+def _inventory_of(made: plans.ChangePlan, project: Project) -> str:
     """The inventory of a plan: below the project or the collection when it lies there."""
     inventory = str(made.made_from["inventory"])
-    return str(_find(inventory, find_project()) or inventory)
+    return str(_find(inventory, project) or inventory)
 
 
 def _find(inventory: str, project: Project) -> Path | None:

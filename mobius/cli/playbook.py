@@ -37,6 +37,7 @@ class PlaybookOptions:
     timeout: float
     verbosity: int
     form: str
+    project: Path | None = None
 
 
 timeout_option = click.option(
@@ -48,6 +49,14 @@ timeout_option = click.option(
     help="Stop the run after this time (exit code 4).",
 )
 verbose_option = click.option("-v", "--verbose", "verbosity", count=True, help="Show more of Ansible; up to -vvvv.")
+
+
+project_option = click.option(
+    "--project",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="The folder with mobius.yml.  [default: the current one]",
+)
 
 
 def playbook_options(command: Callable[..., int]) -> Callable[..., int]:
@@ -66,6 +75,7 @@ def playbook_options(command: Callable[..., int]) -> Callable[..., int]:
         click.option("--diff", is_flag=True, help="Show each change, before and after."),
         timeout_option,
         verbose_option,
+        project_option,
         format_option,
     )
 
@@ -78,10 +88,11 @@ def playbook_options(command: Callable[..., int]) -> Callable[..., int]:
         diff: bool,
         timeout: float,
         verbosity: int,
+        project: Path | None,
         form: str,
         **others: Any,
     ) -> int:
-        options = PlaybookOptions(inventory, limit, extra, check, diff, timeout, verbosity, form)
+        options = PlaybookOptions(inventory, limit, extra, check, diff, timeout, verbosity, form, project)
         return command(options, **others)
 
     decorated: Callable[..., int] = with_options
@@ -151,7 +162,7 @@ def run(
 ) -> RunSummary:
     """Run one playbook. What is refused before Ansible starts ends as a summary too: programs get their JSON."""
     try:
-        project = find_project()
+        project = find_project(named=options.project)
         request = RunRequest(
             playbook=project.playbooks / playbook,
             inventory=find_inventory(options.inventory, project),

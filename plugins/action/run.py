@@ -34,11 +34,13 @@ from mobius.control.plan.plan import fingerprint
 from mobius.control.plan.planned_run import PLANNING
 from mobius.control.plan.rule import ChangeRequest, RuleVerdict, examine, host_refusal
 from mobius.control.run.action import current_workspace, refusal_of_the_run, warning
-from mobius.control.run.ansible_settings import require_no_own_results, require_settings
+from mobius.control.run.ansible_settings import RUN_FACTS, require_no_own_results, require_settings
 from mobius.control.run.installed_modules import InstalledModules
+from mobius.control.run.known_variables import find_unknown, known_variables, require_known
 from mobius.control.run.project import PROJECT_VARIABLE
 from mobius.control.run.run_id import ENVIRONMENT_NAME, current_run_id, find_actor, new_run_id
 from mobius.control.run.workspace import RunWorkspace
+from mobius.control.service_file.translate import require_service_file
 from mobius.errors import MobiusError
 
 _COLLECTION = Path(__file__).resolve().parents[2]
@@ -64,7 +66,14 @@ class ActionModule(InstalledModules):
         _, arguments = self.validate_argument_spec(argument_spec=self.arguments)
         known = task_vars or {}
         try:
-            return {**result, **self._open_on_host(arguments, known, task_vars)}
+            ignored = self._check_variables(known, is_required=arguments["required"])
+        except MobiusError as error:
+            return {**result, "failed": True, "msg": error.reason, "mobius_failure": error.as_dict()}
+        try:
+            opened = self._open_on_host(arguments, known, task_vars)
+            if ignored:
+                opened["warnings"] = [*(opened.get("warnings") or []), *ignored]
+            return {**result, **opened}
         except MobiusError as error:
             if arguments["required"]:
                 return {**result, "failed": True, "msg": error.reason, "mobius_failure": error.as_dict()}
@@ -174,6 +183,39 @@ class ActionModule(InstalledModules):
         own = {"run": run_id, "actor": actor, "finding": finding, "ansible_facts": facts}
         return {**from_host, "changed": False, **own}
 
+    def _check_variables(self, known: dict[str, Any], *, is_required: bool) -> list[str]:
+        """Refuse variables that look like one of ours and are none; gives what a rollback only warns of.
+
+        A rollback goes on with what an inventory has, but not with another release than the one that somebody meant by
+        a misspelt extra variable.
+
+        Raises:
+            MobiusError: invalid_input.
+        """
+        require_service_file(context.CLIARGS.get("inventory") or (), known)
+        names = known_variables(_COLLECTION).union(RUN_FACTS)
+        extra = load_extra_vars(self._loader)
+        require_known(find_unknown(extra, names, "-e"), names)
+        try:
+            of_inventory = {
+                name: value for name, value in self._inventory_variables(known).items() if name not in extra
+            }
+            require_known(find_unknown(of_inventory, names, "the inventory"), names)
+        except MobiusError as error:
+            if is_required:
+                raise
+            return [f"A rollback goes on all the same: {error.reason}"]
+        return []
+
+    def _inventory_variables(self, known: dict[str, Any]) -> dict[str, Any]:
+        """The variables that the inventory has for the host, whatever extra variables name; not filled in."""
+        manager = self._task.get_variable_manager()
+        inventory = VariableManager(loader=self._loader, inventory=manager._inventory)
+        inventory._extra_vars = {}
+        host = manager._inventory.get_host(str(known.get("inventory_hostname")))
+        variables: dict[str, Any] = inventory.get_vars(host=host, include_hostvars=False)
+        return variables
+
     @staticmethod
     def _settings_refusal(extra: Mapping[str, Any]) -> MobiusError | None:
         """Why Ansible's settings, or extra variables, are not those that the playbooks were written for, or None."""
@@ -247,11 +289,7 @@ class ActionModule(InstalledModules):
 
     def _history_of_inventory(self, known: dict[str, Any]) -> History:
         """The history that the inventory names, whatever extra variables name."""
-        manager = self._task.get_variable_manager()
-        inventory = VariableManager(loader=self._loader, inventory=manager._inventory)
-        inventory._extra_vars = {}
-        host = manager._inventory.get_host(str(known.get("inventory_hostname")))
-        variables = inventory.get_vars(host=host, include_hostvars=False)
+        variables = self._inventory_variables(known)
         folder = variables.get("mobius_history_dir")
         text = Templar(loader=self._loader, variables=variables).template(folder) if folder else ""
         return History(

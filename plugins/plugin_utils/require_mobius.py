@@ -17,7 +17,9 @@ _CHECKOUT = Path(__file__).resolve().parents[2]
 def _is_installed() -> bool:
     """Whether the package is there, new enough to have what the plugins import, and what it imports itself."""
     try:
-        return all(importlib.util.find_spec(name) is not None for name in ("mobius.control.run.project", "click"))
+        return all(
+            importlib.util.find_spec(name) is not None for name in ("mobius.control.service_file.parse", "click")
+        )
     except ModuleNotFoundError:
         return False
 

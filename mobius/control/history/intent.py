@@ -18,6 +18,7 @@ from typing import Any
 import mobius
 from mobius import __version__
 from mobius.control.history.writer import History
+from mobius.control.service_file.keys import FILE_NAME
 
 CHANGE_FIELDS = ("ticket", "release_owner", "deploy_operator", "media_engineer", "triage_lead", "approvals", "window")
 """The keys of the variable `mobius_change` that are recorded."""
@@ -127,7 +128,8 @@ class Intent:
         """The data of the `intent` record."""
         playbook = Path(self.playbook)
         bundle = Path(self.bundle) if self.bundle else None
-        names = tuple(self._short(source) for source in self.inventory)
+        # the service's file is told from the inventory by its name: plans name what they are made for without it
+        names = tuple(self._short(source) for source in self.inventory if Path(source).name != FILE_NAME)
         return {
             "actor": self.actor,
             "from": origin(environment),

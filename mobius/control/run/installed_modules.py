@@ -55,7 +55,7 @@ def installed_files(plugins: Path) -> dict[str, tuple[bytes, int]]:
     files = {_STAND_IN: ((utils / "host_module.py").read_bytes(), 0o644), "run": (_LAUNCHER.encode(), 0o755)}
     modules = [path for path in plugins.glob("modules/*.py") if module_entry(f"mobius.dhash.{path.stem}").is_installed]
     for path in (*modules, *utils.rglob("*.py")):
-        if path.parent.name != "lab":
+        if path.parent.name not in ("lab", "trial"):  # which run on the control node
             files[f"{_PACKAGE}/{path.relative_to(plugins)}"] = (path.read_bytes(), 0o644)
     return files
 

@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from mobius.control.modules import COLLECTION
 from mobius.control.run.project import Project, find_inventory
 from mobius.errors import MobiusError
 
@@ -43,7 +45,8 @@ def inventory_values(inventory: str, project: Project, names: Sequence[str], oth
     loader.set_basedir(str(project.folder))
     try:
         loader.set_vault_secrets(_vault_secrets())
-        sources = InventoryManager(loader=loader, sources=[path])
+        with _without_service_files():
+            sources = InventoryManager(loader=loader, sources=[path])
         manager = VariableManager(loader=loader, inventory=sources)
         for host in sources.get_hosts("mobius") or sources.get_hosts():  # the playbooks' hosts, and not localhost
             known = manager.get_vars(host=host)
@@ -58,6 +61,19 @@ def inventory_values(inventory: str, project: Project, names: Sequence[str], oth
             f"The inventory {path} does not say {names[0]}: {why}",
             do_next=f"Give the vault's password as for a run. {otherwise}".strip(),
         ) from error
+
+
+@contextlib.contextmanager
+def _without_service_files() -> Iterator[None]:
+    """Without the plugin that reads `mobius.yml`: Ansible does not load the collection in this process."""
+    from ansible import constants
+
+    enabled = constants.INVENTORY_ENABLED
+    constants.INVENTORY_ENABLED = [name for name in enabled if not name.startswith(COLLECTION)]
+    try:
+        yield
+    finally:
+        constants.INVENTORY_ENABLED = enabled
 
 
 @functools.cache  # Ansible takes them once a process

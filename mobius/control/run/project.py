@@ -2,8 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Where a run finds its playbooks, its inventory and the user's files.
 
-A checkout is both the collection and the project. The wheel carries the collection (setup.py puts it there); then the
-project is the current folder, and a newer collection that is installed in its folder `collections` comes first.
+A folder with a `mobius.yml` is a project: the current one, or one that is named. Else a checkout is both the
+collection and the project. The wheel carries the collection (setup.py puts it there); then the project is the current
+folder, and a newer collection that is installed in its folder `collections` comes first.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mobius
+from mobius.control.service_file.parse import find_service_file
 from mobius.errors import MobiusError
 
 DEFAULT_INVENTORY = "inventories/local"
@@ -44,6 +46,18 @@ class Project:
         return self.collection / "playbooks"
 
     @property
+    def service_file(self) -> Path | None:
+        """The `mobius.yml` of the project; None without one."""
+        return find_service_file(self.folder)
+
+    @property
+    def import_folder(self) -> Path:
+        """The folder from which Python imports `ansible_collections.mobius.dhash`."""
+        if self.collection.parts[-3:] == _COLLECTION.parts:
+            return self.collection.parents[2]
+        return self.collection / ".ansible/collections"
+
+    @property
     def environment(self) -> dict[str, str]:
         """The environment variables that tell Ansible of it."""
         variables = {"ANSIBLE_CONFIG": str(self.settings), PROJECT_VARIABLE: str(self.folder)}
@@ -52,20 +66,27 @@ class Project:
         return variables
 
 
-def find_project(package: Path | None = None, current: Path | None = None) -> Project:
-    """The checkout that this package lies in; else the current folder, with the collection of the wheel or a newer one.
+def find_project(package: Path | None = None, current: Path | None = None, named: Path | None = None) -> Project:
+    """The user's folder, with the checkout that this package lies in, or the collection of the wheel or a newer one.
 
     Args:
         package: the folder of the package `mobius`; this one when left out.
         current: the current folder.
+        named: the project's folder; when left out, the current one if it has a `mobius.yml`, else the checkout if there
+            is one, else the current one.
 
     Raises:
-        MobiusError: environment_failed, when there is no collection.
+        MobiusError: invalid_input, when the named folder has no `mobius.yml`; environment_failed, when there is no
+            collection.
     """
+    if named is not None and find_service_file(named) is None:
+        raise MobiusError("invalid_input", f"{named} has no mobius.yml.", do_next="`mobius init NAME` writes one.")
     package = package or Path(mobius.__file__).resolve().parent
     checkout = package.parent
+    folder = (named or current or Path.cwd()).absolute()
     if _is_collection(checkout):
-        return Project(checkout, checkout, checkout / "ansible.cfg")
+        is_project = find_service_file(folder) is not None
+        return Project(folder if is_project else checkout, checkout, checkout / "ansible.cfg")
     carried = package / "_collection"
     if not _is_collection(carried / _COLLECTION):
         raise MobiusError(
@@ -73,7 +94,6 @@ def find_project(package: Path | None = None, current: Path | None = None) -> Pr
             f"The playbooks of MOBIUS are missing from {package}.",
             do_next="Install the wheel again: `python -m pip install --force-reinstall 'mobius-dhash[control]'`.",
         )
-    folder = current or Path.cwd()
     installed = folder / "collections"
     paths = [carried]
     if not _is_writable_by_anybody(folder, installed):

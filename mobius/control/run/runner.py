@@ -37,6 +37,7 @@ from mobius.control.run.progress import Show
 from mobius.control.run.project import Project
 from mobius.control.run.run_id import ENVIRONMENT_NAME, current_run_id
 from mobius.control.run.workspace import FOLDER_VARIABLE, RunWorkspace
+from mobius.control.service_file.parse import read_service_file
 from mobius.errors import MobiusError
 
 DEFAULT_TIMEOUT = 3600.0
@@ -153,8 +154,11 @@ def run_playbook(request: RunRequest, show: Show) -> RunSummary:
         show: gets what happens, and the progress.
 
     Raises:
-        MobiusError: missing_dependency, when ansible-runner or ansible-playbook is not installed.
+        MobiusError: missing_dependency, when ansible-runner or ansible-playbook is not installed; invalid_input, for
+            what is wrong in the project's `mobius.yml`.
     """
+    if request.project.service_file is not None:
+        read_service_file(request.project.service_file)
     try:
         from ansible_runner import Runner, RunnerConfig
     except ModuleNotFoundError as error:
@@ -174,7 +178,7 @@ def run_playbook(request: RunRequest, show: Show) -> RunSummary:
             private_data_dir=str(workspace.folder),
             project_dir=str(request.project.folder),
             playbook=str(request.playbook),
-            inventory=request.inventory,
+            inventory=_inventories(request),
             limit=request.limit,
             tags=",".join(request.tags) or None,
             verbosity=request.verbosity or None,
@@ -303,6 +307,12 @@ def _command_line(request: RunRequest, workspace: RunWorkspace) -> str:
     return shlex.join([*flags, *extra])
 
 
+def _inventories(request: RunRequest) -> list[str]:
+    """The inventories that Ansible reads; the project's `mobius.yml` first, since later ones win."""
+    service_file = request.project.service_file
+    return [*([str(service_file)] if service_file else []), request.inventory]
+
+
 def _ending(
     request: RunRequest, listener: EventListener, cancellation: Cancellation, code: int, environment: Mapping[str, str]
 ) -> Ending:
@@ -324,7 +334,8 @@ def _ending(
 def _hosts(request: RunRequest, environment: Mapping[str, str]) -> list[str]:
     """All hosts that the inventory has within the limit, asked only after Ansible refused to start."""
     limit = ["--limit", request.limit] if request.limit else []
-    command = ["ansible-inventory", "-i", request.inventory, "--list", *limit]
+    inventories = [part for inventory in _inventories(request) for part in ("-i", inventory)]
+    command = ["ansible-inventory", *inventories, "--list", *limit]
     try:
         answer = subprocess.run(
             command,

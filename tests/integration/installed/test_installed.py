@@ -77,6 +77,24 @@ def test_the_wheel_runs_every_step_of_a_release_from_an_empty_folder(
     assert {path.name for path in project.iterdir()} <= {".lab", ".cache"}
 
 
+def test_the_wheel_begins_a_project_and_tries_a_service(installed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    command = installed / "mobius"
+    call([command, "init", "shop"], folder)
+    (folder / "app").mkdir()
+    (folder / "app/index.html").write_text("shop")
+    (folder / "mobius.yml").write_text("service: shop\nexec: python3 -m http.server {port} --bind {host}\nhealth: /\n")
+    report = json.loads(call([command, "try", "app", "--format", "json"], folder).stdout)
+    assert report["outcome"] == "success"
+    assert {check["result"] for check in report["checks"]} == {"kept"}
+    assert call([command, "bundle", "pack", "app", "--version", "1.0.0"], folder).stdout.startswith("1.0.0-")
+    assert call([command, "try", "dist/shop-1.0.0.tar.gz"], folder).stdout.startswith("shop: 11 kept, 0 broken")
+    (folder / "mobius.yml").write_text("service: shop\nexcc: x\n")
+    refused = call([command, "status", "-i", "inventories/staging"], folder, code=1).stderr
+    assert "mobius.yml:2: there is no key excc; the nearest known one is exec." in refused
+
+
 def test_the_collection_serves_a_playbook_of_ones_own_and_the_run_is_recorded(
     installed: Path, artifacts: Artifacts, project: Path
 ) -> None:

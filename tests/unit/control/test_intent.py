@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mobius.control.history.intent import code_digest
+from mobius.control.history.intent import Intent, code_digest
+from mobius.control.history.writer import History
 
 
 def make_project(folder: Path, playbook: str) -> Path:
@@ -31,3 +32,21 @@ def test_a_file_beside_the_project_does_not_change_the_digest(tmp_path: Path) ->
     before = code_digest(tmp_path / "collection", path)
     make_project(tmp_path, "other.yml")
     assert code_digest(tmp_path / "collection", path) == before
+
+
+def test_the_file_of_the_service_belongs_to_the_inventory_but_not_to_its_name(tmp_path: Path) -> None:
+    """A plan names its inventory, and is stale when `mobius.yml` has changed since."""
+    folder = tmp_path / "shop"
+    (folder / "inventories").mkdir(parents=True)
+    for name in ("mobius.yml", "inventories/hosts.yml", "play.yml"):
+        (folder / name).write_text("{}")
+    sources = (str(folder / "mobius.yml"), str(folder / "inventories"))
+    intent = Intent(
+        "run", "me", str(folder / "play.yml"), folder, tmp_path / "collection", sources, ("h1",), check=True
+    )
+    before = intent.record(History(tmp_path / "history"), {})
+    assert before["inventory"] == "inventories"
+    (folder / "mobius.yml").write_text("{service: shop}")
+    after = intent.record(History(tmp_path / "history"), {})
+    assert after["inventory"] == "inventories"
+    assert after["inventory_sha256"] != before["inventory_sha256"]

@@ -22,6 +22,7 @@ from mobius import manifest
 from mobius.cli.bundle import bundle as command
 from mobius.control.bundle import builder, folder, writer
 from mobius.control.bundle.packing import Packed, pack_folder
+from mobius.control.service_file.example import init_project
 from mobius.errors import MobiusError
 from tests.killing import die_after_writing, kill_at_times, killed
 from tests.unit.control.test_bundle import make_wheel
@@ -551,6 +552,28 @@ def test_the_command_packs_verifies_and_signs(shop: Path, tmp_path: Path) -> Non
     assert builder.verify(path).signature is not None
 
 
-@pytest.mark.parametrize("options", [[], ["--service", "shop"], ["--version", "1.0"]])
-def test_the_command_needs_a_service_and_a_version(shop: Path, options: list[str]) -> None:
+@pytest.mark.parametrize("options", [[], ["--service", "shop"]])
+def test_the_command_needs_a_version(shop: Path, options: list[str]) -> None:
     assert CliRunner().invoke(command, ["pack", str(shop), *options]).exit_code == 2
+
+
+def test_the_service_is_that_of_the_project_unless_it_is_named(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["pack", str(shop), "--version", "1.0.0"]
+    refused = CliRunner().invoke(command, arguments).exception
+    assert isinstance(refused, MobiusError)
+    assert refused.reason == "There is no mobius.yml here that names the service; give --service NAME."
+    (tmp_path / "mobius.yml").write_text("service: books\nexec: bin/serve\n")
+    assert CliRunner().invoke(command, arguments).exit_code == 0
+    assert (tmp_path / "dist/books-1.0.0.tar.gz").exists()
+
+
+def test_nothing_of_a_new_project_but_the_service_is_packed(tmp_path: Path) -> None:
+    folder = tmp_path / "shop"
+    init_project(folder, "shop")
+    (folder / "serve").touch()
+    (folder / ".env").write_text("SECRET=1")
+    packed = pack_folder(folder, folder / "dist", service="shop", version="1.0.0")
+    assert set(packed.bundle.manifest.files) == {"serve"}

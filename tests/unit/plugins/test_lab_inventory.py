@@ -113,3 +113,22 @@ def test_in_an_installed_collection_it_is_the_lab_of_the_users_folder(tmp_path: 
     )
     group = json.loads(done.stdout)["mobius"]
     assert (group["hosts"], group["vars"]["lab_root"]) == (["lab1"], str(project))
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_a_folder_with_a_service_of_its_own_has_a_lab_of_its_own(
+    checkout: Path, tmp_path: Path, is_named: bool
+) -> None:
+    shop = tmp_path / "shop"
+    shop.mkdir()
+    script = checkout / "inventories" / "local" / "hosts.py"
+    environment = {**os.environ, "MOBIUS_PROJECT": str(shop)} if is_named else {**os.environ}
+
+    def lab_root() -> str:
+        folder = "/" if is_named else shop
+        done = subprocess.run([script], cwd=folder, env=environment, capture_output=True, text=True, check=True)
+        return str(json.loads(done.stdout)["mobius"]["vars"]["lab_root"])
+
+    assert lab_root() == str(checkout)
+    (shop / "mobius.yml").touch()
+    assert lab_root() == str(shop)
