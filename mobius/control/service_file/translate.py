@@ -50,8 +50,10 @@ def to_variables(file: ServiceFile) -> dict[str, Any]:
         variables |= {
             "deploy_golden": values["probes"],
             "promote_probes": values["probes"],
+            "mobius_smoke_probes": values["probes"],
             "deploy_golden_dir": folder,
             "promote_probes_dir": folder,
+            "mobius_smoke_probes_dir": folder,
         }
     if "hooks" in values:
         variables["mobius_hooks"] = {name: str(Path(folder, path)) for name, path in values["hooks"].items()}
