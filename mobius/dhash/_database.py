@@ -133,7 +133,9 @@ def to_mobius_error(
         return MobiusError(
             "timeout", f"Another process has been writing to the index {path} for {busy_seconds:.0f} seconds."
         )
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+    # of an index that was open already; one that is being opened is a file of something else
+    is_overwritten = code == sqlite3.SQLITE_NOTADB and otherwise is error
+    if code == sqlite3.SQLITE_CORRUPT or is_overwritten:
         return MobiusError(
             "state_damaged", f"The index {path} is damaged.",
             do_next="Restore it from a backup; or remove it and scan again, which loses the decisions.",
