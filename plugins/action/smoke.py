@@ -22,4 +22,4 @@ class ActionModule(InstalledModules):
             arguments = read_bodies(self._task.args, find_body(self))
         except MobiusError as error:
             return {**result, "failed": True, "msg": error.reason, "mobius_failure": error.as_dict()}
-        return {**result, **self.execute(arguments, task_vars)}
+        return {**result, **self._execute_module(self._task.resolved_action, arguments, task_vars=task_vars)}

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -105,19 +106,27 @@ class Project:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
+    BEFORE[:] = [path for path, _ in trial_processes()]
     return Project(tmp_path / "shop")
+
+
+BEFORE: list[str] = []  # the processes of trials that other tests run at the same time
+
+
+def trial_processes() -> list[tuple[str, str]]:
+    """The processes in folders of trials, with those folders."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cwd"):
+        with contextlib.suppress(OSError):
+            folder = os.readlink(path)
+            if "mobius-try-" in folder:
+                found.append((str(path), folder))
+    return found
 
 
 def processes_of(folder: Path) -> list[str]:
     """The processes that are left of a trial of this folder's service."""
-    left = []
-    for path in Path("/proc").glob("[0-9]*/cwd"):
-        try:
-            if "mobius-try-" in os.readlink(path):
-                left.append(str(path))
-        except OSError:
-            continue
-    return left
+    return [path for path, _ in trial_processes() if path not in BEFORE]
 
 
 # -- services that nobody here wrote --
