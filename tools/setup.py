@@ -71,6 +71,8 @@ def needed_packages(cgroups: Path = Path("/sys/fs/cgroup")) -> list[Package]:
         Package("age", ("age", "age-keygen")),
         # before the services that the tests of the front release
         Package("haproxy", ("haproxy",)),
+        # one of the services that nobody here wrote
+        Package("nodejs", ("/usr/bin/node", "/usr/local/bin/node")),
         # the browser that the tests of pages use
         Package("chromium", ("chromium", "chromium-browser", "google-chrome")),
     ]

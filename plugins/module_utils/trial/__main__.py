@@ -5,15 +5,19 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 
 from ..errors import MobiusError
 from .settings import TrialSettings
 from .trial import Trial
 
+ENDED_BY_SIGTERM = 143  # as a shell reports it
+
 
 def main() -> int:
-    """Run it."""
+    """Run it. SIGTERM ends it as an error does: its processes are ended first."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ENDED_BY_SIGTERM))
     try:
         report = Trial(TrialSettings.parse(json.load(sys.stdin))).run()
     except MobiusError as error:

@@ -93,6 +93,7 @@ class TrialFront:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                env={**os.environ, "MOBIUS_TRIAL": str(self.settings.run_dir)},
                 start_new_session=True,
             )
         deadline = time.monotonic() + START_SECONDS

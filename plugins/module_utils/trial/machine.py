@@ -63,6 +63,21 @@ def find_processes(leader: int, marker: str) -> set[int]:
     return found - {os.getpid()}
 
 
+def find_trials(parent: Path) -> dict[Path, set[int]]:
+    """The processes of this user's trials, by the folder of each trial below `parent`."""
+    folder = re.compile(rb"(?:MOBIUS_STATE_FILE|MOBIUS_TRIAL)=(%s/[^/]+)/.*" % re.escape(os.fsencode(parent)))
+    trials: dict[Path, set[int]] = {}
+    for pid in _pids():
+        with contextlib.suppress(OSError):
+            process = _PROC / str(pid)
+            if process.stat().st_uid != os.getuid():
+                continue
+            for entry in (process / "environ").read_bytes().split(b"\0"):
+                if match := folder.fullmatch(entry):
+                    trials.setdefault(Path(os.fsdecode(match[1])), set()).add(pid)
+    return trials
+
+
 def _pids() -> Iterator[int]:
     for name in os.listdir(_PROC):
         if name.isdigit():

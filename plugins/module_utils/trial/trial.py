@@ -21,6 +21,7 @@ from . import machine
 from .clients import Clients
 from .front import TrialFront, find_haproxy, free_ports
 from .instance import BACKGROUND, ELSEWHERE, EXITED, HEALTHY, REFUSED, Instance, Start
+from .leftovers import at_work, clear_leftovers
 from .settings import TrialSettings
 
 TRIAL_SECONDS = 27.0
@@ -109,14 +110,16 @@ class Trial:
         """Try everything; no process is left."""
         self.settings.make_folders()
         before = _snapshot(self.settings)
-        try:
-            with self._watch_files():
-                self._try_first()
-        finally:
-            for instance in (self.first, self.second):
-                instance.kill()
-            if self.front is not None:
-                self.front.stop()
+        with at_work(self.settings.folder):
+            clear_leftovers(self.settings.folder)
+            try:
+                with self._watch_files():
+                    self._try_first()
+            finally:
+                for instance in (self.first, self.second):
+                    instance.kill()
+                if self.front is not None:
+                    self.front.stop()
         self._report_writes(before)
         self.report.checks.sort(key=lambda check: _ORDER.index(check.name))
         self.report.seconds = time.monotonic() - self.began

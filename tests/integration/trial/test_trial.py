@@ -4,14 +4,19 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import textwrap
+import time
+import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,10 +78,13 @@ class Project:
         self.folder = folder
         self.app = folder / "app"
         self.app.mkdir(parents=True)
-        (self.app / "kept").touch()
+        self.mark = f"trial-{uuid.uuid4().hex}"  # tells its trials from those that other tests run at the same time
+        (self.app / self.mark).touch()
 
     def describe(self, exec_line: str, **keys: Any) -> None:
-        (self.folder / "mobius.yml").write_text(json.dumps({"service": "shop", "exec": exec_line, **keys}))
+        environment = {**keys.pop("environment", {}), "TRIAL_MARK": self.mark}
+        content = {"service": "shop", "exec": exec_line, "environment": environment, **keys}
+        (self.folder / "mobius.yml").write_text(json.dumps(content))
 
     def script(self, end: str, name: str = "serve.py") -> None:
         (self.app / name).write_text(f"#!/usr/bin/python3\n{SERVER}\n{textwrap.dedent(end)}")
@@ -94,39 +102,28 @@ class Project:
         )
 
     def try_it(self, source: str = "app", **environment: str) -> Report:
-        before = {path.name for path in Path("/tmp").glob("mobius-try-*")}
         done = self.run(source, "--format", "json", **environment)
         assert done.stdout, done.stderr
-        assert {path.name for path in Path("/tmp").glob("mobius-try-*")} <= before
+        assert self.leftovers() == []
         report = Report(done.returncode, json.loads(done.stdout), done.stderr)
         assert report.content["seconds"] < LIMIT_SECONDS
         assert report.content["exit_code"] == report.code
         return report
 
+    def leftovers(self) -> list[str]:
+        """The processes and the folders that are left of its trials."""
+        mark = f"TRIAL_MARK={self.mark}".encode()
+        left = [str(path) for path in Path("/tmp").glob(f"mobius-try-*/tree/{self.mark}")]
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                if mark in path.read_bytes().split(b"\0"):
+                    left.append(str(path.parent))
+        return left
+
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    BEFORE[:] = [path for path, _ in trial_processes()]
     return Project(tmp_path / "shop")
-
-
-BEFORE: list[str] = []  # the processes of trials that other tests run at the same time
-
-
-def trial_processes() -> list[tuple[str, str]]:
-    """The processes in folders of trials, with those folders."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cwd"):
-        with contextlib.suppress(OSError):
-            folder = os.readlink(path)
-            if "mobius-try-" in folder:
-                found.append((str(path), folder))
-    return found
-
-
-def processes_of(folder: Path) -> list[str]:
-    """The processes that are left of a trial of this folder's service."""
-    return [path for path, _ in trial_processes() if path not in BEFORE]
 
 
 # -- services that nobody here wrote --
@@ -175,7 +172,6 @@ process.on('SIGTERM', () => server.close(() => process.exit(0)));
 """
 
 
-@pytest.mark.skipif(shutil.which("node", path="/usr/bin:/usr/local/bin") is None, reason="node is not installed")
 @pytest.mark.parametrize("sandbox", [{}, {"jit": True}])
 def test_a_node_server_needs_a_switch_of_the_sandbox(project: Project, sandbox: dict[str, bool]) -> None:
     (project.app / "server.js").write_text(NODE)
@@ -366,7 +362,6 @@ def test_one_that_goes_to_the_background(project: Project) -> None:
     report = project.try_it()
     assert report.broken == {"foreground"}
     assert "went on in the background" in report.check("foreground")["detail"]
-    assert processes_of(project.folder) == []
 
 
 def test_one_that_runs_only_once(project: Project) -> None:
@@ -397,7 +392,6 @@ def test_one_that_does_not_end_on_sigterm(project: Project) -> None:
     report = project.try_it()
     assert [one["name"] for one in report.content["checks"] if one["result"] == "broken"] == ["stop"]
     assert "SIGTERM; hosts kill it after 11 s" in report.check("stop")["detail"]
-    assert processes_of(project.folder) == []
 
 
 def test_requests_that_are_lost_while_one_instance_replaces_another(project: Project) -> None:
@@ -523,3 +517,44 @@ def test_a_folder_without_the_file_is_refused(tmp_path: Path) -> None:
     done = project.run("app")
     assert done.returncode == 1
     assert "has no mobius.yml" in done.stderr
+
+
+# -- killed --
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_the_next_trial_clears_what_a_killed_one_has_left(project: Project, number: signal.Signals) -> None:
+    project.script("signal.signal(signal.SIGTERM, signal.SIG_IGN); serve()")
+    project.describe("./serve.py", drain_timeout=20)
+    with subprocess.Popen(
+        [sys.executable, "-m", "mobius.cli", "try", "app"],
+        cwd=project.folder,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as trial:
+        wait_for(lambda: len(project.leftovers()) > 1)  # its folder, and a process
+        os.killpg(trial.pid, number)
+    if number == signal.SIGKILL:
+        assert len(project.leftovers()) > 1
+    else:  # the trial itself ends what it has started
+        wait_for(lambda: len(project.leftovers()) == 1)
+    project.describe("python3 -m http.server {port} --bind {host}", health="/")
+    assert project.try_it().code == 0  # and it looks at what is left
+
+
+def test_a_trial_leaves_one_alone_that_runs_beside_it(project: Project, tmp_path: Path) -> None:
+    other = Project(tmp_path / "other")
+    other.describe("python3 -m http.server {port} --bind {host}", health="/")
+    project.describe("python3 -m http.server {port} --bind {host}", health="/")
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        reports = list(pool.map(lambda each: each.try_it(), (project, other)))
+    assert [report.code for report in reports] == [0, 0], [report.content for report in reports]
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.05)
