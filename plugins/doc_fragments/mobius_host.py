@@ -6,7 +6,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """`mobius.dhash.mobius_host`, with the parts `run` and `lease`."""
+    """`mobius.dhash.mobius_host`, with the parts `run`, `opened`, `lease` and `probes`."""
 
     DOCUMENTATION = r"""
 options:
@@ -45,4 +45,29 @@ options:
       - Refuse with C(fenced) unless O(run) holds the lock of the host (M(mobius.dhash.lease)), which this renews.
     type: bool
     default: false
+"""
+
+    # a module describes its option `probes` itself; what a probe has is here
+    PROBES = r"""
+options:
+  probes:
+    type: list
+    elements: dict
+    suboptions:
+      name: {description: "The name, for messages.", type: str, required: true}
+      method: {description: "The HTTP method.", type: str, choices: [GET, POST], default: GET}
+      path: {description: "The path, with its query.", type: str, required: true}
+      content_type: {description: "The type of the body.", type: str}
+      body_base64: {description: "The body.", type: str}
+      body_file:
+        description: >-
+          A file on the control node with the body, beside the playbook, in the role's C(files) or under O(body_dir).
+        type: path
+      status: {description: "The expected status.", type: int, default: 200}
+      json:
+        description: What the JSON object of the response must hold; other keys do not matter.
+        type: dict
+  body_dir:
+    description: The folder on the control node that C(body_file) is relative to.
+    type: path
 """

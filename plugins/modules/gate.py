@@ -24,7 +24,7 @@ description:
   - The verdict is kept on the host with all that led to it, in C(gates) beside the releases; the newest 20 are.
 version_added: "0.1.0"
 author: MOBIUS contributors (@mobius)
-extends_documentation_fragment: [mobius.dhash.mobius_host]
+extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.probes]
 attributes:
   check_mode: {support: full, description: "Sends nothing, because nothing has been promoted; the verdict is V(unknown)."}
   diff_mode: {support: full, description: "Never changes anything, so there is no difference to show."}
@@ -54,19 +54,6 @@ options:
     type: list
     elements: dict
     default: []
-    suboptions:
-      name: {description: "Its name, for messages.", type: str, required: true}
-      method: {description: "The HTTP method.", type: str, choices: [GET, POST], default: GET}
-      path: {description: "The path, with its query.", type: str, required: true}
-      content_type: {description: "The type of the body.", type: str}
-      body_base64: {description: "The body.", type: str}
-      body_file:
-        description: A file on the control node with the body, beside the playbook, in the role's C(files) or under O(body_dir).
-        type: path
-      status: {description: "The expected status.", type: int, default: 200}
-      json:
-        description: What the JSON object of the response must hold; other keys do not matter.
-        type: dict
   metrics_path:
     description: The path of the metrics of each instance, in the text format of Prometheus.
     type: str
@@ -123,9 +110,6 @@ options:
   run:
     description: The run, for the evidence.
     type: str
-  body_dir:
-    description: The folder on the control node that C(body_file) is relative to.
-    type: path
   progress_file:
     description:
       - A file on the host that gets the figures after each sample, as a JSON object. A failed write is no error.
@@ -173,7 +157,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import arguments
 from ansible_collections.mobius.dhash.plugins.module_utils.comparison import SIGNAL_SPEC
 from ansible_collections.mobius.dhash.plugins.module_utils.front_signals import FRONT_SIGNAL_SPEC
-from ansible_collections.mobius.dhash.plugins.module_utils.gate.probes import PROBE_SPEC
+from ansible_collections.mobius.dhash.plugins.module_utils.gate.probing import PROBES
 from ansible_collections.mobius.dhash.plugins.module_utils.gate.run import run_gate
 from ansible_collections.mobius.dhash.plugins.module_utils.gate.settings import GateSettings
 from ansible_collections.mobius.dhash.plugins.module_utils.host.install import require_tool
@@ -189,12 +173,7 @@ def main() -> None:
             "healthy_seconds": {"type": "float", "default": 10.0},
             "deadline": {"type": "float", "default": 60.0},
             "interval": {"type": "float", "default": 0.5},
-            "probes": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {**PROBE_SPEC, "body_file": {"type": "path"}},
-            },
+            "probes": {**PROBES, "default": []},
             "attempts": {"type": "int", "default": 1},
             "metrics_path": {"type": "str", "default": "/metrics"},
             "signals": {"type": "list", "elements": "dict", "default": [], "options": SIGNAL_SPEC},

@@ -15,7 +15,7 @@ description:
   - An instance reads its role from the activation record when it starts, so the instance of the confirmed release serves.
 version_added: "0.1.0"
 author: MOBIUS contributors (@mobius)
-extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.run, mobius.dhash.mobius_host.lease, mobius.dhash.mobius_host.opened]
+extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.run, mobius.dhash.mobius_host.lease, mobius.dhash.mobius_host.opened, mobius.dhash.mobius_host.probes]
 attributes:
   check_mode: {support: full, description: "Predicts from the same comparison that the real run acts on."}
   diff_mode: {support: full, description: "Shows the host's instances before and after."}
@@ -43,22 +43,6 @@ options:
     type: list
     elements: dict
     default: []
-    suboptions:
-      name: {description: "The name, for messages.", type: str, required: true}
-      method: {description: "The HTTP method.", type: str, choices: [GET, POST], default: GET}
-      path: {description: "The path, with its query.", type: str, required: true}
-      content_type: {description: "The type of the body.", type: str}
-      body_base64: {description: "The body.", type: str}
-      body_file:
-        description: A file on the control node with the body, beside the playbook, in the role's C(files) or under O(body_dir).
-        type: path
-      status: {description: "The expected status.", type: int, default: 200}
-      json:
-        description: What the JSON object of the response must hold; other keys do not matter.
-        type: dict
-  body_dir:
-    description: The folder on the control node that C(body_file) is relative to.
-    type: path
   probe_timeout:
     description: Seconds that one response to a probe may take.
     type: float

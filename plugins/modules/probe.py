@@ -13,7 +13,7 @@ description:
   - Never changes anything. In check mode, where the instance may not be running yet, it predicts nothing.
 version_added: "0.1.0"
 author: MOBIUS contributors (@mobius)
-extends_documentation_fragment: [mobius.dhash.mobius_host]
+extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.probes]
 attributes:
   check_mode: {support: full, description: "Probes an instance that is running; returns C(predicted=unknown) when it is not."}
   diff_mode: {support: full, description: "Never changes anything, so there is no difference to show."}
@@ -27,22 +27,6 @@ options:
     type: list
     elements: dict
     required: true
-    suboptions:
-      name: {description: "The name, for messages.", type: str, required: true}
-      method: {description: "The HTTP method.", type: str, choices: [GET, POST], default: GET}
-      path: {description: "The path, with its query.", type: str, required: true}
-      content_type: {description: "The type of the body.", type: str}
-      body_base64: {description: "The body.", type: str}
-      body_file:
-        description: A file on the control node with the body, beside the playbook, in the role's C(files) or under O(body_dir).
-        type: path
-      status: {description: "The expected status.", type: int, default: 200}
-      json:
-        description: What the JSON object of the response must hold; other keys do not matter.
-        type: dict
-  body_dir:
-    description: The folder on the control node that C(body_file) is relative to.
-    type: path
   timeout:
     description: Seconds that one response may take.
     type: float

@@ -14,7 +14,7 @@ description:
   - Fails with the outcome V(smoke_failed) when a check does not pass, and with V(nothing_serves) without a release.
 version_added: "0.3.0"
 author: MOBIUS contributors (@mobius)
-extends_documentation_fragment: [mobius.dhash.mobius_host]
+extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.probes]
 attributes:
   check_mode: {support: full, description: "Never changes anything."}
   diff_mode: {support: full, description: "Never changes anything, so there is no difference to show."}
@@ -24,22 +24,6 @@ options:
     type: list
     elements: dict
     default: []
-    suboptions:
-      name: {description: "The name, for messages.", type: str, required: true}
-      method: {description: "The HTTP method.", type: str, choices: [GET, POST], default: GET}
-      path: {description: "The path, with its query.", type: str, required: true}
-      content_type: {description: "The type of the body.", type: str}
-      body_base64: {description: "The body.", type: str}
-      body_file:
-        description: A file on the control node with the body, beside the playbook, in the role's C(files) or under O(body_dir).
-        type: path
-      status: {description: "The expected status.", type: int, default: 200}
-      json:
-        description: What the JSON object of the response must hold; other keys do not matter.
-        type: dict
-  body_dir:
-    description: The folder on the control node that C(body_file) is relative to.
-    type: path
   command:
     description:
       - A test of the release's own, run as root in its tree. C({pid}) is the process of the instance, C({front}) the Unix socket
