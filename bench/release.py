@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Wall time to release and to take back a release on the lab's hosts, beside ansistrano.deploy and .rollback.
+"""Wall time to release and to roll back on the lab's hosts, beside ansistrano.deploy and .rollback.
 
 A release is one command of both; ours is measured as its two halves besides, `mobius deploy` and `mobius promote`.
 

@@ -206,13 +206,9 @@ class Index:
             now = time.monotonic()
             self._busy_since = self._busy_since or now
             seconds = now - self._busy_since
-            return (
-                ""
-                if seconds < BUSY_WARN_SECONDS
-                else (
-                    f"Another process has locked the index {self.path} for {seconds:.0f} s: writes wait, reads do not."
-                )
-            )
+            if seconds < BUSY_WARN_SECONDS:
+                return ""
+            return f"Another process has locked the index {self.path} for {seconds:.0f} s: writes wait, reads do not."
         self._busy_since = None
         return ""
 
