@@ -162,6 +162,8 @@ class Machine:
 
     def serve_from(self, version: str) -> None:
         """Have one version confirmed and running, and nothing else, whatever a test before left."""
+        if not self.host("status", "--json", check=False).stdout:
+            self.host("repair", "--yes")
         if self.status()["pending"]:
             self.host("rollback")
         status = self.status()

@@ -102,7 +102,8 @@ def smoke(options: PlaybookOptions, topics: tuple[str, ...]) -> int:
     """
     variables = {"mobius_smoke": [*dict.fromkeys(topics)]} if topics else {}
     summary = run(options, "smoke.yml", variables, watched="mobius.dhash.smoke")
-    reports = {host: report for host, result in summary.results.items() if (report := _smoke_report(result))}
+    results = {**summary.results, **summary.failed_results}
+    reports = {host: report for host, result in results.items() if (report := _smoke_report(result))}
     return finish(options, dataclasses.replace(summary, results=reports), key="smoke", lines=smoke_lines)
 
 

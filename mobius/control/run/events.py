@@ -30,6 +30,7 @@ class EventListener:
         self.changed: dict[str, int] = {}
         self.changes: dict[str, list[str]] = {}
         self.results: dict[str, dict[str, Any]] = {}
+        self.failed_results: dict[str, dict[str, Any]] = {}
 
     @property
     def complaint(self) -> str:
@@ -73,6 +74,8 @@ class EventListener:
             self._lines(str(result["msg"]))
 
     def _on_runner_on_failed(self, data: Mapping[str, Any]) -> None:
+        if data.get("task_action") == self._watched:
+            self.failed_results[str(data.get("host"))] = dict(data.get("res") or {})
         if not data.get("ignore_errors"):
             self._observer.failed(str(data.get("host")), str(data.get("task")), data.get("res") or {})
 

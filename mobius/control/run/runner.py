@@ -93,7 +93,7 @@ class RunSummary:
     """How a run ended.
 
     `changed` counts changed tasks by host, `changes` names them in their order (in a check run: what would change),
-    `results` has the watched results by host.
+    `results` has the watched results by host, `failed_results` those of the hosts on which the watched task failed.
     """
 
     run: str
@@ -104,6 +104,7 @@ class RunSummary:
     changes: dict[str, list[str]]
     seconds: float
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failed_results: dict[str, dict[str, Any]] = field(default_factory=dict)
     collected: dict[str, Any] = field(default_factory=dict)
     """For a plan or of a run with one: `intent`, `hosts`, `fidelity` (`planned_run.compare_with_plan`)."""
 
@@ -234,6 +235,7 @@ def run_playbook(request: RunRequest, show: Show) -> RunSummary:
         changes=listener.changes,
         seconds=seconds,
         results=listener.results,
+        failed_results=listener.failed_results,
         collected=collected,
     )
 
