@@ -59,6 +59,7 @@ def imported_boxes(box: str) -> set[str]:
     return {name for name in found if name is not None and name != box}
 
 
+@pytest.mark.slow
 def test_the_picture_draws_every_import_and_no_other() -> None:
     arrows = re.findall(r"^    (\w+) --> (\w+)$", ARCHITECTURE, re.MULTILINE)
     assert set(re.findall(r"^    (\w+)\[", ARCHITECTURE, re.MULTILINE)) == set(BOXES)

@@ -103,6 +103,7 @@ def is_open(name: str) -> bool:
 PAGES = dict(help_pages())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in files() if not is_open(name)])
 def test_a_file_that_people_read_has_plain_words(name: str) -> None:
     assert findings((CHECKOUT / name).read_text(encoding="utf-8")) == []

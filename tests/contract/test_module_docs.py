@@ -60,6 +60,7 @@ def cut_texts(page: Any, path: str = "") -> list[str]:
     return []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODULES)
 def test_every_text_of_a_module_page_is_whole(pages: dict[str, Any], name: str) -> None:
     page = pages[name]

@@ -98,12 +98,14 @@ def is_member(archive: tarfile.TarFile, link: tarfile.TarInfo) -> bool:
     return target in archive.getnames()
 
 
+@pytest.mark.slow
 def test_the_wheel_carries_the_same_files(build: ModuleType, tracked: set[str]) -> None:
     files = build.collection_files(CHECKOUT)
     assert set(files) == {name for name in tracked if name.startswith(build.COLLECTION_SOURCES)}
     assert {"playbooks/release.yml", "plugins/module_utils/errors.py", "inventories/local/hosts.py"} <= set(files)
 
 
+@pytest.mark.slow
 def test_a_checkout_that_git_refuses_is_built_all_the_same(
     build: ModuleType, tracked: set[str], tmp_path: Path
 ) -> None:
@@ -114,6 +116,7 @@ def test_a_checkout_that_git_refuses_is_built_all_the_same(
     assert build.collection_files(tmp_path) == build.collection_files(CHECKOUT)
 
 
+@pytest.mark.slow
 def test_without_git_the_wheel_carries_the_same_files(build: ModuleType, tracked: set[str], tmp_path: Path) -> None:
     for name in tracked:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

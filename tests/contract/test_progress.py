@@ -50,6 +50,7 @@ def only_imports(path: Path) -> bool:
     return all("ansible.builtin.import_tasks" in task for task in tasks(path))
 
 
+@pytest.mark.slow
 def test_every_file_of_tasks_has_a_phase_or_is_known_to_have_none() -> None:
     known = {name for name, path in places().items() if not only_imports(path)}
     assert known - set(PHASES) == NO_PHASE

@@ -107,6 +107,7 @@ def test_a_task_outside_of_the_condition_is_reported() -> None:
     assert list(unguarded([{"name": "Guarded", "when": GUARD, "block": [task]}])) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ROLES)
 def test_a_role_reads_no_variable_of_another_role(role: str) -> None:
     others = {name for other in ROLES if other != role for name in own_variables(other)}

@@ -15,6 +15,7 @@ The signals of a front are of users' requests only; what a service counts itself
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import itertools
 import math
@@ -176,7 +177,7 @@ class _Track:
         if self.samples[0].at > now - seconds:
             return None
         edges = [now - seconds + seconds * part / PARTS for part in range(PARTS + 1)]
-        first = [max(index for index, sample in enumerate(self.samples) if sample.at <= edge) for edge in edges]
+        first = [bisect.bisect_right(self.samples, edge, key=lambda sample: sample.at) - 1 for edge in edges]
         parts = [self.samples[start : end + 1] for start, end in itertools.pairwise(first)]
         return parts if all(len(part) > 1 for part in parts) else None
 

@@ -57,6 +57,7 @@ def missing(path: Path, rule: Rule) -> list[str]:
     return list(tally(path, ChangePlan.read(path).digest, rule).missing)
 
 
+@pytest.mark.slow
 def test_two_people_one_of_them_ops_and_none_of_them_the_author(path: Path, keys: Path, rule: Rule) -> None:
     assert len(missing(path, rule)) == 3
     approve(path, "author", keys / "ada")
@@ -95,6 +96,7 @@ def test_a_key_counts_only_in_a_role_that_the_list_gives_it(
     assert [item.signer for item in counted.void] == [None]
 
 
+@pytest.mark.slow
 def test_an_approval_is_of_one_plan_and_one_role(path: Path, keys: Path, rule: Rule) -> None:
     kept = approve(path, "deploy_operator", keys / "bob")
     assert approve(path, "deploy_operator", keys / "bob") == kept
@@ -163,6 +165,7 @@ def missing_of(rule: Rule) -> list[str]:
     return list(tally(Path("/nowhere"), "", rule).missing)
 
 
+@pytest.mark.slow
 def test_the_command_signs_says_what_is_missing_and_refuses_a_key_of_another_role(
     path: Path, keys: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -114,6 +114,7 @@ def failure(source: Path, cache: Path, **arguments: str) -> MobiusError:
     return caught.value
 
 
+@pytest.mark.slow
 def test_a_bundle_holds_the_services_storeys_and_its_dependencies_and_nothing_else(source: Path, cache: Path) -> None:
     built = bundles.build(source, source.parent / "dist", cache=cache)
     assert built.path.name == "mobius-dhash-0.7.1.tar.gz"
@@ -462,6 +463,7 @@ def test_the_locks_cover_everything_that_a_checkout_and_its_benchmarks_need() ->
         ), lock
 
 
+@pytest.mark.slow
 def test_a_bundle_has_every_module_that_the_hosts_own_command_imports() -> None:
     script = (
         "import sys, mobius.cli; code = mobius.cli.run(['dhash', 'scan', '--help']); assert code == 0, code; "

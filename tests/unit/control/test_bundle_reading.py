@@ -73,6 +73,7 @@ def refusal(*arguments: object) -> str:
     return caught.value.reason
 
 
+@pytest.mark.slow
 def test_processes_that_read_at_once_read_it_once_and_get_the_same(bundle: Path, folder: Path, reads: Path) -> None:
     expected = READ(bundle)
     with ProcessPoolExecutor(4, mp_context=get_context("fork")) as pool:

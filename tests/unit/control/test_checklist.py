@@ -152,6 +152,7 @@ def test_answers_are_of_one_bundle_on_one_inventory_and_the_last_one_holds(tmp_p
     assert read_answers(runs, "a" * 64, "production") == {}
 
 
+@pytest.mark.slow
 def test_a_session_that_dies_keeps_what_was_answered_and_the_next_closes_it(tmp_path: Path) -> None:
     program = (
         "import os, sys; from pathlib import Path; from tests.unit.control.test_checklist import session, box\n"

@@ -70,6 +70,7 @@ def test_a_command_whose_packages_are_missing_says_what_to_install(monkeypatch, 
     assert "no_such_package" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_help_imports_neither_ansible_nor_numpy():
     code = (
         "import sys, mobius.cli; mobius.cli.run(['--help']);"

@@ -350,6 +350,7 @@ def _forgeries(value: object) -> list[object]:
     return [value + 1] if isinstance(value, int) else [f"{value}x"]
 
 
+@pytest.mark.slow
 def test_each_changed_or_removed_field_of_each_record_is_caught_and_its_record_is_named(history):
     write_runs(history, 2)
     whole = records(history)
@@ -363,6 +364,7 @@ def test_each_changed_or_removed_field_of_each_record_is_caught_and_its_record_i
     assert tried > 100
 
 
+@pytest.mark.slow
 def test_each_changed_field_is_caught_when_its_hash_was_made_again(history):
     write_runs(history, 2)
     whole = records(history)
@@ -494,6 +496,7 @@ def signers(tmp_path: Path) -> Path:
     return location
 
 
+@pytest.mark.slow
 def test_a_signed_head_names_its_signer_and_a_forged_one_is_caught(history, signers, tmp_path):
     signed = History(history.folder, tmp_path / "key")
     heads = write_runs(signed, 2)
@@ -589,6 +592,7 @@ def test_a_decision_is_on_the_disk_before_it_is_taken(history, synced):
 # --- For an auditor ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_verifier_is_one_folder_that_needs_only_the_standard_library(history, tmp_path):
     heads = write_runs(history)
     alone = tmp_path / "alone"

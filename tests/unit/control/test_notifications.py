@@ -128,6 +128,7 @@ def whole_run(arguments: Any, end: Any = SUCCESS, *, playbook: str = "release", 
 # --- What is said -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_slack_gets_the_start_and_the_success_in_its_form(web: WebReceiver) -> None:
     assert whole_run([{"kind": "slack", "url": web.url}]) == []
     (path, kind, start), (_, _, end) = sorted(web.got, key=lambda got: got[2]["text"], reverse=True)
@@ -156,6 +157,7 @@ def test_teams_gets_an_adaptive_card_that_says_what_failed_and_what_to_do(web: W
     assert advice["text"].startswith("Do not promote it")
 
 
+@pytest.mark.slow
 def test_mail_goes_through_a_real_conversation_with_a_password(mail: MailReceiver) -> None:
     entry = mail.entry(events=["success"], user="mobius", password=SECRET)
     assert whole_run([entry]) == []
@@ -192,6 +194,7 @@ def test_no_text_of_a_task_is_sent_and_names_become_no_mentions() -> None:
     assert {"title": "actor", "value": "<!channel> & co"} in card["attachments"][0]["content"]["body"][1]["facts"]
 
 
+@pytest.mark.slow
 def test_a_reason_that_a_task_gave_goes_to_nobody(web: WebReceiver, mail: MailReceiver) -> None:
     assert whole_run([{"kind": kind, "url": web.url} for kind in ("slack", "teams")] + [mail.entry()], BAD) == []
     assert len(web.got) == 4
@@ -199,6 +202,7 @@ def test_a_reason_that_a_task_gave_goes_to_nobody(web: WebReceiver, mail: MailRe
     assert SECRET not in json.dumps([output for _, _, output in web.got]) + "".join(mail.letters)
 
 
+@pytest.mark.slow
 def test_a_playbook_that_is_not_subscribed_sends_nothing(web: WebReceiver) -> None:
     assert whole_run([{"kind": "slack", "url": web.url}], playbook="backup") == []
     assert web.got == []
@@ -209,6 +213,7 @@ def test_a_playbook_that_is_not_subscribed_sends_nothing(web: WebReceiver) -> No
 # --- Receivers that fail ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_receiver_that_answers_badly_or_refuses_is_one_warning_without_its_address(
     web: WebReceiver, mail: MailReceiver
 ) -> None:
@@ -230,6 +235,7 @@ def test_a_receiver_that_answers_badly_or_refuses_is_one_warning_without_its_add
     ]
 
 
+@pytest.mark.slow
 def test_a_redirect_is_not_followed(web: WebReceiver) -> None:
     web.answer = 302
     assert whole_run([{"kind": "slack", "url": web.url, "events": ["success"]}]) == [
@@ -238,6 +244,7 @@ def test_a_redirect_is_not_followed(web: WebReceiver) -> None:
     assert len(web.got) == 1
 
 
+@pytest.mark.slow
 def test_receivers_that_hang_hold_up_neither_the_start_nor_the_others(web: WebReceiver) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

@@ -55,6 +55,7 @@ def test_a_release_goes_through_the_phases_that_are_expected_of_it_batch_by_batc
     ]
 
 
+@pytest.mark.slow
 def test_no_phase_depends_on_what_a_task_is_called():
     renamed = events("release")
     for number, event in enumerate(renamed):

@@ -76,6 +76,7 @@ def evidence_of(folder: Path) -> dict[str, str]:
     return collect_evidence(folder, read_commit(folder, "main"), [])
 
 
+@pytest.mark.slow
 def test_what_was_not_run_is_not_ticked_and_says_how_to_run_it(checkout: Path) -> None:
     result = call()
     assert result.exception is None, result.output
@@ -155,6 +156,7 @@ def test_every_item_of_the_template_is_one_that_is_looked_for(checkout: Path) ->
     assert filled.body.count("[ ]") == 4, "what only a person can say"
 
 
+@pytest.mark.slow
 def test_it_is_created_as_a_draft_by_gh_with_the_text(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -218,6 +218,7 @@ def test_an_index_that_is_not_there_is_not_made(tmp_path: Path, command: list[st
 # -- search ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_search_takes_a_picture_or_a_hash(index: Path, tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "pictures", 12)
     call("scan", folder)

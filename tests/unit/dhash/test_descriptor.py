@@ -96,6 +96,7 @@ def test_a_picture_with_nothing_in_it_is_not() -> None:
     assert not has_enough_detail(compute_descriptor(ramp))
 
 
+@pytest.mark.slow
 def test_a_smooth_picture_needs_review_under_a_watermark() -> None:
     down, across = numpy.mgrid[:400, :600] / 400
 

@@ -299,6 +299,7 @@ def test_a_search_opens_pictures_in_its_second_step_only_and_for_so_long(library
     assert not library.begin_search(query, load_query=load).needs_pixels, "all are verified"
 
 
+@pytest.mark.slow
 def test_a_wide_search_finds_the_nearest_of_all_transforms(library: Library) -> None:
     chance = random.Random(1)
     fill(library, [entry(f"{number}", chance.getrandbits(64), seed=number % 5) for number in range(3000)])
@@ -346,6 +347,7 @@ def test_turned_copies_are_found_when_transforms_are_requested(
     assert transform_descriptor(descriptor(1), "none") == descriptor(1)
 
 
+@pytest.mark.slow
 def test_a_pair_whose_comparison_fails_needs_review(
     library: Library, photographs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -471,6 +473,7 @@ def test_a_process_that_fell_far_behind_reads_the_whole_index(library: Library, 
     assert len(mark_verified(library).duplicates()) == 1
 
 
+@pytest.mark.slow
 def test_matches_found_step_by_step_are_those_found_at_once(library: Library, tmp_path: Path) -> None:
     chance = random.Random(5)
     names = []
@@ -494,6 +497,7 @@ def test_matches_found_step_by_step_are_those_found_at_once(library: Library, tm
         assert len(fresh.duplicates()) > 1
 
 
+@pytest.mark.slow
 def test_descriptors_are_read_in_blocks_and_only_for_near_pictures(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,6 +74,7 @@ def test_what_is_exported_comes_back_the_same(
         assert [*two.pictures()] == [*one.pictures()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_a_scanned_library_moves_to_another_index_without_being_decoded_again(
     tmp_path: Path, form: ExportFormat
@@ -153,6 +154,7 @@ WRONG: list[tuple[Any, str]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("images", "expected"), WRONG)
 def test_a_file_with_anything_wrong_is_refused_whole(tmp_path: Path, images: Any, expected: str) -> None:
     with Library(tmp_path / "index") as library:

@@ -56,6 +56,7 @@ def test_every_member_matches_the_keeper_or_was_decided_to_be_the_same(matches, 
             assert pair not in different
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(MATCHES)
 def test_a_confirmed_match_of_a_keeper_is_in_some_group(matches) -> None:

@@ -54,6 +54,7 @@ SIZES = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("form", ["JPEG", "progressive", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
 def test_exact_is_what_imagehash_gives(photographs: dict[str, Path], form: str, size: tuple[int, int]) -> None:
@@ -65,6 +66,7 @@ def test_exact_is_what_imagehash_gives(photographs: dict[str, Path], form: str, 
             assert hash_bytes(data, "exact").dhash.hex == peer(image)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
 def test_exact_is_what_imagehash_gives_in_every_opaque_mode(photographs: dict[str, Path], mode: str) -> None:
     for path in photographs.values():
@@ -73,6 +75,7 @@ def test_exact_is_what_imagehash_gives_in_every_opaque_mode(photographs: dict[st
         assert hash_image(picture, "exact").hex == peer(picture)
 
 
+@pytest.mark.slow
 def test_a_palette_whose_every_colour_is_opaque_hashes_like_imagehash(photographs: dict[str, Path]) -> None:
     with Image.open(photographs["chelsea"]) as opened:
         picture = opened.quantize(64)
@@ -112,6 +115,7 @@ def test_fast_decodes_a_large_jpeg_small_and_stays_near(photographs: dict[str, P
     assert max(distances) <= 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_the_orientation_tag_is_applied(photographs: dict[str, Path], form: str, orientation: int) -> None:
@@ -156,6 +160,7 @@ def test_damaged_exif_does_not_spoil_a_good_picture(photographs: dict[str, Path]
         assert hash_bytes(data, "exact").dhash == hash_bytes(encoded(picture, "JPEG"), "exact").dhash
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [1, 16, 257])
 def test_sixteen_bits_hash_like_the_eight_they_came_from(photographs: dict[str, Path], factor: int) -> None:
     with Image.open(photographs["camera"]) as opened:
@@ -198,6 +203,7 @@ def masked(photographs: dict[str, Path]) -> Image.Image:
     return picture
 
 
+@pytest.mark.slow
 def test_transparency_is_laid_on_white(photographs: dict[str, Path]) -> None:
     picture = masked(photographs)
     flat = Image.new("RGB", picture.size, "white")
@@ -248,6 +254,7 @@ def test_a_picture_cut_short_anywhere_is_refused_and_never_crashes(photographs: 
         assert caught.value.reason.count("\n") == 0
 
 
+@pytest.mark.slow
 def test_random_damage_gives_a_hash_or_a_typed_error(photographs: dict[str, Path]) -> None:
     generator = numpy.random.default_rng(20261123)
     with Image.open(photographs["coffee"]) as opened:
@@ -395,6 +402,7 @@ def test_a_format_that_is_not_allowed_is_no_picture() -> None:
         hash_bytes(data, formats=("JPEG", "GIF"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["HEIF", "AVIF"])
 def test_heic_and_avif_hash_like_what_their_readers_decode(photographs: dict[str, Path], form: str) -> None:
     if form == "AVIF" and "AVIF" not in FORMATS_READ:

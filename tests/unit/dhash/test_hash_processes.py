@@ -100,6 +100,7 @@ def test_processes_find_what_threads_find_and_are_gone_afterwards(
     assert not any(at_work(process) for process in seen)
 
 
+@pytest.mark.slow
 def test_one_thread_needs_no_process(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "library", 10)
     with Library(tmp_path / "index") as library:
@@ -145,6 +146,7 @@ def test_a_picture_that_crashes_its_decoder_is_reported_and_tried_again(
         assert (again.hashed, again.unreadable) == (1, ())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executable", [sys.executable, "/nowhere/python", "", None])
 def test_where_no_process_can_be_had_threads_do_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], executable: str | None

@@ -43,6 +43,7 @@ KINDS: list[dict[str, object]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", KINDS, ids=str)
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_the_early_scans_alone_give_every_pixel_of_an_eighth(
@@ -84,6 +85,7 @@ def scans(data: bytes) -> list[tuple[int, int]]:
     return list(zip(starts, ends, strict=True))
 
 
+@pytest.mark.slow
 def test_what_is_not_surely_understood_goes_the_plain_way(photograph: Image.Image) -> None:
     data = encoded(photograph, progressive=True)
     first, last = scans(data)[0], scans(data)[-1]

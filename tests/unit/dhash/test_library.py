@@ -43,6 +43,7 @@ def names(picture: Picture) -> str:
     return Path(picture.path or "").name
 
 
+@pytest.mark.slow
 def test_a_scan_indexes_every_picture_with_the_release_that_wrote_it(folder: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     with Library(tmp_path / "index.sqlite", release="1.0.0-aaaaaaaaaaaa") as library:
@@ -80,6 +81,7 @@ def test_a_second_scan_reads_only_what_changed(folder: Path, tmp_path: Path) -> 
         assert (again.hashed, again.removed, again.unchanged) == (0, 0, 6)
 
 
+@pytest.mark.slow
 def test_another_algorithm_hashes_everything_again(folder: Path, tmp_path: Path) -> None:
     with Library(tmp_path / "index.sqlite") as library:
         library.scan(folder, mode="fast")
@@ -117,6 +119,7 @@ def test_strange_files_are_listed_and_not_fatal(folder: Path, tmp_path: Path) ->
         assert library.scan(folder).hashed == 0
 
 
+@pytest.mark.slow
 def test_a_scan_that_was_stopped_goes_on_where_it_was(folder: Path, tmp_path: Path) -> None:
     class StopError(Exception):
         pass
@@ -133,6 +136,7 @@ def test_a_scan_that_was_stopped_goes_on_where_it_was(folder: Path, tmp_path: Pa
         assert library.scan(folder).hashed == 6 - kept
 
 
+@pytest.mark.slow
 def test_duplicates_are_groups_around_the_keeper(folder: Path, tmp_path: Path) -> None:
     shutil.copy(folder / "camera.png", folder / "copy.png")
     os.utime(folder / "camera.png", (1_000_000_000, 1_000_000_000))

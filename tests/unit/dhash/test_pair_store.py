@@ -59,6 +59,7 @@ def no_comparison_of_all(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return refuse
 
 
+@pytest.mark.slow
 def test_another_process_compares_nothing_again(index: Path, no_comparison_of_all: Callable[[], None]) -> None:
     expected = compared_as_a_whole(index)
     no_comparison_of_all()
@@ -67,6 +68,7 @@ def test_another_process_compares_nothing_again(index: Path, no_comparison_of_al
         assert len(library.duplicates_page(limit=5)) == len(library.duplicates()[:5])
 
 
+@pytest.mark.slow
 def test_what_changed_in_between_is_compared_again(index: Path, no_comparison_of_all: Callable[[], None]) -> None:
     kept = Path(f"{index}-pairs").read_bytes()
     with Library(index) as library:
@@ -82,6 +84,7 @@ def test_what_changed_in_between_is_compared_again(index: Path, no_comparison_of
         assert pairs_of(library) == expected
 
 
+@pytest.mark.slow
 def test_the_pairs_of_another_index_are_not_believed(index: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.sqlite"
     with Library(other) as library:
@@ -92,6 +95,7 @@ def test_the_pairs_of_another_index_are_not_believed(index: Path, tmp_path: Path
         assert pairs_of(library) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text", "pickle"])
 def test_a_damaged_file_is_not_used_and_written_again(index: Path, damage: str) -> None:
     expected = compared_as_a_whole(index)
@@ -110,6 +114,7 @@ def test_a_damaged_file_is_not_used_and_written_again(index: Path, damage: str) 
     assert file.read_bytes() == data
 
 
+@pytest.mark.slow
 def test_pages_follow_one_another_by_their_keepers(index: Path) -> None:
     with Library(index) as library:
         with library._database.writing() as connection:

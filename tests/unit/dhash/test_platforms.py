@@ -43,6 +43,7 @@ def test_a_library_is_scanned_and_searched_and_exported(tmp_path: Path, platform
     assert hashed["dhash"] == hash_file(folder / "0/0000.jpg").as_dict()["dhash"]
 
 
+@pytest.mark.slow
 def test_a_library_is_moved_and_hashed_again_and_rolled_back(tmp_path: Path, platform: str) -> None:
     folder = make_folder(tmp_path / "library", 4)
     (folder / "broken.png").unlink()
@@ -59,6 +60,7 @@ def test_a_library_is_moved_and_hashed_again_and_rolled_back(tmp_path: Path, pla
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_the_simulation_hides_what_that_platform_lacks(platform: str) -> None:
     """Or the test above would show nothing."""
     program = "import os, sys; exec(compile(sys.argv[1], 'x', 'exec'), {'__name__': 'mobius.x', '__builtins__': __builtins__})"

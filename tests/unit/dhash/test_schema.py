@@ -123,6 +123,7 @@ def third_schema(path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_an_index_of_the_third_schema_keeps_its_pictures_and_verdicts(tmp_path: Path) -> None:
     folder = tmp_path / "library"
     folder.mkdir()
@@ -143,6 +144,7 @@ def test_an_index_of_the_third_schema_keeps_its_pictures_and_verdicts(tmp_path: 
         assert (len(library.duplicates()), len(library.decisions()), library.figures()["schema"]) == (2, 1, SCHEMA)
 
 
+@pytest.mark.slow
 def test_a_picture_that_somebody_quarantined_is_hashed_again(tmp_path: Path) -> None:
     folder = tmp_path / "library"
     folder.mkdir()
@@ -167,6 +169,7 @@ def test_a_picture_that_somebody_quarantined_is_hashed_again(tmp_path: Path) -> 
         assert len(library.duplicates()) == 2
 
 
+@pytest.mark.slow
 def test_a_release_of_the_third_schema_works_on_an_index_of_this_one(tmp_path: Path) -> None:
     folder = tmp_path / "library"
     folder.mkdir()

@@ -21,6 +21,7 @@ WORD = st.integers(0, 2**64 - 1)
 DHASHES = st.builds(Dhash, rows=WORD, columns=WORD)
 
 
+@pytest.mark.slow
 @given(DHASHES, DHASHES, DHASHES)
 def test_distance_is_a_metric(a: Dhash, b: Dhash, c: Dhash) -> None:
     assert a.distance(a) == 0
@@ -177,6 +178,7 @@ def test_what_the_caller_does_to_its_arrays_afterwards_changes_nothing() -> None
     assert rows(index.search(numpy.array([20], numpy.uint64), 0)) == [(0, 0, 2)]
 
 
+@pytest.mark.slow
 def test_readers_see_the_index_before_or_after_a_change() -> None:
     """One writer moves all hashes between two places; a reader must always find all of them in one of the two."""
     index = HammingIndex(64)

@@ -95,6 +95,7 @@ def test_words_where_the_other_picture_is_clipped_are_a_difference(photographs: 
     assert is_confirmed(saved(form("", 0, photograph), quality=92), saved(brighter, quality=85))
 
 
+@pytest.mark.slow
 def test_the_same_stored_pixels_in_another_orientation_are_another_picture(
     photographs: dict[str, Path],
 ) -> None:
@@ -105,6 +106,7 @@ def test_the_same_stored_pixels_in_another_orientation_are_another_picture(
     assert is_confirmed(image, saved(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), "PNG", exif=mirrored))
 
 
+@pytest.mark.slow
 def test_every_bit_of_a_deep_picture_counts_and_its_clear_grey_is_clear() -> None:
     levels = (257 * numpy.random.default_rng(2).integers(1, 256, (300, 400))).astype(numpy.uint16)
     finer = levels.copy()
@@ -120,6 +122,7 @@ def test_every_bit_of_a_deep_picture_counts_and_its_clear_grey_is_clear() -> Non
     assert not is_confirmed(Image.fromarray(levels), holed)
 
 
+@pytest.mark.slow
 def test_a_turned_copy_is_confirmed_once_it_is_turned_back(photographs: dict[str, Path]) -> None:
     image = opened(photographs["chelsea"])
     exif = Image.Exif()
@@ -188,6 +191,7 @@ def page(word: str) -> Image.Image:
     return image
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drawing", [page("Yes"), sprite(1)])
 @pytest.mark.parametrize(
     ("form", "options"),
@@ -197,6 +201,7 @@ def test_a_drawing_in_another_format_is_confirmed(drawing: Image.Image, form: st
     assert is_confirmed(drawing, saved(drawing, form, **options))
 
 
+@pytest.mark.slow
 def test_drawings_that_differ_inside_one_silhouette_or_in_a_word_are_refused() -> None:
     assert not is_confirmed(sprite(1), sprite(2))
     for form, options in (("PNG", {}), ("JPEG", {"quality": 85})):
@@ -211,6 +216,7 @@ def legend(colour: tuple[int, int, int]) -> Image.Image:
     return image
 
 
+@pytest.mark.slow
 def test_the_same_lines_in_another_colour_of_the_same_brightness_are_refused() -> None:
     assert is_confirmed(legend((90, 50, 20)), saved(legend((90, 50, 20)), quality=90))
     assert not is_confirmed(legend((90, 50, 20)), legend((40, 75, 20)))
@@ -226,6 +232,7 @@ def test_where_nothing_else_differs_a_faint_mark_is_enough_to_refuse(photographs
     assert is_confirmed(image, saved(image, quality=80)), "what a coder does everywhere is more than that"
 
 
+@pytest.mark.slow
 def test_small_pictures_are_compared_pixel_for_pixel(photographs: dict[str, Path]) -> None:
     icon = opened(photographs["coffee"]).resize((SMALL_MAX_SIDE_PX - 1, SMALL_MAX_SIDE_PX - 1))
     assert is_confirmed(icon, saved(icon, "BMP"))
@@ -329,6 +336,7 @@ def cut_out(mark: str | None, background: str = "gray") -> Image.Image:
     return image
 
 
+@pytest.mark.slow
 def test_what_is_white_on_a_clear_ground_counts() -> None:
     image, options = cut_out("A"), {"quality": 95, "exact": True}
     assert is_confirmed(image, saved(image, "WEBP", **options))
@@ -346,6 +354,7 @@ def test_what_is_white_on_a_clear_ground_counts() -> None:
     assert is_confirmed(image, hidden), "what nobody can see"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(400, 300), (384, 216)])
 def test_all_three_colours_are_fitted_at_every_aspect(photographs: dict[str, Path], size: tuple[int, int]) -> None:
     image = opened(photographs["coffee"]).resize(size)

@@ -64,6 +64,7 @@ def folder(tmp_path: Path) -> Path:
     return copies(tmp_path / "library", 6)
 
 
+@pytest.mark.slow
 def test_a_candidate_needs_review_until_it_is_verified(folder: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     with Library(tmp_path / "index") as library:
@@ -84,6 +85,7 @@ def forbid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_verifier, "verify", compare)
 
 
+@pytest.mark.slow
 def test_a_pair_is_verified_once_and_a_new_picture_only_with_its_candidates(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -335,6 +337,7 @@ def test_verdicts_are_deleted_with_their_pictures(folder: Path, tmp_path: Path) 
         assert len(names(library)) == 4
 
 
+@pytest.mark.slow
 def test_drawings_are_confident_when_they_are_the_same_and_need_review_when_a_detail_differs(tmp_path: Path) -> None:
     from tests.unit.dhash.test_verification import page, sprite
 

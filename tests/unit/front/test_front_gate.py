@@ -194,6 +194,7 @@ def gate(counting_front: Any) -> Gate:
     return Gate(counting_front)
 
 
+@pytest.mark.slow
 def test_without_users_probes_decide_and_the_pass_says_so(gate: Gate) -> None:
     verdict = gate.run()
     assert verdict.verdict == "pass", verdict.reason
@@ -222,6 +223,7 @@ def test_at_the_deadline_fewer_users_are_enough_and_the_pass_says_so(gate: Gate)
     assert "requests of users: fewer than 60" in verdict.reason
 
 
+@pytest.mark.slow
 def test_one_in_twenty_failing_users_among_probes_that_succeed_fail_the_gate(gate: Gate) -> None:
     gate.between = lambda wait: gate.serve(10, int(wait % 2 == 0))
     verdict = gate.run(user_samples=400)
@@ -270,6 +272,7 @@ def test_lines_that_are_lost_all_the_while_are_inconclusive(gate: Gate) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_receiver_that_stops_writing_is_inconclusive(gate: Gate) -> None:
     def stop(wait: int) -> None:
         gate.serve(20)  # so that all samples are there when it stops
@@ -302,6 +305,7 @@ def test_a_release_before_that_does_not_answer_cannot_keep_its_own_mend_out(gate
     assert error.__name__ in verdict.evidence["values"]["reference_lost"]
 
 
+@pytest.mark.slow
 def test_a_front_that_is_started_again_loses_no_release_to_compare_with(gate: Gate) -> None:
     probe_old, sent = gate.probe_of(OLD), iter(range(10_000))
 

@@ -186,6 +186,7 @@ def test_what_haproxy_does_not_write_is_counted_and_ignored(malformed: bytes) ->
     assert series(page, "mobius_front_log_lines_total", result="counted") == 1
 
 
+@pytest.mark.slow
 def test_random_changes_to_a_line_never_raise() -> None:
     chance = random.Random(19)
     counters = TrafficCounters(0.0)
@@ -205,6 +206,7 @@ def test_a_huge_line_is_counted_as_oversized() -> None:
     assert series(counters.page(), "mobius_front_log_lines_total", result="oversized") == 1
 
 
+@pytest.mark.slow
 def test_new_releases_without_end_make_the_oldest_way() -> None:
     counters = TrafficCounters(0.0)
     for number in range(1000):

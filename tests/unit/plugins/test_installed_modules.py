@@ -49,6 +49,7 @@ def run(folder: Path, module: str, check: bool = False, **arguments: Any) -> tup
 # --- the folder
 
 
+@pytest.mark.slow
 def test_what_the_control_node_sends_is_whole_on_the_host(installed: Path) -> None:
     assert installed_modules.is_installed(installed.name, str(installed.parent))
     assert os.access(installed / "run", os.X_OK)
@@ -56,6 +57,7 @@ def test_what_the_control_node_sends_is_whole_on_the_host(installed: Path) -> No
     assert f"{host_module.BEGAN}\n" == control._BEGAN
 
 
+@pytest.mark.slow
 def test_byte_code_changes_nothing_and_any_other_byte_does(installed: Path) -> None:
     run(installed, "witness_info", dir=str(installed.parent))
     assert list(installed.rglob("__pycache__"))
@@ -65,6 +67,7 @@ def test_byte_code_changes_nothing_and_any_other_byte_does(installed: Path) -> N
     assert not installed_modules.is_installed(installed.name, str(installed.parent))
 
 
+@pytest.mark.slow
 def test_a_version_replaces_every_other_one_and_what_a_kill_has_left(installed: Path, tmp_path: Path) -> None:
     for name in ("0" * 64, ".mobius-tmp-half"):
         (installed.parent / name).mkdir()
@@ -72,6 +75,7 @@ def test_a_version_replaces_every_other_one_and_what_a_kill_has_left(installed: 
     assert [path.name for path in installed.parent.iterdir()] == [installed.name]
 
 
+@pytest.mark.slow
 def test_an_archive_of_another_version_is_not_installed(installed: Path, tmp_path: Path) -> None:
     with pytest.raises(MobiusError, match="are version"):
         installed_modules.install(str(tmp_path / "modules.zip"), "1" * 64, str(installed.parent))
@@ -81,6 +85,7 @@ def test_an_archive_of_another_version_is_not_installed(installed: Path, tmp_pat
 # --- a module
 
 
+@pytest.mark.slow
 def test_an_installed_module_answers_as_one_that_is_sent(installed: Path, tmp_path: Path) -> None:
     code, text = run(installed, "witness_info", dir=str(tmp_path))
     began, _, answer = text.partition("\n")
@@ -88,23 +93,27 @@ def test_an_installed_module_answers_as_one_that_is_sent(installed: Path, tmp_pa
     assert json.loads(answer)["changed"] is False
 
 
+@pytest.mark.slow
 def test_a_failure_of_an_installed_module_is_data(installed: Path, tmp_path: Path) -> None:
     code, text = run(installed, "lease", True, service="none", config_dir=str(tmp_path), run="r")
     answer = json.loads(text.partition("\n")[2])
     assert code == 1 and answer["failed"] and answer["mobius_failure"]["outcome"] == "not_provisioned"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [{}, {"service": "x", "run": "r", "other": 1}, {"service": "x", "run": ["r"]}])
 def test_no_module_begins_with_arguments_that_it_cannot_take(installed: Path, arguments: dict[str, Any]) -> None:
     assert run(installed, "lease", **arguments) == (host_module.REFUSED_EXIT_CODE, "")
 
 
+@pytest.mark.slow
 def test_no_module_begins_in_a_folder_that_lacks_a_file(installed: Path) -> None:
     next(installed.rglob("durable.py")).unlink()
     code, text = run(installed, "lease", service="x", run="r")
     assert code != 0 and host_module.BEGAN not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", [name for name, entry in MODULES.items() if entry.is_installed])
 def test_the_stand_in_knows_all_that_a_module_asks_of_it(installed: Path, tmp_path: Path, module: str) -> None:
     arguments = {"dir": str(tmp_path)} if module in ("witness", "witness_info") else {}  # they require none

@@ -75,6 +75,7 @@ NAMES = st.sampled_from(["a", "b", "c", "d"])
 TARGETS = st.lists(st.sampled_from(["a", "b", "c", "d", "..", ".", ""]), min_size=1, max_size=6).map("/".join)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(links=st.dictionaries(st.lists(NAMES, min_size=1, max_size=3).map("/".join), TARGETS, max_size=5))
 @example(links={"a": "b/..", "b": "c/d"})

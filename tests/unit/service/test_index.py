@@ -6,11 +6,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from mobius.dhash import MAX_PIXELS, Library
 from mobius.service.index import Index
 from tests.unit.dhash.test_verifier import copies
 
 
+@pytest.mark.slow
 def test_a_library_is_counted_even_when_verified_pairs_cannot_be_stored(tmp_path: Path) -> None:
     with Library(tmp_path / "index.sqlite") as library:
         library.scan(copies(tmp_path / "library", 2))

@@ -212,6 +212,7 @@ def test_a_host_whose_name_no_folder_can_have_is_refused(host, target, name):
 # The command
 
 
+@pytest.mark.slow
 def test_the_installed_command_holds_every_file_of_the_package_and_all_that_these_import():
     package = Path(console.__file__).parent
     modules = {f"backup.{path.stem}" for path in package.glob("*.py") if path.stem != "__init__"} | {"backup"}
@@ -312,6 +313,7 @@ def test_metrics_that_cannot_be_written_fail_the_command_metrics_only(host, comm
     assert (code, "damaged" in output) == (2, True)
 
 
+@pytest.mark.slow
 def test_the_command_rotates_as_its_settings_say(host, command):
     for number in range(4):
         touch_state(host, number)

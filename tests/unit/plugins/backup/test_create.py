@@ -217,6 +217,7 @@ def test_an_index_that_is_only_read_and_checkpointed_has_not_changed(host):
     assert not back_up(host).changed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

@@ -105,6 +105,7 @@ IN_PLACE = (zero_start, zero_middle, cut, empty, other_content)
 DAMAGES = (*IN_PLACE, remove, link, folder, pipe, unix_socket)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_backup_of_a_damaged_database_is_kept_marked_and_not_the_latest(
     host: Host, damage: Callable[[Path], None]
@@ -206,6 +207,7 @@ def test_a_backup_from_before_the_database_was_declared_is_marked_when_nothing_c
     assert caught.value.outcome == "backup_missing"
 
 
+@pytest.mark.slow
 def test_marked_backups_never_push_a_good_one_out_and_do_not_fill_the_disk(host: Host) -> None:
     fill(host)
     good = []

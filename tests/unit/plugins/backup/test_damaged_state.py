@@ -107,6 +107,7 @@ def zero_start(path: Path) -> None:
 # --- The case of the issue --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_zeroed_index_is_restored_with_consent_and_the_damaged_state_is_kept_whole(host: Host) -> None:
     back_up(host)
     good = restored(host)
@@ -138,6 +139,7 @@ def test_a_zeroed_index_is_restored_with_consent_and_the_damaged_state_is_kept_w
     assert not restore(host).changed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("query", ["select nothing from nowhere", "select path from images", "select 1, 2"])
 def test_a_query_that_fails_needs_consent_too(host: Host, query: str) -> None:
     back_up(host)
@@ -179,6 +181,7 @@ def test_an_index_that_neither_has_holds_no_writes(host: Host) -> None:
     assert (done.lost, done.lost_unknown, done.kept_aside) == (0, None, ())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("top", ["state", "etc"])
 @pytest.mark.parametrize("instead", [None, "file", "pipe"])
 def test_a_folder_that_is_gone_or_something_else_is_restored(host: Host, top: str, instead: str | None) -> None:
@@ -233,6 +236,7 @@ def test_a_link_in_the_library_keeps_its_target_as_it_is(host: Host) -> None:
 # --- Kills ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exchanges", [1, 2])
 @pytest.mark.parametrize("renames", [0, 1])
 def test_a_damaged_state_outlives_a_kill_between_the_exchange_and_its_new_name(
@@ -267,6 +271,7 @@ def test_a_damaged_state_outlives_a_kill_between_the_exchange_and_its_new_name(
     assert aside == {"state": damaged["state"], "etc": damaged["config"]}
 
 
+@pytest.mark.slow
 def test_an_exchange_that_had_not_begun_when_it_was_killed_is_not_begun_by_the_next_restore(host: Host) -> None:
     """The service was started again on the state from before, and has written to it since."""
     backup = back_up(host).backup
@@ -310,6 +315,7 @@ def failing_calls(monkeypatch: pytest.MonkeyPatch, fail_at: int, until: int) -> 
     return calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lasts", [False, True])
 def test_a_disk_that_fails_at_any_call_of_the_exchange_loses_no_damaged_state(
     host: Host, monkeypatch: pytest.MonkeyPatch, lasts: bool

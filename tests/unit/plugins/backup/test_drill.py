@@ -241,6 +241,7 @@ def test_an_instance_that_does_not_answer_from_the_backup_fails_the_drill(host, 
     assert records["last"]["outcome"] == outcome
 
 
+@pytest.mark.slow
 def test_a_release_that_does_not_start_fails_the_drill_with_its_last_line_and_keeps_the_last_success(host):
     back_up(host)
     drill_with(host, healthy_answers())
@@ -260,6 +261,7 @@ def test_a_damaged_backup_fails_the_drill_before_anything_is_started(host):
     assert stage.started == []
 
 
+@pytest.mark.slow
 def test_a_backup_of_a_damaged_database_is_marked_by_the_drill_and_the_one_before_is_the_latest(host):
     good = back_up(host).backup
     index = host.state_dir / "index/library.sqlite"

@@ -183,6 +183,7 @@ def test_what_killed_runs_left_is_removed_and_nothing_else(host):
     assert not set(result.leftovers) & set(names(host))
 
 
+@pytest.mark.slow
 def test_two_backups_at_once_make_one(host):
     children = []
     for _ in range(4):

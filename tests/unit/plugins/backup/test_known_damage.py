@@ -47,6 +47,7 @@ def run_console(host: Host, capsys: pytest.CaptureFixture[str], *arguments: str)
     return code, *capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_a_part_that_meets_nothing_wrong_does_not_clear_known_damage(host, capsys):
     touch_state(host)
     good = back_up(host).backup
@@ -141,6 +142,7 @@ def empty(path: Path) -> None:
 EXCHANGES = (link, dangling_link, folder, pipe, unix_socket, empty)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exchange", EXCHANGES)
 @pytest.mark.parametrize("part", [None, (2, 7)])
 def test_what_lies_under_a_backups_name_and_is_no_archive_is_damage(

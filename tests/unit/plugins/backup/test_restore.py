@@ -92,6 +92,7 @@ def nothing_left(host: Host) -> bool:
     return not list(host.root.parent.glob(".mobius-tmp-*")) and not swap._former_intent_path(host).exists()
 
 
+@pytest.mark.slow
 def test_everything_is_restored_and_the_state_from_before_is_another_backup(host):
     before = state(host)
     result = back_up(host)
@@ -118,6 +119,7 @@ def test_a_host_that_is_as_the_backup_says_is_left_alone(host):
     assert {**after, scratch: None} == {**before, scratch: None}
 
 
+@pytest.mark.slow
 def test_check_mode_reports_what_would_be_restored_and_changes_nothing(host):
     result = back_up(host)
     damage(host)
@@ -131,6 +133,7 @@ def test_check_mode_reports_what_would_be_restored_and_changes_nothing(host):
     assert predicted.differences == restore(host, result.backup.id).differences
 
 
+@pytest.mark.slow
 def test_the_writes_that_are_later_than_the_backup_are_counted_before_and_after(host):
     count = WriteCounter("index/library.sqlite", "select count(*) from images where path >= :since")
     result = back_up(host)
@@ -202,6 +205,7 @@ def refused(host: Host, backup_id: str, outcome: str, **options: Any) -> str:
     return str(caught.value.reason)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHANGES)
 def test_an_archive_that_was_changed_with_a_fitting_digest_is_refused_and_nothing_is_changed(host, name):
     result = back_up(host)
@@ -237,6 +241,7 @@ def test_the_reason_names_what_is_wrong(host, name):
     assert REASONS[name] in verify_backups(host)[result.backup.id]
 
 
+@pytest.mark.slow
 def test_another_hosts_archive_is_refused_unless_that_host_is_named(host):
     result = back_up(host, host_name="lab7")
     damage(host)
@@ -244,6 +249,7 @@ def test_another_hosts_archive_is_refused_unless_that_host_is_named(host):
     assert restore(host, result.backup.id, host_name="lab8", of_host="lab7").changed
 
 
+@pytest.mark.slow
 def test_the_data_alone_is_restored_and_the_configuration_stays(host):
     backup_id = back_up(host).backup.id
     before = state(host)
@@ -331,6 +337,7 @@ def test_flipped_cut_dropped_and_added_bytes_anywhere_are_refused(host):
         assert state(host) == before
 
 
+@pytest.mark.slow
 def test_what_the_child_leaves_is_not_trusted(host, monkeypatch, tmp_path):
     """Whoever takes the unprivileged child over gets nothing published."""
     result = back_up(host)
@@ -380,6 +387,7 @@ def test_the_child_that_extracts_is_nobody(host, tmp_path, monkeypatch):
     assert {path.stat().st_uid for path in place.rglob("*")} == {65534}
 
 
+@pytest.mark.slow
 @pytest.mark.root("only root gives files away")
 def test_only_root_and_the_services_user_own_what_is_restored(host, monkeypatch):
     monkeypatch.undo()
@@ -477,6 +485,7 @@ def killed_in_exchange(host: Host, number: int, backup_id: str) -> bool:
     return killed(work)
 
 
+@pytest.mark.slow
 def test_an_exchange_that_fails_leaves_the_old_state(host, monkeypatch):
     backup_id = back_up(host).backup.id
     damage(host)

@@ -83,6 +83,7 @@ def test_rotation_keeps_what_each_rule_names_and_removes_all_else(history, data)
     assert surplus_backups(remaining, keep, now, required) == removed[cut:]
 
 
+@pytest.mark.slow
 def test_a_backup_that_a_kept_release_or_an_unfinished_run_needs_stays(host):
     old = back_up(host, run="20260131T230501Z-9f3a61c2")
     (host.releases_dir / "1.0.0-0123456789ab").mkdir(parents=True)

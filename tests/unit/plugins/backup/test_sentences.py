@@ -63,6 +63,7 @@ def reason_of(work: Callable[[], Any]) -> str:
     return failure.reason
 
 
+@pytest.mark.slow
 def test_the_second_of_two_restores_is_answered_at_once_and_changes_nothing(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ from tests.backups import (
 )
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_anywhere_is_detected(host):
     result = back_up(host)
     whole = result.backup.path.read_bytes()
@@ -58,6 +59,7 @@ def test_a_backup_whose_digest_is_missing_or_wrong_is_not_whole(host, text):
     assert verify_backups(host)[result.backup.id] is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_backup_whose_members_are_not_what_its_manifest_says_is_detected(host, name):
     result = back_up(host)
@@ -124,6 +126,7 @@ def test_a_list_has_host_release_and_when_each_was_last_verified(host):
     assert "SHA-256" in listed.damaged
 
 
+@pytest.mark.slow
 def test_all_parts_together_read_every_file_once(host):
     for number in range(9):
         (host.state_dir / "library" / f"{number}.jpg").write_bytes(PICTURE + bytes([number]))

@@ -55,6 +55,7 @@ def test_it_takes_as_long_as_it_must_be_healthy_and_no_longer(host: Any, clock: 
     assert 1.0 <= clock.now - started < 1.1
 
 
+@pytest.mark.slow
 def test_its_figures_can_be_read_while_it_runs(host: Any, clock: Any, tmp_path: Path) -> None:
     host.start(RELEASE)
     path = tmp_path / "progress.json"
@@ -149,6 +150,7 @@ def test_no_instance_at_all_is_an_error_and_no_pass(host: Any, clock: Any) -> No
     assert (result["verdict"], result["evidence"]["healthy_seconds"]) == ("error", 0.0)
 
 
+@pytest.mark.slow
 def test_a_killed_instance_fails_though_the_old_one_is_healthy(host: Any, clock: Any) -> None:
     host.truth(OLD)
     host.start(OLD)
@@ -157,6 +159,7 @@ def test_a_killed_instance_fails_though_the_old_one_is_healthy(host: Any, clock:
     assert gate(host, clock)["verdict"] == "fail"
 
 
+@pytest.mark.slow
 def test_a_process_that_was_started_again_between_two_samples_fails(host: Any, clock: Any) -> None:
     process = host.start(RELEASE)
 
@@ -218,6 +221,7 @@ def test_an_instance_that_dies_after_another_run_confirmed_it_fails(host: Any, c
     assert (result["verdict"], "is gone" in result["reason"]) == ("fail", True), result
 
 
+@pytest.mark.slow
 def test_the_health_of_the_confirmed_release_is_in_the_evidence(host: Any, clock: Any) -> None:
     host.truth(OLD)
     host.start(OLD, "warning")
@@ -226,6 +230,7 @@ def test_the_health_of_the_confirmed_release_is_in_the_evidence(host: Any, clock
     assert reference["before"] == reference["after"] == {"release": OLD, "http": 200, "status": "warn"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("behaviour", [None, "hanging", "failing", "no_http"])
 def test_an_unhealthy_confirmed_release_does_not_count_against_the_new_one(
     host: Any, clock: Any, behaviour: str | None
@@ -259,6 +264,7 @@ def test_a_wrong_answer_to_a_probe_fails_though_health_says_pass(host: Any, cloc
     assert result["evidence"]["values"]["statuses"]["pass"] > 0
 
 
+@pytest.mark.slow
 def test_a_probe_that_is_never_answered_is_no_pass(host: Any, clock: Any) -> None:
     host.start(RELEASE, "breaking_off_hashes")
     assert gate(host, clock, probes=[GOOD])["verdict"] == "error"

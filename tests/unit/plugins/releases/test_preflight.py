@@ -86,6 +86,7 @@ def test_a_release_that_does_not_fit_is_refused_with_what_is_needed_and_what_the
     assert answer["mobius_failure"]["do_next"].startswith("Free or add ")
 
 
+@pytest.mark.slow
 def test_a_backup_that_does_not_fit_is_refused_and_no_space_is_required_without_one(
     host: Any, make_bundle: MakeBundle
 ) -> None:
@@ -100,6 +101,7 @@ def test_a_backup_that_does_not_fit_is_refused_and_no_space_is_required_without_
     assert host.run("preflight", **arguments(bundle))["backup_bytes"] == 0
 
 
+@pytest.mark.slow
 def test_what_fits_one_by_one_and_not_together_is_refused(host: Any, make_bundle: MakeBundle) -> None:
     bundle = make_bundle()
     free = os.statvfs(host.root).f_bavail * os.statvfs(host.root).f_frsize
@@ -188,6 +190,7 @@ VERSIONS = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(VERSIONS, VERSIONS)
 def test_versions_come_in_the_order_that_packaging_gives_them(one: str, other: str) -> None:

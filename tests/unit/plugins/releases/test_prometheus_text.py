@@ -163,12 +163,14 @@ def pages(draw: st.DrawFn) -> str:
     return generate_latest(registry).decode()
 
 
+@pytest.mark.slow
 @QUICK
 @given(pages())
 def test_whatever_prometheus_client_writes_is_read_as_it_reads_it(page: str) -> None:
     assert comparable(read(page)) == comparable(read_by_client(page))
 
 
+@pytest.mark.slow
 @QUICK
 @given(pages(), st.integers(0, 10_000), st.text('a1_:{}=", \t#\\n\n.+-eN', max_size=4), st.integers(0, 3))
 def test_what_is_read_of_a_damaged_page_is_what_prometheus_client_reads(page: str, at: int, new: str, cut: int) -> None:

@@ -39,6 +39,7 @@ def staged(host: Any) -> list[str]:
 # --- Staged -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_host_asks_for_the_bundle_only_when_it_needs_it(host: Any, make_bundle: MakeBundle) -> None:
     bundle = make_bundle()
     result = host.run("release", **arguments(bundle))
@@ -48,6 +49,7 @@ def test_the_host_asks_for_the_bundle_only_when_it_needs_it(host: Any, make_bund
     assert ("transfer" in result, result["changed"]) == (False, False)
 
 
+@pytest.mark.slow
 def test_a_staged_release_is_intact_and_a_second_time_changes_nothing(host: Any, make_bundle: MakeBundle) -> None:
     bundle = make_bundle()
     result = stage(host, bundle)
@@ -61,6 +63,7 @@ def test_a_staged_release_is_intact_and_a_second_time_changes_nothing(host: Any,
     assert (result["release"], result["changed"], "diff" in result) == (bundle.release_id, False, False)
 
 
+@pytest.mark.slow
 def test_check_mode_predicts_what_the_run_then_does(host: Any, make_bundle: MakeBundle) -> None:
     bundle = make_bundle()
     for state, expected in (("absent", True), ("staged", False)):
@@ -161,6 +164,7 @@ def test_a_disk_that_becomes_full_is_reported_and_nothing_is_staged(host: Any, m
     assert json.loads(done.stderr) == []
 
 
+@pytest.mark.slow
 def test_a_damaged_release_that_nothing_uses_is_replaced(host: Any, make_bundle: MakeBundle) -> None:
     bundle = make_bundle()
     stage(host, bundle)
@@ -175,6 +179,7 @@ def test_a_damaged_release_that_nothing_uses_is_replaced(host: Any, make_bundle:
     assert stage(host, bundle)["changed"] is False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", [True, False])
 def test_a_damaged_release_that_is_in_use_is_refused_with_what_differs(
     host: Any, make_bundle: MakeBundle, check: bool
@@ -256,6 +261,7 @@ def _hanging(host: Any, release: str) -> None:
     host.start(release, "hanging")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", [True, False])
 @pytest.mark.parametrize(
     "use", [_confirmed, _rollback_target, _pinned, _pending, _previous_of_pending, _running, _hanging]
@@ -269,6 +275,7 @@ def test_a_release_that_is_needed_is_not_removed(
     assert staged(host) == [release]
 
 
+@pytest.mark.slow
 def test_an_older_release_than_the_rollback_target_is_removed(host: Any, make_bundle: MakeBundle) -> None:
     old, middle, new = (stage(host, make_bundle(version))["release"] for version in ("1.0.0", "1.1.0", "1.2.0"))
     host.truth(new, old, middle)

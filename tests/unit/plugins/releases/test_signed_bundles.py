@@ -86,6 +86,7 @@ def refusal(host: Any, bundle: manifest.Bundle) -> str:
 # --- What is staged ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_bundle_of_a_signer_of_the_host_is_staged_as_predicted_and_the_signer_reported(
     host: Any, make_bundle: MakeBundle, keys: Path
 ) -> None:
@@ -102,6 +103,7 @@ def test_a_bundle_of_a_signer_of_the_host_is_staged_as_predicted_and_the_signer_
     assert (again["changed"], again["signer"]) == (False, "builder@example.org")
 
 
+@pytest.mark.slow
 def test_a_host_without_a_list_requires_no_signature_and_verifies_none(host: Any, make_bundle: MakeBundle) -> None:
     bundle = with_text(make_bundle(), "nonsense")
     assert run(host, "preflight", bundle)["signer"] is None
@@ -110,6 +112,7 @@ def test_a_host_without_a_list_requires_no_signature_and_verifies_none(host: Any
     assert run(host, "release", bundle)["changed"] is False
 
 
+@pytest.mark.slow
 def test_any_of_several_signers_will_do_so_a_key_can_be_exchanged(
     host: Any, make_bundle: MakeBundle, keys: Path
 ) -> None:
@@ -141,6 +144,7 @@ def test_a_key_that_the_host_does_not_know_is_refused(host: Any, make_bundle: Ma
     assert "No principal matched" in refusal(host, sign(make_bundle(), keys / "outsider"))
 
 
+@pytest.mark.slow
 def test_the_signature_of_another_bundle_is_refused(host: Any, make_bundle: MakeBundle, keys: Path) -> None:
     host.sign_bundles_by(entry(keys))
     other = sign(make_bundle("2.0.0"), keys / "builder")
@@ -148,6 +152,7 @@ def test_the_signature_of_another_bundle_is_refused(host: Any, make_bundle: Make
     assert "incorrect signature" in refusal(host, with_text(make_bundle(), other.signature))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("namespace", ["mobius-approval-ops_sre", "mobius-history", "file"])
 def test_a_signature_for_another_purpose_is_refused(
     host: Any, make_bundle: MakeBundle, keys: Path, namespace: str
@@ -158,6 +163,7 @@ def test_a_signature_for_another_purpose_is_refused(
     assert "namespace" in refusal(host, with_text(bundle, text))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "result"),
     [
@@ -202,6 +208,7 @@ def test_a_list_without_signers_for_bundles_refuses_every_bundle(
     refusal(host, sign(make_bundle(), keys / "builder"))
 
 
+@pytest.mark.slow
 def test_a_release_that_is_staged_or_confirmed_already_is_not_excused(
     host: Any, make_bundle: MakeBundle, keys: Path
 ) -> None:

@@ -44,6 +44,7 @@ def test_the_next_run_is_refused_with_who_since_when_and_until_when(left: Any, r
     assert refused["mobius_failure"]["do_next"].endswith(f"`mobius-host rollback --from {B}` on the host.")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mark_bad", [False, True])
 @pytest.mark.parametrize("check", [False, True])
 def test_the_next_run_reverts_nothing_that_it_did_not_begin(
@@ -60,6 +61,7 @@ def test_the_next_run_reverts_nothing_that_it_did_not_begin(
         assert left.serving == [A] and promote_as_next(run_module)["changed"] is True
 
 
+@pytest.mark.slow
 def test_the_next_run_of_the_same_release_takes_the_promotion_over(left: Any, run_module: Module) -> None:
     run_module("lease", run="next", seconds=300)
     for state in ("canary", "provisional", "confirmed"):
@@ -68,6 +70,7 @@ def test_the_next_run_of_the_same_release_takes_the_promotion_over(left: Any, ru
     assert "confirmed before" in late["note"] and left.serving == [B]
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_after_another_one_has_the_host_stops_nothing_of_it(left: Any, run_module: Module) -> None:
     left.now += 40
     assert left.command("guard") == 0

@@ -72,6 +72,7 @@ def test_every_module_call_of_the_holder_renews_the_lease(machine: Any, run_modu
     assert run_module("mark", release=B, run="r1", lease=True).get("failed") is None
 
 
+@pytest.mark.slow
 def test_a_run_that_was_suspended_is_refused_by_the_switch_itself(machine: Any, run_module: Module) -> None:
     machine.promote(A)
     run_module("lease", run="late", seconds=30)
@@ -94,6 +95,7 @@ def test_an_expired_lease_that_no_run_acquired_still_belongs_to_its_holder(machi
     assert outcome(run_module("lease", run="r2")) == "locked"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["module", "console"])
 def test_a_rollback_needs_no_lock_and_fences_the_run_that_holds_it(machine: Any, run_module: Module, by: str) -> None:
     machine.promote(A)
@@ -110,6 +112,7 @@ def test_a_rollback_needs_no_lock_and_fences_the_run_that_holds_it(machine: Any,
     assert machine.serving == [A]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [
@@ -158,6 +161,7 @@ def test_a_time_that_is_none_is_refused(run_module: Module, seconds: float) -> N
     assert outcome(run_module("lease", run="r1", seconds=seconds)) == "invalid_input"
 
 
+@pytest.mark.slow
 def test_of_a_hundred_races_each_has_one_winner(machine: Any) -> None:
     for race in range(100):
         runs = [f"race{race}-{number}" for number in range(4)]

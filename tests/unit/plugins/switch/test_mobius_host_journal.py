@@ -143,6 +143,7 @@ def problem_of_the_auditor(machine: Any, call_module: Callable[..., dict[str, An
     return problem.text if problem else None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BROKEN)
 def test_a_broken_journal_blocks_no_rollback_and_loses_no_line(
     machine: Any,
@@ -174,6 +175,7 @@ def test_a_broken_journal_blocks_no_rollback_and_loses_no_line(
         assert problem_of_the_auditor(machine, call_module) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BROKEN)
 def test_a_broken_journal_blocks_no_rollback_by_the_module(
     machine: Any, run_module: Callable[..., dict[str, Any]], kind: str, monkeypatch: pytest.MonkeyPatch
@@ -188,6 +190,7 @@ def test_a_broken_journal_blocks_no_rollback_by_the_module(
         assert result["actions"] == predicted["actions"] and result["note"] == predicted["note"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BROKEN)
 def test_each_rollback_beside_a_broken_journal_is_another_step(
     machine: Any, kind: str, monkeypatch: pytest.MonkeyPatch
@@ -201,6 +204,7 @@ def test_each_rollback_beside_a_broken_journal_is_another_step(
         assert machine.serving == [release] and machine.activation.confirmed == release
 
 
+@pytest.mark.slow
 def test_a_rollback_after_one_whose_line_can_no_longer_be_read_is_another_step(machine: Any) -> None:
     for release in (A, B, C):
         machine.promote(release)
@@ -209,6 +213,7 @@ def test_a_rollback_after_one_whose_line_can_no_longer_be_read_is_another_step(m
     assert machine.command("rollback") == 0 and machine.serving == [A]
 
 
+@pytest.mark.slow
 def test_a_repair_writes_the_lines_that_wait_in_their_order(
     machine: Any, call_module: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -388,6 +388,7 @@ def test_a_first_release_that_a_killed_rollback_left_serving_is_stopped_by_the_n
     assert machine.running == [] and not machine.observed().is_listening
 
 
+@pytest.mark.slow
 def test_no_instance_stands_by_while_the_expected_one_does_not_serve(
     make_machine: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

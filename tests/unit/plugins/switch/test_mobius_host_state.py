@@ -60,6 +60,7 @@ def damage_record(path: Path, damage: Any) -> None:
         path.write_text(json.dumps({name: value for name, value in content.items() if value is not None}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ACTIVATION_DAMAGE.values(), ids=ACTIVATION_DAMAGE)
 def test_a_damaged_activation_is_read_from_its_copy_and_healed_by_the_next_write(machine: Any, damage: Any) -> None:
     machine.promote(A)
@@ -78,6 +79,7 @@ def test_a_damaged_activation_is_read_from_its_copy_and_healed_by_the_next_write
     assert len(kept) == (not isinstance(damage, dict) or "schema" in damage)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ACTIVATION_DAMAGE.values(), ids=ACTIVATION_DAMAGE)
 def test_a_damaged_copy_disturbs_nothing_and_is_written_by_the_next_command(machine: Any, damage: Any) -> None:
     machine.promote(A)
@@ -93,6 +95,7 @@ def test_a_damaged_copy_disturbs_nothing_and_is_written_by_the_next_command(mach
     assert path.read_bytes() == copy.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["activation.json", "activation-copy.json"])
 @pytest.mark.parametrize("kind", ["missing", "folder", "pipe", "link to nothing", "link to a folder"])
 def test_whatever_lies_in_place_of_one_of_the_two_the_other_one_counts(machine: Any, name: str, kind: str) -> None:
@@ -151,6 +154,7 @@ def test_a_copy_that_cannot_be_written_fails_no_switch(machine: Any, monkeypatch
     assert machine.observed().is_copied
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ACTIVATION_DAMAGE.values(), ids=ACTIVATION_DAMAGE)
 def test_a_damaged_activation_without_a_copy_is_one_sentence_and_nothing_changes(
     machine: Any, damage: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -225,6 +229,7 @@ def test_a_damaged_pending_is_one_sentence_and_nothing_changes(machine: Any, dam
     assert contents(machine) == before and machine.serving == [B]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["console", "module"])
 @pytest.mark.parametrize(
     ("arguments", "expected", "bad"),

@@ -104,6 +104,7 @@ def test_the_configuration_on_disk_says_after_each_switch_what_serves(machine: A
     assert machine.configured_shares() == machine.shares == {A: 100}
 
 
+@pytest.mark.slow
 def test_the_log_of_the_front_names_the_release_that_holds_each_slot(machine: Any) -> None:
     """Also once a slot has gone from one release to another."""
     for release in (A, B, C, D):
@@ -169,6 +170,7 @@ def test_only_the_confirmed_release_and_the_one_before_keep_running(machine: Any
     assert machine.running == [B, C]
 
 
+@pytest.mark.slow
 def test_a_promotion_is_reverted_to_the_confirmed_release(machine: Any) -> None:
     machine.promote(A)
     for stage in ("canary", "provisional"):
@@ -425,6 +427,7 @@ def test_a_rollback_serves_the_previous_release_and_marks_the_present_one_bad(ma
     assert (line["event"], line["from"], line["to"], line["run"]) == ("rollback", B, A, "r9")
 
 
+@pytest.mark.slow
 def test_two_rollbacks_are_two_steps(machine: Any) -> None:
     for release in (A, B, C):
         machine.promote(release)
@@ -436,6 +439,7 @@ def test_two_rollbacks_are_two_steps(machine: Any) -> None:
     assert A in refuses(machine, "nothing_to_roll_back", plan_rollback, None, run=None)
 
 
+@pytest.mark.slow
 def test_a_run_that_repeats_a_rollback_after_a_broken_connection_rolls_back_one_step_only(machine: Any) -> None:
     for release in (A, B, C):
         machine.promote(release)
@@ -507,6 +511,7 @@ def test_links_and_pipes_that_replace_the_log_of_a_release_are_not_read(machine:
     assert machine.executor().last_lines(A)[-1] == "its last words"
 
 
+@pytest.mark.slow
 def test_a_rollback_to_a_release_that_does_not_run_starts_it_first(machine: Any) -> None:
     for release in (A, B, C):
         machine.promote(release)
@@ -527,6 +532,7 @@ def test_a_rollback_to_a_release_that_cannot_start_leaves_what_serves(machine: A
     assert machine.serving == [B] and machine.activation.confirmed == B and not machine.activation.is_bad(B)
 
 
+@pytest.mark.slow
 def test_a_rollback_skips_releases_that_are_bad_or_gone(machine: Any) -> None:
     for release in (A, B, C, D):
         machine.promote(release)
@@ -549,6 +555,7 @@ def test_a_rollback_during_a_promotion_reverts_the_promotion(machine: Any, stage
     assert machine.pending is None
 
 
+@pytest.mark.slow
 def test_a_rollback_of_an_overdue_promotion_is_one_step_not_two(machine: Any) -> None:
     machine.promote(A)
     machine.promote(B)
@@ -585,6 +592,7 @@ def test_a_release_marked_bad_is_a_rollback_target_only_by_name(machine: Any) ->
     assert machine.serving == [B] and not machine.activation.is_bad(B) and machine.activation.is_bad(A)
 
 
+@pytest.mark.slow
 def test_a_bad_release_that_hangs_or_loops_is_stopped_by_the_rollback(machine: Any) -> None:
     machine.promote(A)
     machine.promote(B)
@@ -635,6 +643,7 @@ def test_a_release_is_pinned_and_unpinned_once_each_however_often_it_is_requeste
     assert machine.journal()[-2]["reason"] == "kept for the audit"
 
 
+@pytest.mark.slow
 def test_a_pin_does_not_hide_that_a_run_has_rolled_back_already(machine: Any) -> None:
     for release in (A, B, C):
         machine.promote(release)
@@ -760,6 +769,7 @@ class FullDisk:
         return write
 
 
+@pytest.mark.slow
 def test_a_rollback_on_a_full_disk_uses_the_space_that_was_kept_for_it(
     machine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

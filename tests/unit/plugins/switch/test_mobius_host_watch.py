@@ -65,6 +65,7 @@ def test_the_check_run_predicts_it(machine: Any) -> None:
     assert predicted.after.view() == done.after.view() == machine.observed().view()
 
 
+@pytest.mark.slow
 def test_a_good_release_is_watched_to_the_end_and_then_the_one_before_stops(
     watched: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -78,6 +79,7 @@ def test_a_good_release_is_watched_to_the_end_and_then_the_one_before_stops(
     assert watched.serving == [A], "it can be gone back to all the same"
 
 
+@pytest.mark.slow
 def test_what_is_warm_is_not_stopped_while_a_run_holds_the_host(watched: Any) -> None:
     lease.acquire(watched.executor(), "r9", "ada", "now", 700)  # till 1700, and the window till 1600
     assert watched.command("watch") == 0
@@ -85,6 +87,7 @@ def test_what_is_warm_is_not_stopped_while_a_run_holds_the_host(watched: Any) ->
     assert (watched.running, window(watched)) == ([B], None)
 
 
+@pytest.mark.slow
 def test_a_run_that_acquires_the_host_at_the_last_moment_keeps_its_warm_release(
     watched: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +108,7 @@ def test_a_run_that_acquires_the_host_at_the_last_moment_keeps_its_warm_release(
     assert (windows, watched.running, window(watched)) == (2, [B], None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("behaviour", ["unwell", "silent"])
 def test_a_release_that_breaks_is_rolled_back_marked_bad_stopped_and_journaled(
     watched: Any, behaviour: str, capsys: pytest.CaptureFixture[str]
@@ -128,6 +132,7 @@ def test_a_release_that_breaks_is_rolled_back_marked_bad_stopped_and_journaled(
     assert "this host rolled back" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_release_that_is_unhealthy_together_with_the_one_before_is_not_blamed(
     watched: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -156,6 +161,7 @@ def test_a_release_before_that_is_unhealthy_whenever_it_stands_by_says_nothing(w
     assert watched.activation.is_bad(B)
 
 
+@pytest.mark.slow
 def test_a_release_whose_process_ends_again_and_again_is_rolled_back(watched: Any) -> None:
     watched.watch(600, restarts=3)
     watched.systemd.restarts[B] = 5
@@ -221,6 +227,7 @@ def test_an_open_promotion_is_not_reverted_for_a_trigger_of_the_confirmed_releas
     assert window(watched).release == C
 
 
+@pytest.mark.slow
 def test_a_first_release_has_no_rollback_target_and_keeps_serving(
     machine: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -234,6 +241,7 @@ def test_a_first_release_has_no_rollback_target_and_keeps_serving(
     assert machine.serving == [A] and not machine.activation.is_bad(A)
 
 
+@pytest.mark.slow
 def test_a_rollback_that_fails_is_tried_again(watched: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executor, "SERVE_TIMEOUT_SECONDS", 0.2)
     watched.systemd.instances[B].behaviour = "unwell"

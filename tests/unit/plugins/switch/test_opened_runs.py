@@ -33,6 +33,7 @@ def files(root: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", [None, "", "20260131T230501Z-9f3a61c2", "../opened/" + RUN, "."])
 @pytest.mark.parametrize("name", CHANGING)
 def test_every_module_refuses_a_run_that_the_host_does_not_know(

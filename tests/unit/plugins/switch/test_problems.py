@@ -124,6 +124,7 @@ HEALED_BY_REPAIR: dict[str, tuple[Callable[[Any], None], list[str]]] = {
 }
 
 
+@pytest.mark.slow
 def test_a_host_as_it_should_be_has_no_problem(served: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert found(served, capsys) == []
     served.promote(C, "canary")
@@ -132,6 +133,7 @@ def test_a_host_as_it_should_be_has_no_problem(served: Any, capsys: pytest.Captu
     assert found(served, capsys) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HEALED_BY_REPAIR)
 def test_each_problem_is_one_line_and_a_repair_heals_it(
     served: Any, name: str, capsys: pytest.CaptureFixture[str]
@@ -146,6 +148,7 @@ def test_each_problem_is_one_line_and_a_repair_heals_it(
     assert found(served, capsys) == [] and served.serving == [B] and not served.is_paused
 
 
+@pytest.mark.slow
 def test_the_folder_of_what_serves_is_gone(served: Any, capsys: pytest.CaptureFixture[str]) -> None:
     remove_folder(served)
     (line,) = found(served, capsys)
@@ -160,6 +163,7 @@ def test_the_folder_of_what_serves_is_gone(served: Any, capsys: pytest.CaptureFi
     assert found(served, capsys) == [] and served.running == [A]
 
 
+@pytest.mark.slow
 def test_a_missing_copy_is_healed_by_provisioning(
     served: Any, capsys: pytest.CaptureFixture[str], run_bare_module: Callable[..., dict[str, Any]]
 ) -> None:
@@ -231,6 +235,7 @@ UNIT_CHANGES: dict[str, tuple[Callable[[Path], None], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UNIT_CHANGES)
 def test_units_that_were_changed_by_hand_are_named(served: Any, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     damage, expected = UNIT_CHANGES[name]

@@ -103,6 +103,7 @@ def test_a_pipe_in_place_of_the_journal_makes_no_instance_wait(machine: Any) -> 
     assert role(machine, A) == "serving"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [("guard",), ("boot",), ("repair", "--yes")])
 @pytest.mark.parametrize("kind", ["damaged", "folder"])
 def test_a_promotion_whose_file_is_damaged_is_over(machine: Any, command: tuple[str, ...], kind: str) -> None:
@@ -122,6 +123,7 @@ def test_a_promotion_whose_file_is_damaged_is_over(machine: Any, command: tuple[
     assert machine.serving == [C]
 
 
+@pytest.mark.slow
 def test_a_switch_is_refused_until_the_record_is_repaired_and_works_then(
     machine: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -144,6 +146,7 @@ def test_a_switch_is_refused_until_the_record_is_repaired_and_works_then(
     assert machine.serving == [D]
 
 
+@pytest.mark.slow
 def test_the_plan_is_shown_first_and_check_changes_nothing(machine: Any, capsys: pytest.CaptureFixture[str]) -> None:
     for release in (A, B, C):
         machine.promote(release)
@@ -183,6 +186,7 @@ def test_a_healthy_host_has_nothing_to_repair(machine: Any, capsys: pytest.Captu
     assert "nothing is to be repaired" in capsys.readouterr().out and files(machine) == before
 
 
+@pytest.mark.slow
 def test_a_promotion_stays_open_through_a_repair(machine: Any) -> None:
     machine.promote(A)
     machine.promote(B)
@@ -206,6 +210,7 @@ def test_what_serves_alone_was_confirmed_although_the_journal_lacks_its_line(mac
     assert machine.serving == [A]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["missing", "damaged"])
 def test_without_a_journal_the_record_is_rebuilt_from_what_serves(machine: Any, loss: str) -> None:
     machine.promote(A)
@@ -238,6 +243,7 @@ def test_a_stale_copy_is_brought_up_to_the_journal(machine: Any) -> None:
     assert comparable(dataclasses.replace(machine.activation, last=expected.last)) == comparable(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_a_record_rebuilt_from_the_journal_is_the_one_that_was_lost(machine: Any, seed: int) -> None:
     chance = random.Random(seed)

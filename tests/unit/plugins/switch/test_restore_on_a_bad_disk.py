@@ -63,6 +63,7 @@ def leftovers(host: Host) -> list[Path]:
     return list(host.state_dir.parent.glob(f"{durable.TEMPORARY_PREFIX}*"))
 
 
+@pytest.mark.slow
 def test_check_mode_names_what_the_run_would_be_refused_for(machine: Machine, run_module: RunModule) -> None:
     serve_damaged(machine, run_module)
     arguments = {"id": "latest", "writes": {"database": DATABASE, "query": "select count(*) from images"}}
@@ -74,6 +75,7 @@ def test_check_mode_names_what_the_run_would_be_refused_for(machine: Machine, ru
     assert run_module("restore", check=True, accept_damage=True, **arguments)["finding"] == ""
 
 
+@pytest.mark.slow
 def test_a_record_that_cannot_be_written_after_the_exchange_makes_the_old_state_live_again(
     machine: Machine, run_module: RunModule
 ) -> None:
@@ -99,6 +101,7 @@ def test_a_record_that_cannot_be_written_after_the_exchange_makes_the_old_state_
         assert machine.serving == [A]
 
 
+@pytest.mark.slow
 def test_an_old_state_that_cannot_be_renamed_stays_until_the_next_restore_renames_it(
     machine: Machine, run_module: RunModule, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,7 @@ def served(machine: Any) -> Any:
     return machine
 
 
+@pytest.mark.slow
 def test_the_newest_healthy_releases_stay_and_check_mode_predicts_it(served: Any, run_module: Module) -> None:
     assert run_module("retention", keep=3)["removed"] == []
     predicted = run_module("retention", keep=2, check=True)
@@ -39,11 +40,13 @@ def test_the_newest_healthy_releases_stay_and_check_mode_predicts_it(served: Any
     assert run_module("retention", keep=2)["changed"] is False
 
 
+@pytest.mark.slow
 def test_what_a_rollback_would_go_to_stays_even_when_only_one_is_kept(served: Any, run_module: Module) -> None:
     assert run_module("retention", keep=1)["removed"] == [A]
     assert run_module("rollback", run="r9")["confirmed"] == B
 
 
+@pytest.mark.slow
 def test_a_reverted_release_is_removed_when_it_no_longer_runs(served: Any, run_module: Module) -> None:
     run_module("rollback", run="r9")
     assert C not in run_module("retention", keep=5)["removed"], "it is still warm"
@@ -51,6 +54,7 @@ def test_a_reverted_release_is_removed_when_it_no_longer_runs(served: Any, run_m
     assert run_module("retention", keep=5)["removed"] == [C]
 
 
+@pytest.mark.slow
 def test_pinned_pending_and_needed_releases_stay(served: Any) -> None:
     observed = served.observed()
     assert surplus_releases(observed, 1) == [A]
@@ -61,6 +65,7 @@ def test_pinned_pending_and_needed_releases_stay(served: Any) -> None:
     assert surplus_releases(dataclasses.replace(observed, pending=pending), 1) == []
 
 
+@pytest.mark.slow
 def test_a_check_run_counts_what_it_has_predicted_to_be_confirmed(served: Any, run_module: Module) -> None:
     predicted = run_module("retention", keep=3, confirmed=D, check=True)
     assert predicted["removed"] == [A]
@@ -69,6 +74,7 @@ def test_a_check_run_counts_what_it_has_predicted_to_be_confirmed(served: Any, r
     assert run_module("retention", keep=3)["removed"] == predicted["removed"]
 
 
+@pytest.mark.slow
 def test_a_check_run_knows_that_the_promotion_stops_what_stands_by(served: Any, run_module: Module) -> None:
     served.promote(D)
     run_module("rollback", run="r9")
@@ -81,6 +87,7 @@ def test_a_check_run_knows_that_the_promotion_stops_what_stands_by(served: Any, 
     assert predicted["diff"] == done["diff"]
 
 
+@pytest.mark.slow
 def test_a_check_run_counts_a_release_that_is_yet_to_be_staged(
     served: Any, run_module: Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,6 +102,7 @@ def test_a_check_run_counts_a_release_that_is_yet_to_be_staged(
     assert predicted["diff"] == done["diff"]
 
 
+@pytest.mark.slow
 def test_the_newest_backups_release_stays(served: Any, run_module: Module, monkeypatch: pytest.MonkeyPatch) -> None:
     served.stage(E)
     durable.write_json(served.host.state_dir / "note", {})
@@ -104,10 +112,12 @@ def test_the_newest_backups_release_stays(served: Any, run_module: Module, monke
     assert run_module("retention", keep=1)["removed"] == [A, B]
 
 
+@pytest.mark.slow
 def test_none_at_all_is_refused(served: Any, run_module: Module) -> None:
     assert run_module("retention", keep=0)["mobius_failure"]["outcome"] == "invalid_input"
 
 
+@pytest.mark.slow
 def test_the_lock_is_released_in_the_end_by_the_run_that_holds_it(served: Any, run_module: Module) -> None:
     run_module("lease", run="r1")
     assert run_module("retention", keep=2, run="r1")["unlocked"] is False
@@ -118,6 +128,7 @@ def test_the_lock_is_released_in_the_end_by_the_run_that_holds_it(served: Any, r
     assert read_lease(served.host) is None
 
 
+@pytest.mark.slow
 def test_a_removal_that_fails_keeps_the_lock(served: Any, run_module: Module, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
@@ -128,6 +139,7 @@ def test_a_removal_that_fails_keeps_the_lock(served: Any, run_module: Module, mo
     assert read_lease(served.host) is not None
 
 
+@pytest.mark.slow
 def test_only_what_is_removed_is_waited_for(served: Any, run_module: Module, monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[str] = []
     monkeypatch.setattr(Executor, "wait_until_stopped", lambda _self, release: waited.append(release))

@@ -54,6 +54,7 @@ def rollback_of_run(machine: Any, run: str, since: str) -> Callable[[], Any]:
     return roll_back
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["console", "runs", "mixed"])
 def test_of_rollbacks_at_once_one_is_carried_out(served: Any, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     now = utc_now()
@@ -67,6 +68,7 @@ def test_of_rollbacks_at_once_one_is_carried_out(served: Any, kind: str, capsys:
         assert capsys.readouterr().out.count(f"already rolled back to {B}") == 3
 
 
+@pytest.mark.slow
 def test_a_run_that_began_before_another_rollback_goes_no_further(served: Any, run_module: Module) -> None:
     began = time.time()
     assert run_module("rollback", run="one", requested_at=began)["confirmed"] == B
@@ -78,6 +80,7 @@ def test_a_run_that_began_before_another_rollback_goes_no_further(served: Any, r
     assert served.serving == [B]
 
 
+@pytest.mark.slow
 def test_one_that_is_requested_later_is_another_step(served: Any, run_module: Module) -> None:
     assert served.command("rollback") == 0
     assert served.command("rollback") == 0
@@ -86,6 +89,7 @@ def test_one_that_is_requested_later_is_another_step(served: Any, run_module: Mo
     assert run_module("rollback", run="three")["confirmed"] == A
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["console", "module"])
 def test_a_rollback_of_a_clock_that_was_ahead_is_none_at_once(
     served: Any, run_module: Module, monkeypatch: pytest.MonkeyPatch, by: str
@@ -102,12 +106,14 @@ def test_a_rollback_of_a_clock_that_was_ahead_is_none_at_once(
     assert served.serving == [A]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [float("nan"), float("inf"), -1e300])
 def test_a_time_that_is_none_counts_as_now(served: Any, run_module: Module, at: float) -> None:
     assert run_module("rollback", run="one", requested_at=at)["confirmed"] == B
     assert run_module("rollback", run="two", requested_at=at)["confirmed"] == A
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", [True, False])
 def test_a_rollback_leaves_only_what_it_names(served: Any, run_module: Module, check: bool) -> None:
     def roll_back(**arguments: Any) -> dict[str, Any]:
@@ -127,6 +133,7 @@ def test_a_rollback_leaves_only_what_it_names(served: Any, run_module: Module, c
         assert roll_back(**{"from": B})["confirmed"] == A
 
 
+@pytest.mark.slow
 def test_a_promotion_that_was_reverted_meanwhile_is_not_left_again(served: Any) -> None:
     served.promote(D, "provisional")
     served.run(plan_reverted, D)
@@ -134,6 +141,7 @@ def test_a_promotion_that_was_reverted_meanwhile_is_not_left_again(served: Any) 
     assert not plan.changed and served.serving == [C]
 
 
+@pytest.mark.slow
 def test_a_rollback_that_was_killed_is_completed_by_one_that_names_the_same_release(served: Any) -> None:
     journal = served.host.journal_path.read_bytes()
     served.run(plan_rollback, None, run="killed")

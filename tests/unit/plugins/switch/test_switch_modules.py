@@ -48,6 +48,7 @@ def comparable(result: dict[str, Any]) -> dict[str, Any]:
     return {name: result[name] for name in ("changed", "diff", "actions", "note", "confirmed", "token")}
 
 
+@pytest.mark.slow
 def test_check_mode_predicts_every_step_exactly_and_changes_nothing(machine: Any, run_module: Module) -> None:
     for name, arguments in LIFE:
         before = machine.observed().view(), machine.journal()
@@ -68,6 +69,7 @@ def test_check_mode_predicts_every_step_exactly_and_changes_nothing(machine: Any
             assert again["changed"] is False and again["diff"]["before"] == again["diff"]["after"], (name, arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", [False, True])
 def test_a_check_run_of_a_whole_release_predicts_what_the_run_then_does(
     machine: Any, run_module: Module, bad: bool
@@ -98,6 +100,7 @@ def test_a_check_run_takes_a_release_as_staged_that_an_earlier_task_predicted(ma
         assert failed["mobius_failure"]["outcome"] == "release_missing", "only check mode may assume"
 
 
+@pytest.mark.slow
 def test_a_confirmed_release_is_unchanged_in_every_stage(machine: Any, run_module: Module) -> None:
     machine.promote(A)
     for name, arguments in LIFE[:4]:
@@ -166,6 +169,7 @@ def test_another_version_of_the_tool_does_not_block_a_rollback(machine: Any, run
 HEAD = {"chain": "c", "seq": 4, "hash": "h", "run": "r1"}
 
 
+@pytest.mark.slow
 def test_a_host_keeps_the_head_of_the_history_after_a_rollback_that_succeeded_or_failed(
     machine: Any, run_module: Module, tmp_path: Path
 ) -> None:
@@ -183,6 +187,7 @@ def test_a_host_keeps_the_head_of_the_history_after_a_rollback_that_succeeded_or
     assert "witnessed" not in run_module("rollback", to=B), "it was not requested"
 
 
+@pytest.mark.slow
 def test_a_host_that_cannot_keep_the_head_still_rolls_back(machine: Any, run_module: Module, tmp_path: Path) -> None:
     machine.promote(A)
     machine.promote(B)
@@ -245,6 +250,7 @@ def test_a_deadline_that_is_none_is_refused_before_anything_serves(
 # --- host_tool --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_installed_command_runs_with_nothing_but_its_own_sources(machine: Any, run_module: Module) -> None:
     machine.promote(A, "canary")
     done = subprocess.run(

@@ -101,6 +101,7 @@ def watched(
     return None
 
 
+@pytest.mark.slow
 def test_a_good_build_is_left_alone() -> None:
     assert watched(lambda at: {}) is None
 
@@ -146,6 +147,7 @@ def test_a_build_that_has_a_bad_moment_or_stays_within_bounds_may_stay(
     assert watched(behaviour) is None
 
 
+@pytest.mark.slow
 def test_five_unhealthy_minutes_in_a_row_are_too_many_and_interrupted_ones_are_not() -> None:
     assert watched(lambda at: {}, lambda at: "it hangs" if at >= 100 else None) == (
         400.0,
@@ -171,6 +173,7 @@ def test_a_restart_by_a_person_begins_the_count_again() -> None:
     assert found is not None and found[0] == 525.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count_restarts", "changes"),
     [
