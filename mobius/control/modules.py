@@ -112,6 +112,7 @@ MODULES: Mapping[str, ModuleEntry] = MappingProxyType(
             is_installed=True,
         ),
         "run": ModuleEntry(recorded=("release", "witnessed", "other_chains"), before_field="release"),
+        "secrets": ModuleEntry(changes_host="approved", is_installed=True),
         "smoke": ModuleEntry(is_installed=True),
         "verdict": ModuleEntry(),
         "window": ModuleEntry(recorded=("window",)),

@@ -30,8 +30,8 @@ _GROUP_VARS = """\
 # What only this environment has: it wins over mobius.yml. The user of the hosts needs sudo.
 ansible_user: deploy
 ansible_become: true
-# Secrets, when you encrypt this file with ansible-vault; it replaces `environment` of mobius.yml as a whole.
-# host_environment: {SHOP_SECRET: change me}
+# Secrets, when you encrypt this file with ansible-vault. On hosts only root can read them.
+# host_secrets: {SHOP_SECRET: change me}
 """
 _IGNORED = """\
 # What `mobius bundle pack .` and `mobius try .` leave out, in the syntax of .gitignore.

@@ -177,6 +177,9 @@ KEYS = (
     Key("environment", (ValueType("object", names="[A-Z_][A-Z0-9_]*", values=_SCALARS),),
         "Environment variables. No secrets: hosts keep these where every user can read them.",
         "{SHOP_ENV: production}", ("host_environment",)),
+    Key("environment_file", (LINE,),
+        "A file of secrets, with lines NAME=value; ansible-vault may have encrypted it. On hosts only root reads them.",
+        "vault/shop.env", ("host_secrets_file",)),
     Key("shared", _list(ValueType("string", pattern=rf"(?!(library|index)$){_WORD_PATTERN}")),
         "Folders below /var/lib/<service> that the service may write; they outlive releases and are in backups.",
         "[uploads]"),
@@ -223,8 +226,6 @@ KEYS = (
 """In the order in which `mobius init` writes them."""
 
 NOT_YET: Mapping[str, str] = {
-    "environment_file": "secrets have no place of their own yet; set host_environment in a vault-encrypted file of "
-    "group_vars",
     "files": "configuration templates are not written by a release yet; pack the file, or write it in a hook",
     "migrate": "migrations are not run by a release yet; run the command in a hook, such as before_promote",
 }

@@ -164,7 +164,7 @@ class _Reader:
             self.refuse(
                 node,
                 f"{what} has the tag {node.tag}, and this file holds plain values only",
-                do_next="Set a secret as host_environment in a vault-encrypted file of group_vars.",
+                do_next="Name a vault-encrypted file as environment_file, or set host_secrets in such group_vars.",
             )
         loader = yaml.SafeLoader("")
         try:

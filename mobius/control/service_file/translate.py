@@ -55,6 +55,8 @@ def to_variables(file: ServiceFile) -> dict[str, Any]:
             "promote_probes_dir": folder,
             "mobius_smoke_probes_dir": folder,
         }
+    if "environment_file" in values:
+        variables["host_secrets_file"] = str(Path(folder, values["environment_file"]))
     if "hooks" in values:
         variables["mobius_hooks"] = {name: str(Path(folder, path)) for name, path in values["hooks"].items()}
     return variables

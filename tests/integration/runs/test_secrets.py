@@ -22,7 +22,19 @@ from mobius.control.run.runner import RunRequest, run_playbook
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 BIN = Path(sys.executable).parent
-PLACES = ("vault", "environment", "extra", "file", "hostvar", "loop", "failure", "taskname", "rescued")
+PLACES = (
+    "vault",
+    "environment",
+    "extra",
+    "file",
+    "hostvar",
+    "loop",
+    "failure",
+    "taskname",
+    "rescued",
+    "service",
+    "servicefile",
+)
 SECRETS = {location: f"s3cr3t-{location}-7f1d0a" for location in PLACES}
 
 PLAYBOOK = """
@@ -35,6 +47,11 @@ PLAYBOOK = """
         cmd: /usr/bin/wc -c
         stdin: "{{ from_vault }}{{ from_extra }}{{ from_file }}{{ from_host }}{{ lookup('env', 'MOBIUS_PLANTED') }}"
       no_log: true
+    - name: Write the secrets of a service
+      mobius.dhash.secrets:
+        path: "{{ secrets_path }}"
+        file: "{{ playbook_dir }}/service.env"
+        values: {FROM_VAULT: "{{ from_vault_too }}"}
     - name: "Deploy with {{ in_name }}"
       mobius.dhash.bundle_info: {path: "/nowhere/{{ in_name }}"}
       # an ignored failure is shown in a way of its own; the test counts both of them
@@ -65,20 +82,25 @@ def folder_of_run(inventory: Path, tmp_path: Path) -> tuple[Path, Path, set[Path
     playbook = tmp_path / "secrets.yml"
     playbook.write_text(PLAYBOOK)
     lines = inventory.read_text().replace("here: {hosts: {here1: , here2: , here3: }}", "mobius: {hosts: {here1: }}")
-    inventory.write_text(f"{lines}    from_host: {SECRETS['hostvar']}\n")
+    written = tmp_path / "written.env"
+    inventory.write_text(f"{lines}    from_host: {SECRETS['hostvar']}\n    secrets_path: {written}\n")
     values = {"in_name": "taskname", "in_loop": "loop", "in_rescue": "rescued", "in_failure": "failure"}
     extra = {"from_extra": "extra", "from_file": "file", **values}
     (tmp_path / "extra.json").write_text(json.dumps({name: SECRETS[location] for name, location in extra.items()}))
-    done = subprocess.run(
-        [str(BIN / "ansible-vault"), "encrypt", "--vault-password-file", str(tmp_path / "password"), "--output", "-"],
-        input=f"from_vault: {SECRETS['vault']}\n",
-        capture_output=True,
-        text=True,
-        check=True,
-    )
     (tmp_path / "group_vars").mkdir()
-    (tmp_path / "group_vars/mobius.yml").write_text(done.stdout)
-    return tmp_path, playbook, {inventory, tmp_path / "extra.json"}, ["-e", f"@{tmp_path / 'extra.json'}"]
+    encrypt = [str(BIN / "ansible-vault"), "encrypt", "--vault-password-file", str(tmp_path / "password")]
+    for name, text in {
+        "group_vars/mobius.yml": f"from_vault: {SECRETS['vault']}\nfrom_vault_too: {SECRETS['service']}\n",
+        "service.env": f"FROM_FILE={SECRETS['servicefile']}\n",
+    }.items():
+        subprocess.run([*encrypt, "--output", str(tmp_path / name)], input=text, text=True, check=True)
+    return tmp_path, playbook, {inventory, tmp_path / "extra.json", written}, ["-e", f"@{tmp_path / 'extra.json'}"]
+
+
+def in_base64(data: bytes, offset: int) -> bytes:
+    """What Base64 makes of the data where it begins after `offset` bytes of a group of three, without what its neighbours decide."""
+    encoded = base64.b64encode(bytes(offset) + data)
+    return encoded[-(-offset * 8 // 6) : (offset + len(data)) * 8 // 6]
 
 
 def leaked(folder: Path, *, besides: set[Path] = frozenset()) -> list[tuple[str, str]]:
@@ -91,7 +113,7 @@ def leaked(folder: Path, *, besides: set[Path] = frozenset()) -> list[tuple[str,
         for location, secret in SECRETS.items():
             forms = (
                 secret.encode(),
-                base64.b64encode(secret.encode()).rstrip(b"="),
+                *(in_base64(secret.encode(), offset) for offset in range(3)),
                 hashlib.sha256(secret.encode()).hexdigest().encode(),
             )
             if any(form in content for form in forms):
@@ -142,9 +164,19 @@ def test_no_planted_secret_is_left_anywhere_but_where_it_was_planted(inventory, 
         else:
             done = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False)
             assert "outcome  task_failed" in done.stdout, done.stdout + done.stderr
+            # Ansible shows the arguments of every module at this verbosity
+            (root / "shown").write_text(
+                "".join(done.stdout.partition("TASK [Write the secrets of a service]")[1:]).partition(
+                    "TASK [Deploy with"
+                )[0]
+            )
+            assert "FROM_VAULT" in (root / "shown").read_text()
             assert re.search(r"here1 .*failed=1 .*rescued=1 +ignored=2", done.stdout), "every plant was met"
     assert observed == set(), "in a list of processes"
     assert leaked(root, besides=planted) == []
+    assert (root / "written.env").read_text() == (
+        f'FROM_FILE="{SECRETS["servicefile"]}"\nFROM_VAULT="{SECRETS["service"]}"\n'
+    )
     records = (inventory.parent / "history/history.jsonl").read_text()
     assert '"event":"intent"' in records
     assert "Fail with {{ in_failure }}" in records
@@ -167,4 +199,5 @@ def test_no_planted_secret_is_left_anywhere_but_where_it_was_planted(inventory, 
 def test_the_search_finds_what_is_planted(tmp_path):
     (tmp_path / "plain").write_text(f"x{SECRETS['vault']}y")
     (tmp_path / "encoded").write_bytes(base64.b64encode(SECRETS["loop"].encode()))
-    assert sorted(leaked(tmp_path)) == [("loop", "encoded"), ("vault", "plain")]
+    (tmp_path / "within").write_bytes(base64.b64encode(f'{{"A": "{SECRETS["service"]}"}}'.encode()))
+    assert sorted(leaked(tmp_path)) == [("loop", "encoded"), ("service", "within"), ("vault", "plain")]
