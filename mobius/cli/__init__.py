@@ -6,7 +6,10 @@ from __future__ import annotations
 
 import errno
 import importlib
+import itertools
+import os
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +17,7 @@ from typing import Any
 import click
 
 from mobius import __version__
+from mobius.cli.groups import CommandGroup
 from mobius.errors import ExitCode, MobiusError
 
 # name: where the command is, and its line in `mobius --help`, which thus imports none of them
@@ -46,9 +50,10 @@ _ADDED_COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("dhash", "serve", "mobius.cli.service:serve"),
     ("dhash", "token", "mobius.cli.service:token"),
 )
+_GROUPS = frozenset(("backup", "bundle", "dhash", "history", "lab"))
 
 
-class _LazyGroup(click.Group):
+class _LazyGroup(CommandGroup):
     """A group whose commands are imported when one of them is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
@@ -104,34 +109,73 @@ def cli() -> None:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and give how it ended: a code of `ExitCode` in every case. Failures go to stderr."""
+    """Run the command and give how it ended: a code of `ExitCode` in every case. Failures go to stderr, and as JSON
+    to stdout where that was requested."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    began = time.monotonic()
     try:
-        result: Any = cli.main(args=arguments, prog_name="mobius", standalone_mode=False)
+        result: Any = cli.main(args=given, prog_name="mobius", standalone_mode=False)
     except MobiusError as error:
-        return _fail(error)
+        failure = error
+    except click.UsageError as error:
+        failure = _usage_failure(error)
     except click.ClickException as error:
-        error.show()
-        return int(ExitCode.INPUT)
+        failure = MobiusError("invalid_input", _sentence(error.format_message()))
     except (click.Abort, KeyboardInterrupt):
-        return _fail(MobiusError("interrupted", "Stopped."))
+        failure = MobiusError("interrupted", "Stopped.")
     except MemoryError:
-        return _fail(MobiusError("out_of_memory", "There was not enough memory."))
+        failure = MobiusError("out_of_memory", "There was not enough memory.")
     except OSError as error:
         outcome = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "environment_failed"
-        return _fail(
-            MobiusError(outcome, f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}.")
-        )
+        place = f": {error.filename}" if error.filename else ""
+        failure = MobiusError(outcome, f"{error.strerror or error}{place}.")
     except Exception:  # noqa: BLE001 - a defect of mobius: print everything about it
         traceback.print_exc()
-        return _fail(MobiusError("task_failed", "This is a defect in mobius.", do_next="Report the lines above."))
-    return result if isinstance(result, int) else int(ExitCode.SUCCESS)
+        failure = MobiusError("task_failed", "This is a defect in mobius.", do_next="Report the lines above.")
+    else:
+        return result if isinstance(result, int) else int(ExitCode.SUCCESS)
+    return _fail(failure, given, time.monotonic() - began)
 
 
-def _fail(error: MobiusError) -> int:
-    click.echo(f"mobius: {error.outcome}: {error.reason}\ndo next: {error.do_next}", err=True)
+def _usage_failure(error: click.UsageError) -> MobiusError:
+    """Wrong arguments: what is wrong, and the command whose help shows the right ones."""
+    path = error.ctx.command_path if error.ctx else "mobius"
+    return MobiusError(
+        "invalid_input", _sentence(error.format_message()), do_next=f"Read `{path} --help` and run it again."
+    )
+
+
+def _sentence(text: str) -> str:
+    joined = " ".join(text.split())
+    return joined if joined.endswith((".", "?", "!")) else f"{joined}."
+
+
+def _fail(error: MobiusError, given: Sequence[str], seconds: float) -> int:
+    """Print the ending of a command that was refused or has failed, in the form of every ending."""
+    from mobius.cli.output import print_failure
+
+    print_failure(error, _command_of(given), seconds, as_json=_wants_json(given))
     return int(error.code)
+
+
+def _command_of(given: Sequence[str]) -> str:
+    """The command as it was given, without options: `backup create`."""
+    names = itertools.takewhile(lambda text: not text.startswith("-"), given)
+    return " ".join(itertools.islice(names, 2 if given and given[0] in _GROUPS else 1)) or "mobius"
+
+
+def _wants_json(given: Sequence[str]) -> bool:
+    """Whether stdout is to get JSON, also where the arguments could not be read."""
+    pairs = itertools.pairwise(given)
+    return "--format=json" in given or ("--format", "json") in pairs
 
 
 def main() -> None:
     """The console script."""
-    sys.exit(run())
+    code = run()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # Python would flush it once more at its end, and exit with 120
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(code)

@@ -10,11 +10,12 @@ from typing import Any
 import click
 
 from mobius.cli.consent import restore_with_consent
+from mobius.cli.groups import CommandGroup
 from mobius.cli.playbook import PlaybookOptions, finish, new_chain_option, playbook_options, run
 from mobius.cli.render.backup import backup_lines, drill_lines
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def backup() -> None:
     """Back up the hosts; list, verify, restore, try or remove their backups.
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from mobius.cli.groups import CommandGroup
 from mobius.cli.options import format_option, key_option
 from mobius.cli.render.bundle import bundle_lines, excluded_line
 from mobius.control.bundle import builder as bundles
@@ -21,7 +22,7 @@ from mobius.manifest import Bundle, signature_path
 _sha256 = click.option("--sha256", help="The bundle's SHA-256 from elsewhere; its .sha256 file need not be there then.")
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def bundle() -> None:
     """Pack, build, verify and sign bundles: one file with a whole release of a service."""
 

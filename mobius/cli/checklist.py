@@ -16,6 +16,7 @@ import click
 
 from mobius.cli.history import folder_of
 from mobius.cli.options import format_option
+from mobius.cli.output import ReportedError
 from mobius.cli.render.checklist import box_lines
 from mobius.control.checklist.boxes import DEMANDS, STAGES, Box, boxes_of
 from mobius.control.checklist.session import Answer, ChecklistSession, open_boxes, read_answers
@@ -179,4 +180,4 @@ def _report(boxes: Iterable[Box], answers: Mapping[str, Answer], form: str) -> i
             click.echo(line)
     if not remaining:
         return int(ExitCode.SUCCESS)
-    raise MobiusError("checklist_open", f"Open: {', '.join(box.name for box in remaining)}.")
+    raise ReportedError("checklist_open", f"Open: {', '.join(box.name for box in remaining)}.")

@@ -20,7 +20,9 @@ from typing import Any, TextIO, get_args
 
 import click
 
+from mobius.cli.groups import CommandGroup
 from mobius.cli.options import index_option
+from mobius.cli.output import ReportedError
 from mobius.cli.render.dhash import (
     group_lines,
     groups_summary,
@@ -65,7 +67,7 @@ _as = click.option(
 )
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def dhash() -> None:
     """Fingerprint pictures and find duplicates.
 
@@ -114,7 +116,7 @@ def hash_command(files: tuple[Path, ...], mode: Mode, form: str) -> None:
             click.echo(f"{path_text(path)}: {warning}", err=True)
     if failed:
         outcome = "invalid_input" if failed == len(files) else "files_failed"
-        raise MobiusError(outcome, f"{failed} of {count(len(files), 'file')} cannot be hashed.")
+        raise ReportedError(outcome, f"{failed} of {count(len(files), 'file')} cannot be hashed.")
 
 
 @dhash.command()
@@ -151,7 +153,7 @@ def scan(folder: Path, index: Path, release: str, threads: int | None, mode: Mod
     else:
         _print_lines(scan_lines(report))
     if report.unreadable:
-        raise MobiusError("files_failed", f"{count(len(report.unreadable), 'file')} could not be read.")
+        raise ReportedError("files_failed", f"{count(len(report.unreadable), 'file')} could not be read.")
 
 
 @dhash.command()

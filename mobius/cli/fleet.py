@@ -5,14 +5,20 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from mobius.cli.playbook import PlaybookOptions, finish, new_chain_option, playbook_options, run
+from mobius.cli.playbook import PlaybookOptions, finish, new_chain_option, playbook_options, reading_options, run
 from mobius.cli.render.smoke import smoke_lines
 from mobius.cli.render.status import maintenance_lines, release_lines
+from mobius.cli.render.text import style_of
+from mobius.control.run.fleet_state import PASSING, fleet_ending
+
+_POLL_SECONDS = 2.0  # between two readings of the hosts
 
 
 @click.command()
@@ -46,16 +52,31 @@ def decommission(options: PlaybookOptions, service: str) -> int:
 
 
 @click.command()
-@playbook_options
-def status(options: PlaybookOptions) -> int:
-    """Show what every host keeps and serves.
+@click.option(
+    "--wait", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS",
+    help="Wait so long for the hosts to be as they should be.",
+)  # fmt: skip
+@reading_options
+def status(options: PlaybookOptions, wait: float) -> int:
+    """Show what every host serves and since when, what a rollback goes to, and what is under way.
+
+    Exit code 0 only when every host is as the fleet should be: provisioned, with its confirmed release serving, which
+    is that of the others, no promotion under way, and no problem. Otherwise it is that of what is wrong:
+    `not_provisioned`, `nothing_serves`, `diverged`, `locked` (3), `host_inconsistent` (2). Nothing is changed.
 
     \b
-    Example:
+    Examples:
       mobius status --format json
+      mobius status --wait 120 && echo "1.5.0 serves everywhere"
     """
-    summary = run(options, "status.yml", {}, watched="mobius.dhash.release_info")
-    return finish(options, summary, key="releases", lines=release_lines)
+    until = time.monotonic() + wait
+    while True:
+        summary = run(options, "status.yml", {}, watched="mobius.dhash.release_info")
+        summary = dataclasses.replace(summary, ending=fleet_ending(summary.ending, summary.results))
+        if summary.ending.outcome not in PASSING or time.monotonic() >= until:
+            break
+        time.sleep(_POLL_SECONDS)
+    return finish(options, summary, key="releases", lines=functools.partial(release_lines, style=style_of()))
 
 
 @click.command()
@@ -86,7 +107,7 @@ def maintenance(options: PlaybookOptions, state: str, reason: str | None) -> int
 
 @click.command()
 @click.argument("topics", nargs=-1, metavar="[service] [logging]", type=click.Choice(["service", "logging"]))
-@playbook_options
+@reading_options
 def smoke(options: PlaybookOptions, topics: tuple[str, ...]) -> int:
     """Check that what every host serves works: units, health, the public address as clients reach it, and probes.
 

@@ -14,16 +14,20 @@ from typing import Any
 import click
 
 from mobius import durable
+from mobius.cli.groups import CommandGroup
 from mobius.cli.options import format_option
-from mobius.cli.render.history import csv_text, run_line, run_lines
+from mobius.cli.output import print_json
+from mobius.cli.render.history import csv_text, list_lines, show_lines
 from mobius.cli.render.progress import Lines
 from mobius.cli.render.report import report_page
+from mobius.cli.render.text import style_of
 from mobius.control.history import query, verifier
 from mobius.control.history.writer import default_folder
+from mobius.control.nearest import did_you_mean
 from mobius.control.run.inventory import inventory_value
 from mobius.control.run.project import DEFAULT_INVENTORY, find_inventory, find_project
 from mobius.control.run.runner import RunRequest, run_playbook
-from mobius.errors import ExitCode, MobiusError
+from mobius.errors import OUTCOMES, ExitCode, MobiusError
 
 _KEPT = ("heads", "journal", "activation", "service")
 """What of a host's answer is compared with the history."""
@@ -61,7 +65,7 @@ def _history_options(command: Callable[..., int]) -> Callable[..., int]:
     return decorated
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def history() -> None:
     """What was run, by whom, and how it ended; and the proof that nobody changed the record.
 
@@ -74,44 +78,70 @@ def history() -> None:
     """
 
 
+local_option = click.option("--local", is_flag=True, help="Show times of this machine's zone, and not UTC.")
+
+
 @history.command("list")
+@click.option("--host", metavar="HOST", help="Only runs on this host.")
+@click.option("--outcome", metavar="NAME", help="Only runs that ended so; `running` for those that have not ended.")
+@click.option("--since", metavar="DAY", help="Only runs that started on this day or later (UTC).")
+@click.option("--release", metavar="ID", help="Only runs that tried, left or reached this release; a version will do.")
+@local_option
 @_history_options
 @format_option
-def list_runs(folder: Path, inventory: str, form: str) -> int:  # noqa: ARG001
-    """List the runs, oldest first.
+def list_runs(
+    folder: Path,
+    inventory: str,  # noqa: ARG001
+    host: str | None,
+    outcome: str | None,
+    since: str | None,
+    release: str | None,
+    form: str,
+    *,
+    local: bool,
+) -> int:
+    """List the runs, oldest first: when, how long, the version that was tried, from which to which, how it ended, who.
 
     \b
-    Example:
-      mobius history list -i inventories/production --format json
+    Examples:
+      mobius history list -i inventories/production --since 2026-01-01
+      mobius history list --host lab1 --outcome rolled_back
+      mobius history list --release 1.5.0 --format json
     """
-    runs = query.read_runs(folder)
+    if outcome is not None and outcome not in (*OUTCOMES, "running"):
+        known = did_you_mean(outcome, (*OUTCOMES, "running"))
+        raise MobiusError(
+            "invalid_input", f"There is no outcome {outcome}{known}.", do_next="docs/EXIT_CODES.md lists them."
+        )
+    runs = query.matching(query.read_runs(folder), host=host, outcome=outcome, since=since, release=release)
     if form == "json":
-        _print_json([query.listed(run) for run in runs])
-        return int(ExitCode.SUCCESS)
-    for run in runs:
-        click.echo(run_line(run))
+        print_json([query.listed(run) for run in runs])
+    else:
+        click.echo("\n".join(list_lines(runs, local=local)))
     return int(ExitCode.SUCCESS)
 
 
 @history.command("show")
 @click.argument("run", metavar="RUN")
+@local_option
 @_history_options
 @format_option
-def show(folder: Path, inventory: str, run: str, form: str) -> int:  # noqa: ARG001
-    """Show everything that is recorded of one run. RUN is its id or the beginning of it.
+def show(folder: Path, inventory: str, run: str, form: str, *, local: bool) -> int:  # noqa: ARG001
+    """Show one run, by the beginning of its id: how it ended, who approved it, the decision, the gate's figures.
 
     \b
-    Example:
+    Examples:
       mobius history show 20260131T230501Z
+      mobius history show 20260131T230501Z --format json      # all that is recorded
     """
     matching = [item for item in query.read_runs(folder) if item["run"].startswith(run)]
     if len(matching) != 1:
         what = "No run begins" if not matching else f"{len(matching)} runs begin"
         raise MobiusError("invalid_input", f"{what} with {run}.", do_next="Take an id from `mobius history list`.")
     if form == "json":
-        _print_json(matching[0])
-        return int(ExitCode.SUCCESS)
-    click.echo("\n".join(run_lines(matching[0])))
+        print_json(matching[0])
+    else:
+        click.echo("\n".join(show_lines(matching[0], style_of(), local=local)))
     return int(ExitCode.SUCCESS)
 
 
@@ -161,7 +191,7 @@ def verify(
         raise MobiusError("invalid_input", f"There is no file {signers}.")
     verdict = verifier.verify(folder, witnesses=heads, signers=Path(signers) if signers else None, others=others)
     if form == "json":
-        _print_json(verdict.as_dict())
+        print_json(verdict.as_dict())
     else:
         click.echo("\n".join(verdict.lines()))
     bad = verdict.problems or (require_witness and verdict.status != "whole")
@@ -184,7 +214,7 @@ def export(folder: Path, inventory: str, begin: str | None, end: str | None, eve
     runs = query.in_period(query.read_runs(folder), begin, end)
     runs = [run for run in runs if everything or not run["check"]]
     if form == "json":
-        _print_json(runs)
+        print_json(runs)
     else:
         click.echo(csv_text(runs), nl=False)
     return int(ExitCode.SUCCESS)
@@ -239,7 +269,3 @@ def _witnesses_in_file(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise MobiusError("invalid_input", f"{path} holds no heads of hosts: it is no object.")
     return value
-
-
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, sort_keys=True))

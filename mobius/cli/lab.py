@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from mobius.cli.groups import CommandGroup
 from mobius.cli.options import format_option
 from mobius.cli.render.lab import lab_lines
 from mobius.cli.render.progress import showing
@@ -55,7 +56,7 @@ _root = click.option(
 _check = click.option("--check", is_flag=True, help="Change nothing; show what would change.")
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def lab() -> None:
     """Start and stop the lab's hosts: systemd containers on this machine, reached over SSH.
 

@@ -11,7 +11,9 @@ from typing import get_args
 
 import click
 
+from mobius.cli.groups import CommandGroup
 from mobius.cli.options import format_option, index_option
+from mobius.cli.output import ReportedError
 from mobius.cli.render.dhash import show_progress
 from mobius.cli.render.migrate import record_lines, report_lines
 from mobius.cli.render.page import count
@@ -30,7 +32,6 @@ from mobius.dhash.migration import (
     roll_back,
 )
 from mobius.dhash.migration import migrate as run_migration
-from mobius.errors import MobiusError
 
 _check = click.option("--check", is_flag=True, help="Change nothing; say what the run does.")
 _mode = click.option(
@@ -39,7 +40,7 @@ _mode = click.option(
 )  # fmt: skip
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def migrate() -> None:
     """Migrate an index: its schema, its pictures' folder, its algorithm, or from another tool.
 
@@ -204,4 +205,4 @@ def _show(report: MigrationReport, form: str, end: str) -> None:
         for line in (*report_lines(report), end):
             click.echo(line)
     if report.problems:
-        raise MobiusError("files_failed", f"{count(len(report.problems), 'file')} could not be dealt with.")
+        raise ReportedError("files_failed", f"{count(len(report.problems), 'file')} could not be dealt with.")

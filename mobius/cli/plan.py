@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from mobius.cli.options import format_option, key_option
+from mobius.cli.output import print_json
 from mobius.cli.playbook import (
     PlaybookOptions,
     bundle_option,
@@ -19,13 +20,14 @@ from mobius.cli.playbook import (
     finish,
     new_chain_option,
     playbook_options,
+    print_ending,
     project_option,
     release_id_of,
     run,
+    summary_dict,
     timeout_option,
     verbose_option,
 )
-from mobius.cli.render.outcome import outcome_lines
 from mobius.cli.render.plan import fidelity_lines, plan_lines, tally_lines
 from mobius.control.history.writer import now
 from mobius.control.plan import approvals
@@ -244,9 +246,6 @@ def _absolute(extra: tuple[str, ...]) -> tuple[str, ...]:
 def _failed(options: PlaybookOptions, summary: RunSummary) -> int:
     """Print why there is no plan: the check run itself did not end well."""
     if options.form == "json":
-        click.echo(json.dumps(summary.as_dict(), indent=2, sort_keys=True))
-    click.echo(
-        "\n".join(["There is no plan, since the check run failed.", *outcome_lines(summary.ending, summary.run)]),
-        err=True,
-    )
+        print_json(summary_dict(summary))
+    print_ending(summary.account, "There is no plan, since the check run failed.")
     return int(summary.ending.code)

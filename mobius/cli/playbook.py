@@ -4,10 +4,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +15,21 @@ import click
 
 from mobius import manifest
 from mobius.cli.options import format_option
-from mobius.cli.render.outcome import changes_line, outcome_lines
+from mobius.cli.output import print_json, print_lines
+from mobius.cli.render.outcome import ending_dict, outcome_lines
 from mobius.cli.render.progress import showing
+from mobius.cli.render.text import style_of
+from mobius.control.run.account import RunAccount
 from mobius.control.run.outcome import ending
 from mobius.control.run.project import DEFAULT_INVENTORY, find_inventory, find_project
-from mobius.control.run.runner import DEFAULT_TIMEOUT, RunRequest, RunSummary, extra_argument, run_playbook
+from mobius.control.run.runner import (
+    DEFAULT_TIMEOUT,
+    RunRequest,
+    RunSummary,
+    extra_argument,
+    limit_argument,
+    run_playbook,
+)
 from mobius.errors import ExitCode, MobiusError
 
 
@@ -59,9 +67,25 @@ project_option = click.option(
 )
 
 
+_Decorator = Callable[[Callable[..., int]], Callable[..., int]]
+
+
 def playbook_options(command: Callable[..., int]) -> Callable[..., int]:
     """Adds these options; the command gets them as one `PlaybookOptions`."""
-    shared = (
+    return _with_options(
+        command,
+        click.option("--check", is_flag=True, help="Change nothing; say what would change."),
+        click.option("--diff", is_flag=True, help="Show each change, before and after."),
+    )
+
+
+def reading_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Adds the options of a command that changes nothing, so that there is nothing to check beforehand."""
+    return _with_options(command)
+
+
+def _with_options(command: Callable[..., int], *changing: _Decorator) -> Callable[..., int]:
+    shared: tuple[_Decorator, ...] = (
         click.option(
             *("-i", "--inventory"),
             default=DEFAULT_INVENTORY,
@@ -71,8 +95,7 @@ def playbook_options(command: Callable[..., int]) -> Callable[..., int]:
         ),
         click.option("--limit", metavar="PATTERN", help="Only these hosts or groups."),
         click.option("-e", "--extra-vars", "extra", multiple=True, metavar="KEY=VALUE|@FILE", help="Set variables."),
-        click.option("--check", is_flag=True, help="Change nothing; say what would change."),
-        click.option("--diff", is_flag=True, help="Show each change, before and after."),
+        *changing,
         timeout_option,
         verbose_option,
         project_option,
@@ -84,12 +107,13 @@ def playbook_options(command: Callable[..., int]) -> Callable[..., int]:
         inventory: str,
         limit: str | None,
         extra: tuple[str, ...],
-        check: bool,
-        diff: bool,
         timeout: float,
         verbosity: int,
         project: Path | None,
         form: str,
+        *,
+        check: bool = False,
+        diff: bool = False,
         **others: Any,
     ) -> int:
         options = PlaybookOptions(inventory, limit, extra, check, diff, timeout, verbosity, form, project)
@@ -169,7 +193,7 @@ def run(
             project=project,
             variables=variables,
             extra=tuple(extra_argument(text) for text in options.extra),
-            limit=options.limit,
+            limit=limit_argument(options.limit),
             tags=tags,
             check=options.check,
             diff=options.diff,
@@ -202,20 +226,25 @@ def finish(
     end = summary.ending
     if options.form == "json":
         results = {key: {host: _own_fields(result) for host, result in sorted(summary.results.items())}} if key else {}
-        click.echo(json.dumps({**summary.as_dict(), **results}, indent=2, sort_keys=True))
-    else:
+        print_json({**summary_dict(summary), **results})
+    elif lines:
         for host, result in sorted(summary.results.items()):
-            for line in lines(host, result) if lines else ():
+            for line in lines(host, result):
                 click.echo(line)
-        if summary.changed and not key:
-            click.echo(changes_line(summary.changed, check=summary.check))
     if options.form == "text" or end.code != ExitCode.SUCCESS:
-        text = os.linesep.join(outcome_lines(end, summary.run))
-        failed = end.code != ExitCode.SUCCESS
-        # a terminal that is gone takes the text with it, not the exit code
-        with contextlib.suppress(OSError) if failed else contextlib.nullcontext():
-            click.echo(text, err=failed)
+        print_ending(summary.account)
     return int(end.code)
+
+
+def print_ending(account: RunAccount, *heading: str) -> None:
+    """Print the block of an ending: a success to standard output, everything else to standard error."""
+    failed = account.ending.code != ExitCode.SUCCESS
+    print_lines([*heading, *outcome_lines(account, style_of(err=failed))], err=failed)
+
+
+def summary_dict(summary: RunSummary) -> dict[str, Any]:
+    """The object of `--format json` at the end of a run, without the results."""
+    return {**summary.as_dict(), **ending_dict(summary.account)}
 
 
 def _own_fields(result: Mapping[str, Any]) -> dict[str, Any]:

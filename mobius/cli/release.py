@@ -4,13 +4,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 from typing import Any
 
 import click
 
 from mobius.cli.consent import restore_with_consent
+from mobius.cli.output import print_json
 from mobius.cli.playbook import (
     PlaybookOptions,
     bundle_option,
@@ -18,10 +17,11 @@ from mobius.cli.playbook import (
     finish,
     new_chain_option,
     playbook_options,
+    print_ending,
     release_id_of,
     run,
+    summary_dict,
 )
-from mobius.cli.render.outcome import outcome_lines
 from mobius.cli.render.status import kept_lines, kept_releases, rollback_lines
 from mobius.errors import ExitCode
 
@@ -131,8 +131,8 @@ def _list_releases(options: PlaybookOptions) -> int:
     summary = run(options, "status.yml", {}, watched="mobius.dhash.release_info")
     if options.form == "json":
         rows = [row for host, result in sorted(summary.results.items()) for row in kept_releases(host, result)]
-        click.echo(json.dumps({**summary.as_dict(), "releases": rows}, indent=2, sort_keys=True))
+        print_json({**summary_dict(summary), "releases": rows})
         if summary.ending.code != ExitCode.SUCCESS:
-            click.echo(os.linesep.join(outcome_lines(summary.ending, summary.run)), err=True)
+            print_ending(summary.account)
         return int(summary.ending.code)
     return finish(options, summary, key="releases", lines=kept_lines)

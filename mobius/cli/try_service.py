@@ -4,18 +4,22 @@
 
 from __future__ import annotations
 
-import json
+import time
 from pathlib import Path
 
 import click
 
 from mobius.cli.options import format_option
+from mobius.cli.output import print_json
+from mobius.cli.playbook import print_ending
+from mobius.cli.render.outcome import ending_dict
 from mobius.cli.render.trial import trial_lines
+from mobius.control.run.account import RunAccount
+from mobius.control.run.outcome import SUCCESS, ending
 from mobius.control.run.project import find_project
 from mobius.control.service_file.keys import FILE_NAME
 from mobius.control.service_file.parse import read_service_file
 from mobius.control.trial import try_service
-from mobius.errors import OUTCOMES
 
 
 @click.command("try")
@@ -46,16 +50,17 @@ def try_command(source: Path, project: Path | None, form: str) -> int:
       mobius try .
       mobius try dist/shop-1.4.0.tar.gz --format json
     """
+    began = time.monotonic()
     found = find_project(named=project or Path())
     file = read_service_file(found.folder / FILE_NAME)
     report = try_service(source, file, found)
     broken = [check for check in report["checks"] if check["result"] == "broken"]
-    outcome = OUTCOMES["trial_failed" if broken else "success"]
+    names = ", ".join(str(check["name"]) for check in broken)
+    end = ending("trial_failed", f"Broken: {names}.") if broken else SUCCESS
+    account = RunAccount("try", end, seconds=time.monotonic() - began)
     if form == "json":
-        summary = {"service": file.service, "outcome": outcome.name, "exit_code": int(outcome.code), **report}
-        click.echo(json.dumps(summary, indent=2, sort_keys=True))
+        print_json({**ending_dict(account), "service": file.service, **report})
     else:
         click.echo("\n".join(trial_lines(file.service, report)))
-    if broken and form == "text":
-        click.echo(f"outcome  {outcome.name} (exit code {int(outcome.code)})\ndo next  {outcome.do_next}", err=True)
-    return int(outcome.code)
+        print_ending(account)
+    return int(end.code)

@@ -24,6 +24,8 @@ requirements:
 
 import contextlib
 import os
+import sys
+import time
 from collections.abc import Set
 from pathlib import Path
 from typing import Any
@@ -36,12 +38,14 @@ from ansible_collections.mobius.dhash.plugins.plugin_utils import require_mobius
 
 from mobius.cli.render.outcome import outcome_lines
 from mobius.cli.render.plan import fidelity_lines
+from mobius.cli.render.text import TextStyle
 from mobius.control.history.closing import Opening, leave_head
 from mobius.control.history.query import is_opening
 from mobius.control.history.recorder import RunRecorder
 from mobius.control.notify.notifier import Notifier
 from mobius.control.plan.changes import Collector
 from mobius.control.plan.planned_run import compare_with_plan, not_compared
+from mobius.control.run.account import RunAccount
 from mobius.control.run.action import current_workspace
 from mobius.control.run.installed_modules import installed_digest
 from mobius.control.run.outcome import Observer
@@ -58,9 +62,11 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__()
-        self._observer = Observer()
+        self._observer = Observer(check=bool(context.CLIARGS.get("check")))
         self._collector = Collector()
         self._play = ""
+        self._playbook = ""
+        self._began = time.monotonic()
         self._playing: Any = None
         self._openings: dict[str, Opening] = {}
         self._passwords: dict[str, Any] = {}
@@ -73,7 +79,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
     def v2_playbook_on_start(self, playbook: Any) -> None:
         with contextlib.suppress(OSError):
             installed_digest(Path(__file__).resolve().parents[1])  # once, and not by each worker
-        self._notifier = Notifier(Path(str(playbook._file_name)).stem, self._display.warning)
+        self._playbook = Path(str(playbook._file_name)).stem
+        self._notifier = Notifier(self._playbook, self._display.warning)
 
     def set_play_context(self, play_context: Any) -> None:
         self._passwords = {"conn_pass": play_context.password, "become_pass": play_context.become_pass}
@@ -92,6 +99,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             if not self._notifier.opened and not context.CLIARGS.get("check"):
                 self._notify(result.host, facts)
         action, _ = _task(result)
+        self._observer.ended(result.host.get_name(), action, result.result)
         self._notifier.take(action, result.result)
         self._record("changed" if result.result.get("changed") else "ok", result)
         self._collect(result)
@@ -108,6 +116,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
                 reported = {**reported, "mobius_failure": refusal}
             self._observer.failed(result.host.get_name(), result.task_name, reported)
             self._record("failed", result)
+        self._observer.ended(result.host.get_name(), _task(result)[0], result.result)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
         self._observer.unreachable(result.host.get_name(), result.task_name, result.result)
@@ -129,7 +138,16 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._leave_head({host for host, count in counts.items() if count["unreachable"]})
         color = constants.COLOR_OK if ending.code == ExitCode.SUCCESS else constants.COLOR_ERROR
         self._display.banner("MOBIUS")
-        for line in [*outcome_lines(ending, self._observer.run), *(fidelity_lines(fidelity) if fidelity else ())]:
+        account = RunAccount(
+            command=self._playbook,
+            ending=ending,
+            check=check,
+            run=self._observer.run or "",
+            seconds=time.monotonic() - self._began,
+            changed={host: count["changed"] for host, count in sorted(counts.items())},
+        )
+        width = TextStyle.of(sys.stdout).width
+        for line in [*(fidelity_lines(fidelity) if fidelity else ()), *outcome_lines(account, TextStyle(width))]:
             self._display.display(line, color=color)
         self._notifier.end(ending)
 

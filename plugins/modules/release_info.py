@@ -18,6 +18,11 @@ extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_h
 attributes:
   check_mode: {support: full, description: "Never changes anything."}
   diff_mode: {support: full, description: "Never changes anything, so there is no difference to show."}
+options:
+  details:
+    description: Whether to return RV(backup) and RV(disks) as well.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -94,6 +99,15 @@ releases:
   elements: dict
   sample: [{release: 1.0.0-0123456789ab, version: 1.0.0, state: serving, staged: true, bad: false, reason: null, pinned: false,
             activated: "2026-01-01T00:00:00.000000Z", confirmed: "2026-01-01T00:01:00.000000Z", commit: null}]
+backup:
+  description: The newest backup, as M(mobius.dhash.backup) lists it; null when there is none.
+  returned: with O(details)
+  type: dict
+disks:
+  description: The disks that hold releases, data and backups, each with its C(folder), and the bytes C(total) and C(free).
+  returned: with O(details)
+  type: list
+  elements: dict
 history:
   description: Every confirmation, rollback and refusal, oldest first.
   returned: success
@@ -101,10 +115,12 @@ history:
   elements: dict
 """
 
+import shutil
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import arguments, lease
+from ansible_collections.mobius.dhash.plugins.module_utils.backup.store import list_backups
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
 from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Executor
@@ -135,6 +151,7 @@ def main() -> None:
             **arguments.SERVICE,
             **arguments.RUN,
             **arguments.LEASE,
+            "details": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
@@ -151,7 +168,26 @@ def main() -> None:
         if holder := lease_holder(module):
             lease.require(executor, holder)
         facts = status(executor)
+        if module.params["details"]:
+            facts |= {"backup": _newest_backup(host), "disks": _disks(host)}
     module.exit_json(changed=False, provisioned=True, tool_digest_ok=is_same_version, **facts)
+
+
+def _newest_backup(host: Host) -> dict[str, Any] | None:
+    """The newest backup of the host."""
+    backups = list_backups(host)
+    return max(backups, key=lambda item: item.begun).as_dict() if backups else None
+
+
+def _disks(host: Host) -> list[dict[str, Any]]:
+    """Each disk once, by the first of the folders that lie on it."""
+    disks: dict[int, dict[str, Any]] = {}
+    for folder in (host.root, host.state_dir, host.backup_dir):
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        usage = shutil.disk_usage(existing)
+        known = {"folder": str(folder), "total": usage.total, "free": usage.free}
+        disks.setdefault(existing.stat().st_dev, known)
+    return list(disks.values())
 
 
 if __name__ == "__main__":

@@ -1,48 +1,171 @@
 # Copyright (c) 2026 MOBIUS contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The history of runs as text: one line a run, everything of one run, and CSV."""
+"""The history of runs as text: a table of runs, one run for people, and CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
 from typing import Any
 
-from mobius.control.history.query import COLUMNS
+from mobius.cli.render.text import TextStyle, duration
+from mobius.control.history.query import COLUMNS, took_seconds, tried_release
+from mobius.control.run.account import version_of
+
+_HEADER = ("STARTED", "TOOK", "PLAYBOOK", "TRIED", "FROM", "TO", "OUTCOME", "WHO", "RUN")
+_FACT_NAMES = {"ticket": "ticket", "release_owner": "owner", "deploy_operator": "operator", "window": "window"}
 
 
-def run_line(run: Mapping[str, Any]) -> str:
-    """A run in one line: id, playbook, outcome, releases, actor."""
-    outcome = run["outcome"] or "running or lost"
-    check = "  check" if run["check"] else ""
-    moved = f"{_release(run['from_release'])} -> {_release(run['to_release'])}"
-    return f"{run['run']}  {run['playbook']}  {outcome}  {moved}  {run['actor']}{check}"
+def list_lines(runs: Sequence[Mapping[str, Any]], *, local: bool = False) -> list[str]:
+    """The runs as a table with a header: one line each, as wide as its longest cells.
+
+    Args:
+        local: whether times are those of this machine's zone and not UTC.
+    """
+    if not runs:
+        return ["There is no such run."]
+    zone = datetime.now().astimezone().strftime("%Z") if local else "UTC"
+    rows = [(f"{_HEADER[0]} ({zone})", *_HEADER[1:]), *(_row(run, local=local) for run in runs)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
+    return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def _release(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{host}: {release or 'nothing'}" for host, release in sorted(value.items()))
-    return value or "nothing"
+def _row(run: Mapping[str, Any], *, local: bool) -> tuple[str, ...]:
+    took, tried = took_seconds(run), tried_release(run)
+    check = " (check)" if run["check"] else ""
+    return (
+        time_text(run["started"], local=local),
+        "" if took is None else duration(took),
+        f"{_playbook(run)}{check}",
+        version_of(tried) if tried else "-",
+        _releases_text(run["from_release"]),
+        _releases_text(run["to_release"]),
+        run["outcome"] or "running",
+        str(run["actor"]),
+        run["run"],
+    )
 
 
-def run_lines(run: Mapping[str, Any]) -> list[str]:
-    """Everything that is recorded of a run."""
-    lines = [run_line(run)]
-    for name, value in run["intent"].items():
-        if value not in (None, "", [], {}) and name != "holder":
-            lines.append(f"  {name:<18}  {json.dumps(value) if isinstance(value, dict | list) else value}")
-    for result in run["results"]:
-        outcome = {"outcome": result["outcome"]} if "outcome" in result else {}
-        facts = json.dumps({**result.get("fields", {}), **outcome})
-        lines.append(f"  {result['at']}  {result['host']}  {result['status']:<11}  {result['task']}  {facts}")
-    for decision in run["decisions"]:
-        facts = json.dumps({name: value for name, value in decision.items() if name not in ("at", "seq")})
-        lines.append(f"  {decision['at']}  decided for all hosts (record {decision['seq']})  {facts}")
-    if run["unwitnessed"]:
-        lines.append(f"  without the final head  {', '.join(run['unwitnessed'])}")
-    return lines
+def time_text(moment: str, *, local: bool = False) -> str:
+    """`2026-01-31 23:05`, in UTC or in this machine's zone."""
+    value = datetime.fromisoformat(moment)
+    return f"{value.astimezone() if local else value.astimezone(UTC):%Y-%m-%d %H:%M}"
+
+
+def _playbook(run: Mapping[str, Any]) -> str:
+    return PurePosixPath(str(run["playbook"])).stem
+
+
+def _releases_text(value: Any) -> str:
+    """The version that all hosts have, or how many have which."""
+    if not isinstance(value, dict):
+        return version_of(value) if value else "-"
+    counts = Counter(version_of(release) if release else "-" for release in value.values())
+    return ", ".join(f"{version} ({count})" for version, count in sorted(counts.items()))
+
+
+def show_lines(run: Mapping[str, Any], style: TextStyle, *, local: bool = False) -> list[str]:
+    """A run for people: how it ended, what it was about, who approved it, the gate's figures, and each step."""
+    outcome, took, tried = run["outcome"] or "running", took_seconds(run), tried_release(run)
+    intent, end = run["intent"], run["end"] or {}
+    change = intent.get("change") or {}
+    about = f" {tried}" if tried else ""
+    lines = style.wrapped(f"{_playbook(run)}{about}: {outcome}", indent=2, first=0)
+    zone = "" if local else " UTC"
+    closing = f", exit {run['exit_code']}" if run["exit_code"] is not None else ""
+    for label, values in (
+        ("run", [f"{run['run']}{', a check run' if run['check'] else ''}"]),
+        ("started", [f"{time_text(run['started'], local=local)}{zone} by {run['actor']}"]),
+        ("took", [f"{'not ended' if took is None else duration(took)}{closing}"]),
+        ("inventory", [str(run["inventory"])]),
+        ("bundle", [_bundle(intent)] if tried and intent.get("bundle") else []),
+        ("plan", [str(run["plan"])] if run["plan"] else []),
+        *((word, [str(change[name])]) for name, word in _FACT_NAMES.items() if change.get(name)),
+        ("approved", _approvals(change)),
+        ("waived", _waived(intent)),
+        ("reason", [str(intent["reason"])] if intent.get("reason") else []),
+        ("decision", [_decision(item) for item in run["decisions"]]),
+        ("hosts", [_host_text(host, facts) for host, facts in sorted(run["hosts"].items())]),
+        ("gate", [line for result in run["results"] for line in _gate_lines(result)]),
+        ("failed", _failed(run["results"])),
+        ("backups", [f"{host}: {backup['id']}" for host, backup in sorted(run["backups"].items())]),
+        ("no head", [", ".join(sorted(set(run["unwitnessed"])))] if run["unwitnessed"] else []),
+        ("plan kept", [_fidelity(end["fidelity"])] if end.get("fidelity") else []),
+        ("steps", [_step(result) for result in run["results"] if result.get("status") == "changed"]),
+    ):
+        lines += style.field(label, values)
+    return [*lines, *style.field("more", [f"`mobius history show {run['run']} --format json` has all of it"])]
+
+
+def _bundle(intent: Mapping[str, Any]) -> str:
+    commit = f", commit {str(intent['commit'])[:12]}" if intent.get("commit") else ""
+    digest = f", SHA-256 {intent['bundle_sha256']}" if intent.get("bundle_sha256") else ""
+    return f"{intent['bundle']}{digest}{commit}"
+
+
+def _approvals(change: Mapping[str, Any]) -> list[str]:
+    approvals = change.get("approvals") or []
+    return [
+        f"{item.get('signer')} as {item.get('role')}" if isinstance(item, Mapping) else str(item) for item in approvals
+    ]
+
+
+def _waived(intent: Mapping[str, Any]) -> list[str]:
+    reason = (intent.get("change") or {}).get("break_glass") or intent.get("break_glass")
+    return [f"plan, approvals and window, by break glass: {reason}"] if reason else []
+
+
+def _decision(decision: Mapping[str, Any]) -> str:
+    bad = "; the release was marked bad" if decision.get("mark_bad") else ""
+    why = f": {decision['outcome']}" if decision.get("outcome") else ""
+    verdicts = Counter(str((entry or {}).get("verdict")) for entry in (decision.get("hosts") or {}).values())
+    counted = ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items()))
+    return f"{decision.get('decision')} for all hosts{why} ({counted}{bad}), record {decision['seq']}"
+
+
+def _host_text(host: str, facts: Mapping[str, Any]) -> str:
+    before, after = facts.get("from_release"), facts.get("to_release")
+    moved = f"{before or 'nothing'} to {after or 'nothing'}" if before != after else f"kept {after or 'nothing'}"
+    outcome = facts.get("outcome", "success")
+    return f"{host}: {moved}{'' if outcome == 'success' else f', {outcome}'}"
+
+
+def _gate_lines(result: Mapping[str, Any]) -> list[str]:
+    """The verdict of a gate on a host, and each figure of the new release against that of the old one."""
+    fields = result.get("fields") or {}
+    if "verdict" not in fields or "evidence" not in fields:
+        return []
+    values = (fields["evidence"] or {}).get("values") or {}
+    figures = [_figure(signal) for signal in values.get("signals") or ()]
+    return [f"{result['host']}: {fields['verdict']}: {fields.get('reason') or ''}", *(f"  {one}" for one in figures)]
+
+
+def _figure(signal: Mapping[str, Any]) -> str:
+    limit = f", limit {signal['limit']}" if signal.get("limit") is not None else ""
+    return f"{signal.get('name')}: new {signal.get('new')}, old {signal.get('old')}{limit}"
+
+
+def _failed(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Each failed task once, with its outcome and its hosts."""
+    hosts: dict[str, list[str]] = {}
+    for result in results:
+        if "outcome" in result:
+            hosts.setdefault(f"{result['task']}: {result['outcome']}", []).append(str(result["host"]))
+    return [f"{what} ({', '.join(names)})" for what, names in hosts.items()]
+
+
+def _step(result: Mapping[str, Any]) -> str:
+    moment = datetime.fromisoformat(result["at"]).astimezone(UTC)
+    return f"{moment:%H:%M:%S} {result['host']}: {result['task']}"
+
+
+def _fidelity(fidelity: Mapping[str, Any]) -> str:
+    return f"missing {fidelity.get('missing')}, extra {fidelity.get('extra')}"
 
 
 def csv_text(runs: Iterable[Mapping[str, Any]]) -> str:

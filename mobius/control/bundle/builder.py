@@ -36,7 +36,7 @@ CHECKOUT = Path(__file__).resolve().parents[3]
 # control node stays there.
 _SOURCES = re.compile(
     r"mobius/([a-z_]+\.py|py\.typed|(dhash|service)/.+"
-    r"|cli/((__init__|__main__|dhash|migrate|options|service)\.py|render/(__init__|dhash|migrate|page)\.py))"
+    r"|cli/((__init__|__main__|dhash|groups|migrate|options|output|service)\.py|render/(__init__|block|dhash|migrate|page|text)\.py))"
 )
 _ENTRY_POINT = "mobius/service/__main__.py"
 

@@ -4,14 +4,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mobius.control.history import verifier as form
 from mobius.control.modules import module_entry, module_name
 from mobius.errors import MobiusError
+
+_VERSION_OF_BUNDLE = re.compile(r"-(\d[0-9a-z.]*)\.tar\.[a-z]+$")
 
 COLUMNS = (
     *("run", "started", "finished", "actor", "playbook", "inventory", "outcome", "exit_code"),
@@ -123,6 +126,60 @@ def _one_or_by_host(releases: Mapping[str, Any]) -> Any:
 def listed(run: Mapping[str, Any]) -> dict[str, Any]:
     """A run as `mobius history list` shows it."""
     return {name: run[name] for name in COLUMNS}
+
+
+def tried_release(run: Mapping[str, Any]) -> str | None:
+    """The release that a run was about: of its bundle, its promotion or its rollback; None when it was about none.
+
+    Of a release that was refused before its bundle was read, it is the version in the bundle's name.
+    """
+    for result in run["results"]:
+        field = module_entry(str(result.get("module"))).release_field
+        if field and (release := (result.get("fields") or {}).get(field)):
+            return str(release)
+    decisions = [decision["release"] for decision in run["decisions"] if decision.get("release")]
+    if decisions:
+        return str(decisions[0])
+    is_release = PurePosixPath(str(run["playbook"])).stem in ("release", "deploy")
+    named = _VERSION_OF_BUNDLE.search(str(run["intent"].get("bundle") or "")) if is_release else None
+    return named[1] if named else None
+
+
+def took_seconds(run: Mapping[str, Any]) -> float | None:
+    """How long a run took; None for one that has not ended by itself."""
+    milliseconds = (run["end"] or {}).get("duration_ms")
+    return None if milliseconds is None else float(milliseconds) / 1000
+
+
+def matching(
+    runs: Iterable[dict[str, Any]],
+    *,
+    host: str | None = None,
+    outcome: str | None = None,
+    since: str | None = None,
+    release: str | None = None,
+) -> list[dict[str, Any]]:
+    """The runs on a host, with an outcome (`running` where there is none yet), since a moment, or about a release.
+
+    A release is named by its id or by the beginning of it, such as its version.
+
+    Raises:
+        MobiusError: invalid_input, when `since` is no moment.
+    """
+
+    def fits(run: Mapping[str, Any]) -> bool:
+        named = {tried_release(run), *_each_release(run["from_release"]), *_each_release(run["to_release"])}
+        return (
+            (host is None or host in run["hosts"] or host in (run["intent"].get("hosts") or ()))
+            and (outcome is None or outcome == (run["outcome"] or "running"))
+            and (release is None or any(name and name.startswith(release) for name in named))
+        )
+
+    return [run for run in in_period(runs, since, None) if fits(run)]
+
+
+def _each_release(releases: Any) -> tuple[str | None, ...]:
+    return tuple(releases.values()) if isinstance(releases, dict) else (releases,)
 
 
 def in_period(runs: Iterable[dict[str, Any]], begin: str | None, end: str | None) -> list[dict[str, Any]]:

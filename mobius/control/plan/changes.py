@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mobius.control.modules import module_entry, module_name
@@ -264,9 +264,8 @@ def check_fidelity(end: Ending, missing: int, extra: int) -> Ending:
     """`end`, or `plan_mismatch` when it is a success with missing or extra changes."""
     if end.code != 0 or not (missing or extra):
         return end
-    return ending(
-        "plan_mismatch", f"The run left out {missing} planned changes, and made {extra} that are not in the plan."
-    )
+    reason = f"The run left out {missing} planned changes, and made {extra} that are not in the plan."
+    return replace(ending("plan_mismatch", reason), hosts=end.hosts, release=end.release)
 
 
 def compare(predicted: Mapping[str, HostChanges], actual: Mapping[str, HostChanges], *, diffs: bool = True) -> Fidelity:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from mobius.control.history.opened_run import OpenedRun
@@ -42,4 +43,7 @@ def compare_with_plan(
 
 def not_compared(end: Ending, reason: str) -> Ending:
     """The ending of a run that could not be compared with its plan: a success is none."""
-    return ending("plan_mismatch", f"The run could not be compared with its plan: {reason}") if end.code == 0 else end
+    if end.code != 0:
+        return end
+    mismatch = ending("plan_mismatch", f"The run could not be compared with its plan: {reason}")
+    return replace(mismatch, hosts=end.hosts, release=end.release)

@@ -17,12 +17,14 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 class EventListener:
     """Takes every event of a run: shows the progress, and keeps what the outcome needs."""
 
-    def __init__(self, show: Show, *, playbook: str, watched: str | None = None, verbosity: int = 0) -> None:
+    def __init__(
+        self, show: Show, *, playbook: str, watched: str | None = None, verbosity: int = 0, check: bool = False
+    ) -> None:
         self._show = show
         self._watched = watched
         self._verbosity = verbosity
         self.progress = Progress(playbook=playbook)
-        self._observer = Observer()
+        self.observer = Observer(check=check)
         self._play = ""
         self._complaint: list[str] = []
         self._complaining = False
@@ -62,12 +64,13 @@ class EventListener:
         self._play = str(data.get("play", ""))
 
     def _on_playbook_on_no_hosts_matched(self, _data: Mapping[str, Any]) -> None:
-        self._observer.no_hosts_matched(self._play)
+        self.observer.no_hosts_matched(self._play)
 
     def _on_runner_on_ok(self, data: Mapping[str, Any]) -> None:
         result = data.get("res") or {}
         if data.get("task_action") == self._watched:
             self.results[str(data.get("host"))] = dict(result)
+        self._ended(data)
         if result.get("changed"):
             self.changes.setdefault(str(data.get("host")), []).append(str(data.get("task")))
         if result.get("_ansible_verbose_always") and not self._verbosity and "msg" in result:
@@ -76,17 +79,22 @@ class EventListener:
     def _on_runner_on_failed(self, data: Mapping[str, Any]) -> None:
         if data.get("task_action") == self._watched:
             self.failed_results[str(data.get("host"))] = dict(data.get("res") or {})
+        self._ended(data)
         if not data.get("ignore_errors"):
-            self._observer.failed(str(data.get("host")), str(data.get("task")), data.get("res") or {})
+            self.observer.failed(str(data.get("host")), str(data.get("task")), data.get("res") or {})
 
     def _on_runner_on_unreachable(self, data: Mapping[str, Any]) -> None:
-        self._observer.unreachable(str(data.get("host")), str(data.get("task")), data.get("res") or {})
+        self.observer.unreachable(str(data.get("host")), str(data.get("task")), data.get("res") or {})
 
     def _on_playbook_on_stats(self, data: Mapping[str, Any]) -> None:
         processed = data.get("processed") or {}
-        self.ending = self._observer.end(data.get("failures") or {}, data.get("dark") or {}, processed)
+        self.ending = self.observer.end(data.get("failures") or {}, data.get("dark") or {}, processed)
         counts = data.get("changed") or {}
         self.changed = {host: int(counts.get(host, 0)) for host in sorted(processed)}
+
+    def _ended(self, data: Mapping[str, Any]) -> None:
+        action, result = str(data.get("task_action")), data.get("res") or {}
+        self.observer.ended(str(data.get("host")), action, result)
 
     def _lines(self, text: str) -> None:
         for line in text.splitlines():

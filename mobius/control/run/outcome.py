@@ -9,9 +9,10 @@ message is read to find out what happened: failures are data (`mobius_failure`),
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mobius.control.run.fates import FateObserver, HostFate
 from mobius.errors import OUTCOMES, ExitCode, MobiusError, Outcome
 
 # First what a person must know: a fleet that is not as it should be. Then the higher code, because the higher codes are
@@ -60,12 +61,19 @@ class HostFailure:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a run ended: one outcome, why, what to do, and each host that failed with its worst failure."""
+    """How a run ended: one outcome, why, what to do, and each host that failed with its worst failure.
+
+    `hosts` says what became of every host that took part, `release` which release the run was about, as far as results
+    have named it, and `reasons` why a promotion was reverted, by host.
+    """
 
     outcome: str
     reason: str
     do_next: str
     failures: tuple[HostFailure, ...] = ()
+    hosts: tuple[HostFate, ...] = ()
+    release: str | None = None
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def code(self) -> ExitCode:
@@ -104,13 +112,23 @@ def unreachable_result(host: str, task: str, result: Mapping[str, Any]) -> HostF
 
 
 class Observer:
-    """Collects what a run reports, for the ending of the run. One object a run."""
+    """Collects what a run reports, for the ending of the run. One object a run.
 
-    def __init__(self) -> None:
+    Args:
+        check: whether it is a check run, whose results are predictions.
+    """
+
+    def __init__(self, *, check: bool = False) -> None:
         self.run: str | None = None
+        self._check = check
+        self._fates = FateObserver()
         self._failed: list[HostFailure] = []
         self._unreachable: list[HostFailure] = []
         self._unmatched: list[str] = []
+
+    def ended(self, host: str, action: str, result: Mapping[str, Any]) -> None:
+        """A task ended on a host, well or not: what became of the host is read from it."""
+        self._fates.result(host, action, result, check=self._check)
 
     def failed(self, host: str, task: str, result: Mapping[str, Any]) -> None:
         """A task failed, rescued or not (that shows in the counts at the end); ignored ones are not reported here."""
@@ -119,13 +137,20 @@ class Observer:
     def unreachable(self, host: str, task: str, result: Mapping[str, Any]) -> None:
         """A host did not answer."""
         self._unreachable.append(unreachable_result(host, task, result))
+        self._fates.unreachable(host)
 
     def no_hosts_matched(self, play: str) -> None:
         """A play found no host in the inventory."""
         self._unmatched.append(play)
 
+    def with_hosts(self, ending: Ending) -> Ending:
+        """An ending with what became of the hosts: also of a run that was stopped, and has no counts."""
+        about = self._fates
+        reasons = about.reasons if ending.outcome != "success" else {}
+        return replace(ending, hosts=about.fates(), release=about.release, reasons=reasons)
+
     def end(self, failures: Mapping[str, int], dark: Mapping[str, int], processed: Iterable[str]) -> Ending:
-        """The outcome, by Ansible's closing counts.
+        """The ending, by Ansible's closing counts.
 
         Args:
             failures: failed tasks of each host that nothing rescued. A host leaves the play with the first of them, so
@@ -133,6 +158,9 @@ class Observer:
             dark: times each host was unreachable and this was not ignored.
             processed: all hosts that had at least one task.
         """
+        return self.with_hosts(self._outcome(failures, dark, processed))
+
+    def _outcome(self, failures: Mapping[str, int], dark: Mapping[str, int], processed: Iterable[str]) -> Ending:
         failures_left = []
         for host, count in failures.items():
             of_host = [failure for failure in self._failed if failure.host == host]

@@ -16,6 +16,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -29,6 +30,7 @@ from mobius.control.bundle.reading import read_once
 from mobius.control.history.opened_run import OpenedRun, close_left_open
 from mobius.control.plan.changes import check_fidelity
 from mobius.control.plan.planned_run import PLANNING
+from mobius.control.run.account import RunAccount
 from mobius.control.run.cancellation import Cancellation, cancel_on_signals
 from mobius.control.run.events import EventListener
 from mobius.control.run.gate_samples import SampleEvents
@@ -44,6 +46,11 @@ DEFAULT_TIMEOUT = 3600.0
 """Seconds that a run may take."""
 
 _LEAVE_HEAD_SECONDS = 30.0  # for the hosts of a run that was stopped
+_STOPPED_BY = {
+    signal.SIGINT: "Ctrl-C (SIGINT) stopped the run.",
+    signal.SIGTERM: "SIGTERM stopped the run: another process, or the shutdown of this machine.",
+    signal.SIGHUP: "SIGHUP stopped the run: its terminal was closed.",
+}
 _POLL_SECONDS = 0.5  # between two checks of the time limit and of signals
 
 # What Ansible, SSH and podman need of the caller. Everything else stays out: an ANSIBLE_ variable of a shell must not
@@ -54,6 +61,13 @@ _PASSED_ON = (
     *("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
     *("ANSIBLE_HOME", "ANSIBLE_PRIVATE_KEY_FILE", "ANSIBLE_VAULT_PASSWORD_FILE", "ANSIBLE_VAULT_IDENTITY_LIST"),
     *("ANSIBLE_BECOME_PASSWORD_FILE", "ANSIBLE_CONNECTION_PASSWORD_FILE"),
+)
+# those that name files
+_FILES = frozenset(
+    (
+        *("ANSIBLE_PRIVATE_KEY_FILE", "ANSIBLE_VAULT_PASSWORD_FILE", "ANSIBLE_VAULT_IDENTITY_LIST"),
+        *("ANSIBLE_BECOME_PASSWORD_FILE", "ANSIBLE_CONNECTION_PASSWORD_FILE"),
+    )
 )
 _PASSED_ON_PREFIXES = ("MOBIUS_", "XDG_", "CONTAINERS_")
 # and what ansible-runner adds so that it hears of events; its ANSIBLE_HOST_KEY_CHECKING=False is none of them
@@ -108,20 +122,18 @@ class RunSummary:
     collected: dict[str, Any] = field(default_factory=dict)
     """For a plan or of a run with one: `intent`, `hosts`, `fidelity` (`planned_run.compare_with_plan`)."""
 
+    @property
+    def account(self) -> RunAccount:
+        """What is reported of the run's end."""
+        command = Path(self.playbook).stem
+        return RunAccount(command, self.ending, self.check, self.run, self.seconds, self.changed)
+
     def as_dict(self) -> dict[str, Any]:
         """The object that `--format json` prints, without the results."""
         return {
-            "run": self.run,
+            **self.account.as_dict(),
             "playbook": self.playbook,
-            "check": self.check,
-            "outcome": self.ending.outcome,
-            "exit_code": int(self.ending.code),
-            "reason": self.ending.reason,
-            "do_next": self.ending.do_next,
-            "failures": [failure.as_dict() for failure in self.ending.failures],
-            "changed": self.changed,
             "changes": self.changes,
-            "seconds": round(self.seconds, 1),
             **({"fidelity": fidelity} if (fidelity := self.collected.get("fidelity")) else {}),
         }
 
@@ -146,6 +158,23 @@ def extra_argument(text: str) -> str:
     if not re.match(r"[A-Za-z_]\w*=", text):
         raise MobiusError("invalid_input", f"-e {text} is neither key=value nor JSON nor @file.")
     return text
+
+
+def limit_argument(text: str | None) -> str | None:
+    """`--limit` with the absolute path of each `@file`: Ansible runs in the project's folder, and the person elsewhere.
+
+    Raises:
+        MobiusError: invalid_input, when a file is missing.
+    """
+    if text is None or "@" not in text:
+        return text
+    parts = []
+    for part in text.split(","):
+        path = Path(part.strip()[1:]).expanduser().absolute() if part.strip().startswith("@") else None
+        if path is not None and not path.is_file():
+            raise MobiusError("invalid_input", f"There is no file {path} for --limit {text}.")
+        parts.append(part if path is None else f"@{path}")
+    return ",".join(parts)
 
 
 def run_playbook(request: RunRequest, show: Show) -> RunSummary:
@@ -196,7 +225,11 @@ def run_playbook(request: RunRequest, show: Show) -> RunSummary:
         config.env = {**environment, **{name: config.env[name] for name in _OF_RUNNER}}
         with cancel_on_signals(request.timeout) as cancellation:
             listener = EventListener(
-                show, playbook=request.playbook.stem, watched=request.watched, verbosity=request.verbosity
+                show,
+                playbook=request.playbook.stem,
+                watched=request.watched,
+                verbosity=request.verbosity,
+                check=request.check,
             )
             samples = SampleEvents(workspace)
 
@@ -215,7 +248,7 @@ def run_playbook(request: RunRequest, show: Show) -> RunSummary:
             cancellation.sweep()
         seconds = time.monotonic() - started
         collected = workspace.read_changes()
-        end = _ending(request, listener, cancellation, int(runner.rc or 0), environment)
+        end = ending_of(request, listener, cancellation, int(runner.rc or 0), environment)
         if fidelity := collected.get("fidelity"):
             end = check_fidelity(end, fidelity["missing"], fidelity["extra"])
         try:
@@ -290,6 +323,8 @@ def _environment(project: Project, bin_folder: Path, run: str) -> dict[str, str]
     kept = {
         name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)
     }
+    for name in _FILES.intersection(kept):
+        kept[name] = ",".join(_from_here(part) for part in kept[name].split(","))
     return {
         **kept,
         "PATH": f"{bin_folder}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
@@ -299,6 +334,14 @@ def _environment(project: Project, bin_folder: Path, run: str) -> dict[str, str]
         "ANSIBLE_NOCOLOR": "1",
         ENVIRONMENT_NAME: run,
     }
+
+
+def _from_here(text: str) -> str:
+    """The absolute path of a file that the caller's environment names, also as `label@file`."""
+    label, at, file = text.rpartition("@")
+    if file in ("", "prompt", "prompt_ask_vault_pass"):
+        return text
+    return f"{label}{at}{Path(file).expanduser().absolute()}"
 
 
 def _command_line(request: RunRequest, workspace: RunWorkspace) -> str:
@@ -315,21 +358,25 @@ def _inventories(request: RunRequest) -> list[str]:
     return [*([str(service_file)] if service_file else []), request.inventory]
 
 
-def _ending(
+def ending_of(
     request: RunRequest, listener: EventListener, cancellation: Cancellation, code: int, environment: Mapping[str, str]
 ) -> Ending:
     """The outcome: what stopped the run, else what the hosts reported, else why Ansible never came to report."""
+    with_hosts = listener.observer.with_hosts
     if cancellation.signal is not None:
-        return ending("interrupted", f"The run was stopped by {cancellation.signal.name}.")
+        return with_hosts(ending("interrupted", _STOPPED_BY[cancellation.signal]))
     if cancellation.timed_out:
-        return ending("timeout", f"The run took longer than its limit of {request.timeout:g} seconds.")
+        return with_hosts(ending("timeout", f"The run took longer than its limit of {request.timeout:g} seconds."))
     if listener.ending is not None:
         if listener.ending.code == 0 and code != 0:
-            return ending("task_failed", f"ansible-playbook ended with code {code}. {listener.complaint}".strip())
+            reason = f"ansible-playbook ended with code {code}. {listener.complaint}".strip()
+            return with_hosts(ending("task_failed", reason))
         return listener.ending
     if not _hosts(request, environment):
-        limited = f" within --limit {request.limit}" if request.limit else ""
-        return ending("unknown_inventory", f"The inventory {request.inventory} has no host{limited}.")
+        if request.limit:
+            reason = f"The inventory {request.inventory} has no host within --limit {request.limit}."
+            return ending("unknown_inventory", reason, do_next="Give --limit hosts or groups of that inventory.")
+        return ending("unknown_inventory", f"The inventory {request.inventory} has no host.")
     return ending("playbook_error", listener.complaint or f"ansible-playbook ended with code {code} before any play.")
 
 

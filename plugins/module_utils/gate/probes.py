@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ PROBE_SPEC: dict[str, dict[str, Any]] = {
     "json": {"type": "dict"},
 }
 EXCERPT_MAX_CHARS = 300
+DIGEST = re.compile(r"[0-9a-f]{16,128}")  # as dhash and SHA-2 write theirs
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,8 @@ class Mismatch:
     is_server_error: bool = False  # whether the response was an unexpected 5xx
 
     def sentence(self) -> str:
-        """The sentence for people: which probe, the expected and the actual response."""
-        return f"The probe {self.name!r} expected {format_json(self.expected)} and got {format_json(self.actual)}."
+        """The sentence for people: which probe, and what of the response is not the expected one."""
+        return f"The probe {self.name!r} failed: {describe_difference(self.expected, self.actual)}."
 
     def as_dict(self) -> dict[str, Any]:
         """The mismatch as the module `probe` returns it."""
@@ -134,6 +136,36 @@ def matches(expected: Any, actual: Any) -> bool:
     if isinstance(expected, list):
         return isinstance(actual, list) and len(expected) == len(actual) and all(map(matches, expected, actual))
     return isinstance(expected, bool) == isinstance(actual, bool) and bool(expected == actual)
+
+
+def describe_difference(expected: Any, actual: Any, name: str = "") -> str:
+    """How a response differs, as a part of a sentence: digests by their bits, all else by both values.
+
+    Args:
+        name: of the value, with those of the objects around it: `size.width`; empty for the whole response.
+    """
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        prefix = f"{name}." if name else ""
+        wrong = [key for key in expected if key not in actual or not matches(expected[key], actual[key])]
+        parts = [describe_difference(expected[key], actual.get(key), f"{prefix}{key}") for key in wrong]
+        if name == "" and isinstance(body := actual.get("body"), str) and body and "body" not in expected:
+            parts.append(f"the body begins with {' '.join(body.split())}")
+        return ", ".join(parts)
+    subject = name or "the response"
+    if actual is None:
+        return f"{subject} is missing, expected {format_json(expected)}"
+    if isinstance(expected, str) and isinstance(actual, str):
+        bits = differing_bits(expected, actual)
+        if bits is not None:
+            return f"{bits} of {4 * len(expected)} bits of {subject} differ, expected {expected}, actual {actual}"
+    return f"{subject} is {format_json(actual)}, expected {format_json(expected)}"
+
+
+def differing_bits(one: str, other: str) -> int | None:
+    """In how many bits two digests differ; None for what is not two digests of one length."""
+    if len(one) != len(other) or not (DIGEST.fullmatch(one) and DIGEST.fullmatch(other)):
+        return None
+    return (int(one, 16) ^ int(other, 16)).bit_count()
 
 
 def format_json(value: Any) -> str:

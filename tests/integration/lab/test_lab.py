@@ -379,10 +379,12 @@ def test_without_podman_the_message_names_it_and_how_to_install_it(tmp_path: Pat
     environment = {**os.environ, "PATH": str(tmp_path / "bin")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 3, done.stderr
-    assert done.stderr.splitlines()[-2:] == [
-        "mobius: missing_dependency: podman is not installed.",
-        "do next: Run `apt-get install podman`, or `make setup` in a checkout of MOBIUS.",
+    assert done.stderr.splitlines()[-4:-1] == [
+        "✗ lab up failed",
+        "  why       podman is not installed.",
+        "  next      Run `apt-get install podman`, or `make setup` in a checkout of MOBIUS.",
     ]
+    assert done.stderr.rstrip().endswith(", exit 3 (SRE, missing_dependency)")
     assert not (tmp_path / ".lab").exists()
 
 

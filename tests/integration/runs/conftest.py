@@ -188,5 +188,7 @@ def ansible(tmp_path: Path) -> Ansible:
 def outcome(done: subprocess.CompletedProcess[str]) -> str:
     """The outcome at the end of a run's output."""
     block = done.stdout.rpartition("\nMOBIUS")[2]
-    match = re.search(r"\b([a-z]+(?:_[a-z]+)*) \(exit code \d|outcome\s+([a-z_]+)", block)
-    return next(filter(None, match.groups())) if match else block or done.stdout + done.stderr
+    match = re.search(r"exit (\d)(?: \(\w+, ([a-z_]+)\))?$", block.rstrip())
+    if match is None:
+        return block or done.stdout + done.stderr
+    return match[2] or "success"

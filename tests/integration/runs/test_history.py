@@ -136,7 +136,7 @@ def test_whatever_a_command_line_leaves_out_the_final_head_is_left(inventory, fo
         "  tasks:\n    - name: Open the run\n      mobius.dhash.run:\n      tags: [later]\n"
     )
     done = plain(inventory, playbook, *arguments)
-    assert "outcome  success" in done.communicate(timeout=90)[0]
+    assert ", exit 0" in done.communicate(timeout=90)[0]
     for host in HOSTS:
         kept = (tmp_path / "of_the_play" / host / "heads.jsonl").read_text().splitlines()
         assert json.loads(kept[-1])["seq"] == last_seq(folder)
@@ -156,7 +156,7 @@ def test_the_final_head_is_left_as_the_user_that_the_opening_task_became(invento
     )
     try:
         done = plain(inventory, playbook)
-        assert "outcome  success" in done.communicate(timeout=90)[0]
+        assert ", exit 0" in done.communicate(timeout=90)[0]
         heads = (own / "witness/heads.jsonl").read_text().splitlines()
         assert [json.loads(head)["seq"] for head in heads] == [last_seq(folder)]
         assert (own / "witness/heads.jsonl").stat().st_uid == pwd.getpwnam("nobody").pw_uid
@@ -367,7 +367,7 @@ def test_with_a_reason_the_first_record_names_the_history_before(inventory, run,
     done = plain(
         inventory, run.write(CHANGE.format(out=tmp_path / "out")), "-e", '{"mobius_new_chain": "the disk died"}'
     )
-    assert "outcome  success" in done.communicate(timeout=90)[0]
+    assert ", exit 0" in done.communicate(timeout=90)[0]
     begin = json.loads((folder / form.FILE_NAME).read_bytes().splitlines()[0])
     assert begin["data"]["replaces"]["reason"] == "the disk died"
     assert [{**chain, "at": before["at"]} for chain in begin["data"]["replaces"]["chains"]] == [before]

@@ -46,6 +46,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(503 if is_unwell else 200, {"status": "fail" if is_unwell else "pass"})
         elif path == "/counts":
             self.answer(200, metrics())
+        elif path == "/hash":
+            self.answer(200, {"dhash": BEHAVIOUR.get("dhash", "00183c7e7e3c1800")})
         elif path == "/once":
             with COUNTING:
                 COUNTED["once"] += 1

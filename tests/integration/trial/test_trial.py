@@ -259,7 +259,7 @@ def test_probes_are_sent_and_a_wrong_answer_is_shown(project: Project) -> None:
     project.describe("./serve.py", probes=[{**probe, "json": {"order": 2}}])
     report = project.try_it()
     assert (report.code, report.broken) == (2, {"probes"})
-    assert report.check("probes")["detail"] == 'The probe \'an order\' expected {"order": 2} and got {"order": 1}'
+    assert report.check("probes")["detail"] == "The probe 'an order' failed: order is 1, expected 2"
 
 
 # -- what beginners get wrong --
@@ -489,7 +489,7 @@ def test_the_text_names_what_is_broken_and_what_helps(project: Project) -> None:
     assert done.returncode == 2
     assert "✗ health          GET /healthz answers with 404" in done.stdout
     assert "→ Set health in mobius.yml to a path that it answers with 2xx." in done.stdout
-    assert "outcome  trial_failed (exit code 2)" in done.stderr
+    assert "exit 2 (QA, trial_failed)" in done.stderr
 
 
 @pytest.mark.parametrize(

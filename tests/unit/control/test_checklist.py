@@ -98,7 +98,7 @@ def test_a_person_answers_and_the_history_has_who_and_what(bundle: Path, invento
     # the check run is a gate, and was not run: what comes after it is not asked
     done = checklist(bundle, inventory, *arguments, "--format", "json")
     assert done.returncode == 1
-    assert "checklist_open: Open: bundle, history" in done.stderr
+    assert "why       Open: bundle, history" in done.stderr
     assert "Not recorded: on-call, users; the gate check-run before them is open." in done.stderr
     assert json.loads(done.stdout)["answers"] == {}
     runs = read_runs(tmp_path / "history")

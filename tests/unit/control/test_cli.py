@@ -39,18 +39,18 @@ def raising(monkeypatch):
         (
             MobiusError("disk_full", "No space.", do_next="Buy a disk."),
             5,
-            "mobius: disk_full: No space.\ndo next: Buy a disk.\n",
+            "✗ probe refused\n  why       No space.\n  next      Buy a disk.\n  took      0.0 s, exit 5 (Infrastructure, disk_full)\n",
         ),
-        (MobiusError("timeout", "Too slow."), 4, "mobius: timeout: Too slow."),
-        (KeyboardInterrupt(), 2, "mobius: interrupted"),
-        (click.Abort(), 2, "mobius: interrupted"),
+        (MobiusError("timeout", "Too slow."), 4, "✗ probe timed out\n  why       Too slow."),
+        (KeyboardInterrupt(), 2, "! probe stopped"),
+        (click.Abort(), 2, "! probe stopped"),
         (click.UsageError("Wrong."), 1, "Wrong."),
-        (MemoryError(), 5, "mobius: out_of_memory"),
-        (OSError(errno.ENOSPC, "No space left on device", "/x"), 5, "mobius: disk_full: No space left on device: /x."),
+        (MemoryError(), 5, "exit 5 (Infrastructure, out_of_memory)"),
+        (OSError(errno.ENOSPC, "No space left on device", "/x"), 5, "why       No space left on device: /x."),
         (
             PermissionError(errno.EACCES, "Permission denied", "/x"),
             3,
-            "mobius: environment_failed: Permission denied: /x.",
+            "✗ probe failed\n  why       Permission denied: /x.",
         ),
         (ZeroDivisionError("oops"), 2, "ZeroDivisionError: oops"),
     ],
@@ -70,6 +70,21 @@ def test_a_command_whose_packages_are_missing_says_what_to_install(monkeypatch, 
     assert "no_such_package" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["relase"], "mobius has no command relase. Did you mean release?"),
+        (["rollbcak"], "mobius has no command rollbcak. Did you mean rollback?"),
+        (["history", "shwo"], "mobius history has no command shwo. Did you mean show?"),
+        (["backup", "restroe"], "mobius backup has no command restroe. Did you mean restore?"),
+        (["xyzzy"], "mobius has no command xyzzy.\n"),
+    ],
+)
+def test_a_mistyped_command_is_refused_with_the_one_that_was_meant(capsys, arguments, sentence):
+    assert cli.run(arguments) == 1
+    assert sentence in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_the_help_imports_neither_ansible_nor_numpy():
     code = (
@@ -87,3 +102,12 @@ def test_every_command_of_a_run_can_be_imported_and_has_examples_in_its_help(cap
             assert isinstance(getattr(importlib.import_module(module), attribute), click.Command)
             assert cli.run([name, "--help"]) == 0
             assert "Example" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("command", "offers_check"), [("status", False), ("smoke", False), ("release", True)])
+def test_only_commands_that_change_something_offer_a_check_run(capsys, command, offers_check):
+    assert cli.run([command, "--help"]) == 0
+    assert ("--check" in capsys.readouterr().out) is offers_check
+    if not offers_check:
+        assert cli.run([command, "--check"]) == 1
+        assert "No such option" in capsys.readouterr().err

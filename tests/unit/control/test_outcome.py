@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mobius.cli.render.outcome import outcome_lines
+from mobius.cli.render.text import TextStyle
+from mobius.control.run.account import RunAccount
 from mobius.control.run.outcome import (
     HostReport,
     Observer,
@@ -26,7 +28,7 @@ def end(observer: Observer, failures: dict | None = None, dark: dict | None = No
 def test_a_run_without_a_failure_is_a_success():
     ending = end(Observer())
     assert (ending.outcome, ending.code) == ("success", ExitCode.SUCCESS)
-    assert outcome_lines(ending) == ["outcome  success (exit code 0)"]
+    assert outcome_lines(RunAccount("deploy", ending)) == ["✓ deploy done", "  took      exit 0"]
 
 
 def test_a_rescued_failure_does_not_fail_a_run():
@@ -170,13 +172,13 @@ def test_a_failure_that_claims_success_is_a_failed_task():
 def test_the_block_at_the_end_names_outcome_code_team_hosts_and_what_to_do_next():
     observer = Observer()
     observer.failed("lab1", "Write", failing("disk_full", "No space on /var."))
-    lines = outcome_lines(end(observer, failures={"lab1": 1}), "20260131T230501Z-9f3a61c2")
+    ended = end(observer, failures={"lab1": 1})
+    lines = outcome_lines(RunAccount("deploy", ended, run="20260131T230501Z-9f3a61c2", seconds=41), TextStyle(120))
     assert lines == [
-        "outcome  disk_full (exit code 5, team Infrastructure)",
-        "run      20260131T230501Z-9f3a61c2",
-        "reason   No space on /var.",
-        "lab1: disk_full: No space on /var. [Write]",
-        f"do next  {OUTCOMES['disk_full'].do_next}",
+        "✗ deploy refused",
+        "  why       No space on /var (lab1)",
+        f"  next      {OUTCOMES['disk_full'].do_next}",
+        "  took      41 s, run 20260131T230501Z-9f3a61c2, exit 5 (Infrastructure, disk_full)",
     ]
 
 

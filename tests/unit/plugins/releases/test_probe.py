@@ -6,7 +6,11 @@ import base64
 from typing import Any
 
 import pytest
-from ansible_collections.mobius.dhash.plugins.module_utils.gate.probes import matches
+from ansible_collections.mobius.dhash.plugins.module_utils.gate.probes import (
+    Mismatch,
+    describe_difference,
+    matches,
+)
 
 RELEASE = "1.2.0-0123456789ab"
 HASH = {"name": "three bytes", "method": "POST", "path": "/v1/hash", "body_base64": base64.b64encode(b"abc").decode()}
@@ -36,7 +40,7 @@ def test_the_first_wrong_response_is_named_with_the_expected_and_the_actual_one(
 
 def test_another_status_is_a_wrong_answer(host: Any) -> None:
     host.start(RELEASE, "refusing_to_hash")
-    assert '"status": 503' in host.fails("probe", "golden_mismatch", release=RELEASE, probes=[HASH])
+    assert "status is 503, expected 200" in host.fails("probe", "golden_mismatch", release=RELEASE, probes=[HASH])
 
 
 def test_an_answer_that_is_no_json_is_a_wrong_answer(host: Any) -> None:
@@ -87,3 +91,27 @@ def test_check_mode_asks_an_instance_that_runs(host: Any) -> None:
 )
 def test_what_counts_as_the_expected_response(wanted: Any, got: Any, is_match: bool) -> None:
     assert matches(wanted, got) is is_match
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual", "sentence"),
+    [
+        (
+            {"dhash": "00183c7e7e3c1800"},
+            {"dhash": "80183c7e7ebc2bc1"},
+            "9 of 64 bits of dhash differ, expected 00183c7e7e3c1800, actual 80183c7e7ebc2bc1",
+        ),
+        ({"order": 2}, {"order": 1}, "order is 1, expected 2"),
+        ({"order": 2}, {"order": None}, "order is missing, expected 2"),
+        ({"size": {"width": 2, "height": 3}}, {"size": {"width": 9, "height": 3}}, "size.width is 9, expected 2"),
+        ({"a": "0" * 16}, {"a": "0" * 17}, f'a is "{"0" * 17}", expected "{"0" * 16}"'),
+        ({"a": "no digest at all"}, {"a": "none"}, 'a is "none", expected "no digest at all"'),
+        ({"status": 200}, {"status": 503, "body": ""}, "status is 503, expected 200"),
+        ({"status": 200}, {"status": 503, "body": "busy"}, "status is 503, expected 200, the body begins with busy"),
+        ({"a": 1}, "<html>", 'the response is "<html>", expected {"a": 1}'),
+        ({"ok": True}, {"ok": 1}, "ok is 1, expected true"),
+    ],
+)
+def test_a_mismatch_is_described_by_the_values_that_differ(expected: Any, actual: Any, sentence: str) -> None:
+    assert describe_difference(expected, actual) == sentence
+    assert Mismatch("p", expected, actual).sentence() == f"The probe 'p' failed: {sentence}."
