@@ -51,6 +51,8 @@ MODES = {"0644": 0o644, "0755": 0o755}
 
 VERSION = re.compile(r"[0-9a-z]+(\.[0-9a-z]+)*")
 RELEASE_ID = re.compile(r"[0-9a-z.]+-[0-9a-f]{12}")
+REVISION = re.compile(RELEASE_ID.pattern + r"(\+[0-9a-f]{8})?")
+"""A release id and, after a `+`, the digest of the configuration that it runs with; without, that of its host."""
 SERVICE_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 FIELDS = {
@@ -417,6 +419,11 @@ def _read(path: Path | str, expected_sha256: str | None, require_sidecar: bool, 
         manifest = _read_archive(stream, out)
         size = os.fstat(stream.fileno()).st_size
     return Bundle(Path(path), digest, release_id(manifest.version, digest), manifest, size, read_signature(Path(path)))
+
+
+def release_of(revision: str) -> str:
+    """The release id in a revision."""
+    return revision.partition("+")[0]
 
 
 def require_digest(name: str, digest: str, expected: str | None) -> None:

@@ -165,12 +165,12 @@ def bundle_variables(bundle: str | None) -> dict[str, Any]:
 
 
 def release_id_of(text: str) -> str:
-    """The text, which must be a release id.
+    """The text, which must be a release id or a revision.
 
     Raises:
         MobiusError: invalid_input, when it is none.
     """
-    if not manifest.RELEASE_ID.fullmatch(text):
+    if not manifest.REVISION.fullmatch(text):
         raise MobiusError("invalid_input", f"{text!r} is not a release id like 1.0.0-0123456789ab.")
     return text
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mobius.errors import MobiusError
-from mobius.manifest import Bundle, ManifestError, read_bundle
+from mobius.manifest import Bundle, ManifestError, read_bundle, release_of
 
 TEST_SERIES = ("unit", "with-molecule", "beside-it")
 """The series of `make test`: each leaves `test-results/<name>.evidence.json`."""
@@ -140,7 +140,7 @@ def _smoke(path: Path, built: set[str]) -> str:
     reports = _read(path).get("smoke")
     if not isinstance(reports, dict) or not reports:
         return ""
-    releases = {str(report.get("release")) for report in reports.values()}
+    releases = {release_of(str(report.get("release"))) for report in reports.values()}
     checks = [check for report in reports.values() for check in report.get("checks", [])]
     if not checks or not all(check.get("ok") for check in checks) or not releases <= built:
         return ""

@@ -16,6 +16,7 @@ from .disk_space import SpaceNeed, free_bytes, require_space
 from .errors import MobiusError
 from .host.config import Host
 from .host.recovery import make_bad_refusal, make_promotion_refusal
+from .host.revision import revision_of
 from .host.state import boot_id, is_live, read_activation, read_pending
 
 NO_BACKUP = "none"
@@ -46,12 +47,13 @@ def check_deploy(
     """
     signer = staging.require_signer(host, expect)
     activation, pending = read_activation(host), read_pending(host)
-    release, confirmed = expect["release"], activation.confirmed
+    release, confirmed = revision_of(host, expect["release"]), activation.confirmed
+    facts = {"signer": signer, "revision": release, "confirmed": confirmed}
     now = time.monotonic()
     if pending is not None and pending.release != release and is_live(activation, pending, now, boot_id()):
         raise make_promotion_refusal(pending, now)
     if confirmed == release:
-        return {"signer": signer, "confirmed": confirmed, "release_bytes": 0, "backup_bytes": 0}
+        return {**facts, "release_bytes": 0, "backup_bytes": 0}
     if activation.is_bad(release) and not retry_bad:
         raise make_bad_refusal(activation, release)
     if confirmed and not allow_downgrade:
@@ -69,7 +71,7 @@ def check_deploy(
         needs.append(SpaceNeed(what, host.backup_dir, space.archive, freed=freed))
     require_space(*needs)
     release_bytes = sum(need.size for need in needs if need.folder == host.releases_dir)
-    return {"signer": signer, "confirmed": confirmed, "release_bytes": release_bytes, "backup_bytes": space.peak}
+    return {**facts, "release_bytes": release_bytes, "backup_bytes": space.peak}
 
 
 def _refuse_downgrade(release: str, confirmed: str) -> None:

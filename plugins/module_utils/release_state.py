@@ -17,8 +17,9 @@ from .host.instance import request_instance
 from .host.lock import hold_lock
 from .host.plan import Actor
 from .host.recovery import require_release_id
-from .host.state import read_activation, read_pending
-from .manifest import ManifestError
+from .host.revision import health_path_of, keep_configuration, remove_revision, revision_of
+from .host.state import read_activation, read_pending, staged_releases
+from .manifest import ManifestError, release_of
 from .staging import require_python, require_signer, tree_need
 
 _ANSWER_TIMEOUT_SECONDS = 2.0
@@ -47,15 +48,22 @@ def stage_release(
     if expect["service"] != host.service:
         raise MobiusError("bundle_invalid", f"The bundle is of the service {expect['service']}, not of {host.service}.")
     bundle_signer = require_signer(host, expect)
-    facts = {"release": release_id, **({"signer": bundle_signer} if bundle_signer else {})}
+    revision = revision_of(host, release_id)
+    facts = {"release": release_id, "revision": revision, **({"signer": bundle_signer} if bundle_signer else {})}
     require_python(python, expect)
     before: dict[str, Any] = {"release": release_id, "state": "absent"}
     problems: list[str] = []
     if host.release_dir(release_id).exists():
         problems = staged_tree.verify_tree(host.release_dir(release_id))
         if not problems:
-            return {"changed": False, **facts}
-        if reason := _reason_to_keep(host, release_id):
+            with _as_failure(host):
+                is_new = keep_configuration(host, revision, check=check)
+            diff = {
+                "before": {"revision": revision, "state": "absent"},
+                "after": {"revision": revision, "state": "staged"},
+            }
+            return {"changed": is_new, **facts, **({"diff": diff} if is_new else {})}
+        if reason := _reason_to_keep_tree(host, release_id):
             raise MobiusError(
                 "tree_damaged",
                 f"{release_id} is staged but damaged ({staged_tree.summary(problems)}), and {reason}.",
@@ -63,7 +71,7 @@ def stage_release(
             )
         before = {"release": release_id, "state": "damaged", "differences": problems}
     require_space(tree_need(host, expect))
-    after = {"release": release_id, "state": "staged"}
+    after = {"release": release_id, "state": "staged", **({"revision": revision} if revision != release_id else {})}
     result = {"changed": True, **facts, "diff": {"before": before, "after": after}}
     if problems:
         result["repaired"] = problems
@@ -72,39 +80,65 @@ def stage_release(
     if source is None:
         return {"changed": False, **facts, "transfer": True}
     with hold_lock(host, _ACTOR) if problems else contextlib.nullcontext():
-        if problems and (reason := _reason_to_keep(host, release_id)):
+        if problems and (reason := _reason_to_keep_tree(host, release_id)):
             raise MobiusError("tree_damaged", f"{release_id} is staged but damaged, and {reason} by now.")
         with _as_failure(host):
             staged_tree.stage(
                 source, host.releases_dir, expect["sha256"], service=host.service, replace_damaged=bool(problems)
             )
+            keep_configuration(host, revision, check=False)
     return result
 
 
 def remove_release(host: Host, release: str, *, check: bool) -> dict[str, Any]:
     """Remove a release with its byte code and logs; the result is that of the module `release`.
 
+    With a release go its revisions; a revision alone leaves the tree of its release.
+
     Raises:
         MobiusError: `release_in_use`, when something needs it; or removing failed.
     """
     require_release_id(release)
     with contextlib.nullcontext() if check else hold_lock(host, _ACTOR):
-        is_staged, leftovers = host.release_dir(release).exists(), host.leftovers(release)
+        names = _names_to_remove(host, release)
+        is_staged = any(host.revision_dir(name).exists() for name in names)
+        leftovers = [path for name in names for path in host.leftovers(name)]
         if not is_staged and not leftovers:
             return {"changed": False, "release": release}
-        if reason := _reason_to_keep(host, release):
+        if reason := next(filter(None, (_reason_to_keep(host, name) for name in names)), None):
             do_next = "Stop its instance first (module instance, state stopped)." if "instance" in reason else None
             raise MobiusError("release_in_use", f"{release} is not removed: {reason}.", do_next=do_next)
         if not check:
             with _as_failure(host):
-                if is_staged:
-                    staged_tree.unstage(release, host.releases_dir)
+                for name in names:
+                    remove_staged(host, name)
                 for path in leftovers:
                     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     state = "staged" if is_staged else "absent"
     before = {"release": release, "state": state, "leftovers": [str(path) for path in leftovers]}
     after = {"release": release, "state": "absent", "leftovers": []}
     return {"changed": True, "release": release, "diff": {"before": before, "after": after}}
+
+
+def _reason_to_keep_tree(host: Host, release: str) -> str | None:
+    """Why the tree of a release must stay: it, or one of its revisions, is needed."""
+    reasons = (_reason_to_keep(host, name) for name in _names_to_remove(host, release))
+    return next((reason for reason in reasons if reason), None)
+
+
+def _names_to_remove(host: Host, release: str) -> list[str]:
+    """The release last, after its revisions, which lead to its tree; a revision has no others."""
+    if release_of(release) != release:
+        return [release]
+    return [*(name for name in staged_releases(host) if release_of(name) == release and name != release), release]
+
+
+def remove_staged(host: Host, name: str) -> None:
+    """Remove the folder of a release or revision, if there is one; the caller checks that nothing needs it."""
+    if release_of(name) == name:
+        staged_tree.unstage(name, host.releases_dir)
+    elif host.revision_dir(name).exists():
+        remove_revision(host, name)
 
 
 def _reason_to_keep(host: Host, release: str) -> str | None:
@@ -117,10 +151,10 @@ def _reason_to_keep(host: Host, release: str) -> str | None:
         return "a pending promotion needs it"
     if release in activation.pinned:
         return "it is pinned"
-    if release == activation.previous(path.name for path in host.releases_dir.iterdir()):
+    if release == activation.previous(staged_releases(host)):
         return "it is the release that a rollback would go to"
     try:
-        request_instance(host, release, "GET", host.health_path, timeout=_ANSWER_TIMEOUT_SECONDS)
+        request_instance(host, release, "GET", health_path_of(host, release), timeout=_ANSWER_TIMEOUT_SECONDS)
     except ConnectionRefusedError:
         return None
     except OSError:

@@ -65,7 +65,7 @@ def stage(
     """
     releases = Path(releases_dir)
     remove_leftovers(releases)
-    with _hidden_folder(releases) as hidden:
+    with hidden_folder(releases) as hidden:
         bundle = manifest.extract_bundle(bundle_path, hidden, expected_sha256)
         if service is not None and bundle.manifest.service != service:
             raise manifest.ManifestError(f"The bundle is of the service {bundle.manifest.service}, not of {service}.")
@@ -91,7 +91,7 @@ def _publish(hidden: Path, target: Path, releases: Path, replace_damaged: bool) 
             return
         if not replace_damaged:
             raise manifest.ManifestError(f"The release {target.name} is staged, but damaged: {summary(problems)}.")
-        with _hidden_folder(releases) as aside:
+        with hidden_folder(releases) as aside:
             os.rename(target, aside / "damaged")
             os.rename(hidden, target)
             durable.fsync_dir(releases)
@@ -121,14 +121,14 @@ def unstage(release: str, releases_dir: Path | str) -> bool:
     remove_leftovers(releases)
     if not (releases / release).exists():
         return False
-    with _hidden_folder(releases) as hidden:
+    with hidden_folder(releases) as hidden:
         os.rename(releases / release, hidden / "removed")
         durable.fsync_dir(releases)
     return True
 
 
 @contextlib.contextmanager
-def _hidden_folder(releases: Path) -> Iterator[Path]:
+def hidden_folder(releases: Path) -> Iterator[Path]:
     """A hidden folder beside the releases, with a lock on it: one without a lock is a leftover of a killed run."""
     while True:
         hidden = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=releases))

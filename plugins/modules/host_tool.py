@@ -40,7 +40,10 @@ options:
     description: Name of the service that O(config) describes.
     type: str
   config:
-    description: The description of the service, as C(<config_dir>/<service>.json) has it.
+    description:
+      - The description of the service, as C(<config_dir>/<service>.json) has it.
+      - Its C(instances), the C(command), C(environment), C(health_path) and C(health_command) that a new revision gets, are
+        written to C(<config_dir>/configurations/<service>.json), which only root may read.
     type: dict
   modules:
     description: The digest of the modules to install; the action plugin gives it.
@@ -72,6 +75,10 @@ EXAMPLES = r"""
       health_path: /health
       start_timeout: 60
       drain_deadline: 30
+      instances:
+        command: /usr/bin/python3 -m mobius.service
+        environment: {MOBIUS_THREADS: 4}
+        health_path: /health
 """
 
 RETURN = r"""
@@ -97,7 +104,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mobius.dhash.plugins.module_utils import arguments, durable, installed_modules
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.console import BACKUP_TOOL_MODULES
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.host.config import SCHEMA, Host
+from ansible_collections.mobius.dhash.plugins.module_utils.host.config import CONFIGURATIONS, SCHEMA, Host
 from ansible_collections.mobius.dhash.plugins.module_utils.host.install import (
     PACKAGE,
     TOOL_MODULES,
@@ -106,6 +113,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils.host.install import (
     tool_digest,
     tool_sources,
 )
+from ansible_collections.mobius.dhash.plugins.module_utils.host.revision import Configuration
 from ansible_collections.mobius.dhash.plugins.module_utils.host.state import read_record
 from ansible_collections.mobius.dhash.plugins.module_utils.manifest import SERVICE_NAME
 from ansible_collections.mobius.dhash.plugins.module_utils.module import report_failure
@@ -136,9 +144,15 @@ def _expected_files(params: dict[str, object], sources: dict[str, str], digest: 
         service, config = str(params["service"]), params["config"]
         if not isinstance(config, dict) or not SERVICE_NAME.fullmatch(service):
             raise MobiusError("invalid_input", f"{service!r} is not a valid service name.")
+        config, instances = dict(config), config.get("instances")
+        config.pop("instances", None)
         content = {**config, "schema": SCHEMA, "service": service, "command": str(command)}
         path = Path(str(params["config_dir"])) / f"{service}.json"
         expected[path] = (durable.json_bytes(content).decode(), 0o644)
+        if instances is not None:
+            path = path.parent / CONFIGURATIONS / path.name
+            configuration = Configuration.parse(path, {"health_command": [], **instances})
+            expected[path] = (durable.json_bytes(configuration.as_dict()).decode(), 0o600)
         expected |= _missing_copy(service, str(params["config_dir"]))
     entry = TOOLS[str(params["tool"])][1]
     text = launcher(str(params["lib_dir"]), digest, entry, str(params["config_dir"]))

@@ -71,6 +71,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 signer: {description: "The signer of the bundle; null on a host without a list of signers.", returned: success, type: str}
+revision: {description: "What the bundle becomes on the host: its release with the digest of the configuration.", returned: success, type: str}
 confirmed: {description: "The release that the host has confirmed; null when there is none.", returned: success, type: str}
 release_bytes: {description: "Bytes that staging needs, with the copy of the bundle and a reserve.", returned: success, type: int}
 backup_bytes: {description: "Upper limit of the bytes that the backup needs.", returned: success, type: int}

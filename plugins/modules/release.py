@@ -81,6 +81,10 @@ release:
   description: The release id.
   returned: success
   type: str
+revision:
+  description: The release with the digest of the host's configuration, which is kept beside its tree.
+  returned: with O(state=staged)
+  type: str
 signer:
   description: The signer of the bundle, by the host's list.
   returned: when the host has a list of signers

@@ -15,6 +15,10 @@ description:
 version_added: "0.1.0"
 author: MOBIUS contributors (@mobius)
 extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.run, mobius.dhash.mobius_host.lease]
+options:
+  release:
+    description: A release id, or a revision; RV(revision) is then the one that this host would promote.
+    type: str
 attributes:
   check_mode: {support: full, description: "Never changes anything."}
   diff_mode: {support: full, description: "Never changes anything, so there is no difference to show."}
@@ -74,6 +78,10 @@ maintenance:
     Who lets clients get the page of maintenance, with C(since), C(actor), C(reason) and C(run); null when the service is open to clients.
   returned: success
   type: dict
+revision:
+  description: The revision of O(release) with the host's present configuration, if it is staged; else the one that is known.
+  returned: with O(release), on a host that is prepared
+  type: str
 token:
   description: The number of confirmations and rollbacks so far.
   returned: success
@@ -126,7 +134,7 @@ from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Ho
 from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Executor
 from ansible_collections.mobius.dhash.plugins.module_utils.host.install import installed_digest, tool_digest
 from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Actor
-from ansible_collections.mobius.dhash.plugins.module_utils.host.status import status
+from ansible_collections.mobius.dhash.plugins.module_utils.host.status import revision_to_promote, status
 from ansible_collections.mobius.dhash.plugins.module_utils.module import lease_holder, report_failure
 
 EMPTY_FACTS: dict[str, Any] = {
@@ -151,6 +159,7 @@ def main() -> None:
             **arguments.SERVICE,
             **arguments.RUN,
             **arguments.LEASE,
+            "release": {"type": "str"},
             "details": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
@@ -168,6 +177,8 @@ def main() -> None:
         if holder := lease_holder(module):
             lease.require(executor, holder)
         facts = status(executor)
+        if release := module.params["release"]:
+            facts["revision"] = revision_to_promote(executor, release)
         if module.params["details"]:
             facts |= {"backup": _newest_backup(host), "disks": _disks(host)}
     module.exit_json(changed=False, provisioned=True, tool_digest_ok=is_same_version, **facts)

@@ -59,14 +59,16 @@ import contextlib
 import dataclasses
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mobius.dhash.plugins.module_utils import arguments, lease, staged_tree
+from ansible_collections.mobius.dhash.plugins.module_utils import arguments, lease
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.retention import surplus_releases
 from ansible_collections.mobius.dhash.plugins.module_utils.backup.store import list_backups
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
 from ansible_collections.mobius.dhash.plugins.module_utils.host.plan import Actor, Observation
 from ansible_collections.mobius.dhash.plugins.module_utils.host.transitions.confirmation import Promotion
+from ansible_collections.mobius.dhash.plugins.module_utils.manifest import release_of
 from ansible_collections.mobius.dhash.plugins.module_utils.module import open_executor, report_failure
+from ansible_collections.mobius.dhash.plugins.module_utils.release_state import remove_staged
 
 
 def _required_releases(host: Host) -> set[str]:
@@ -79,7 +81,9 @@ def _predict_promotion(observation: Observation, release: str, *, assume_staged:
     """The host as its promotion will have left it: the instance that stood by is stopped, and its release may be
     removed."""
     promotion = Promotion(release, "confirmed", Actor("ansible"), predicted=True, assume_staged=assume_staged)
-    return dataclasses.replace(promotion.plan(observation).after, staged=observation.staged | {release})
+    return dataclasses.replace(
+        promotion.plan(observation).after, staged=observation.staged | {release, release_of(release)}
+    )
 
 
 def main() -> None:
@@ -116,7 +120,7 @@ def main() -> None:
                 observation = _predict_promotion(observation, confirmed, assume_staged=module.params["assume_staged"])
             removed = surplus_releases(observation, keep, required=required)
             for release in removed if not module.check_mode else ():
-                staged_tree.unstage(release, host.releases_dir)
+                remove_staged(host, release)
         is_unlocked = bool(module.params["unlock"] and module.params["run"])
         if is_unlocked:
             lease.release(executor, module.params["run"], check=module.check_mode)

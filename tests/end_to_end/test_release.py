@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mobius.control.history import verifier as history_verify
+from mobius.manifest import release_of
 from tests.end_to_end.by_hand import Bundle, Host, answered, build, mobius
 from tools import demo
 from tools.steady_client import RequestPicture, SteadyClient, serving_release
@@ -54,7 +55,7 @@ def test_the_smoke_test_passes_on_sound_hosts_and_names_the_one_that_is_not(host
     assert {name: report["failed"] for name, report in sound.summary["smoke"].items()} == dict.fromkeys(names(hosts), 0)
     assert sound.changes == {}
     release = sound.summary["smoke"][hosts[0].name]["release"]
-    log = f"/var/log/mobius-dhash/{release}.log"
+    log = f"/var/log/mobius-dhash/{release.replace('+', '_')}.log"
     hosts[0].run(f"chmod o+r {log}")
     damaged = mobius("smoke", "logging")
     hosts[0].run(f"chmod o-r {log}")
@@ -92,7 +93,8 @@ def test_an_upgrade_and_a_way_back_lose_no_request(
         assert check.changes == real.changes
         assert {serving_release(host.address) for host in hosts} == {first.release}
         recorded = mobius("history", "show", real.summary["run"]).summary
-        assert (recorded["from_release"], recorded["to_release"]) == (second.release, first.release)
+        moved = (recorded["from_release"], recorded["to_release"])
+        assert (release_of(moved[0]), release_of(moved[1])) == (second.release, first.release)
         heads = [json.loads(host.run("tail -n 1 /var/lib/mobius-witness/heads.jsonl").stdout) for host in hosts]
         assert {head["run"] for head in heads} == {real.summary["run"]}
         assert mobius("release", "--bundle", second.path).code == 1, "a release that was taken back is refused"
@@ -129,8 +131,8 @@ def test_wrong_hashes_are_refused_before_any_client_meets_them(
     assert (client.failed, client.wrong) == (0, 0)
     for host in hosts:
         status = host.status()
-        assert status["confirmed"] == bundles[1].release
-        refused = next(item for item in status["releases"] if item["release"] == bad.release)
+        assert release_of(status["confirmed"]) == bundles[1].release
+        refused = next(item for item in status["releases"] if release_of(item["release"]) == bad.release)
         assert refused["bad"]
         assert refused["state"] == "bad"
     assert mobius("release", "--bundle", bad.path).code == 1, "it is known to be bad now"
@@ -171,8 +173,8 @@ def test_going_back_on_the_host_itself_needs_no_controller(hosts: list[Host], bu
     assert first.release in done.stdout
     assert serving_release(hosts[0].address) == first.release
     status = hosts[0].status()
-    assert status["confirmed"] == first.release
-    assert next(item for item in status["releases"] if item["release"] == second.release)["bad"]
+    assert release_of(status["confirmed"]) == first.release
+    assert next(item for item in status["releases"] if release_of(item["release"]) == second.release)["bad"]
 
 
 def test_going_back_with_the_data_of_a_backup_says_what_is_lost_and_wants_a_yes(

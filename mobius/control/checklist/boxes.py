@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mobius.manifest import release_of
+
 STAGES = ("before", "after", "48h")
 """Before the release, from its start to T+45, and the 48 hours after it."""
 
@@ -98,7 +100,9 @@ DEMANDS: Mapping[str, Callable[[Mapping[str, Any], str], str]] = {
     "confirmed": lambda host, _: "" if host.get("confirmed") else "serves nothing that is confirmed",
     "rollback target": lambda host, _: "" if host.get("previous") else "has no release to roll back to",
     "bundle": lambda host, digest: (
-        "" if [str(release)[-12:] for release in host.get("serving") or ()] == [digest[:12]] else _serves(host)
+        ""
+        if [release_of(str(release))[-12:] for release in host.get("serving") or ()] == [digest[:12]]
+        else _serves(host)
     ),
 }
 """What a host's status must show, given the bundle's SHA-256: why it does not, or an empty text."""

@@ -9,7 +9,6 @@ Nothing here fails a run: what was not delivered is a warning.
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -20,12 +19,12 @@ from mobius.control.modules import module_entry, module_name
 from mobius.control.notify.message import Message, make_delivery
 from mobius.control.notify.receivers import Receiver, parse_receivers
 from mobius.control.run.outcome import Ending
+from mobius.manifest import REVISION
 
 TIMEOUT_SECONDS = 3.0
 """How long a receiver may take; the end of a run waits no longer for all of them together."""
 
 _GRACE_SECONDS = 2.0  # that the sending process has to start and to end
-_RELEASE = re.compile(r"[0-9a-z.]+-[0-9a-f]{12}")
 
 
 class Notifier:
@@ -58,7 +57,7 @@ class Notifier:
     def take(self, action: str, result: Mapping[str, Any]) -> None:
         """One result of a module, by its full name: which release the run is about, and whether that is reverted."""
         release = result.get(module_entry(action).release_field)
-        if isinstance(release, str) and _RELEASE.fullmatch(release):
+        if isinstance(release, str) and REVISION.fullmatch(release):
             self._release = release
         if module_name(action) == "decide" and result.get("decision") == "revert":
             self._reverted = True

@@ -22,6 +22,7 @@ from mobius.control.plan import plan as plans
 from mobius.control.plan.approvals import VARIABLES, Rule, Tally, require_inventory_data, tally
 from mobius.control.plan.window import refusal
 from mobius.errors import MobiusError
+from mobius.manifest import release_of
 
 _AHEAD = 300.0  # seconds by which clocks may differ
 _EMERGENCY = "In an emergency give -e mobius_break_glass=REASON, which is recorded. A rollback needs no plan."
@@ -155,7 +156,7 @@ def _open_checklist(request: ChangeRequest) -> list[MobiusError]:
     releases = Path(str(request.intent.get("playbook"))).stem in ("release", "deploy", "promote")
     if not request.rule.checklist or not releases:
         return []
-    digest = request.release.rpartition("-")[2] or str(request.intent.get("bundle_sha256") or "")
+    digest = release_of(request.release).rpartition("-")[2] or str(request.intent.get("bundle_sha256") or "")
     path = request.history / form.FILE_NAME
     answers = {}
     if digest and path.exists():
@@ -179,7 +180,7 @@ def _proven_by(request: ChangeRequest, plan: plans.ChangePlan) -> str | None:
     chain = form.verify_chain(path.read_bytes(), form.read_head(request.history))
     if chain.problems:
         raise MobiusError("history_damaged", f"The history cannot prove anything: {chain.problems[0].text}")
-    digest = request.release.rpartition("-")[2] or str(plan.made_from["bundle_sha256"] or "")
+    digest = release_of(request.release).rpartition("-")[2] or str(plan.made_from["bundle_sha256"] or "")
     proof = None
     for run in read_runs(request.history):
         if run["check"] or run["outcome"] != "success" or run["inventory"] != request.rule.proven_on:
@@ -195,4 +196,4 @@ def _proven_by(request: ChangeRequest, plan: plans.ChangePlan) -> str | None:
 def _ends(run: Mapping[str, Any], name: str) -> set[str]:
     """The digests in the release ids that the hosts of a run had before or after it."""
     ids = {str(facts.get(name) or "") for facts in run["hosts"].values()}
-    return {text.rpartition("-")[2] for text in ids if text}
+    return {release_of(text).rpartition("-")[2] for text in ids if text}

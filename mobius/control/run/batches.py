@@ -51,8 +51,10 @@ def needs_promotion(report: HostReport, release: str) -> bool:
     Args:
         report: with the result of `release_info` as its value. A host that has left the play counts as one in need, so
             that it keeps its place in the batches.
+        release: for a host that names no `revision`, which depends on its own configuration.
     """
     found = report.result or {}
+    release = found.get("revision") or release
     serves = found.get("confirmed") == release and release in (found.get("serving") or ())
     return not (report.alive and serves and found.get("pending") is None)
 

@@ -28,12 +28,14 @@ from .. import durable
 from ..errors import MobiusError
 from ..gate.probes import Probe, send_probe
 from ..gate.requests import Request, instance_requests
-from ..host.config import Host
+from ..host.config import Host, instance_name
 from ..host.failures import InstanceError
 from ..host.front.slots import HOST
 from ..host.instance import is_answering, slot_table
+from ..host.revision import health_path_of, write_script
 from ..host.state_files import STANDBY, StateFiles
 from ..host.systemd import Systemd
+from ..manifest import release_of
 
 UNITS_DIR = Path("/run/systemd/system")
 UNCHANGED = "The live state was not changed."
@@ -103,7 +105,7 @@ class DrillInstance:
 
     def unit(self, release: str) -> str:
         """The name of its unit."""
-        return f"{self.host.service}-drill@{release}.service"
+        return f"{self.host.service}-drill@{instance_name(release)}.service"
 
     def remove(self) -> None:
         """Remove all of an instance, also of one that a killed drill left."""
@@ -136,9 +138,11 @@ class DrillInstance:
         port = front.first_port
         address = {"HOST": HOST, "PORT": str(port), "MOBIUS_ADDRESS": f"{HOST}:{port}"}
         # in the unit, the drill's run folder is in the place of the host's
-        environment = {**environment, **address, "MOBIUS_STATE_FILE": str(host.state_file(release))}
+        known = {"MOBIUS_STATE_FILE": str(host.state_file(release)), "MOBIUS_RELEASE_ID": release_of(release)}
+        environment = {**environment, **address, **known}
         aside.run_dir.mkdir(parents=True, exist_ok=True)
         StateFiles(aside, self.systemd).write_state(release, STANDBY)
+        write_script(aside, release, environment)
         text = unit_text(release_unit, host, folder, self.run_dir, environment)
         try:
             UNITS_DIR.mkdir(parents=True, exist_ok=True)
@@ -221,7 +225,7 @@ class DrillInstance:
     def _last_lines(self, aside: Host, release: str) -> list[str]:
         lines = self.systemd.log(self.unit(release), _LOG_LINES)
         with contextlib.suppress(OSError):
-            log = (aside.log_dir / f"{release}.log").read_text(errors="replace").splitlines()
+            log = aside.log_path(release).read_text(errors="replace").splitlines()
             lines = [*lines, *log[-_LOG_LINES:]]
         return lines
 
@@ -265,11 +269,11 @@ def find_free_port() -> int:
 
 
 def _wrong_answer(request: Request, aside: Host, release: str, probes: Sequence[Probe]) -> str | None:
-    status, _, body = request("GET", aside.health_path, None, None, _ANSWER_TIMEOUT_SECONDS)
+    status, _, body = request("GET", health_path_of(aside, release), None, None, _ANSWER_TIMEOUT_SECONDS)
     if not 200 <= status < 300:
         return f"Its health answered {status}."
-    answering = _parse_object(body).get("releaseId", release)
-    if answering != release:
+    answering = _parse_object(body).get("releaseId", release_of(release))
+    if answering != release_of(release):
         return f"Its health is that of {answering!r}."
     for probe in probes:
         mismatch = send_probe(request, probe, _ANSWER_TIMEOUT_SECONDS)

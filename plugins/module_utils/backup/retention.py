@@ -12,6 +12,7 @@ from ..errors import MobiusError
 from ..host.config import Host
 from ..host.plan import Observation
 from ..host.state import read_pending, staged_releases
+from ..manifest import release_of
 from .store import Backup
 
 
@@ -79,6 +80,8 @@ def surplus_releases(observation: Observation, keep: int, *, required: Collectio
     ]
     newest = list(dict.fromkeys(release for release in reversed(healthy) if release in observation.staged))
     tried = {entry.release for entry in activation.history}
+    # the tree of a release that has run as a revision is kept for its revisions only
+    tried |= {release_of(release) for release in (*tried, *observation.staged) if release_of(release) != release}
     kept = {
         *newest[: max(1, keep)],
         *required,
@@ -92,4 +95,6 @@ def surplus_releases(observation: Observation, keep: int, *, required: Collectio
     if observation.pending is not None:
         pending = (observation.pending.release, observation.pending.previous)
         kept.update(release for release in pending if release is not None)
-    return sorted(observation.staged - kept)
+    kept |= {release_of(release) for release in kept}
+    # revisions come first: they lead to the tree of their release
+    return sorted(observation.staged - kept, key=lambda release: (release_of(release), -len(release), release))

@@ -20,6 +20,7 @@ from ..host.front.figures import FrontFigures, read_recorded
 from ..host.front.settings import HTTP, WORKER
 from ..host.fronted import Front
 from ..host.instance import find_slot
+from ..host.revision import health_path_of
 from ..host.state import Pending, read_activation, read_pending
 from ..host.systemd import Systemd
 from .front_traffic import FrontTraffic
@@ -54,6 +55,7 @@ def run_gate(
     systemd = systemd or Systemd()
     confirmed, pending = read_activation(host).confirmed, read_pending(host)
     promotion = pending if pending is not None and pending.release == release else None
+    health_path = health_path_of(host, release)
     # without overlap, the release before does not run
     reference = confirmed if host.overlap and confirmed not in (None, release) else None
     began = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -66,12 +68,12 @@ def run_gate(
     if host.front.kind == WORKER:  # it has no address
         settings = dataclasses.replace(settings, probes=(), signals=())
     if settings.front_signals and not settings.probes:
-        settings = dataclasses.replace(settings, probes=[health_probe(host.health_path)])
+        settings = dataclasses.replace(settings, probes=[health_probe(health_path)])
     for remaining in reversed(range(settings.attempts)):
         verdict = reach_verdict(
             instance_requests(host, release),
             release,
-            host.health_path,
+            health_path,
             settings,
             read_process=lambda: read_unit_process(host, release, systemd),
             read_reference=lambda: None if reference is None else _read_reference(host, reference),
@@ -105,7 +107,7 @@ def _front_traffic(host: Host, release: str, reference: str | None, settings: Ga
         probe_requests(host, release),
         None if reference is None else probe_requests(host, reference),
         settings.front_signals,
-        host.health_path,
+        health_path_of(host, release),
         recorded,
     )
 
@@ -140,7 +142,7 @@ def _read_reference(host: Host, release: str) -> dict[str, Any]:
     """The health of the confirmed release; that it does not respond is recorded, but not held against the new one."""
     try:
         request = instance_requests(host, release)
-        status, _, body = request("GET", host.health_path, None, None, REFERENCE_TIMEOUT_SECONDS)
+        status, _, body = request("GET", health_path_of(host, release), None, None, REFERENCE_TIMEOUT_SECONDS)
         health = json.loads(body) if body.startswith(b"{") else None
     except (*NO_RESPONSE_ERRORS, ValueError) as error:
         return {"release": release, "status": None, "error": f"{type(error).__name__}: {error}"}

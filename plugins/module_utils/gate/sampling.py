@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from ..manifest import release_of
 from .measurements import GateFailedError, Measurements
 from .probes import Probe, excerpt, format_json
 from .requests import NO_PROCESS_ERRORS, NO_RESPONSE_ERRORS, RESPONSE_TIMEOUT_SECONDS, Request
@@ -74,7 +75,7 @@ def _read_health(status: int, body: bytes, release: str, measured: Measurements)
     measured.statuses[key] = measured.statuses.get(key, 0) + 1
     if word in _FAILED_STATUSES:
         raise GateFailedError(f"{release} reports that it is not healthy: {_failed_checks(health)}.")
-    if isinstance(health, dict) and health.get("releaseId") not in (None, release):
+    if isinstance(health, dict) and health.get("releaseId") not in (None, release_of(release)):
         raise GateFailedError(f"The instance that answers for {release} is {health['releaseId']!r}.")
     if not 200 <= status < 300:
         return f"its health answered {status} with {excerpt(body, 120)!r}"

@@ -21,6 +21,7 @@ from ..host.config import Host
 from ..host.front.certificate import read_certificate
 from ..host.front.settings import HTTP, WORKER, FrontSettings
 from ..host.instance import find_slot, request_instance
+from ..host.revision import health_path_of
 from ..host.systemd import Systemd
 from .probes import Probe, health_probe, send_probe
 from .requests import NO_RESPONSE_ERRORS, probe_requests
@@ -65,9 +66,14 @@ def check_host(
         (RELEASE, lambda: _check_instance(host, release, timeout)),
     ]
     if host.front.kind != WORKER:
-        parts.append((FRONT, lambda: _check_public(host.front, timeout)))
+        parts.append((FRONT, lambda: _check_public(host.front, health_path_of(host, release), timeout)))
     if host.front.kind == HTTP:
-        parts.append((FRONT, lambda: _check_probes(host, release, [health_probe(host.health_path), *probes], timeout)))
+        parts.append(
+            (
+                FRONT,
+                lambda: _check_probes(host, release, [health_probe(health_path_of(host, release)), *probes], timeout),
+            )
+        )
     checks = []
     for topic, part in parts:
         try:
@@ -89,7 +95,7 @@ def _check_units(host: Host, release: str, systemd: Systemd) -> Results:
 
 def _check_instance(host: Host, release: str, timeout: float) -> Results:
     try:
-        status, _, body = request_instance(host, release, "GET", host.health_path, timeout=timeout)
+        status, _, body = request_instance(host, release, "GET", health_path_of(host, release), timeout=timeout)
     except OSError as error:
         yield "the instance is healthy", False, error
         return
@@ -109,7 +115,7 @@ def _check_probes(host: Host, release: str, probes: Sequence[Probe], timeout: fl
         yield name, mismatch is None, "as expected" if mismatch is None else mismatch.sentence()
 
 
-def _check_public(front: FrontSettings, timeout: float) -> Results:
+def _check_public(front: FrontSettings, health_path: str, timeout: float) -> Results:
     """Whether clients are served: on the public address, with TLS and the PROXY protocol as they are configured."""
     if front.certificate is not None:
         try:
@@ -118,12 +124,12 @@ def _check_public(front: FrontSettings, timeout: float) -> Results:
             yield "the certificate is valid", False, error.reason
     where = f"{front.address}:{front.port}"
     try:
-        yield from _check_clients(front, where, timeout)
+        yield from _check_clients(front, where, health_path, timeout)
     except (ssl.SSLError, *NO_RESPONSE_ERRORS) as error:
         yield f"{where} serves clients", False, error or repr(error)
 
 
-def _check_clients(front: FrontSettings, where: str, timeout: float) -> Results:
+def _check_clients(front: FrontSettings, where: str, health_path: str, timeout: float) -> Results:
     with contextlib.ExitStack() as stack:
         channel = stack.enter_context(_connect(front, front.port, timeout))
         if front.certificate is not None:
@@ -135,7 +141,7 @@ def _check_clients(front: FrontSettings, where: str, timeout: float) -> Results:
         if front.kind != HTTP:
             yield f"{where} accepts connections", True, "accepted"
             return
-        response = _get(channel, front.health_path)
+        response = _get(channel, health_path)
     allowed = [ipaddress.ip_network(network, strict=False) for network in front.allowed]
     is_allowed = not allowed or any(ipaddress.ip_address(_loopback(front)) in network for network in allowed)
     expected = "2xx" if is_allowed else "403, since this host is not among the allowed addresses"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MobiusError
-from ..manifest import RELEASE_ID, SERVICE_NAME
+from ..manifest import REVISION, SERVICE_NAME, release_of
 from . import triggers
 from .front.settings import WORKER, FrontSettings
 
@@ -24,6 +24,7 @@ SCHEMA = 1
 CONFIG_DIR = "/etc/mobius-host"
 COMMAND = "/usr/local/bin/mobius-host"
 UNITS_DIR = "/etc/systemd/system"
+CONFIGURATIONS = "configurations"  # the folder beside the descriptions
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Host:
     bundle_signers: tuple[str, ...] = ()
     overlap: bool = True
     health_command: tuple[str, ...] = ()
+    descriptions_dir: Path = Path(CONFIG_DIR)
 
     @classmethod
     def load(cls, service: str, config_dir: str | Path = CONFIG_DIR) -> Host:
@@ -98,6 +100,7 @@ class Host:
             overlap=require_field(path, {"overlap": True, **content}, "overlap", bool) and content["kind"] != WORKER,
             health_command=_read_health_command(path, content),
             front=_read_front(path, content),
+            descriptions_dir=Path(config_dir),
             **paths,
         )
 
@@ -209,18 +212,36 @@ class Host:
         """The unit that starts the service again when a command ends or is killed that had stopped it."""
         return f"{self.service}-unavailable.service"
 
+    @property
+    def configuration_path(self) -> Path:
+        """The configuration that a new revision gets; not in `config_dir`, which a restore exchanges as a whole."""
+        return self.descriptions_dir / CONFIGURATIONS / f"{self.service}.json"
+
     def unit(self, release: str) -> str:
-        """The unit of a release's instance."""
-        return f"{self.service}@{release}.service"
+        """The unit of the instance of a release or revision."""
+        return f"{self.service}@{instance_name(release)}.service"
 
     def release_dir(self, release: str) -> Path:
-        """The folder of a staged release."""
-        return self.releases_dir / release
+        """The folder of a staged release, that of a revision's too: all its revisions share the tree."""
+        return self.releases_dir / release_of(release)
+
+    def revision_dir(self, revision: str) -> Path:
+        """The folder of a staged revision: its configuration, and a link to the tree of its release."""
+        return self.releases_dir / instance_name(revision)
+
+    def instance_run_dir(self, release: str) -> Path:
+        """The run folder of an instance: its address, and the script that starts it."""
+        return self.run_dir / instance_name(release)
+
+    def log_path(self, release: str) -> Path:
+        """The log that an instance writes itself."""
+        return self.log_dir / f"{instance_name(release)}.log"
 
     def leftovers(self, release: str) -> list[Path]:
         """What instances of a release left outside of its folder: its byte code, and its log with the rotated ones."""
-        cache = self.cache_dir / release
-        return [*([cache] if cache.exists() else []), *sorted(self.log_dir.glob(f"{release}.*"))]
+        name = instance_name(release)
+        cache = self.cache_dir / name
+        return [*([cache] if cache.exists() else []), *sorted(self.log_dir.glob(f"{name}.*"))]
 
     @property
     def states_dir(self) -> Path:
@@ -230,6 +251,16 @@ class Host:
     def state_file(self, release: str) -> Path:
         """Where the instance of a release reads its state: `MOBIUS_STATE_FILE`."""
         return self.states_dir / release
+
+
+def instance_name(revision: str) -> str:
+    """The name of a revision in units and folders: the name of a unit may have no `+`, and no release id has a `_`."""
+    return revision.replace("+", "_")
+
+
+def revision_name(instance: str) -> str:
+    """The revision that units and folders name so."""
+    return instance.replace("_", "+")
 
 
 def configured_services(config_dir: str | Path = CONFIG_DIR) -> list[str]:
@@ -358,7 +389,7 @@ def _read_health_command(path: Path, content: Mapping[str, Any]) -> tuple[str, .
 
 def require_release_field(path: Path, content: Mapping[str, Any], name: str, *types: type | None) -> Any:
     value = require_field(path, content, name, *types)
-    if value is not None and not RELEASE_ID.fullmatch(value):
+    if value is not None and not REVISION.fullmatch(value):
         raise corrupt_state(path, f"{name} is {value!r}, which is not a release id")
     return value
 

@@ -17,8 +17,9 @@ from typing import Any
 
 from .. import durable, errors
 from ..errors import MobiusError
+from ..manifest import release_of
 from .clock import process_age, utc_now
-from .config import CONFIG_DIR, Host, only_service
+from .config import CONFIG_DIR, Host, only_service, revision_name
 from .executor import Executor
 from .failures import to_failure
 from .front import traffic
@@ -28,6 +29,7 @@ from .journal import read_journal
 from .lock import wait_until_unlocked
 from .plan import Actor, HostPlan, Observation
 from .rebuild import read_known_activation, read_known_pending
+from .revision import write_script
 from .state import MonitoringWindow, is_live, read_activation, read_window, role_of
 from .status import status, verify
 from .systemd import notify_ready
@@ -226,8 +228,10 @@ def _role(executor: Executor, options: argparse.Namespace) -> int:
     role = role_of(activation, live, options.release)
     environment = executor.front.environment(options.release)
     executor.front.write_state(options.release, role)
+    environment["MOBIUS_RELEASE_ID"] = release_of(options.release)
     text = "".join(f"{name}={value}\n" for name, value in environment.items())
     durable.write_bytes(options.env_file, text.encode())
+    write_script(executor.host, options.release)
     return 0
 
 
@@ -372,13 +376,13 @@ def _parser() -> argparse.ArgumentParser:
     command("guard", _guard, "revert an unconfirmed promotion at its deadline (for systemd)")
     command("unavailable", _unavailable, "run while a restore exchanges the data (for systemd)")
     role = command("role", _role, "give a starting instance its address and its state (for systemd)")
-    role.add_argument("release", metavar="ID")
+    role.add_argument("release", metavar="ID", type=revision_name)
     role.add_argument("--env-file", metavar="FILE", required=True, help="where to write its address")
     for name, run, text in (
         ("ready", _ready, "wait until a starting instance is healthy, and let it serve if it has to (for systemd)"),
         ("drain", _drain, "drain an instance before it is stopped (for systemd)"),
     ):
-        command(name, run, text).add_argument("release", metavar="ID")
+        command(name, run, text).add_argument("release", metavar="ID", type=revision_name)
     command("render", _render, "write the configuration of the front (for systemd)")
     maintenance = command(
         "maintenance", _maintenance, "give clients 503 and a page, or let them reach the service again"

@@ -18,7 +18,7 @@ from typing import Any, NoReturn, TypeVar
 from .. import durable
 from ..errors import MobiusError
 from ..manifest import RELEASE_ID
-from .config import Host, read_state_file, set_aside
+from .config import Host, instance_name, read_state_file, revision_name, set_aside
 from .failures import InstanceError, to_failure
 from .front.settings import WORKER
 from .fronted import Front
@@ -29,6 +29,7 @@ from .maintenance import read_maintenance, remove_maintenance, write_maintenance
 from .plan import Action, Actor, HostPlan, Observation, ObservedInstance, PlanBuilder
 from .rebuild import read_known_activation, rebuild_activation
 from .recovery import recover
+from .revision import health_path_of
 from .state import (
     Activation,
     ActivationRecord,
@@ -83,8 +84,10 @@ class Executor:
         record, lost = self._read_state(read_record, empty_record, self.may_rebuild)
         pending, pending_problem = self._read_state(read_pending, None, self.may_rebuild or self.pending_may_be_lost)
         units = self.systemd.units(host.socket_unit, host.boot_unit, host.guard_unit, host.watch_unit, host.unit("*"))
-        pattern = re.compile(re.escape(host.service) + "@(" + RELEASE_ID.pattern + r")\.service")
-        instances = {match[1]: unit for name, unit in units.items() if (match := pattern.fullmatch(name))}
+        pattern = re.compile(re.escape(host.service) + "@(" + RELEASE_ID.pattern + r"(?:_[0-9a-f]{8})?)\.service")
+        instances = {
+            revision_name(match[1]): unit for name, unit in units.items() if (match := pattern.fullmatch(name))
+        }
         others = (
             unit for name, unit in units.items() if name.startswith(f"{host.service}@") and not pattern.fullmatch(name)
         )
@@ -339,7 +342,7 @@ class Executor:
             case "link_current":
                 if host.current_path.is_dir() and not host.current_path.is_symlink():
                     set_aside(host.current_path)
-                durable.replace_symlink(host.current_path, f"releases/{release}")
+                durable.replace_symlink(host.current_path, f"releases/{instance_name(release)}")
             case "stop_listening":
                 front = (host.front_unit, host.traffic_socket_unit, host.traffic_unit)
                 self.systemd.stop(host.socket_unit, host.boot_unit, *front)
@@ -398,7 +401,7 @@ class Executor:
     def last_lines(self, release: str, lines: int = 20) -> list[str]:
         """The last lines that an instance wrote, to systemd's journal and to its log file."""
         journal = self.systemd.log(self.host.unit(release), lines)
-        log_file = read_last_lines(self.host.log_dir / f"{release}.log")[-lines:]
+        log_file = read_last_lines(self.host.log_path(release))[-lines:]
         return [*journal, *(line.decode(errors="replace") for line in log_file)]
 
     def _is_active(self, release: str) -> bool:
@@ -417,7 +420,7 @@ class Executor:
         while True:
             left = max(STATE_TIMEOUT_SECONDS, until - time.monotonic())
             try:
-                request_instance(self.host, release, "GET", self.host.health_path, timeout=left)
+                request_instance(self.host, release, "GET", health_path_of(self.host, release), timeout=left)
             except OSError as error:
                 if time.monotonic() > until and not was_restarted and self._is_active(release):
                     self.systemd.kill(self.host.unit(release))

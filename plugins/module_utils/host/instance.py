@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..errors import MobiusError
-from ..manifest import RELEASE_ID
-from .config import Host
+from ..manifest import REVISION
+from .config import Host, revision_name
 from .front.settings import HTTP, WORKER
 from .front.slots import HOST, Slot, Slots
+from .revision import health_path_of
 from .worker import request_health
 
 STATE_TIMEOUT_SECONDS = 1.0  # for an instance to report its state
@@ -131,11 +132,12 @@ def started_with(host: Host) -> Iterator[tuple[int, str]]:
     """The numbers of the slots, with the releases whose instances were started on their addresses and run."""
     ports = slot_table(host).ports
     for path in sorted(host.run_dir.glob("*/role.env")):
-        if not RELEASE_ID.fullmatch(path.parent.name):
+        release = revision_name(path.parent.name)
+        if not REVISION.fullmatch(release):
             continue
         with contextlib.suppress(OSError, ValueError):
             values = dict(line.split("=", 1) for line in path.read_text().splitlines() if "=" in line)
-            yield ports.index(int(values.get("PORT", ""))) + 1, path.parent.name
+            yield ports.index(int(values.get("PORT", ""))) + 1, release
 
 
 def is_silent(host: Host, release: str, timeout: float) -> bool:
@@ -143,7 +145,7 @@ def is_silent(host: Host, release: str, timeout: float) -> bool:
     if host.front.kind == WORKER:
         return False
     try:
-        request_instance(host, release, "GET", host.health_path, timeout=timeout)
+        request_instance(host, release, "GET", health_path_of(host, release), timeout=timeout)
     except OSError:
         return True
     return False
@@ -152,7 +154,7 @@ def is_silent(host: Host, release: str, timeout: float) -> bool:
 def is_answering(host: Host, release: str, timeout: float) -> bool:
     """Whether the health path of an instance answers with 2xx."""
     try:
-        status, _, _ = request_instance(host, release, "GET", host.health_path, timeout=timeout)
+        status, _, _ = request_instance(host, release, "GET", health_path_of(host, release), timeout=timeout)
     except OSError:
         return False
     return 200 <= status < 300

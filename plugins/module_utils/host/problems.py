@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .config import Host, read_regular_file
+from .config import Host, instance_name, read_regular_file
 from .plan import Observation
 
 REPAIR = "Heal it with `mobius-host repair`."
@@ -68,10 +68,11 @@ def _current_problems(host: Host, observed: Observation) -> Iterator[Problem]:
     confirmed, current = observed.activation.confirmed, observed.current
     if confirmed is not None and current is None:
         yield Problem(
-            f"{host.current_path} is missing, or is no link; it should point to releases/{confirmed}.", REPAIR
+            f"{host.current_path} is missing, or is no link; it should point to releases/{instance_name(confirmed)}.",
+            REPAIR,
         )
     elif confirmed is not None and current != confirmed:
-        yield Problem(f"{host.current_path} points to {current}, not to releases/{confirmed}.", REPAIR)
+        yield Problem(f"{host.current_path} points to {current}, not to releases/{instance_name(confirmed)}.", REPAIR)
 
 
 def is_known(observed: Observation, release: str) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from ..errors import MobiusError
-from ..manifest import RELEASE_ID
+from ..manifest import REVISION
 from .clock import utc_now
 from .config import Host
 from .journal import read_journal, without_digest
@@ -88,7 +88,7 @@ def replay(activation: Activation, line: Mapping[str, Any]) -> Activation:
     event, before, after = line.get("event"), line.get("from"), line.get("to")
     at, run, reason, token = (line.get(name) for name in ("at", "run", "reason", "token"))
     releases = [release for release in (before, after) if release is not None]
-    if not all(isinstance(release, str) and RELEASE_ID.fullmatch(release) for release in releases):
+    if not all(isinstance(release, str) and REVISION.fullmatch(release) for release in releases):
         return activation
     if type(token) is not int or not all(value is None or isinstance(value, str) for value in (at, run, reason)):
         return activation

@@ -8,7 +8,7 @@ import dataclasses
 from typing import Any
 
 from ..errors import MobiusError
-from ..manifest import RELEASE_ID
+from ..manifest import REVISION, release_of
 from .clock import utc_now
 from .plan import Actor, Observation, PlanBuilder
 from .state import Activation, Pending
@@ -157,8 +157,37 @@ def require_pending(observed: Observation, release: str, actor: Actor) -> Pendin
 
 
 def require_release_id(release: str) -> None:
-    if not RELEASE_ID.fullmatch(release):
+    if not REVISION.fullmatch(release):
         raise MobiusError("invalid_input", f"{release!r} is not a release id.")
+
+
+def find_revision(observed: Observation, name: str) -> str:
+    """The revision that a person or a run names by its release alone; the name itself when it has a digest.
+
+    A release that this host knows without a digest is itself. Otherwise it is what is promoted or confirmed of it, then
+    the newest of the record, then the only one that is staged.
+    """
+    activation, pending = observed.activation, observed.open_promotion
+    known = [pending.release if pending else None, activation.confirmed]
+    known += [entry.release for entry in reversed(activation.history)]
+    if name in known or release_of(name) != name:
+        return name
+    staged = [release for release in sorted(observed.staged) if release != name and release_of(release) == name]
+    known += staged if len(staged) == 1 else []
+    return next((release for release in known if release is not None and release_of(release) == name), name)
+
+
+def find_target(observed: Observation, name: str) -> str:
+    """The target of a rollback that names a release alone: of its revisions the newest other one that is not bad."""
+    activation = observed.activation
+    if release_of(name) != name or activation.latest(name) is not None:
+        return name
+    confirmed = [entry.release for entry in reversed(activation.history) if entry.confirmed]
+    others = [item for item in confirmed if release_of(item) == name and item in observed.staged]
+    is_left = observed.open_promotion is None
+    healthy = [item for item in others if not activation.is_bad(item)]
+    other = [item for item in healthy if not (is_left and item == activation.confirmed)]
+    return next(iter((*other, *healthy, *others)), name)
 
 
 def require_staged(observed: Observation, release: str, assume_staged: bool) -> None:

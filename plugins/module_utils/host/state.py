@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MobiusError
-from ..manifest import RELEASE_ID
+from ..manifest import REVISION
 from .config import (
     SCHEMA,
     Host,
@@ -24,6 +24,7 @@ from .config import (
     require_number,
     require_release_field,
     require_unicode,
+    revision_name,
 )
 from .journal import read_tail
 
@@ -418,12 +419,17 @@ def role_of(activation: Activation, pending: Pending | None, release: str) -> st
 
 
 def staged_releases(host: Host) -> list[str]:
-    """The release ids that are staged on this host, sorted."""
+    """The releases and revisions that are staged on this host, sorted."""
     try:
         names = os.listdir(host.releases_dir)
     except FileNotFoundError:
         return []
-    return sorted(name for name in names if RELEASE_ID.fullmatch(name) and (host.releases_dir / name).is_dir())
+    releases = (revision_name(name) for name in names if "+" not in name)
+    return sorted(name for name in releases if REVISION.fullmatch(name) and _is_staged(host, name))
+
+
+def _is_staged(host: Host, revision: str) -> bool:
+    return host.revision_dir(revision).is_dir() and host.release_dir(revision).is_dir()
 
 
 def read_current_link(host: Host) -> str | None:
@@ -432,5 +438,5 @@ def read_current_link(host: Host) -> str | None:
         target = os.readlink(host.current_path)
     except OSError:
         return None
-    release = target.removeprefix("releases/")
-    return release if RELEASE_ID.fullmatch(release) and release != target else target
+    release = revision_name(target.removeprefix("releases/"))
+    return release if REVISION.fullmatch(release) and target.startswith("releases/") else target

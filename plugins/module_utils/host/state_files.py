@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from .. import durable
 from ..errors import MobiusError
-from ..manifest import RELEASE_ID
+from ..manifest import REVISION
 from .config import Host
 from .rebuild import read_known_activation, read_known_pending
 from .state import Activation, Pending, boot_id, is_live, role_of
@@ -36,7 +36,7 @@ class StateFiles:
     def releases(self) -> list[str]:
         """The releases that have a file."""
         with contextlib.suppress(OSError):
-            return sorted(path.name for path in self.host.states_dir.iterdir() if RELEASE_ID.fullmatch(path.name))
+            return sorted(path.name for path in self.host.states_dir.iterdir() if REVISION.fullmatch(path.name))
         return []
 
     def write_state(self, release: str, state: str) -> None:

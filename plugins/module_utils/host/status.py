@@ -12,13 +12,15 @@ from typing import Any
 
 from .. import staged_tree
 from ..errors import MobiusError
-from ..manifest import ManifestError
+from ..manifest import ManifestError, release_of
 from . import lock
 from .config import Host, read_regular_file
 from .executor import Executor
 from .journal import journal_problems
 from .plan import Observation
 from .problems import find_problems
+from .recovery import find_revision
+from .revision import revision_of, revision_problems
 from .state import staged_releases
 
 _QUIET_POLL_SECONDS = 0.1  # from one try to observe a host on which no command is at work to the next
@@ -38,6 +40,18 @@ def status(executor: Executor) -> dict[str, Any]:
     }
 
 
+def revision_to_promote(executor: Executor, release: str) -> str:
+    """What a promotion means that names a release: its revision with the present configuration, if that is staged.
+
+    Raises:
+        MobiusError: `state_damaged`.
+    """
+    observed = executor.observe()
+    if release_of(release) == release and (present := revision_of(executor.host, release)) in observed.staged:
+        return present
+    return find_revision(observed, release)
+
+
 def _observe(executor: Executor) -> tuple[Observation, bool]:
     """The host, and whether no command was at work while it was observed."""
     before = lock.work_stamp(executor.host)
@@ -51,6 +65,8 @@ def _describe(host: Host, observed: Observation) -> dict[str, Any]:
     releases = []
     known = {entry.release for entry in observed.activation.history}
     for release in sorted(observed.staged | known | {name for name, item in observed.instances.items() if item.exists}):
+        if not _is_shown(observed, release):
+            continue
         entry = observed.activation.latest(release)
         record = _read_release_record(host, release)
         word = observed.instance(release).word
@@ -95,6 +111,19 @@ def _describe(host: Host, observed: Observation) -> dict[str, Any]:
     }
 
 
+def _is_shown(observed: Observation, release: str) -> bool:
+    """Whether a release is one of those that this host runs or has run, and not only the tree of its revisions."""
+    is_tree = any(release_of(name) == release != name for name in observed.staged)
+    return not is_tree or observed.activation.latest(release) is not None or observed.instance(release).exists
+
+
+def _verify_release(host: Host, release: str, *, with_tree: bool) -> list[str]:
+    """What is not as it was built or kept; among all releases, the tree is verified with the release itself."""
+    is_revision = release_of(release) != release
+    tree = list(staged_tree.verify_tree(host.release_dir(release))) if with_tree or not is_revision else []
+    return [*tree, *(revision_problems(host, release) if is_revision else [])]
+
+
 def _read_release_record(host: Host, release: str) -> dict[str, Any]:
     """The release's `release.json`; empty when it is missing or damaged, which `verify` reports."""
     try:
@@ -129,7 +158,7 @@ def verify(executor: Executor, releases: Sequence[str] = ()) -> dict[str, list[s
     problems = {}
     for release in releases or staged:
         try:
-            problems[release] = list(staged_tree.verify_tree(host.release_dir(release)))
+            problems[release] = _verify_release(host, release, with_tree=bool(releases))
         except ManifestError as error:
             problems[release] = [str(error)]
     found = [str(problem) for problem in find_problems(host, observed)]

@@ -18,6 +18,7 @@ from .front.figures import USERS, FrontFigures, read_recorded
 from .fronted import Front
 from .instance import STATE_TIMEOUT_SECONDS, find_slot, request_instance
 from .plan import Actor
+from .revision import health_path_of
 from .state import MonitoringWindow, read_activation, read_lease
 from .transitions.rollback import plan_watched_rollback
 
@@ -86,7 +87,9 @@ def _is_leased(executor: Executor) -> bool:
 def _request_health(host: Host, release: str) -> tuple[int | None, str]:
     """The status code of an instance's health and the begin of its body, or None and why there is no response."""
     try:
-        code, _, body = request_instance(host, release, "GET", host.health_path, timeout=STATE_TIMEOUT_SECONDS)
+        code, _, body = request_instance(
+            host, release, "GET", health_path_of(host, release), timeout=STATE_TIMEOUT_SECONDS
+        )
     except OSError as error:
         return None, type(error).__name__
     return code, body[:120].decode(errors="replace")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from .config import Host
 from .front.certificate import Certificate
+from .revision import health_command_of
 from .state_files import DRAINING, SERVING, StateFiles
 from .systemd import Systemd
 
@@ -85,11 +86,12 @@ def request_health(host: Host, release: str, timeout: float, systemd: Systemd | 
     shown = (systemd or Systemd()).units(unit).get(unit)
     if shown is None or shown.active not in ("active", "activating"):
         raise ConnectionRefusedError(f"{release} does not run")
-    if not host.health_command:
+    health_command = health_command_of(host, release)
+    if not health_command:
         return 200, b""
     try:
         done = subprocess.run(
-            host.health_command,
+            health_command,
             cwd=host.release_dir(release) / "tree",
             env={"PATH": "/usr/bin:/bin", **_role_environment(host, release)},
             stdin=subprocess.DEVNULL,
@@ -109,6 +111,6 @@ def request_health(host: Host, release: str, timeout: float, systemd: Systemd | 
 def _role_environment(host: Host, release: str) -> dict[str, str]:
     """What an instance was started with by its role."""
     with contextlib.suppress(OSError, ValueError):
-        text = (host.run_dir / release / "role.env").read_text()
+        text = (host.instance_run_dir(release) / "role.env").read_text()
         return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     return {}

@@ -181,7 +181,7 @@ def test_a_run_killed_at_any_time_leaves_nothing_visible_that_is_not_whole(bundl
 
 def test_what_a_killed_run_left_is_removed_but_not_what_a_living_one_holds(bundle: Path, releases: Path) -> None:
     (releases / ".staging-dead/tree").mkdir(parents=True)
-    with staged_tree._hidden_folder(releases) as living:
+    with staged_tree.hidden_folder(releases) as living:
         release = staged_tree.stage(bundle, releases)
         assert sorted(path.name for path in releases.iterdir()) == sorted([living.name, release])
     assert [path.name for path in releases.iterdir()] == [release]

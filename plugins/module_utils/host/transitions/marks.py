@@ -8,12 +8,13 @@ import dataclasses
 
 from ...errors import MobiusError
 from ..plan import Actor, HostPlan, Observation, PlanBuilder
-from ..recovery import make_journal_line, recover, require_release_id, require_staged, revert
+from ..recovery import find_revision, make_journal_line, recover, require_release_id, require_staged, revert
 
 
 def plan_mark(observed: Observation, release: str, bad: bool, actor: Actor) -> HostPlan:
     """The release is marked bad on this host, or no longer."""
     require_release_id(release)
+    release = find_revision(observed, release)
     builder = PlanBuilder(observed)
     recover(builder, actor)
     activation = builder.model.activation
@@ -39,6 +40,7 @@ def plan_mark(observed: Observation, release: str, bad: bool, actor: Actor) -> H
 def plan_pin(observed: Observation, release: str, is_pinned: bool, actor: Actor) -> HostPlan:
     """The release is pinned on this host, so that retention keeps it, or no longer."""
     require_release_id(release)
+    release = find_revision(observed, release)
     builder = PlanBuilder(observed)
     recover(builder, actor)
     activation = builder.model.activation

@@ -9,7 +9,15 @@ import dataclasses
 from ...errors import MobiusError
 from ..clock import utc_now
 from ..plan import Actor, HostPlan, Observation, PlanBuilder
-from ..recovery import catch_up_journal, make_journal_line, recover, require_release_id, require_staged
+from ..recovery import (
+    catch_up_journal,
+    find_revision,
+    find_target,
+    make_journal_line,
+    recover,
+    require_release_id,
+    require_staged,
+)
 from ..state import ActivationEntry, MonitoringWindow
 
 _STANDBY_WORDS = ("standby", "draining", "stopping", "stopped")  # of an instance that is not being promoted
@@ -30,6 +38,8 @@ def plan_rollback(
             is what it leaves.
     """
     builder = PlanBuilder(observed)
+    to = find_target(observed, to) if to is not None else None
+    leaves = find_revision(observed, leaves) if leaves is not None else None
     activation, pending = observed.activation, observed.open_promotion
     promoted = pending.release if pending else None
     is_pending_lost = observed.pending_problem is not None and leaves not in (None, activation.confirmed)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+from ansible_collections.mobius.dhash.plugins.module_utils.host.config import revision_name
 from ansible_collections.mobius.dhash.plugins.module_utils.host.systemd import Systemd, Unit
 
 from tests.fake_front import Acceptor, FakeHAProxy, read_head
@@ -98,7 +99,7 @@ class FakeSystemd(Systemd):
             if any(
                 name == pattern or ("*" in pattern and name.startswith(pattern.split("*")[0])) for pattern in patterns
             ):
-                release = name.partition("@")[2].removesuffix(".service")
+                release = revision_name(name.partition("@")[2].removesuffix(".service"))
                 active = "active" if release in self.instances else self.active.get(name, "inactive")
                 result = "timeout" if self.behaviours.get(release) == "cut off" else ""
                 state = "enabled" if self.enabled else "disabled"
@@ -120,7 +121,7 @@ class FakeSystemd(Systemd):
             return True
         if unit == host.front_unit:
             return self._start_front()
-        release = unit.partition("@")[2].removesuffix(".service")
+        release = revision_name(unit.partition("@")[2].removesuffix(".service"))
         if release in self.instances:
             return True
         behaviour = self.behaviours.get(release, "")
@@ -200,7 +201,7 @@ class FakeSystemd(Systemd):
 
     def stop(self, *units: str) -> None:
         for unit in units:
-            release = unit.partition("@")[2].removesuffix(".service")
+            release = revision_name(unit.partition("@")[2].removesuffix(".service"))
             if release in self.instances:
                 self._drain(release)
                 self.instances.pop(release).end()
@@ -221,7 +222,7 @@ class FakeSystemd(Systemd):
         if (unit, name) == (self.machine.host.unavailable_unit, "USR1"):  # it ends
             self.active.pop(unit, None)
             return
-        release = unit.partition("@")[2].removesuffix(".service")
+        release = revision_name(unit.partition("@")[2].removesuffix(".service"))
         self.instances.pop(release).end()
         self.behaviours.pop(release, None)
         self.restarts[release] = self.restarts.get(release, 0) + 1
