@@ -15,14 +15,13 @@ description:
 version_added: "0.1.0"
 author: MOBIUS contributors (@mobius)
 extends_documentation_fragment: [mobius.dhash.mobius_host, mobius.dhash.mobius_host.run, mobius.dhash.mobius_host.lease]
-options:
-  release:
-    description: A release id, or a revision; RV(revision) is then the one that this host would promote.
-    type: str
 attributes:
   check_mode: {support: full, description: "Never changes anything."}
   diff_mode: {support: full, description: "Never changes anything, so there is no difference to show."}
 options:
+  release:
+    description: A release id, or a revision; RV(revision) is then the one that this host would promote.
+    type: str
   details:
     description: Whether to return RV(backup) and RV(disks) as well.
     type: bool
