@@ -222,7 +222,7 @@ def test_the_drills_unit_is_the_releases_own_without_what_ties_it_to_the_live_ho
             "drill_failed",
             "its health is that of '2.0.0-0123456789ab'",
         ),
-        ({"/v1/duplicates": (500, {})}, "drill_failed", "'the index' expected"),
+        ({"/v1/duplicates": (500, {})}, "drill_failed", "'the index' failed: status is 500, expected 200"),
         ({"/figures": (200, {"images": 0})}, "drill_failed", "holds 1, and the instance reports 0"),
         ({"/figures": (500, {})}, "drill_failed", "holds 1, and the instance reports none"),
     ],
