@@ -56,7 +56,7 @@ def test_a_promotion_and_a_rollback_start_one_after_the_other_and_no_front(make_
     assert running(machine) == {A}
     assert machine.host.front_unit not in machine.systemd.processes
     role = dict(line.split("=", 1) for line in (machine.host.run_dir / A / "role.env").read_text().splitlines())
-    assert role == {"MOBIUS_STATE_FILE": str(machine.host.state_file(A))}
+    assert role == {"MOBIUS_RELEASE_ID": A, "MOBIUS_STATE_FILE": str(machine.host.state_file(A))}
 
 
 def test_check_mode_says_what_a_promotion_does(make_worker: Callable[..., Any]) -> None:
