@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from mobius.manifest import release_of
 from tests.end_to_end.by_hand import Answer
 from tests.machine import make_tree, pack_tree
 
@@ -179,7 +180,9 @@ class Fleet:
             return dict(zip(self.names, pool.map(self.status, self.names), strict=True))
 
     def confirmed(self) -> dict[str, str | None]:
-        return {host: status["confirmed"] for host, status in self.statuses().items()}
+        """The release of the revision that each host has confirmed."""
+        confirmed = {host: status["confirmed"] for host, status in self.statuses().items()}
+        return {host: revision and release_of(revision) for host, revision in confirmed.items()}
 
     def answer(self, host: str) -> str | None:
         """The release that answers on the public socket of a host; None when none does."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
+from mobius.manifest import release_of
 from tests.end_to_end.by_hand import ROOT, Bundle, Host, lab, mobius
 from tools.steady_client import serving_release
 
@@ -53,7 +54,7 @@ def test_a_release_an_upgrade_and_a_rollback_on_debian_13(
     rolled_back = mobius("rollback", "--reason", "a rehearsal")
     assert rolled_back.code == 0, rolled_back.stderr
     assert {serving_release(host.address) for host in debian_13_hosts} == {first.release}
-    assert all(host.status()["confirmed"] == first.release for host in debian_13_hosts)
+    assert all(release_of(host.status()["confirmed"]) == first.release for host in debian_13_hosts)
 
 
 def test_a_backup_is_taken_verified_and_restored_on_debian_13(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mobius.errors import OUTCOMES
+from mobius.manifest import release_of
 from tests.clients import ClientLoad, client_load
 from tests.faults.cases import DISK_FAULTS, HISTORY, Case
 from tests.faults.disks import Disk
@@ -314,7 +315,8 @@ class Bench:
         except (AssertionError, ValueError) as error:
             return f"{host}: mobius-host status: {str(error)[-500:]}"
         answer = self.fleet.answer(host)
-        if status["pending"] is None and status["serving"] == [status["confirmed"]] == [answer]:
+        serves_it = status["serving"] == [status["confirmed"]] and answer == release_of(status["confirmed"] or "")
+        if status["pending"] is None and serves_it:
             return ""
         return f"{host}: {answer} answers, {status['serving']} serve, {status['confirmed']} is confirmed, pending {status['pending']}"
 

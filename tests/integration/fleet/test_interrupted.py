@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mobius.manifest import release_of
 from tests.clients import client_load
 
 pytestmark = [pytest.mark.lab, pytest.mark.soak]
@@ -37,7 +38,7 @@ def whole(fleet: Any, *releases: str) -> bool:
     """Every host serves its confirmed release, which is one of these, and nothing is pending."""
     answers, statuses = fleet.answers(), fleet.statuses()
     return all(
-        statuses[host]["pending"] is None and answers[host] == statuses[host]["confirmed"] in releases
+        statuses[host]["pending"] is None and answers[host] == release_of(statuses[host]["confirmed"]) in releases
         for host in fleet.names
     )
 

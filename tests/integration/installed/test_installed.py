@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import mobius
-from mobius.manifest import Bundle
+from mobius.manifest import Bundle, release_of
 from tests.integration.installed.conftest import Artifacts, call
 
 pytestmark = pytest.mark.lab
@@ -57,8 +57,8 @@ def test_the_wheel_runs_every_step_of_a_release_from_an_empty_folder(
     def run(*arguments: object) -> dict[str, Any]:
         return dict(json.loads(call([command, *arguments, "--format", "json"], project).stdout))
 
-    def confirmed() -> str | None:
-        return next(iter(run("status")["releases"].values()))["confirmed"]
+    def confirmed() -> str:
+        return release_of(next(iter(run("status")["releases"].values()))["confirmed"])
 
     assert call([command, "--version"], project).stdout == f"mobius, version {mobius.__version__}\n"
     run("lab", "up", "--hosts", "1")
