@@ -31,6 +31,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "restore": {"id": "latest"},
     "restore_drill": {},
     "retention": {},
+    "secrets": {"path": "{root}/secrets.env", "service": None, "config_dir": None},
 }
 
 

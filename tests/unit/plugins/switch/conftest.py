@@ -335,7 +335,9 @@ def call_module(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, A
         if name != "host_tool":
             parameters.setdefault("service", SERVICE)
         capsys.readouterr()
-        with patch_module_args(parameters), pytest.raises(SystemExit):
+        # None leaves out an argument that a module does not have
+        given = {key: value for key, value in parameters.items() if value is not None}
+        with patch_module_args(given), pytest.raises(SystemExit):
             imported.main()
         result: dict[str, Any] = json.loads(capsys.readouterr().out)
         return result

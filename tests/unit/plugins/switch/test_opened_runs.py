@@ -25,6 +25,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "promotion": {"release": RELEASE, "state": "canary"},
     "release": {"state": "absent", "release": RELEASE},
     "restore": {"id": "latest"},
+    "secrets": {"path": "/nowhere/secrets.env", "service": None, "config_dir": None},
 }
 CHANGING = sorted(name for name, entry in MODULES.items() if entry.changes_host)
 
