@@ -21,7 +21,7 @@ setup: ## install what the project needs (virtual environment, podman, mmdebstra
 demo: setup ## release real pictures' service to three lab hosts, upgrade it, refuse a bad one (LIBRARY=dir for your own pictures)
 	@$(BIN)/python -m tools.demo $(if $(LIBRARY),--library "$(LIBRARY)")
 
-test: setup lint ## lint, types, unit, contract, integration, Molecule, end to end (45 minutes on two cores)
+test: setup lint ## lint, types, unit, contract, integration, Molecule, end to end (half an hour on two cores)
 	@mkdir -p test-results
 	@echo "Three series at once; each is shown as it ends. To follow them: tail -f test-results/*.log"
 	@$(MAKE) --jobs=3 --keep-going --output-sync=line --no-print-directory test-with-molecule test-beside-it test-units

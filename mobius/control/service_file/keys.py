@@ -175,7 +175,7 @@ KEYS = (
     Key("health_command", _list(LINE), "The health command of a worker, a list of words.",
         "[bin/worker, --check]", ("host_health_command",), default="it is healthy while it runs"),
     Key("environment", (ValueType("object", names="[A-Z_][A-Z0-9_]*", values=_SCALARS),),
-        "Environment variables. No secrets: those are host_secrets, outside of this file.",
+        "Environment variables. No secrets: those are in environment_file or host_secrets.",
         "{SHOP_ENV: production}", ("host_environment",)),
     Key("environment_file", (LINE,),
         "A file of secrets, with lines NAME=value; ansible-vault may have encrypted it. On hosts only root reads them.",
