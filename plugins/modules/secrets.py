@@ -45,7 +45,7 @@ options:
 EXAMPLES = r"""
 - name: Write the secrets
   mobius.dhash.secrets:
-    path: /etc/shop/secrets.env
+    path: /etc/mobius-host/secrets/shop.env
     file: /home/ada/shop/vault/shop.env
     values:
       SHOP_TOKEN: "{{ vault_shop_token }}"
