@@ -98,8 +98,8 @@ def pack(
     """Pack any folder, of any language, into a bundle.
 
     The same folder is the same file, byte for byte. Executable bits and symbolic links within the folder are kept.
-    `.mobiusignore` in DIR names what is left out, in gitignore's syntax; `__pycache__`, `.git` and empty folders always
-    are.
+    `.mobiusignore` in DIR names what is left out, in gitignore's syntax; `__pycache__`, `.git`, empty folders and the
+    `environment_file` of a mobius.yml here or in DIR always are.
 
     \b
     Examples:
@@ -112,6 +112,7 @@ def pack(
         folder,
         output,
         service=service or _service_of_project(),
+        secrets=_secrets_beside(Path.cwd(), folder),
         version=version,
         requirements=requirements,
         python=python,
@@ -179,6 +180,20 @@ def _service_of_project() -> str:
     if path is None:
         raise MobiusError("invalid_input", "There is no mobius.yml here that names the service; give --service NAME.")
     return read_service_file(path).service
+
+
+def _secrets_beside(*folders: Path) -> list[Path]:
+    """The files of secrets that the `mobius.yml` of these folders name.
+
+    Raises:
+        MobiusError: invalid_input, when one is wrong: what it keeps secret is not known then.
+    """
+    files = [read_service_file(path) for folder in folders if (path := find_service_file(folder))]
+    return [
+        file.path.absolute().parent / file.values["environment_file"]
+        for file in files
+        if "environment_file" in file.values
+    ]
 
 
 def _show(made: Bundle, form: str, signed_by: str | None = None) -> None:

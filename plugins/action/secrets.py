@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 from ansible.errors import AnsibleError
+from ansible.parsing.vault import AnsibleVaultError
 from ansible_collections.mobius.dhash.plugins.plugin_utils import require_mobius  # noqa: F401 - before mobius
 
 from mobius.control.run.changing_action import ChangingAction
@@ -24,9 +25,8 @@ class ActionModule(ChangingAction):
         arguments = dict(self._task.args)
         path, values = arguments.pop("file", None), arguments.pop("values", None) or {}
         try:
-            secrets = parse_secrets(self._read(path), path) if path else {}
-            secrets |= {str(name): str(value) for name, value in values.items()}
-            check_secrets(secrets, arguments.pop("taken", ()))
+            in_file = parse_secrets(self._read(path), path) if path else {}
+            secrets = check_secrets(in_file, values, arguments.pop("taken", ()))
         except MobiusError as error:
             return {"changed": False, "failed": True, "msg": error.reason, "mobius_failure": error.as_dict()}
         arguments["content"] = base64.b64encode(json.dumps(secrets).encode()).decode()
@@ -42,13 +42,14 @@ class ActionModule(ChangingAction):
             raise MobiusError("invalid_input", f"The file of secrets {path} has no absolute path. Nothing was changed.")
         try:
             text: str = self._loader.get_text_file_contents(path)
-        except (AnsibleError, OSError, UnicodeDecodeError) as error:
-            is_encrypted = "vault" in str(error).lower() or "decrypt" in str(error).lower()
-            why = "ansible-vault cannot decrypt it" if is_encrypted else "it cannot be read"
-            advice = "Give the password by --ask-vault-pass or --vault-password-file." if is_encrypted else None
+        except AnsibleVaultError:
             raise MobiusError(
                 "invalid_input",
-                f"The file of secrets {path} is not usable: {why}. Nothing was changed.",
-                do_next=advice,
+                f"The file of secrets {path} cannot be decrypted. Nothing was changed.",
+                do_next="Name the file with the vault's password in ANSIBLE_VAULT_PASSWORD_FILE, and run again.",
+            ) from None
+        except (AnsibleError, OSError):
+            raise MobiusError(
+                "invalid_input", f"The file of secrets {path} cannot be read. Nothing was changed."
             ) from None
         return text

@@ -9,7 +9,7 @@ the same folder is the same file, byte for byte.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from mobius.control.bundle.writer import write_bundle
 from mobius.errors import MobiusError
 
 EARLIER_BUNDLES = "earlier bundles"
+SECRETS = "environment_file of mobius.yml"
 PLATFORM = "linux_x86_64"
 
 
@@ -49,6 +50,7 @@ def pack_folder(
     python: str | None = None,
     platform: str | None = None,
     cache: Path | None = None,
+    secrets: Collection[Path] = (),
     tell: Tell = lambda _: None,
 ) -> Packed:
     """Pack a folder into `<out>/<service>-<version>.tar.gz`, with its `.sha256` beside it.
@@ -60,6 +62,7 @@ def pack_folder(
         python: the Python that the bundle needs on hosts, `3.<minor>`; None for any host.
         platform: the platform that it needs with that Python, `linux_<machine>`; x86_64 when left out.
         cache: where installed dependencies are kept.
+        secrets: files that stay out, whatever the ignore file has.
         tell: called with one line for a person at each step that takes time.
 
     Raises:
@@ -71,7 +74,8 @@ def pack_folder(
     root = folder.resolve()
     if not root.is_dir():
         raise MobiusError("invalid_input", f"{folder} is not a folder.")
-    exclusion = _exclude_bundles(make_exclusion(read_ignore_file(root)), root, out.resolve(), service)
+    exclusion = _exclude_secrets(make_exclusion(read_ignore_file(root)), root, secrets)
+    exclusion = _exclude_bundles(exclusion, root, out.resolve(), service)
     try:
         roots = [(root, exclusion)]
         if requirements is not None and target is not None:
@@ -123,6 +127,17 @@ def _read_requirements(path: Path) -> str:
         raise MobiusError("invalid_input", f"{path} cannot be read: {e.strerror}.") from None
     require_locked(text, path.name)
     return text
+
+
+def _exclude_secrets(exclusion: Exclusion, root: Path, secrets: Collection[Path]) -> Exclusion:
+    """The same exclusion, which also leaves out these files, and links in their place."""
+    there = {path.absolute() for path in secrets} | {path.resolve() for path in secrets}
+    inside = {path.relative_to(root).as_posix() for path in there if path.is_relative_to(root)}
+
+    def exclude_secrets(path: str, is_folder: bool) -> str | None:
+        return SECRETS if path in inside else exclusion(path, is_folder)
+
+    return exclude_secrets
 
 
 def _exclude_bundles(exclusion: Exclusion, root: Path, out: Path, service: str) -> Exclusion:

@@ -38,6 +38,7 @@ _IGNORED = """\
 /mobius.yml
 /inventories/
 /hooks/
+/vault/
 /collections/
 /dist/
 /.lab/

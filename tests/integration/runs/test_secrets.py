@@ -13,12 +13,14 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mobius.cli.render.progress import Lines
 from mobius.control.run.project import find_project
 from mobius.control.run.runner import RunRequest, run_playbook
+from tests.integration.runs.conftest import outcome
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 BIN = Path(sys.executable).parent
@@ -201,3 +203,41 @@ def test_the_search_finds_what_is_planted(tmp_path):
     (tmp_path / "encoded").write_bytes(base64.b64encode(SECRETS["loop"].encode()))
     (tmp_path / "within").write_bytes(base64.b64encode(f'{{"A": "{SECRETS["service"]}"}}'.encode()))
     assert sorted(leaked(tmp_path)) == [("loop", "encoded"), ("service", "within"), ("vault", "plain")]
+
+
+@pytest.mark.parametrize(
+    ("content", "values", "reason"),
+    [
+        (None, {}, "The file of secrets {file} cannot be read."),
+        ("encrypted", {}, "The file of secrets {file} cannot be decrypted."),
+        (b"TOKEN=hunter2\xff\n", {}, "have TOKEN with a value that is not UTF-8."),
+        (b"HUNTER2\n", {}, "{file}, line 1 has a name without a value."),
+        (b"", {"TOKEN": {"of": "hunter2"}}, "have TOKEN with a value that is no text, number or boolean."),
+    ],
+)
+def test_secrets_that_cannot_be_used_are_refused_by_their_file_or_name_and_change_nothing(
+    inventory: Path, tmp_path: Path, content: bytes | str | None, values: dict[str, Any], reason: str
+) -> None:
+    # a path with the word vault is no reason to call a missing file encrypted
+    file = tmp_path / "vault/shop.env"
+    file.parent.mkdir()
+    if content == "encrypted":
+        (tmp_path / "password").write_text("vault-password")
+        encrypt = [str(BIN / "ansible-vault"), "encrypt", "--vault-password-file", str(tmp_path / "password")]
+        subprocess.run([*encrypt, "--output", str(file)], input="TOKEN=hunter2\n", text=True, check=True)
+    elif isinstance(content, bytes):
+        file.write_bytes(content)
+    arguments = {"path": str(tmp_path / "written.env"), "file": str(file), "values": values}
+    play = tmp_path / "secrets.yml"
+    play.write_text(
+        f"- hosts: here1\n  tasks:\n    - mobius.dhash.run:\n    - mobius.dhash.secrets: {json.dumps(arguments)}\n"
+    )
+    command = [str(BIN / "ansible-playbook"), "-i", str(inventory), str(play)]
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    done = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False)
+    shown = " ".join(done.stdout.split())
+    assert outcome(done) == "invalid_input", done.stdout
+    assert f"{reason.format(file=file)} Nothing was changed." in shown
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "hunter2" not in (done.stdout + done.stderr).lower()
+    assert not (tmp_path / "written.env").exists()

@@ -577,3 +577,22 @@ def test_nothing_of_a_new_project_but_the_service_is_packed(tmp_path: Path) -> N
     (folder / ".env").write_text("SECRET=1")
     packed = pack_folder(folder, folder / "dist", service="shop", version="1.0.0")
     assert set(packed.bundle.manifest.files) == {"serve"}
+
+
+@pytest.mark.parametrize("place", ["here", "in the folder"])
+def test_the_file_of_secrets_stays_out_whatever_the_ignore_file_has(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.chdir(shop if place == "here" else tmp_path)
+    (shop / "vault").mkdir()
+    (shop / "vault/shop.env").write_text("TOKEN=hunter2\n")
+    (shop / ".mobiusignore").write_text("!vault/\n!vault/**\n")
+    arguments = ["pack", str(shop), "--service", "shop", "--version", "1.0.0", "--output", str(tmp_path / "dist")]
+    for named in ("vault/shop.env", "vault/link.env"):
+        if named == "vault/link.env":
+            (shop / named).symlink_to("shop.env")
+        (shop / "mobius.yml").write_text(f"service: shop\nexec: bin/serve\nenvironment_file: {named}\n")
+        done = CliRunner().invoke(command, arguments)
+        assert (done.exit_code, "environment_file of mobius.yml" in done.output) == (0, True), done.output
+        packed = manifest.read_bundle(tmp_path / "dist/shop-1.0.0.tar.gz")
+        assert "vault/shop.env" not in packed.manifest.files
