@@ -86,7 +86,7 @@ def show_lines(run: Mapping[str, Any], style: TextStyle, *, local: bool = False)
         ("bundle", [_bundle(intent)] if tried and intent.get("bundle") else []),
         ("plan", [str(run["plan"])] if run["plan"] else []),
         *((word, [str(change[name])]) for name, word in _FACT_NAMES.items() if change.get(name)),
-        ("approved", _approvals(change)),
+        ("approved", _approvals(intent)),
         ("waived", _waived(intent)),
         ("reason", [str(intent["reason"])] if intent.get("reason") else []),
         ("decision", [_decision(item) for item in run["decisions"]]),
@@ -108,16 +108,18 @@ def _bundle(intent: Mapping[str, Any]) -> str:
     return f"{intent['bundle']}{digest}{commit}"
 
 
-def _approvals(change: Mapping[str, Any]) -> list[str]:
-    approvals = change.get("approvals") or []
-    return [
-        f"{item.get('signer')} as {item.get('role')}" if isinstance(item, Mapping) else str(item) for item in approvals
-    ]
+def _approvals(intent: Mapping[str, Any]) -> list[str]:
+    """Whose signatures of the plan were counted, then who has approved by the variable mobius_change."""
+    signed = [f"{item['who']} as {item['role']}" for item in (intent.get("approval") or {}).get("approvals") or ()]
+    named = (intent.get("change") or {}).get("approvals") or []
+    names = named if isinstance(named, list) else [named]
+    return [*signed, *(f"{name} (mobius_change, without a signature)" for name in names)]
 
 
 def _waived(intent: Mapping[str, Any]) -> list[str]:
-    reason = (intent.get("change") or {}).get("break_glass") or intent.get("break_glass")
-    return [f"plan, approvals and window, by break glass: {reason}"] if reason else []
+    """What was in the way of the run, and why it went on all the same."""
+    approval = intent.get("approval") or {}
+    return [f"{', '.join(approval['waived'])}: {approval['break_glass']}"] if approval.get("waived") else []
 
 
 def _decision(decision: Mapping[str, Any]) -> str:

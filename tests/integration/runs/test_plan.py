@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from mobius.cli.render.history import show_lines
+from mobius.cli.render.text import TextStyle
 from mobius.control.history.query import read_runs
 from mobius.control.plan.plan import ChangePlan
 from mobius.errors import MobiusError
@@ -202,6 +204,9 @@ def test_what_was_approved_by_two_is_what_runs_and_the_record_says_so(ruled: Pla
         ("eve@example.org", "release_owner"),
     ]
     assert approval["plan"] == ChangePlan.read(location).digest
+    shown = [" ".join(line.split()) for line in show_lines(runs[3], TextStyle())]
+    assert "approved bob@example.org as ops_sre" in shown and "eve@example.org as release_owner" in shown
+    assert not any(line.startswith("waived") for line in shown)
     assert (runs[3]["end"]["fidelity"]["missing"], runs[3]["end"]["fidelity"]["extra"]) == (0, 0)
     assert runs[4]["end"]["fidelity"]["missing_at"][0] == "here1: Write"
     assert "s3cr3t" not in (ruled.checkout.inventory.parent / "history/history.jsonl").read_text()
@@ -240,6 +245,8 @@ def test_a_plain_run_obeys_the_same_rule_and_a_rollback_none(ruled: Planned) -> 
     assert ruled.written == ["out-here1", "out-here2"]
     approval = ruled.runs[-1]["intent"]["approval"]
     assert (approval["break_glass"], approval["waived"]) == ("OPS-7", ["plan_missing"])
+    shown = [" ".join(line.split()) for line in show_lines(ruled.runs[-1], TextStyle())]
+    assert "waived plan_missing: OPS-7" in shown
 
 
 def test_another_playbook_than_the_planned_one_is_refused(ruled: Planned) -> None:
