@@ -91,7 +91,7 @@ def show_lines(run: Mapping[str, Any], style: TextStyle, *, local: bool = False)
         ("reason", [str(intent["reason"])] if intent.get("reason") else []),
         ("decision", [_decision(item) for item in run["decisions"]]),
         ("hosts", [_host_text(host, facts) for host, facts in sorted(run["hosts"].items())]),
-        ("gate", [line for result in run["results"] for line in _gate_lines(result)]),
+        ("gate", [line for result in run["results"] for line in gate_lines(result)]),
         ("failed", _failed(run["results"])),
         ("backups", [f"{host}: {backup['id']}" for host, backup in sorted(run["backups"].items())]),
         ("no head", [", ".join(sorted(set(run["unwitnessed"])))] if run["unwitnessed"] else []),
@@ -137,7 +137,7 @@ def _host_text(host: str, facts: Mapping[str, Any]) -> str:
     return f"{host}: {moved}{'' if outcome == 'success' else f', {outcome}'}"
 
 
-def _gate_lines(result: Mapping[str, Any]) -> list[str]:
+def gate_lines(result: Mapping[str, Any]) -> list[str]:
     """The verdict of a gate on a host, and each figure of the new release against that of the old one."""
     fields = result.get("fields") or {}
     if "verdict" not in fields or "evidence" not in fields:
@@ -149,7 +149,8 @@ def _gate_lines(result: Mapping[str, Any]) -> list[str]:
 
 def _figure(signal: Mapping[str, Any]) -> str:
     limit = f", limit {signal['limit']}" if signal.get("limit") is not None else ""
-    return f"{signal.get('name')}: new {signal.get('new')}, old {signal.get('old')}{limit}"
+    old = "" if signal.get("old") is None else f", old {signal['old']}"
+    return f"{signal['name']}: new {signal['new']}{old}{limit}"
 
 
 def _failed(results: Sequence[Mapping[str, Any]]) -> list[str]:

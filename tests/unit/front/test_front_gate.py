@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from ansible_collections.mobius.dhash.plugins.module_utils.gate.verdict import (
     reach_verdict,
 )
 from ansible_collections.mobius.dhash.plugins.module_utils.host.front.figures import FrontFigures, Outcomes, Recorded
+
+from mobius.cli.render.history import gate_lines
 
 NEW, OLD = "1.1.0-0123456789ab", "1.0.0-0123456789ab"
 CHECKOUT = Path(__file__).parents[3]
@@ -228,6 +231,12 @@ def test_one_in_twenty_failing_users_among_probes_that_succeed_fail_the_gate(gat
     gate.between = lambda wait: gate.serve(10, int(wait % 2 == 0))
     verdict = gate.run(user_samples=400)
     assert (verdict.verdict, "users' error share" in verdict.reason) == ("fail", True), verdict.reason
+    recorded = {"verdict": verdict.verdict, "reason": verdict.reason, "evidence": verdict.evidence}
+    shown = gate_lines({"host": "lab1", "fields": recorded})
+    assert shown[0] == f"lab1: fail: {verdict.reason}"
+    assert any(
+        re.fullmatch(r"  users' error share: new 0\.0[45]\d*, old 0(\.0)?(, limit .*)?", line) for line in shown
+    ), shown
 
 
 ALWAYS_FAILING = Recorded(Outcomes(10_000, 300), {0.004: 9_000.0, 0.5: 9_900.0, 1.0: 10_000.0, math.inf: 10_000.0})
