@@ -15,7 +15,7 @@ from .backup.store import leftover_bytes
 from .disk_space import SpaceNeed, free_bytes, require_space
 from .errors import MobiusError
 from .host.config import Host
-from .host.recovery import make_bad_refusal, make_promotion_refusal
+from .host.recovery import find_bad, make_bad_refusal, make_promotion_refusal
 from .host.revision import revision_of
 from .host.state import boot_id, is_live, read_activation, read_pending
 
@@ -54,8 +54,8 @@ def check_deploy(
         raise make_promotion_refusal(pending, now)
     if confirmed == release:
         return {**facts, "release_bytes": 0, "backup_bytes": 0}
-    if activation.is_bad(release) and not retry_bad:
-        raise make_bad_refusal(activation, release)
+    if not retry_bad and (bad := find_bad(activation, release)):
+        raise make_bad_refusal(activation, bad)
     if confirmed and not allow_downgrade:
         _refuse_downgrade(release, confirmed)
     staging.require_python(python, expect)

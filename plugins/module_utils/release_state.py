@@ -145,13 +145,18 @@ def _reason_to_keep(host: Host, release: str) -> str | None:
     """Why the release must stay, as the end of a sentence; None when nothing needs it."""
     activation = read_activation(host)
     pending = read_pending(host)
-    if release == activation.confirmed:
+
+    def needs(name: str | None) -> bool:
+        # a revision needs the tree of its release, also when its own folder is gone
+        return name is not None and release in (name, release_of(name))
+
+    if needs(activation.confirmed):
         return "it is the confirmed release"
-    if pending is not None and release in (pending.release, pending.previous):
+    if pending is not None and (needs(pending.release) or needs(pending.previous)):
         return "a pending promotion needs it"
-    if release in activation.pinned:
+    if any(needs(name) for name in activation.pinned):
         return "it is pinned"
-    if release == activation.previous(staged_releases(host)):
+    if needs(activation.previous(staged_releases(host))):
         return "it is the release that a rollback would go to"
     try:
         request_instance(host, release, "GET", health_path_of(host, release), timeout=_ANSWER_TIMEOUT_SECONDS)

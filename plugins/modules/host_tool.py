@@ -113,7 +113,10 @@ from ansible_collections.mobius.dhash.plugins.module_utils.host.install import (
     tool_digest,
     tool_sources,
 )
-from ansible_collections.mobius.dhash.plugins.module_utils.host.revision import Configuration
+from ansible_collections.mobius.dhash.plugins.module_utils.host.revision import (
+    Configuration,
+    find_configuration_problem,
+)
 from ansible_collections.mobius.dhash.plugins.module_utils.host.state import read_record
 from ansible_collections.mobius.dhash.plugins.module_utils.manifest import SERVICE_NAME
 from ansible_collections.mobius.dhash.plugins.module_utils.module import report_failure
@@ -151,13 +154,25 @@ def _expected_files(params: dict[str, object], sources: dict[str, str], digest: 
         expected[path] = (durable.json_bytes(content).decode(), 0o644)
         if instances is not None:
             path = path.parent / CONFIGURATIONS / path.name
-            configuration = Configuration.parse(path, {"health_command": [], **instances})
+            configuration = _parse_instances(path, instances)
             expected[path] = (durable.json_bytes(configuration.as_dict()).decode(), 0o600)
         expected |= _missing_copy(service, str(params["config_dir"]))
     entry = TOOLS[str(params["tool"])][1]
     text = launcher(str(params["lib_dir"]), digest, entry, str(params["config_dir"]))
     expected[command] = (text, 0o755)
     return expected
+
+
+def _parse_instances(path: Path, instances: dict[str, object]) -> Configuration:
+    """What new revisions get, as the role describes it.
+
+    Raises:
+        MobiusError: invalid_input.
+    """
+    content = {"health_command": [], **instances}
+    if problem := find_configuration_problem(content):
+        raise MobiusError("invalid_input", f"No instance can run with this configuration: {problem}.")
+    return Configuration.parse(path, content)
 
 
 def _missing_copy(service: str, config_dir: str) -> dict[Path, tuple[str, int]]:

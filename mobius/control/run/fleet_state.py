@@ -11,6 +11,7 @@ from typing import Any
 
 from mobius.control.run.outcome import Ending, HostFailure, ending
 from mobius.errors import OUTCOMES
+from mobius.manifest import release_of
 
 _TASK = "Read the releases of the host"
 PASSING = frozenset(("locked", "diverged", "nothing_serves", "host_inconsistent", "unreachable"))
@@ -34,8 +35,11 @@ def fleet_ending(end: Ending, facts: Mapping[str, Mapping[str, Any]]) -> Ending:
 
 
 def _failures(facts: Mapping[str, Mapping[str, Any]]) -> list[HostFailure]:
-    """The first thing that is wrong with each host, hosts that differ from most others included."""
-    confirmed = Counter(str(fact["confirmed"]) for fact in facts.values() if fact.get("confirmed"))
+    """The first thing that is wrong with each host, hosts whose release differs from that of most others included.
+
+    The configuration of a host may be its own, and so its revision.
+    """
+    confirmed = Counter(release_of(fact["confirmed"]) for fact in facts.values() if fact.get("confirmed"))
     common = confirmed.most_common(1)[0][0] if confirmed else None
     failures = []
     for host, fact in facts.items():
@@ -61,6 +65,6 @@ def _first_problem(fact: Mapping[str, Any], common: str | None) -> tuple[str, st
     if fact["confirmed"] not in fact["serving"]:
         serves = " and ".join(fact["serving"])
         return "host_inconsistent", f"{serves} serves, and not {fact['confirmed']}, which was confirmed."
-    if fact["confirmed"] != common:
+    if release_of(fact["confirmed"]) != common:
         return "diverged", f"It serves {fact['confirmed']}, and most hosts {common}."
     return "", ""

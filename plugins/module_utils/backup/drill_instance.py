@@ -142,9 +142,9 @@ class DrillInstance:
         environment = {**environment, **address, **known}
         aside.run_dir.mkdir(parents=True, exist_ok=True)
         StateFiles(aside, self.systemd).write_state(release, STANDBY)
-        write_script(aside, release, environment)
         text = unit_text(release_unit, host, folder, self.run_dir, environment)
         try:
+            write_script(aside, release, environment)
             UNITS_DIR.mkdir(parents=True, exist_ok=True)
             durable.write_bytes(self.template, text.encode())
             self._reload_units()

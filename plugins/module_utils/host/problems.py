@@ -53,10 +53,10 @@ def _record_problems(host: Host, observed: Observation) -> Iterator[Problem]:
 def _folder_problems(host: Host, observed: Observation) -> Iterator[Problem]:
     confirmed = observed.activation.confirmed
     for release, instance in sorted(observed.instances.items()):
-        path = host.release_dir(release) / "tree"
+        path = host.revision_dir(release) / "tree"
         if release != confirmed and instance.exists and is_known(observed, release) and not path.is_dir():
             yield Problem(f"{release} runs, and its folder {path} is gone.", REPAIR)
-    if confirmed is not None and not (path := host.release_dir(confirmed) / "tree").is_dir():
+    if confirmed is not None and not (path := host.revision_dir(confirmed) / "tree").is_dir():
         word = "serves" if observed.instance(confirmed).state == "serving" else "is confirmed"
         yield Problem(
             f"{confirmed} {word}, and its folder {path} is gone.",

@@ -143,6 +143,11 @@ def make_bad_refusal(activation: Activation, release: str) -> MobiusError:
     return MobiusError("release_bad", f"{release} was marked bad on this host{reason.rstrip('.')}.")
 
 
+def find_bad(activation: Activation, revision: str) -> str | None:
+    """What was marked bad: the revision, or its release on a host from before revisions; None for neither."""
+    return next((name for name in (revision, release_of(revision)) if activation.is_bad(name)), None)
+
+
 def require_pending(observed: Observation, release: str, actor: Actor) -> Pending:
     pending = observed.live_promotion
     if pending is None or pending.release != release:
@@ -191,5 +196,13 @@ def find_target(observed: Observation, name: str) -> str:
 
 
 def require_staged(observed: Observation, release: str, assume_staged: bool) -> None:
+    """Require that a release or revision is staged, and that a release alone is one of a host from before revisions."""
     if release not in observed.staged and not assume_staged:
         raise MobiusError("release_missing", f"{release} is not staged on this host.")
+    revisions = [name for name in sorted(observed.staged) if name != release and release_of(name) == release]
+    if revisions and observed.activation.latest(release) is None:
+        raise MobiusError(
+            "release_missing",
+            f"{release} is staged on this host as {' and '.join(revisions)}, and not with the present configuration.",
+            do_next="Name one of these, or deploy the bundle again, which stages it with the present configuration.",
+        )

@@ -16,7 +16,7 @@ import hashlib
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,18 @@ from typing import Any
 from .. import durable, staged_tree
 from ..errors import MobiusError
 from ..manifest import release_of
-from .config import SCHEMA, Host, corrupt_state, instance_name, read_state_file, require_field
+from .config import SCHEMA, Host, corrupt_state, instance_name, read_state_file
 
 CONFIGURATION_NAME = "configuration.json"
 DIGEST_DIGITS = 8
 SCRIPT_NAME = "start"
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
-# what a command may name: where the instance listens, a variable, the name of its unit, and the characters themselves
-_COMMAND_PART = re.compile(r"\{(address|host|port)\}|\$\{?([A-Za-z_][A-Za-z0-9_]*)\}?|(\$\$)|%([i%])|(.)", re.DOTALL)
+# what a word of a command may name: where the instance listens, a variable, its unit, and the characters themselves
+_COMMAND_PART = re.compile(
+    r"\{(?P<place>address|host|port)\}|\$\{(?P<inside>[A-Za-z_]\w*)\}|\A\$(?P<alone>[A-Za-z_]\w*)\Z"
+    r"|(?P<dollar>\$\$)|%(?P<specifier>[i%])|(?P<character>.)",
+    re.DOTALL | re.ASCII,
+)
 _ADDRESS_VARIABLES = {"address": "MOBIUS_ADDRESS", "host": "HOST", "port": "PORT"}
 
 
@@ -51,26 +55,14 @@ class Configuration:
         Raises:
             MobiusError: `state_damaged`.
         """
-        environment = require_field(path, content, "environment", dict)
-        for name, value in environment.items():
-            if not _VARIABLE.fullmatch(name) or isinstance(value, dict | list) or value is None or "\0" in str(value):
-                raise corrupt_state(path, f"no environment has {name!r}")
-        words = require_field(path, content, "health_command", list)
-        if not all(isinstance(word, str) for word in words):
-            raise corrupt_state(path, "health_command is not a list of words")
-        configuration = cls(
-            command=require_field(path, content, "command", str),
-            environment={name: str(value) for name, value in environment.items()},
-            health_path=require_field(path, content, "health_path", str),
-            health_command=tuple(words),
+        if problem := find_configuration_problem(content):
+            raise corrupt_state(path, problem)
+        return cls(
+            command=content["command"],
+            environment={name: str(value) for name, value in content["environment"].items()},
+            health_path=content["health_path"],
+            health_command=tuple(content["health_command"]),
         )
-        try:
-            words = shlex.split(configuration.command)
-        except ValueError as error:
-            raise corrupt_state(path, f"command is {configuration.command!r} ({error})") from None
-        if not words or "\0" in configuration.command:
-            raise corrupt_state(path, f"command is {configuration.command!r}")
-        return configuration
 
     def as_dict(self) -> dict[str, Any]:
         """The content of the file beside the tree."""
@@ -108,18 +100,56 @@ class Configuration:
         )
 
 
-def _as_shell_word(word: str, instance: str) -> str:
-    """One word of a command for sh, as systemd would give it to the program: variables are replaced, never split."""
+def find_configuration_problem(content: Mapping[str, Any]) -> str | None:
+    """Why no instance can run with this configuration; None when one can."""
+    environment, words = content.get("environment"), content.get("health_command")
+    if not isinstance(environment, dict):
+        return "environment is no object"
+    for name, value in environment.items():
+        if not _VARIABLE.fullmatch(name) or isinstance(value, dict | list) or value is None or "\0" in str(value):
+            return f"no environment has {name!r}"
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        return "health_command is not a list of words"
+    if not isinstance(content.get("health_path"), str):
+        return "health_path is no text"
+    command = content.get("command")
+    try:
+        is_command = isinstance(command, str) and "\0" not in command and bool(shlex.split(command))
+    except ValueError as error:
+        return f"command is {command!r} ({error})"
+    return None if is_command else f"command is {command!r}"
+
+
+def expand_word(
+    word: str, instance: str, variable: Callable[[str], str], text: Callable[[str], str] = lambda text: text
+) -> str:
+    """One word of a command with what it names: `{address}`, `{host}`, `{port}`, `${NAME}`, a word that is `$NAME`,
+    `%i`, `%%` and `$$`. A word stays one, unlike systemd's `$NAME`, and other specifiers of systemd are text.
+
+    Args:
+        instance: what `%i` is.
+        variable: gives what stands for a variable.
+        text: gives what stands for a piece of text.
+    """
 
     def replace(match: re.Match[str]) -> str:
-        place, variable, dollar, specifier, character = match.groups()
-        if place or variable:
-            return f"${{{_ADDRESS_VARIABLES[place] if place else variable}}}"
-        if specifier:
-            return "%" if specifier == "%" else instance
-        return "\\$" if dollar else f"\\{character}" if character in '\\"$`' else str(character)
+        part = match.groupdict()
+        if part["place"]:
+            return variable(_ADDRESS_VARIABLES[part["place"]])
+        if name := part["inside"] or part["alone"]:
+            return variable(name)
+        if part["specifier"]:
+            return text("%" if part["specifier"] == "%" else instance)
+        return text("$" if part["dollar"] else part["character"])
 
-    return f'"{_COMMAND_PART.sub(replace, word)}"'
+    return _COMMAND_PART.sub(replace, word)
+
+
+def _as_shell_word(word: str, instance: str) -> str:
+    def text(piece: str) -> str:
+        return f"\\{piece}" if piece in '\\"$`' else piece
+
+    return f'"{expand_word(word, instance, lambda name: f"${{{name}}}", text)}"'
 
 
 def read_present(host: Host) -> Configuration | None:

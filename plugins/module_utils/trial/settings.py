@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from ..host.front.settings import HTTP
 from ..host.front.slots import Slot
+from ..host.revision import expand_word
 
 # of systemd, where a unit sets no other
 HOST_SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -115,17 +115,16 @@ class TrialSettings:
         return text.replace(f"/var/lib/{self.service}", str(self.state_folder))
 
     def command_of(self, command: str, slot: Slot) -> list[str]:
-        """The words of a command as systemd would run them; the program is as it was written.
+        """The words of a command as a host would run them; the program is as it was written.
 
         Raises:
             ValueError: a quotation that does not end, or no word at all.
         """
         environment = self.environment_of(slot)
-        words = []
-        for word in shlex.split(command):
-            filled = word.replace("{address}", slot.address).replace("{host}", "127.0.0.1")
-            filled = filled.replace("{port}", str(slot.port))
-            words.append(self.in_trial(string.Template(filled).safe_substitute(environment)))
+        words = [
+            self.in_trial(expand_word(word, str(slot.release), lambda name: environment.get(name, "")))
+            for word in shlex.split(command)
+        ]
         if not words:
             raise ValueError("it is empty")
         return words

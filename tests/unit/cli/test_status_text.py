@@ -74,6 +74,18 @@ def test_one_host_that_is_not_as_it_should_be_decides_and_is_named(facts, change
     assert "the hosts are not as they should be" in headline(account)
 
 
+def test_hosts_may_differ_in_their_configuration(facts):
+    own = {
+        host: {
+            **fact,
+            "confirmed": f"{fact['confirmed']}+{number:08x}",
+            "serving": [f"{fact['confirmed']}+{number:08x}"],
+        }
+        for number, (host, fact) in enumerate(facts.items())
+    }
+    assert ended(own).ending.outcome == "success"
+
+
 def test_what_is_under_way_or_wrong_has_a_line(facts):
     host = facts["lab1"]
     host["pending"] = {"release": "1.5.0-0123456789ab", "stage": "canary", "remaining": 32.0}

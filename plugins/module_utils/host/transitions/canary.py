@@ -10,6 +10,7 @@ from ...errors import MobiusError
 from ..clock import utc_now
 from ..plan import Actor, HostPlan, Observation, PlanBuilder
 from ..recovery import (
+    find_bad,
     make_bad_refusal,
     make_journal_line,
     make_promotion_refusal,
@@ -69,8 +70,8 @@ def plan_canary(
     if activation.confirmed == release:
         builder.serve(release)
         return builder.plan(f"{release} is confirmed and serves")
-    if activation.is_bad(release) and not retry_bad:
-        raise make_bad_refusal(activation, release)
+    if not retry_bad and (bad := find_bad(activation, release)):
+        raise make_bad_refusal(activation, bad)
     require_staged(builder.model, release, assume_staged)
     if builder.model.overlaps and builder.model.instance(release).unit != "active":
         builder.do("start", release)

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -119,6 +121,7 @@ def test_the_script_gives_the_program_each_word_and_each_value_as_it_is_written(
     (tmp_path / "show").write_text('#!/bin/sh\nprintf \'%s\\n\' "$VALUE" "$@"\n')
     (tmp_path / "show").chmod(0o755)
     command = "./show 'two words' {address} \"it's\" $$HOME ${PORT} $(id) `id` 100%% %i \\\\ '\"'"
+    command += " $PORT --x={$PORT} {${PORT}} 'for i in 1; do echo $i; done' %n"
     value = "a 'b' \"c\" $HOME `id`\nnext %i"
     configuration = Configuration(command, {"VALUE": "other"}, "/health")
     (tmp_path / "start").write_text(configuration.script("1.0_a", {"VALUE": value}))
@@ -127,6 +130,7 @@ def test_the_script_gives_the_program_each_word_and_each_value_as_it_is_written(
         ["/bin/sh", "start"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
     words = ["two words", "127.0.0.1:1", "it's", "$HOME", "1", "$(id)", "`id`", "100%", "1.0_a", "\\", '"']
+    words += ["1", "--x={$PORT}", "{1}", "for i in 1; do echo $i; done", "%n"]
     assert done.stdout.splitlines() == [*value.splitlines(), *words]
 
 
@@ -180,3 +184,46 @@ def test_a_revision_without_its_tree_is_not_staged(machine: Any) -> None:
     revision = keep(machine, A)
     shutil.rmtree(machine.host.release_dir(A))
     assert revision not in staged_releases(machine.host)
+
+
+def test_a_release_alone_is_not_promoted_where_only_revisions_of_it_were_deployed(machine: Any) -> None:
+    revisions = [keep(machine, A, environment={"SHELF": shelf}) for shelf in "ab"]
+    describe(machine, environment={"SHELF": "c"})
+    with pytest.raises(MobiusError, match=re.escape(f"as {revisions[0]} and {revisions[1]}, and not")) as refused:
+        machine.promote(A)
+    assert refused.value.outcome == "release_missing"
+    assert machine.observed().activation.confirmed is None
+
+
+def test_a_mark_from_before_is_obeyed_by_revisions_of_its_release(machine: Any) -> None:
+    machine.promote(B)
+    machine.promote(A)
+    assert machine.command("rollback", "--from", A) == 0
+    assert machine.observed().activation.is_bad(A)
+    revision = keep(machine, A, environment={"SHELF": "a"})
+    with pytest.raises(MobiusError, match=f"{A} was marked bad"):
+        machine.promote(revision)
+
+
+def test_a_revision_whose_folder_is_gone_is_a_problem_and_its_tree_stays(machine: Any, run_module: Module) -> None:
+    revision = keep(machine, A)
+    machine.promote(revision)
+    shutil.rmtree(machine.host.revision_dir(revision))
+    assert [item["problem"] for item in run_module("release_info")["problems"]] == [
+        f"{revision} serves, and its folder {machine.host.revision_dir(revision)}/tree is gone."
+    ]
+    refused = run_module("release", release=A, state="absent")
+    assert refused["mobius_failure"]["reason"] == f"{A} is not removed: it is the confirmed release."
+    assert machine.host.release_dir(A).is_dir()
+
+
+@pytest.mark.parametrize("instances", [{"command": "bin/x 'open"}, {"environment": {"A": [1]}}])
+def test_a_wrong_configuration_is_the_callers_and_no_damage(
+    machine: Any, run_bare_module: Module, instances: dict[str, Any]
+) -> None:
+    whole = {"command": "bin/x", "environment": {}, "health_path": "/health", **instances}
+    config = json.loads((machine.config_dir / f"{machine.host.service}.json").read_text())
+    tool = {"command": str(machine.host.command), "lib_dir": str(machine.root / "lib")}
+    answer = run_bare_module("host_tool", **tool, service=machine.host.service, config={**config, "instances": whole})
+    assert answer["mobius_failure"]["outcome"] == "invalid_input", answer
+    assert not machine.host.configuration_path.exists()
