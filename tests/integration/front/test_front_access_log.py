@@ -26,7 +26,10 @@ def start(front: Front) -> Front:
 
 
 def entries(front: Front, count: int) -> list[dict[str, Any]]:
-    """The lines of the log, once there are so many."""
+    """The lines of the log, once there are so many.
+
+    Two connections end on two threads, so their lines may change places: a test that needs an order waits for each.
+    """
     path = front.settings.run_dir / "access.log"
     wait_until(lambda: path.exists() and path.read_bytes().count(b"\n") >= count, f"{count} lines are written")
     lines = path.read_bytes().splitlines()
@@ -45,7 +48,9 @@ def test_a_request_is_one_line_without_its_query_and_headers(make_front: Callabl
     front = start(make_front(access_log="file"))
     before = time.time()
     front.get("/a/b?token=secret", Authorization="Bearer secret", Cookie="session=secret")
+    entries(front, 1)
     front.get("/slow?0.3", method="POST", body=b"secret")
+    entries(front, 2)
     front.get("/fail")
     first, slow, failed = entries(front, 3)
     expected = {"client": "127.0.0.1", "method": "GET", "path": "/a/b", "status": 200, "release": A}
@@ -63,6 +68,7 @@ def test_what_no_instance_answered_is_logged_too_and_probes_are_not(make_front: 
     front.probe("/probed", X_Mobius_Slot="1")
     front.get_internal("/slots/1/health")
     assert front.get("/long", method="POST", body=b"x" * 11).status == 413
+    entries(front, 1)
     exchange(front, b"\x16\x03\x01 garbage\r\n\r\n")
     refused, garbage = entries(front, 2)
     assert (refused["path"], refused["status"], refused["release"]) == ("/long", 413, None)
@@ -95,6 +101,7 @@ def test_whatever_a_path_holds_the_line_is_one_of_json_and_is_counted(
 def test_bytes_that_are_no_text_are_left_out_and_a_long_method_is_cut(make_front: Callable[..., Front]) -> None:
     front = start(make_front(access_log="file", extra={"frontend": ["option accept-invalid-http-request"]}))
     exchange(front, b"GET /\xff\xfe/\xc3\xbc HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n")
+    entries(front, 1)
     exchange(front, b"M" * 100 + b" /long HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n")
     first, second = entries(front, 2)
     assert first["path"].endswith("/ü")
@@ -104,6 +111,7 @@ def test_bytes_that_are_no_text_are_left_out_and_a_long_method_is_cut(make_front
 def test_an_ipv4_client_of_a_socket_for_both_protocols_has_its_ipv4_address(make_front: Callable[..., Front]) -> None:
     front = start(make_front(access_log="file", address="::"))
     front.get()
+    entries(front, 1)
     connection = http.client.HTTPConnection("::1", front.port, timeout=WAIT_SECONDS)
     send(connection, "GET", "/")
     connection.close()
