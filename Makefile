@@ -47,8 +47,9 @@ test-without-hosts: setup ## all unit and contract tests, in random order (REPOR
 	@mkdir -p test-results
 	$(UNIT_TESTS) -m "not soak" $(REPORT)
 
+# In one process: a second one spends ten seconds more of processor time to import and collect the same tests.
 test-unit: setup ## the quick loop: unit and contract tests without the slow ones, in random order (SEED=n repeats one)
-	$(UNIT_TESTS) -m "not soak and not slow"
+	$(UNIT_TESTS) -n 0 -m "not soak and not slow"
 
 # A copy, because an ordinary user has a checkout of his own; git needs one that is his.
 NOBODY := $(or $(TMPDIR),/tmp)/mobius-test-unit-as-nobody

@@ -121,6 +121,7 @@ def comparable(options: Mapping[str, Any], within: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODULES)
 def test_the_documented_options_are_the_ones_in_the_code(
     pages: dict[str, Any], name: str, monkeypatch: pytest.MonkeyPatch

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import signal
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ RUNS = Path(__file__).parent / "runs"
 NAMES = tuple(sorted(path.stem for path in RUNS.glob("*.jsonl")))
 
 
+@cache
 def replay(name: str) -> RunSummary:
     """The summary of a recorded run, made of its events by the code of today."""
     about, *events = [json.loads(line) for line in (RUNS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]

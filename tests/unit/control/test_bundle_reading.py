@@ -89,6 +89,7 @@ def test_what_is_expected_is_compared_with_what_was_read_before(bundle: Path, fo
     assert count(reads) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["content", "sidecar", "signature"])
 def test_a_bundle_that_is_no_longer_the_same_is_read_again(bundle: Path, folder: Path, reads: Path, what: str) -> None:
     before = read_once(str(bundle), None, RunWorkspace(folder))
@@ -115,6 +116,7 @@ def test_a_damaged_bundle_is_read_once_too(bundle: Path, folder: Path, reads: Pa
     assert count(reads) == 1
 
 
+@pytest.mark.slow
 def test_without_a_workspace_each_process_reads_for_itself(bundle: Path, folder: Path, reads: Path) -> None:
     folder.rmdir()
     assert (
@@ -125,6 +127,7 @@ def test_without_a_workspace_each_process_reads_for_itself(bundle: Path, folder:
     assert count(reads) == 2
 
 
+@pytest.mark.slow
 def test_half_written_facts_are_ignored(bundle: Path, folder: Path, reads: Path) -> None:
     result = read_once(str(bundle), None, RunWorkspace(folder))
     (note,) = folder.glob("*.json")

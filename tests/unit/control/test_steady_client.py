@@ -75,6 +75,7 @@ def test_right_answers_are_counted_by_release(server: Any) -> None:
     assert client.counts["host"].by_release == {"1.0.0-aaaaaaaaaaaa": client.sent}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("behaviour", ["reset", "error"])
 def test_an_answer_that_fails_or_never_comes_is_counted_and_reported(server: Any, behaviour: str) -> None:
     client = ask(server, behaviour)

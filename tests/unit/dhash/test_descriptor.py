@@ -53,6 +53,7 @@ def grain(descriptor: bytes) -> numpy.ndarray:
     return numpy.unpackbits(numpy.frombuffer(descriptor, numpy.uint8)[DCT_BYTES:-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_a_transformed_descriptor_is_the_descriptor_of_the_transformed_picture(
     photographs: dict[str, Path], name: str

@@ -164,6 +164,7 @@ def program(tmp_path: Path, script: str) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "outcome", "reason"),
     [

@@ -279,6 +279,7 @@ def test_what_arrived_before_the_end_is_on_the_page(tmp_path: Path) -> None:
     assert "mobius_front_start_time_seconds 7.000" in receiver.path.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_page_that_cannot_be_written_is_reported_once_and_counting_goes_on(tmp_path: Path) -> None:
     receiver = Running(tmp_path / "missing" / "traffic.prom")
     waited = threading.Event()

@@ -232,6 +232,7 @@ def _other_content(items: list[tuple[tarfile.TarInfo, bytes]]) -> None:
     items[2] = (items[2][0], items[2][1][:-1] + b"!")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

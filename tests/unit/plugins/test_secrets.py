@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils import secrets
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ NAMES = st.from_regex(r"[A-Z_][A-Z0-9_]{0,8}", fullmatch=True)
 VALUES = st.text(st.characters(exclude_categories=["Cc", "Cs"], include_characters="\n\t"), max_size=40)
 
 
+@pytest.mark.slow
 @given(st.dictionaries(NAMES, VALUES, max_size=5))
 def test_what_was_written_is_read(values: dict[str, str]) -> None:
     assert secrets.read_values(secrets.environment_file(values)) == values

@@ -122,6 +122,7 @@ def inner_examples() -> list[Any]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("outer", "name", "value"), inner_examples())
 def test_every_inner_example_is_accepted(outer: str, name: str, value: Any) -> None:
     values = {"service": "shop", "exec": "bin/serve", outer: {name: value}}

@@ -580,6 +580,7 @@ def test_a_read_only_disk_under_the_backups_is_one_sentence_and_nothing_is_chang
 # --- What a killed restore left ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content",
     [b"", b"\xff torn", b"[]", b'{"pairs": [["/a", "/b"]]}', b'{"pairs": [], "aside": [["/a", "/b"]]}', b"[" * 9999],

@@ -179,6 +179,7 @@ def live(host: Host) -> dict[str, Any]:
     return {name: value for name, value in everything(host.root.parent).items() if not name.endswith(known)}
 
 
+@pytest.mark.slow
 def test_a_drill_runs_the_release_on_the_restored_folders_records_it_and_leaves_nothing(host):
     result = back_up(host)
     touch_state(host)
@@ -213,6 +214,7 @@ def test_the_drills_unit_is_the_releases_own_without_what_ties_it_to_the_live_ho
     assert 'Environment="A=5%%\\"\\\\"' in lines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "outcome", "word"),
     [
@@ -304,6 +306,7 @@ def test_what_a_killed_drill_left_is_removed_by_the_next_one(host):
     assert live(host) == before
 
 
+@pytest.mark.slow
 def test_a_host_that_serves_is_refused_when_its_last_good_drill_is_too_old_or_there_was_none(host):
     with pytest.raises(MobiusError, match="ever succeeded") as caught:
         require_recent(host, 7)

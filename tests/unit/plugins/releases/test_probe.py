@@ -48,6 +48,7 @@ def test_an_answer_that_is_no_json_is_a_wrong_answer(host: Any) -> None:
     assert '"OK"' in host.fails("probe", "golden_mismatch", release=RELEASE, probes=[GOOD])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("behaviour", ["hanging", "dripping"])
 def test_no_answer_in_time_is_not_ready(host: Any, behaviour: str) -> None:
     host.start(RELEASE, behaviour)

@@ -296,6 +296,7 @@ def test_a_head_with_a_negative_number_of_lines_blocks_no_rollback(machine: Any,
     assert head is not None and head["lines"] == len(machine.journal()) - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BROKEN)
 def test_a_journal_that_cannot_be_written_keeps_no_overdue_promotion(
     machine: Any, kind: str, monkeypatch: pytest.MonkeyPatch

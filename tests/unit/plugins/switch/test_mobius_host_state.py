@@ -312,6 +312,7 @@ def test_a_host_without_a_description_is_not_provisioned(machine: Any) -> None:
 # --- the role of an instance -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "expected"),
     [

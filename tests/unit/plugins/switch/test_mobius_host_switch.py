@@ -728,6 +728,7 @@ def test_a_rollback_while_the_front_is_down_serves_the_release_before(machine: A
 # --- when the host itself is in trouble -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_warm_release_that_hangs_is_restarted_by_the_rollback_to_it(
     machine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -740,6 +741,7 @@ def test_a_warm_release_that_hangs_is_restarted_by_the_rollback_to_it(
     assert machine.activation.confirmed == A and machine.activation.is_bad(B)
 
 
+@pytest.mark.slow
 def test_a_warm_release_that_hangs_for_ever_leaves_what_serves(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executor, "SERVE_TIMEOUT_SECONDS", 0.5)
     machine.promote(A)

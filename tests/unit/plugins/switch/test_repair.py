@@ -76,6 +76,7 @@ def test_without_a_journal_the_current_release_is_the_last_one_known(machine: An
     assert (role(machine, A), role(machine, B)) == ("standby", "serving")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [("guard",), ("boot",), ("repair", "--yes")], ids=" ".join)
 @pytest.mark.parametrize("has_link", [True, False])
 def test_when_nothing_is_known_any_more_one_of_what_serves_goes_on_serving(

@@ -235,6 +235,7 @@ def test_release_info_reports_another_tool_and_a_missing_one(machine: Any, run_b
     assert run_bare_module("release_info")["tool_digest_ok"] is False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deadline", ["0", "-5", "inf", "nan", "86401"])
 def test_a_deadline_that_is_none_is_refused_before_anything_serves(
     machine: Any, run_module: Module, deadline: str
