@@ -8,6 +8,7 @@ Whoever backs up, verifies, restores or drills writes it again, a timer as well 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,49 +18,39 @@ from .. import durable
 from ..errors import MobiusError
 from ..host.config import Host
 from ..host.failures import to_failure
+from ..metric_table import Sample, make_page
 from . import copies, drill
 from .settings import BackupSettings, copy_targets, read_settings
 from .store import SCOPES, list_backups
 
-_HELP = {
-    "mobius_backup_count": "Backups in the backup folder.",
-    "mobius_backup_damaged": "Backups that are known not to be what was written.",
-    "mobius_backup_source_damaged": "Backups that were made of damaged data.",
-    "mobius_backup_created_timestamp_seconds": "When the newest good backup was begun.",
-    "mobius_backup_verified_timestamp_seconds": "When the newest good backup was last verified; 0: never.",
-    "mobius_backup_bytes": "Size of the newest good backup.",
-    "mobius_backup_drill_timestamp_seconds": "When the last drill ended; 0: never.",
-    "mobius_backup_drill_success_timestamp_seconds": "When the last successful drill ended; 0: never.",
-    "mobius_backup_copied_timestamp_seconds": "When this copy target last held the newest backups; 0: never.",
-}
-
-
-def metrics_text(host: Host, target_names: Sequence[str] = ()) -> str:
-    """The metrics in Prometheus' text format."""
-    backups = list_backups(host)
-    values: dict[str, dict[str, float]] = {name: {} for name in _HELP}
+def metrics_text(host: Host, target_names: Sequence[str] = (), now: float | None = None) -> str:
+    """The metrics in Prometheus's text format; `now` in seconds since the epoch."""
+    backups, samples = list_backups(host), list[Sample]()
+    of_service = {"service": host.service}
     for scope in SCOPES:
         of_scope = [backup for backup in backups if backup.scope == scope]
-        good = [backup for backup in of_scope if backup.is_good]
-        labels = f'service="{host.service}",scope="{scope}"'
-        values["mobius_backup_count"][labels] = len(of_scope)
-        values["mobius_backup_damaged"][labels] = sum(backup.damaged is not None for backup in of_scope)
-        values["mobius_backup_source_damaged"][labels] = sum(backup.source_damage is not None for backup in of_scope)
-        if good:
-            values["mobius_backup_created_timestamp_seconds"][labels] = good[-1].begun.timestamp()
-            values["mobius_backup_verified_timestamp_seconds"][labels] = _to_seconds(good[-1].verified)
-            values["mobius_backup_bytes"][labels] = good[-1].bytes
-    label, drills, copied = f'service="{host.service}"', drill.read_records(host), copies.read_copy_times(host)
-    values["mobius_backup_drill_timestamp_seconds"][label] = _to_seconds(drills.get("last", {}).get("at"))
-    values["mobius_backup_drill_success_timestamp_seconds"][label] = _to_seconds(drills.get("success", {}).get("at"))
-    for name in target_names:
-        values["mobius_backup_copied_timestamp_seconds"][f'{label},place="{name}"'] = _to_seconds(copied.get(name))
-    lines = []
-    for name, by_labels in values.items():
-        if by_labels:
-            lines += [f"# HELP {name} {_HELP[name]}", f"# TYPE {name} gauge"]
-            lines += [f"{name}{{{labels}}} {value:.0f}" for labels, value in by_labels.items()]
-    return "\n".join(lines) + "\n"
+        newest = next((backup for backup in reversed(of_scope) if backup.is_good), None)
+        values = {
+            "mobius_backups": len(of_scope),
+            "mobius_backup_damaged": sum(backup.damaged is not None for backup in of_scope),
+            "mobius_backup_source_damaged": sum(backup.source_damage is not None for backup in of_scope),
+            # 0 without a good one: a series that is missing would raise no alert
+            "mobius_backup_created_timestamp_seconds": newest.begun.timestamp() if newest else 0,
+            "mobius_backup_verified_timestamp_seconds": _to_seconds(newest.verified) if newest else 0,
+            "mobius_backup_bytes": newest.bytes if newest else 0,
+        }
+        samples += [(name, {**of_service, "scope": scope}, value) for name, value in values.items()]
+    drills, copied = drill.read_records(host), copies.read_copy_times(host)
+    for name, key in (
+        ("mobius_backup_drill_timestamp_seconds", "last"),
+        ("mobius_backup_drill_success_timestamp_seconds", "success"),
+    ):
+        samples.append((name, of_service, _to_seconds(drills.get(key, {}).get("at"))))
+    for target in target_names:
+        labels = {**of_service, "target": target}
+        samples.append(("mobius_backup_copied_timestamp_seconds", labels, _to_seconds(copied.get(target))))
+    samples.append(("mobius_backup_metrics_timestamp_seconds", of_service, time.time() if now is None else now))
+    return make_page(samples)
 
 
 def _to_seconds(moment: Any) -> float:

@@ -39,6 +39,8 @@ class Host:
 
     `bundle_signers` are lines of an `allowed_signers` file: only a bundle that one of them signed is staged. Without
     any, a bundle need not be signed.
+
+    `metrics_dir`: where the node exporter of Prometheus reads text files; None for no metrics.
     """
 
     service: str
@@ -61,6 +63,7 @@ class Host:
     overlap: bool = True
     health_command: tuple[str, ...] = ()
     descriptions_dir: Path = Path(CONFIG_DIR)
+    metrics_dir: Path | None = None
 
     @classmethod
     def load(cls, service: str, config_dir: str | Path = CONFIG_DIR) -> Host:
@@ -101,6 +104,7 @@ class Host:
             health_command=_read_health_command(path, content),
             front=_read_front(path, content),
             descriptions_dir=Path(config_dir),
+            metrics_dir=_read_metrics_dir(path, content),
             **paths,
         )
 
@@ -378,6 +382,13 @@ def _read_bundle_signers(path: Path, content: Mapping[str, Any]) -> tuple[str, .
     if not all(isinstance(line, str) and line.strip() and line.isprintable() for line in lines):
         raise corrupt_state(path, "bundle_signers is not a list of lines")
     return tuple(lines)
+
+
+def _read_metrics_dir(path: Path, content: Mapping[str, Any]) -> Path | None:
+    folder = require_field(path, {"metrics_dir": "", **content}, "metrics_dir", str)
+    if folder and not Path(folder).is_absolute():
+        raise corrupt_state(path, "metrics_dir is not an absolute path")
+    return Path(folder) if folder else None
 
 
 def _read_health_command(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ from .front.certificate import read_certificate
 from .instance import STATE_TIMEOUT_SECONDS, is_answering
 from .journal import read_journal
 from .lock import wait_until_unlocked
+from .metrics import metrics_page, write_metrics
 from .plan import Actor, HostPlan, Observation
 from .rebuild import read_known_activation, read_known_pending
 from .revision import write_script
@@ -300,6 +301,15 @@ def _traffic(executor: Executor, _: argparse.Namespace) -> int:
     return 0
 
 
+def _metrics(executor: Executor, options: argparse.Namespace) -> int:
+    """Write the metrics for Prometheus's node exporter, or only show them."""
+    if options.show:
+        print(metrics_page(executor), end="")
+    else:
+        write_metrics(executor)
+    return 0
+
+
 def _watch(executor: Executor, options: argparse.Namespace) -> int:
     """Watch the confirmed release to the end of its window (or for `--seconds`), and roll back on a trigger.
 
@@ -392,6 +402,8 @@ def _parser() -> argparse.ArgumentParser:
     maintenance.add_argument("--check", action="store_true", help="only show what it would do")
     renew = command("renew", _renew, "use the certificate that its file has now; no connection is dropped")
     renew.add_argument("--check", action="store_true", help="only check whether it can be used")
+    metrics = command("metrics", _metrics, "write the metrics of the host for Prometheus (a timer does, each minute)")
+    metrics.add_argument("--show", action="store_true", help="print them, and write nothing")
     command("traffic", _traffic, "count the requests that the front logs (for systemd)")
     return parser
 
@@ -416,7 +428,7 @@ def main(arguments: Sequence[str] | None = None, requested_at: str | None = None
         executor = Executor(
             host,
             actor,
-            may_rebuild=options.command in ("repair", "boot", "guard", "maintenance"),
+            may_rebuild=options.command in ("repair", "boot", "guard", "maintenance", "metrics"),
             finds_silent=options.command == "rollback",
             pending_may_be_lost=options.command == "rollback" and bool(options.to or options.leaves),
             journal_may_wait=options.command in ("repair", "boot", "guard", "rollback", "watch", "maintenance"),

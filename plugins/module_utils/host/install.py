@@ -16,12 +16,13 @@ from .config import CONFIG_DIR, Host
 PACKAGE = "ansible_collections.mobius.dhash.plugins.module_utils"
 # What the installed command consists of, by module name below PACKAGE; the digest over them identifies its version.
 TOOL_MODULES = (
-    *("comparison", "durable", "errors", "front_signals", "manifest", "prometheus_text", "significance"),
-    *("staged_tree", "tar_members", "tree_paths"),
+    *("comparison", "durable", "errors", "front_signals", "manifest", "metric_table", "prometheus_text"),
+    *("significance", "staged_tree", "tar_members", "tree_paths"),
     *("host", "host.clock", "host.config", "host.console", "host.executor", "host.failures"),
     *("host.front", "host.front.access_log", "host.front.certificate", "host.front.configuration"),
     *("host.front.figures", "host.front.runtime", "host.front.settings", "host.front.slots", "host.front.traffic"),
     *("host.fronted", "host.install", "host.instance", "host.journal", "host.lock", "host.maintenance"),
+    "host.metrics",
     *(
         "host.plan",
         "host.problems",
@@ -41,7 +42,17 @@ TOOL_MODULES = (
 
 def _send_with_modules() -> None:
     """Never called: Ansible sends with a module what it imports anywhere, and no module has to load all of this."""
-    from .. import comparison, durable, errors, front_signals, manifest, prometheus_text, significance, staged_tree  # noqa: F401
+    from .. import (  # noqa: F401
+        comparison,
+        durable,
+        errors,
+        front_signals,
+        manifest,
+        metric_table,
+        prometheus_text,
+        significance,
+        staged_tree,
+    )
     from . import (  # noqa: F401
         clock,
         config,
@@ -54,6 +65,7 @@ def _send_with_modules() -> None:
         journal,
         lock,
         maintenance,
+        metrics,
         plan,
         problems,
         rebuild,

@@ -96,6 +96,22 @@ def read_certificate(
     return Certificate(path, b"".join(block + b"\n" for _, block in blocks), not_before, not_after)
 
 
+def read_expiry(path: Path) -> float:
+    """When the certificate in a file expires, in seconds since the epoch, whether it can be used or not.
+
+    Raises:
+        MobiusError: `invalid_input` without a certificate that can be read.
+    """
+    try:
+        content = read_regular_file(path)
+    except OSError as error:
+        raise _refusal(path, f"cannot be read ({error.strerror or error})", "Make it a file that root reads.") from None
+    first = next((match[0] for match in _BLOCK.finditer(content) if match[1] == b"CERTIFICATE"), None)
+    if first is None:
+        raise _refusal(path, "has no certificate in PEM", "Bring an intact one to the host.")
+    return _read_validity(path, first)[1]
+
+
 def _refusal(path: Path, problem: str, do_next: str) -> MobiusError:
     return MobiusError("invalid_input", f"The certificate {path} {problem}.", do_next=do_next)
 

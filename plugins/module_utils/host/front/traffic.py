@@ -31,6 +31,7 @@ from typing import Any
 
 from ... import durable
 from ...errors import MobiusError
+from ...metric_table import METRICS
 from .access_log import AccessLog, make_entry, open_access_log
 from .configuration import ACCESS_LINE_MAX_BYTES, HOLD_SERVER, NO_RELEASE, PROBES, PUBLIC
 from .settings import SLOT_COUNT, FrontSettings
@@ -191,12 +192,12 @@ class _Series:
         return _Series(self.codes.copy(), self.aborted.copy(), self.retries, self.response.copy(), self.whole.copy())
 
 
-_METRICS = (
-    ("mobius_front_requests_total", "counter", "Requests by release and class of status; none: no response."),
-    ("mobius_front_aborted_total", "counter", "Requests that the client or the instance ended early."),
-    ("mobius_front_retries_total", "counter", "Connections to an instance that were tried again."),
-    ("mobius_front_response_seconds", "histogram", "Time until the response began, with the wait for an instance."),
-    ("mobius_front_whole_seconds", "histogram", "Time until the response ended; tunnels are left out."),
+_BY_RELEASE = (
+    "mobius_front_requests_total",
+    "mobius_front_aborted_total",
+    "mobius_front_retries_total",
+    "mobius_front_response_seconds",
+    "mobius_front_whole_seconds",
 )
 
 
@@ -206,10 +207,12 @@ class TrafficCounters:
     Args:
         start_time: seconds since the epoch; another one on the page means that the counters began from zero.
         access_log: gets each request of a client.
+        service: the service before which the front stands, a label of every series.
     """
 
-    def __init__(self, start_time: float, access_log: AccessLog | None = None) -> None:
+    def __init__(self, start_time: float, access_log: AccessLog | None = None, service: str = "") -> None:
         self._start_time = start_time
+        self._service = service
         self._access_log = access_log
         self._lock = threading.Lock()
         self._series: OrderedDict[tuple[str, str], _Series] = OrderedDict()
@@ -262,32 +265,31 @@ class TrafficCounters:
         with self._lock:  # only to copy: the receiving thread waits for it
             copies = {key: series.copy() for key, series in self._series.items()}
             results, forgotten = dict(self._results), self._forgotten
-        by_metric: dict[str, list[str]] = {name: [] for name, _, _ in _METRICS}
+        by_metric: dict[str, list[str]] = {name: [] for name in _BY_RELEASE}
+        of_service = f'service="{self._service}"'
         for (release, source), series in sorted(copies.items()):
-            labels = f'release="{release}",source="{source}"'
+            labels = f'{of_service},release="{release}",source="{source}"'
             for name, series_lines in _series_lines(labels, series):
                 by_metric[name].extend(series_lines)
         lines = []
-        for name, kind, text in _METRICS:
-            lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}", *by_metric[name]]
+        for name, of_metric in by_metric.items():
+            lines += [*METRICS[name].head(), *of_metric]
         name = "mobius_front_log_lines_total"
-        lines += [f"# HELP {name} Datagrams to the traffic receiver, by what became of them.", f"# TYPE {name} counter"]
-        lines += [f'{name}{{result="{result}"}} {count}' for result, count in results.items()]
+        lines += METRICS[name].head()
+        lines += [f'{name}{{{of_service},result="{result}"}} {count}' for result, count in results.items()]
         name = "mobius_front_forgotten_releases_total"
-        lines += [f"# HELP {name} Releases whose counters made way for others.", f"# TYPE {name} counter"]
-        lines += [f"{name} {forgotten}"]
+        lines += [*METRICS[name].head(), f"{name}{{{of_service}}} {forgotten}"]
         if self._access_log is not None:
-            name = "mobius_front_access_log_lines_total"
-            lines += [f"# HELP {name} Lines of the access log, by what became of them.", f"# TYPE {name} counter"]
-            lines += [f'{name}{{result="{result}"}} {count}' for result, count in self._access_log.counts().items()]
+            name, counts = "mobius_front_access_log_lines_total", self._access_log.counts()
+            lines += METRICS[name].head()
+            lines += [f'{name}{{{of_service},result="{result}"}} {count}' for result, count in counts.items()]
         name = "mobius_front_start_time_seconds"
-        lines += [f"# HELP {name} When these counters were zero.", f"# TYPE {name} gauge"]
-        lines += [f"{name} {self._start_time:.3f}"]
+        lines += [*METRICS[name].head(), f"{name}{{{of_service}}} {self._start_time:.3f}"]
         return "\n".join(lines) + "\n"
 
 
 def _series_lines(labels: str, series: _Series) -> Iterator[tuple[str, list[str]]]:
-    requests, aborted, retries, response, whole = (name for name, _, _ in _METRICS)
+    requests, aborted, retries, response, whole = _BY_RELEASE
     yield requests, [f'{requests}{{{labels},code="{code}"}} {count}' for code, count in series.codes.items()]
     yield aborted, [f'{aborted}{{{labels},by="{by}"}} {count}' for by, count in series.aborted.items()]
     yield retries, [f"{retries}{{{labels}}} {series.retries}"]
@@ -350,6 +352,7 @@ def receive(
     clock: Callable[[], float] = time.time,
     report: Callable[[str], None] = _report,
     access_log: AccessLog | None = None,
+    service: str = "",
 ) -> None:
     """Count what arrives on a datagram socket until `is_stopped`, and keep the page at `path` up to date.
 
@@ -358,8 +361,9 @@ def receive(
         clock: seconds since the epoch.
         report: receives a sentence for people when the page cannot be written; the counters go on.
         access_log: gets each request of a client; it is started and ended here.
+        service: a label of every series.
     """
-    counters = TrafficCounters(clock(), access_log)
+    counters = TrafficCounters(clock(), access_log, service)
     writer = _PageWriter(counters, path, interval, report)
     channel.settimeout(interval)
     buffer = bytearray(LINE_MAX_BYTES + 1)  # a longer datagram is cut there, and so is too long
@@ -409,4 +413,4 @@ def run(path: Path, settings: FrontSettings, environment: Mapping[str, str] = os
         signal.signal(number, lambda *_: stopped.set())
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     with channel:
-        receive(channel, path, stopped.is_set, access_log=access_log)
+        receive(channel, path, stopped.is_set, access_log=access_log, service=settings.service)

@@ -1,0 +1,1 @@
+../../mobius/metric_table.py
