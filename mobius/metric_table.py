@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 GAUGE, COUNTER, HISTOGRAM = "gauge", "counter", "histogram"
-HOST, FRONT, BACKUP, CONTROL, SERVICE = "host", "front", "backup", "control", "service"
+HOST, FRONT, BACKUP, SERVICE = "host", "front", "backup", "service"
 
 
 @dataclass(frozen=True)
@@ -163,9 +163,7 @@ METRICS: dict[str, Metric] = _table(
         (*_TRAFFIC, "by"),
         "Requests that the client or the instance ended early.",
     ),
-    Metric(
-        "mobius_front_retries_total", COUNTER, FRONT, _TRAFFIC, "Connections to an instance that were tried again."
-    ),
+    Metric("mobius_front_retries_total", COUNTER, FRONT, _TRAFFIC, "Connections to an instance that were tried again."),
     Metric(
         "mobius_front_response_seconds",
         HISTOGRAM,
@@ -249,64 +247,6 @@ METRICS: dict[str, Metric] = _table(
         "When this copy target last held the newest backups; 0: never.",
     ),
     Metric("mobius_backup_metrics_timestamp_seconds", GAUGE, BACKUP, _S, "When this page was written."),
-    # the control node: at the end of each run, and `mobius observability metrics`
-    Metric(
-        "mobius_run_exits_total",
-        COUNTER,
-        CONTROL,
-        ("exit_code", "team"),
-        "Runs that ended with an exit code; check runs are left out.",
-    ),
-    Metric(
-        "mobius_runs_total",
-        COUNTER,
-        CONTROL,
-        ("playbook", "outcome", "exit_code", "team"),
-        "Runs that ended, by playbook and outcome; check runs are left out.",
-    ),
-    Metric(
-        "mobius_run_last_info",
-        GAUGE,
-        CONTROL,
-        ("playbook", "run", "outcome", "exit_code", "team"),
-        "1 for the last run of a playbook that ended.",
-    ),
-    Metric("mobius_run_last_exit_code", GAUGE, CONTROL, ("playbook",), "The exit code of that run."),
-    Metric("mobius_run_last_start_timestamp_seconds", GAUGE, CONTROL, ("playbook",), "When that run began."),
-    Metric("mobius_run_last_end_timestamp_seconds", GAUGE, CONTROL, ("playbook",), "When that run ended."),
-    Metric(
-        "mobius_run_last_phase_duration_seconds",
-        GAUGE,
-        CONTROL,
-        ("playbook", "phase"),
-        "How long a phase of that run took, all of its batches together.",
-    ),
-    Metric("mobius_runs_open", GAUGE, CONTROL, (), "Runs that began and have no end in the history."),
-    Metric(
-        "mobius_run_open_start_timestamp_seconds",
-        GAUGE,
-        CONTROL,
-        ("run", "playbook"),
-        "When an open run began; of the oldest ones.",
-    ),
-    Metric("mobius_history_records", GAUGE, CONTROL, (), "Records of the history, from its head."),
-    Metric("mobius_history_head_timestamp_seconds", GAUGE, CONTROL, (), "When the newest record was written."),
-    Metric(
-        "mobius_history_verified_timestamp_seconds",
-        GAUGE,
-        CONTROL,
-        (),
-        "When `mobius history verify` last ended, whatever its result; 0: never.",
-    ),
-    Metric(
-        "mobius_history_whole",
-        GAUGE,
-        CONTROL,
-        (),
-        "1 when that verification had no problem; left out before the first one.",
-    ),
-    Metric("mobius_history_problems", GAUGE, CONTROL, (), "The problems of that verification."),
-    Metric("mobius_control_metrics_timestamp_seconds", GAUGE, CONTROL, (), "When this page was written."),
     # an instance of dhash; each series has the label release beside these
     Metric(
         "mobius_http_requests_total", COUNTER, SERVICE, ("release", "route", "method", "status"), "Requests answered."

@@ -47,6 +47,8 @@ class Package:
 
     name: str
     shown_by: tuple[str, ...]
+    # its services, which must not run on a developer's machine
+    services: tuple[str, ...] = ()
 
 
 def needed_packages(cgroups: Path = Path("/sys/fs/cgroup")) -> list[Package]:
@@ -73,6 +75,8 @@ def needed_packages(cgroups: Path = Path("/sys/fs/cgroup")) -> list[Package]:
         Package("haproxy", ("haproxy",)),
         # one of the services that nobody here wrote
         Package("nodejs", ("/usr/bin/node", "/usr/local/bin/node")),
+        # promtool and the server itself, which tests start by themselves
+        Package("prometheus", ("prometheus", "promtool"), ("prometheus.service",)),
         # the browser that the tests of pages use
         Package("chromium", ("chromium", "chromium-browser", "google-chrome")),
     ]
@@ -179,6 +183,14 @@ def install_packages() -> bool:
     if audit.stdout.strip():
         say("finishing what an interrupted dpkg left half done")
         run([*prefix, "env", "DEBIAN_FRONTEND=noninteractive", "dpkg", "--configure", "-a"], advice)
+    for service in (
+        service for package in needed_packages() if package.name in missing for service in package.services
+    ):
+        unit = Path("/etc/systemd/system", service)
+        if not (unit.exists() or unit.is_symlink()):
+            say(f"keeping {service} from starting (`systemctl unmask {service}` undoes that)")
+            run([*prefix, "mkdir", "-p", str(unit.parent)], advice)
+            run([*prefix, "ln", "-s", "/dev/null", str(unit)], advice)
     run([*apt, "update"], advice)
     run([*apt, "install", "--yes", "--no-install-recommends", *missing], advice)
     left = missing_packages(needed_packages())

@@ -14,9 +14,9 @@ import pytest
 from mobius.control.bundle.builder import goes_into_a_bundle
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-SHARED = ("errors", "durable", "manifest", "signer", "tar_members", "tree_paths", "logs")
+SHARED = ("errors", "durable", "manifest", "signer", "tar_members", "tree_paths", "metric_table", "logs")
 VERIFIER = "mobius/control/history/verifier"
-LINKED = ("errors", "durable", "manifest", "signer", "tar_members", "tree_paths")
+LINKED = ("errors", "durable", "manifest", "signer", "tar_members", "tree_paths", "metric_table")
 MODULE_UTILS = "ansible_collections.mobius.dhash.plugins.module_utils"
 COLLECTION = "ansible_collections.mobius.dhash"
 # a layer of the package, and those that it may import beside itself and the shared files

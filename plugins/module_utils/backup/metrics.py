@@ -23,6 +23,7 @@ from . import copies, drill
 from .settings import BackupSettings, copy_targets, read_settings
 from .store import SCOPES, list_backups
 
+
 def metrics_text(host: Host, target_names: Sequence[str] = (), now: float | None = None) -> str:
     """The metrics in Prometheus's text format; `now` in seconds since the epoch."""
     backups, samples = list_backups(host), list[Sample]()

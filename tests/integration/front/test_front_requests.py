@@ -368,7 +368,7 @@ def test_the_receiver_is_a_process_that_inherits_its_socket(make_front: Callable
     wait_until(page.exists, "the receiver is ready")
     serving.get("/one?secret")
     serving.get("/two")
-    expected = f'mobius_front_requests_total{{release="{A}",source="public",code="2xx"}} 2'
+    expected = f'{{service="{serving.settings.service}",release="{A}",source="public",code="2xx"}} 2'
     wait_until(lambda: expected in page.read_text(), "both requests are counted")
     process.terminate()
     output, _ = process.communicate(timeout=WAIT_SECONDS)

@@ -117,7 +117,7 @@ def test_what_a_playbook_does_shows_in_the_metrics_and_reading_renews_nothing(ru
     settings.write_text(json.dumps({"metrics_dir": str(metrics.parent)}))
     value = f"command_config_dir: {settings.parent}"
     first = run(HOST.format(folder=folder) + f"    - mobius.dhash.backup: {{{value}}}\n", watched="mobius.dhash.backup")
-    assert gauge('mobius_backup_count{service="svc",scope="full"}') == "1"
+    assert gauge('mobius_backups{service="svc",scope="full"}') == "1"
     metrics.unlink()
     run(HOST.format(folder=folder) + f"    - mobius.dhash.backup: {{state: listed, {value}}}\n")
     run(HOST.format(folder=folder) + f"    - mobius.dhash.backup: {{scope: state, {value}}}\n", check=True)

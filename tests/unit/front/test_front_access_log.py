@@ -92,8 +92,8 @@ def test_a_line_of_an_earlier_front_is_counted_and_not_logged() -> None:
     log.start()
     log.finish(10)
     assert [json.loads(line)["path"] for line in written] == ["/a"]
-    assert 'mobius_front_log_lines_total{result="counted"} 3' in counters.page()
-    assert 'mobius_front_access_log_lines_total{result="written"} 1' in counters.page()
+    assert 'mobius_front_log_lines_total{service="",result="counted"} 3' in counters.page()
+    assert 'mobius_front_access_log_lines_total{service="",result="written"} 1' in counters.page()
 
 
 def names(folder: Path) -> dict[str, bytes]:
@@ -161,7 +161,7 @@ def test_a_disk_that_hangs_never_keeps_the_counters_waiting(blocked: Blocked, mo
         counters.add_line(json.dumps(LINE).encode())
     assert counters.line_count == 501
     assert log.counts() == {"written": 0, "dropped": 400}
-    assert 'mobius_front_access_log_lines_total{result="dropped"} 400' in counters.page()
+    assert 'mobius_front_access_log_lines_total{service="",result="dropped"} 400' in counters.page()
     blocked.released.set()
     log.finish(10)
     assert log.counts() == {"written": 101, "dropped": 400}

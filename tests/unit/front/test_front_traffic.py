@@ -49,7 +49,7 @@ def read(page: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
 
 
 def series(page: str, name: str, **labels: str) -> float:
-    return read(page)[name, frozenset(labels.items())]
+    return read(page)[name, frozenset({"service": "", **labels}.items())]
 
 
 def test_each_bound_is_less_than_half_above_the_one_before_or_the_next_millisecond() -> None:
@@ -276,7 +276,7 @@ def test_what_arrived_before_the_end_is_on_the_page(tmp_path: Path) -> None:
     receiver.sender.send(SERVED)
     wait_for_lines(receiver, 1)
     receiver.finish()
-    assert "mobius_front_start_time_seconds 7.000" in receiver.path.read_text(encoding="utf-8")
+    assert 'mobius_front_start_time_seconds{service=""} 7.000' in receiver.path.read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

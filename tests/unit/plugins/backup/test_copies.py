@@ -280,7 +280,7 @@ def test_the_command_backs_up_verifies_copies_and_writes_metrics(host, command, 
     assert metrics[f"mobius_backup_verified_timestamp_seconds{labels}"] >= newest.begun.timestamp()
     assert metrics[f"mobius_backup_bytes{labels}"] == newest.bytes
     assert metrics['mobius_backup_drill_success_timestamp_seconds{service="svc"}'] == 0
-    assert metrics['mobius_backup_copied_timestamp_seconds{service="svc",place="cellar"}'] > 0
+    assert metrics['mobius_backup_copied_timestamp_seconds{service="svc",target="cellar"}'] > 0
 
 
 def test_what_a_module_does_writes_the_metrics_too_however_it_ends(host, command, tmp_path):
@@ -293,7 +293,7 @@ def test_what_a_module_does_writes_the_metrics_too_however_it_ends(host, command
         update_metrics(host, str(settings), warnings.append, read_only=False),
     ):
         raise MobiusError("backup_damaged", "One is damaged.")
-    assert gauges(tmp_path)['mobius_backup_count{service="svc",scope="full"}'] == 0
+    assert gauges(tmp_path)['mobius_backups{service="svc",scope="full"}'] == 0
     assert warnings == []
     (settings / "svc.json").write_text("{")
     with update_metrics(host, str(settings), warnings.append, read_only=False):
