@@ -137,7 +137,7 @@ METRICS: dict[str, Metric] = _table(
     ),
     Metric("mobius_front_up", GAUGE, HOST, _S, "1 when HAProxy answers; left out for a worker."),
     Metric("mobius_front_connections", GAUGE, HOST, _S, "Connections of clients and probes to HAProxy."),
-    Metric("mobius_front_connections_limit", GAUGE, HOST, _S, "Connections that HAProxy accepts at the most."),
+    Metric("mobius_front_connections_limit", GAUGE, HOST, _S, "The limit of connections that HAProxy accepts."),
     Metric("mobius_front_active_requests", GAUGE, HOST, _RELEASE, "Requests in progress in the slot of a release."),
     Metric("mobius_front_waiting_requests", GAUGE, HOST, _RELEASE, "Requests that wait for the slot of a release."),
     Metric(

@@ -26,7 +26,8 @@ BIN = Path(sys.executable).parent
 # what `ansible-galaxy collection build` adds, and what it leaves out by itself
 ADDED = {"MANIFEST.json", "FILES.json"}
 # the targets of the links in plugins/module_utils
-SHARED = {f"mobius/{name}.py" for name in ("durable", "errors", "manifest", "signer", "tar_members", "tree_paths")}
+SHARED_NAMES = ("durable", "errors", "manifest", "metric_table", "signer", "tar_members", "tree_paths")
+SHARED = {f"mobius/{name}.py" for name in SHARED_NAMES}
 # one example of everything that git ignores, and what editors and hands leave behind
 JUNK = (
     ".ansible/collections/ansible_collections/x",
