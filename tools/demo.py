@@ -28,7 +28,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 OUTPUT = CHECKOUT / "demo"
 SERVICE = "mobius-dhash"
 LIBRARY = f"/var/lib/{SERVICE}/library"
-INDEX = f"/var/lib/{SERVICE}/index/library.sqlite"
+INDEX = f"/var/lib/{SERVICE}/index/index.sqlite3"
 CONTENT_TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
 # Photographs that scikit-image's wheel carries; the drawings and test charts beside them are left out.
 PHOTOGRAPHS = (

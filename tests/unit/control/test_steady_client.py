@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+import yaml
 
 from tools import demo
 from tools.steady_client import RequestPicture, SteadyClient, serving_release
@@ -114,6 +115,12 @@ GOOD = {
 def test_the_lines_that_the_demo_breaks_are_there() -> None:
     for name, right, _ in demo.FAULTS:
         assert (demo.CHECKOUT / name).read_text(encoding="utf-8").count(right) == 1
+
+
+def test_the_demo_scans_into_the_index_that_the_service_reads() -> None:
+    variables = yaml.safe_load((demo.CHECKOUT / "roles/host/vars/main.yml").read_text(encoding="utf-8"))
+    state_dir = f"/var/lib/{demo.SERVICE}"
+    assert variables["__host_environment"]["MOBIUS_INDEX"].replace("{{ host_state_dir }}", state_dir) == demo.INDEX
 
 
 def test_a_demo_in_which_all_held_is_broken_nowhere() -> None:
