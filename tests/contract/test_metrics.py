@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -26,6 +27,26 @@ def test_every_metric_has_a_sentence_and_its_own_labels() -> None:
     for name, metric in METRICS.items():
         assert metric.name == name and metric.meaning.endswith("."), name
         assert len(set(metric.labels)) == len(metric.labels), name
+
+
+SERIES = re.compile(r'\b(mobius_[a-z_]+)\{((?:[a-z_]+(?:=~|!=|!~|=)\\*"[^"\n]*",?)+)\}')
+
+
+def test_a_series_that_a_file_names_is_in_the_table_with_its_labels() -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=CHECKOUT, capture_output=True, check=True).stdout
+    named, unknown = 0, []
+    for path in listed.decode().split("\0"):
+        if not path.endswith((".md", ".yml", ".j2", ".json", ".py")) or (CHECKOUT / path).is_symlink():
+            continue
+        if not (CHECKOUT / path).is_file():
+            continue
+        for name, labels in SERIES.findall((CHECKOUT / path).read_text(encoding="utf-8")):
+            named += 1
+            metric = METRICS.get(re.sub("_(bucket|sum|count)$", "", name)) or METRICS.get(name)
+            used = set(re.findall(r"([a-z_]+)(?:=|!)", labels)) - {"le"}
+            if metric is None or not used <= {*metric.labels, "release"}:
+                unknown.append(f"{path}: {name}{{{labels}}}")
+    assert named > 10 and unknown == []
 
 
 def whole_page() -> str:
