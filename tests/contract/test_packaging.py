@@ -17,6 +17,7 @@ from types import ModuleType
 
 import pytest
 import yaml
+from setuptools import find_namespace_packages
 
 import mobius
 
@@ -28,6 +29,8 @@ ADDED = {"MANIFEST.json", "FILES.json"}
 # the targets of the links in plugins/module_utils
 SHARED_NAMES = ("durable", "errors", "manifest", "metric_table", "signer", "tar_members", "tree_paths")
 SHARED = {f"mobius/{name}.py" for name in SHARED_NAMES}
+# data that the wheel and the collection both carry
+DATA = {"mobius/observability/rules.yml"}
 # one example of everything that git ignores, and what editors and hands leave behind
 JUNK = (
     ".ansible/collections/ansible_collections/x",
@@ -90,7 +93,7 @@ def test_the_tarball_of_a_dirty_tree_holds_what_git_has_of_the_collection(
         members = {member.name for member in archive.getmembers() if not member.isdir()}
         broken = [member.name for member in archive.getmembers() if member.issym() and not is_member(archive, member)]
     of_the_collection = {name for name in tracked if name.startswith(build.COLLECTION_SOURCES)}
-    assert members == (of_the_collection - {"galaxy.yml"}) | ADDED | SHARED
+    assert members == (of_the_collection - {"galaxy.yml"}) | ADDED | SHARED | DATA
     assert broken == []
 
 
@@ -104,6 +107,24 @@ def test_the_wheel_carries_the_same_files(build: ModuleType, tracked: set[str]) 
     files = build.collection_files(CHECKOUT)
     assert set(files) == {name for name in tracked if name.startswith(build.COLLECTION_SOURCES)}
     assert {"playbooks/release.yml", "plugins/module_utils/errors.py", "inventories/local/hosts.py"} <= set(files)
+
+
+def test_the_wheel_carries_the_rules_of_the_alerts() -> None:
+    found = discover()
+    carried = {
+        path.relative_to(CHECKOUT).as_posix()
+        for package, patterns in found.items()
+        for pattern in patterns
+        for path in (CHECKOUT / package.replace(".", "/")).glob(pattern)
+    }
+    assert carried >= DATA
+
+
+def discover() -> dict[str, list[str]]:
+    """The data of each package that the build takes."""
+    about = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    packages = find_namespace_packages(str(CHECKOUT), include=about["packages"]["find"]["include"])
+    return {package: patterns for package, patterns in about["package-data"].items() if package in packages}
 
 
 @pytest.mark.slow

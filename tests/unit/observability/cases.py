@@ -92,7 +92,15 @@ CASES: dict[str, list[Case]] = {
         quiet(traffic("0+50x120", "0+50x120", source="probe"), "70m"),
         missing({}, "70m"),
         missing(traffic("0x120", "0x120"), "70m"),
-        limit(traffic("0+143x120", "0+9857x120"), "70m"),
+        limit(traffic("0+59x400", "0+9941x400"), "380m"),
+        # 1.43 % for one hour after five good ones, and more than the limit in the next case
+        limit(traffic("0x300 0+143x70", "0+10000x300 3000000+9857x70"), "368m"),
+        fires(
+            traffic("0x300 0+160x70", "0+10000x300 3000000+9840x70"),
+            "368m",
+            'service="shop"',
+            "shop fails 1.6% of its requests, which uses up the error budget of 30 days within days.",
+        ),
     ],
     "MobiusErrorBudgetBurnsSlowly": [
         fires(
@@ -199,6 +207,12 @@ CASES: dict[str, list[Case]] = {
         quiet({"mobius_certificate_expiry_timestamp_seconds": f"{13 * 86400}x10"}, "5m"),
         missing({}, "5m"),
         limit({"mobius_certificate_expiry_timestamp_seconds": "301x10"}, "5m"),
+        Case(
+            "limit",
+            {"mobius_certificate_expiry_timestamp_seconds": "300x10"},
+            "5m",
+            {_HOST: "The certificate of shop on web1 has expired or cannot be read."},
+        ),
     ],
     "MobiusTrafficLinesLost": [
         fires(
@@ -389,7 +403,7 @@ CASES: dict[str, list[Case]] = {
         quiet({"mobius_host_metrics_timestamp_seconds": "0+60x90"}, "80m"),
         missing({}, "80m"),
         # gone for longer than an hour: the host was taken away
-        limit({"mobius_host_metrics_timestamp_seconds": "0+60x60 stale"}, "121m"),
+        limit({"mobius_host_metrics_timestamp_seconds": "0+60x60 stale"}, "130m"),
     ],
     "MobiusBackupNotVerified": [
         fires(
