@@ -35,6 +35,10 @@ def page() -> str:
         "replaced in one step, and has the time at which it was written: when that grows old, nothing on it counts.",
         "What cannot be read is left out. `mobius-host metrics --show` prints a host's page.",
         "",
+        "The alerts from them are in `mobius/observability/rules.yml`: name that file in `rule_files` of Prometheus.",
+        "Its first rule is the objective, 99.9 %. Each alert has the label `team` ([EXIT_CODES.md](EXIT_CODES.md)) and",
+        "a page in [runbooks](runbooks), whose `SERVICE` stands for the name of the service.",
+        "",
         "This page is made from the table in `mobius/metric_table.py`; a test compares them.",
     ]
     for source, (title, text) in SECTIONS.items():
