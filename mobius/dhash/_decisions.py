@@ -89,3 +89,20 @@ def pair_of(database: Database, identity: str) -> tuple[str, str]:
     if len(digests) != 2 or digests[0] == digests[1]:
         raise MobiusError("invalid_input", f"There is no pair {identity[:80]!r} of pictures in the index.")
     return min(digests), max(digests)
+
+
+def decided_pairs(
+    recorded: list[Decision], ids: dict[str, int], position: dict[int, int]
+) -> dict[DecisionKind, set[tuple[int, int]]]:
+    """The pairs decided to be the same and different, by position.
+
+    Args:
+        ids: SHA-256 to picture id.
+        position: picture id to position.
+    """
+    decided: dict[DecisionKind, set[tuple[int, int]]] = {"same": set(), "different": set()}
+    for decision in recorded:
+        first, second = (position.get(ids.get(digest, 0), -1) for digest in (decision.first, decision.second))
+        if first >= 0 and second >= 0:
+            decided[decision.decision].add((min(first, second), max(first, second)))
+    return decided

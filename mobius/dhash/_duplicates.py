@@ -5,8 +5,6 @@
 from __future__ import annotations
 
 import bisect
-import json
-import sqlite3
 import threading
 from dataclasses import dataclass
 from typing import Final
@@ -16,9 +14,16 @@ from numpy.typing import NDArray
 
 from mobius.dhash._candidates import CandidateIndex, CandidatePairs
 from mobius.dhash._database import Database
-from mobius.dhash._decisions import Decision, DecisionKind, decisions, pair_id, pair_of
+from mobius.dhash._decisions import decided_pairs, decisions, pair_id, pair_of
 from mobius.dhash._groups import MatchedPair, Pair, group_by_keeper, members_by_keeper, pairs_to_review
-from mobius.dhash._picture import Confidence, KeeperRank, Picture, iterate_pictures, pictures_by_id
+from mobius.dhash._picture import (
+    Confidence,
+    Picture,
+    iterate_pictures,
+    picture_ids,
+    pictures_by_id,
+    read_keeper_ranks,
+)
 from mobius.dhash._reranking import CANDIDATE, cosine_similarity
 from mobius.dhash._verifier import pair_keys, verified_keys
 
@@ -153,14 +158,16 @@ class Duplicates:
         candidates = self._candidates.pairs()
         recorded = decisions(self._database)
         with self._database.reading() as connection:
-            ids = _ids(connection, {digest for decision in recorded for digest in (decision.first, decision.second)})
+            ids = picture_ids(
+                connection, {digest for decision in recorded for digest in (decision.first, decision.second)}
+            )
             verified = numpy.isin(pair_keys(candidates.first, candidates.second), verified_keys(connection))
             with_copies = {row[0] for row in connection.execute(_WITH_COPIES)}
             paired = {*candidates.first.tolist(), *candidates.second.tolist()}
-            ranks = _keeper_ranks(connection, {*with_copies, *ids.values(), *paired})
+            ranks = read_keeper_ranks(connection, {*with_copies, *ids.values(), *paired})
         ordered = sorted(ranks, key=lambda number: ranks[number])
         position = {number: index for index, number in enumerate(ordered)}
-        decided = _decided_pairs(recorded, ids, position)
+        decided = decided_pairs(recorded, ids, position)
         confirmed = (candidates.verdict == CANDIDATE) & verified
         matches = _matched_pairs(candidates, confirmed, position, decided["same"] | decided["different"])
         keeper_of = group_by_keeper(len(ordered), matches, decided["same"], decided["different"])
@@ -172,18 +179,6 @@ class Duplicates:
         several = [group for group in groups if len(group) > 1 or group[0] in with_copies]
         by_digest = sorted((ranks[group[0]][-1], index) for index, group in enumerate(several))
         return _Grouping(version, several, sorted(questions), by_digest)
-
-
-def _decided_pairs(
-    recorded: list[Decision], ids: dict[str, int], position: dict[int, int]
-) -> dict[DecisionKind, set[Pair]]:
-    """The pairs decided to be the same and different, by position."""
-    decided: dict[DecisionKind, set[Pair]] = {"same": set(), "different": set()}
-    for decision in recorded:
-        first, second = (position.get(ids.get(digest, 0), -1) for digest in (decision.first, decision.second))
-        if first >= 0 and second >= 0:
-            decided[decision.decision].add((min(first, second), max(first, second)))
-    return decided
 
 
 def _matched_pairs(
@@ -203,29 +198,6 @@ def _matched_pairs(
 
 
 _WITH_COPIES: Final = "SELECT picture FROM files JOIN pictures ON id=picture GROUP BY picture HAVING count(*) > 1"
-
-
-def _ids(connection: sqlite3.Connection, digests: set[str]) -> dict[str, int]:
-    """SHA-256 to picture id, for those in the index."""
-    return dict(
-        connection.execute(
-            "SELECT sha256, id FROM pictures WHERE sha256 IN (SELECT value FROM json_each(?))",
-            (json.dumps([*digests]),),
-        ).fetchall()
-    )
-
-
-def _keeper_ranks(connection: sqlite3.Connection, ids: set[int]) -> dict[int, KeeperRank]:
-    """Picture id to `Picture.keeper_rank` at its best path, without making pictures of all the rows."""
-    ranks: dict[int, KeeperRank] = {}
-    for number, digest, warnings, pixels, mtime_ns, path in connection.execute(
-        "SELECT id, sha256, warnings, width * height, mtime_ns, path FROM pictures LEFT JOIN files ON picture=id"
-        " WHERE id IN (SELECT value FROM json_each(?))",
-        (json.dumps([*ids]),),
-    ):
-        keeper_rank = (path is None, bool(warnings), -pixels, mtime_ns or 0, path or b"", digest)
-        ranks[number] = min(ranks.get(number, keeper_rank), keeper_rank)
-    return ranks
 
 
 def _member(keeper: Picture, other: Picture) -> Member:

@@ -27,6 +27,44 @@ class MatchedPair(NamedTuple):
     second: int
 
 
+class KeeperGroups:
+    """Groups of pictures 0 to `count` - 1, which grow keeper by keeper in the order of their rank.
+
+    Args:
+        same, different: decisions of people, which hold whatever the matches say.
+
+    Attributes:
+        keeper_of: for each picture the keeper of its group; -1 where that is not known yet.
+    """
+
+    def __init__(self, count: int, same: Iterable[Pair], different: Iterable[Pair]) -> None:
+        self.keeper_of = [-1] * count
+        self._same = _both_ways(same)
+        self._different = _both_ways(different)
+
+    def join(self, keeper: int, matching: Iterable[int]) -> list[int]:
+        """Make a picture the keeper of those that match it, are decided to be the same, and have no keeper yet.
+
+        Returns:
+            The pictures that joined it.
+        """
+        self.keeper_of[keeper] = keeper
+        members: list[int] = []
+        excluded = set(self._different.get(keeper, ()))
+        remaining = sorted(matching, reverse=True)
+        # decisions also join pictures that do not match the keeper: a person does not join different pictures
+        decided = sorted(self._same.get(keeper, ()), reverse=True)
+        while decided or remaining:
+            other = decided.pop() if decided else remaining.pop()
+            if self.keeper_of[other] >= 0 or other in excluded:
+                continue
+            self.keeper_of[other] = keeper
+            members.append(other)
+            excluded.update(self._different.get(other, ()))
+            decided += sorted(self._same.get(other, ()), reverse=True)
+        return members
+
+
 def group_by_keeper(
     count: int, matches: Sequence[MatchedPair], same: Iterable[Pair], different: Iterable[Pair]
 ) -> list[int]:
@@ -40,35 +78,14 @@ def group_by_keeper(
         For each picture the keeper of its group: itself when it is the keeper or alone.
     """
     neighbours: defaultdict[int, list[int]] = defaultdict(list)
-    decided_same: defaultdict[int, list[int]] = defaultdict(list)
-    forbidden: defaultdict[int, set[int]] = defaultdict(set)
-    for table, pairs in (
-        (neighbours, ((match.first, match.second) for match in matches if not match.needs_review)),
-        (decided_same, same),
-    ):
-        for first, second in pairs:
-            table[first].append(second)
-            table[second].append(first)
-    for first, second in different:
-        forbidden[first].add(second)
-        forbidden[second].add(first)
-    keeper_of = [-1] * count
+    for match in matches:
+        if not match.needs_review:
+            neighbours[match.first].append(match.second)
+    groups = KeeperGroups(count, same, different)
     for keeper in range(count):
-        if keeper_of[keeper] >= 0:
-            continue
-        keeper_of[keeper] = keeper
-        excluded = set(forbidden[keeper]) if keeper in forbidden else set()
-        matching = sorted(neighbours.get(keeper, ()), reverse=True)
-        # decisions also join pictures that do not match the keeper: a person does not join different pictures
-        decided = sorted(decided_same.get(keeper, ()), reverse=True)
-        while decided or matching:
-            other = decided.pop() if decided else matching.pop()
-            if keeper_of[other] >= 0 or other in excluded:
-                continue
-            keeper_of[other] = keeper
-            excluded |= forbidden.get(other, set())
-            decided += sorted(decided_same.get(other, ()), reverse=True)
-    return keeper_of
+        if groups.keeper_of[keeper] < 0:
+            groups.join(keeper, neighbours.get(keeper, ()))
+    return groups.keeper_of
 
 
 def pairs_to_review(
@@ -98,3 +115,11 @@ def members_by_keeper(keeper_of: Sequence[int]) -> Mapping[int, list[int]]:
 
 def _ordered(first: int, second: int) -> Pair:
     return (first, second) if first <= second else (second, first)
+
+
+def _both_ways(pairs: Iterable[Pair]) -> Mapping[int, list[int]]:
+    others: defaultdict[int, list[int]] = defaultdict(list)
+    for first, second in pairs:
+        others[first].append(second)
+        others[second].append(first)
+    return others

@@ -240,6 +240,9 @@ class Library:
     ) -> int:
         """Verify the candidate pairs that have no verdict yet; until then they need review.
 
+        Only pairs that decide about groups are verified: each picture with the keepers that rank above it, until it has
+        joined one. Each file is decoded once for each of the two sizes, as long as memory allows.
+
         Verdicts are stored, so later calls verify only new pairs. They are committed every few seconds.
 
         Args:
@@ -248,7 +251,7 @@ class Library:
             seconds: start no pair after this time.
             memory_budget: entered for each decoding, with the picture's pixels or a third of its file's bytes, if that
                 is more, and for each detailed comparison.
-            progress: called with pairs done and pairs in all.
+            progress: called with pairs done and pairs in all; fewer are left when pictures join groups.
 
         Returns:
             The number of pairs left: not reached in time, or of a picture that is damaged or whose file is missing or

@@ -115,6 +115,29 @@ def pictures_by_id(connection: sqlite3.Connection, ids: Iterable[int]) -> dict[i
     return {number: sorted(copies, key=lambda picture: picture.keeper_rank) for number, copies in pictures.items()}
 
 
+def picture_ids(connection: sqlite3.Connection, digests: set[str]) -> dict[str, int]:
+    """SHA-256 to picture id, for those in the index."""
+    return dict(
+        connection.execute(
+            "SELECT sha256, id FROM pictures WHERE sha256 IN (SELECT value FROM json_each(?))",
+            (json.dumps([*digests]),),
+        ).fetchall()
+    )
+
+
+def read_keeper_ranks(connection: sqlite3.Connection, ids: Iterable[int]) -> dict[int, KeeperRank]:
+    """Picture id to `Picture.keeper_rank` at its best path, without making pictures of all the rows."""
+    ranks: dict[int, KeeperRank] = {}
+    for number, digest, warnings, pixels, mtime_ns, path in connection.execute(
+        "SELECT id, sha256, warnings, width * height, mtime_ns, path FROM pictures LEFT JOIN files ON picture=id"
+        " WHERE id IN (SELECT value FROM json_each(?))",
+        (json.dumps([*ids]),),
+    ):
+        keeper_rank = (path is None, bool(warnings), -pixels, mtime_ns or 0, path or b"", digest)
+        ranks[number] = min(ranks.get(number, keeper_rank), keeper_rank)
+    return ranks
+
+
 def unchanged_file(picture: Picture) -> Path | None:
     """The picture's file, if it exists and its size and time are as indexed."""
     if picture.raw_path is None:

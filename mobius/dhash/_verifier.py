@@ -7,18 +7,19 @@ its thumbnail is too little; nor can a file be used that is gone, changed, damag
 `VERIFIED_FILE_MAX_BYTES`. Such pairs have no verdict and need review; they are tried again after a scan, or by the next
 process. Verdicts are committed every few seconds, so a process that was killed continues where it stopped; two
 processes that verify one pair store one verdict.
+
+Only those pairs are verified that decide about groups (see `_verification_plan.py`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy
 from loguru import logger
@@ -26,28 +27,46 @@ from numpy.typing import NDArray
 
 from mobius.dhash._candidates import CandidateIndex
 from mobius.dhash._database import Database
+from mobius.dhash._decisions import decided_pairs, decisions
 from mobius.dhash._decoder import Decoder
-from mobius.dhash._picture import pictures_by_id, unchanged_file
+from mobius.dhash._image_cache import ImageCache
+from mobius.dhash._picture import picture_ids, pictures_by_id, read_keeper_ranks, unchanged_file
 from mobius.dhash._reranking import CANDIDATE
 from mobius.dhash._scan import Progress
 from mobius.dhash._verification import DETAIL_MAX_SIDE_PX, VERIFICATION_RULE, MemoryBudget, verify
 from mobius.dhash._verification_image import OVERVIEW_SIDE_PX, VerificationImage
+from mobius.dhash._verification_plan import DIFFERENT, PENDING, SAME, UNAVAILABLE, VerificationPlan
 from mobius.dhash.errors import PictureError
 from mobius.errors import MobiusError
 
 VERIFIED_FILE_MAX_BYTES: Final = 1 << 26
 """Largest file that is verified."""
 
-_TILE: Final = 64
-"""Pairs are ordered by tiles of so many pictures a side, so that the images of one tile fit into memory."""
-_CACHED_IMAGES: Final = 2 * _TILE
-"""Overview images in memory: at most 33 MB."""
+_OVERVIEW_CACHE_BYTES: Final = 1 << 28
+"""Limit of the overview images in memory: some 1,800 frames of a camera."""
+_DETAIL_CACHE_BYTES: Final = 1 << 26
+"""Limit of the detailed images in memory: 17 of 1280 x 960."""
+_BUDGETED_CACHE_BYTES: Final = 1 << 25
+"""Limit of each of the two where a memory budget is kept, as in the service."""
 _BATCH_SECONDS: Final = 2.0
 _RETRY_SECONDS: Final = 3600.0
 """Pairs that could not be loaded are tried again after this time."""
 
 _Ids = NDArray[numpy.int64]
 _Verdict = tuple[int, int, bool | None]
+
+
+class _RankedPairs(NamedTuple):
+    """Picture ids, those worth keeping first, shape (n,); and pairs of positions in it, shapes (m,), each `first`
+    < `second`."""
+
+    ordered: _Ids
+    first: NDArray[numpy.int64]
+    second: NDArray[numpy.int64]
+
+    def ids(self, index: int) -> tuple[int, int]:
+        """The ids of a pair, the one worth keeping first."""
+        return int(self.ordered[self.first[index]]), int(self.ordered[self.second[index]])
 
 
 class CandidateVerifier:
@@ -70,65 +89,95 @@ class CandidateVerifier:
         progress: Progress | None,
     ) -> int:
         """Verify candidate pairs without a verdict, as `Library.verify_pairs` says; returns how many are left."""
-        first, second, unverifiable = self._pending_pairs()
+        pairs = self._candidate_pairs()
+        plan = self._plan(pairs)
         deadline = None if seconds is None else time.monotonic() + seconds
-        pairs = zip(first.tolist(), second.tolist(), strict=True)
 
-        def load(number: int, side: int) -> VerificationImage | None:
-            return self.load_image(number, side, max_pixels=max_pixels, memory_budget=memory_budget)
+        def cache(side: int, limit_bytes: int) -> ImageCache:
+            def load(number: int) -> VerificationImage | None:
+                return self.load_image(number, side, max_pixels=max_pixels, memory_budget=memory_budget)
 
-        @functools.lru_cache(_CACHED_IMAGES)
-        def load_overview(number: int) -> VerificationImage | None:
-            return load(number, OVERVIEW_SIDE_PX)
+            return ImageCache(load, limit_bytes if memory_budget is None else _BUDGETED_CACHE_BYTES)
 
-        def verify_pair(one: int, other: int) -> _Verdict:
+        overviews = cache(OVERVIEW_SIDE_PX, _OVERVIEW_CACHE_BYTES)
+        details = cache(DETAIL_MAX_SIDE_PX, _DETAIL_CACHE_BYTES)
+
+        def verify_pair(index: int) -> tuple[int, bool | None]:
+            one, other = pairs.ids(index)
+
             def load_detail() -> tuple[VerificationImage | None, VerificationImage | None]:
-                return load(one, DETAIL_MAX_SIDE_PX), load(other, DETAIL_MAX_SIDE_PX)
+                return details.get(one), details.get(other)
 
             def compare() -> bool | None:
-                return verify(load_overview(one), load_overview(other), load_detail, memory_budget)
+                return verify(overviews.get(one), overviews.get(other), load_detail, memory_budget)
 
-            return one, other, verify_or_none(compare, one, other)
+            return index, verify_or_none(compare, one, other)
 
-        running: set[Future[_Verdict]] = set()
+        running: set[Future[tuple[int, bool | None]]] = set()
         batch: list[_Verdict] = []
-        done, verified, stored = 0, 0, time.monotonic()
+        done, stored = 0, time.monotonic()
         with ThreadPoolExecutor(threads, thread_name_prefix="verify") as pool:
             try:
                 while True:
                     while len(running) < threads and (deadline is None or time.monotonic() < deadline):
-                        if (pair := next(pairs, None)) is None:
+                        if (index := plan.next_pair()) is None:
                             break
-                        running.add(pool.submit(verify_pair, *pair))
+                        running.add(pool.submit(verify_pair, index))
                     if not running:
                         break
                     finished, running = wait(running, return_when=FIRST_COMPLETED)
-                    batch += (future.result() for future in finished)
+                    for index, same in (future.result() for future in finished):
+                        plan.resolve(index, same)
+                        one, other = pairs.ids(index)
+                        batch.append((min(one, other), max(one, other), same))
                     done += len(finished)
                     if progress is not None:
-                        progress(done, len(first))
+                        # a picture that joins a keeper needs no further verdict: the total gets smaller
+                        progress(done, done + plan.pending)
                     if time.monotonic() - stored >= _BATCH_SECONDS:
-                        verified += self._store(batch, release)
+                        self._store(batch, release)
                         batch, stored = [], time.monotonic()
             finally:
                 pool.shutdown(cancel_futures=True)
-                verified += self._store(batch, release)
-        return unverifiable + len(first) - verified
+                self._store(batch, release)
+        return plan.left
 
-    def _pending_pairs(self) -> tuple[_Ids, _Ids, int]:
-        """The pairs to verify, tile by tile, shapes (n,), and the number of others that could not be loaded lately."""
+    def _candidate_pairs(self) -> _RankedPairs:
+        """The candidate pairs, by the rank of their pictures."""
         pairs = self._candidates.pairs()
         is_candidate = pairs.verdict == CANDIDATE
         first, second = pairs.first[is_candidate], pairs.second[is_candidate]
+        ids = numpy.unique(numpy.concatenate([first, second]))
         with self._database.reading() as connection:
-            pending = ~numpy.isin(pair_keys(first, second), _stored_keys(connection, "rule=?", (VERIFICATION_RULE,)))
-        first, second = first[pending], second[pending]
+            ranks = read_keeper_ranks(connection, ids.tolist())
+        ordered = numpy.array(sorted(ranks, key=ranks.__getitem__), numpy.int64)
+        known = numpy.isin(first, ordered) & numpy.isin(second, ordered)  # another process may have removed some
+        by_id = numpy.argsort(ordered)
+        positions = [by_id[numpy.searchsorted(ordered[by_id], side[known])] for side in (first, second)]
+        return _RankedPairs(ordered, numpy.minimum(*positions), numpy.maximum(*positions))
+
+    def _plan(self, pairs: _RankedPairs) -> VerificationPlan:
+        """What is to be verified, by the verdicts and decisions so far."""
         since = time.monotonic() - _RETRY_SECONDS
         self._unverifiable = {pair: tried_at for pair, tried_at in self._unverifiable.items() if tried_at > since}
-        unverifiable = numpy.isin(pair_keys(first, second), [one << 32 | other for one, other in self._unverifiable])
-        first, second = first[~unverifiable], second[~unverifiable]
-        order = numpy.lexsort((second, first, second // _TILE, first // _TILE))
-        return first[order], second[order], int(unverifiable.sum())
+        one, other = pairs.ordered[pairs.first], pairs.ordered[pairs.second]
+        keys = pair_keys(numpy.minimum(one, other), numpy.maximum(one, other))
+        recorded = decisions(self._database)
+        with self._database.reading() as connection:
+            same = _stored_keys(connection, "rule=? AND proven", (VERIFICATION_RULE,))
+            different = _stored_keys(connection, "rule=? AND NOT proven", (VERIFICATION_RULE,))
+            ids = picture_ids(connection, {digest for one in recorded for digest in (one.first, one.second)})
+        states = numpy.full(len(keys), PENDING, numpy.uint8)
+        for state, stored in (
+            (UNAVAILABLE, [first << 32 | second for first, second in self._unverifiable]), (SAME, same),
+            (DIFFERENT, different),
+        ):  # fmt: skip
+            states[numpy.isin(keys, stored)] = state
+        position = {number: index for index, number in enumerate(pairs.ordered.tolist())}
+        decided = decided_pairs(recorded, ids, position)
+        return VerificationPlan(
+            len(pairs.ordered), pairs.first, pairs.second, states, decided["same"], decided["different"]
+        )
 
     def load_image(
         self, number: int, side: int, *, max_pixels: int, memory_budget: MemoryBudget | None
@@ -159,8 +208,8 @@ class CandidateVerifier:
         """Try pairs again that could not be loaded: the files may have changed."""
         self._unverifiable = {}
 
-    def _store(self, batch: list[_Verdict], release: str) -> int:
-        """Store verdicts, and remember which pairs have none; returns how many have one."""
+    def _store(self, batch: list[_Verdict], release: str) -> None:
+        """Store verdicts, and remember which pairs have none."""
         rows = [
             (first, second, VERIFICATION_RULE, same, release, first, second)
             for first, second, same in batch
@@ -175,7 +224,6 @@ class CandidateVerifier:
                     " WHERE (SELECT count(*) FROM pictures WHERE id IN (?, ?)) = 2",
                     rows,
                 )
-        return len(rows)
 
 
 def verify_or_none(compare: Callable[[], bool | None], *ids: int) -> bool | None:

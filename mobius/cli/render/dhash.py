@@ -101,6 +101,7 @@ def show_progress(what: str = "pictures") -> Iterator[Callable[[int, int], None]
                         length=total - first, show_pos=True, file=sys.stderr, item_show_func=rate, update_min_steps=1
                     )
                 )
+            bar.length = total - first  # fewer pairs may be left than at first
             bar.update(done - shown, done)
             shown = done
 
