@@ -168,7 +168,7 @@ def _switch_samples(host: Host) -> Iterator[Sample]:
     last = dict.fromkeys(SWITCH_EVENTS, 0.0)
     for line in lines:
         event = line.get("event")
-        if event in last:
+        if event in SWITCH_EVENTS:
             counts[event, _switched_by(line)] += 1
             last[event] = max(last[event], _to_seconds(line.get("at")))
     for (event, by), count in counts.items():

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
-from ansible_collections.mobius.dhash.plugins.module_utils.host.front.certificate import Certificate, read_certificate
+from ansible_collections.mobius.dhash.plugins.module_utils.host.front.certificate import (
+    Certificate,
+    read_certificate,
+    read_expiry,
+)
 
 DAY = 24 * 3600.0
 
@@ -51,6 +57,31 @@ def test_a_good_one_has_its_validity_and_only_what_haproxy_needs(tmp_path: Path)
 def test_dates_after_2049_are_read(tmp_path: Path) -> None:
     certificate = read(make(tmp_path / "tls.pem", days=20_000))
     assert certificate.not_after - certificate.not_before == 20_000 * DAY
+
+
+def test_the_expiry_is_read_of_one_that_cannot_be_used_too(tmp_path: Path) -> None:
+    path = make(tmp_path / "tls.pem", days=20)
+    expiry = read(path).not_after
+    path.write_bytes(path.read_bytes().partition(b"-----BEGIN PRIVATE")[0])
+    assert read_expiry(path) == expiry
+    assert "key" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no certificate", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
+)
+def test_what_is_no_certificate_has_no_expiry(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "tls.pem"
+    path.write_bytes(content)
+    with pytest.raises(MobiusError, match="The certificate"):
+        read_expiry(path)
+
+
+@pytest.mark.parametrize("make_path", [Path.mkdir, os.mkfifo, lambda path: None], ids=["folder", "pipe", "missing"])
+def test_what_is_no_file_has_no_expiry(tmp_path: Path, make_path: Callable[[Path], None]) -> None:
+    make_path(tmp_path / "tls.pem")
+    with pytest.raises(MobiusError, match="cannot be read"):
+        read_expiry(tmp_path / "tls.pem")
 
 
 def test_it_warns_two_weeks_before_it_expires(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.mobius.dhash.plugins.module_utils import durable, metric_table
+from ansible_collections.mobius.dhash.plugins.module_utils.errors import MobiusError
+from ansible_collections.mobius.dhash.plugins.module_utils.host import lock
 from ansible_collections.mobius.dhash.plugins.module_utils.host.config import Host
 from ansible_collections.mobius.dhash.plugins.module_utils.host.executor import Executor
 from ansible_collections.mobius.dhash.plugins.module_utils.host.metrics import metrics_page
@@ -109,8 +111,27 @@ def test_a_rollback_is_counted_for_the_one_who_did_it(machine: Any) -> None:
 
 def test_an_instance_that_is_ill_or_was_restarted_shows(machine: Any) -> None:
     machine.promote(A)
+    assert figures(machine)["instance_restarts_total", A] == 0
     instance_of(machine, A).behaviour = "unwell"
-    assert figures(machine)["instance_healthy", A] == 0
+    machine.systemd.restarts[A] = 3
+    values = figures(machine)
+    assert values["instance_healthy", A] == 0
+    assert values["instance_restarts_total", A] == 3
+
+
+def test_problems_are_left_out_while_a_command_is_at_work(machine: Any) -> None:
+    machine.promote(A)
+    with lock.hold_lock(machine.host, Actor("ansible", "r1")):
+        assert ("host_problems",) not in figures(machine)
+    assert ("host_problems",) in figures(machine)
+
+
+@pytest.mark.parametrize("line", ['{"event": []}', '{"event": {"confirmed": 1}, "at": []}', "[]", "{", "\x00"])
+def test_a_strange_line_of_the_journal_takes_no_series_with_it(machine: Any, line: str) -> None:
+    machine.promote(A)
+    with machine.host.journal_path.open("a") as journal:
+        journal.write(line + "\n")
+    assert figures(machine)["switches_total", "run", "confirmed"] == 1
 
 
 def test_a_front_that_is_down_shows_and_hides_nothing_else(machine: Any) -> None:
@@ -158,6 +179,23 @@ def test_the_page_is_replaced_in_one_step_and_the_receivers_page_is_linked(machi
     assert [path.name for path in metrics_dir.iterdir()] == [page.name], (
         "a link to nothing is an error of the collector"
     )
+
+
+def test_a_folder_that_is_gone_is_one_sentence(
+    machine: Any, metrics_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.promote(A)
+    metrics_dir.rmdir()
+    assert machine.command("metrics") == 3
+    error = capsys.readouterr().err
+    assert str(metrics_dir) in error and "Traceback" not in error
+
+
+def test_a_folder_that_is_no_absolute_path_is_damage(machine: Any) -> None:
+    machine.config["metrics_dir"] = "metrics"
+    durable.write_json(machine.config_path, machine.config)
+    with pytest.raises(MobiusError, match="metrics_dir is not an absolute path"):
+        Host.load(machine.host.service, machine.config_dir)
 
 
 def test_without_a_folder_it_says_what_to_set(machine: Any, capsys: pytest.CaptureFixture[str]) -> None:
