@@ -144,9 +144,13 @@ def test_a_killed_front_comes_back_as_it_was_in_the_middle_of_a_promotion(machin
     for stage, serving in (("canary", {"1.0.0", "1.1.0"}), ("provisional", {"1.1.0"})):
         machine.promote("1.1.0", stage)
         for victims in ("pgrep -P $main haproxy", "echo $main", "echo $main; pgrep -P $main haproxy"):
-            main = "main=$(systemctl show --property=MainPID --value stand-in-front)"
-            machine.shell(f"{main}; kill -9 $({victims})")
-            # a refused connection would end the test: the socket is systemd's
+            machine.shell(
+                "main=$(systemctl show --property=MainPID --value stand-in-front); "
+                f'both="$main $(pgrep -P $main haproxy)"; kill -9 $({victims}); '
+                # the other one ends with it, and what that has accepted by then is lost with it
+                "for process in $both; do timeout 20 tail --pid=$process -s 0.01 -f /dev/null; done"
+            )
+            # a refused or lost connection would end the test: the socket is systemd's
             machine.answer()
             with machine.load(**LOAD) as load:
                 machine.until(lambda load=load: load.statuses[200] > 300)
